@@ -1,0 +1,62 @@
+package store
+
+import (
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// AttemptKey finds an attempt; the token refuses whoever means an earlier one of the same name.
+type AttemptKey struct {
+	Execution Key
+	Node      aloft.NodeID
+	Attempt   uint32
+	Token     string
+}
+
+// Attempt is the record of one try of a node: a task execution to clients, a piece of work to executors.
+//
+// The engine owns Phase, Error, Stop, NotBefore, Outputs, Objects and the times; executors own Executor and Waiting, and
+// through Assign the phase INITIALIZING until the engine has seen the start.
+type Attempt struct {
+	AttemptKey
+	ID          aloft.AttemptID
+	Spec        *aloftv1.AttemptSpec
+	Phase       core.TaskExecution_Phase // QUEUED, INITIALIZING (assigned), RUNNING, SUCCEEDED, FAILED, RETRYABLE_FAILED, ABORTED
+	ByEngine    bool                     // the engine runs it itself: executors never see it
+	Executor    string                   // the instance that has it; empty: none yet
+	Waiting     string                   // why it is not started; empty: nobody has looked yet, or it is started
+	NotBefore   time.Time                // zero: at once
+	Stop        string                   // why it is to be stopped; empty: it is not
+	CreatedAt   time.Time
+	StartedAt   time.Time // zero: it never ran
+	UpdatedAt   time.Time
+	EndedAt     time.Time // zero: not yet
+	Error       *core.ExecutionError
+	Lost        bool // it ended because nobody knows how it ended
+	DeckURI     string
+	Outputs     *aloftv1.LiteralRef     // nil: none
+	Objects     []*aloftv1.ObjectDigest // what the outputs refer to, with digests
+	Environment string                  // digest of what it ran in
+	Usage       *aloftv1.AttemptUsage
+}
+
+// Instance is a running executor.
+type Instance struct {
+	ID       string // unique for ever
+	Kind     string // "process", "kube"
+	Place    string // instances of the same place can reach each other's attempts: the data folder, the cluster
+	MilliCPU int64
+	Memory   int64 // bytes
+	Slots    int64
+	SeenAt   time.Time // its last heartbeat
+	Expires  time.Time // when it counts as gone
+}
+
+// Report is a message about an attempt from its executor.
+type Report struct {
+	Attempt AttemptKey
+	Inbox   *aloftv1.Inbox // AttemptStarted or Outcome
+}

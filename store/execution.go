@@ -1,0 +1,39 @@
+package store
+
+import (
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// Execution is the record of one execution.
+type Execution struct {
+	Key            Key
+	Shard          int
+	ID             aloft.ExecutionID
+	Spec           *admin.ExecutionSpec // as resolved at creation; spec.launch_plan may be a task
+	Workflow       *core.Identifier     // the compiled workflow that runs
+	Task           *core.Identifier     // the task of a single-task execution; nil otherwise
+	Inputs         *aloftv1.Literals    // complete: given, default and fixed
+	UserInputs     *aloftv1.Literals    // as given: relaunch applies new defaults to them
+	Notifications  []*admin.Notification
+	Phase          core.WorkflowExecution_Phase // written by the engine only
+	CreatedAt      time.Time
+	StartedAt      time.Time // zero: not yet
+	UpdatedAt      time.Time
+	EndedAt        time.Time            // zero: not yet
+	Error          *core.ExecutionError // why it failed; nil otherwise
+	Outputs        *aloftv1.Literals    // nil: none yet
+	AbortCause     string               // set once terminated
+	AbortPrincipal string
+	State          admin.ExecutionState // archived or not; independent of the phase
+	StateChangedAt time.Time
+	Waiting        string // what the execution as a whole waits for; empty: nothing
+	JournalVersion int    // an engine never claims an execution whose journal it cannot read
+}
+
+// JournalVersion is the version of the journal that this release writes.
+const JournalVersion = 1

@@ -1,0 +1,34 @@
+package store
+
+import (
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// Node is the record of one node execution.
+type Node struct {
+	Execution  aloft.ExecutionID // set when read
+	ID         aloft.NodeID      // unique within the execution
+	Parent     aloft.NodeID      // the node that contains it; empty: top level
+	SpecNodeID string            // its id in its template
+	Name       string            // metadata.name
+	RetryGroup string            // the parent's attempt as text; empty: top level
+	IsParent   bool              // it contains nodes
+	IsDynamic  bool
+	IsArray    bool
+	Phase      core.NodeExecution_Phase
+	CreatedAt  time.Time
+	StartedAt  time.Time // zero: it never ran (skipped, cached)
+	UpdatedAt  time.Time
+	EndedAt    time.Time // zero: not yet
+	Error      *core.ExecutionError
+	Target     *core.Identifier        // the task or workflow it runs; nil: neither
+	DeckURI    string                  // canonical; empty: none
+	Inputs     *aloftv1.Literals       // written once; nil in a step: as it was
+	Outputs    *aloftv1.Literals       // written once; nil in a step: as it was
+	Metadata   *admin.TaskNodeMetadata // cache status, checkpoint; nil: none
+}

@@ -1,0 +1,63 @@
+package store
+
+import (
+	"context"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// Queries read records for those who look. They never block writers and are bounded in time.
+type Queries interface {
+	GetExecution(ctx context.Context, id aloft.ExecutionID) (*Execution, error) // ErrNotFound
+	GetNode(ctx context.Context, id aloft.ExecutionID, node aloft.NodeID) (*Node, error)
+	GetAttempt(ctx context.Context, id aloft.AttemptID) (*Attempt, error)
+
+	// Lists return records without inputs and outputs.
+	ListExecutions(ctx context.Context, q Query) ([]*Execution, error)
+	ListNodes(ctx context.Context, id aloft.ExecutionID, parent aloft.NodeID, all bool, q Query) ([]*Node, error) // all: parents and children alike
+	ListAttempts(ctx context.Context, id aloft.ExecutionID, node aloft.NodeID, q Query) ([]*Attempt, error)       // node empty: of all nodes
+	ListTasks(ctx context.Context, q Query) ([]*Task, error)
+	ListWorkflows(ctx context.Context, q Query) ([]*Workflow, error)
+	ListLaunchPlans(ctx context.Context, q Query) ([]*LaunchPlan, error)
+	ListProjects(ctx context.Context, q Query) ([]*admin.Project, error)
+
+	// ListNames returns distinct names of one resource type, hidden ones left out.
+	ListNames(ctx context.Context, t core.ResourceType, q Query) ([]*admin.NamedEntityIdentifier, error)
+
+	// NodeInputs is what an executor hands to a task. ErrNotFound.
+	NodeInputs(ctx context.Context, execution Key, node aloft.NodeID) (*aloftv1.Literals, error)
+	// NodeOutputs is what downstream nodes bind to. ErrNotFound.
+	NodeOutputs(ctx context.Context, execution Key, node aloft.NodeID) (*aloftv1.Literals, error)
+
+	// SetExecutionState archives an execution or brings it back. ErrNotFound.
+	SetExecutionState(ctx context.Context, id aloft.ExecutionID, state admin.ExecutionState, principal string) error
+
+	Counts(ctx context.Context) (Counts, error)
+}
+
+// Query narrows, orders and pages a list. Project, Domain and Name are conditions where they are not empty.
+type Query struct {
+	Project, Domain, Name string
+	Filters               []Filter
+	SortBy                string // a column of Flyte's API; empty: created_at
+	Ascending             bool
+	Limit                 int // 0: all
+	Offset                int
+}
+
+// Filter is one condition. Fields are Flyte's (flyte-api reference 2.1), "phase" or "workflow.name"; a field or function that
+// the entity does not have is ErrInvalid.
+type Filter struct {
+	Field    string
+	Function string // eq, ne, gt, gte, lt, lte, contains, not_like, value_in, value_not_in
+	Values   []string
+}
+
+// Counts are of the whole store.
+type Counts struct {
+	Executions int64
+	Running    int64 // not ended
+}

@@ -1,0 +1,62 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// Registry keeps versions of tasks, workflows and launch plans. They never change; a launch plan's state may.
+type Registry interface {
+	// Create writes a version; ErrExists if its id is taken, whatever is in it.
+	CreateTask(ctx context.Context, t *Task) error
+	CreateWorkflow(ctx context.Context, w *Workflow) error
+	CreateLaunchPlan(ctx context.Context, l *LaunchPlan) error
+
+	// Get one version; ErrNotFound.
+	GetTask(ctx context.Context, id *core.Identifier) (*Task, error)
+	GetWorkflow(ctx context.Context, id *core.Identifier) (*Workflow, error)
+	GetLaunchPlan(ctx context.Context, id *core.Identifier) (*LaunchPlan, error)
+	GetActiveLaunchPlan(ctx context.Context, project, domain, name string) (*LaunchPlan, error)
+
+	// SetLaunchPlanState activates a version, and deactivates the one that was active, or deactivates it. ErrNotFound.
+	SetLaunchPlanState(ctx context.Context, id *core.Identifier, state admin.LaunchPlanState, now time.Time) error
+
+	CreateProject(ctx context.Context, p *admin.Project) error
+	UpdateProject(ctx context.Context, p *admin.Project) error
+	GetProject(ctx context.Context, id string) (*admin.Project, error)
+}
+
+// Task is a registered version of a task.
+type Task struct {
+	ID               *core.Identifier
+	Digest           []byte // Flyte's structure digest
+	Compiled         *core.CompiledTask
+	Description      *admin.DescriptionEntity // nil: none
+	ShortDescription string
+	CreatedAt        time.Time
+}
+
+// Workflow is a registered version of a workflow. Lists return it without Compiled's nodes and tasks.
+type Workflow struct {
+	ID               *core.Identifier
+	Digest           []byte
+	Compiled         *core.CompiledWorkflowClosure
+	Description      *admin.DescriptionEntity
+	ShortDescription string
+	CreatedAt        time.Time
+	Generated        bool // made by us for the execution of a single task: hidden from lists of names
+}
+
+// LaunchPlan is a registered version of a launch plan.
+type LaunchPlan struct {
+	ID        *core.Identifier
+	Digest    []byte
+	Spec      *admin.LaunchPlanSpec
+	Closure   *admin.LaunchPlanClosure // state and times are columns of their own and set on reading
+	CreatedAt time.Time
+	UpdatedAt time.Time
+	Generated bool
+}
