@@ -70,6 +70,8 @@ type Runs interface {
 	//   - ErrUnavailable (all alike): the outcome is unknown, repeat the same steps unchanged.
 	// A step that is refused has no effect and does not hinder the others. A step whose commit id is already in the
 	// journal at its sequence has been committed before: nil.
+	// An attempt whose record says Stop while no executor has it is over by that: the same transaction puts
+	// Outcome{stopped} for it into the inbox, and no executor can be assigned to it any more.
 	Commit(ctx context.Context, steps []*Step) []error
 
 	// Stuck returns executions that nothing will ever move: not ended, no inbox message, no due time, no attempt that
