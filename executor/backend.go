@@ -1,0 +1,63 @@
+package executor
+
+import (
+	"context"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/admission"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// Backend runs attempts in one place: processes on this machine, pods in a cluster.
+type Backend interface {
+	Kind() string             // "process", "kube"
+	Place() string            // instances of the same place can reach each other's attempts
+	Capacity() admission.Room // all there is, not what is free
+
+	// Start starts a job, or attaches to it where it was started before, by us or by who was here before us. It
+	// returns once the start is durable or known to be impossible: a Failure is the attempt's outcome (the task can
+	// never run like this), an error means that the back end cannot do its part now and Start will be called again.
+	Start(ctx context.Context, job *Job) (*aloftv1.Failure, error)
+
+	// Stop asks a job to end, with time to clean up, and returns at once. Its event tells the end. Repeating it and
+	// stopping what is not there are no errors.
+	Stop(ctx context.Context, job *Job, reason string) error
+
+	// Watch calls report for every event of jobs that Start was called for, until ctx ends. An event may come several
+	// times. What the back end still has from before and Start was not called for by now is stopped and forgotten:
+	// it belongs to attempts that were given up.
+	Watch(ctx context.Context, report func(Event)) error
+
+	// Forget says that the job's outcome is durable: what is kept for finding it again may go.
+	Forget(ctx context.Context, job *Job) error
+}
+
+// Event is a step of a job. Exactly one of Started and Outcome is set. Everything an outcome refers to is durable.
+type Event struct {
+	Job     *Job
+	Started *aloftv1.AttemptStarted
+	Outcome *aloftv1.Outcome
+}
+
+// Job is an attempt with all that a back end must know to run it.
+type Job struct {
+	Key      store.AttemptKey
+	ID       aloft.AttemptID
+	Spec     *aloftv1.AttemptSpec
+	Template *core.TaskTemplate // as registered, with the overrides of the node applied
+	Inputs   *core.LiteralMap   // with canonical URIs
+	Workflow *core.Identifier
+	Envs     map[string]string // of the execution, for every task of it
+}
+
+// Outcome begins the outcome message of the job.
+func (j *Job) Outcome() *aloftv1.Outcome {
+	return &aloftv1.Outcome{Node: string(j.Key.Node), Attempt: j.Key.Attempt, Token: j.Key.Token}
+}
+
+// Started is the message that the job runs.
+func (j *Job) Started(executor string, at int64) *aloftv1.AttemptStarted {
+	return &aloftv1.AttemptStarted{Node: string(j.Key.Node), Attempt: j.Key.Attempt, Token: j.Key.Token, Executor: executor, StartedAt: at}
+}

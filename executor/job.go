@@ -1,0 +1,145 @@
+package executor
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// JobStore is what a job is put together from.
+type JobStore interface {
+	GetExecution(ctx context.Context, id aloft.ExecutionID) (*store.Execution, error)
+	GetWorkflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error)
+	NodeInputs(ctx context.Context, execution store.Key, node aloft.NodeID) (*aloftv1.Literals, error)
+}
+
+// LiteralReader reads literal maps that are objects.
+type LiteralReader interface {
+	ReadLiterals(ctx context.Context, ref *aloftv1.LiteralRef) (*core.LiteralMap, error)
+}
+
+// jobs puts jobs together. Templates and settings never change, so what was read is kept for the next attempts.
+type jobs struct {
+	store    JobStore
+	literals LiteralReader
+
+	mu        sync.Mutex
+	templates map[string]map[string]*core.TaskTemplate // by workflow, then by task
+	envs      map[store.Key]map[string]string
+}
+
+// keep bounds what is remembered; when there is more, it is forgotten all at once, which costs a few reads.
+const keep = 256
+
+func newJobs(s JobStore, literals LiteralReader) *jobs {
+	return &jobs{store: s, literals: literals, templates: map[string]map[string]*core.TaskTemplate{}, envs: map[store.Key]map[string]string{}}
+}
+
+func (j *jobs) job(ctx context.Context, a *store.Attempt) (*Job, error) {
+	template, err := j.template(ctx, a.Spec.GetWorkflow(), a.Spec.GetTask())
+	if err != nil {
+		return nil, err
+	}
+	envs, err := j.env(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	literals, err := j.store.NodeInputs(ctx, a.Execution, a.Node)
+	if err != nil {
+		return nil, fmt.Errorf("read inputs of attempt %s: %w", a.ID, err)
+	}
+	inputs := literals.GetValue()
+	if literals.GetRef().GetUri() != "" && inputs == nil {
+		if inputs, err = j.literals.ReadLiterals(ctx, literals.GetRef()); err != nil {
+			return nil, fmt.Errorf("read inputs of attempt %s: %w", a.ID, err)
+		}
+	}
+	if inputs == nil {
+		inputs = &core.LiteralMap{}
+	}
+	return &Job{Key: a.AttemptKey, ID: a.ID, Spec: a.Spec, Template: overridden(template, a.Spec.GetOverrides()), Inputs: inputs,
+		Workflow: a.Spec.GetWorkflow(), Envs: envs}, nil
+}
+
+func (j *jobs) template(ctx context.Context, workflow, task *core.Identifier) (*core.TaskTemplate, error) {
+	j.mu.Lock()
+	templates, ok := j.templates[text(workflow)]
+	j.mu.Unlock()
+	if !ok {
+		w, err := j.store.GetWorkflow(ctx, workflow)
+		if err != nil {
+			return nil, fmt.Errorf("read workflow %s: %w", text(workflow), err)
+		}
+		templates = map[string]*core.TaskTemplate{}
+		for _, t := range w.Compiled.GetTasks() {
+			templates[text(t.GetTemplate().GetId())] = t.GetTemplate()
+		}
+		j.mu.Lock()
+		if len(j.templates) >= keep {
+			clear(j.templates)
+		}
+		j.templates[text(workflow)] = templates
+		j.mu.Unlock()
+	}
+	t := templates[text(task)]
+	if t == nil {
+		return nil, fmt.Errorf("task %s is not part of workflow %s: %w", text(task), text(workflow), aloft.ErrInvalid)
+	}
+	return t, nil
+}
+
+func (j *jobs) env(ctx context.Context, a *store.Attempt) (map[string]string, error) {
+	j.mu.Lock()
+	envs, ok := j.envs[a.Execution]
+	j.mu.Unlock()
+	if ok {
+		return envs, nil
+	}
+	execution, err := j.store.GetExecution(ctx, a.ID.Execution)
+	if err != nil {
+		return nil, fmt.Errorf("read execution %s: %w", a.ID.Execution, err)
+	}
+	envs = map[string]string{}
+	for _, kv := range execution.Spec.GetEnvs().GetValues() {
+		envs[kv.GetKey()] = kv.GetValue()
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.envs) >= keep {
+		clear(j.envs)
+	}
+	j.envs[a.Execution] = maps.Clone(envs)
+	return envs, nil
+}
+
+// overridden applies what a node changes in its task: image, resources, pod template. Source: flyte-execution reference 3.9.
+func overridden(template *core.TaskTemplate, o *core.TaskNodeOverrides) *core.TaskTemplate {
+	if o.GetContainerImage() == "" && o.GetResources() == nil && o.GetExtendedResources() == nil {
+		return template
+	}
+	t := proto.CloneOf(template)
+	if c := t.GetContainer(); c != nil {
+		if o.GetContainerImage() != "" {
+			c.Image = o.GetContainerImage()
+		}
+		if o.GetResources() != nil {
+			c.Resources = o.GetResources()
+		}
+	}
+	if o.GetExtendedResources() != nil {
+		t.ExtendedResources = o.GetExtendedResources()
+	}
+	return t
+}
+
+func text(id *core.Identifier) string {
+	return id.GetProject() + "/" + id.GetDomain() + "/" + id.GetName() + "@" + id.GetVersion()
+}

@@ -1,0 +1,140 @@
+package executor
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// Codes of failures that an executor finds. Source: flyte-execution reference 3.6 and 3.7.
+const (
+	CodeOutOfMemory       = "OOMKilled"
+	CodeInterrupted       = "Interrupted"
+	CodeExited            = "Error"
+	CodeOutputsNotFound   = "OutputsNotFound"
+	CodeOutputsUnreadable = "OutputsUnreadable"
+	CodeErrorUnreadable   = "ErrorFileBadFormat"
+	CodeBadTaskFormat     = "BadTaskFormat"
+	CodeEnvironment       = "EnvironmentUnavailable"
+	CodeDynamic           = "DynamicWorkflowBuildFailed"
+)
+
+// Left is what an attempt left behind: how its process ended and the files in its output folder.
+type Left struct {
+	Name        string // of what ran, for messages
+	Code        int
+	Signal      int    // 0: none
+	OutOfMemory bool   // killed for its memory limit
+	Limit       int64  // that limit in bytes
+	Stopped     string // it ended because it was asked to; the reason
+	Lost        string // nobody knows how it ended; the reason
+	Reason      string // a sentence where the others do not say it all
+	Tail        string // the last lines it wrote to stderr
+
+	Futures bool   // futures.pb is there
+	Error   []byte // error.pb; nil: not there
+	Outputs []byte // outputs.pb; nil: not there
+
+	Declared map[string]*core.Variable // outputs of the task's interface
+}
+
+// Read decides what an attempt's end means, in Flyte's order, and fills the result into the outcome. Outputs are
+// returned with the URIs that the task wrote; the caller makes what they refer to durable and canonical.
+//
+// Unlike Flyte, which does not read it then, an error.pb counts also after a non-zero exit: it is what the task said.
+func (l Left) Read(outcome *aloftv1.Outcome) *core.LiteralMap {
+	fail := func(kind core.ExecutionError_ErrorKind, recoverable bool, code, format string, args ...any) {
+		outcome.Result = &aloftv1.Outcome_Failure{Failure: NewFailure(kind, recoverable, code, fmt.Sprintf(format, args...))}
+	}
+	var document core.ErrorDocument
+	badError := l.Error != nil && proto.Unmarshal(l.Error, &document) != nil
+	switch {
+	case l.Stopped != "":
+		outcome.Result = &aloftv1.Outcome_Stopped{Stopped: l.Stopped}
+	case l.OutOfMemory:
+		fail(core.ExecutionError_USER, true, CodeOutOfMemory, "%s was killed: it used more than its memory limit of %d MiB. Ask for more with Resources(mem=...) or with_overrides(limits=...).%s", l.Name, l.Limit>>20, l.tail())
+	case document.GetError() != nil:
+		outcome.Result = &aloftv1.Outcome_Failure{Failure: reported(document.GetError())}
+	case badError:
+		fail(core.ExecutionError_SYSTEM, true, CodeErrorUnreadable, "%s left an error.pb that cannot be read%s", l.Name, l.tail())
+	case l.Lost != "":
+		outcome.Result = &aloftv1.Outcome_Lost{Lost: l.Lost}
+	case l.Signal == 9:
+		fail(core.ExecutionError_SYSTEM, true, CodeInterrupted, "%s was killed (SIGKILL) from outside%s", l.Name, l.tail())
+	case l.Signal != 0:
+		fail(core.ExecutionError_USER, true, CodeExited, "%s was terminated by signal %d. %s%s", l.Name, l.Signal, l.Reason, l.tail())
+	case l.Code != 0:
+		fail(core.ExecutionError_USER, true, CodeExited, "%s terminated with exit code %d. %s%s", l.Name, l.Code, l.Reason, l.tail())
+	case l.Futures:
+		fail(core.ExecutionError_USER, false, CodeDynamic, "%s is a dynamic task: it made a workflow at run time, which is not supported yet by this release of aloft", l.Name)
+	case l.Outputs == nil && len(l.Declared) > 0:
+		fail(core.ExecutionError_USER, true, CodeOutputsNotFound, "%s ended without an error but wrote no outputs%s", l.Name, l.tail())
+	default:
+		outputs := &core.LiteralMap{}
+		if err := proto.Unmarshal(l.Outputs, outputs); err != nil {
+			fail(core.ExecutionError_USER, true, CodeOutputsUnreadable, "%s left an outputs.pb that cannot be read: %v", l.Name, err)
+			return nil
+		}
+		var missing []string
+		for name := range l.Declared {
+			if _, ok := outputs.GetLiterals()[name]; !ok {
+				missing = append(missing, name)
+			}
+		}
+		if len(missing) > 0 {
+			fail(core.ExecutionError_USER, true, CodeOutputsNotFound, "%s wrote its outputs without %s", l.Name, strings.Join(missing, ", "))
+			return nil
+		}
+		return outputs
+	}
+	return nil
+}
+
+// reported translates what flytekit wrote into error.pb.
+func reported(e *core.ContainerError) *aloftv1.Failure {
+	kind := core.ExecutionError_USER
+	if e.GetOrigin() == core.ExecutionError_SYSTEM {
+		kind = core.ExecutionError_SYSTEM
+	}
+	f := NewFailure(kind, e.GetKind() == core.ContainerError_RECOVERABLE, e.GetCode(), e.GetMessage())
+	f.Error.Timestamp = e.GetTimestamp()
+	f.Error.Worker = e.GetWorker()
+	return f
+}
+
+func (l Left) tail() string {
+	if l.Tail == "" {
+		return ""
+	}
+	return "\nIts last output was:\n" + l.Tail
+}
+
+// MaxMessage bounds the text of a failure; the middle of a longer one is left out. Source: flyte-execution reference 4.5.
+const MaxMessage = 102_400
+
+// NewFailure makes a failure, its message bounded and valid UTF-8.
+func NewFailure(kind core.ExecutionError_ErrorKind, recoverable bool, code, message string) *aloftv1.Failure {
+	message = strings.ToValidUTF8(message, "\uFFFD")
+	if len(message) > MaxMessage {
+		half := (MaxMessage - 40) / 2
+		message = strings.ToValidUTF8(message[:half], "") + " ... <Message Truncated> ... " + strings.ToValidUTF8(message[len(message)-half:], "")
+	}
+	return &aloftv1.Failure{Error: &core.ExecutionError{Code: code, Message: strings.TrimRight(message, " \n"), Kind: kind}, Recoverable: recoverable}
+}
+
+// FailedToStart is the outcome of a job that can never run like this.
+func FailedToStart(job *Job, f *aloftv1.Failure, now time.Time) *aloftv1.Outcome {
+	o := job.Outcome()
+	o.EndedAt = now.UnixNano()
+	if f.Error.Timestamp == nil {
+		f.Error.Timestamp = timestamppb.New(now)
+	}
+	o.Result = &aloftv1.Outcome_Failure{Failure: f}
+	return o
+}

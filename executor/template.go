@@ -1,0 +1,125 @@
+package executor
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/literal"
+)
+
+// Variables are what the placeholders of a command line stand for, in the place where it will run.
+// Source: flyte-execution reference 3.2.
+type Variables struct {
+	Input            string // file of the inputs
+	InputPrefix      string // its folder
+	OutputPrefix     string // folder for outputs.pb, error.pb, deck.html
+	RawOutputPrefix  string // folder for files
+	Checkpoint       string // folder for this attempt's checkpoints
+	PrevCheckpoint   string // folder of the checkpoints to begin with; empty: none
+	PerRetryKey      string // unique to this attempt, fit for an identifier
+	Namespace        string
+	TaskTemplatePath func() (string, error) // writes the template on first use
+	Inputs           *core.LiteralMap
+}
+
+// placeholder is {{ .Name }} or {{ $Name }}, blanks optional, any case.
+var placeholder = regexp.MustCompile(`\{\{\s*[.$]([A-Za-z_][\w.]*)\s*\}\}`)
+
+// Render fills the placeholders of a command line. All mistakes are reported at once. Placeholders that are not ours,
+// such as those which a client should have replaced at registration, are mistakes, too: the command could not run.
+func (v Variables) Render(args []string) ([]string, error) {
+	var problems []string
+	out := make([]string, len(args))
+	for i, arg := range args {
+		out[i] = placeholder.ReplaceAllStringFunc(arg, func(text string) string {
+			value, err := v.value(placeholder.FindStringSubmatch(text)[1])
+			if err != nil {
+				problems = append(problems, fmt.Sprintf("argument %d, %s: %v", i+1, text, err))
+			}
+			return value
+		})
+	}
+	if len(problems) > 0 {
+		return nil, fmt.Errorf("fill in the command line: %s", strings.Join(problems, "; "))
+	}
+	return out, nil
+}
+
+func (v Variables) value(name string) (string, error) {
+	switch strings.ToLower(name) {
+	case "input":
+		return v.Input, nil
+	case "inputprefix":
+		return v.InputPrefix, nil
+	case "outputprefix":
+		return v.OutputPrefix, nil
+	case "rawoutputdataprefix":
+		return v.RawOutputPrefix, nil
+	case "checkpointoutputprefix":
+		return v.Checkpoint, nil
+	case "prevcheckpointprefix":
+		if v.PrevCheckpoint == "" {
+			return `""`, nil // what flytekit reads as none
+		}
+		return v.PrevCheckpoint, nil
+	case "perretryuniquekey":
+		return v.PerRetryKey, nil
+	case "namespace":
+		return v.Namespace, nil
+	case "tasktemplatepath":
+		return v.TaskTemplatePath()
+	case "remote_package_path", "dest_dir":
+		return "", fmt.Errorf("the client that registered the task should have replaced it; register with pyflyte or flytectl")
+	}
+	variable, ok := cutFold(name, "inputs.")
+	if !ok {
+		return "", fmt.Errorf("there is no such variable")
+	}
+	l, ok := v.Inputs.GetLiterals()[variable]
+	if !ok {
+		return "", fmt.Errorf("the task has no input %q", variable)
+	}
+	return literal.Text(l)
+}
+
+// Environment is the environment that Flyte gives to every container task: the template's own variables first, then
+// Flyte's, then the execution's; later ones win. Source: flyte-execution reference 3.4.
+func Environment(job *Job) map[string]string {
+	env := map[string]string{}
+	for _, kv := range job.Template.GetContainer().GetEnv() {
+		env[kv.GetKey()] = kv.GetValue()
+	}
+	task := job.Template.GetId()
+	maps.Copy(env, map[string]string{
+		"FLYTE_INTERNAL_EXECUTION_WORKFLOW": strings.Join([]string{job.Workflow.GetProject(), job.Workflow.GetDomain(), job.Workflow.GetName()}, ":"),
+		"FLYTE_INTERNAL_EXECUTION_ID":       job.ID.Execution.Name,
+		"FLYTE_INTERNAL_EXECUTION_PROJECT":  job.ID.Execution.Project,
+		"FLYTE_INTERNAL_EXECUTION_DOMAIN":   job.ID.Execution.Domain,
+		"FLYTE_ATTEMPT_NUMBER":              strconv.FormatUint(uint64(job.ID.Attempt), 10),
+		"FLYTE_INTERNAL_TASK_PROJECT":       task.GetProject(),
+		"FLYTE_INTERNAL_TASK_DOMAIN":        task.GetDomain(),
+		"FLYTE_INTERNAL_TASK_NAME":          task.GetName(),
+		"FLYTE_INTERNAL_TASK_VERSION":       task.GetVersion(),
+	})
+	maps.Copy(env, job.Envs)
+	return env
+}
+
+var notIdentifier = regexp.MustCompile(`[^A-Za-z0-9_]+`)
+var notInitial = regexp.MustCompile(`^[^A-Za-z_]+`)
+
+// PerRetryKey makes a generated name fit for an identifier.
+func PerRetryKey(generatedName string) string {
+	return notIdentifier.ReplaceAllString(notInitial.ReplaceAllString(generatedName, "a"), "_")
+}
+
+func cutFold(s, prefix string) (string, bool) {
+	if len(s) <= len(prefix) || !strings.EqualFold(s[:len(prefix)], prefix) {
+		return "", false
+	}
+	return s[len(prefix):], true
+}
