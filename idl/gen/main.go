@@ -127,7 +127,7 @@ func (t toolbox) image() string  { return filepath.Join(t.dir, "image.binpb") }
 // prepare fills the cache folder, or finds it filled by a run with the same pins.
 func prepare(ctx context.Context, dir string) (toolbox, error) {
 	t := toolbox{dir: dir}
-	stamp, want := filepath.Join(dir, "pins"), pins()
+	stamp, want := filepath.Join(dir, "pins"), pins(plugins)
 	if got, err := os.ReadFile(stamp); err == nil && string(got) == want {
 		return t, nil
 	}
@@ -146,7 +146,7 @@ func prepare(ctx context.Context, dir string) (toolbox, error) {
 }
 
 // pins names everything that decides what a cache folder holds.
-func pins() string {
+func pins(plugins []plugin) string {
 	h := sha256.New()
 	fmt.Fprintln(h, wheelSHA256)
 	for _, p := range plugins {
