@@ -1,0 +1,98 @@
+# Everything here works on a fresh clone with Go and python3; what else is needed is fetched, at pinned versions, into
+# .cache. `go build ./...` and `go test ./...` need none of it.
+
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GO          ?= go
+PYTHON3     ?= python3
+
+UV_VERSION            := 0.13.8
+GOLANGCI_LINT_VERSION := v2.15.0
+GOTESTSUM_VERSION     := v1.13.0
+
+CACHE         := $(CURDIR)/.cache
+PYTHON        := $(CACHE)/python/bin/python
+GOLANGCI_LINT := $(CACHE)/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
+GOTESTSUM     := $(CACHE)/bin/gotestsum-$(GOTESTSUM_VERSION)
+
+# A uv on PATH is used as it is; where there is none, one is installed beside the environment it makes.
+UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo $(CACHE)/uv/bin/uv)
+
+# What the race detector watches: the packages where goroutines share state, with the simulator at its short length.
+# admission and the rest of the engine's surroundings are pure or single-threaded.
+RACE := ./engine/... ./store/...
+
+FUZZTIME ?= 20s
+
+.DEFAULT_GOAL := help
+.PHONY: help build test test-go test-race test-python lint format fuzz demo generate python lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## bin/aloft
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/aloft ./cmd/aloft
+
+test: test-go test-race test-python ## everything: vet, Go tests with nothing skipped, race run, darwin build, end to end
+
+test-go: python $(GOTESTSUM)
+	$(GO) vet ./...
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) build ./...
+	ALOFT_TEST_PYTHON=$(PYTHON) ALOFT_TEST_REGENERATE=1 \
+		$(GOTESTSUM) --format pkgname-and-test-fails --jsonfile $(CACHE)/go-test.json -- ./...
+	@skipped=$$(grep '"Action":"skip"' $(CACHE)/go-test.json | grep -o '"Package":"[^"]*","Test":"[^"]*"'); \
+	if [ -n "$$CI" ] && [ -n "$$skipped" ]; then printf 'make test: these tests were skipped:\n%s\n' "$$skipped"; exit 1; fi
+
+test-race:
+	CGO_ENABLED=1 $(GO) test -race -short $(RACE)
+
+test-python: python build
+	ALOFT_TEST_BINARY=$(CURDIR)/bin/aloft PATH="$(dir $(PYTHON)):$$PATH" $(PYTHON) -m pytest test
+
+lint: $(GOLANGCI_LINT) ## golangci-lint as .golangci.yaml says
+	$(GOLANGCI_LINT) run
+
+format: $(GOLANGCI_LINT) ## gofmt and import order
+	$(GOLANGCI_LINT) fmt
+
+fuzz: ## every fuzz target for FUZZTIME (20s)
+	@grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \
+		for target in $$(grep -o '^func Fuzz[A-Za-z0-9_]*' $$file | cut -d' ' -f2); do \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file) || exit 1; \
+		done; \
+	done
+
+demo: build python ## a real pipeline through a real client, on this machine
+	bin/aloft demo --python $(PYTHON)
+
+generate: ## the Go code of the protocol
+	$(GO) generate ./idl
+
+python: $(CACHE)/python/ready ## the Python environment of the demo and the tests, in .cache/python
+
+lock: $(UV) ## newest versions of everything the Python environment holds, into examples/constraints.txt
+	$(UV) pip compile --quiet --universal --upgrade --python-version 3.10 --no-annotate \
+		--custom-compile-command 'make lock' --output-file examples/constraints.txt test/requirements.txt
+
+clean: ## remove what was built and fetched
+	rm -rf bin .cache
+
+# Bytecode is compiled once here, so that the first task does not pay for it. The interpreter is the machine's own.
+$(CACHE)/python/ready: examples/requirements.txt examples/constraints.txt test/requirements.txt | $(UV)
+	rm -rf $(CACHE)/python
+	$(UV) venv --quiet --python-preference only-system --python "$$(command -v $(PYTHON3))" $(CACHE)/python
+	$(UV) pip install --quiet --compile-bytecode --python $(PYTHON) \
+		--constraint examples/constraints.txt --requirement test/requirements.txt
+	touch $@
+
+$(CACHE)/uv/bin/uv:
+	$(PYTHON3) -m venv $(CACHE)/uv
+	$(CACHE)/uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+# Tools are built by their own go.mod, so that their modules are not ours.
+$(GOLANGCI_LINT):
+	GOFLAGS= GOBIN=$(CACHE)/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	mv $(CACHE)/bin/golangci-lint $@
+
+$(GOTESTSUM):
+	GOFLAGS= GOBIN=$(CACHE)/bin $(GO) install gotest.tools/gotestsum@$(GOTESTSUM_VERSION)
+	mv $(CACHE)/bin/gotestsum $@
