@@ -1,0 +1,180 @@
+package folder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/blob"
+)
+
+// adoptWorkers hash and sync files at the same time. Syncs that overlap share a commit of the file system's journal, so
+// more of them than processors is right.
+const adoptWorkers = 16
+
+func (s *Store) Adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, error) {
+	objects, err := s.adopt(ctx, prefix)
+	if err != nil {
+		return nil, fmt.Errorf("adopt objects below %s: %w", prefix, blob.Unavailable(err))
+	}
+	return objects, nil
+}
+
+func (s *Store) adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, error) {
+	if _, err := blob.ParseKey(string(prefix)); err != nil {
+		return nil, err
+	}
+	objects, dirs, err := s.survey(prefix)
+	if err != nil || len(objects)+len(dirs) == 0 {
+		return nil, err
+	}
+	errs := make([]error, len(objects))
+	next := make(chan int)
+	var workers sync.WaitGroup
+	for range min(adoptWorkers, len(objects)) {
+		workers.Go(func() {
+			for i := range next {
+				objects[i].Attributes, errs[i] = s.adoptFile(ctx, objects[i].Key)
+			}
+		})
+	}
+	for i := range objects {
+		next <- i
+	}
+	close(next)
+	workers.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	// Deepest first, and the folders above the prefix last: a name is durable only if the whole way to it is.
+	for _, dir := range slices.Backward(dirs) {
+		if err := s.disk.SyncDir(dir); err != nil {
+			return nil, err
+		}
+	}
+	return objects, s.syncUp(filepath.Dir(s.Path(prefix)))
+}
+
+// survey finds the files and folders at or below prefix, or says everything that cannot become an object.
+func (s *Store) survey(prefix blob.Key) (objects []blob.Object, dirs []string, err error) {
+	var problems []string
+	err = filepath.WalkDir(s.Path(prefix), func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		name, _ := filepath.Rel(s.root, path)
+		key, err := blob.ParseKey(filepath.ToSlash(name))
+		if err != nil {
+			problems = append(problems, err.Error())
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		switch d.Type() {
+		case fs.ModeDir:
+			dirs = append(dirs, path)
+		case 0:
+			objects = append(objects, blob.Object{Key: key})
+		case fs.ModeSymlink:
+			target, err := os.Stat(path)
+			switch {
+			case err != nil:
+				problems = append(problems, fmt.Sprintf("%s is a symbolic link to nothing", key))
+			case !target.Mode().IsRegular():
+				problems = append(problems, fmt.Sprintf("%s is a symbolic link to something that is not a file", key))
+			default:
+				objects = append(objects, blob.Object{Key: key})
+			}
+		default:
+			problems = append(problems, fmt.Sprintf("%s is not a file (%s)", key, d.Type()))
+		}
+		return nil
+	})
+	if err == nil && len(problems) > 0 {
+		err = fmt.Errorf("%w: outputs must be files and folders: %s", aloft.ErrInvalid, strings.Join(problems, "; "))
+	}
+	return objects, dirs, err
+}
+
+// adoptFile makes one file an object: alone (no other name can change it), read-only, recorded and synced.
+func (s *Store) adoptFile(ctx context.Context, key blob.Key) (blob.Attributes, error) {
+	path := s.Path(key)
+	link, err := os.Lstat(path)
+	if err != nil {
+		return blob.Attributes{}, vanished(key, err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return blob.Attributes{}, vanished(key, err)
+	}
+	defer f.Close()
+	before, err := f.Stat()
+	if err != nil {
+		return blob.Attributes{}, err
+	}
+	attributes, recorded := readRecord(f, before)
+	switch {
+	case recorded && before.Mode().Perm() == 0o444 && link.Mode().IsRegular():
+		// Adopted before, or another name of an object: nobody changes either.
+	case !link.Mode().IsRegular() || links(before) > 1:
+		return s.adoptCopy(ctx, key, f)
+	default:
+		digest := blob.NewDigest()
+		if _, err := io.Copy(digest, &contextReader{ctx: ctx, r: f}); err != nil {
+			return blob.Attributes{}, err
+		}
+		after, err := f.Stat()
+		if err != nil {
+			return blob.Attributes{}, err
+		}
+		attributes = digest.Attributes()
+		if attributes.Size != after.Size() || !before.ModTime().Equal(after.ModTime()) {
+			return blob.Attributes{}, fmt.Errorf("%w: %s changed while it was read, somebody still writes to it", aloft.ErrConflict, key)
+		}
+		attributes.ModTime = after.ModTime()
+		writeRecord(f, after, attributes)
+		if err := f.Chmod(0o444); err != nil {
+			return blob.Attributes{}, err
+		}
+	}
+	return attributes, s.disk.SyncFile(path)
+}
+
+// adoptCopy puts a private copy of what f reads in the place of a link.
+func (s *Store) adoptCopy(ctx context.Context, key blob.Key, f *os.File) (blob.Attributes, error) {
+	temp, attributes, err := s.writeTemp(ctx, f, func(blob.Attributes) error { return nil })
+	if err != nil {
+		return blob.Attributes{}, err
+	}
+	if err := s.disk.Rename(temp, s.Path(key)); err != nil {
+		s.disk.Remove(temp)
+		return blob.Attributes{}, err
+	}
+	return attributes, nil
+}
+
+func vanished(key blob.Key, err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %s was removed meanwhile, somebody still writes", aloft.ErrConflict, key)
+	}
+	return err
+}
+
+func links(info fs.FileInfo) uint64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(st.Nlink)
+	}
+	return 1
+}

@@ -1,0 +1,130 @@
+package folder
+
+import (
+	"encoding/hex"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/aloft-dev/aloft/blob"
+)
+
+// disk is every change the store makes to the file system. A test puts one in between that forgets what was not synced.
+type disk interface {
+	CreateTemp(dir string) (file, error)
+	Link(from, to string) error // fails with fs.ErrExist if to exists
+	Rename(from, to string) error
+	Remove(path string) error
+	Mkdir(path string) error
+	SyncDir(path string) error
+	SyncFile(path string) error
+}
+
+type file interface {
+	io.Writer
+	Name() string
+	Seal(blob.Attributes) (modTime time.Time, err error) // read-only, with its record; nothing is written afterwards
+	Sync() error
+	Close() error
+}
+
+type osDisk struct{}
+
+func (osDisk) CreateTemp(dir string) (file, error) {
+	f, err := os.CreateTemp(dir, "put-*")
+	if err != nil {
+		return nil, err
+	}
+	return osFile{f}, nil
+}
+
+func (osDisk) Link(from, to string) error { return os.Link(from, to) }
+
+func (osDisk) Rename(from, to string) error { return os.Rename(from, to) }
+
+// Remove is unlink alone: a folder is never removed by mistake.
+func (osDisk) Remove(path string) error {
+	if err := syscall.Unlink(path); err != nil {
+		return &fs.PathError{Op: "remove", Path: path, Err: err}
+	}
+	return nil
+}
+
+func (osDisk) Mkdir(path string) error    { return os.Mkdir(path, 0o755) }
+func (osDisk) SyncDir(path string) error  { return syncPath(path) }
+func (osDisk) SyncFile(path string) error { return syncPath(path) }
+
+func syncPath(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	err = f.Sync()
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+type osFile struct{ *os.File }
+
+func (f osFile) Seal(a blob.Attributes) (time.Time, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return time.Time{}, err
+	}
+	writeRecord(f.File, info, a)
+	return info.ModTime(), f.Chmod(0o444)
+}
+
+// recordName is the extended attribute with the digests of a file.
+const recordName = "user.aloft.digest"
+
+// writeRecord is allowed to do nothing: not every file system has extended attributes, and Stat can do without.
+func writeRecord(f *os.File, info fs.FileInfo, a blob.Attributes) {
+	record := fmt.Sprintf("1 %d %d %d %s %x", a.Size, info.ModTime().UnixNano(), inode(info), a.SHA256, a.MD5)
+	_ = unix.Fsetxattr(int(f.Fd()), recordName, []byte(record), 0)
+}
+
+// readRecord returns the recorded attributes if they were made for the file as it is now.
+func readRecord(f *os.File, info fs.FileInfo) (blob.Attributes, bool) {
+	buf := make([]byte, 256)
+	n, err := unix.Fgetxattr(int(f.Fd()), recordName, buf)
+	if err != nil {
+		return blob.Attributes{}, false
+	}
+	var (
+		a             blob.Attributes
+		nanos         int64
+		number        uint64
+		version, text string
+	)
+	if _, err := fmt.Sscan(string(buf[:n]), &version, &a.Size, &nanos, &number, &a.SHA256, &text); err != nil {
+		return blob.Attributes{}, false
+	}
+	if a.MD5, err = hex.DecodeString(text); err != nil || version != "1" {
+		return blob.Attributes{}, false
+	}
+	a.ModTime = info.ModTime()
+	return a, a.Size == info.Size() && nanos == info.ModTime().UnixNano() && number == inode(info)
+}
+
+func inode(info fs.FileInfo) uint64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(st.Ino)
+	}
+	return 0
+}
+
+func inodeOf(path string) uint64 {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return 0
+	}
+	return inode(info)
+}

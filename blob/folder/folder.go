@@ -1,0 +1,429 @@
+// Package folder is the blob store of one machine: every object is a plain file, its key the path below one folder. It
+// comes after worker, whose tasks read objects by path and write raw outputs in place, and before nothing; engine,
+// catalog, bundle and api reach it through package blob.
+//
+// # How an object becomes durable
+//
+// Put writes a temporary file in <root>/.partial (the same file system), syncs it, gives it its name and syncs every
+// folder on the way that is not known to be durable: the name in its folder first, then new folders upwards. Only then
+// does it return. A crash before leaves nothing under the name, or the complete object. Adopt does the same in place for
+// files that a task wrote: until it returns they may vanish, and nobody was told of them. What a killed process leaves in
+// .partial is removed a day later.
+//
+// # Digests without a second file
+//
+// Size and digests are recorded in an extended attribute of the file itself, set before its sync, so they cost no write
+// of their own. The record names the size, modification time and inode it was made for. A file that does not match (it
+// was changed, or copied to another disk) or cannot hold attributes is read again by Stat: slower, never wrong.
+//
+// Objects are read-only files, so that a task that opens its input for writing gets an error instead of changing what
+// another run produced.
+//
+// # When it fails
+//
+// A full or read-only disk gives aloft.ErrUnavailable with advice; nothing is half done that a repetition would not mend.
+package folder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/blob"
+)
+
+// partialFolder holds files that are being written. No key can begin with a dot, so it is never an object.
+const partialFolder = ".partial"
+
+// Store is a blob.Local in one folder. Several processes may open the same folder.
+type Store struct {
+	root    string // absolute
+	real    string // root without symbolic links: programs report either
+	disk    disk
+	durable durableFolders
+}
+
+var _ blob.Local = (*Store)(nil)
+
+// Open makes the folder if it is not there.
+func Open(root string) (*Store, error) { return open(root, osDisk{}) }
+
+func open(root string, d disk) (*Store, error) {
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return nil, fmt.Errorf("open blob folder: %w", err)
+	}
+	s := &Store{root: root, disk: d}
+	if err := os.MkdirAll(filepath.Join(root, partialFolder), 0o755); err != nil {
+		return nil, fmt.Errorf("open blob folder: %w", blob.Unavailable(err))
+	}
+	for _, dir := range []string{root, filepath.Dir(root)} {
+		// The parent may be read-only to us, such as a mount point's: then it was not we who made the folder.
+		if err := d.SyncDir(dir); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return nil, fmt.Errorf("open blob folder: %w", blob.Unavailable(err))
+		}
+	}
+	if s.real, err = filepath.EvalSymlinks(root); err != nil {
+		return nil, fmt.Errorf("open blob folder: %w", blob.Unavailable(err))
+	}
+	if err := s.sweep(time.Now().Add(-24 * time.Hour)); err != nil {
+		return nil, fmt.Errorf("open blob folder: remove old temporary files: %w", blob.Unavailable(err))
+	}
+	return s, nil
+}
+
+// sweep removes temporary files of processes that died. Younger ones may belong to a living process.
+func (s *Store) sweep(before time.Time) error {
+	entries, err := os.ReadDir(filepath.Join(s.root, partialFolder))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || info.ModTime().After(before) {
+			continue
+		}
+		if err := os.Remove(filepath.Join(s.root, partialFolder, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) Path(key blob.Key) string {
+	return filepath.Join(s.root, filepath.FromSlash(string(key)))
+}
+
+func (s *Store) KeyOf(path string) (blob.Key, bool) {
+	for _, root := range []string{s.root, s.real} {
+		if rest, ok := strings.CutPrefix(path, root+string(filepath.Separator)); ok {
+			key, err := blob.ParseKey(filepath.ToSlash(rest))
+			return key, err == nil
+		}
+	}
+	return "", false
+}
+
+func (s *Store) Put(ctx context.Context, key blob.Key, r io.Reader, o blob.PutOptions) (blob.Attributes, error) {
+	a, err := s.put(ctx, key, r, o)
+	if err != nil {
+		return blob.Attributes{}, fmt.Errorf("put object %s: %w", key, blob.Unavailable(err))
+	}
+	return a, nil
+}
+
+func (s *Store) put(ctx context.Context, key blob.Key, r io.Reader, o blob.PutOptions) (blob.Attributes, error) {
+	if _, err := blob.ParseKey(string(key)); err != nil {
+		return blob.Attributes{}, err
+	}
+	temp, attributes, err := s.writeTemp(ctx, r, func(got blob.Attributes) error { return o.Check(key, got) })
+	if err != nil {
+		return blob.Attributes{}, err
+	}
+	defer s.disk.Remove(temp)
+
+	path := s.Path(key)
+	if err := s.name(temp, path, o.Overwrite); errors.Is(err, fs.ErrExist) {
+		return s.putExisting(ctx, key, attributes, o)
+	} else if err != nil {
+		return blob.Attributes{}, err
+	}
+	return attributes, s.syncUp(filepath.Dir(path))
+}
+
+// writeTemp writes a complete, sealed and synced file that has no name yet, and its attributes.
+func (s *Store) writeTemp(ctx context.Context, r io.Reader, check func(blob.Attributes) error) (path string, a blob.Attributes, err error) {
+	f, err := s.disk.CreateTemp(filepath.Join(s.root, partialFolder))
+	if err != nil {
+		return "", a, err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			s.disk.Remove(f.Name())
+		}
+	}()
+	digest := blob.NewDigest()
+	source := &contextReader{ctx: ctx, r: r}
+	if _, err = io.Copy(io.MultiWriter(f, digest), source); err != nil {
+		if source.err != nil {
+			err = &blob.ReadError{Err: source.err}
+		}
+		return "", a, err
+	}
+	a = digest.Attributes()
+	if err = check(a); err != nil {
+		return "", a, err
+	}
+	if a.ModTime, err = f.Seal(a); err != nil {
+		return "", a, err
+	}
+	if err = f.Sync(); err != nil {
+		return "", a, err
+	}
+	if err = f.Close(); err != nil {
+		return "", a, err
+	}
+	return f.Name(), a, nil
+}
+
+// name gives a temporary file its final name, making folders as needed. Without overwrite a name that is taken gives
+// fs.ErrExist, decided by the file system, so that it holds between processes.
+func (s *Store) name(temp, path string, overwrite bool) error {
+	if err := s.mkdirs(filepath.Dir(path)); err != nil {
+		return err
+	}
+	if !overwrite {
+		return s.disk.Link(temp, path)
+	}
+	err := s.disk.Rename(temp, path)
+	if info, statErr := os.Lstat(path); err != nil && statErr == nil && info.IsDir() {
+		return fs.ErrExist
+	}
+	return err
+}
+
+// putExisting answers a Put whose key was taken: the same content is a success once it is as durable as ours would be.
+func (s *Store) putExisting(ctx context.Context, key blob.Key, want blob.Attributes, o blob.PutOptions) (blob.Attributes, error) {
+	path := s.Path(key)
+	if info, err := os.Lstat(path); err == nil && info.IsDir() {
+		return blob.Attributes{}, fmt.Errorf("%w: there are objects below it, so it cannot be one itself", aloft.ErrExists)
+	}
+	got, err := s.Stat(ctx, key)
+	switch {
+	case err != nil:
+		return blob.Attributes{}, err
+	case o.IfAbsent:
+		return blob.Attributes{}, aloft.ErrExists
+	case got.SHA256 != want.SHA256:
+		return blob.Attributes{}, fmt.Errorf("%w with other content (%s, %d bytes; this is %s, %d bytes)", aloft.ErrExists, got.SHA256, got.Size, want.SHA256, want.Size)
+	}
+	// Whoever put it may not have come to its last sync, or may have been a task that never syncs.
+	if err := s.disk.SyncFile(path); err != nil {
+		return blob.Attributes{}, err
+	}
+	return got, s.syncUp(filepath.Dir(path))
+}
+
+// mkdirs makes a folder and its parents up to the root. They are durable after syncUp.
+func (s *Store) mkdirs(dir string) error {
+	if dir == s.root {
+		return nil
+	}
+	info, err := os.Lstat(dir)
+	switch {
+	case err == nil && info.IsDir():
+		return nil
+	case err == nil || errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("%w: a part of the key is an object, so nothing can be below it", aloft.ErrExists)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if err := s.mkdirs(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	if err := s.disk.Mkdir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// syncUp makes the entries of dir durable, and the names of dir and its parents. Only folders whose name was never seen
+// to be synced cost more than one sync: a second no-op fsync of a folder still flushes the disk's cache.
+func (s *Store) syncUp(dir string) error {
+	if err := s.disk.SyncDir(dir); err != nil {
+		return err
+	}
+	var named []string
+	for ; dir != s.root && !s.durable.has(dir); dir = filepath.Dir(dir) {
+		if err := s.disk.SyncDir(filepath.Dir(dir)); err != nil {
+			return err
+		}
+		named = append(named, dir)
+	}
+	s.durable.add(named)
+	return nil
+}
+
+func (s *Store) Get(ctx context.Context, key blob.Key, rng blob.Range) (io.ReadCloser, error) {
+	if rng.Offset < 0 || rng.Length < 0 {
+		return nil, fmt.Errorf("get object %s: %w: negative range", key, aloft.ErrInvalid)
+	}
+	f, _, err := s.openObject(key)
+	if err != nil {
+		return nil, fmt.Errorf("get object %s: %w", key, err)
+	}
+	if rng == (blob.Range{}) {
+		return f, nil
+	}
+	if _, err := f.Seek(rng.Offset, io.SeekStart); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("get object %s: %w", key, blob.Unavailable(err))
+	}
+	if rng.Length == 0 {
+		return f, nil
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.LimitReader(f, rng.Length), f}, nil
+}
+
+// openObject opens a regular file. It does not block on a pipe that a task may have left there.
+func (s *Store) openObject(key blob.Key) (*os.File, fs.FileInfo, error) {
+	if _, err := blob.ParseKey(string(key)); err != nil {
+		return nil, nil, err
+	}
+	f, err := os.OpenFile(s.Path(key), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, missing(err)
+	}
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		if err == nil {
+			err = fs.ErrNotExist
+		}
+		return nil, nil, missing(err)
+	}
+	return f, info, nil
+}
+
+// missing tells absence, which is a fact about the key, from a disk that does not do its part.
+func missing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return aloft.ErrNotFound
+	}
+	return blob.Unavailable(err)
+}
+
+func (s *Store) Stat(ctx context.Context, key blob.Key) (blob.Attributes, error) {
+	f, info, err := s.openObject(key)
+	if err != nil {
+		return blob.Attributes{}, fmt.Errorf("stat object %s: %w", key, err)
+	}
+	defer f.Close()
+	if a, ok := readRecord(f, info); ok {
+		return a, nil
+	}
+	digest := blob.NewDigest()
+	if _, err := io.Copy(digest, &contextReader{ctx: ctx, r: f}); err != nil {
+		return blob.Attributes{}, fmt.Errorf("stat object %s: %w", key, blob.Unavailable(err))
+	}
+	a := digest.Attributes()
+	a.ModTime = info.ModTime()
+	return a, nil
+}
+
+func (s *Store) List(ctx context.Context, prefix blob.Key) iter.Seq2[blob.Entry, error] {
+	return func(yield func(blob.Entry, error) bool) {
+		err := filepath.WalkDir(s.Path(prefix), func(path string, d fs.DirEntry, err error) error {
+			switch {
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+				return nil // the prefix, or it was deleted meanwhile
+			case err != nil:
+				return err
+			case d.IsDir() && path == filepath.Join(s.root, partialFolder):
+				return fs.SkipDir
+			case !d.Type().IsRegular():
+				return nil
+			}
+			key, ok := s.KeyOf(path)
+			if !ok {
+				return nil // a task's file that was never adopted
+			}
+			info, err := d.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			} else if err != nil {
+				return err
+			}
+			if !yield(blob.Entry{Key: key, Size: info.Size(), ModTime: info.ModTime()}, nil) {
+				return fs.SkipAll
+			}
+			return nil
+		})
+		if err != nil {
+			yield(blob.Entry{}, fmt.Errorf("list objects below %q: %w", prefix, blob.Unavailable(err)))
+		}
+	}
+}
+
+// Delete leaves the folders that become empty: removing them would race with a Put that just made sure of them.
+func (s *Store) Delete(ctx context.Context, key blob.Key) error {
+	if _, err := blob.ParseKey(string(key)); err != nil {
+		return fmt.Errorf("delete object %s: %w", key, err)
+	}
+	path := s.Path(key)
+	if info, err := os.Lstat(path); err == nil && info.IsDir() {
+		return nil // a prefix is not an object
+	}
+	if err := s.disk.Remove(path); err != nil {
+		if errors.Is(missing(err), aloft.ErrNotFound) {
+			return nil
+		}
+		return fmt.Errorf("delete object %s: %w", key, blob.Unavailable(err))
+	}
+	if err := s.disk.SyncDir(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("delete object %s: %w", key, blob.Unavailable(err))
+	}
+	return nil
+}
+
+// durableFolders remembers folders whose own name, and the names of all their parents, were synced. A folder that was
+// removed and made again is another one: the inode tells.
+type durableFolders struct {
+	mu     sync.Mutex
+	inodes map[string]uint64
+}
+
+const maxDurableFolders = 20_000 // entries; forgetting costs some syncs, growing for ever would cost memory
+
+func (d *durableFolders) has(dir string) bool {
+	inode := inodeOf(dir)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	known, ok := d.inodes[dir]
+	return ok && known == inode
+}
+
+func (d *durableFolders) add(dirs []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.inodes == nil || len(d.inodes) > maxDurableFolders {
+		d.inodes = map[string]uint64{}
+	}
+	for _, dir := range dirs {
+		d.inodes[dir] = inodeOf(dir)
+	}
+}
+
+// contextReader ends a long copy when its context does, and remembers whether it was the reading that failed.
+type contextReader struct {
+	ctx context.Context
+	r   io.Reader
+	err error // other than io.EOF
+}
+
+func (c *contextReader) Read(p []byte) (int, error) {
+	if c.err = c.ctx.Err(); c.err != nil {
+		return 0, c.err
+	}
+	n, err := c.r.Read(p)
+	if err != nil && err != io.EOF {
+		c.err = err
+	}
+	return n, err
+}

@@ -1,0 +1,147 @@
+package folder_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/blob"
+	"github.com/aloft-dev/aloft/blob/blobtest"
+	"github.com/aloft-dev/aloft/blob/folder"
+)
+
+func openFolder(t testing.TB) *folder.Store {
+	t.Helper()
+	s, err := folder.Open(filepath.Join(t.TempDir(), "blob"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestFolderMeetsTheContractOfAStore(t *testing.T) {
+	t.Parallel()
+	blobtest.Run(t, func(t *testing.T) blob.Store { return openFolder(t) })
+}
+
+func TestDigestsFollowTheContentThatIsThereNotARecord(t *testing.T) {
+	t.Parallel()
+	s := openFolder(t)
+	if _, err := s.Put(t.Context(), "k", strings.NewReader("before"), blob.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// Somebody with the right to do so writes into the object behind our back.
+	if err := errors.Join(os.Chmod(s.Path("k"), 0o644), os.WriteFile(s.Path("k"), []byte("beyond"), 0), os.Chtimes(s.Path("k"), time.Time{}, time.Unix(1, 0))); err != nil {
+		t.Fatal(err)
+	}
+	d := blob.NewDigest()
+	d.Write([]byte("beyond"))
+	if a, err := s.Stat(t.Context(), "k"); err != nil || a.SHA256 != d.Attributes().SHA256 {
+		t.Errorf("got %+v, %v; want the digest of what is there, %s", a, err, d.Attributes().SHA256)
+	}
+}
+
+func TestAPathThroughALinkedDataFolderIsRecognised(t *testing.T) {
+	t.Parallel()
+	base := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(base, "real"), 0o755), os.Symlink("real", filepath.Join(base, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	s, err := folder.Open(filepath.Join(base, "link", "blob"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	real, err := filepath.EvalSymlinks(filepath.Join(base, "link", "blob"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{filepath.Join(base, "link", "blob", "a", "b"), filepath.Join(real, "a", "b")} {
+		if key, ok := s.KeyOf(path); !ok || key != "a/b" {
+			t.Errorf("key of %s: got %q, %v", path, key, ok)
+		}
+	}
+}
+
+func TestOldTemporaryFilesAreRemovedAndYoungOnesKept(t *testing.T) {
+	t.Parallel()
+	root := filepath.Join(t.TempDir(), "blob")
+	if _, err := folder.Open(root); err != nil {
+		t.Fatal(err)
+	}
+	old, young := filepath.Join(root, ".partial", "put-old"), filepath.Join(root, ".partial", "put-young")
+	past := time.Now().Add(-25 * time.Hour)
+	if err := errors.Join(os.WriteFile(old, nil, 0o600), os.WriteFile(young, nil, 0o600), os.Chtimes(old, past, past)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := folder.Open(root); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(old); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the old file is still there (%v)", err)
+	}
+	if _, err := os.Stat(young); err != nil {
+		t.Errorf("the young file is gone: %v", err)
+	}
+}
+
+func TestPutLeavesNoTemporaryFiles(t *testing.T) {
+	t.Parallel()
+	s := openFolder(t)
+	for _, content := range []string{"x", "x", "y"} {
+		s.Put(t.Context(), "k", strings.NewReader(content), blob.PutOptions{})
+	}
+	left, err := os.ReadDir(filepath.Join(filepath.Dir(s.Path("k")), ".partial"))
+	if err != nil || len(left) != 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+}
+
+func TestAFolderThatCannotBeWrittenSaysTheWayOut(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() == 0 {
+		t.Skip("root may write everywhere")
+	}
+	s := openFolder(t)
+	os.Chmod(filepath.Join(filepath.Dir(s.Path("k")), ".partial"), 0o500)
+	_, err := s.Put(t.Context(), "k", strings.NewReader("x"), blob.PutOptions{})
+	if !errors.Is(err, aloft.ErrUnavailable) || !strings.Contains(err.Error(), "permission") {
+		t.Errorf("got %v, want ErrUnavailable with advice", err)
+	}
+}
+
+func BenchmarkPut1kB(b *testing.B) {
+	s := openFolder(b)
+	content := strings.Repeat("x", 1000)
+	n := 0
+	for b.Loop() {
+		n++
+		if _, err := s.Put(b.Context(), blob.Key(fmt.Sprintf("run/p/d/e%d/n0/0/outputs.pb", n)), strings.NewReader(content), blob.PutOptions{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkAdopt10Files(b *testing.B) {
+	s := openFolder(b)
+	n := 0
+	for b.Loop() {
+		b.StopTimer()
+		n++
+		prefix := blob.Key(fmt.Sprintf("raw/aa/attempt-%d", n))
+		os.MkdirAll(s.Path(prefix), 0o755)
+		for i := range 10 {
+			if err := os.WriteFile(filepath.Join(s.Path(prefix), fmt.Sprint(i)), []byte(strings.Repeat("x", 1000)), 0o644); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.StartTimer()
+		if got, err := s.Adopt(b.Context(), prefix); err != nil || len(got) != 10 {
+			b.Fatal(got, err)
+		}
+	}
+}
