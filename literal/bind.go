@@ -1,0 +1,419 @@
+package literal
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// The codes a node fails with when its inputs cannot be built from what its upstream nodes produced.
+const (
+	CodeAttribute  = "PromiseAttributeResolveError" // the attribute path does not fit the value
+	CodeBinding    = "BindingResolutionFailure"     // the binding itself makes no sense, or several things are wrong
+	CodeNoVariable = "OutputsNotFoundError"         // the upstream node has no such output
+)
+
+// Unresolved says why one binding has no value. It is the user's failure: trying again does not help.
+type Unresolved struct {
+	Input    string // the input that was to be bound
+	NodeID   string // the producer; empty when the binding has none
+	Variable string // the producer's output
+	Path     []*core.PromiseAttribute
+	Code     string
+	Reason   string
+}
+
+func (u *Unresolved) Error() string {
+	if u.NodeID == "" {
+		return fmt.Sprintf("input %q: %s", u.Input, u.Reason)
+	}
+	return fmt.Sprintf("input %q: cannot resolve %s: %s", u.Input, Reference(u.NodeID, u.Variable, u.Path), u.Reason)
+}
+
+// UnresolvedInputs are all bindings of a node that have no value.
+type UnresolvedInputs []*Unresolved
+
+func (u UnresolvedInputs) Error() string {
+	lines := make([]string, len(u))
+	for i, e := range u {
+		lines[i] = e.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (u UnresolvedInputs) Unwrap() error { return aloft.ErrInvalid }
+
+// Code is what the node fails with.
+func (u UnresolvedInputs) Code() string {
+	code := u[0].Code
+	for _, e := range u {
+		if e.Code != code {
+			return CodeBinding
+		}
+	}
+	return code
+}
+
+// Reference renders a promise as people write it: n0.o0[1].name.
+func Reference(nodeID, variable string, path []*core.PromiseAttribute) string {
+	var b strings.Builder
+	b.WriteString(nodeID + "." + variable)
+	for _, a := range path {
+		switch v := a.GetValue().(type) {
+		case *core.PromiseAttribute_StringValue:
+			b.WriteString("." + v.StringValue)
+		case *core.PromiseAttribute_IntValue:
+			fmt.Fprintf(&b, "[%d]", v.IntValue)
+		default:
+			b.WriteString(".?")
+		}
+	}
+	return b.String()
+}
+
+// Lookup gives an output of a node that has succeeded; nil for one it does not have. An empty node id means the workflow's
+// inputs. An error means that the fact cannot be had now: it ends Resolve and says nothing about the binding.
+type Lookup func(nodeID, variable string) (*core.Literal, error)
+
+// Resolve builds the inputs of a node. The result shares memory with the bindings and with what lookup returned.
+//
+// When bindings have no value the error is an UnresolvedInputs with all of them. Any other error is lookup's. A value
+// that is bound to a union is not wrapped into one: Flyte's engine does not either and the client's types take both.
+func Resolve(bindings []*core.Binding, lookup Lookup) (*core.LiteralMap, error) {
+	inputs := make(map[string]*core.Literal, len(bindings))
+	var unresolved UnresolvedInputs
+	for _, b := range bindings {
+		l, err := ResolveBinding(b.GetVar(), b.GetBinding(), lookup)
+		var u *Unresolved
+		switch {
+		case errors.As(err, &u):
+			unresolved = append(unresolved, u)
+		case err != nil:
+			return nil, err
+		default:
+			inputs[b.GetVar()] = l
+		}
+	}
+	if len(unresolved) > 0 {
+		return nil, unresolved
+	}
+	return &core.LiteralMap{Literals: inputs}, nil
+}
+
+// ResolveBinding is Resolve for one input. The error is an *Unresolved or lookup's.
+func ResolveBinding(input string, data *core.BindingData, lookup Lookup) (*core.Literal, error) {
+	r := resolver{input: input, lookup: lookup}
+	return r.resolve(data, 0)
+}
+
+type resolver struct {
+	input  string
+	lookup Lookup
+}
+
+func (r resolver) wrong(format string, args ...any) error {
+	return &Unresolved{Input: r.input, Code: CodeBinding, Reason: fmt.Sprintf(format, args...)}
+}
+
+func (r resolver) resolve(data *core.BindingData, depth int) (*core.Literal, error) {
+	if depth > MaxDepth {
+		return nil, r.wrong("%v", errDepth)
+	}
+	switch v := data.GetValue().(type) {
+	case *core.BindingData_Scalar:
+		return &core.Literal{Value: &core.Literal_Scalar{Scalar: v.Scalar}}, nil
+	case *core.BindingData_OffloadedMetadata:
+		return &core.Literal{Value: &core.Literal_OffloadedMetadata{OffloadedMetadata: v.OffloadedMetadata}}, nil
+	case *core.BindingData_Promise:
+		return r.promise(v.Promise)
+	case *core.BindingData_Collection:
+		list := &core.LiteralCollection{Literals: make([]*core.Literal, len(v.Collection.GetBindings()))}
+		for i, b := range v.Collection.GetBindings() {
+			l, err := r.resolve(b, depth+1)
+			if err != nil {
+				return nil, err
+			}
+			list.Literals[i] = l
+		}
+		return &core.Literal{Value: &core.Literal_Collection{Collection: list}}, nil
+	case *core.BindingData_Map:
+		m := &core.LiteralMap{Literals: make(map[string]*core.Literal, len(v.Map.GetBindings()))}
+		for key, b := range v.Map.GetBindings() {
+			l, err := r.resolve(b, depth+1)
+			if err != nil {
+				return nil, err
+			}
+			m.Literals[key] = l
+		}
+		return &core.Literal{Value: &core.Literal_Map{Map: m}}, nil
+	}
+	return nil, r.wrong("the binding has no value")
+}
+
+func (r resolver) promise(p *core.OutputReference) (*core.Literal, error) {
+	u := &Unresolved{Input: r.input, NodeID: p.GetNodeId(), Variable: p.GetVar(), Path: p.GetAttrPath()}
+	l, err := r.lookup(p.GetNodeId(), p.GetVar())
+	if err != nil {
+		return nil, fmt.Errorf("look up %s of node %s: %w", p.GetVar(), p.GetNodeId(), err)
+	}
+	if l == nil {
+		u.Code, u.Reason = CodeNoVariable, "the node has no such output"
+		return nil, u
+	}
+	l, err = Attribute(l, p.GetAttrPath())
+	if err != nil {
+		u.Code, u.Reason = CodeAttribute, err.Error()
+		return nil, u
+	}
+	return l, nil
+}
+
+// Attribute follows an attribute path into a literal: list elements by index, map entries by key, fields of structs.
+// A union is the value in it. A list inside a struct becomes a collection, a map stays a struct, everything else is a primitive.
+func Attribute(l *core.Literal, path []*core.PromiseAttribute) (*core.Literal, error) {
+	for len(path) > 0 {
+		step := path[0]
+		switch v := l.GetValue().(type) {
+		case *core.Literal_Collection:
+			i, err := index(step, len(v.Collection.GetLiterals()))
+			if err != nil {
+				return nil, err
+			}
+			l, path = v.Collection.GetLiterals()[i], path[1:]
+		case *core.Literal_Map:
+			k, ok := step.GetValue().(*core.PromiseAttribute_StringValue)
+			if !ok {
+				return nil, errors.New("a map has keys, not indices")
+			}
+			e, ok := v.Map.GetLiterals()[k.StringValue]
+			if !ok {
+				return nil, fmt.Errorf("the map has no key %q", k.StringValue)
+			}
+			l, path = e, path[1:]
+		case *core.Literal_Scalar:
+			switch s := v.Scalar.GetValue().(type) {
+			case *core.Scalar_Union:
+				if s.Union.GetValue() == nil {
+					return nil, errors.New("the union has no value")
+				}
+				l = s.Union.GetValue()
+			case *core.Scalar_Binary:
+				if s.Binary.GetTag() != MsgPackTag {
+					return nil, fmt.Errorf("a binary value with tag %q has no attributes", s.Binary.GetTag())
+				}
+				return packedAttribute(s.Binary.GetValue(), path)
+			case *core.Scalar_Generic:
+				return structAttribute(structpb.NewStructValue(s.Generic), path)
+			default:
+				return nil, fmt.Errorf("%s has no attributes", describe(l))
+			}
+		case *core.Literal_OffloadedMetadata:
+			return nil, errors.New("the value is offloaded and cannot be looked into")
+		default:
+			return nil, errors.New("the value is not set")
+		}
+	}
+	return l, nil
+}
+
+func describe(l *core.Literal) string {
+	t, err := TypeOf(l)
+	if err != nil {
+		return "the value"
+	}
+	return "a value of type " + PrintType(t)
+}
+
+func index(step *core.PromiseAttribute, n int) (int, error) {
+	i, ok := step.GetValue().(*core.PromiseAttribute_IntValue)
+	if !ok {
+		return 0, fmt.Errorf("a list has indices, not a key like %q", step.GetStringValue())
+	}
+	if i.IntValue < 0 || int(i.IntValue) >= n {
+		return 0, fmt.Errorf("index %d is out of range: the list has %d elements", i.IntValue, n)
+	}
+	return int(i.IntValue), nil
+}
+
+func packedAttribute(data []byte, path []*core.PromiseAttribute) (*core.Literal, error) {
+	p := newPacked(data)
+	for _, step := range path {
+		kind, err := p.kind()
+		if err != nil {
+			return nil, err
+		}
+		switch kind {
+		case packedList:
+			n, err := p.d.DecodeArrayLen()
+			if err != nil {
+				return nil, fmt.Errorf("read msgpack: %w", err)
+			}
+			i, err := index(step, n)
+			if err != nil {
+				return nil, err
+			}
+			for range i {
+				if err := p.skip(0); err != nil {
+					return nil, err
+				}
+			}
+		case packedMap:
+			k, ok := step.GetValue().(*core.PromiseAttribute_StringValue)
+			if !ok {
+				return nil, errors.New("a struct has fields, not indices")
+			}
+			found, err := p.field(k.StringValue)
+			if err != nil {
+				return nil, err
+			}
+			if !found {
+				return nil, fmt.Errorf("the struct has no field %q", k.StringValue)
+			}
+		default:
+			return nil, errors.New("a plain value inside the struct has no attributes")
+		}
+	}
+	return p.literal()
+}
+
+// field moves to the value of a string key.
+func (p *packed) field(name string) (bool, error) {
+	n, err := p.d.DecodeMapLen()
+	if err != nil {
+		return false, fmt.Errorf("read msgpack: %w", err)
+	}
+	for range n {
+		key, isString, err := p.key(0)
+		if err != nil {
+			return false, err
+		}
+		if isString && key == name {
+			return true, nil
+		}
+		if err := p.skip(0); err != nil {
+			return false, err
+		}
+	}
+	return false, nil
+}
+
+// literal gives the value at hand as a literal.
+func (p *packed) literal() (*core.Literal, error) {
+	kind, err := p.kind()
+	if err != nil {
+		return nil, err
+	}
+	cut := func() (*core.Literal, error) {
+		from := p.offset()
+		if err := p.skip(0); err != nil {
+			return nil, err
+		}
+		return packedLiteral(p.data[from:p.offset()]), nil
+	}
+	switch kind {
+	case packedMap:
+		return cut()
+	case packedList:
+		n, err := p.d.DecodeArrayLen()
+		if err != nil {
+			return nil, fmt.Errorf("read msgpack: %w", err)
+		}
+		list := &core.LiteralCollection{}
+		for range n {
+			e, err := cut()
+			if err != nil {
+				return nil, err
+			}
+			list.Literals = append(list.Literals, e)
+		}
+		return &core.Literal{Value: &core.Literal_Collection{Collection: list}}, nil
+	}
+	from := p.offset()
+	v, err := p.scalar()
+	if err != nil {
+		return nil, err
+	}
+	switch v := v.(type) {
+	case string:
+		return primitive(&core.Primitive{Value: &core.Primitive_StringValue{StringValue: v}}), nil
+	case int64:
+		return primitive(&core.Primitive{Value: &core.Primitive_Integer{Integer: v}}), nil
+	case uint64:
+		if v <= 1<<63-1 {
+			return primitive(&core.Primitive{Value: &core.Primitive_Integer{Integer: int64(v)}}), nil
+		}
+	case float64:
+		return primitive(&core.Primitive{Value: &core.Primitive_FloatValue{FloatValue: v}}), nil
+	case bool:
+		return primitive(&core.Primitive{Value: &core.Primitive_Boolean{Boolean: v}}), nil
+	}
+	return packedLiteral(p.data[from:p.offset()]), nil
+}
+
+func packedLiteral(data []byte) *core.Literal {
+	return scalarLiteral(&core.Scalar{Value: &core.Scalar_Binary{Binary: &core.Binary{Value: data, Tag: MsgPackTag}}})
+}
+
+func primitive(p *core.Primitive) *core.Literal {
+	return scalarLiteral(&core.Scalar{Value: &core.Scalar_Primitive{Primitive: p}})
+}
+
+func scalarLiteral(s *core.Scalar) *core.Literal {
+	return &core.Literal{Value: &core.Literal_Scalar{Scalar: s}}
+}
+
+func structAttribute(v *structpb.Value, path []*core.PromiseAttribute) (*core.Literal, error) {
+	for _, step := range path {
+		switch k := v.GetKind().(type) {
+		case *structpb.Value_StructValue:
+			name, ok := step.GetValue().(*core.PromiseAttribute_StringValue)
+			if !ok {
+				return nil, errors.New("a struct has fields, not indices")
+			}
+			if v, ok = k.StructValue.GetFields()[name.StringValue]; !ok {
+				return nil, fmt.Errorf("the struct has no field %q", name.StringValue)
+			}
+		case *structpb.Value_ListValue:
+			i, err := index(step, len(k.ListValue.GetValues()))
+			if err != nil {
+				return nil, err
+			}
+			v = k.ListValue.GetValues()[i]
+		default:
+			return nil, errors.New("a plain value inside the struct has no attributes")
+		}
+	}
+	return structLiteral(v, 0)
+}
+
+func structLiteral(v *structpb.Value, depth int) (*core.Literal, error) {
+	if depth > MaxDepth {
+		return nil, errDepth
+	}
+	switch k := v.GetKind().(type) {
+	case *structpb.Value_StructValue:
+		return scalarLiteral(&core.Scalar{Value: &core.Scalar_Generic{Generic: k.StructValue}}), nil
+	case *structpb.Value_ListValue:
+		list := &core.LiteralCollection{Literals: make([]*core.Literal, len(k.ListValue.GetValues()))}
+		for i, e := range k.ListValue.GetValues() {
+			l, err := structLiteral(e, depth+1)
+			if err != nil {
+				return nil, err
+			}
+			list.Literals[i] = l
+		}
+		return &core.Literal{Value: &core.Literal_Collection{Collection: list}}, nil
+	case *structpb.Value_StringValue:
+		return primitive(&core.Primitive{Value: &core.Primitive_StringValue{StringValue: k.StringValue}}), nil
+	case *structpb.Value_NumberValue:
+		return primitive(&core.Primitive{Value: &core.Primitive_FloatValue{FloatValue: k.NumberValue}}), nil
+	case *structpb.Value_BoolValue:
+		return primitive(&core.Primitive{Value: &core.Primitive_Boolean{Boolean: k.BoolValue}}), nil
+	}
+	return scalarLiteral(&core.Scalar{Value: &core.Scalar_NoneType{NoneType: &core.Void{}}}), nil
+}

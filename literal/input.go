@@ -1,0 +1,240 @@
+package literal
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// Validate says everything that no literal in an input may have: no value, no key, a time or duration out of the
+// protocol's range, nesting deeper than MaxDepth. The error is a Mistakes.
+func Validate(m *core.LiteralMap) error {
+	var mistakes Mistakes
+	for _, name := range slices.Sorted(maps.Keys(m.GetLiterals())) {
+		if name == "" {
+			mistakes.add("an input has no name")
+		}
+		validate(&mistakes, name, m.GetLiterals()[name], 0)
+	}
+	return mistakes.err()
+}
+
+// maxMistakes is how many mistakes of one kind are told: a list of a million wrong elements has one cause.
+const maxMistakes = 100
+
+func validate(mistakes *Mistakes, where string, l *core.Literal, depth int) {
+	if len(*mistakes) >= maxMistakes {
+		return
+	}
+	if depth > MaxDepth {
+		mistakes.add("%s is %v", strings.SplitN(where, "[", 2)[0], errDepth)
+		return
+	}
+	switch v := l.GetValue().(type) {
+	case *core.Literal_Scalar:
+		switch s := v.Scalar.GetValue().(type) {
+		case nil:
+			mistakes.add("missing value for %s", where)
+		case *core.Scalar_Primitive:
+			switch p := s.Primitive.GetValue().(type) {
+			case nil:
+				mistakes.add("missing value for %s", where)
+			case *core.Primitive_Datetime:
+				if err := p.Datetime.CheckValid(); err != nil {
+					mistakes.add("invalid value for %s: the datetime is not between the years 1 and 9999", where)
+				}
+			case *core.Primitive_Duration:
+				if err := p.Duration.CheckValid(); err != nil {
+					mistakes.add("invalid value for %s: the duration is out of range (about 10,000 years) or its seconds and nanoseconds differ in sign", where)
+				}
+			}
+		case *core.Scalar_Union:
+			if s.Union.GetType().GetType() == nil {
+				mistakes.add("missing type of the union value for %s", where)
+			}
+			validate(mistakes, where, s.Union.GetValue(), depth+1)
+		}
+	case *core.Literal_Collection:
+		for i, e := range v.Collection.GetLiterals() {
+			if depth == MaxDepth || !plain(e) {
+				validate(mistakes, fmt.Sprintf("%s[%d]", where, i), e, depth+1)
+			}
+		}
+	case *core.Literal_Map:
+		for _, key := range slices.Sorted(maps.Keys(v.Map.GetLiterals())) {
+			if key == "" {
+				mistakes.add("invalid value for %s: a key of the map is empty", where)
+			}
+			validate(mistakes, fmt.Sprintf("%s[%q]", where, key), v.Map.GetLiterals()[key], depth+1)
+		}
+	case *core.Literal_OffloadedMetadata:
+		if v.OffloadedMetadata.GetUri() == "" {
+			mistakes.add("missing uri of the offloaded value for %s", where)
+		}
+	default:
+		mistakes.add("missing value for %s", where)
+	}
+}
+
+// plain is true for values that cannot be wrong, so that long lists of them cost nothing to name.
+func plain(l *core.Literal) bool {
+	switch l.GetScalar().GetPrimitive().GetValue().(type) {
+	case *core.Primitive_Integer, *core.Primitive_FloatValue, *core.Primitive_StringValue, *core.Primitive_Boolean:
+		return true
+	}
+	return false
+}
+
+// ResolveInputs gives an execution its inputs: what was given, the defaults of what was not, and what the launch plan
+// fixes. All that is wrong is told at once, in a Mistakes whose sentences begin as Flyte's do: "invalid input k",
+// "expected_inputs k missing", "invalid k input wrong type".
+//
+// Unlike Flyte it checks enum values here, where the user still sits in front of the command that sent them.
+func ResolveInputs(expected *core.ParameterMap, given, fixed *core.LiteralMap) (*core.LiteralMap, error) {
+	var mistakes Mistakes
+	parameters := expected.GetParameters()
+	inputs := make(map[string]*core.Literal, len(parameters)+len(fixed.GetLiterals()))
+	for _, name := range slices.Sorted(maps.Keys(given.GetLiterals())) {
+		if _, ok := parameters[name]; ok {
+			continue
+		}
+		switch _, isFixed := fixed.GetLiterals()[name]; {
+		case isFixed:
+			mistakes.add("invalid input %s: the launch plan fixes its value, leave it out", name)
+		case len(parameters) == 0:
+			mistakes.add("invalid input %s: no inputs are expected", name)
+		default:
+			mistakes.add("invalid input %s: expected are %s", name, names(parameters))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(parameters)) {
+		parameter := parameters[name]
+		l, ok := given.GetLiterals()[name]
+		if !ok {
+			def, ok := parameter.GetBehavior().(*core.Parameter_Default)
+			if !ok {
+				mistakes.add("expected_inputs %s missing: it has type %s and no default", name, printShort(parameter.GetVar().GetType()))
+				continue
+			}
+			inputs[name] = def.Default
+			continue
+		}
+		if err := CheckValue(l, parameter.GetVar().GetType()); err != nil {
+			mistakes.add("invalid %s input %v", name, err)
+			continue
+		}
+		inputs[name] = l
+	}
+	for _, name := range slices.Sorted(maps.Keys(fixed.GetLiterals())) {
+		if _, ok := parameters[name]; ok {
+			mistakes.add("invalid input %s: the launch plan both fixes it and expects it", name)
+		}
+		inputs[name] = fixed.GetLiterals()[name]
+	}
+	if err := mistakes.err(); err != nil {
+		return nil, err
+	}
+	return &core.LiteralMap{Literals: inputs}, nil
+}
+
+func printShort(t *core.LiteralType) string {
+	p := &printer{limit: maxMessageText}
+	p.typ(t, 0)
+	return p.text()
+}
+
+func names[V any](m map[string]V) string {
+	all := slices.Sorted(maps.Keys(m))
+	if len(all) > 20 {
+		return strings.Join(all[:20], ", ") + fmt.Sprintf(" and %d more", len(all)-20)
+	}
+	return strings.Join(all, ", ")
+}
+
+// CheckValue says why a literal may not stand where a type is declared: its type does not fit, or it is no value of an enum.
+func CheckValue(l *core.Literal, declared *core.LiteralType) error {
+	t, err := TypeOf(l)
+	if err != nil {
+		return fmt.Errorf("has no type: %w", err)
+	}
+	if !Castable(t, declared) {
+		return fmt.Errorf("wrong type. Expected %s, but got %s: %s", printShort(declared), printShort(t), PrintMax(l, 80))
+	}
+	return CheckEnum(l, declared)
+}
+
+// CheckEnum says which text in the literal is not a value of the enum that is declared for it. The types fit already.
+func CheckEnum(l *core.Literal, declared *core.LiteralType) error { return checkEnum(l, declared, 0) }
+
+func checkEnum(l *core.Literal, declared *core.LiteralType, depth int) error {
+	if depth > MaxDepth {
+		return errDepth
+	}
+	if u := l.GetScalar().GetUnion(); u != nil {
+		return checkEnum(u.GetValue(), variantOf(u.GetType(), declared), depth+1)
+	}
+	switch d := declared.GetType().(type) {
+	case *core.LiteralType_EnumType:
+		s, ok := l.GetScalar().GetPrimitive().GetValue().(*core.Primitive_StringValue)
+		if ok && !slices.Contains(d.EnumType.GetValues(), s.StringValue) {
+			return fmt.Errorf("has an unknown value %q: it is one of %s", s.StringValue, strings.Join(d.EnumType.GetValues(), ", "))
+		}
+	case *core.LiteralType_UnionType:
+		t, err := TypeOf(l)
+		if err != nil {
+			return err
+		}
+		return checkEnum(l, variantOf(t, declared), depth+1)
+	case *core.LiteralType_CollectionType:
+		if !mentionsEnum(d.CollectionType, 0) {
+			return nil
+		}
+		for i, e := range l.GetCollection().GetLiterals() {
+			if err := checkEnum(e, d.CollectionType, depth+1); err != nil {
+				return fmt.Errorf("at index %d %w", i, err)
+			}
+		}
+	case *core.LiteralType_MapValueType:
+		if !mentionsEnum(d.MapValueType, 0) {
+			return nil
+		}
+		for _, key := range slices.Sorted(maps.Keys(l.GetMap().GetLiterals())) {
+			if err := checkEnum(l.GetMap().GetLiterals()[key], d.MapValueType, depth+1); err != nil {
+				return fmt.Errorf("at key %q %w", key, err)
+			}
+		}
+	}
+	return nil
+}
+
+// variantOf is the variant of the declared union that takes the type; the declared type itself when it is no union.
+func variantOf(t, declared *core.LiteralType) *core.LiteralType {
+	variants := declared.GetUnionType().GetVariants()
+	if len(variants) == 0 {
+		return declared
+	}
+	if i := Variant(t, variants); i >= 0 {
+		return variants[i]
+	}
+	return nil
+}
+
+func mentionsEnum(t *core.LiteralType, depth int) bool {
+	if depth > MaxDepth {
+		return false
+	}
+	switch v := t.GetType().(type) {
+	case *core.LiteralType_EnumType:
+		return true
+	case *core.LiteralType_CollectionType:
+		return mentionsEnum(v.CollectionType, depth+1)
+	case *core.LiteralType_MapValueType:
+		return mentionsEnum(v.MapValueType, depth+1)
+	case *core.LiteralType_UnionType:
+		return slices.ContainsFunc(v.UnionType.GetVariants(), func(t *core.LiteralType) bool { return mentionsEnum(t, depth+1) })
+	}
+	return false
+}

@@ -1,0 +1,404 @@
+package literal
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// printer writes until its limit and then drops the rest, so that a message about a huge value costs little.
+type printer struct {
+	strings.Builder
+	limit int // in bytes, 0 for no limit
+}
+
+func (p *printer) full() bool { return p.limit > 0 && p.Len() > p.limit }
+
+func (p *printer) write(s string) {
+	if !p.full() {
+		p.WriteString(s)
+	}
+}
+
+func (p *printer) text() string {
+	s := p.String()
+	if !p.full() {
+		return s
+	}
+	return strings.ToValidUTF8(s[:p.limit], "") + "…"
+}
+
+// maxMessageText is how much of a value or a type goes into an error message.
+const maxMessageText = 240
+
+// PrintType renders a type for people, in Flyte's words: "integer", "collection<string>", "union<integer | none>".
+func PrintType(t *core.LiteralType) string {
+	p := &printer{limit: 4 << 10}
+	p.typ(t, 0)
+	return p.text()
+}
+
+func (p *printer) typ(t *core.LiteralType, depth int) {
+	if p.full() || depth > MaxDepth {
+		p.write("…")
+		return
+	}
+	switch v := t.GetType().(type) {
+	case *core.LiteralType_Simple:
+		p.write(strings.ToLower(v.Simple.String()))
+		if title := t.GetMetadata().GetFields()["title"].GetStringValue(); title != "" {
+			p.write("<" + title + ">")
+		}
+	case *core.LiteralType_CollectionType:
+		p.write("collection<")
+		p.typ(v.CollectionType, depth+1)
+		p.write(">")
+	case *core.LiteralType_MapValueType:
+		p.write("map<")
+		p.typ(v.MapValueType, depth+1)
+		p.write(">")
+	case *core.LiteralType_UnionType:
+		p.write("union<")
+		for i, variant := range v.UnionType.GetVariants() {
+			if i > 0 {
+				p.write(" | ")
+			}
+			p.typ(variant, depth+1)
+		}
+		p.write(">")
+	case *core.LiteralType_EnumType:
+		p.write("enum<")
+		for i, value := range v.EnumType.GetValues() {
+			if i > 0 {
+				p.write(" | ")
+			}
+			p.write(value)
+		}
+		p.write(">")
+	case *core.LiteralType_Blob:
+		var what []string
+		if f := v.Blob.GetFormat(); f != "" {
+			what = append(what, f)
+		}
+		if v.Blob.GetDimensionality() == core.BlobType_MULTIPART {
+			what = append(what, "multipart")
+		}
+		p.write("blob")
+		p.list(what)
+	case *core.LiteralType_Schema:
+		p.columns("schema", "", schemaColumns(v.Schema), depth)
+	case *core.LiteralType_StructuredDatasetType:
+		p.columns("structured dataset", v.StructuredDatasetType.GetFormat(), v.StructuredDatasetType.GetColumns(), depth)
+	default:
+		p.write("unset")
+	}
+}
+
+func (p *printer) list(parts []string) {
+	if len(parts) > 0 {
+		p.write("<" + strings.Join(parts, ", ") + ">")
+	}
+}
+
+func (p *printer) columns(kind, format string, columns []*column, depth int) {
+	p.write(kind)
+	if format == "" && len(columns) == 0 {
+		return
+	}
+	p.write("<" + format)
+	for i, c := range columns {
+		if i > 0 || format != "" {
+			p.write(", ")
+		}
+		p.write(c.GetName() + " ")
+		p.typ(c.GetLiteralType(), depth+1)
+	}
+	p.write(">")
+}
+
+// Print renders a literal for people, on one line: 5, "text", [1, 2], {k: 1}; a file or a dataset is its URI.
+func Print(l *core.Literal) string { return PrintMax(l, 0) }
+
+// PrintMax is Print cut after about limit bytes; 0 is no limit.
+func PrintMax(l *core.Literal, limit int) string {
+	p := &printer{limit: limit}
+	p.literal(l, 0)
+	return p.text()
+}
+
+func (p *printer) literal(l *core.Literal, depth int) {
+	if p.full() || depth > MaxDepth {
+		p.write("…")
+		return
+	}
+	switch v := l.GetValue().(type) {
+	case *core.Literal_Scalar:
+		p.scalar(v.Scalar, depth)
+	case *core.Literal_Collection:
+		p.write("[")
+		for i, e := range v.Collection.GetLiterals() {
+			if p.full() {
+				break
+			}
+			if i > 0 {
+				p.write(", ")
+			}
+			p.literal(e, depth+1)
+		}
+		p.write("]")
+	case *core.Literal_Map:
+		p.write("{")
+		for i, key := range slices.Sorted(maps.Keys(v.Map.GetLiterals())) {
+			if p.full() {
+				break
+			}
+			if i > 0 {
+				p.write(", ")
+			}
+			p.write(key + ": ")
+			p.literal(v.Map.GetLiterals()[key], depth+1)
+		}
+		p.write("}")
+	case *core.Literal_OffloadedMetadata:
+		p.write(v.OffloadedMetadata.GetUri())
+	default:
+		p.write("unset")
+	}
+}
+
+func (p *printer) scalar(s *core.Scalar, depth int) {
+	switch v := s.GetValue().(type) {
+	case *core.Scalar_Primitive:
+		if str, ok := v.Primitive.GetValue().(*core.Primitive_StringValue); ok {
+			text := str.StringValue
+			if p.limit > 0 && len(text) > p.limit {
+				text = text[:p.limit] + "…"
+			}
+			p.write(strconv.Quote(text))
+			return
+		}
+		text, err := primitiveText(v.Primitive)
+		if err != nil {
+			text = "unset"
+		}
+		p.write(text)
+	case *core.Scalar_NoneType:
+		p.write("none")
+	case *core.Scalar_Error:
+		p.write("error: " + v.Error.GetMessage())
+	case *core.Scalar_Union:
+		p.literal(v.Union.GetValue(), depth+1)
+	case *core.Scalar_Generic:
+		p.write(structText(structpb.NewStructValue(v.Generic)))
+	case *core.Scalar_Binary:
+		if v.Binary.GetTag() == MsgPackTag {
+			if text, err := msgpackText(v.Binary.GetValue()); err == nil {
+				p.write(text)
+				return
+			}
+		}
+		p.write(fmt.Sprintf("%d bytes", len(v.Binary.GetValue())))
+	case *core.Scalar_Blob:
+		p.write(v.Blob.GetUri())
+	case *core.Scalar_Schema:
+		p.write(v.Schema.GetUri())
+	case *core.Scalar_StructuredDataset:
+		p.write(v.StructuredDataset.GetUri())
+	default:
+		p.write("unset")
+	}
+}
+
+// Text renders a literal into the command line of a task ("{{ .inputs.x }}"). Strings, numbers and lists look as Flyte
+// writes them except that no float is written with an exponent below 1e21 and durations are seconds ("90.5s"); structs and
+// maps are JSON, which Flyte refuses or writes in Go's notation. A value without text, such as none, is an error.
+func Text(l *core.Literal) (string, error) { return text(l, 0) }
+
+func text(l *core.Literal, depth int) (string, error) {
+	if depth > MaxDepth {
+		return "", errDepth
+	}
+	switch v := l.GetValue().(type) {
+	case *core.Literal_Scalar:
+		switch s := v.Scalar.GetValue().(type) {
+		case *core.Scalar_Primitive:
+			return primitiveText(s.Primitive)
+		case *core.Scalar_Blob:
+			return s.Blob.GetUri(), nil
+		case *core.Scalar_Schema:
+			return s.Schema.GetUri(), nil
+		case *core.Scalar_StructuredDataset:
+			return s.StructuredDataset.GetUri(), nil
+		case *core.Scalar_Union:
+			return text(s.Union.GetValue(), depth+1)
+		case *core.Scalar_Generic:
+			return structText(structpb.NewStructValue(s.Generic)), nil
+		case *core.Scalar_Binary:
+			if s.Binary.GetTag() == MsgPackTag {
+				return msgpackText(s.Binary.GetValue())
+			}
+			return "", errors.New("a binary value has no text")
+		case *core.Scalar_NoneType:
+			return "", errors.New("none has no text")
+		case *core.Scalar_Error:
+			return "", errors.New("an error has no text")
+		}
+	case *core.Literal_Collection:
+		parts := make([]string, len(v.Collection.GetLiterals()))
+		for i, e := range v.Collection.GetLiterals() {
+			t, err := text(e, depth+1)
+			if err != nil {
+				return "", fmt.Errorf("element %d: %w", i, err)
+			}
+			parts[i] = t
+		}
+		return "[" + strings.Join(parts, ",") + "]", nil
+	case *core.Literal_Map:
+		fields := make([]string, 0, len(v.Map.GetLiterals()))
+		for _, key := range slices.Sorted(maps.Keys(v.Map.GetLiterals())) {
+			e := v.Map.GetLiterals()[key]
+			t, err := text(e, depth+1)
+			if err != nil {
+				return "", fmt.Errorf("key %q: %w", key, err)
+			}
+			if !isJSON(e) {
+				t = quoteJSON(t)
+			}
+			fields = append(fields, quoteJSON(key)+":"+t)
+		}
+		return "{" + strings.Join(fields, ",") + "}", nil
+	case *core.Literal_OffloadedMetadata:
+		return "", errors.New("an offloaded value has no text")
+	}
+	return "", errors.New("the literal has no value")
+}
+
+// isJSON says whether the text of a literal is JSON by itself.
+func isJSON(l *core.Literal) bool {
+	for u := l.GetScalar().GetUnion(); u != nil; u = l.GetScalar().GetUnion() {
+		l = u.GetValue()
+	}
+	switch l.GetScalar().GetPrimitive().GetValue().(type) {
+	case *core.Primitive_Integer, *core.Primitive_Boolean:
+		return true
+	case *core.Primitive_FloatValue:
+		f := l.GetScalar().GetPrimitive().GetFloatValue()
+		return !math.IsNaN(f) && !math.IsInf(f, 0)
+	}
+	return l.GetMap() != nil || l.GetScalar().GetGeneric() != nil || l.GetScalar().GetBinary() != nil
+}
+
+func primitiveText(p *core.Primitive) (string, error) {
+	switch v := p.GetValue().(type) {
+	case *core.Primitive_Integer:
+		return strconv.FormatInt(v.Integer, 10), nil
+	case *core.Primitive_FloatValue:
+		return floatText(v.FloatValue), nil
+	case *core.Primitive_StringValue:
+		return v.StringValue, nil
+	case *core.Primitive_Boolean:
+		return strconv.FormatBool(v.Boolean), nil
+	case *core.Primitive_Datetime:
+		return timeText(v.Datetime), nil
+	case *core.Primitive_Duration:
+		return durationText(v.Duration), nil
+	}
+	return "", errors.New("the primitive has no value")
+}
+
+// floatText is the shortest text that reads back as the same number, without an exponent where that is readable.
+func floatText(f float64) string {
+	if abs := math.Abs(f); abs == 0 || abs >= 1e-6 && abs < 1e21 {
+		return strconv.FormatFloat(f, 'f', -1, 64)
+	}
+	return strconv.FormatFloat(f, 'g', -1, 64)
+}
+
+func timeText(t *timestamppb.Timestamp) string { return t.AsTime().Format(time.RFC3339Nano) }
+
+// durationText is the protocol's JSON form: seconds with as many decimals as there are.
+func durationText(d *durationpb.Duration) string {
+	s, n := d.GetSeconds(), d.GetNanos()
+	sign := ""
+	if s < 0 || n < 0 {
+		sign = "-"
+	}
+	// Negated as unsigned so that the smallest integer stays right.
+	us, un := uint64(s), uint64(int64(n))
+	if s < 0 {
+		us = -us
+	}
+	if n < 0 {
+		un = -un
+	}
+	text := sign + strconv.FormatUint(us, 10)
+	if un != 0 {
+		text += strings.TrimRight(fmt.Sprintf(".%09d", un), "0")
+	}
+	return text + "s"
+}
+
+func structText(v *structpb.Value) string {
+	var b strings.Builder
+	writeStruct(&b, v, 0)
+	return b.String()
+}
+
+func writeStruct(b *strings.Builder, v *structpb.Value, depth int) {
+	if depth > MaxDepth {
+		b.WriteString(`"…"`)
+		return
+	}
+	switch k := v.GetKind().(type) {
+	case *structpb.Value_NumberValue:
+		b.WriteString(floatText(k.NumberValue))
+	case *structpb.Value_StringValue:
+		b.WriteString(quoteJSON(k.StringValue))
+	case *structpb.Value_BoolValue:
+		b.WriteString(strconv.FormatBool(k.BoolValue))
+	case *structpb.Value_ListValue:
+		b.WriteString("[")
+		for i, e := range k.ListValue.GetValues() {
+			if i > 0 {
+				b.WriteString(",")
+			}
+			writeStruct(b, e, depth+1)
+		}
+		b.WriteString("]")
+	case *structpb.Value_StructValue:
+		b.WriteString("{")
+		for i, key := range slices.Sorted(maps.Keys(k.StructValue.GetFields())) {
+			if i > 0 {
+				b.WriteString(",")
+			}
+			b.WriteString(quoteJSON(key) + ":")
+			writeStruct(b, k.StructValue.GetFields()[key], depth+1)
+		}
+		b.WriteString("}")
+	default:
+		b.WriteString("null")
+	}
+}
+
+// quoteJSON leaves <, > and & readable, unlike json.Marshal.
+func quoteJSON(s string) string {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(s); err != nil {
+		return strconv.Quote(s)
+	}
+	return strings.TrimSuffix(b.String(), "\n")
+}
