@@ -2120,9 +2120,13 @@ type AttemptEnded struct {
 	//	*AttemptEnded_Failure
 	//	*AttemptEnded_Lost
 	//	*AttemptEnded_Stopped
-	Result        isAttemptEnded_Result `protobuf_oneof:"result"`
-	Budget        AttemptEnded_Budget   `protobuf:"varint,9,opt,name=budget,proto3,enum=aloft.v1.AttemptEnded_Budget" json:"budget,omitempty"` // what the next attempt, if there is one, is charged to
-	DeckUri       string                `protobuf:"bytes,10,opt,name=deck_uri,json=deckUri,proto3" json:"deck_uri,omitempty"`
+	Result  isAttemptEnded_Result `protobuf_oneof:"result"`
+	Budget  AttemptEnded_Budget   `protobuf:"varint,9,opt,name=budget,proto3,enum=aloft.v1.AttemptEnded_Budget" json:"budget,omitempty"` // what the next attempt, if there is one, is charged to
+	DeckUri string                `protobuf:"bytes,10,opt,name=deck_uri,json=deckUri,proto3" json:"deck_uri,omitempty"`
+	// Taken over from the outcome for the attempt's record; no decision rests on them.
+	Objects       []*ObjectDigest `protobuf:"bytes,11,rep,name=objects,proto3" json:"objects,omitempty"`
+	Environment   string          `protobuf:"bytes,12,opt,name=environment,proto3" json:"environment,omitempty"`
+	Usage         []byte          `protobuf:"bytes,13,opt,name=usage,proto3" json:"usage,omitempty"` // aloft.v1.AttemptUsage
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2240,6 +2244,27 @@ func (x *AttemptEnded) GetDeckUri() string {
 		return x.DeckUri
 	}
 	return ""
+}
+
+func (x *AttemptEnded) GetObjects() []*ObjectDigest {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
+}
+
+func (x *AttemptEnded) GetEnvironment() string {
+	if x != nil {
+		return x.Environment
+	}
+	return ""
+}
+
+func (x *AttemptEnded) GetUsage() []byte {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
 }
 
 type isAttemptEnded_Result interface {
@@ -2420,7 +2445,7 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\x14AttemptStopRequested\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x8f\x03\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xf9\x03\n" +
 	"\fAttemptEnded\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x1d\n" +
@@ -2433,7 +2458,10 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\astopped\x18\b \x01(\tH\x00R\astopped\x125\n" +
 	"\x06budget\x18\t \x01(\x0e2\x1d.aloft.v1.AttemptEnded.BudgetR\x06budget\x12\x19\n" +
 	"\bdeck_uri\x18\n" +
-	" \x01(\tR\adeckUri\"(\n" +
+	" \x01(\tR\adeckUri\x120\n" +
+	"\aobjects\x18\v \x03(\v2\x16.aloft.v1.ObjectDigestR\aobjects\x12 \n" +
+	"\venvironment\x18\f \x01(\tR\venvironment\x12\x14\n" +
+	"\x05usage\x18\r \x01(\fR\x05usage\"(\n" +
 	"\x06Budget\x12\b\n" +
 	"\x04NONE\x10\x00\x12\b\n" +
 	"\x04USER\x10\x01\x12\n" +
@@ -2535,11 +2563,12 @@ var file_aloft_v1_journal_proto_depIdxs = []int32{
 	1,  // 40: aloft.v1.AttemptEnded.outputs:type_name -> aloft.v1.LiteralRef
 	3,  // 41: aloft.v1.AttemptEnded.failure:type_name -> aloft.v1.Failure
 	0,  // 42: aloft.v1.AttemptEnded.budget:type_name -> aloft.v1.AttemptEnded.Budget
-	43, // [43:43] is the sub-list for method output_type
-	43, // [43:43] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	9,  // 43: aloft.v1.AttemptEnded.objects:type_name -> aloft.v1.ObjectDigest
+	44, // [44:44] is the sub-list for method output_type
+	44, // [44:44] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_aloft_v1_journal_proto_init() }
