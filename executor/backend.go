@@ -26,9 +26,9 @@ type Backend interface {
 	Stop(ctx context.Context, job *Job, reason string) error
 
 	// Watch calls report for every event of jobs that Start was called for, until ctx ends. An event may come several
-	// times. What the back end still has from before and Start was not called for by now is stopped and forgotten:
-	// it belongs to attempts that were given up.
-	Watch(ctx context.Context, report func(Event)) error
+	// times. What the back end still has from before is stopped and forgotten unless it is expected: Start is being
+	// called for those, the others belong to attempts that were given up.
+	Watch(ctx context.Context, expected []aloft.AttemptID, report func(Event)) error
 
 	// Forget says that the job's outcome is durable: what is kept for finding it again may go.
 	Forget(ctx context.Context, job *Job) error

@@ -128,13 +128,14 @@ func (e *Executor) Run(ctx context.Context) error {
 
 	wake, unsubscribe := e.config.Store.Subscribe(store.TopicAttempts)
 	defer unsubscribe()
-	if err := e.findAgain(ctx); err != nil {
+	background.Go(func() { e.heartbeat(ctx) })
+	background.Go(func() { e.reportAll(ctx) })
+	found, err := e.findAgain(ctx)
+	if err != nil {
 		return err
 	}
-	background.Go(func() { e.reportAll(ctx) })
 	watched := make(chan error, 1)
-	background.Go(func() { watched <- e.config.Backend.Watch(ctx, func(event Event) { e.handle(ctx, event) }) })
-	background.Go(func() { e.heartbeat(ctx) })
+	background.Go(func() { watched <- e.config.Backend.Watch(ctx, found, func(event Event) { e.handle(ctx, event) }) })
 
 	timer := time.NewTicker(lookAgain)
 	defer timer.Stop()
@@ -166,18 +167,17 @@ func (e *Executor) Pass(ctx context.Context) error {
 }
 
 // findAgain starts every attempt that the instance has: the back end attaches to those that it had started.
-func (e *Executor) findAgain(ctx context.Context) error {
+func (e *Executor) findAgain(ctx context.Context) ([]aloft.AttemptID, error) {
 	assigned, err := e.config.Store.Assigned(ctx, e.config.Instance)
 	if err != nil {
-		return fmt.Errorf("find attempts again: %w", err)
+		return nil, fmt.Errorf("find attempts again: %w", err)
 	}
-	var started sync.WaitGroup
-	for _, a := range assigned {
-		r := e.add(a)
-		started.Go(func() { e.start(ctx, a, r) })
+	ids := make([]aloft.AttemptID, len(assigned))
+	for i, a := range assigned {
+		ids[i] = a.ID
+		go e.start(ctx, a, e.add(a))
 	}
-	started.Wait()
-	return nil
+	return ids, nil
 }
 
 func (e *Executor) stopWhatIsAskedFor(ctx context.Context) error {

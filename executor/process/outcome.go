@@ -1,0 +1,328 @@
+package process
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/blob"
+	"github.com/aloft-dev/aloft/executor"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/literal"
+	"github.com/aloft-dev/aloft/worker"
+)
+
+// Watch turns the supervisor's events into outcomes. See executor.Backend.
+func (b *Backend) Watch(ctx context.Context, expected []aloft.AttemptID, report func(executor.Event)) error {
+	client, err := b.connected(ctx)
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
+	if err := b.giveUpOrphans(ctx, client, expected); err != nil {
+		b.config.Logger.Warn("look for attempts that were given up", "error", err)
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-b.wake:
+			b.mu.Lock()
+			found := b.found
+			b.found = nil
+			b.mu.Unlock()
+			for _, event := range found {
+				b.handle(ctx, event, report)
+			}
+		case event, ok := <-client.Events():
+			if !ok {
+				return errors.New("the worker's connection was closed")
+			}
+			b.handle(ctx, event, report)
+		}
+	}
+}
+
+func (b *Backend) handle(ctx context.Context, event worker.Event, report func(executor.Event)) {
+	b.mu.Lock()
+	a := b.jobs[event.AttemptID]
+	b.mu.Unlock()
+	if a == nil { // Start will attach to it, or it was given up
+		return
+	}
+	switch event.Kind {
+	case worker.EventStarted:
+		report(executor.Event{Job: a.job, Started: a.job.Started("", time.Now().UnixNano())})
+	case worker.EventDone, worker.EventExited:
+		// Reading what is left means waiting for the disk: other attempts' events go on meanwhile.
+		go b.finish(ctx, a, event, report)
+	}
+}
+
+// connected is supervisor with patience: the server is of use before its tasks can run.
+func (b *Backend) connected(ctx context.Context) (*worker.Client, error) {
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
+		client, err := b.supervisor(ctx)
+		if err == nil || ctx.Err() != nil {
+			return client, nil
+		}
+		b.config.Logger.Warn("the worker cannot be reached: tasks wait", "error", err, "again_in", wait)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+// giveUpOrphans ends what the supervisor has and no attempt of the store stands for any more.
+func (b *Backend) giveUpOrphans(ctx context.Context, client *worker.Client, expected []aloft.AttemptID) error {
+	keep := map[string]bool{}
+	for _, id := range expected {
+		keep[attemptName(id)] = true
+	}
+	known, err := client.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, status := range known {
+		b.mu.Lock()
+		started := b.jobs[status.AttemptID] != nil
+		b.mu.Unlock()
+		if started || keep[status.AttemptID] {
+			continue
+		}
+		if err := client.Stop(ctx, status.AttemptID, b.config.Grace); err != nil {
+			return err
+		}
+		if err := client.Forget(ctx, status.AttemptID); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finish reads what an attempt left and reports it, once. When the task says that it is done, its outcome counts
+// already; its process needs some milliseconds more to be gone.
+func (b *Backend) finish(ctx context.Context, a *attempt, event worker.Event, report func(executor.Event)) {
+	b.mu.Lock()
+	again := a.finished
+	a.finished = true
+	b.mu.Unlock()
+	if again {
+		return
+	}
+	outcome, err := b.outcome(ctx, a, event.Exit, event.Kind == worker.EventExited)
+	for wait := 50 * time.Millisecond; err != nil && event.Kind == worker.EventExited && ctx.Err() == nil; wait = min(2*wait, 10*time.Second) {
+		// Our own part failed (a full disk): the task's result waits, it is not thrown away.
+		b.config.Logger.Warn("keep what the attempt left", "attempt", a.job.ID.String(), "error", err, "again_in", wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		outcome, err = b.outcome(ctx, a, event.Exit, true)
+	}
+	if err != nil { // not over yet: the event of its exit comes
+		b.mu.Lock()
+		a.finished = false
+		b.mu.Unlock()
+		return
+	}
+	report(executor.Event{Job: a.job, Outcome: outcome})
+}
+
+// errNotOver: the task says it is done but what it left tells nothing yet.
+var errNotOver = errors.New("it is not over yet")
+
+func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitRecord, over bool) (*aloftv1.Outcome, error) {
+	job := a.job
+	run := b.config.Blob.Path(blob.Key(job.ID.RunKey()))
+	left := executor.Left{
+		Name: "task " + job.Template.GetId().GetName(), Code: exit.Code, Signal: exit.Signal, OutOfMemory: exit.OOM, Limit: job.Spec.GetMemoryLimit(),
+		Reason: exit.Reason, Declared: job.Template.GetInterface().GetOutputs().GetVariables(),
+	}
+	if exit.Stopped {
+		left.Stopped = "stopped as asked"
+	}
+	if exit.Lost {
+		left.Lost = exit.Reason
+	}
+	var err error
+	if left.Error, err = readFile(filepath.Join(run, "error.pb")); err != nil {
+		return nil, err
+	}
+	if left.Outputs, err = readFile(filepath.Join(run, "outputs.pb")); err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(run, "futures.pb")); err == nil {
+		left.Futures = true
+	}
+	if !over && left.Error == nil && left.Outputs == nil && !left.Futures {
+		return nil, errNotOver
+	}
+	if left.Error == nil && left.Outputs == nil {
+		left.Tail = tail(filepath.Join(run, "stderr"))
+	}
+	outcome := job.Outcome()
+	outcome.StartedAt, outcome.EndedAt = exit.StartedAt.UnixNano(), exit.EndedAt.UnixNano()
+	if exit.StartedAt.IsZero() {
+		outcome.StartedAt = 0
+	}
+	if exit.EndedAt.IsZero() {
+		outcome.EndedAt = time.Now().UnixNano()
+	}
+	outcome.Environment = a.environment.Digest
+	if outcome.Usage, err = proto.Marshal(usage(exit)); err != nil {
+		return nil, fmt.Errorf("encode usage: %w", err)
+	}
+	if outputs := left.Read(outcome); outputs != nil {
+		if err := b.keep(ctx, job, outputs, outcome); err != nil {
+			return nil, err
+		}
+	}
+	deck, err := b.config.Blob.Adopt(ctx, blob.Key(job.ID.RunKey()+"/deck.html"))
+	if err != nil {
+		return nil, fmt.Errorf("keep the deck: %w", err)
+	}
+	if len(deck) > 0 {
+		outcome.DeckUri = deck[0].Key.URI()
+	}
+	return outcome, nil
+}
+
+// keep makes the outputs canonical and everything that they refer to durable, with its digest.
+func (b *Backend) keep(ctx context.Context, job *executor.Job, outputs *core.LiteralMap, outcome *aloftv1.Outcome) error {
+	var problem error
+	if err := literal.RewriteURIs(outputs, func(uri string) string {
+		canonical, err := b.renderer.Canonical(uri)
+		if err != nil {
+			problem = err
+		}
+		return canonical
+	}); err != nil || problem != nil {
+		b.config.Logger.Warn("render locations in outputs", "attempt", job.ID.String(), "error", errors.Join(err, problem))
+	}
+	written, err := b.config.Blob.Adopt(ctx, blob.Key("raw/"+job.ID.RawOutputKey()))
+	if err != nil {
+		return fmt.Errorf("keep the files of the outputs: %w", err)
+	}
+	if outcome.Objects, err = b.digests(ctx, outputs, written); err != nil {
+		return err
+	}
+	literals, err := b.literals.WriteLiterals(ctx, outputs)
+	if err != nil {
+		return err
+	}
+	outcome.Result = &aloftv1.Outcome_Outputs{Outputs: literals}
+	return nil
+}
+
+// digests lists the files and folders of ours that the outputs refer to.
+func (b *Backend) digests(ctx context.Context, outputs *core.LiteralMap, written []blob.Object) ([]*aloftv1.ObjectDigest, error) {
+	var keys []blob.Key
+	literal.WalkMap(outputs, func(uri *string) {
+		if key, err := blob.ParseURI(strings.TrimSuffix(*uri, "/")); err == nil && !slices.Contains(keys, key) {
+			keys = append(keys, key)
+		}
+	})
+	var digests []*aloftv1.ObjectDigest
+	for _, key := range keys {
+		below := slices.DeleteFunc(slices.Clone(written), func(o blob.Object) bool { return !o.Key.Within(key) })
+		if len(below) == 0 { // an input passed on
+			for entry, err := range b.config.Blob.List(ctx, key) {
+				if err != nil {
+					return nil, fmt.Errorf("list %s: %w", key, err)
+				}
+				attributes, err := b.config.Blob.Stat(ctx, entry.Key)
+				if err != nil {
+					return nil, fmt.Errorf("read the digest of %s: %w", entry.Key, err)
+				}
+				below = append(below, blob.Object{Key: entry.Key, Attributes: attributes})
+			}
+		}
+		if len(below) == 0 {
+			b.config.Logger.Warn("an output refers to an object that is not there", "uri", key.URI())
+			continue
+		}
+		digests = append(digests, digest(key, below))
+	}
+	return digests, nil
+}
+
+// digest is the object's own, or for a folder that of its listing.
+func digest(key blob.Key, below []blob.Object) *aloftv1.ObjectDigest {
+	if len(below) == 1 && below[0].Key == key {
+		return &aloftv1.ObjectDigest{Uri: key.URI(), Digest: below[0].SHA256, Size: below[0].Size}
+	}
+	hash, size := sha256.New(), int64(0)
+	for _, o := range below {
+		fmt.Fprintf(hash, "%s %s\n", o.SHA256, strings.TrimPrefix(string(o.Key), string(key)+"/"))
+		size += o.Size
+	}
+	return &aloftv1.ObjectDigest{Uri: key.URI(), Digest: "sha256:" + hex.EncodeToString(hash.Sum(nil)), Size: size}
+}
+
+func usage(exit *worker.ExitRecord) *aloftv1.AttemptUsage {
+	return &aloftv1.AttemptUsage{
+		CpuUser: durationpb.New(exit.CPUUser), CpuSystem: durationpb.New(exit.CPUSystem), PeakMemory: exit.PeakMemory,
+		ExitCode: int32(exit.Code), Signal: int32(exit.Signal), Mode: string(exit.Mode), ModeReason: exit.WhyCold,
+	}
+}
+
+// readFile reads a file of a task; nil if it is not there. A file above the limit of a message is a result we cannot keep.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, unavailable("read what the attempt left", err)
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, aloft.MaxMessageBytes))
+	if err != nil {
+		return nil, unavailable("read what the attempt left", err)
+	}
+	if content == nil {
+		content = []byte{}
+	}
+	return content, nil
+}
+
+// tailBytes of stderr go into the failure of a task that left no error of its own.
+const tailBytes = 4096
+
+func tail(path string) string {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() > tailBytes {
+		if _, err := f.Seek(-tailBytes, io.SeekEnd); err != nil {
+			return ""
+		}
+	}
+	content, err := io.ReadAll(io.LimitReader(f, tailBytes))
+	if err != nil {
+		return ""
+	}
+	if i := bytes.IndexByte(content, '\n'); len(content) == tailBytes && i >= 0 {
+		content = content[i+1:]
+	}
+	return strings.ToValidUTF8(strings.TrimSpace(string(content)), "\uFFFD")
+}
