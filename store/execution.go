@@ -31,6 +31,7 @@ type Execution struct {
 	AbortPrincipal string
 	State          admin.ExecutionState // archived or not; independent of the phase
 	StateChangedAt time.Time
+	StatePrincipal string // who changed the state last
 	Waiting        string // what the execution as a whole waits for; empty: nothing
 	JournalVersion int    // an engine never claims an execution whose journal it cannot read
 }

@@ -60,3 +60,11 @@ type LaunchPlan struct {
 	UpdatedAt time.Time
 	Generated bool
 }
+
+// WorkflowInterface is what lists of workflows keep of a closure: the primary template without its graph.
+func WorkflowInterface(c *core.CompiledWorkflowClosure) *core.CompiledWorkflowClosure {
+	t := c.GetPrimary().GetTemplate()
+	return &core.CompiledWorkflowClosure{Primary: &core.CompiledWorkflow{Template: &core.WorkflowTemplate{
+		Id: t.GetId(), Metadata: t.GetMetadata(), Interface: t.GetInterface(), MetadataDefaults: t.GetMetadataDefaults(),
+	}}}
+}

@@ -1,0 +1,47 @@
+package store
+
+import (
+	"fmt"
+
+	"github.com/aloft-dev/aloft"
+)
+
+// Fault is what goes wrong with one call, for simulators and fault sweeps.
+type Fault int
+
+const (
+	NoFault    Fault = iota
+	FailBefore       // ErrUnavailable, and nothing was done
+	FailAfter        // ErrUnavailable, although it was done: the caller does not know
+)
+
+// Faults says what goes wrong with the next call of the method named op. Nil: nothing ever.
+type Faults func(op string) Fault
+
+// Do carries out one call under the faults.
+func (f Faults) Do(op string, call func() error) error {
+	if f == nil {
+		return call()
+	}
+	switch f(op) {
+	case FailBefore:
+		return fmt.Errorf("%s: injected fault before it was done: %w", op, aloft.ErrUnavailable)
+	case FailAfter:
+		_ = call() // what it would have answered is exactly what gets lost
+		return fmt.Errorf("%s: injected fault, outcome unknown: %w", op, aloft.ErrUnavailable)
+	default:
+		return call()
+	}
+}
+
+// DoEach is Do for a call that has one error for each of n members: a fault is all of theirs.
+func (f Faults) DoEach(op string, n int, call func() []error) []error {
+	var errs []error
+	if err := f.Do(op, func() error { errs = call(); return nil }); err != nil {
+		errs = make([]error, n)
+		for i := range errs {
+			errs[i] = err
+		}
+	}
+	return errs
+}

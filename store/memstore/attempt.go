@@ -1,0 +1,204 @@
+package memstore
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// Heartbeat makes an instance known or says that it is still there.
+func (s *Store) Heartbeat(_ context.Context, instance store.Instance) error {
+	return s.do("Heartbeat", func() ([]store.Topic, error) {
+		s.instances[instance.ID] = instance
+		return nil, nil
+	})
+}
+
+// Instances returns the instances, by id.
+func (s *Store) Instances(context.Context) (instances []store.Instance, err error) {
+	err = s.do("Instances", func() ([]store.Topic, error) {
+		instances = slices.SortedFunc(maps.Values(s.instances), func(a, b store.Instance) int { return cmp.Compare(a.ID, b.ID) })
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return instances, nil
+}
+
+// RemoveInstance forgets an instance that has no attempts.
+func (s *Store) RemoveInstance(_ context.Context, executor string) error {
+	return s.do("RemoveInstance", func() ([]store.Topic, error) {
+		if o := s.assigned[executor]; o != nil && len(o.rows) > 0 {
+			return nil, fmt.Errorf("remove executor %s: it has %d attempts: %w", executor, len(o.rows), aloft.ErrPrecondition)
+		}
+		delete(s.instances, executor)
+		delete(s.assigned, executor)
+		return nil, nil
+	})
+}
+
+// Waiting returns attempts that an executor could take.
+func (s *Store) Waiting(_ context.Context, now time.Time, limit int) (attempts []*store.Attempt, err error) {
+	err = s.do("Waiting", func() ([]store.Topic, error) {
+		attempts = nil
+		for _, try := range s.waiting.rows {
+			if limit > 0 && len(attempts) == limit {
+				break
+			}
+			if !try.rec.NotBefore.After(now) {
+				attempts = append(attempts, cloneAttempt(&try.rec, true))
+			}
+		}
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return attempts, nil
+}
+
+// try finds the attempt that the key means: nil if there is none of this token.
+func (s *Store) try(key store.AttemptKey) (*execution, *attempt) {
+	e := s.find(key.Execution)
+	if e == nil {
+		return nil, nil
+	}
+	try := e.attempts[attemptName{key.Node, key.Attempt}]
+	if try == nil || try.rec.Token != key.Token {
+		return e, nil
+	}
+	return e, try
+}
+
+// SetWaiting records why attempts wait.
+func (s *Store) SetWaiting(_ context.Context, attempts []store.AttemptKey, reason string) error {
+	return s.do("SetWaiting", func() (topics []store.Topic, err error) {
+		for _, key := range attempts {
+			e, try := s.try(key)
+			if try == nil || try.rec.Executor != "" || try.rec.ByEngine || aloft.Terminal(try.rec.Phase) || try.rec.Waiting == reason {
+				continue
+			}
+			try.rec.Waiting = reason
+			topics = append(topics, store.TopicExecution(e.rec.ID))
+		}
+		return topics, nil
+	})
+}
+
+func conflict(verb string, key store.AttemptKey, why string) error {
+	return fmt.Errorf("%s attempt %d of node %s: %s: %w", verb, key.Attempt, key.Node, why, aloft.ErrConflict)
+}
+
+// Assign gives attempts to an executor instance.
+func (s *Store) Assign(_ context.Context, executor string, attempts []store.AttemptKey, now time.Time) []error {
+	return s.doEach("Assign", len(attempts), func() (topics []store.Topic, errs []error) {
+		errs = make([]error, len(attempts))
+		for i, key := range attempts {
+			e, try := s.try(key)
+			switch {
+			case try == nil:
+				errs[i] = conflict("assign", key, "there is none with this token")
+				continue
+			case aloft.Terminal(try.rec.Phase):
+				errs[i] = conflict("assign", key, "it has ended")
+				continue
+			case try.rec.ByEngine:
+				errs[i] = conflict("assign", key, "the engine runs it")
+				continue
+			case try.rec.Executor == executor:
+				continue
+			case try.rec.Executor != "":
+				errs[i] = conflict("assign", key, "executor "+try.rec.Executor+" has it")
+				continue
+			case try.rec.Stop != "":
+				errs[i] = conflict("assign", key, "it is to be stopped")
+				continue
+			}
+			s.unlist(try)
+			try.rec.Executor, try.rec.Waiting = executor, ""
+			try.rec.Phase, try.rec.UpdatedAt = core.TaskExecution_INITIALIZING, now
+			s.list(try)
+			topics = append(topics, store.TopicExecution(e.rec.ID))
+		}
+		return topics, errs
+	})
+}
+
+// Assigned returns what the instance has and has not ended.
+func (s *Store) Assigned(_ context.Context, executor string) (attempts []*store.Attempt, err error) {
+	err = s.do("Assigned", func() ([]store.Topic, error) {
+		attempts = nil
+		if o := s.assigned[executor]; o != nil {
+			for _, try := range o.rows {
+				attempts = append(attempts, cloneAttempt(&try.rec, true))
+			}
+		}
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return attempts, nil
+}
+
+// Report puts an executor's messages into the inbox.
+func (s *Store) Report(_ context.Context, executor string, reports []store.Report) []error {
+	return s.doEach("Report", len(reports), func() (topics []store.Topic, errs []error) {
+		errs = make([]error, len(reports))
+		for i, report := range reports {
+			dedup, err := store.ReportDedup(report)
+			if err != nil {
+				errs[i] = err
+				continue
+			}
+			e, try := s.try(report.Attempt)
+			switch {
+			case try == nil:
+				errs[i] = conflict("report", report.Attempt, "there is none with this token")
+			case aloft.Terminal(try.rec.Phase) || e.ended:
+				errs[i] = conflict("report", report.Attempt, "it has ended")
+			case try.rec.Executor != executor:
+				errs[i] = conflict("report", report.Attempt, "executor "+executor+" does not have it")
+			default:
+				s.put(e, store.Message{Dedup: dedup, Inbox: report.Inbox})
+				topics = []store.Topic{store.TopicInbox}
+			}
+		}
+		return topics, errs
+	})
+}
+
+// Adopt gives the attempts of an instance that is gone to another of the same place.
+func (s *Store) Adopt(_ context.Context, from, to string) (adopted int, err error) {
+	err = s.do("Adopt", func() (topics []store.Topic, err error) {
+		adopted = 0
+		old, mine := s.instances[from], s.instances[to]
+		if mine.ID == "" || old.ID != "" && old.Place != mine.Place {
+			return nil, fmt.Errorf("adopt attempts of executor %s for %s: they are not known at the same place: %w", from, to, aloft.ErrPrecondition)
+		}
+		o := s.assigned[from]
+		if from == to || o == nil {
+			return nil, nil
+		}
+		for _, try := range slices.Clone(o.rows) {
+			s.unlist(try)
+			try.rec.Executor = to
+			s.list(try)
+			topics = append(topics, store.TopicExecution(try.rec.ID.Execution))
+			adopted++
+		}
+		return append(topics, store.TopicAttempts), nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return adopted, nil
+}

@@ -1,0 +1,263 @@
+// Package memstore is the store in memory, for the simulator and for tests: after launch and before engine, exactly
+// where store/sqlstore stands, but gone with the process.
+//
+// It follows the contract of package store to the letter (both pass store/storetest) and adds two things: it is
+// deterministic, so that a seed replays a simulation, and a fault hook makes any call fail before or after it did its
+// work. It relies on nothing and fails only when told to. Lists know pages but no filters and no order but that of
+// creation: those who look at a simulation look at all of it.
+package memstore
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// Store is everything in maps under one lock. New makes one.
+type Store struct {
+	store.Hub
+	// Faults is asked before each call with the method's name. Set it before use.
+	Faults store.Faults
+
+	mu         sync.Mutex
+	executions []*execution // by key, from 1
+	byID       map[aloft.ExecutionID]*execution
+	inbox      ordered[inboxRow]
+	lastInbox  int64
+	due        ordered[dueRow]
+	waiting    ordered[*attempt] // what Waiting returns but for NotBefore
+	lastTry    int64
+	assigned   map[string]*ordered[*attempt]
+	leases     [store.Shards]store.Lease
+	instances  map[string]store.Instance
+
+	tasks       map[version]*store.Task
+	workflows   map[version]*store.Workflow
+	launchPlans map[version]*store.LaunchPlan
+	projects    map[string]*admin.Project
+	registered  []version // in order of registration
+}
+
+var _ store.Store = (*Store)(nil)
+
+// New makes an empty store that has the project flytesnacks.
+func New() *Store {
+	s := &Store{
+		byID:        make(map[aloft.ExecutionID]*execution),
+		inbox:       ordered[inboxRow]{func(a, b inboxRow) int { return cmp.Compare(a.seq, b.seq) }, nil},
+		due:         ordered[dueRow]{func(a, b dueRow) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.key, b.key)) }, nil},
+		waiting:     byCreation(),
+		assigned:    make(map[string]*ordered[*attempt]),
+		instances:   make(map[string]store.Instance),
+		tasks:       make(map[version]*store.Task),
+		workflows:   make(map[version]*store.Workflow),
+		launchPlans: make(map[version]*store.LaunchPlan),
+		projects:    map[string]*admin.Project{"flytesnacks": {Id: "flytesnacks", Name: "flytesnacks"}},
+	}
+	for shard := range s.leases {
+		s.leases[shard].Shard = shard
+	}
+	return s
+}
+
+// Close does nothing: there is nothing to give back.
+func (s *Store) Close() error { return nil }
+
+// do runs a call under the lock and the faults. Wake-ups go out after the lock is free again, and also when the outcome
+// is to stay unknown: that something was done is then still true.
+func (s *Store) do(op string, call func() ([]store.Topic, error)) error {
+	return s.Faults.Do(op, func() error {
+		s.mu.Lock()
+		topics, err := call()
+		s.mu.Unlock()
+		s.Wake(topics...)
+		return err
+	})
+}
+
+func (s *Store) doEach(op string, n int, call func() ([]store.Topic, []error)) []error {
+	return s.Faults.DoEach(op, n, func() []error {
+		s.mu.Lock()
+		topics, errs := call()
+		s.mu.Unlock()
+		s.Wake(topics...)
+		return errs
+	})
+}
+
+// execution is the record of one execution with all that belongs to it.
+type execution struct {
+	rec      store.Execution
+	ended    bool
+	dueAt    time.Time
+	journal  []journalRow
+	dedup    map[string]int64 // inbox rows that were not consumed
+	nodes    map[aloft.NodeID]*store.Node
+	order    []aloft.NodeID
+	attempts map[attemptName]*attempt
+	tries    []*attempt // in order of creation
+}
+
+type attemptName struct {
+	node    aloft.NodeID
+	attempt uint32
+}
+
+type attempt struct {
+	rec    store.Attempt
+	id     int64 // order of creation
+	listed bool  // in waiting
+}
+
+// journalRow keeps the entry as bytes: what is read again is what would have been read from a disk.
+type journalRow struct {
+	commitID string
+	entry    []byte
+}
+
+type inboxRow struct {
+	seq   int64
+	exec  *execution
+	dedup string
+	inbox *aloftv1.Inbox
+}
+
+type dueRow struct {
+	at  time.Time
+	key store.Key
+}
+
+func (s *Store) find(key store.Key) *execution {
+	if key < 1 || int(key) > len(s.executions) {
+		return nil
+	}
+	return s.executions[key-1]
+}
+
+// ordered is a sorted slice: small, and the same order each time.
+type ordered[T any] struct {
+	compare func(a, b T) int
+	rows    []T
+}
+
+func byCreation() ordered[*attempt] {
+	return ordered[*attempt]{func(a, b *attempt) int { return cmp.Compare(a.id, b.id) }, nil}
+}
+
+func (o *ordered[T]) add(row T) {
+	i, found := slices.BinarySearchFunc(o.rows, row, o.compare)
+	if !found {
+		o.rows = slices.Insert(o.rows, i, row)
+	}
+}
+
+func (o *ordered[T]) remove(row T) {
+	i, found := slices.BinarySearchFunc(o.rows, row, o.compare)
+	switch {
+	case !found:
+	case i == 0: // most are taken from the front, where moving all others would be the whole cost
+		clear(o.rows[:1])
+		o.rows = o.rows[1:]
+	default:
+		o.rows = slices.Delete(o.rows, i, i+1)
+	}
+}
+
+func clone[M proto.Message](m M) M { return proto.CloneOf(m) }
+
+func cloneAll[M proto.Message](ms []M) []M {
+	if ms == nil {
+		return nil
+	}
+	out := make([]M, len(ms))
+	for i, m := range ms {
+		out[i] = proto.CloneOf(m)
+	}
+	return out
+}
+
+func cloneExecution(e *store.Execution, whole bool) *store.Execution {
+	c := *e
+	c.Spec, c.Workflow, c.Task, c.Error = clone(e.Spec), clone(e.Workflow), clone(e.Task), clone(e.Error)
+	c.Notifications = cloneAll(e.Notifications)
+	c.Inputs, c.UserInputs, c.Outputs = nil, nil, nil
+	if whole {
+		c.Inputs, c.UserInputs, c.Outputs = clone(e.Inputs), clone(e.UserInputs), clone(e.Outputs)
+	}
+	return &c
+}
+
+func cloneNode(n *store.Node, whole bool) *store.Node {
+	c := *n
+	c.Error, c.Target, c.Metadata = clone(n.Error), clone(n.Target), clone(n.Metadata)
+	c.Inputs, c.Outputs = nil, nil
+	if whole {
+		c.Inputs, c.Outputs = clone(n.Inputs), clone(n.Outputs)
+	}
+	return &c
+}
+
+func cloneAttempt(a *store.Attempt, whole bool) *store.Attempt {
+	c := *a
+	c.Spec, c.Error, c.Outputs, c.Usage = clone(a.Spec), clone(a.Error), clone(a.Outputs), clone(a.Usage)
+	c.Objects = nil
+	if whole {
+		c.Objects = cloneAll(a.Objects)
+	}
+	return &c
+}
+
+// page cuts one page out of a list.
+func page[T any](rows []T, q store.Query) []T {
+	rows = rows[min(max(q.Offset, 0), len(rows)):]
+	if q.Limit > 0 {
+		rows = rows[:min(q.Limit, len(rows))]
+	}
+	return rows
+}
+
+func within(q store.Query, project, domain, name string) bool {
+	return (q.Project == "" || q.Project == project) && (q.Domain == "" || q.Domain == domain) && (q.Name == "" || q.Name == name)
+}
+
+// SetExecutionState archives an execution or brings it back.
+func (s *Store) SetExecutionState(_ context.Context, id aloft.ExecutionID, state admin.ExecutionState, principal string) error {
+	return s.do("SetExecutionState", func() ([]store.Topic, error) {
+		e := s.byID[id]
+		if e == nil {
+			return nil, missingExecution(id)
+		}
+		e.rec.State, e.rec.StatePrincipal = state, principal
+		e.rec.StateChangedAt = e.rec.UpdatedAt // there is no clock here: deterministic, and not before the last change
+		return []store.Topic{store.TopicExecution(id)}, nil
+	})
+}
+
+// Counts are of the whole store.
+func (s *Store) Counts(context.Context) (counts store.Counts, err error) {
+	err = s.do("Counts", func() ([]store.Topic, error) {
+		counts = store.Counts{Executions: int64(len(s.executions))}
+		for _, e := range s.executions {
+			if !e.ended {
+				counts.Running++
+			}
+		}
+		return nil, nil
+	})
+	return counts, err
+}
+
+type version struct {
+	kind                           core.ResourceType
+	project, domain, name, version string
+}
