@@ -55,7 +55,7 @@ var table = []station{
 	{name: "catalog", may: []string{"literal", "store", "blob"}},
 
 	{name: "admission", may: []string{"store"}, pure: true},
-	{name: "executor", may: []string{"admission", "store", "blob", "environment", "bundle", "worker"}},
+	{name: "executor", may: []string{"admission", "store", "blob", "environment", "bundle", "worker", "literal"}},
 	{name: "environment", may: []string{"store", "blob"}},
 	{name: "bundle", may: []string{"blob"}},
 	{name: "worker", may: []string{"blob"}},
@@ -64,7 +64,8 @@ var table = []station{
 	{name: "notify", may: []string{"store"}},
 	{name: "auth", may: []string{"store"}},
 	{name: "console"},
-	{name: "cli", may: []string{"literal", "config"}},
+	{name: "cli", may: []string{"literal", "config", "examples"}},
+	{name: "examples"},
 	{name: "sdk"},
 
 	{name: "bench", everything: true},

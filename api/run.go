@@ -1,0 +1,184 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/blob"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// Runs serves aloft.v1.RunService: what people who watch a run want and Flyte's protocol has no call for.
+type Runs struct {
+	Store interface {
+		store.Queries
+		store.Wakes
+	}
+	Blobs blob.Store
+	Now   func() time.Time // nil: time.Now
+}
+
+// How often a watcher looks at most, so that a run of thousands of short nodes is not read thousands of times, and at
+// least, because with several servers on one store a wake-up may not come.
+const (
+	watchAtMost  = 100 * time.Millisecond
+	watchAtLeast = 2 * time.Second
+)
+
+// WatchExecution sends the tree of an execution and then what changes. ErrNotFound.
+func (r *Runs) WatchExecution(ctx context.Context, request *aloftv1.WatchExecutionRequest, stream *connect.ServerStream[aloftv1.WatchExecutionResponse]) error {
+	id := aloft.ExecutionIDOf(request.GetId())
+	wake, cancel := r.Store.Subscribe(store.TopicExecution(id))
+	defer cancel()
+	var since time.Time // everything changed before it has been sent
+	for {
+		execution, err := r.Store.GetExecution(ctx, id)
+		if err != nil {
+			return err
+		}
+		nodes, latest, err := r.changedNodes(ctx, id, since)
+		if err != nil {
+			return err
+		}
+		if err := stream.Send(&aloftv1.WatchExecutionResponse{Execution: executionStatus(execution), Nodes: nodes}); err != nil {
+			return err
+		}
+		if request.GetOnce() || aloft.Terminal(execution.Phase) {
+			return nil
+		}
+		since = latest
+		if err := pause(ctx, wake, watchAtMost, watchAtLeast); err != nil {
+			return err
+		}
+	}
+}
+
+// changedNodes returns the nodes, with all their attempts, of which something has changed since then. Records are compared
+// by the time of their last change; those of that very time come again, which does no harm.
+func (r *Runs) changedNodes(ctx context.Context, id aloft.ExecutionID, since time.Time) ([]*aloftv1.NodeStatus, time.Time, error) {
+	changed := func(field string) store.Query {
+		q := store.Query{Ascending: true}
+		if !since.IsZero() {
+			q.Filters = []store.Filter{{Field: field, Function: "gte", Values: []string{since.UTC().Format(time.RFC3339Nano)}}}
+		}
+		return q
+	}
+	nodes, err := r.Store.ListNodes(ctx, id, "", true, changed("node_execution_updated_at"))
+	if err != nil {
+		return nil, since, fmt.Errorf("list nodes of %s: %w", id, err)
+	}
+	attempts, err := r.Store.ListAttempts(ctx, id, "", changed("task_execution_updated_at"))
+	if err != nil {
+		return nil, since, fmt.Errorf("list attempts of %s: %w", id, err)
+	}
+	latest := since
+	statuses := make([]*aloftv1.NodeStatus, 0, len(nodes))
+	byID := map[string]*aloftv1.NodeStatus{}
+	add := func(n *store.Node) {
+		if n.SpecNodeID == aloft.StartNode || n.SpecNodeID == aloft.EndNode {
+			return
+		}
+		status := nodeStatus(n)
+		statuses, byID[status.Id] = append(statuses, status), status
+	}
+	for _, n := range nodes {
+		add(n)
+		latest = later(latest, n.UpdatedAt)
+	}
+	whole := since.IsZero()
+	for _, a := range attempts {
+		latest = later(latest, a.UpdatedAt)
+		if byID[string(a.Node)] != nil || whole {
+			continue
+		}
+		n, err := r.Store.GetNode(ctx, id, a.Node)
+		if err != nil {
+			return nil, since, fmt.Errorf("read node %s of %s: %w", a.Node, id, err)
+		}
+		add(n)
+	}
+	if !whole { // a node is sent with all its attempts
+		attempts = nil
+		for _, n := range statuses {
+			more, err := r.Store.ListAttempts(ctx, id, aloft.NodeID(n.Id), store.Query{Ascending: true})
+			if err != nil {
+				return nil, since, fmt.Errorf("list attempts of node %s of %s: %w", n.Id, id, err)
+			}
+			attempts = append(attempts, more...)
+		}
+	}
+	for _, a := range attempts {
+		if n := byID[string(a.Node)]; n != nil {
+			n.Attempts = append(n.Attempts, attemptStatus(a))
+		}
+	}
+	return statuses, latest, nil
+}
+
+func executionStatus(e *store.Execution) *aloftv1.ExecutionStatus {
+	return &aloftv1.ExecutionStatus{
+		Id: e.ID.Proto(), Workflow: e.Workflow, LaunchPlan: e.Spec.GetLaunchPlan(), Phase: e.Phase, Error: e.Error, Waiting: e.Waiting,
+		CreatedAt: stamp(e.CreatedAt), StartedAt: stamp(e.StartedAt), EndedAt: stamp(e.EndedAt), AbortCause: e.AbortCause,
+	}
+}
+
+func nodeStatus(n *store.Node) *aloftv1.NodeStatus {
+	return &aloftv1.NodeStatus{
+		Id: string(n.ID), Parent: string(n.Parent), SpecNodeId: n.SpecNodeID, Name: n.Name, Target: n.Target, Phase: n.Phase, Error: n.Error,
+		CreatedAt: stamp(n.CreatedAt), StartedAt: stamp(n.StartedAt), EndedAt: stamp(n.EndedAt),
+	}
+}
+
+func attemptStatus(a *store.Attempt) *aloftv1.AttemptStatus {
+	status := &aloftv1.AttemptStatus{
+		Attempt: a.Attempt, Phase: a.Phase, Waiting: a.Waiting, Executor: a.Executor, Environment: a.Environment,
+		Mode: a.Usage.GetMode(), ModeReason: a.Usage.GetModeReason(), Error: a.Error,
+		CreatedAt: stamp(a.CreatedAt), StartedAt: stamp(a.StartedAt), EndedAt: stamp(a.EndedAt),
+	}
+	if a.Phase != core.TaskExecution_QUEUED {
+		status.Waiting = ""
+	}
+	return status
+}
+
+// stamp leaves out what has not happened.
+func stamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// pause waits for a wake-up, but no shorter than atMost often and no longer than atLeast often.
+func pause(ctx context.Context, wake <-chan struct{}, atMost, atLeast time.Duration) error {
+	timer := time.NewTimer(atLeast)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	case <-wake:
+	}
+	timer.Reset(atMost)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}

@@ -1,0 +1,137 @@
+// Package cli is the command line of people who run and watch pipelines: get, status, logs, terminate, doctor, demo.
+//
+// It stands beside the flow and speaks to a server as everybody else does, through the public API. When the server cannot
+// be reached it says which address it tried and how to start one. Human output by default, -o json for machines; exit
+// code 0: it worked, 1: it did not, 2: the command line is wrong, 3: the execution that was waited for did not succeed.
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+	"golang.org/x/net/http2"
+
+	"github.com/aloft-dev/aloft/idl/aloft/v1/aloftv1connect"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/idl/flyteidl/service/serviceconnect"
+)
+
+// Defaults are what the configuration says of a client's flags.
+type Defaults struct {
+	Server  string // host:port
+	Project string
+	Domain  string
+}
+
+// ExitError ends the program with a code of its own; the message has been shown already if it is empty.
+type ExitError struct {
+	Code    int
+	Message string
+}
+
+func (e *ExitError) Error() string { return e.Message }
+
+// Commands are the verbs of this package, to be added to the root command.
+func Commands(defaults Defaults) []*cobra.Command {
+	if defaults.Server == "" {
+		defaults.Server = "localhost:30080"
+	}
+	if defaults.Project == "" {
+		defaults.Project = "flytesnacks"
+	}
+	if defaults.Domain == "" {
+		defaults.Domain = "development"
+	}
+	return []*cobra.Command{
+		newGet(defaults), newStatus(defaults), newLogs(defaults), newTerminate(defaults), newDoctor(defaults), newDemo(defaults),
+	}
+}
+
+// client is a connection to a server and the project and domain that names are looked up in.
+type client struct {
+	server  string
+	project string
+	domain  string
+	output  string // "" or "json"
+
+	admin serviceconnect.AdminServiceClient
+	run   aloftv1connect.RunServiceClient
+	info  aloftv1connect.ServerServiceClient
+}
+
+// flags adds the flags that every verb has and returns the client that they describe; it connects on first use.
+func flags(command *cobra.Command, defaults Defaults) *client {
+	c := &client{}
+	f := command.Flags()
+	f.StringVar(&c.server, "server", defaults.Server, "address of the server, host:port or URL")
+	f.StringVarP(&c.project, "project", "p", defaults.Project, "project")
+	f.StringVarP(&c.domain, "domain", "d", defaults.Domain, "domain")
+	f.StringVarP(&c.output, "output", "o", "", "json: for machines")
+	_ = command.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"json"}, cobra.ShellCompDirectiveNoFileComp))
+	command.PreRunE = func(command *cobra.Command, args []string) error {
+		if c.output != "" && c.output != "json" {
+			return &ExitError{Code: 2, Message: fmt.Sprintf("output %q: there is json only", c.output)}
+		}
+		return c.connect()
+	}
+	return c
+}
+
+func (c *client) connect() error {
+	base := strings.TrimSuffix(c.server, "/")
+	base = strings.TrimPrefix(base, "dns:///")
+	if !strings.Contains(base, "://") {
+		base = "http://" + base
+	}
+	transport := &http2.Transport{AllowHTTP: true}
+	if strings.HasPrefix(base, "http://") {
+		transport.DialTLSContext = func(ctx context.Context, network, address string, _ *tls.Config) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, address)
+		}
+	}
+	h := &http.Client{Transport: transport}
+	c.admin = serviceconnect.NewAdminServiceClient(h, base, connect.WithGRPC())
+	c.run = aloftv1connect.NewRunServiceClient(h, base, connect.WithGRPC())
+	c.info = aloftv1connect.NewServerServiceClient(h, base, connect.WithGRPC())
+	return nil
+}
+
+// explain turns an error of a call into a sentence for people.
+func (c *client) explain(err error) error {
+	var failure *connect.Error
+	if !errors.As(err, &failure) {
+		return err
+	}
+	var dial *net.OpError
+	if failure.Code() == connect.CodeUnavailable && errors.As(err, &dial) {
+		return &ExitError{Code: 1, Message: fmt.Sprintf("no server answers at %s; start one with `aloft serve`, or name its address with --server or ALOFT_SERVER", c.server)}
+	}
+	if failure.Code() == connect.CodeCanceled {
+		return &ExitError{Code: 1, Message: "interrupted"}
+	}
+	return &ExitError{Code: 1, Message: failure.Message()}
+}
+
+// execution takes an execution's id from an argument: a name, or project/domain/name, or the address of its page.
+func (c *client) execution(argument string) (*core.WorkflowExecutionIdentifier, error) {
+	id := &core.WorkflowExecutionIdentifier{Project: c.project, Domain: c.domain, Name: argument}
+	if _, path, ok := strings.Cut(argument, "/console/projects/"); ok {
+		parts := strings.Split(path, "/")
+		if len(parts) >= 5 && parts[1] == "domains" && parts[3] == "executions" {
+			return &core.WorkflowExecutionIdentifier{Project: parts[0], Domain: parts[2], Name: parts[4]}, nil
+		}
+	}
+	if parts := strings.Split(argument, "/"); len(parts) == 3 {
+		id.Project, id.Domain, id.Name = parts[0], parts[1], parts[2]
+	} else if len(parts) != 1 {
+		return nil, &ExitError{Code: 2, Message: fmt.Sprintf("execution %q: want a name, project/domain/name, or the address of its page", argument)}
+	}
+	return id, nil
+}

@@ -1,0 +1,130 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+)
+
+func newDoctor(defaults Defaults) *cobra.Command {
+	command := &cobra.Command{
+		Use:   "doctor",
+		Short: "Check the server, this machine and its Python, and say what to do",
+		Long: `Check what a run needs: a server that answers, a Python with flytekit, memory limits, a room for tasks.
+
+Tasks run as processes of the server's user: isolated against accidents, not against attackers.
+The exit code is 1 if something has to be done.`,
+		Args: cobra.NoArgs,
+	}
+	c := flags(command, defaults)
+	command.RunE = func(command *cobra.Command, _ []string) error {
+		ctx, cancel := context.WithTimeout(command.Context(), 30*time.Second)
+		defer cancel()
+		info, err := c.info.GetServerInfo(ctx, &aloftv1.GetServerInfoRequest{})
+		if c.output == "json" {
+			if err != nil {
+				return c.explain(err)
+			}
+			return printJSON(command.OutOrStdout(), info)
+		}
+		d := &diagnosis{command: command}
+		d.server(c, info, err)
+		d.python(ctx, info)
+		d.machine()
+		if d.problems > 0 {
+			return &ExitError{Code: 1}
+		}
+		return nil
+	}
+	return command
+}
+
+type diagnosis struct {
+	command  *cobra.Command
+	problems int
+}
+
+func (d *diagnosis) ok(format string, args ...any) {
+	fmt.Fprintf(d.command.OutOrStdout(), "ok    "+format+"\n", args...)
+}
+
+func (d *diagnosis) note(format string, args ...any) {
+	fmt.Fprintf(d.command.OutOrStdout(), "note  "+format+"\n", args...)
+}
+
+func (d *diagnosis) problem(format string, args ...any) {
+	d.problems++
+	fmt.Fprintf(d.command.OutOrStdout(), "TO DO "+format+"\n", args...)
+}
+
+func (d *diagnosis) server(c *client, info *aloftv1.GetServerInfoResponse, err error) {
+	if err != nil {
+		d.problem("server: %v", c.explain(err))
+		return
+	}
+	d.ok("server: aloft %s at %s, up for %s", info.GetVersion(), c.server, took(time.Since(info.GetStartedAt().AsTime())))
+	d.ok("data: %s, %d executions, %d of them running", info.GetDatabase(), info.GetCounts().GetExecutions(), info.GetCounts().GetRunning())
+	if stuck := info.GetCounts().GetStuck(); stuck > 0 {
+		d.problem("%d executions are stuck: nothing will ever move them. That is a bug of ours, please report it", stuck)
+	}
+	for _, e := range info.GetExecutors() {
+		d.ok("executor %s: %g CPU, %d MiB, %d slots; %d running, %d waiting", e.GetKind(), e.GetCpu(), e.GetMemory()>>20, e.GetSlots(), e.GetRunning(), e.GetWaiting())
+	}
+	if len(info.GetExecutors()) == 0 {
+		d.problem("no executor: tasks wait until there is one")
+	}
+	for _, e := range info.GetEnvironments() {
+		d.ok("environment %s (%s): %s, %d packages; %s", e.GetInterpreter(), e.GetKind(), e.GetPlatform(), e.GetPackages(), e.GetReason())
+	}
+}
+
+// python looks on this machine where the server does not know an environment yet.
+func (d *diagnosis) python(ctx context.Context, info *aloftv1.GetServerInfoResponse) {
+	if len(info.GetEnvironments()) > 0 {
+		return
+	}
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		d.problem("python: there is no python3 on PATH; install one, or name it with `aloft serve --python PATH`")
+		return
+	}
+	output, err := exec.CommandContext(ctx, python, "-c", "import importlib.metadata as m; print(m.version('flytekit'))").CombinedOutput()
+	if err != nil {
+		d.problem("python: %s has no flytekit; run `%s -m pip install flytekit`, or name another with `aloft serve --python PATH`", python, python)
+		return
+	}
+	d.ok("python: %s with flytekit %s", python, strings.TrimSpace(string(output)))
+}
+
+func (d *diagnosis) machine() {
+	if runtime.GOOS != "linux" {
+		d.note("this is %s: every task is a fresh interpreter (about a second); on Linux tasks start from a warm one (about 20 ms)", runtime.GOOS)
+	} else if how, enforced := memoryLimits(); enforced {
+		d.ok("memory limits: enforced by %s", how)
+	} else {
+		d.note("memory limits: sampled a few times a second, because no control group can be written here")
+	}
+	d.note("isolation: tasks are processes of the server's user; that is no security boundary")
+}
+
+// memoryLimits says how limits of tasks are enforced on this machine.
+func memoryLimits() (how string, enforced bool) {
+	for _, group := range []struct{ path, how string }{
+		{"/sys/fs/cgroup/cgroup.subtree_control", "control groups (version 2)"},
+		{"/sys/fs/cgroup/memory/cgroup.procs", "control groups (version 1)"},
+	} {
+		if f, err := os.OpenFile(group.path, os.O_WRONLY, 0); err == nil {
+			f.Close()
+			return group.how, true
+		}
+	}
+	return "", false
+}

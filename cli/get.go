@@ -1,0 +1,245 @@
+package cli
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/literal"
+)
+
+func newGet(defaults Defaults) *cobra.Command {
+	command := &cobra.Command{
+		Use:   "get",
+		Short: "List executions, workflows, tasks or launch plans",
+		Example: `  aloft get executions
+  aloft get executions --phase failed
+  aloft get workflows -o json`,
+	}
+	command.AddCommand(newGetExecutions(defaults), newGetWorkflows(defaults), newGetTasks(defaults), newGetLaunchPlans(defaults))
+	return command
+}
+
+// page is what every list has.
+type page struct{ limit int }
+
+func (p *page) flags(command *cobra.Command) {
+	command.Flags().IntVar(&p.limit, "limit", 20, "at most so many, newest first")
+}
+
+func (p *page) request(c *client, args []string) *admin.ResourceListRequest {
+	request := &admin.ResourceListRequest{
+		Id: &admin.NamedEntityIdentifier{Project: c.project, Domain: c.domain}, Limit: uint32(max(p.limit, 1)),
+		SortBy: &admin.Sort{Key: "created_at", Direction: admin.Sort_DESCENDING},
+	}
+	if len(args) > 0 {
+		request.Id.Name = args[0]
+	}
+	return request
+}
+
+func newGetExecutions(defaults Defaults) *cobra.Command {
+	var (
+		p        page
+		phase    string
+		workflow string
+	)
+	command := &cobra.Command{
+		Use:     "executions [NAME]",
+		Aliases: []string{"execution"},
+		Short:   "List executions, newest first, or show one with its inputs and outputs",
+		Args:    cobra.MaximumNArgs(1),
+	}
+	c := flags(command, defaults)
+	p.flags(command)
+	command.Flags().StringVar(&phase, "phase", "", "only those in this phase: queued, running, succeeded, failed, aborted")
+	command.Flags().StringVar(&workflow, "workflow", "", "only those of this workflow")
+	command.RunE = func(command *cobra.Command, args []string) error {
+		if len(args) == 1 {
+			return c.showExecution(command, args[0])
+		}
+		request := p.request(c, nil)
+		var filters []string
+		if phase != "" {
+			if _, ok := core.WorkflowExecution_Phase_value[strings.ToUpper(phase)]; !ok {
+				return &ExitError{Code: 2, Message: fmt.Sprintf("phase %q: there is queued, running, succeeded, failed, aborted", phase)}
+			}
+			filters = append(filters, "eq(phase,"+strings.ToUpper(phase)+")")
+		}
+		if workflow != "" {
+			filters = append(filters, "eq(workflow.name,"+workflow+")")
+		}
+		request.Filters = strings.Join(filters, "+")
+		list, err := c.admin.ListExecutions(command.Context(), request)
+		if err != nil {
+			return c.explain(err)
+		}
+		if c.output == "json" {
+			return printJSON(command.OutOrStdout(), list)
+		}
+		rows := [][]string{{"NAME", "WORKFLOW", "PHASE", "CREATED", "TOOK", "ERROR"}}
+		for _, e := range list.GetExecutions() {
+			cl := e.GetClosure()
+			note := firstLine(cl.GetError().GetMessage())
+			if cause := cl.GetAbortMetadata().GetCause(); cause != "" {
+				note = cause
+			}
+			rows = append(rows, []string{e.GetId().GetName(), strings.TrimPrefix(cl.GetWorkflowId().GetName(), ".flytegen."), phaseName(cl.GetPhase()),
+				ago(cl.GetCreatedAt()), executionTook(cl), clip(note, 60)})
+		}
+		return c.listed(command, "executions", rows)
+	}
+	return command
+}
+
+func executionTook(cl *admin.ExecutionClosure) string {
+	switch {
+	case cl.GetDuration() != nil && cl.GetDuration().AsDuration() > 0:
+		return took(cl.GetDuration().AsDuration())
+	case cl.GetStartedAt() != nil:
+		return took(time.Since(cl.GetStartedAt().AsTime()))
+	}
+	return ""
+}
+
+// showExecution prints one execution with its inputs and outputs.
+func (c *client) showExecution(command *cobra.Command, argument string) error {
+	id, err := c.execution(argument)
+	if err != nil {
+		return err
+	}
+	execution, err := c.admin.GetExecution(command.Context(), &admin.WorkflowExecutionGetRequest{Id: id})
+	if err != nil {
+		return c.explain(err)
+	}
+	if c.output == "json" {
+		return printJSON(command.OutOrStdout(), execution)
+	}
+	data, err := c.admin.GetExecutionData(command.Context(), &admin.WorkflowExecutionGetDataRequest{Id: id})
+	if err != nil {
+		return c.explain(err)
+	}
+	w, cl := command.OutOrStdout(), execution.GetClosure()
+	fmt.Fprintf(w, "%s/%s/%s  %s  %s  %s\n", id.GetProject(), id.GetDomain(), id.GetName(),
+		strings.TrimPrefix(cl.GetWorkflowId().GetName(), ".flytegen.")+"@"+cl.GetWorkflowId().GetVersion(), phaseName(cl.GetPhase()), executionTook(cl))
+	printLiterals(command, "inputs", data.GetFullInputs())
+	printLiterals(command, "outputs", data.GetFullOutputs())
+	if message := cl.GetError().GetMessage(); message != "" {
+		fmt.Fprintf(w, "error %s:\n%s\n", cl.GetError().GetCode(), message)
+	}
+	return nil
+}
+
+func printLiterals(command *cobra.Command, title string, m *core.LiteralMap) {
+	if len(m.GetLiterals()) == 0 {
+		return
+	}
+	fmt.Fprintf(command.OutOrStdout(), "%s:\n", title)
+	for _, name := range sortedKeys(m.GetLiterals()) {
+		fmt.Fprintf(command.OutOrStdout(), "  %s = %s\n", name, literal.PrintMax(m.GetLiterals()[name], 2000))
+	}
+}
+
+func newGetWorkflows(defaults Defaults) *cobra.Command {
+	var p page
+	command := &cobra.Command{Use: "workflows [NAME]", Aliases: []string{"workflow"}, Short: "List versions of workflows, newest first", Args: cobra.MaximumNArgs(1)}
+	c := flags(command, defaults)
+	p.flags(command)
+	command.RunE = func(command *cobra.Command, args []string) error {
+		list, err := c.admin.ListWorkflows(command.Context(), p.request(c, args))
+		if err != nil {
+			return c.explain(err)
+		}
+		if c.output == "json" {
+			return printJSON(command.OutOrStdout(), list)
+		}
+		rows := [][]string{{"NAME", "VERSION", "INPUTS", "OUTPUTS", "CREATED"}}
+		for _, w := range list.GetWorkflows() {
+			i := w.GetClosure().GetCompiledWorkflow().GetPrimary().GetTemplate().GetInterface()
+			rows = append(rows, []string{w.GetId().GetName(), w.GetId().GetVersion(), variables(i.GetInputs()), variables(i.GetOutputs()), ago(w.GetClosure().GetCreatedAt())})
+		}
+		return c.listed(command, "workflows", rows)
+	}
+	return command
+}
+
+func newGetTasks(defaults Defaults) *cobra.Command {
+	var p page
+	command := &cobra.Command{Use: "tasks [NAME]", Aliases: []string{"task"}, Short: "List versions of tasks, newest first", Args: cobra.MaximumNArgs(1)}
+	c := flags(command, defaults)
+	p.flags(command)
+	command.RunE = func(command *cobra.Command, args []string) error {
+		list, err := c.admin.ListTasks(command.Context(), p.request(c, args))
+		if err != nil {
+			return c.explain(err)
+		}
+		if c.output == "json" {
+			return printJSON(command.OutOrStdout(), list)
+		}
+		rows := [][]string{{"NAME", "VERSION", "TYPE", "INPUTS", "OUTPUTS", "CREATED"}}
+		for _, t := range list.GetTasks() {
+			template := t.GetClosure().GetCompiledTask().GetTemplate()
+			rows = append(rows, []string{t.GetId().GetName(), t.GetId().GetVersion(), template.GetType(),
+				variables(template.GetInterface().GetInputs()), variables(template.GetInterface().GetOutputs()), ago(t.GetClosure().GetCreatedAt())})
+		}
+		return c.listed(command, "tasks", rows)
+	}
+	return command
+}
+
+func newGetLaunchPlans(defaults Defaults) *cobra.Command {
+	var p page
+	command := &cobra.Command{Use: "launch-plans [NAME]", Aliases: []string{"launch-plan", "launchplans", "launchplan"}, Short: "List versions of launch plans, newest first", Args: cobra.MaximumNArgs(1)}
+	c := flags(command, defaults)
+	p.flags(command)
+	command.RunE = func(command *cobra.Command, args []string) error {
+		list, err := c.admin.ListLaunchPlans(command.Context(), p.request(c, args))
+		if err != nil {
+			return c.explain(err)
+		}
+		if c.output == "json" {
+			return printJSON(command.OutOrStdout(), list)
+		}
+		rows := [][]string{{"NAME", "VERSION", "STATE", "WORKFLOW", "CREATED"}}
+		for _, l := range list.GetLaunchPlans() {
+			rows = append(rows, []string{l.GetId().GetName(), l.GetId().GetVersion(), l.GetClosure().GetState().String(), l.GetSpec().GetWorkflowId().GetName(), ago(l.GetClosure().GetCreatedAt())})
+		}
+		return c.listed(command, "launch plans", rows)
+	}
+	return command
+}
+
+// listed prints rows, or says that there are none and where was looked.
+func (c *client) listed(command *cobra.Command, what string, rows [][]string) error {
+	if len(rows) == 1 {
+		fmt.Fprintf(command.ErrOrStderr(), "no %s in project %s, domain %s\n", what, c.project, c.domain)
+		return nil
+	}
+	return table(command.OutOrStdout(), rows)
+}
+
+// variables is an interface in one line: "x: integer, y: string".
+func variables(m *core.VariableMap) string {
+	names := sortedKeys(m.GetVariables())
+	for i, name := range names {
+		names[i] = name + ": " + literal.PrintType(m.GetVariables()[name].GetType())
+	}
+	text := strings.Join(names, ", ")
+	if len(text) > 60 {
+		return strconv.Itoa(len(names)) + " variables"
+	}
+	return text
+}
+
+func ago(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return ""
+	}
+	return took(time.Since(t.AsTime())) + " ago"
+}

@@ -1,0 +1,131 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+)
+
+func newLogs(defaults Defaults) *cobra.Command {
+	var (
+		follow  bool
+		attempt int
+		tail    int64
+	)
+	command := &cobra.Command{
+		Use:   "logs EXECUTION [NODE]",
+		Short: "Show what an execution's tasks wrote to stdout and stderr",
+		Long: `Show what an execution's tasks wrote to stdout and stderr.
+
+Without NODE every line begins with the node that wrote it. NODE is a node's id as
+"aloft status -o json" shows it. stdout goes to stdout and stderr to stderr.`,
+		Example: `  aloft logs a7xkq2m9fz4n8wv6tbrl
+  aloft logs a7xkq2m9fz4n8wv6tbrl n2 --follow
+  aloft logs a7xkq2m9fz4n8wv6tbrl n2 --attempt 0 --tail 20`,
+		Args: cobra.RangeArgs(1, 2),
+	}
+	c := flags(command, defaults)
+	command.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the execution, or the node, has ended")
+	command.Flags().IntVar(&attempt, "attempt", -1, "one attempt only, counted from 0")
+	command.Flags().Int64Var(&tail, "tail", 0, "begin with the last lines of each stream; 0: with the first")
+	command.RunE = func(command *cobra.Command, args []string) error {
+		id, err := c.execution(args[0])
+		if err != nil {
+			return err
+		}
+		request := &aloftv1.GetLogsRequest{Id: id, Follow: follow, TailLines: tail}
+		if len(args) > 1 {
+			request.Node = args[1]
+		}
+		if attempt >= 0 {
+			number := uint32(attempt)
+			request.Attempt = &number
+		}
+		stream, err := c.run.GetLogs(command.Context(), request)
+		if err != nil {
+			return c.explain(err)
+		}
+		defer stream.Close()
+		printer := &logPrinter{out: command.OutOrStdout(), err: command.ErrOrStderr(), prefix: request.Node == "", partial: map[string][]byte{}}
+		for stream.Receive() {
+			if c.output == "json" {
+				if err := printJSON(command.OutOrStdout(), stream.Msg()); err != nil {
+					return err
+				}
+			} else if err := printer.print(stream.Msg()); err != nil {
+				return err
+			}
+		}
+		if err := printer.flush(); err != nil {
+			return err
+		}
+		return c.explainEnd(stream.Err())
+	}
+	return command
+}
+
+// logPrinter writes whole lines, so that those of different nodes do not mix.
+type logPrinter struct {
+	out, err io.Writer
+	prefix   bool
+	partial  map[string][]byte
+	order    []string
+	last     map[string]*aloftv1.GetLogsResponse
+}
+
+func (p *logPrinter) print(chunk *aloftv1.GetLogsResponse) error {
+	key := fmt.Sprintf("%s/%d/%d", chunk.GetNode(), chunk.GetAttempt(), chunk.GetStream())
+	if p.last == nil {
+		p.last = map[string]*aloftv1.GetLogsResponse{}
+	}
+	if p.last[key] == nil {
+		p.order = append(p.order, key)
+	}
+	p.last[key] = chunk
+	data := append(p.partial[key], chunk.GetData()...)
+	for {
+		i := bytes.IndexByte(data, '\n')
+		if i < 0 {
+			break
+		}
+		if err := p.line(chunk, data[:i]); err != nil {
+			return err
+		}
+		data = data[i+1:]
+	}
+	p.partial[key] = data
+	return nil
+}
+
+// flush writes last lines that have no end.
+func (p *logPrinter) flush() error {
+	for _, key := range p.order {
+		if len(p.partial[key]) > 0 {
+			if err := p.line(p.last[key], p.partial[key]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (p *logPrinter) line(chunk *aloftv1.GetLogsResponse, line []byte) error {
+	w := p.out
+	if chunk.GetStream() == aloftv1.GetLogsResponse_STDERR {
+		w = p.err
+	}
+	name := ""
+	if p.prefix {
+		name = chunk.GetNode()
+		if chunk.GetAttempt() > 0 {
+			name += fmt.Sprintf(" (attempt %d)", chunk.GetAttempt())
+		}
+		name += " | "
+	}
+	_, err := fmt.Fprintf(w, "%s%s\n", name, line)
+	return err
+}

@@ -1,0 +1,123 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// printJSON writes one message as one JSON document, with the protocol's own field names.
+func printJSON(w io.Writer, m proto.Message) error {
+	encoded, err := protojson.MarshalOptions{UseProtoNames: true, Multiline: true, Indent: "  "}.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	_, err = fmt.Fprintln(w, string(encoded))
+	return err
+}
+
+// table writes rows in columns; the first row is the heading.
+func table(w io.Writer, rows [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintln(t, strings.Join(row, "\t"))
+	}
+	return t.Flush()
+}
+
+// took is a duration as people say it.
+func took(d time.Duration) string {
+	switch {
+	case d < 0:
+		return "0 ms"
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	case d < time.Minute:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	case d < time.Hour:
+		return fmt.Sprintf("%d min %02d s", int(d.Minutes()), int(d.Seconds())%60)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h %02d min", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%d days", int(d.Hours()/24))
+}
+
+// between is how long something took, or takes until now if it has not ended; empty if it has not begun.
+func between(start, end *timestamppb.Timestamp, now time.Time) string {
+	switch {
+	case start == nil:
+		return ""
+	case end == nil:
+		return took(now.Sub(start.AsTime()))
+	}
+	return took(end.AsTime().Sub(start.AsTime()))
+}
+
+// isTerminal says whether somebody is looking.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// size of the terminal in characters.
+func size(w io.Writer) (width, height int) {
+	if f, ok := w.(*os.File); ok {
+		if width, height, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+			return width, height
+		}
+	}
+	return 100, 40
+}
+
+// clip shortens a line to a width; colours do not count.
+func clip(line string, width int) string {
+	visible, escape := 0, false
+	for i, r := range line {
+		switch {
+		case r == '\x1b':
+			escape = true
+		case escape:
+			escape = r != 'm'
+		default:
+			if visible++; visible > width {
+				return line[:i] + "\x1b[0m"
+			}
+		}
+	}
+	return line
+}
+
+func pad(text string, width int) string {
+	if n := utf8.RuneCountInString(text); n < width {
+		return text + strings.Repeat(" ", width-n)
+	}
+	return text
+}
+
+// firstLine is the line of an error that says what happened: of a Python traceback the last one.
+func firstLine(message string) string {
+	lines := strings.Split(strings.TrimSpace(message), "\n")
+	best := lines[0]
+	if strings.HasPrefix(best, "Trace") || len(lines) > 3 {
+		for i := len(lines) - 1; i >= 0; i-- {
+			if text := strings.TrimSpace(lines[i]); text != "" {
+				best = text
+				break
+			}
+		}
+	}
+	return strings.TrimSpace(best)
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,362 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+func newStatus(defaults Defaults) *cobra.Command {
+	var follow bool
+	command := &cobra.Command{
+		Use:   "status EXECUTION",
+		Short: "Show an execution's nodes: phases, durations, attempts, what they wait for",
+		Long: `Show an execution as a tree of its nodes, with phases, durations, attempts and what they wait for.
+
+EXECUTION is a name, project/domain/name, or the address of its page. With --follow the tree is
+kept up to date until the execution ends; the exit code is then 0 if it succeeded and 3 if not.`,
+		Example: `  aloft status a7xkq2m9fz4n8wv6tbrl
+  aloft status a7xkq2m9fz4n8wv6tbrl --follow
+  aloft status a7xkq2m9fz4n8wv6tbrl -o json`,
+		Args: cobra.ExactArgs(1),
+	}
+	c := flags(command, defaults)
+	command.Flags().BoolVarP(&follow, "follow", "f", false, "keep it up to date until the execution ends")
+	command.RunE = func(command *cobra.Command, args []string) error {
+		id, err := c.execution(args[0])
+		if err != nil {
+			return err
+		}
+		if c.output == "json" {
+			return c.statusJSON(command.Context(), id, follow, command.OutOrStdout())
+		}
+		phase, err := c.watch(command.Context(), id, follow, command.OutOrStdout())
+		if err != nil {
+			return err
+		}
+		if follow && phase != core.WorkflowExecution_SUCCEEDED {
+			return &ExitError{Code: 3}
+		}
+		return nil
+	}
+	return command
+}
+
+// statusJSON writes each message of the watch as a document: one, or with follow one for each change.
+func (c *client) statusJSON(ctx context.Context, id *core.WorkflowExecutionIdentifier, follow bool, w io.Writer) error {
+	stream, err := c.run.WatchExecution(ctx, &aloftv1.WatchExecutionRequest{Id: id, Once: !follow})
+	if err != nil {
+		return c.explain(err)
+	}
+	defer stream.Close()
+	for stream.Receive() {
+		if err := printJSON(w, stream.Msg()); err != nil {
+			return err
+		}
+	}
+	return c.explainEnd(stream.Err())
+}
+
+func (c *client) explainEnd(err error) error {
+	if err == nil {
+		return nil
+	}
+	return c.explain(err)
+}
+
+// watch shows the tree, once or until the execution ends, and returns the last phase.
+func (c *client) watch(ctx context.Context, id *core.WorkflowExecutionIdentifier, follow bool, w io.Writer) (core.WorkflowExecution_Phase, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := c.run.WatchExecution(ctx, &aloftv1.WatchExecutionRequest{Id: id, Once: !follow})
+	if err != nil {
+		return 0, c.explain(err)
+	}
+	defer stream.Close()
+	t := &tree{nodes: map[string]*aloftv1.NodeStatus{}, colour: isTerminal(w)}
+	live := follow && isTerminal(w)
+	messages := make(chan *aloftv1.WatchExecutionResponse)
+	go func() {
+		defer close(messages)
+		for stream.Receive() {
+			select {
+			case messages <- stream.Msg():
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	screen := &screen{w: w}
+	clock := time.NewTicker(250 * time.Millisecond)
+	defer clock.Stop()
+	for {
+		select {
+		case message, ok := <-messages:
+			if !ok {
+				if err := stream.Err(); err != nil {
+					return 0, c.explain(err)
+				}
+				if !live && !follow {
+					t.print(w, time.Now())
+				}
+				if live {
+					screen.draw(t.lines(time.Now()), true)
+				} else if follow {
+					t.printEnd(w, time.Now())
+				}
+				return t.execution.GetPhase(), nil
+			}
+			changed := t.update(message)
+			if follow && !live {
+				t.printChanges(w, changed)
+			}
+			if live {
+				screen.draw(t.lines(time.Now()), false)
+			}
+		case <-clock.C:
+			if live && t.execution != nil {
+				screen.draw(t.lines(time.Now()), false)
+			}
+		}
+	}
+}
+
+// screen redraws lines in place.
+type screen struct {
+	w     io.Writer
+	drawn int
+}
+
+// draw replaces what was drawn. While it goes on, only as many lines as the terminal has: the end of the tree is what moves.
+func (s *screen) draw(lines []string, last bool) {
+	width, height := size(s.w)
+	if !last && len(lines) > height-1 {
+		hidden := len(lines) - (height - 2)
+		lines = append([]string{lines[0], fmt.Sprintf("   … %d more above", hidden)}, lines[len(lines)-(height-3):]...)
+	}
+	var b strings.Builder
+	if s.drawn > 0 {
+		fmt.Fprintf(&b, "\x1b[%dA", s.drawn)
+	}
+	b.WriteString("\x1b[J")
+	for _, line := range lines {
+		if !last {
+			line = clip(line, width-1)
+		}
+		b.WriteString(line + "\n")
+	}
+	s.drawn = len(lines)
+	io.WriteString(s.w, b.String())
+}
+
+// tree is an execution as it has been told so far.
+type tree struct {
+	execution *aloftv1.ExecutionStatus
+	nodes     map[string]*aloftv1.NodeStatus
+	order     []string
+	colour    bool
+}
+
+// update takes a message in and returns the nodes whose phase is new.
+func (t *tree) update(message *aloftv1.WatchExecutionResponse) []*aloftv1.NodeStatus {
+	t.execution = message.GetExecution()
+	var changed []*aloftv1.NodeStatus
+	for _, n := range message.GetNodes() {
+		old := t.nodes[n.GetId()]
+		if old == nil {
+			t.order = append(t.order, n.GetId())
+		}
+		if old == nil || old.GetPhase() != n.GetPhase() || len(old.GetAttempts()) != len(n.GetAttempts()) {
+			changed = append(changed, n)
+		}
+		t.nodes[n.GetId()] = n
+	}
+	return changed
+}
+
+func (t *tree) print(w io.Writer, now time.Time) {
+	for _, line := range t.lines(now) {
+		fmt.Fprintln(w, line)
+	}
+}
+
+// printChanges writes a line for each node that got on, for logs and pipes.
+func (t *tree) printChanges(w io.Writer, changed []*aloftv1.NodeStatus) {
+	for _, n := range changed {
+		fmt.Fprintf(w, "%s  %s  %s%s\n", time.Now().Format("15:04:05"), pad(n.GetPhase().String(), 9), t.path(n), t.note(n, time.Now()))
+	}
+}
+
+// printEnd writes how it ended.
+func (t *tree) printEnd(w io.Writer, now time.Time) {
+	fmt.Fprintln(w, t.head(now))
+	for _, line := range t.failure() {
+		fmt.Fprintln(w, line)
+	}
+}
+
+// path is a node's name with those of the nodes that contain it.
+func (t *tree) path(n *aloftv1.NodeStatus) string {
+	if parent := t.nodes[n.GetParent()]; parent != nil {
+		return t.path(parent) + " / " + label(n)
+	}
+	return label(n)
+}
+
+func label(n *aloftv1.NodeStatus) string {
+	name := n.GetName()
+	if name == "" {
+		name = n.GetSpecNodeId()
+	}
+	return name
+}
+
+func (t *tree) lines(now time.Time) []string {
+	lines := []string{t.head(now)}
+	children := map[string][]*aloftv1.NodeStatus{}
+	for _, id := range t.order {
+		n := t.nodes[id]
+		children[n.GetParent()] = append(children[n.GetParent()], n)
+	}
+	for _, siblings := range children {
+		slices.SortStableFunc(siblings, func(a, b *aloftv1.NodeStatus) int {
+			return a.GetCreatedAt().AsTime().Compare(b.GetCreatedAt().AsTime())
+		})
+	}
+	width := 0
+	var measure func(parent string, depth int)
+	measure = func(parent string, depth int) {
+		for _, n := range children[parent] {
+			width = max(width, 3*depth+len([]rune(label(n))))
+			measure(n.GetId(), depth+1)
+		}
+	}
+	measure("", 1)
+	var draw func(parent, indent string)
+	draw = func(parent, indent string) {
+		for i, n := range children[parent] {
+			branch, next := "├─ ", "│  "
+			if i == len(children[parent])-1 {
+				branch, next = "└─ ", "   "
+			}
+			text := indent + branch + label(n)
+			lines = append(lines, pad(text, width+2)+t.paint(n.GetPhase())+t.note(n, now))
+			draw(n.GetId(), indent+next)
+		}
+	}
+	draw("", "")
+	return append(lines, t.failure()...)
+}
+
+func (t *tree) head(now time.Time) string {
+	e := t.execution
+	head := fmt.Sprintf("%s  %s  ", aloft.ExecutionIDOf(e.GetId()), strings.TrimPrefix(e.GetWorkflow().GetName(), ".flytegen."))
+	head += t.colourOf(executionColour(e.GetPhase()), phaseName(e.GetPhase())) + "  " + between(e.GetCreatedAt(), e.GetEndedAt(), now)
+	if e.GetWaiting() != "" {
+		head += "  waits: " + e.GetWaiting()
+	}
+	if e.GetAbortCause() != "" {
+		head += "  cause: " + e.GetAbortCause()
+	}
+	return head
+}
+
+// phaseName names the time before an engine has seen an execution as clients do.
+func phaseName(p core.WorkflowExecution_Phase) string {
+	if p == core.WorkflowExecution_UNDEFINED {
+		return "QUEUED"
+	}
+	return p.String()
+}
+
+// note is what there is to say of a node besides its phase.
+func (t *tree) note(n *aloftv1.NodeStatus, now time.Time) string {
+	var notes []string
+	if duration := between(n.GetStartedAt(), n.GetEndedAt(), now); duration != "" {
+		notes = append(notes, duration)
+	}
+	attempts := n.GetAttempts()
+	if len(attempts) > 1 {
+		notes = append(notes, fmt.Sprintf("attempt %d", len(attempts)))
+	}
+	if len(attempts) > 0 && !aloft.Terminal(n.GetPhase()) {
+		last := attempts[len(attempts)-1]
+		if last.GetWaiting() != "" {
+			notes = append(notes, "waits: "+last.GetWaiting())
+		}
+		if len(attempts) > 1 {
+			notes = append(notes, "before: "+firstLine(attempts[len(attempts)-2].GetError().GetMessage()))
+		}
+	}
+	if n.GetError() != nil && n.GetPhase() == core.NodeExecution_FAILED {
+		notes = append(notes, firstLine(n.GetError().GetMessage()))
+	}
+	if len(notes) == 0 {
+		return ""
+	}
+	return "  " + strings.Join(notes, "  ")
+}
+
+// failure is the error of an execution that failed, whole: it is what one came to read.
+func (t *tree) failure() []string {
+	e := t.execution.GetError()
+	if e == nil {
+		return nil
+	}
+	lines := []string{"", fmt.Sprintf("%s (%s error):", e.GetCode(), strings.ToLower(e.GetKind().String()))}
+	for line := range strings.SplitSeq(strings.TrimSpace(e.GetMessage()), "\n") {
+		lines = append(lines, "  "+line)
+	}
+	return lines
+}
+
+const (
+	green  = "32"
+	red    = "31"
+	yellow = "33"
+	blue   = "34"
+	grey   = "90"
+)
+
+func executionColour(p core.WorkflowExecution_Phase) string {
+	switch p {
+	case core.WorkflowExecution_SUCCEEDED:
+		return green
+	case core.WorkflowExecution_FAILED, core.WorkflowExecution_FAILING, core.WorkflowExecution_TIMED_OUT:
+		return red
+	case core.WorkflowExecution_ABORTED, core.WorkflowExecution_ABORTING:
+		return yellow
+	}
+	return blue
+}
+
+func (t *tree) paint(p core.NodeExecution_Phase) string {
+	mark, colour := "●", blue
+	switch p {
+	case core.NodeExecution_SUCCEEDED, core.NodeExecution_RECOVERED:
+		mark, colour = "✔", green
+	case core.NodeExecution_FAILED, core.NodeExecution_FAILING, core.NodeExecution_TIMED_OUT:
+		mark, colour = "✖", red
+	case core.NodeExecution_ABORTED, core.NodeExecution_SKIPPED:
+		mark, colour = "–", yellow
+	case core.NodeExecution_QUEUED, core.NodeExecution_UNDEFINED:
+		mark, colour = "○", grey
+	}
+	return t.colourOf(colour, mark+" "+pad(p.String(), 9))
+}
+
+func (t *tree) colourOf(colour, text string) string {
+	if !t.colour {
+		return text
+	}
+	return "\x1b[" + colour + "m" + text + "\x1b[0m"
+}
