@@ -26,7 +26,7 @@ type Renderer struct {
 
 // Path renders a canonical URI as a path on this machine.
 func (r *Renderer) Path(uri string) (string, error) {
-	key, ours, err := ownKey(uri)
+	key, ours, err := KeyOfURI(uri)
 	if err != nil || !ours || r.Local == nil {
 		return uri, err
 	}
@@ -35,7 +35,7 @@ func (r *Renderer) Path(uri string) (string, error) {
 
 // Link renders a canonical URI as a link to read it, at a base URL that the client can reach, until expires.
 func (r *Renderer) Link(uri, baseURL string, expires time.Time) (string, error) {
-	key, ours, err := ownKey(uri)
+	key, ours, err := KeyOfURI(uri)
 	if err != nil || !ours || r.Signer == nil {
 		return uri, err
 	}
@@ -46,7 +46,7 @@ func (r *Renderer) Link(uri, baseURL string, expires time.Time) (string, error) 
 // that a flytekit client knows: after it has uploaded a folder, FlyteFS.extract_common asks fsspec for the file system of
 // the native URLs, which raises for a protocol that is not registered, and "flyte" is the one that is at that moment.
 func (r *Renderer) Native(uri string) (string, error) {
-	key, ours, err := ownKey(uri)
+	key, ours, err := KeyOfURI(uri)
 	if err != nil || !ours {
 		return uri, err
 	}
@@ -58,7 +58,7 @@ func (r *Renderer) Native(uri string) (string, error) {
 func (r *Renderer) Canonical(uri string) (string, error) {
 	switch {
 	case strings.HasPrefix(uri, Scheme), strings.HasPrefix(uri, nativeScheme):
-		key, _, err := ownKey(uri)
+		key, _, err := KeyOfURI(uri)
 		if err != nil {
 			return uri, err
 		}
@@ -79,8 +79,8 @@ func (r *Renderer) Canonical(uri string) (string, error) {
 	return uri, nil
 }
 
-// ownKey takes the key out of a canonical or native URI. One trailing slash is allowed: that is how clients write folders.
-func ownKey(uri string) (key Key, ours bool, err error) {
+// KeyOfURI takes the key out of a canonical or native URI. One trailing slash is allowed: that is how clients write folders.
+func KeyOfURI(uri string) (key Key, ours bool, err error) {
 	for _, scheme := range []string{Scheme, nativeScheme} {
 		if rest, ok := strings.CutPrefix(uri, scheme); ok {
 			key, err := ParseKey(strings.TrimSuffix(rest, "/"))

@@ -1,0 +1,336 @@
+package bundle
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/blob"
+)
+
+// pickleName is what flytekit calls a notebook's code, in the store and in the working folder (PICKLE_FILE_PATH).
+const pickleName = "pkl.gz"
+
+// unpackFunc fills a folder from an archive and returns the bytes it wrote.
+type unpackFunc func(dir *os.Root, r io.Reader, limits Limits) (int64, error)
+
+// unpackInto reads the archive once: what is unpacked is what the digest was computed over.
+func (c *Cache) unpackInto(ctx context.Context, dir string, key blob.Key, digest string, unpack unpackFunc) (int64, error) {
+	r, err := c.store.Get(ctx, key, blob.Range{})
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+	seen := blob.NewDigest()
+	archive := io.TeeReader(r, seen)
+	size, err := unpack(root, archive, c.limits)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := io.Copy(io.Discard, archive); err != nil {
+		return 0, fmt.Errorf("read archive: %w", err)
+	}
+	if got := seen.Attributes().SHA256; got != digest {
+		return 0, fmt.Errorf("%w: the archive has digest %s now, it was stored with %s; register the code again", aloft.ErrConflict, got, digest)
+	}
+	return size, syncTree(dir)
+}
+
+func unpackPickle(dir *os.Root, r io.Reader, limits Limits) (int64, error) {
+	f, err := dir.OpenFile(pickleName, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	n, err := io.Copy(f, io.LimitReader(r, limits.Bytes+1))
+	if err == nil && n > limits.Bytes {
+		err = tooLarge(limits)
+	}
+	return n, err
+}
+
+// unpackArchive unpacks a tar, gzipped or not. The folder is an os.Root: even a mistake in the checks here cannot make the
+// system follow a name out of it. They are here for the message.
+func unpackArchive(dir *os.Root, r io.Reader, limits Limits) (int64, error) {
+	source := bufio.NewReaderSize(r, 64<<10)
+	if magic, _ := source.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
+		unzipped, err := gzip.NewReader(source)
+		if err != nil {
+			return 0, malformed(err)
+		}
+		defer unzipped.Close()
+		return unpackTar(dir, unzipped, limits)
+	}
+	return unpackTar(dir, source, limits)
+}
+
+func unpackTar(dir *os.Root, r io.Reader, limits Limits) (int64, error) {
+	u := &unpacker{dir: dir, limits: limits}
+	// Sparse entries and long runs of headers count, too: what is bounded is what the reader yields.
+	entries := tar.NewReader(r)
+	for {
+		h, err := entries.Next()
+		if err == io.EOF {
+			break
+		} else if err != nil {
+			return 0, malformed(err)
+		}
+		if u.files++; u.files > limits.Files {
+			return 0, fmt.Errorf("%w: the archive has more than %d entries; exclude data and environments with .dockerignore or .gitignore", aloft.ErrExhausted, limits.Files)
+		}
+		if err := u.entry(h, entries); err != nil {
+			return 0, err
+		}
+	}
+	if u.files == 0 {
+		// A tar without entries is legal (two blocks of zeros), an empty or foreign file is not: both read alike.
+		if b, _ := io.ReadAll(io.LimitReader(r, 1)); len(b) > 0 {
+			return 0, malformed(errors.New("no entries"))
+		}
+	}
+	return u.size, u.finish()
+}
+
+func malformed(err error) error {
+	return fmt.Errorf("%w: it is neither a tar archive nor a gzipped one (%v); upload the code again", aloft.ErrInvalid, err)
+}
+
+func tooLarge(limits Limits) error {
+	return fmt.Errorf("%w: it holds more than %d bytes; exclude data and environments with .dockerignore or .gitignore", aloft.ErrExhausted, limits.Bytes)
+}
+
+type unpacker struct {
+	dir      *os.Root
+	limits   Limits
+	files    int
+	size     int64
+	problems []string
+	folders  []madeFolder // their times and modes are set last: filling a folder changes them
+}
+
+type madeFolder struct {
+	name string
+	mode fs.FileMode
+	time time.Time
+}
+
+func (u *unpacker) refuse(name, why string) {
+	const most = 20
+	if len(u.problems) < most {
+		u.problems = append(u.problems, fmt.Sprintf("%q %s", name, why))
+	} else if len(u.problems) == most {
+		u.problems = append(u.problems, "…")
+	}
+}
+
+func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
+	switch h.Typeflag {
+	case tar.TypeXGlobalHeader:
+		return nil
+	}
+	name := path.Clean(h.Name)
+	switch {
+	case path.IsAbs(h.Name):
+		u.refuse(h.Name, "is an absolute path")
+		return nil
+	case !filepath.IsLocal(name), strings.Contains(h.Name, "\x00"):
+		u.refuse(h.Name, "leads out of the archive")
+		return nil
+	}
+	switch h.Typeflag {
+	case tar.TypeDir:
+		if name != "." {
+			u.folders = append(u.folders, madeFolder{name, h.FileInfo().Mode().Perm() | 0o700, h.ModTime})
+		}
+		return u.named(name, u.dir.MkdirAll(name, 0o755))
+	case tar.TypeReg:
+		return u.file(name, h, content)
+	case tar.TypeLink:
+		return u.hardLink(name, h)
+	case tar.TypeSymlink:
+		return u.symlink(name, h)
+	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
+		u.refuse(h.Name, "is a device or a pipe")
+		return nil
+	}
+	u.refuse(h.Name, fmt.Sprintf("is of an unknown kind (%q)", h.Typeflag))
+	return nil
+}
+
+// named turns errors that the archive's names are to blame for into refusals.
+func (u *unpacker) named(name string, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, aloft.ErrExhausted), errors.Is(err, aloft.ErrInvalid):
+		return err
+	case blobDisk(err):
+		return err
+	}
+	u.refuse(name, fmt.Sprintf("cannot be made: %v", err))
+	return nil
+}
+
+// make creates a file, replacing what an earlier entry of the same name made, as tar does.
+func (u *unpacker) make(name string, mode fs.FileMode) (*os.File, error) {
+	if parent := path.Dir(name); parent != "." {
+		if err := u.dir.MkdirAll(parent, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	if err := u.dir.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return u.dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+}
+
+func (u *unpacker) file(name string, h *tar.Header, content io.Reader) error {
+	if h.Size > u.limits.Bytes-u.size {
+		return tooLarge(u.limits)
+	}
+	mode := h.FileInfo().Mode().Perm() | 0o600
+	f, err := u.make(name, mode)
+	if err != nil {
+		return u.named(h.Name, err)
+	}
+	defer f.Close()
+	n, err := io.Copy(f, content)
+	u.size += n
+	if err != nil {
+		if blobDisk(err) {
+			return err
+		}
+		return malformed(err)
+	}
+	if err := f.Chmod(mode); err != nil { // whatever the umask
+		return err
+	}
+	return u.dir.Chtimes(name, h.ModTime, h.ModTime)
+}
+
+// hardLink makes a second file: tar writes a link for what was one file with two names, and code does not depend on it.
+func (u *unpacker) hardLink(name string, h *tar.Header) error {
+	target := path.Clean(h.Linkname)
+	if path.IsAbs(h.Linkname) || !filepath.IsLocal(target) {
+		u.refuse(h.Name, fmt.Sprintf("links to %q outside of the archive", h.Linkname))
+		return nil
+	}
+	info, err := u.dir.Lstat(target)
+	if err != nil || !info.Mode().IsRegular() || target == name {
+		u.refuse(h.Name, fmt.Sprintf("links to %q, which is no file before it in the archive", h.Linkname))
+		return nil
+	}
+	from, err := u.dir.Open(target)
+	if err != nil {
+		return u.named(h.Name, err)
+	}
+	defer from.Close()
+	copied := *h
+	copied.Typeflag, copied.Size, copied.Mode, copied.ModTime = tar.TypeReg, info.Size(), int64(info.Mode().Perm()), info.ModTime()
+	return u.file(name, &copied, from)
+}
+
+func (u *unpacker) symlink(name string, h *tar.Header) error {
+	if path.IsAbs(h.Linkname) {
+		u.refuse(h.Name, fmt.Sprintf("is a link to the absolute path %q", h.Linkname))
+		return nil
+	}
+	if !filepath.IsLocal(path.Join(path.Dir(name), h.Linkname)) {
+		u.refuse(h.Name, fmt.Sprintf("is a link to %q outside of the archive", h.Linkname))
+		return nil
+	}
+	if parent := path.Dir(name); parent != "." {
+		if err := u.dir.MkdirAll(parent, 0o755); err != nil {
+			return u.named(h.Name, err)
+		}
+	}
+	if err := u.dir.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return u.named(h.Name, err)
+	}
+	return u.named(h.Name, u.dir.Symlink(h.Linkname, name))
+}
+
+func (u *unpacker) finish() error {
+	for _, f := range slices.Backward(u.folders) {
+		info, err := u.dir.Lstat(f.name)
+		if err != nil || !info.IsDir() {
+			continue // replaced by a later entry
+		}
+		if err := errors.Join(u.dir.Chmod(f.name, f.mode), u.dir.Chtimes(f.name, f.time, f.time)); err != nil {
+			return err
+		}
+	}
+	if len(u.problems) > 0 {
+		return fmt.Errorf("%w: the archive has entries that are refused: %s", aloft.ErrInvalid, strings.Join(u.problems, "; "))
+	}
+	return nil
+}
+
+// blobDisk says whether the disk and not the archive is to blame.
+func blobDisk(err error) bool {
+	var wrapped *fs.PathError
+	for _, sign := range diskErrors {
+		if errors.Is(err, sign) {
+			return true
+		}
+	}
+	return errors.As(err, &wrapped) && wrapped.Op == "write"
+}
+
+// syncTree makes the files durable before their folder gets its name. Without it a power cut may leave a complete-looking
+// bundle of empty files, which would be used for ever.
+func syncTree(dir string) error {
+	var paths []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && (d.IsDir() || d.Type().IsRegular()) {
+			paths = append(paths, path)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	next := make(chan string)
+	errs := make(chan error, len(paths))
+	var workers sync.WaitGroup
+	for range min(16, len(paths)) {
+		workers.Go(func() {
+			for path := range next {
+				f, err := os.Open(path)
+				if err == nil {
+					err = errors.Join(f.Sync(), f.Close())
+				}
+				errs <- err
+			}
+		})
+	}
+	for _, path := range paths {
+		next <- path
+	}
+	close(next)
+	workers.Wait()
+	close(errs)
+	for e := range errs {
+		err = errors.Join(err, e)
+	}
+	return err
+}
