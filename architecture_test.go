@@ -68,6 +68,7 @@ var table = []station{
 	{name: "examples"},
 	{name: "sdk"},
 
+	{name: "examples"},
 	{name: "bench", everything: true},
 	{name: "test", everything: true},
 }
