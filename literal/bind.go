@@ -3,6 +3,7 @@ package literal
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/types/known/structpb"
@@ -155,17 +156,37 @@ func (r resolver) resolve(data *core.BindingData, depth int) (*core.Literal, err
 	return nil, r.wrong("the binding has no value")
 }
 
+// SplitVariable takes apart the old way to name an element of a list output: "[3].o0" is element 3 of o0.
+func SplitVariable(variable string) (name string, index int32, ok bool) {
+	digits, name, ok := strings.Cut(strings.TrimPrefix(variable, "["), "].")
+	if !ok || !strings.HasPrefix(variable, "[") {
+		return variable, 0, false
+	}
+	i, err := strconv.ParseInt(digits, 10, 32)
+	if err != nil || i < 0 {
+		return variable, 0, false
+	}
+	return name, int32(i), true
+}
+
 func (r resolver) promise(p *core.OutputReference) (*core.Literal, error) {
 	u := &Unresolved{Input: r.input, NodeID: p.GetNodeId(), Variable: p.GetVar(), Path: p.GetAttrPath()}
 	l, err := r.lookup(p.GetNodeId(), p.GetVar())
 	if err != nil {
 		return nil, fmt.Errorf("look up %s of node %s: %w", p.GetVar(), p.GetNodeId(), err)
 	}
+	path := p.GetAttrPath()
+	if name, i, ok := SplitVariable(p.GetVar()); ok && l == nil {
+		if l, err = r.lookup(p.GetNodeId(), name); err != nil {
+			return nil, fmt.Errorf("look up %s of node %s: %w", name, p.GetNodeId(), err)
+		}
+		path = append([]*core.PromiseAttribute{{Value: &core.PromiseAttribute_IntValue{IntValue: i}}}, path...)
+	}
 	if l == nil {
 		u.Code, u.Reason = CodeNoVariable, "the node has no such output"
 		return nil, u
 	}
-	l, err = Attribute(l, p.GetAttrPath())
+	l, err = Attribute(l, path)
 	if err != nil {
 		u.Code, u.Reason = CodeAttribute, err.Error()
 		return nil, u

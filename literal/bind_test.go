@@ -51,6 +51,7 @@ func TestResolveBuildsEveryFormOfBinding(t *testing.T) {
 		"promise", promise("n0", "o0"),
 		"element", promise("n1", "o0", 0),
 		"deep", promise("n1", "o0", 1, "k", 0),
+		"old element", promise("n1", "[1].o0", "k", 0),
 		"list", &core.BindingData{Value: &core.BindingData_Collection{Collection: &core.BindingDataCollection{Bindings: []*core.BindingData{constant(intLit(0)), promise("n0", "o0")}}}},
 		"map", &core.BindingData{Value: &core.BindingData_Map{Map: &core.BindingDataMap{Bindings: map[string]*core.BindingData{"p": promise("n0", "o0")}}}},
 		"empty", &core.BindingData{Value: &core.BindingData_Collection{Collection: &core.BindingDataCollection{}}},
@@ -60,7 +61,7 @@ func TestResolveBuildsEveryFormOfBinding(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := literals(
-		"scalar", strLit("x"), "promise", intLit(1), "element", strLit("a"), "deep", intLit(7),
+		"scalar", strLit("x"), "promise", intLit(1), "element", strLit("a"), "deep", intLit(7), "old element", intLit(7),
 		"list", listLit(intLit(0), intLit(1)), "map", mapLit(map[string]*core.Literal{"p": intLit(1)}), "empty", listLit(), "union", intLit(1),
 	)
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
