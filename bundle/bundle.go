@@ -73,6 +73,9 @@ type entry struct {
 	size  int64
 	users int
 	used  time.Time
+
+	planning sync.Mutex
+	nodes    []node // what PrivateCopy writes; guarded by planning
 }
 
 // Dir is a bundle in use. It is there until Close.

@@ -8,6 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/aloft-dev/aloft/blob"
 )
@@ -20,49 +23,97 @@ var diskErrors = []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.
 // hard links, because a task that writes a file in place would write everybody's. Modes and times are kept: Python decides
 // by them whether compiled modules are current. It is not synced: an attempt does not survive a power cut.
 func (d *Dir) PrivateCopy(dst string) error {
-	if err := d.cache.copyDir(d.Path, dst, 0o755); err != nil {
+	plan, err := d.entry.plan(d.Path)
+	if err == nil {
+		err = d.cache.copyTree(d.Path, dst, plan)
+	}
+	if err != nil {
 		return fmt.Errorf("copy code bundle to %s: %w", dst, blob.Unavailable(err))
 	}
 	return nil
 }
 
-func (c *Cache) copyDir(src, dst string, mode fs.FileMode) error {
-	if err := os.Mkdir(dst, mode|0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		if !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		if err := os.MkdirAll(dst, mode|0o700); err != nil {
-			return err
-		}
+// node is what a copy needs to know of one file or folder of a bundle. Folders come before what is in them.
+type node struct {
+	name    string // relative to the bundle
+	mode    fs.FileMode
+	time    time.Time
+	target  string // of a symbolic link
+	content []byte // of a small file; nil if it must be read
+	size    int64
+}
+
+const (
+	maxKeptFile   = 64 << 10 // bytes; larger files are cloned or copied by the kernel
+	maxKeptBundle = 1 << 20  // bytes of content kept in memory for one bundle, as long as it is in the cache
+)
+
+// plan reads the bundle once for all its copies: an attempt then starts with one write per file, not with a walk.
+func (e *entry) plan(dir string) ([]node, error) {
+	e.planning.Lock()
+	defer e.planning.Unlock()
+	if e.nodes != nil {
+		return e.nodes, nil
 	}
-	entries, err := os.ReadDir(src)
-	if err != nil {
+	nodes, err := planTree(dir)
+	if err == nil {
+		e.nodes = nodes
+	}
+	return nodes, err
+}
+
+func planTree(dir string) ([]node, error) {
+	nodes := []node{}
+	var kept int64
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		n := node{name: path[len(dir)+1:], mode: info.Mode(), time: info.ModTime(), size: info.Size()}
+		switch {
+		case d.Type() == fs.ModeSymlink:
+			n.target, err = os.Readlink(path)
+		case d.Type().IsRegular() && n.size <= maxKeptFile && kept+n.size <= maxKeptBundle:
+			n.content, err = os.ReadFile(path)
+			kept += n.size
+		}
+		nodes = append(nodes, n)
+		return err
+	})
+	return nodes, err
+}
+
+func (c *Cache) copyTree(src, dst string, nodes []node) error {
+	if err := os.MkdirAll(dst, 0o755); err != nil {
 		return err
 	}
-	for _, e := range entries {
-		from, to := src+string(filepath.Separator)+e.Name(), dst+string(filepath.Separator)+e.Name()
-		switch e.Type() {
-		case fs.ModeDir:
-			info, err := e.Info()
-			if err != nil {
-				return err
+	for _, n := range nodes {
+		to := dst + string(filepath.Separator) + n.name
+		var err error
+		switch {
+		case n.mode.IsDir():
+			if err = os.Mkdir(to, n.mode.Perm()|0o700); errors.Is(err, fs.ErrExist) {
+				err = nil
 			}
-			if err := c.copyDir(from, to, info.Mode().Perm()); err != nil {
-				return err
-			}
-			if err := os.Chtimes(to, info.ModTime(), info.ModTime()); err != nil {
-				return err
-			}
-		case fs.ModeSymlink:
-			target, err := os.Readlink(from)
-			if err != nil {
-				return err
-			}
-			if err := os.Symlink(target, to); err != nil {
-				return err
-			}
+		case n.mode.Type() == fs.ModeSymlink:
+			err = os.Symlink(n.target, to)
+		case n.content != nil:
+			err = writeFile(to, n)
 		default:
-			if err := c.copyFile(from, to); err != nil {
+			err = c.copyFile(src+string(filepath.Separator)+n.name, to, n)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for i := len(nodes) - 1; i >= 0; i-- { // filling a folder changed its time
+		if n := nodes[i]; n.mode.IsDir() {
+			to := dst + string(filepath.Separator) + n.name
+			if err := errors.Join(os.Chmod(to, n.mode.Perm()), os.Chtimes(to, n.time, n.time)); err != nil {
 				return err
 			}
 		}
@@ -70,46 +121,60 @@ func (c *Cache) copyDir(src, dst string, mode fs.FileMode) error {
 	return nil
 }
 
-func (c *Cache) copyFile(from, to string) error {
+// writeFile is os.WriteFile with the time, without the registration with the poller that os.OpenFile tries: with twenty
+// files in every attempt the calls count.
+func writeFile(path string, n node) error {
+	mode := uint32(n.mode.Perm())
+	fd, err := retry(func() (int, error) {
+		return unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, mode)
+	})
+	if err != nil {
+		return &fs.PathError{Op: "create", Path: path, Err: err}
+	}
+	for rest := n.content; len(rest) > 0 && err == nil; {
+		var written int
+		written, err = retry(func() (int, error) { return unix.Write(fd, rest) })
+		rest = rest[max(written, 0):]
+	}
+	if err == nil { // whatever the umask
+		err = unix.Fchmod(fd, mode)
+	}
+	if closeErr := unix.Close(fd); err == nil {
+		err = closeErr
+	}
+	if err != nil {
+		return &fs.PathError{Op: "write", Path: path, Err: err}
+	}
+	return os.Chtimes(path, n.time, n.time)
+}
+
+func retry(call func() (int, error)) (int, error) {
+	for {
+		if n, err := call(); err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
+func (c *Cache) copyFile(from, to string, n node) error {
 	src, err := os.Open(from)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	info, err := src.Stat()
-	if err != nil {
-		return err
-	}
-	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm())
+	dst, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, n.mode.Perm())
 	if err != nil {
 		return err
 	}
 	defer dst.Close()
 	if c.noClone.Load() || !cloneFile(dst, src) {
 		c.noClone.Store(true)
-		if err := copyBytes(dst, src, info.Size()); err != nil {
+		if _, err := io.Copy(dst, src); err != nil {
 			return err
 		}
 	}
-	if current, err := dst.Stat(); err == nil && current.Mode() != info.Mode() { // the umask took something
-		if err := dst.Chmod(info.Mode().Perm()); err != nil {
-			return err
-		}
-	}
-	return os.Chtimes(to, info.ModTime(), info.ModTime())
-}
-
-// copyBytes spares the kernel's copy_file_range the many small files that code is: one read, one write.
-func copyBytes(dst, src *os.File, size int64) error {
-	const small = 64 << 10
-	if size > small {
-		_, err := io.Copy(dst, src)
+	if err := dst.Chmod(n.mode.Perm()); err != nil { // whatever the umask
 		return err
 	}
-	buf := make([]byte, size)
-	if _, err := io.ReadFull(src, buf); err != nil {
-		return err
-	}
-	_, err := dst.Write(buf)
-	return err
+	return os.Chtimes(to, n.time, n.time)
 }
