@@ -1,0 +1,145 @@
+"""A real server for each test that asks for one, and the real client beside it."""
+
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+HERE = pathlib.Path(__file__).parent
+PIPELINES = HERE / "pipelines"
+BINARY = os.environ.get("ALOFT_TEST_BINARY", str(HERE.parent / "bin" / "aloft"))
+EXECUTION = re.compile(r"/console/projects/([\w-]+)/domains/([\w-]+)/executions/([a-z0-9-]+)")
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Server:
+    """One `aloft serve` on a data folder; it can be killed, started again and moved."""
+
+    def __init__(self, data: pathlib.Path, **environment: str):
+        self.data, self.port, self.process, self.environment = data, free_port(), None, environment
+        self.log = data.parent / f"{data.name}.log"
+
+    @property
+    def address(self) -> str:
+        return f"localhost:{self.port}"
+
+    def command(self) -> list[str]:
+        return [BINARY, "serve", "--data-dir", str(self.data), "--listen", f"127.0.0.1:{self.port}", "--python", sys.executable]
+
+    def start(self) -> "Server":
+        with open(self.log, "a") as log:
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, env={**os.environ, **self.environment}, start_new_session=True)
+        self.wait_until_ready()
+        return self
+
+    def wait_until_ready(self, seconds: float = 20) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthcheck", timeout=5):
+                    return
+            except OSError:
+                assert self.process.poll() is None, f"the server ended:\n{self.log.read_text()}"
+                assert time.monotonic() < end, f"the server is not ready:\n{self.log.read_text()}"
+                time.sleep(0.005)
+
+    def kill(self) -> None:
+        """As if the power of this process alone went off."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"the server does not end when it is asked to:\n{self.log.read_text()}")
+
+    def end(self) -> None:
+        """Stop the server and what runs its tasks."""
+        try:
+            self.stop()
+        finally:
+            worker_ends(self.data)
+
+    def client_environment(self) -> dict[str, str]:
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("FLYTE", "ALOFT"))}
+        return {**env, "FLYTE_PLATFORM_URL": self.address, "FLYTE_PLATFORM_INSECURE": "true", "NO_COLOR": "1", "COLUMNS": "400"}
+
+    def pyflyte(self, *args: str, cwd: pathlib.Path = PIPELINES, check: bool = True, timeout: float = 180) -> subprocess.CompletedProcess:
+        command = [str(pathlib.Path(sys.executable).parent / "pyflyte"), *args]
+        done = subprocess.run(command, cwd=cwd, env=self.client_environment(), capture_output=True, text=True, timeout=timeout)
+        if check:
+            assert done.returncode == 0, f"{' '.join(args)}:\n{done.stdout}\n{done.stderr}\nserver:\n{self.log.read_text()[-4000:]}"
+        return done
+
+    def aloft(self, *args: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess:
+        done = subprocess.run([BINARY, *args, "--server", self.address], capture_output=True, text=True, timeout=timeout)
+        if check:
+            assert done.returncode == 0, f"aloft {' '.join(args)}:\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def remote(self, project: str = "flytesnacks", domain: str = "development"):
+        from flytekit.configuration import Config, PlatformConfig
+        from flytekit.remote import FlyteRemote
+
+        return FlyteRemote(Config(platform=PlatformConfig(endpoint=self.address, insecure=True)), default_project=project, default_domain=domain)
+
+
+def worker_ends(data: pathlib.Path) -> None:
+    """Kill whatever still runs for this data folder: the supervisor and its tasks."""
+    for entry in pathlib.Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes()
+                environ = (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if str(data).encode() in line or str(data).encode() in environ:
+                try:
+                    os.kill(int(entry.name), signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+
+
+def execution_name(output: str) -> str:
+    """The name of the execution whose address pyflyte printed."""
+    found = EXECUTION.search(output.replace("\n", ""))
+    assert found, f"no address of an execution in:\n{output}"
+    return found.group(3)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """One server that all tests share which do nothing to it."""
+    s = Server(tmp_path_factory.mktemp("shared") / "data").start()
+    yield s
+    s.end()
+
+
+@pytest.fixture
+def own_server(tmp_path):
+    """A server for a test that kills, moves or fills it."""
+    s = Server(tmp_path / "data").start()
+    yield s
+    s.end()
+
+
+@pytest.fixture(scope="session")
+def remote(server):
+    return server.remote()
