@@ -1,0 +1,56 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// Info serves aloft.v1.ServerService: what those who run a server ask it.
+type Info struct {
+	Store interface {
+		Instances(ctx context.Context) ([]store.Instance, error)
+		Counts(ctx context.Context) (store.Counts, error)
+		Stuck(ctx context.Context, limit int) ([]aloft.ExecutionID, error)
+	}
+	Version, DataDir, Database, Listen string
+	StartedAt                          time.Time
+	Room                               func() (running, waiting int64)   // of this server's executor
+	Environments                       func() []*aloftv1.EnvironmentInfo // those that tasks have used so far
+}
+
+// stuckLimit is how many stuck executions are counted; one is already too many.
+const stuckLimit = 1000
+
+// GetServerInfo says what this server is, where it keeps what, and how it is.
+func (i *Info) GetServerInfo(ctx context.Context, _ *aloftv1.GetServerInfoRequest) (*aloftv1.GetServerInfoResponse, error) {
+	counts, err := i.Store.Counts(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("count executions: %w", err)
+	}
+	stuck, err := i.Store.Stuck(ctx, stuckLimit)
+	if err != nil {
+		return nil, fmt.Errorf("look for stuck executions: %w", err)
+	}
+	instances, err := i.Store.Instances(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list executors: %w", err)
+	}
+	answer := &aloftv1.GetServerInfoResponse{
+		Version: i.Version, DataDir: i.DataDir, Database: i.Database, Listen: i.Listen, StartedAt: timestamppb.New(i.StartedAt),
+		Counts: &aloftv1.StoreCounts{Executions: counts.Executions, Running: counts.Running, Stuck: int64(len(stuck))},
+	}
+	running, waiting := i.Room()
+	for _, e := range instances {
+		answer.Executors = append(answer.Executors, &aloftv1.ExecutorInfo{Id: e.ID, Kind: e.Kind, Cpu: float64(e.MilliCPU) / 1000, Memory: e.Memory,
+			Slots: e.Slots, Running: running, Waiting: waiting})
+	}
+	answer.Environments = i.Environments()
+	return answer, nil
+}
