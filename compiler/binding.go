@@ -8,8 +8,17 @@ import (
 	"github.com/aloft-dev/aloft/literal"
 )
 
+// maxErrors is when looking for more of them ends: a node of a task with a thousand inputs can lack them all.
+const maxErrors = 100_000
+
+// maxErrorsOfInput is the same for one list or map that is bound to an input.
+const maxErrorsOfInput = 20
+
 func (g *graph) checkBindings() {
 	for _, n := range g.order {
+		if len(g.errs) > maxErrors {
+			return
+		}
 		g.checkInputs(n)
 	}
 	g.checkInputs(g.end)
@@ -38,11 +47,13 @@ func (g *graph) checkInputs(n *node) {
 			g.errs.add(VariableNameNotFound, id, "Variable [%s] not found on node [%s].", name, id)
 			continue
 		}
-		c := check{graph: g, node: n, input: name, errs: &g.errs}
-		bound[name] = c.binding(b.GetBinding(), variable.GetType(), 0)
+		c := check{graph: g, node: n, input: name, errs: &g.errs, limit: len(g.errs) + maxErrorsOfInput}
+		if bound[name] = c.binding(b.GetBinding(), variable.GetType(), 0); !bound[name] {
+			g.errs.add(ParameterNotBound, id, "Parameter not bound [%s].", name)
+		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(n.inputs)) {
-		if !bound[name] && (given[name] || !literal.Optional(n.inputs[name].GetType())) {
+	for _, name := range n.required {
+		if !given[name] {
 			g.errs.add(ParameterNotBound, id, "Parameter not bound [%s].", name)
 		}
 	}
@@ -54,7 +65,10 @@ type check struct {
 	node  *node
 	input string
 	errs  *Errors
+	limit int // of errors in errs, from which on the elements of a list or map are not looked at
 }
+
+func (c check) enough() bool { return len(*c.errs) >= c.limit }
 
 func (c check) add(code Code, format string, args ...any) {
 	c.errs.add(code, c.node.GetId(), format, args...)
@@ -81,6 +95,9 @@ func (c check) binding(data *core.BindingData, declared *core.LiteralType, depth
 		case *core.LiteralType_CollectionType:
 			ok := true
 			for _, e := range v.Collection.GetBindings() {
+				if c.enough() {
+					break
+				}
 				ok = c.binding(e, d.CollectionType, depth+1) && ok
 			}
 			return ok
@@ -94,6 +111,9 @@ func (c check) binding(data *core.BindingData, declared *core.LiteralType, depth
 		case *core.LiteralType_MapValueType:
 			ok := true
 			for _, key := range slices.Sorted(maps.Keys(v.Map.GetBindings())) {
+				if c.enough() {
+					break
+				}
 				ok = c.binding(v.Map.GetBindings()[key], d.MapValueType, depth+1) && ok
 			}
 			return ok
@@ -113,7 +133,7 @@ func (c check) union(data *core.BindingData, union *core.UnionType, depth int) b
 	for _, variant := range union.GetVariants() {
 		var errs Errors
 		trial := c
-		trial.errs = &errs
+		trial.errs, trial.limit = &errs, 1
 		if trial.binding(data, variant, depth+1) && len(errs) == 0 {
 			fitting++
 		}

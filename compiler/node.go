@@ -52,8 +52,7 @@ func (g *graph) task(n *node, target *core.TaskNode) {
 		g.errs.add(TaskReferenceNotFound, n.GetId(), "Referenced Task [%s] not found.", describe(target.GetReferenceId()))
 		return
 	}
-	i := task.GetTemplate().GetInterface()
-	n.inputs, n.outputs = i.GetInputs().GetVariables(), i.GetOutputs().GetVariables()
+	n.face = g.face(task.GetTemplate().GetInterface())
 	o := target.GetOverrides()
 	checkResources(&g.errs, n.GetId(), "task_node.overrides.resources", o.GetResources())
 	if o.GetPodTemplate().GetPodSpec() != nil {
@@ -67,7 +66,7 @@ func (g *graph) subWorkflowNode(n *node, ref *core.Identifier) {
 		n.unknown = true // reported where the sub-workflow was compiled or looked for
 		return
 	}
-	n.inputs, n.outputs = i.GetInputs().GetVariables(), i.GetOutputs().GetVariables()
+	n.face = g.face(i)
 	g.count += nodes
 }
 

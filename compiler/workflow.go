@@ -23,6 +23,7 @@ type Request struct {
 func CompileWorkflow(request Request) (*core.CompiledWorkflowClosure, error) {
 	b := &build{
 		tasks:    make(map[key]*core.CompiledTask, len(request.Tasks)),
+		faces:    make(map[*core.TypedInterface]face),
 		subs:     make(map[key]*core.WorkflowTemplate, len(request.SubWorkflows)),
 		compiled: make(map[key]*subWorkflow),
 	}
@@ -65,6 +66,7 @@ func CompileWorkflow(request Request) (*core.CompiledWorkflowClosure, error) {
 // build is one compilation: what may be referred to and what was found wrong so far.
 type build struct {
 	tasks    map[key]*core.CompiledTask
+	faces    map[*core.TypedInterface]face // of tasks and sub-workflows, worked out once for all nodes that run them
 	subs     map[key]*core.WorkflowTemplate
 	compiled map[key]*subWorkflow
 	errs     Errors
@@ -74,6 +76,15 @@ type subWorkflow struct {
 	compiled *core.CompiledWorkflow
 	nodes    int // with those of the sub-workflows it calls, once per call
 	open     bool
+}
+
+func (b *build) face(i *core.TypedInterface) face {
+	f, ok := b.faces[i]
+	if !ok {
+		f = faceOf(i)
+		b.faces[i] = f
+	}
+	return f
 }
 
 // references checks that everything referred to was given, and returns the tasks among it in order. What is missing makes
@@ -172,11 +183,27 @@ type graph struct {
 // node is a node with what its target says about its inputs and outputs.
 type node struct {
 	*core.Node
+	face
+	unknown    bool              // the target could not be used, so nothing is said about inputs and outputs
+	aliases    map[string]string // alias → output
+	upstream   []string
+	downstream []string
+}
+
+// face is what a node shows of its target.
+type face struct {
 	inputs, outputs map[string]*core.Variable
-	unknown         bool              // the target could not be used, so nothing is said about inputs and outputs
-	aliases         map[string]string // alias → output
-	upstream        []string
-	downstream      []string
+	required        []string // the inputs that must be bound
+}
+
+func faceOf(i *core.TypedInterface) face {
+	f := face{inputs: i.GetInputs().GetVariables(), outputs: i.GetOutputs().GetVariables()}
+	for name, variable := range f.inputs {
+		if !literal.Optional(variable.GetType()) {
+			f.required = append(f.required, name)
+		}
+	}
+	return f
 }
 
 // addUserNodes takes over the user's nodes. A compiled template that is registered again brings its start and end node along.
@@ -236,13 +263,13 @@ func (g *graph) prepare(n *node) {
 }
 
 func (g *graph) addStartAndEnd() {
-	g.start = &node{Node: &core.Node{Id: aloft.StartNode}, outputs: g.template.GetInterface().GetInputs().GetVariables()}
+	g.start = &node{Node: &core.Node{Id: aloft.StartNode}, face: face{outputs: g.template.GetInterface().GetInputs().GetVariables()}}
 	for _, b := range g.template.GetOutputs() {
 		nameStartNode(b.GetBinding(), 0)
 	}
 	g.end = &node{
-		Node:   &core.Node{Id: aloft.EndNode, Inputs: g.template.GetOutputs()},
-		inputs: g.template.GetInterface().GetOutputs().GetVariables(),
+		Node: &core.Node{Id: aloft.EndNode, Inputs: g.template.GetOutputs()},
+		face: faceOf(&core.TypedInterface{Inputs: g.template.GetInterface().GetOutputs()}),
 	}
 	g.nodes[aloft.StartNode], g.nodes[aloft.EndNode] = g.start, g.end
 	all := make([]*core.Node, 0, len(g.order)+2)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
@@ -68,7 +69,7 @@ func validate(mistakes *Mistakes, where string, l *core.Literal, depth int) {
 			if key == "" {
 				mistakes.add("invalid value for %s: a key of the map is empty", where)
 			}
-			validate(mistakes, fmt.Sprintf("%s[%q]", where, key), v.Map.GetLiterals()[key], depth+1)
+			validate(mistakes, where+"["+quoteShort(key)+"]", v.Map.GetLiterals()[key], depth+1)
 		}
 	case *core.Literal_OffloadedMetadata:
 		if v.OffloadedMetadata.GetUri() == "" {
@@ -77,6 +78,14 @@ func validate(mistakes *Mistakes, where string, l *core.Literal, depth int) {
 	default:
 		mistakes.add("missing value for %s", where)
 	}
+}
+
+// quoteShort keeps the way to a value short: every value below a long key repeats it.
+func quoteShort(key string) string {
+	if len(key) > 64 {
+		key = strings.ToValidUTF8(key[:64], "") + "…"
+	}
+	return strconv.Quote(key)
 }
 
 // plain is true for values that cannot be wrong, so that long lists of them cost nothing to name.

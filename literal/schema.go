@@ -19,8 +19,9 @@ func schemaWithin(up, down *structpb.Struct) bool {
 	return c.within(structpb.NewStructValue(up), structpb.NewStructValue(down), 0)
 }
 
-// maxSchemaSteps bounds the work on schemas that refer to themselves through many alternatives.
-const maxSchemaSteps = 20_000
+// maxSchemaSteps bounds the work on schemas that refer to themselves through many alternatives. A step is about one key,
+// name or value that is looked at.
+const maxSchemaSteps = 500_000
 
 type schemaComparison struct {
 	up, down *structpb.Struct // the roots, for "#/definitions/…"
@@ -37,6 +38,9 @@ func (c *schemaComparison) within(u, d *structpb.Value, depth int) bool {
 	}
 	us, ds := u.GetStructValue().GetFields(), d.GetStructValue().GetFields()
 	if us == nil || ds == nil {
+		return true
+	}
+	if c.steps -= cost(us) + cost(ds); c.steps < 0 {
 		return true
 	}
 	for _, key := range []string{"anyOf", "oneOf"} {
@@ -57,12 +61,26 @@ func (c *schemaComparison) within(u, d *structpb.Value, depth int) bool {
 	return typesWithin(us, ds) && valuesWithin(us, ds) && c.propertiesWithin(us, ds, depth) && c.itemsWithin(us, ds, depth)
 }
 
+// cost is how much there is to look at in one schema without what is nested in it.
+func cost(s map[string]*structpb.Value) int {
+	n := 0
+	for _, key := range []string{"required", "type", "enum"} {
+		for _, v := range s[key].GetListValue().GetValues() {
+			n += 1 + len(v.GetStringValue())/16
+		}
+	}
+	return n + len(s["properties"].GetStructValue().GetFields()) + len(s["const"].GetStringValue())/16 + len(s["type"].GetStringValue())/16
+}
+
 // deref follows a "$ref" into the definitions of its own document.
 func deref(root *structpb.Struct, v *structpb.Value) *structpb.Value {
 	for range MaxDepth {
 		ref, ok := v.GetStructValue().GetFields()["$ref"]
 		if !ok || !strings.HasPrefix(ref.GetStringValue(), "#") {
 			return v
+		}
+		if len(ref.GetStringValue()) > 1_000 {
+			break
 		}
 		target := structpb.NewStructValue(root)
 		for part := range strings.SplitSeq(strings.Trim(ref.GetStringValue(), "#/"), "/") {
@@ -119,17 +137,35 @@ func valuesWithin(u, d map[string]*structpb.Value) bool {
 	if len(uv) == 0 {
 		return false
 	}
-	// Compared by text: two long enumerations must not cost the product of their lengths.
-	allowed := make(map[string]bool, len(dv))
+	// By a map: two long enumerations must not cost the product of their lengths. What is no plain value is not compared.
+	allowed := make(map[any]bool, len(dv))
 	for _, v := range dv {
-		allowed[v.String()] = true
+		p, ok := plainValue(v)
+		if !ok {
+			return true
+		}
+		allowed[p] = true
 	}
 	for _, v := range uv {
-		if !allowed[v.String()] {
+		if p, ok := plainValue(v); ok && !allowed[p] {
 			return false
 		}
 	}
 	return true
+}
+
+func plainValue(v *structpb.Value) (any, bool) {
+	switch k := v.GetKind().(type) {
+	case *structpb.Value_StringValue:
+		return k.StringValue, true
+	case *structpb.Value_NumberValue:
+		return k.NumberValue, true
+	case *structpb.Value_BoolValue:
+		return k.BoolValue, true
+	case *structpb.Value_NullValue:
+		return nil, true
+	}
+	return nil, false
 }
 
 func (c *schemaComparison) propertiesWithin(u, d map[string]*structpb.Value, depth int) bool {

@@ -187,6 +187,9 @@ func typeOfScalar(s *core.Scalar) (*core.LiteralType, error) {
 // CheckType says what is wrong with a declared type: no variant set, somewhere, or nested too deep.
 func CheckType(t *core.LiteralType) error { return checkType(t, 0) }
 
+// maxVariants bounds declared unions: each value bound to one is tried against each variant.
+const maxVariants = 1_000
+
 func checkType(t *core.LiteralType, depth int) error {
 	if depth > MaxDepth {
 		return errDepth
@@ -205,6 +208,9 @@ func checkType(t *core.LiteralType, depth int) error {
 	case *core.LiteralType_UnionType:
 		if len(v.UnionType.GetVariants()) == 0 {
 			return errors.New("the union has no variants")
+		}
+		if n := len(v.UnionType.GetVariants()); n > maxVariants {
+			return fmt.Errorf("the union has %d variants, more than %d", n, maxVariants)
 		}
 		for _, variant := range v.UnionType.GetVariants() {
 			if err := checkType(variant, depth+1); err != nil {
