@@ -2,48 +2,450 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
 	"time"
+
+	"github.com/aloft-dev/aloft"
 )
 
 // Client is the server's end of the supervisor. It reconnects by itself, starting another supervisor where the former is
 // gone; calls wait for that until their context ends. All calls may be repeated. Safe for concurrent use.
-type Client struct{}
+type Client struct {
+	config Config
+	folder folder
+	events chan Event
+	queue  *eventQueue
+	ctx    context.Context // ends with Close
+	close  context.CancelFunc
+	done   chan struct{} // closed when the reading is over
+	pump   chan struct{} // closed when no event comes any more
+
+	mu     sync.Mutex
+	link   *link         // nil while there is no connection
+	linked chan struct{} // closed when link was set; another one after it was lost
+	hello  Hello
+	err    error // why the last try to connect failed
+	next   uint64
+	over   bool // Shutdown was called: the supervisor is not started again
+}
+
+// link is one connection.
+type link struct {
+	*outbox
+	mu      sync.Mutex
+	waiting map[uint64]chan reply
+	lost    chan struct{}
+}
 
 // Connect finds the supervisor of the data folder, or starts one that outlives this process.
-func Connect(ctx context.Context, config Config) (*Client, error) { return nil, nil }
+func Connect(ctx context.Context, config Config) (*Client, error) {
+	config = config.withDefaults()
+	f, err := newFolder(config.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		config: config, folder: f, events: make(chan Event), queue: newEventQueue(), linked: make(chan struct{}),
+		done: make(chan struct{}), pump: make(chan struct{}),
+	}
+	c.ctx, c.close = context.WithCancel(context.WithoutCancel(ctx))
+	l, reader, err := c.open(ctx)
+	if err != nil {
+		c.close()
+		return nil, err
+	}
+	go c.keep(l, reader)
+	go c.deliver()
+	return c, nil
+}
+
+// open connects, greets, and takes over from a supervisor of another build if that has nothing to do.
+func (c *Client) open(ctx context.Context) (*link, *json.Decoder, error) {
+	for {
+		conn, err := c.dial(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
+		stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+		l := &link{outbox: newOutbox(conn), waiting: map[uint64]chan reply{}, lost: make(chan struct{})}
+		reader := json.NewDecoder(conn)
+		l.send(request{ID: 1, Call: callHello, Hello: &Hello{
+			Protocol: Protocol, Build: c.config.Build, PID: os.Getpid(), BootID: bootID(),
+		}})
+		var first reply
+		err = reader.Decode(&first)
+		if !stop() {
+			_ = conn.Close()
+			return nil, nil, fmt.Errorf("greet supervisor: %w", ctx.Err())
+		}
+		if err != nil || first.Hello == nil {
+			// It ended between our dialling and its answer.
+			_ = conn.Close()
+			select {
+			case <-ctx.Done():
+				return nil, nil, fmt.Errorf("greet supervisor: %w", ctx.Err())
+			case <-time.After(5 * time.Millisecond):
+			}
+			continue
+		}
+		if first.Hello.Build != c.config.Build && c.retire(l, reader) {
+			continue
+		}
+		c.mu.Lock()
+		c.link, c.hello, c.next, c.err = l, *first.Hello, max(c.next, 2), nil
+		close(c.linked)
+		c.mu.Unlock()
+		return l, reader, nil
+	}
+}
+
+// retire asks a supervisor of another build to make room for one of ours; it refuses while something runs, and then we
+// talk to it as it is.
+func (c *Client) retire(l *link, reader *json.Decoder) bool {
+	l.send(request{ID: 2, Call: callRetire})
+	for {
+		var r reply
+		if err := reader.Decode(&r); err != nil {
+			_ = l.conn.Close()
+			return true // gone: as we asked
+		}
+		if r.Event != nil {
+			c.queue.put(*r.Event)
+		}
+		if r.ID == 2 {
+			if r.Retired {
+				_ = l.conn.Close()
+				c.config.Logger.Info("supervisor of another build retires", "build", c.config.Build)
+				return true
+			}
+			return false
+		}
+	}
+}
+
+// dial finds a supervisor that listens, starting one if there is none.
+func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	var started <-chan error
+	wait := time.Millisecond
+	for {
+		path, err := c.folder.socket()
+		if err != nil {
+			return nil, err
+		}
+		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+		if err == nil {
+			return conn, nil
+		}
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("connect to supervisor: %w", ctx.Err())
+		}
+		if started == nil {
+			if len(c.config.Executable) == 0 {
+				return nil, fmt.Errorf("connect to supervisor: none runs and no program to start one is given: %w", err)
+			}
+			if started, err = c.spawn(); err != nil {
+				return nil, err
+			}
+		}
+		select {
+		case err := <-started:
+			if err != nil {
+				return nil, fmt.Errorf("start supervisor: %w: %s (see %s)", err, lastLine(c.folder.log()), c.folder.log())
+			}
+			started = nil // another one has the data folder, or had it until a moment ago
+			wait = 5 * time.Millisecond
+		case <-ctx.Done():
+		case <-time.After(wait):
+			wait = min(2*wait, 20*time.Millisecond)
+		}
+	}
+}
+
+// supervisorVariables is all that a supervisor gets of our environment: it must not hold secrets for as long as it lives.
+var supervisorVariables = []string{"PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "XDG_RUNTIME_DIR", "TZ", "GOCOVERDIR"}
+
+func (c *Client) spawn() (<-chan error, error) {
+	log, err := os.OpenFile(c.folder.log(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("start supervisor: %w", err)
+	}
+	defer log.Close()
+	argv := append(append([]string{}, c.config.Executable...), "--data-dir", c.config.DataDir)
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = []string{}
+	for _, name := range supervisorVariables {
+		if value, ok := os.LookupEnv(name); ok {
+			cmd.Env = append(cmd.Env, name+"="+value)
+		}
+	}
+	// Its own session: Ctrl-C at our terminal is not for it.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start supervisor: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }() // reaps it where it ends before us
+	return ended, nil
+}
+
+// keep reads from the connection, and makes another one when it is lost.
+func (c *Client) keep(l *link, reader *json.Decoder) {
+	defer close(c.done)
+	for {
+		stop := context.AfterFunc(c.ctx, func() { _ = l.conn.Close() })
+		c.read(l, reader)
+		stop()
+		_ = l.conn.Close()
+		l.close()
+		c.mu.Lock()
+		c.link, c.linked = nil, make(chan struct{})
+		over := c.over
+		c.mu.Unlock()
+		close(l.lost)
+		if over || c.ctx.Err() != nil {
+			return
+		}
+		c.config.Logger.Warn("supervisor is gone; connecting again")
+		for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+			var err error
+			if l, reader, err = c.open(c.ctx); err == nil {
+				break
+			}
+			c.mu.Lock()
+			c.err, over = err, c.over
+			c.mu.Unlock()
+			if over || c.ctx.Err() != nil {
+				return
+			}
+			c.config.Logger.Warn("connect to supervisor", "error", err)
+			select {
+			case <-c.ctx.Done():
+				return
+			case <-time.After(wait):
+			}
+		}
+	}
+}
+
+func (c *Client) read(l *link, reader *json.Decoder) {
+	for {
+		var r reply
+		if err := reader.Decode(&r); err != nil {
+			return
+		}
+		if r.Event != nil {
+			c.queue.put(*r.Event)
+			continue
+		}
+		l.mu.Lock()
+		waiting := l.waiting[r.ID]
+		delete(l.waiting, r.ID)
+		l.mu.Unlock()
+		if waiting != nil {
+			waiting <- r
+		}
+	}
+}
+
+// call sends a request until it is answered: all calls may be repeated.
+func (c *Client) call(ctx context.Context, r request) (reply, error) {
+	for {
+		c.mu.Lock()
+		l, linked, over, lastErr := c.link, c.linked, c.over && r.Call != callShutdown, c.err
+		c.next++
+		r.ID = c.next
+		c.mu.Unlock()
+		if over {
+			return reply{}, fmt.Errorf("%s: the supervisor was shut down: %w", r.Call, aloft.ErrUnavailable)
+		}
+		if l == nil {
+			select {
+			case <-linked:
+				continue
+			case <-c.done:
+				return reply{}, fmt.Errorf("%s: the client is closed: %w", r.Call, aloft.ErrUnavailable)
+			case <-ctx.Done():
+				return reply{}, fmt.Errorf("%s: no supervisor: %w", r.Call, errors.Join(ctx.Err(), lastErr))
+			}
+		}
+		answer := make(chan reply, 1)
+		l.mu.Lock()
+		l.waiting[r.ID] = answer
+		l.mu.Unlock()
+		l.send(r)
+		select {
+		case a := <-answer:
+			return c.judge(a)
+		case <-l.lost:
+			select {
+			case a := <-answer:
+				return c.judge(a)
+			default:
+			}
+			if r.Call == callShutdown {
+				return reply{}, nil
+			}
+		case <-ctx.Done():
+			l.mu.Lock()
+			delete(l.waiting, r.ID)
+			l.mu.Unlock()
+			return reply{}, ctx.Err()
+		}
+	}
+}
+
+func (c *Client) judge(a reply) (reply, error) {
+	switch {
+	case a.Error == "":
+		return a, nil
+	case a.Invalid:
+		return a, fmt.Errorf("%s: %w", strings.TrimSuffix(a.Error, ": "+aloft.ErrInvalid.Error()), aloft.ErrInvalid)
+	default:
+		return a, fmt.Errorf("%s: %w", a.Error, aloft.ErrUnavailable)
+	}
+}
 
 // Hello is what the present supervisor said when we connected.
-func (c *Client) Hello() Hello { return Hello{} }
+func (c *Client) Hello() Hello {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hello
+}
 
 // Events is the one stream of events, in order per attempt. It never drops; it is closed by Close. After each
 // (re)connection there is an EventStarted for all that runs and an EventExited for all that was not forgotten.
-func (c *Client) Events() <-chan Event { return nil }
+func (c *Client) Events() <-chan Event { return c.events }
 
 // Start runs an attempt. When it returns without an error the claim is durable; what follows comes as events. A second
 // Start of an attempt id starts nothing and answers with the first one's status, exit record included.
 // An error that wraps aloft.ErrInvalid means that this spec can never run; nothing was claimed then.
-func (c *Client) Start(ctx context.Context, spec Spec) (Status, error) { return Status{}, nil }
+func (c *Client) Start(ctx context.Context, spec Spec) (Status, error) {
+	a, err := c.call(ctx, request{Call: callStart, Spec: &spec})
+	if err != nil {
+		return Status{}, err
+	}
+	if a.Status == nil {
+		return Status{}, fmt.Errorf("start attempt: an answer without a status: %w", aloft.ErrUnavailable)
+	}
+	return *a.Status, nil
+}
 
 // Stop ends an attempt: SIGTERM, and after grace (0: the spec's) SIGKILL of all its processes. It returns at once;
 // EventExited tells the end. An attempt that is unknown or over is no error.
-func (c *Client) Stop(ctx context.Context, attemptID string, grace time.Duration) error { return nil }
+func (c *Client) Stop(ctx context.Context, attemptID string, grace time.Duration) error {
+	_, err := c.call(ctx, request{Call: callStop, AttemptIDs: []string{attemptID}, Grace: grace})
+	return err
+}
 
 // List is all attempts that were not forgotten.
-func (c *Client) List(ctx context.Context) ([]Status, error) { return nil, nil }
+func (c *Client) List(ctx context.Context) ([]Status, error) {
+	a, err := c.call(ctx, request{Call: callList})
+	return a.Statuses, err
+}
 
 // Forget removes the claims: their outcome is durable with the caller. One that still runs is forgotten when it has
 // ended, and gives no EventExited then. Unknown ones are no error.
-func (c *Client) Forget(ctx context.Context, attemptIDs ...string) error { return nil }
+func (c *Client) Forget(ctx context.Context, attemptIDs ...string) error {
+	_, err := c.call(ctx, request{Call: callForget, AttemptIDs: attemptIDs})
+	return err
+}
 
 // Prepare starts the warm worker of an environment ahead of its first attempt. It returns at once.
-func (c *Client) Prepare(ctx context.Context, env Environment) error { return nil }
+func (c *Client) Prepare(ctx context.Context, env Environment) error {
+	_, err := c.call(ctx, request{Call: callPrepare, Environment: &env})
+	return err
+}
 
 // Zygotes is the warm workers there are, for display.
-func (c *Client) Zygotes(ctx context.Context) ([]ZygoteStatus, error) { return nil, nil }
+func (c *Client) Zygotes(ctx context.Context) ([]ZygoteStatus, error) {
+	a, err := c.call(ctx, request{Call: callZygotes})
+	return a.Zygotes, err
+}
 
-// Shutdown stops all attempts (each with its grace, or the given one if not 0) and ends the supervisor. It returns when the supervisor is gone;
-// exit records that were not forgotten stay on disk for the next one. The client is of no use after it.
-func (c *Client) Shutdown(ctx context.Context, grace time.Duration) error { return nil }
+// Shutdown stops all attempts, each with its own grace or with the given one if that is not 0, and ends the supervisor.
+// It returns when the supervisor is gone; exit records that were not forgotten stay on disk for the next one. The client
+// is of no use after it but for its Events, which end with Close.
+func (c *Client) Shutdown(ctx context.Context, grace time.Duration) error {
+	c.mu.Lock()
+	c.over = true
+	c.mu.Unlock()
+	if _, err := c.call(ctx, request{Call: callShutdown, Grace: grace}); err != nil {
+		return err
+	}
+	select {
+	case <-c.done: // its end of the connection is closed
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
 
 // Close ends the connection, and nothing else.
-func (c *Client) Close() error { return nil }
+func (c *Client) Close() error {
+	c.close()
+	<-c.done
+	<-c.pump
+	return nil
+}
+
+func (c *Client) deliver() {
+	defer close(c.pump)
+	defer close(c.events)
+	for {
+		e, ok := c.queue.take(c.ctx)
+		if !ok {
+			return
+		}
+		select {
+		case c.events <- e:
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
+
+// eventQueue holds events that nobody has taken yet.
+type eventQueue struct {
+	mu   sync.Mutex
+	list []Event
+	wake chan struct{}
+}
+
+func newEventQueue() *eventQueue { return &eventQueue{wake: make(chan struct{}, 1)} }
+
+func (q *eventQueue) put(e Event) {
+	q.mu.Lock()
+	q.list = append(q.list, e)
+	q.mu.Unlock()
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (q *eventQueue) take(ctx context.Context) (Event, bool) {
+	for {
+		q.mu.Lock()
+		if len(q.list) > 0 {
+			e := q.list[0]
+			q.list = q.list[1:]
+			q.mu.Unlock()
+			return e, true
+		}
+		q.mu.Unlock()
+		select {
+		case <-q.wake:
+		case <-ctx.Done():
+			return Event{}, false
+		}
+	}
+}

@@ -1,7 +1,458 @@
 package worker
 
-import "context"
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+)
+
+// supervisor is the parent of all task processes of one data folder.
+type supervisor struct {
+	config  Config
+	log     *slog.Logger
+	folder  folder
+	boot    string
+	reaper  *reaper
+	zygotes *zygotes
+	limits  *limiter
+
+	mu       sync.Mutex
+	attempts map[string]*attempt
+	peers    map[*peer]bool
+	closing  bool      // no attempt is started any more
+	quiet    time.Time // since when nobody is connected and nothing runs; zero: not so
+	ended    chan struct{}
+	endOnce  sync.Once
+}
+
+// attempt is one attempt from its claim to its being forgotten.
+type attempt struct {
+	spec    Spec
+	mark    string
+	command command
+
+	claimed  chan struct{} // closed when the claim is durable, or claimErr set
+	claimErr error
+	stop     chan struct{} // closed at the first Stop
+	over     chan struct{} // closed in StateExited
+
+	// Guarded by the supervisor's mutex.
+	state     State
+	pid       int
+	exit      *ExitRecord
+	stopped   bool
+	stopGrace time.Duration
+	forgotten bool
+	adopted   bool
+}
+
+// peer is a connected client.
+type peer struct {
+	*outbox
+	greeted bool // gets events
+}
+
+func (c Config) withDefaults() Config {
+	c.Build = cmp.Or(c.Build, "unknown")
+	c.Grace = cmp.Or(c.Grace, 30*time.Second)
+	c.ZygoteIdle = cmp.Or(c.ZygoteIdle, 15*time.Minute)
+	c.MaxZygotes = cmp.Or(c.MaxZygotes, 8)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
 
 // Main is the supervisor process. It returns nil when it ended because nothing runs and nobody is connected, because of a
 // Shutdown, or because another supervisor has the data folder; when ctx ends it stops all attempts first.
-func Main(ctx context.Context, config Config) error { return nil }
+// It must be the only user of child processes in its process: it waits for every child.
+func Main(ctx context.Context, config Config) error {
+	config = config.withDefaults()
+	f, err := newFolder(config.DataDir)
+	if err != nil {
+		return err
+	}
+	// The terminal and the server may go as they like.
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGPIPE)
+	defer signal.Stop(signals)
+
+	lock, err := os.OpenFile(f.lock(), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("lock worker folder: %w", err)
+	}
+	defer lock.Close()
+	path, err := f.socket()
+	if err != nil {
+		return err
+	}
+	if another, err := takeLock(ctx, lock, path); err != nil || another {
+		return err
+	}
+	s, err := newSupervisor(config, f)
+	if err != nil {
+		return err
+	}
+	if err := s.adopt(); err != nil {
+		return err
+	}
+	_ = os.Remove(path) // of a supervisor that was killed: we have its lock
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		return fmt.Errorf("listen for the server: %w", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		return fmt.Errorf("listen for the server: %w", err)
+	}
+	s.log.Info("supervisor started", "pid", os.Getpid(), "build", config.Build, "attempts", len(s.attempts))
+	go s.accept(listener)
+	go s.tend()
+	select {
+	case <-s.ended:
+	case <-ctx.Done():
+		s.shutdown(0)
+		<-s.ended
+	}
+	_ = listener.Close() // removes the socket
+	s.zygotes.endAll()
+	s.mu.Lock()
+	for p := range s.peers {
+		p.close()
+	}
+	s.mu.Unlock()
+	s.log.Info("supervisor ended")
+	return nil
+}
+
+// takeLock waits while the supervisor before us is about to end; one that answers is there to stay.
+func takeLock(ctx context.Context, lock *os.File, socket string) (another bool, err error) {
+	for {
+		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return false, nil
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return false, fmt.Errorf("lock worker folder: %w", err)
+		}
+		if conn, err := net.Dial("unix", socket); err == nil {
+			_ = conn.Close()
+			return true, nil
+		}
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func newSupervisor(config Config, f folder) (*supervisor, error) {
+	if err := becomeSubreaper(); err != nil {
+		return nil, err
+	}
+	s := &supervisor{
+		config: config, log: config.Logger, folder: f, boot: bootID(), reaper: newReaper(),
+		attempts: map[string]*attempt{}, peers: map[*peer]bool{}, quiet: time.Now(), ended: make(chan struct{}),
+	}
+	s.limits = newLimiter(config.Logger, f)
+	var err error
+	s.zygotes, err = newZygotes(config.Logger, f, s.reaper, config)
+	return s, err
+}
+
+func (s *supervisor) accept(listener net.Listener) {
+	for {
+		conn, err := listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			s.log.Error("accept connection", "error", err)
+			time.Sleep(100 * time.Millisecond) // out of descriptors, most likely
+			continue
+		}
+		p := &peer{outbox: newOutbox(conn)}
+		s.mu.Lock()
+		s.peers[p] = true
+		s.settle()
+		s.mu.Unlock()
+		go func() {
+			_ = readMessages(conn, func(line []byte) error { return s.handle(p, line) })
+			p.close()
+			s.mu.Lock()
+			delete(s.peers, p)
+			s.settle()
+			s.mu.Unlock()
+		}()
+	}
+}
+
+// settle keeps quiet true to its word; called with the mutex held.
+func (s *supervisor) settle() {
+	busy := len(s.peers) > 0
+	for _, a := range s.attempts {
+		busy = busy || a.state != StateExited
+	}
+	switch {
+	case busy:
+		s.quiet = time.Time{}
+	case s.quiet.IsZero():
+		s.quiet = time.Now()
+	}
+}
+
+func (s *supervisor) tend() {
+	tick := time.NewTicker(min(s.config.Grace/4+time.Millisecond, time.Second))
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.ended:
+			return
+		case now := <-tick.C:
+			s.zygotes.tend(now)
+			s.mu.Lock()
+			over := !s.quiet.IsZero() && now.Sub(s.quiet) > s.config.Grace
+			s.closing = s.closing || over
+			s.mu.Unlock()
+			if over {
+				s.end()
+			}
+		}
+	}
+}
+
+func (s *supervisor) end() { s.endOnce.Do(func() { close(s.ended) }) }
+
+// handle takes one call. What a call registers happens in order; what it waits for does not hold up the next.
+func (s *supervisor) handle(p *peer, line []byte) error {
+	var r request
+	if err := json.Unmarshal(line, &r); err != nil {
+		return fmt.Errorf("read call: %w", err)
+	}
+	answer := reply{ID: r.ID}
+	switch r.Call {
+	case callHello:
+		answer.Hello = &Hello{Protocol: Protocol, Build: s.config.Build, PID: os.Getpid(), BootID: s.boot}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		p.send(answer)
+		p.greeted = true
+		for _, a := range s.attempts {
+			if e, ok := a.present(); ok {
+				p.send(reply{Event: &e})
+			}
+		}
+		return nil
+	case callStart:
+		if r.Spec == nil {
+			answer.Error, answer.Invalid = "start attempt: no spec", true
+			break
+		}
+		a, attached, err := s.start(*r.Spec)
+		if err != nil {
+			answer.Error, answer.Invalid = err.Error(), errors.Is(err, aloft.ErrInvalid)
+			break
+		}
+		go func() {
+			<-a.claimed
+			if a.claimErr != nil {
+				answer.Error = a.claimErr.Error()
+			} else {
+				s.mu.Lock()
+				status := a.status()
+				s.mu.Unlock()
+				status.Attached = attached
+				answer.Status = &status
+			}
+			p.send(answer)
+		}()
+		return nil
+	case callStop:
+		for _, id := range r.AttemptIDs {
+			s.stop(id, r.Grace)
+		}
+	case callList:
+		s.mu.Lock()
+		for _, a := range s.attempts {
+			if !a.forgotten {
+				answer.Statuses = append(answer.Statuses, a.status())
+			}
+		}
+		s.mu.Unlock()
+		slices.SortFunc(answer.Statuses, func(a, b Status) int { return cmp.Compare(a.AttemptID, b.AttemptID) })
+	case callForget:
+		s.forget(r.AttemptIDs)
+	case callPrepare:
+		if r.Environment != nil && r.Environment.Interpreter != "" {
+			c := command{env: map[string]string{}}
+			for name, value := range r.Environment.Variables {
+				c.env[name] = value
+			}
+			c.env["PATH"] = withFirst(dirOf(r.Environment.Interpreter), c.env["PATH"])
+			s.zygotes.obtain(*r.Environment, c.env)
+		}
+	case callZygotes:
+		answer.Zygotes = s.zygotes.status()
+	case callRetire:
+		s.mu.Lock()
+		busy := len(s.peers) > 1
+		for _, a := range s.attempts {
+			busy = busy || a.state != StateExited
+		}
+		answer.Retired = !busy
+		s.closing = s.closing || !busy
+		s.mu.Unlock()
+		p.send(answer)
+		if !busy {
+			s.end()
+		}
+		return nil
+	case callShutdown:
+		go func() {
+			s.shutdown(r.Grace)
+			p.send(answer)
+			s.end()
+		}()
+		return nil
+	default:
+		answer.Error = fmt.Sprintf("call %q is not known to this supervisor (protocol %d)", r.Call, Protocol)
+	}
+	p.send(answer)
+	return nil
+}
+
+// start registers an attempt and sets it going, or returns the one that is there.
+func (s *supervisor) start(spec Spec) (a *attempt, attached bool, err error) {
+	mark := shortHash(s.folder.dir, spec.AttemptID, spec.Token)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.attempts[spec.AttemptID]; a != nil {
+		return a, true, nil
+	}
+	if s.closing {
+		return nil, false, errors.New("start attempt: the supervisor is about to end")
+	}
+	c, err := plan(spec, mark)
+	if err != nil {
+		return nil, false, err
+	}
+	a = newAttempt(spec, mark)
+	a.command = c
+	s.attempts[spec.AttemptID] = a
+	s.quiet = time.Time{}
+	go s.run(a)
+	return a, false, nil
+}
+
+func newAttempt(spec Spec, mark string) *attempt {
+	spec.Grace = cmp.Or(spec.Grace, 10*time.Second)
+	return &attempt{
+		spec: spec, mark: mark, state: StateStarting,
+		claimed: make(chan struct{}), stop: make(chan struct{}), over: make(chan struct{}),
+	}
+}
+
+func (s *supervisor) stop(attemptID string, grace time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.attempts[attemptID]
+	if a == nil || a.stopped || a.state == StateExited {
+		return
+	}
+	a.stopped, a.stopGrace = true, cmp.Or(grace, a.spec.Grace)
+	close(a.stop)
+}
+
+func (s *supervisor) forget(attemptIDs []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range attemptIDs {
+		a := s.attempts[id]
+		if a == nil {
+			continue
+		}
+		a.forgotten = true
+		if a.state == StateExited {
+			delete(s.attempts, id)
+			s.folder.removeClaim(id)
+		}
+	}
+}
+
+// shutdown stops all attempts and returns when they are over.
+func (s *supervisor) shutdown(grace time.Duration) {
+	s.mu.Lock()
+	s.closing = true
+	var running []*attempt
+	for _, a := range s.attempts {
+		if a.state != StateExited {
+			running = append(running, a)
+		}
+	}
+	s.mu.Unlock()
+	for _, a := range running {
+		s.stop(a.spec.AttemptID, grace)
+	}
+	for _, a := range running {
+		<-a.over
+	}
+	s.end()
+}
+
+// status is called with the mutex held.
+func (a *attempt) status() Status {
+	return Status{
+		AttemptID: a.spec.AttemptID, Token: a.spec.Token, State: a.state, PID: a.pid, Exit: a.exit, Adopted: a.adopted,
+	}
+}
+
+// present is the event that tells a newcomer where the attempt is.
+func (a *attempt) present() (Event, bool) {
+	e := Event{AttemptID: a.spec.AttemptID, Token: a.spec.Token, PID: a.pid, Exit: a.exit}
+	switch a.state {
+	case StateRunning:
+		e.Kind = EventStarted
+	case StateDone:
+		e.Kind = EventDone
+	case StateExited:
+		e.Kind = EventExited
+	}
+	return e, e.Kind != "" && !a.forgotten
+}
+
+// advance moves an attempt forward and tells everybody.
+func (s *supervisor) advance(a *attempt, to State, pid int, exit *ExitRecord) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a.state, a.exit = to, exit
+	if pid != 0 {
+		a.pid = pid
+	}
+	if e, ok := a.present(); ok {
+		for p := range s.peers {
+			if p.greeted {
+				p.send(reply{Event: &e})
+			}
+		}
+	}
+	if to == StateExited {
+		close(a.over)
+		if a.forgotten {
+			delete(s.attempts, a.spec.AttemptID)
+			s.folder.removeClaim(a.spec.AttemptID)
+		}
+		s.settle()
+	}
+}

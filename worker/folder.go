@@ -1,0 +1,81 @@
+package worker
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// folder is the supervisor's part of a data folder.
+type folder struct{ dir string }
+
+func newFolder(dataDir string) (folder, error) {
+	if dataDir == "" {
+		return folder{}, errors.New("find worker folder: no data folder given")
+	}
+	abs, err := filepath.Abs(dataDir)
+	if err != nil {
+		return folder{}, fmt.Errorf("find worker folder: %w", err)
+	}
+	f := folder{filepath.Join(abs, "worker")}
+	for _, dir := range []string{f.dir, f.claims(), f.learnt()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return folder{}, fmt.Errorf("make worker folder: %w", err)
+		}
+	}
+	return f, nil
+}
+
+func (f folder) lock() string   { return filepath.Join(f.dir, "lock") }
+func (f folder) log() string    { return filepath.Join(f.dir, "log") }
+func (f folder) claims() string { return filepath.Join(f.dir, "claims") }
+func (f folder) learnt() string { return filepath.Join(f.dir, "learnt") }
+
+// maxSocketPath is what fits a socket address on all systems: 104 bytes on darwin, with the end mark.
+const maxSocketPath = 100
+
+// socket is where the supervisor listens. A path that is too long for a socket address is replaced by a short one below
+// the system's folder for such things. What a running supervisor recorded counts before what we would choose, since
+// TMPDIR may differ between it and us.
+func (f folder) socket() (string, error) {
+	path := filepath.Join(f.dir, "sock")
+	if len(path) <= maxSocketPath {
+		return path, nil
+	}
+	record := filepath.Join(f.dir, "sock.path")
+	if b, err := os.ReadFile(record); err == nil && len(b) > 0 {
+		return strings.TrimSpace(string(b)), nil
+	}
+	base := os.Getenv("XDG_RUNTIME_DIR")
+	if base == "" || len(base) > 60 {
+		base = os.TempDir()
+	}
+	if len(base) > 60 {
+		base = "/tmp"
+	}
+	dir := filepath.Join(base, "aloft-"+strconv.Itoa(os.Getuid()))
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make socket folder: %w", err)
+	}
+	if info, err := os.Lstat(dir); err != nil || !info.IsDir() || info.Mode().Perm()&0o077 != 0 {
+		return "", fmt.Errorf("use socket folder %s: it must be a folder of ours with mode 0700; remove it or set XDG_RUNTIME_DIR", dir)
+	}
+	path = filepath.Join(dir, shortHash(f.dir)+".sock")
+	if err := os.WriteFile(record, []byte(path+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("record socket path: %w", err)
+	}
+	return path, nil
+}
+
+func shortHash(s ...string) string {
+	h := sha256.New()
+	for _, part := range s {
+		fmt.Fprintf(h, "%d:%s", len(part), part)
+	}
+	return hex.EncodeToString(h.Sum(nil))[:32]
+}

@@ -1,0 +1,37 @@
+//go:build !linux
+
+package worker
+
+import (
+	"context"
+	"errors"
+	"syscall"
+	"time"
+)
+
+// Without /proc a process is known by its number and the boot session alone, descendants that left the attempt's process
+// group are not found, and each task is a fresh interpreter.
+
+func becomeSubreaper() error { return nil }
+
+func startTime(int) uint64 { return 0 }
+
+func alive(p process) bool {
+	err := syscall.Kill(p.PID, 0)
+	return err == nil || errors.Is(err, syscall.EPERM)
+}
+
+func awaitGone(ctx context.Context, p process) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for alive(p) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+func processesOf(string, int) []int { return nil }

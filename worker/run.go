@@ -1,0 +1,472 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func dirOf(path string) string { return filepath.Dir(path) }
+
+// run is the life of one attempt. The claim is synced while the process is prepared; user code starts after both.
+func (s *supervisor) run(a *attempt) {
+	record := ExitRecord{AttemptID: a.spec.AttemptID, Token: a.spec.Token}
+	go func() {
+		a.claimErr = s.folder.writeClaim(claim{
+			Version: Protocol, AttemptID: a.spec.AttemptID, Token: a.spec.Token, Mark: a.mark, BootID: s.boot, ClaimedAt: time.Now(),
+			OutputDir: a.spec.OutputDir, TempDir: a.spec.TempDir, MemoryLimit: a.spec.MemoryLimit, Grace: int64(a.spec.Grace),
+		})
+		close(a.claimed)
+	}()
+	group, err := s.prepare(a)
+	var child *forked
+	if err == nil {
+		child, record.WhyCold, err = s.forkWarm(a, group)
+	}
+	<-a.claimed
+	if a.claimErr != nil {
+		if child != nil {
+			child.abandon()
+		}
+		group.remove()
+		s.removeTemp(a)
+		s.mu.Lock()
+		delete(s.attempts, a.spec.AttemptID)
+		close(a.over)
+		s.settle()
+		s.mu.Unlock()
+		return
+	}
+	if err != nil {
+		record.Stopped = errors.Is(err, errStopped)
+		record.Code, record.Reason = 128, "the attempt was not started: "+err.Error()
+		if record.Stopped {
+			record.Reason = "stopped before it was started"
+		}
+		s.finish(a, group, record)
+		return
+	}
+	record.Mode = ModeCold
+	if child != nil {
+		record.Mode, record.WhyCold = ModeWarm, ""
+	}
+	record.StartedAt = time.Now()
+	if child != nil {
+		s.runWarm(a, group, child, record)
+	} else {
+		s.runCold(a, group, record)
+	}
+}
+
+// prepare makes what both ways of starting need, so that both fail alike.
+func (s *supervisor) prepare(a *attempt) (*group, error) {
+	if info, err := os.Stat(a.spec.WorkDir); err != nil {
+		return nil, fmt.Errorf("use working folder: %w", err)
+	} else if !info.IsDir() {
+		return nil, fmt.Errorf("use working folder: %s is not a folder", a.spec.WorkDir)
+	}
+	if a.spec.TempDir != "" {
+		if err := os.MkdirAll(a.spec.TempDir, 0o700); err != nil {
+			return nil, fmt.Errorf("make temporary folder: %w", err)
+		}
+	}
+	for _, path := range []string{a.spec.Stdout, a.spec.Stderr} {
+		if path == "" {
+			continue
+		}
+		file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+		if err != nil {
+			return nil, fmt.Errorf("capture logs: %w", err)
+		}
+		_ = file.Close()
+	}
+	return s.limits.group(a.mark, a.spec.MemoryLimit), nil
+}
+
+func (s *supervisor) forkWarm(a *attempt, group *group) (child *forked, whyCold string, err error) {
+	switch {
+	case a.spec.Mode == ModeCold:
+		return nil, "", nil
+	case a.command.cold != "":
+		whyCold = a.command.cold
+	default:
+		child, whyCold, err = s.zygotes.fork(a.spec, a.command, childSpec{
+			Argv: a.command.argv, Env: a.command.env, Cwd: a.spec.WorkDir, Mark: a.mark, Cgroups: group.paths(),
+			Stdout: orNull(a.spec.Stdout), Stderr: orNull(a.spec.Stderr),
+			DoneFile: filepath.Join(s.folder.claim(a.spec.AttemptID), "done.json"),
+		}, a.stop)
+	}
+	if child == nil && err == nil && a.spec.Mode == ModeWarm {
+		s.log.Warn("attempt is not warm as asked for", "attempt", a.spec.AttemptID, "reason", whyCold)
+	}
+	return child, whyCold, err
+}
+
+func orNull(path string) string {
+	if path == "" {
+		return os.DevNull
+	}
+	return path
+}
+
+func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record ExitRecord) {
+	p := process{
+		BootID: s.boot, PID: child.pid, StartTime: startTime(child.pid), Mode: record.Mode, StartedAt: record.StartedAt,
+	}
+	if err := s.folder.writeProcess(a.spec.AttemptID, p); err != nil {
+		s.log.Warn("process is not recorded; after a crash of ours it is found by its mark", "attempt", a.spec.AttemptID, "error", err)
+	}
+	// Events stay in order because the child is told to go before anything of it can be read.
+	s.advance(a, StateRunning, p.PID, nil)
+	_ = child.start() // a child that is dead by now says so by its end
+	watched := s.watch(a, p, group)
+
+	var done *childDone
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		for {
+			line, err := child.lines.ReadBytes('\n')
+			if err != nil {
+				return
+			}
+			var m childDone
+			if json.Unmarshal(line, &m) != nil {
+				continue
+			}
+			if m.Done != nil {
+				done = &m
+				provisional := record
+				provisional.Code, provisional.EndedAt = *m.Done, time.Now()
+				provisional.Modules = m.Modules
+				provisional.CPUUser, provisional.CPUSystem = seconds(m.User), seconds(m.Sys)
+				s.mu.Lock()
+				provisional.Stopped = a.stopped
+				s.mu.Unlock()
+				s.advance(a, StateDone, 0, &provisional)
+				s.zygotes.learn(child.zygote, m.Modules)
+			}
+			if m.Memory > 0 {
+				record.PeakMemory = m.Memory << 10
+			}
+		}
+	}()
+	ended, known := s.waitWarm(child, p, told)
+	watched.stop()
+	record.EndedAt = time.Now()
+	if known {
+		record.Code, record.Signal = split(ended.status)
+		if ended.usage != nil {
+			record.CPUUser, record.CPUSystem = time.Duration(ended.usage.Utime.Nano()), time.Duration(ended.usage.Stime.Nano())
+			record.PeakMemory = max(record.PeakMemory, int64(ended.usage.Maxrss)<<10)
+		}
+	}
+	if done != nil {
+		record.Code, record.Signal, record.Modules = *done.Done, 0, done.Modules
+	} else if !known {
+		s.decideUnknown(a, &record)
+	}
+	if done == nil || done.Children {
+		s.killAll(a, p.PID, group)
+	}
+	watched.judge(&record)
+	s.finish(a, group, record)
+}
+
+// childDone is what a child says at its end.
+type childDone struct {
+	Done     *int     `json:"done"`
+	User     float64  `json:"user"`
+	Sys      float64  `json:"sys"`
+	Children bool     `json:"children"`
+	Modules  []string `json:"modules"`
+	Memory   int64    `json:"memory"` // KiB
+}
+
+// waitWarm returns when the child has ended and all that it said was read.
+func (s *supervisor) waitWarm(child *forked, p process, told <-chan struct{}) (ending, bool) {
+	ended, known := s.zygotes.wait(child, p)
+	// What it said is in the socket's buffer now. A process that it left behind may hold the other end open, so the end of
+	// the stream may not come.
+	_ = child.conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	<-told
+	_ = child.conn.Close()
+	return ended, known
+}
+
+func (s *supervisor) runCold(a *attempt, group *group, record ExitRecord) {
+	pid, ended, err := s.execute(a)
+	if err != nil {
+		record.Code, record.Reason, record.EndedAt = 127, err.Error(), time.Now()
+		if errors.Is(err, os.ErrPermission) {
+			record.Code = 126
+		}
+		appendLine(a.spec.Stderr, err.Error())
+		s.finish(a, group, record)
+		return
+	}
+	if err := group.join(pid); err != nil {
+		s.log.Warn("attempt is not in its memory group", "attempt", a.spec.AttemptID, "error", err)
+	}
+	p := process{
+		BootID: s.boot, PID: pid, StartTime: startTime(pid), Mode: record.Mode, WhyCold: record.WhyCold, StartedAt: record.StartedAt,
+	}
+	if err := s.folder.writeProcess(a.spec.AttemptID, p); err != nil {
+		s.log.Warn("process is not recorded; after a crash of ours it is found by its mark", "attempt", a.spec.AttemptID, "error", err)
+	}
+	s.advance(a, StateRunning, pid, nil)
+	watched := s.watch(a, p, group)
+	e := <-ended
+	watched.stop()
+	record.EndedAt = time.Now()
+	record.Code, record.Signal = split(e.status)
+	record.CPUUser, record.CPUSystem = time.Duration(e.usage.Utime.Nano()), time.Duration(e.usage.Stime.Nano())
+	record.PeakMemory = maxRSS(e.usage)
+	s.killAll(a, pid, group)
+	watched.judge(&record)
+	s.finish(a, group, record)
+}
+
+func (s *supervisor) execute(a *attempt) (int, <-chan ending, error) {
+	path, argv, err := a.command.executable(a.spec)
+	if err != nil {
+		return 0, nil, fmt.Errorf("start attempt: %w", err)
+	}
+	files := make([]uintptr, 0, 3)
+	for i, name := range []string{os.DevNull, orNull(a.spec.Stdout), orNull(a.spec.Stderr)} {
+		how := os.O_RDONLY
+		if i > 0 {
+			how = os.O_WRONLY | os.O_CREATE | os.O_APPEND
+		}
+		file, err := os.OpenFile(name, how, 0o644)
+		if err != nil {
+			return 0, nil, fmt.Errorf("start attempt: %w", err)
+		}
+		defer file.Close()
+		files = append(files, file.Fd())
+	}
+	return s.reaper.start(path, argv, &syscall.ProcAttr{
+		Dir: a.spec.WorkDir, Env: a.command.environ(), Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+}
+
+// adopt takes over what a supervisor before us has left.
+func (s *supervisor) adopt() error {
+	all, err := s.folder.readClaims()
+	if err != nil {
+		return err
+	}
+	for _, found := range all {
+		c := found.claim
+		a := newAttempt(Spec{
+			AttemptID: c.AttemptID, Token: c.Token, OutputDir: c.OutputDir, TempDir: c.TempDir, MemoryLimit: c.MemoryLimit,
+			Grace: time.Duration(c.Grace),
+		}, c.Mark)
+		a.adopted = true
+		close(a.claimed)
+		s.attempts[c.AttemptID] = a
+		if found.exit != nil {
+			a.state, a.exit = StateExited, found.exit
+			close(a.over)
+			continue
+		}
+		go s.readopt(a, found)
+	}
+	s.mu.Lock()
+	s.settle()
+	s.mu.Unlock()
+	return nil
+}
+
+// readopt watches an attempt that is not our child: its exit code is unknown unless it wrote it down.
+func (s *supervisor) readopt(a *attempt, found stored) {
+	record := ExitRecord{AttemptID: a.spec.AttemptID, Token: a.spec.Token}
+	sameBoot := found.claim.BootID == s.boot
+	p := found.process
+	if p == nil && sameBoot {
+		// The supervisor before us ended between the start of the process and its record.
+		if pids := processesOf(a.mark, 0); len(pids) > 0 {
+			p = &process{BootID: s.boot, PID: pids[0], StartTime: startTime(pids[0])}
+		}
+	}
+	if p != nil {
+		record.Mode, record.WhyCold, record.StartedAt = p.Mode, p.WhyCold, p.StartedAt
+		sameBoot = sameBoot && p.BootID == s.boot
+	}
+	group := s.limits.regroup(a.mark, a.spec.MemoryLimit)
+	if p != nil && sameBoot && alive(*p) {
+		s.log.Info("attempt adopted", "attempt", a.spec.AttemptID, "pid", p.PID)
+		s.advance(a, StateRunning, p.PID, nil)
+		watched := s.watch(a, *p, group)
+		_ = awaitGone(context.Background(), *p)
+		watched.stop()
+		s.decideUnknown(a, &record)
+		s.killAll(a, p.PID, group)
+		watched.judge(&record)
+	} else {
+		s.decideUnknown(a, &record)
+		if p == nil {
+			record.Reason = "the supervisor ended before the attempt was started"
+			record.Lost = true
+		} else if !sameBoot && record.Lost {
+			record.Reason = "the machine stopped while the attempt ran"
+		}
+		if sameBoot {
+			s.killAll(a, 0, group)
+		}
+	}
+	record.EndedAt = time.Now()
+	s.finish(a, group, record)
+}
+
+// decideUnknown judges an attempt whose end nobody saw by what it left.
+func (s *supervisor) decideUnknown(a *attempt, record *ExitRecord) {
+	if code := readDone(s.folder.claim(a.spec.AttemptID)); code != nil {
+		record.Code = *code
+		return
+	}
+	if name := completeResult(a.spec.OutputDir); name != "" {
+		record.Reason = "its exit code is unknown since the supervisor ended meanwhile; it left " + name
+		return
+	}
+	record.Lost = true
+	record.Reason = "its exit code is unknown since the supervisor ended meanwhile, and it left no result"
+}
+
+// completeResult names the file by which flytekit tells a result, if one is there and whole.
+func completeResult(dir string) string {
+	if dir == "" {
+		return ""
+	}
+	for _, name := range []string{"futures.pb", "error.pb", "outputs.pb"} {
+		if b, err := os.ReadFile(filepath.Join(dir, name)); err == nil && wholeMessage(b) {
+			return name
+		}
+	}
+	return ""
+}
+
+// wholeMessage says whether these bytes are a protobuf message to their end: one that was cut while it was written is not,
+// unless the cut is between two fields.
+func wholeMessage(b []byte) bool {
+	varint := func() (v uint64, ok bool) {
+		for shift := 0; len(b) > 0 && shift < 64; shift += 7 {
+			c := b[0]
+			b = b[1:]
+			v |= uint64(c&0x7f) << shift
+			if c < 0x80 {
+				return v, true
+			}
+		}
+		return 0, false
+	}
+	for len(b) > 0 {
+		tag, ok := varint()
+		if !ok || tag>>3 == 0 {
+			return false
+		}
+		var skip uint64
+		switch tag & 7 {
+		case 0:
+			_, ok = varint()
+		case 1:
+			skip = 8
+		case 2:
+			skip, ok = varint()
+		case 5:
+			skip = 4
+		default:
+			return false
+		}
+		if !ok || skip > uint64(len(b)) {
+			return false
+		}
+		b = b[skip:]
+	}
+	return true
+}
+
+// killAll ends every process of the attempt that is left: its group, its session, and those that carry its mark.
+func (s *supervisor) killAll(a *attempt, pid int, group *group) {
+	if pid > 0 {
+		_ = syscall.Kill(-pid, syscall.SIGKILL)
+	}
+	for round := range 200 { // a fork may be faster than one look
+		left := append(processesOf(a.mark, pid), group.members()...)
+		if len(left) == 0 {
+			return
+		}
+		for _, pid := range left {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		time.Sleep(time.Duration(min(round+1, 20)) * time.Millisecond)
+	}
+	s.log.Error("processes of an ended attempt cannot be killed", "attempt", a.spec.AttemptID)
+}
+
+// finish makes the end durable and tells it.
+func (s *supervisor) finish(a *attempt, group *group, record ExitRecord) {
+	group.remove()
+	s.removeTemp(a)
+	s.mu.Lock()
+	forgotten := a.forgotten
+	if a.stopped {
+		record.Stopped = true
+	}
+	s.mu.Unlock()
+	if record.EndedAt.IsZero() {
+		record.EndedAt = time.Now()
+	}
+	if !forgotten {
+		if err := s.folder.writeExit(record); err != nil {
+			// It is told all the same; after a crash of ours it would be judged by the task's files.
+			s.log.Error("exit record is not durable", "attempt", record.AttemptID, "error", err)
+		}
+	}
+	s.advance(a, StateExited, 0, &record)
+}
+
+// removeTemp empties the temporary folder of an attempt, also where the task took away its own rights.
+func (s *supervisor) removeTemp(a *attempt) {
+	if a.spec.TempDir == "" {
+		return
+	}
+	err := os.RemoveAll(a.spec.TempDir)
+	if err != nil {
+		_ = filepath.WalkDir(a.spec.TempDir, func(path string, entry os.DirEntry, err error) error {
+			if entry != nil && entry.IsDir() {
+				_ = os.Chmod(path, 0o700)
+			}
+			return nil
+		})
+		err = os.RemoveAll(a.spec.TempDir)
+	}
+	if err != nil {
+		s.log.Warn("temporary folder stays", "attempt", a.spec.AttemptID, "error", err)
+	}
+}
+
+func split(status syscall.WaitStatus) (code, signal int) {
+	if status.Signaled() {
+		return 0, int(status.Signal())
+	}
+	return status.ExitStatus(), 0
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+func appendLine(path, line string) {
+	if path == "" {
+		return
+	}
+	if file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644); err == nil {
+		_, _ = file.WriteString(strings.TrimSpace(line) + "\n")
+		_ = file.Close()
+	}
+}

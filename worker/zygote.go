@@ -1,0 +1,727 @@
+package worker
+
+import (
+	"bufio"
+	"context"
+	_ "embed"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+//go:embed zygote.py
+var zygoteSource []byte
+
+// zygotes is the warm workers of a supervisor.
+type zygotes struct {
+	log    *slog.Logger
+	folder folder
+	reaper *reaper
+	max    int
+	idle   time.Duration
+	script string // where zygote.py of this build is
+
+	mu     sync.Mutex
+	live   map[string]*zygote // by key
+	learnt map[string]*learnt // by environment
+}
+
+// learnt is what is known of an environment across zygotes and supervisors; a file of it is what a zygote starts with.
+type learnt struct {
+	path    string
+	Modules []string          `json:"modules"`
+	Reads   []string          `json:"reads"`   // variables that these read at their import
+	Dropped map[string]string `json:"dropped"` // modules that are never imported ahead, and why
+}
+
+// zygote is one warm worker. The mutex of zygotes guards what is not set once.
+type zygote struct {
+	key     string
+	env     Environment
+	startup map[string]string
+	ready   chan struct{} // closed when it is ready, or will never be
+	ended   chan struct{} // closed when its process is gone or told to go: it forks and reports no more
+
+	state     string
+	reason    string
+	pid       int
+	conn      *net.UnixConn
+	children  map[int]*forked
+	number    int
+	forks     int64
+	preloaded int
+	rss       int64
+	since     time.Time
+	used      time.Time
+	stale     time.Time // since when there are modules that it has not preloaded; zero: it has all
+	failures  int
+}
+
+const (
+	zygoteStarting = "starting"
+	zygoteReady    = "ready"
+	zygoteFailed   = "failed"
+	zygoteEnded    = "ended"
+)
+
+// forked is a child that waits for its go.
+type forked struct {
+	zygote   *zygote
+	conn     net.Conn
+	lines    *bufio.Reader
+	pid      int
+	reported chan ending // by the zygote
+}
+
+const (
+	zygoteStartTime = 60 * time.Second
+	forkTime        = 20 * time.Second
+	failureRest     = 30 * time.Second // a zygote that did not start is not tried again for so long
+)
+
+func newZygotes(log *slog.Logger, f folder, r *reaper, config Config) (*zygotes, error) {
+	script := filepath.Join(f.dir, "zygote-"+shortHash(string(zygoteSource))[:12]+".py")
+	temp := script + ".new"
+	if err := errors.Join(os.WriteFile(temp, zygoteSource, 0o600), os.Rename(temp, script)); err != nil {
+		return nil, fmt.Errorf("write warm worker: %w", err)
+	}
+	return &zygotes{
+		log: log, folder: f, reaper: r, max: config.MaxZygotes, idle: config.ZygoteIdle, script: script,
+		live: map[string]*zygote{}, learnt: map[string]*learnt{},
+	}, nil
+}
+
+var errStopped = errors.New("stopped")
+
+// fork returns a child that has everything but its go, or the reason why there can be none.
+func (zs *zygotes) fork(spec Spec, c command, message childSpec, stop <-chan struct{}) (*forked, string, error) {
+	if runtime.GOOS != "linux" {
+		return nil, "warm workers need Linux", nil
+	}
+	for range 4 {
+		z, why := zs.obtain(spec.Environment, c.env)
+		if z == nil {
+			return nil, why, nil
+		}
+		select {
+		case <-z.ready:
+		case <-stop:
+			return nil, "", errStopped
+		}
+		zs.mu.Lock()
+		state, reason := z.state, z.reason
+		same := z.key == zs.key(spec.Environment, c.env) // getting ready may have taught us variables that matter
+		zs.mu.Unlock()
+		switch {
+		case state == zygoteFailed:
+			return nil, "the warm worker did not start: " + reason, nil
+		case state != zygoteReady, !same:
+			continue
+		}
+		child, err := zs.forkFrom(z, message, stop)
+		if err == nil || errors.Is(err, errStopped) {
+			return child, "", err
+		}
+		zs.log.Warn("warm worker did not fork", "pid", z.pid, "error", err)
+		zs.end(z, zygoteEnded, err.Error())
+	}
+	return nil, "the warm worker ended again and again", nil
+}
+
+// childSpec is what a child of a zygote is told.
+type childSpec struct {
+	Argv     []string          `json:"argv"`
+	Env      map[string]string `json:"env"`
+	Cwd      string            `json:"cwd"`
+	Stdout   string            `json:"stdout"`
+	Stderr   string            `json:"stderr"`
+	Mark     string            `json:"mark"`
+	Cgroups  []string          `json:"cgroups,omitempty"`
+	DoneFile string            `json:"done_file"`
+}
+
+func (zs *zygotes) forkFrom(z *zygote, message childSpec, stop <-chan struct{}) (*forked, error) {
+	ours, theirs, err := socketPair(syscall.SOCK_STREAM)
+	if err != nil {
+		return nil, err
+	}
+	child := &forked{zygote: z, conn: ours, lines: bufio.NewReader(ours), reported: make(chan ending, 1)}
+	zs.mu.Lock()
+	z.number++
+	n := z.number
+	z.children[n] = child
+	z.used = time.Now()
+	conn := z.conn
+	zs.mu.Unlock()
+	_, _, err = conn.WriteMsgUnix(strconv.AppendInt(nil, int64(n), 10), syscall.UnixRights(int(theirs.Fd())), nil)
+	_ = theirs.Close()
+	if err != nil {
+		zs.leave(z, n)
+		_ = ours.Close()
+		return nil, fmt.Errorf("ask for a fork: %w", err)
+	}
+	body, err := json.Marshal(message)
+	if err != nil {
+		panic(err) // strings only
+	}
+	// A zygote that hangs, or a stop, must not keep us: without its go the child ends by itself.
+	_ = ours.SetDeadline(time.Now().Add(forkTime))
+	unhook := make(chan struct{})
+	defer close(unhook)
+	go func() {
+		select {
+		case <-stop:
+			_ = ours.Close()
+		case <-unhook:
+		}
+	}()
+	_, err = ours.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...))
+	var first struct {
+		PID int `json:"pid"`
+	}
+	if err == nil {
+		var line []byte
+		if line, err = child.lines.ReadBytes('\n'); err == nil {
+			err = json.Unmarshal(line, &first)
+		}
+	}
+	if err != nil || first.PID <= 0 {
+		zs.leave(z, n)
+		_ = ours.Close()
+		select {
+		case <-stop:
+			return nil, errStopped
+		default:
+			return nil, fmt.Errorf("fork: %w", err)
+		}
+	}
+	_ = ours.SetDeadline(time.Time{})
+	child.pid = first.PID
+	zs.mu.Lock()
+	z.forks++
+	zs.mu.Unlock()
+	return child, nil
+}
+
+// start lets a child run user code.
+func (child *forked) start() error {
+	_, err := child.conn.Write([]byte{'g'})
+	return err
+}
+
+// abandon ends a child that had no go.
+func (child *forked) abandon() { _ = child.conn.Close() }
+
+// wait returns how the child ended; known is false where nobody can say.
+func (zs *zygotes) wait(child *forked, p process) (e ending, known bool) {
+	defer func() { _ = child.conn.Close() }()
+	select {
+	case e := <-child.reported:
+		return e, true
+	case <-child.zygote.ended:
+	}
+	select { // it may have been its last word
+	case e := <-child.reported:
+		return e, true
+	default:
+	}
+	zs.log.Warn("warm worker ended, its child runs on", "pid", child.pid)
+	return awaitInherited(zs.reaper, p)
+}
+
+// awaitInherited waits for a process whose parent died. It becomes our child, unless that parent had reaped it and told nobody.
+func awaitInherited(r *reaper, p process) (ending, bool) {
+	ended := r.inherit(p.PID)
+	gone := make(chan struct{})
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		_ = awaitGone(ctx, p)
+		close(gone)
+	}()
+	select {
+	case e := <-ended:
+		return e, true
+	case <-gone:
+	}
+	select {
+	case e := <-ended:
+		return e, true
+	case <-time.After(time.Second): // a zombie is gone and will be reaped; one that never becomes ours is not
+		r.leave(p.PID)
+		return ending{}, false
+	}
+}
+
+func (zs *zygotes) leave(z *zygote, n int) {
+	zs.mu.Lock()
+	defer zs.mu.Unlock()
+	delete(z.children, n)
+}
+
+// key is called with the mutex held.
+func (zs *zygotes) key(env Environment, variables map[string]string) string {
+	parts := []string{env.Interpreter, env.Digest}
+	startup := startupVariables(variables, zs.lesson(env).Reads)
+	for _, name := range slices.Sorted(maps.Keys(startup)) {
+		parts = append(parts, name, startup[name])
+	}
+	return shortHash(parts...)
+}
+
+// lesson is called with the mutex held.
+func (zs *zygotes) lesson(env Environment) *learnt {
+	name := shortHash(env.Interpreter, env.Digest)
+	l, ok := zs.learnt[name]
+	if !ok {
+		l = &learnt{}
+		path := filepath.Join(zs.folder.learnt(), name+".json")
+		readJSON(path, l)
+		l.path = path
+		if l.Dropped == nil {
+			l.Dropped = map[string]string{}
+		}
+		zs.learnt[name] = l
+	}
+	return l
+}
+
+// save is called with the mutex held. What is learnt may be lost: it will be learnt again.
+func (l *learnt) save(log *slog.Logger) {
+	b, err := json.Marshal(l)
+	if err == nil {
+		err = os.WriteFile(l.path+".new", b, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(l.path+".new", l.path)
+	}
+	if err != nil {
+		log.Warn("what was learnt is not kept", "error", err)
+	}
+}
+
+// maxLearnt bounds what one environment preloads.
+const maxLearnt = 10_000
+
+// learn takes the modules that a task of this zygote has imported from its environment.
+func (zs *zygotes) learn(z *zygote, modules []string) {
+	if len(modules) == 0 {
+		return
+	}
+	zs.mu.Lock()
+	defer zs.mu.Unlock()
+	l, grown := zs.lesson(z.env), false
+	known := make(map[string]bool, len(l.Modules))
+	for _, m := range l.Modules {
+		known[m] = true
+	}
+	for _, m := range modules {
+		top, _, _ := strings.Cut(m, ".")
+		if known[m] || l.Dropped[m] != "" || l.Dropped[top] != "" || len(l.Modules) >= maxLearnt {
+			continue
+		}
+		l.Modules, grown = append(l.Modules, m), true
+	}
+	if !grown {
+		return
+	}
+	l.save(zs.log)
+	for _, other := range zs.live {
+		if other.env.Interpreter == z.env.Interpreter && other.env.Digest == z.env.Digest && other.stale.IsZero() {
+			other.stale = time.Now()
+		}
+	}
+}
+
+// obtain returns the zygote for these variables, starting it where there is none; it need not be ready.
+func (zs *zygotes) obtain(env Environment, variables map[string]string) (*zygote, string) {
+	zs.mu.Lock()
+	defer zs.mu.Unlock()
+	key := zs.key(env, variables)
+	if z := zs.live[key]; z != nil {
+		if z.state != zygoteFailed || time.Since(z.since) < failureRest {
+			return z, ""
+		}
+		delete(zs.live, key)
+	}
+	if len(zs.live) >= zs.max {
+		var oldest *zygote
+		for _, z := range zs.live {
+			if len(z.children) == 0 && z.state != zygoteStarting && (oldest == nil || z.used.Before(oldest.used)) {
+				oldest = z
+			}
+		}
+		if oldest == nil {
+			return nil, fmt.Sprintf("all %d warm workers are busy with other environments or start-up variables", zs.max)
+		}
+		zs.endLocked(oldest, zygoteEnded, "another environment needed its place")
+	}
+	z := zs.newZygote(key, env, variables)
+	zs.live[key] = z
+	go zs.run(z, 0)
+	return z, ""
+}
+
+// newZygote is called with the mutex held.
+func (zs *zygotes) newZygote(key string, env Environment, variables map[string]string) *zygote {
+	startup := startupVariables(variables, zs.lesson(env).Reads)
+	if path, ok := variables["PATH"]; ok {
+		startup["PATH"] = path
+	} else {
+		startup["PATH"] = withFirst(filepath.Dir(env.Interpreter), "")
+	}
+	return &zygote{
+		key: key, env: env, startup: startup, state: zygoteStarting, children: map[int]*forked{},
+		ready: make(chan struct{}), ended: make(chan struct{}), since: time.Now(), used: time.Now(),
+	}
+}
+
+// zygoteMessage is a packet of a zygote.
+type zygoteMessage struct {
+	Ready *struct {
+		Preloaded int               `json:"preloaded"`
+		Reads     []string          `json:"reads"`
+		Dropped   map[string]string `json:"dropped"`
+		RSS       int64             `json:"rss"`
+	} `json:"ready"`
+	Restart *struct {
+		Dropped map[string]string `json:"dropped"`
+		Reads   []string          `json:"reads"`
+	} `json:"restart"`
+	Failed string  `json:"failed"`
+	N      int     `json:"n"`
+	PID    int     `json:"pid"`
+	Status *uint32 `json:"status"`
+	User   float64 `json:"user"`
+	Sys    float64 `json:"sys"`
+	MaxRSS int64   `json:"maxrss"` // KiB
+}
+
+// run starts a zygote's process and follows it to its end.
+func (zs *zygotes) run(z *zygote, tries int) {
+	logPath := filepath.Join(zs.folder.dir, "zygote-"+z.key[:12]+".log")
+	conn, ended, err := zs.spawn(z, logPath)
+	if err != nil {
+		zs.end(z, zygoteFailed, err.Error())
+		return
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(zygoteStartTime))
+	buffer := make([]byte, 1<<20)
+	for {
+		n, err := conn.Read(buffer)
+		var m zygoteMessage
+		if err == nil {
+			err = json.Unmarshal(buffer[:n], &m)
+		}
+		if err != nil {
+			_ = conn.Close()
+			_ = syscall.Kill(z.pid, syscall.SIGKILL) // gone already, or it hangs
+			status := (<-ended).status
+			state, reason := zygoteEnded, "its process ended"
+			zs.mu.Lock()
+			starting := z.state == zygoteStarting
+			zs.mu.Unlock()
+			if starting {
+				state, reason = zygoteFailed, lastLine(logPath)
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					reason = fmt.Sprintf("it was not ready after %s", zygoteStartTime)
+				} else if reason == "" {
+					reason = "its process ended: " + describe(status)
+				}
+			}
+			zs.end(z, state, reason)
+			return
+		}
+		switch {
+		case m.Ready != nil:
+			_ = conn.SetReadDeadline(time.Time{})
+			zs.setReady(z, m)
+		case m.Restart != nil && tries < 5:
+			_ = conn.Close()
+			<-ended
+			zs.mu.Lock()
+			l := zs.lesson(z.env)
+			maps.Copy(l.Dropped, m.Restart.Dropped)
+			l.drop()
+			l.save(zs.log)
+			over := z.state != zygoteStarting
+			zs.mu.Unlock()
+			if !over {
+				zs.run(z, tries+1)
+			}
+			return
+		case m.Restart != nil:
+			zs.end(z, zygoteFailed, "its modules could not be imported ahead")
+		case m.Failed != "":
+			zs.end(z, zygoteFailed, m.Failed)
+		case m.Status != nil:
+			zs.mu.Lock()
+			child := z.children[m.N]
+			delete(z.children, m.N)
+			z.used = time.Now()
+			zs.mu.Unlock()
+			if child != nil {
+				usage := &syscall.Rusage{
+					Utime: syscall.NsecToTimeval(int64(m.User * 1e9)), Stime: syscall.NsecToTimeval(int64(m.Sys * 1e9)),
+				}
+				usage.Maxrss = max(0, m.MaxRSS-z.rss/1024)
+				child.reported <- ending{syscall.WaitStatus(*m.Status), usage}
+			}
+		}
+	}
+}
+
+// drop takes what was dropped out of the modules.
+func (l *learnt) drop() {
+	l.Modules = slices.DeleteFunc(l.Modules, func(m string) bool {
+		top, _, _ := strings.Cut(m, ".")
+		return l.Dropped[m] != "" || l.Dropped[top] != ""
+	})
+}
+
+func (zs *zygotes) setReady(z *zygote, m zygoteMessage) {
+	zs.mu.Lock()
+	defer zs.mu.Unlock()
+	if z.state != zygoteStarting {
+		return
+	}
+	l, changed := zs.lesson(z.env), false
+	for name, why := range m.Ready.Dropped {
+		changed = changed || l.Dropped[name] == ""
+		l.Dropped[name] = why
+	}
+	for _, name := range m.Ready.Reads {
+		if !slices.Contains(l.Reads, name) {
+			l.Reads, changed = append(l.Reads, name), true
+		}
+	}
+	if changed {
+		l.drop()
+		l.save(zs.log)
+	}
+	z.state, z.preloaded, z.rss = zygoteReady, m.Ready.Preloaded, m.Ready.RSS
+	zs.log.Info("warm worker ready", "pid", z.pid, "interpreter", z.env.Interpreter, "preloaded", z.preloaded,
+		"took", time.Since(z.since).Round(time.Millisecond))
+	close(z.ready)
+}
+
+func (zs *zygotes) spawn(z *zygote, logPath string) (*net.UnixConn, <-chan ending, error) {
+	ours, theirs, err := socketPair(syscall.SOCK_SEQPACKET)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer theirs.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("start warm worker: %w", err)
+	}
+	defer null.Close()
+	log, err := os.OpenFile(logPath, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("start warm worker: %w", err)
+	}
+	defer log.Close()
+	zs.mu.Lock()
+	over := z.state != zygoteStarting
+	learntPath := zs.lesson(z.env).path
+	zs.mu.Unlock()
+	if over {
+		return nil, nil, errors.New("ended before it was ready")
+	}
+	variables := maps.Clone(z.startup)
+	variables[markVariable] = strings.Repeat("0", 32) // overwritten in place by each child
+	variables["FLYTE_INTERNAL_EXECUTION_ID"] = "zygote"
+	if _, ok := variables["GRPC_ENABLE_FORK_SUPPORT"]; !ok {
+		variables["GRPC_ENABLE_FORK_SUPPORT"] = "1" // else a channel made in a child hangs
+	}
+	pid, ended, err := zs.reaper.start(z.env.Interpreter, []string{z.env.Interpreter, "-u", zs.script, learntPath}, &syscall.ProcAttr{
+		Dir:   zs.folder.dir,
+		Env:   command{env: variables}.environ(),
+		Files: []uintptr{null.Fd(), log.Fd(), log.Fd(), theirs.Fd()},
+		Sys:   &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		_ = ours.Close()
+		return nil, nil, err
+	}
+	zs.mu.Lock()
+	z.pid, z.conn = pid, ours
+	zs.mu.Unlock()
+	return ours, ended, nil
+}
+
+func (zs *zygotes) end(z *zygote, state, reason string) {
+	zs.mu.Lock()
+	defer zs.mu.Unlock()
+	zs.endLocked(z, state, reason)
+}
+
+// endLocked takes a zygote out of use. One that failed stays listed, so that its reason can be seen and it is not tried
+// for every attempt. Its running children live on.
+func (zs *zygotes) endLocked(z *zygote, state, reason string) {
+	if z.state == zygoteEnded || z.state == zygoteFailed {
+		return
+	}
+	starting := z.state == zygoteStarting
+	z.state, z.reason, z.since = state, reason, time.Now()
+	if state == zygoteFailed {
+		zs.log.Warn("warm worker did not start; tasks get fresh interpreters", "interpreter", z.env.Interpreter, "reason", reason)
+	} else if zs.live[z.key] == z {
+		delete(zs.live, z.key)
+	}
+	if z.conn != nil {
+		if len(z.children) > 0 && z.pid > 0 {
+			// It hangs. Killed, it leaves its children to us; otherwise their ends would never be known.
+			_ = syscall.Kill(z.pid, syscall.SIGKILL)
+		}
+		_ = z.conn.Close() // the end of the socket ends the process
+	}
+	close(z.ended)
+	if starting {
+		close(z.ready)
+	}
+}
+
+// tend ends idle zygotes and renews those that could preload more than they have. It is called every second or so.
+func (zs *zygotes) tend(now time.Time) {
+	zs.mu.Lock()
+	defer zs.mu.Unlock()
+	for key, z := range zs.live {
+		busy := len(z.children) > 0
+		switch {
+		case z.state == zygoteFailed && now.Sub(z.since) > max(failureRest, zs.idle):
+			delete(zs.live, key)
+		case z.state != zygoteReady:
+		case !busy && now.Sub(z.used) > zs.idle:
+			zs.endLocked(z, zygoteEnded, "idle")
+		case !z.stale.IsZero() && (!busy || now.Sub(z.stale) > 10*time.Second):
+			z.stale = time.Time{}
+			go zs.renew(z)
+		}
+	}
+}
+
+// renew starts a successor and gives it the place when it is ready.
+func (zs *zygotes) renew(z *zygote) {
+	zs.mu.Lock()
+	next := zs.newZygote(z.key, z.env, z.startup)
+	zs.mu.Unlock()
+	go zs.run(next, 0)
+	<-next.ready
+	zs.mu.Lock()
+	defer zs.mu.Unlock()
+	if next.state != zygoteReady {
+		return
+	}
+	next.used = z.used
+	// The modules may read variables that the key did not have: then the successor stands for what it was started with.
+	next.key = zs.key(next.env, next.startup)
+	if zs.live[z.key] == z {
+		delete(zs.live, z.key)
+	}
+	if other := zs.live[next.key]; other != nil && other != z {
+		zs.retire(other)
+	}
+	zs.live[next.key] = next
+	zs.retire(z)
+}
+
+// retire ends a zygote when its last child was reaped; called with the mutex held.
+func (zs *zygotes) retire(z *zygote) {
+	if z.state != zygoteReady {
+		return
+	}
+	if len(z.children) == 0 {
+		zs.endLocked(z, zygoteEnded, "replaced by one that has more modules")
+		return
+	}
+	time.AfterFunc(time.Second, func() {
+		zs.mu.Lock()
+		defer zs.mu.Unlock()
+		zs.retire(z)
+	})
+}
+
+func (zs *zygotes) status() []ZygoteStatus {
+	zs.mu.Lock()
+	defer zs.mu.Unlock()
+	list := []ZygoteStatus{}
+	for _, z := range zs.live {
+		s := ZygoteStatus{
+			Interpreter: z.env.Interpreter, Digest: z.env.Digest, PID: z.pid, State: z.state, Reason: z.reason, Forks: z.forks,
+			Running: len(z.children), Preloaded: z.preloaded, Since: z.since,
+		}
+		dropped := zs.lesson(z.env).Dropped
+		for _, name := range slices.Sorted(maps.Keys(dropped)) {
+			s.Dropped = append(s.Dropped, name+": "+dropped[name])
+		}
+		list = append(list, s)
+	}
+	slices.SortFunc(list, func(a, b ZygoteStatus) int { return a.PID - b.PID })
+	return list
+}
+
+func (zs *zygotes) endAll() {
+	zs.mu.Lock()
+	defer zs.mu.Unlock()
+	for _, z := range zs.live {
+		zs.endLocked(z, zygoteEnded, "the supervisor ends")
+	}
+}
+
+// socketPair returns a connection for us and a file for a child; neither is inherited by others.
+func socketPair(kind int) (*net.UnixConn, *os.File, error) {
+	syscall.ForkLock.RLock()
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, kind, 0)
+	if err == nil {
+		syscall.CloseOnExec(fds[0])
+		syscall.CloseOnExec(fds[1])
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return nil, nil, fmt.Errorf("make socket pair: %w", err)
+	}
+	file := os.NewFile(uintptr(fds[0]), "child")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		_ = syscall.Close(fds[1])
+		return nil, nil, fmt.Errorf("make socket pair: %w", err)
+	}
+	return conn.(*net.UnixConn), os.NewFile(uintptr(fds[1]), "child"), nil
+}
+
+func describe(status syscall.WaitStatus) string {
+	if status.Signaled() {
+		return "killed by signal " + status.Signal().String()
+	}
+	return "exit code " + strconv.Itoa(status.ExitStatus())
+}
+
+func lastLine(path string) string {
+	file, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err == nil && info.Size() > 4096 {
+		_, _ = file.Seek(-4096, io.SeekEnd)
+	}
+	b, _ := io.ReadAll(file)
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return strings.TrimSpace(lines[len(lines)-1])
+}
