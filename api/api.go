@@ -1,0 +1,272 @@
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+	"connectrpc.com/grpchealth"
+	"connectrpc.com/grpcreflect"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/blob"
+	"github.com/aloft-dev/aloft/idl/flyteidl/cacheservice/cacheserviceconnect"
+	"github.com/aloft-dev/aloft/idl/flyteidl/datacatalog/datacatalogconnect"
+	"github.com/aloft-dev/aloft/idl/flyteidl/service"
+	"github.com/aloft-dev/aloft/idl/flyteidl/service/serviceconnect"
+	"github.com/aloft-dev/aloft/launch"
+	"github.com/aloft-dev/aloft/registry"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// Config is what the handlers work with.
+type Config struct {
+	Store    Store
+	Registry *registry.Registry
+	Launcher *launch.Launcher
+	Blobs    blob.Store
+	Literals blob.Literals
+	Renderer *blob.Renderer
+	Links    http.Handler // serves what Renderer and Signer link to; mounted at blob.LinkPath
+	Signer   *blob.Signer
+
+	Version   Version
+	PublicURL string   // URL under which clients reach us; empty: whatever they used
+	Origins   []string // origins of web pages that may call us; "*": any
+	// LocalPaths answers callers on this machine with paths where links do not work: folders and tables.
+	LocalPaths bool
+	Now        func() time.Time // nil: time.Now
+	Logger     *slog.Logger
+
+	// Services are further connect services, such as our own: what New…ServiceHandler returns when it is called with the
+	// given options, which bring the guard.
+	Services []func(options ...connect.HandlerOption) (name, path string, handler http.Handler)
+}
+
+// Store is what the handlers need of the store: to look, to append to inboxes, and to be woken.
+type Store interface {
+	store.Queries
+	store.Wakes
+	store.Registry
+	Append(ctx context.Context, id aloft.ExecutionID, message store.Message) error
+}
+
+// Version says what is running.
+type Version struct {
+	Version   string // v1.2.3
+	Build     string // commit
+	BuildTime string // RFC 3339
+}
+
+// API answers all calls.
+type API struct {
+	Config
+	handler http.Handler
+	closing chan struct{} // closed when held calls are to be answered
+	close   sync.Once
+}
+
+// adminService and dataProxyService have one method per RPC that we serve; the embedded ones answer for all others.
+type (
+	adminService struct {
+		serviceconnect.UnimplementedAdminServiceHandler
+		*API
+	}
+	dataProxyService struct {
+		serviceconnect.UnimplementedDataProxyServiceHandler
+		*API
+	}
+)
+
+// New builds the handlers.
+func New(config Config) (*API, error) {
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	config.PublicURL = strings.TrimSuffix(config.PublicURL, "/")
+	a := &API{Config: config, closing: make(chan struct{})}
+
+	options := []connect.HandlerOption{
+		connect.WithReadMaxBytes(aloft.MaxMessageBytes),
+		connect.WithSendMaxBytes(aloft.MaxMessageBytes),
+		connect.WithInterceptors(guarding{a}),
+	}
+	rpc := http.NewServeMux()
+	var names []string
+	mount := func(name string, path string, handler http.Handler) {
+		names = append(names, name)
+		rpc.Handle(path, handler)
+	}
+	serve := func(name string) func(string, http.Handler) {
+		return func(path string, handler http.Handler) { mount(name, path, handler) }
+	}
+	admin, proxy := &adminService{API: a}, &dataProxyService{API: a}
+	serve(serviceconnect.AdminServiceName)(serviceconnect.NewAdminServiceHandler(admin, options...))
+	serve(serviceconnect.DataProxyServiceName)(serviceconnect.NewDataProxyServiceHandler(proxy, options...))
+	// Services of later releases answer UNIMPLEMENTED for each of their calls by name.
+	signal := serviceconnect.UnimplementedSignalServiceHandler{}
+	identity := serviceconnect.UnimplementedIdentityServiceHandler{}
+	auth := serviceconnect.UnimplementedAuthMetadataServiceHandler{}
+	serve(serviceconnect.SignalServiceName)(serviceconnect.NewSignalServiceHandler(signal, options...))
+	serve(serviceconnect.IdentityServiceName)(serviceconnect.NewIdentityServiceHandler(identity, options...))
+	serve(serviceconnect.AuthMetadataServiceName)(serviceconnect.NewAuthMetadataServiceHandler(auth, options...))
+	serve(serviceconnect.SyncAgentServiceName)(serviceconnect.NewSyncAgentServiceHandler(serviceconnect.UnimplementedSyncAgentServiceHandler{}, options...))
+	serve(serviceconnect.AsyncAgentServiceName)(serviceconnect.NewAsyncAgentServiceHandler(serviceconnect.UnimplementedAsyncAgentServiceHandler{}, options...))
+	serve(serviceconnect.AgentMetadataServiceName)(serviceconnect.NewAgentMetadataServiceHandler(serviceconnect.UnimplementedAgentMetadataServiceHandler{}, options...))
+	serve(serviceconnect.ExternalPluginServiceName)(serviceconnect.NewExternalPluginServiceHandler(serviceconnect.UnimplementedExternalPluginServiceHandler{}, options...))
+	serve(datacatalogconnect.DataCatalogName)(datacatalogconnect.NewDataCatalogHandler(datacatalogconnect.UnimplementedDataCatalogHandler{}, options...))
+	serve(cacheserviceconnect.CacheServiceName)(cacheserviceconnect.NewCacheServiceHandler(cacheserviceconnect.UnimplementedCacheServiceHandler{}, options...))
+	for _, build := range config.Services {
+		mount(build(options...))
+	}
+	serve(grpchealth.HealthV1ServiceName)(grpchealth.NewHandler(grpchealth.NewStaticChecker(append([]string{"flyteadmin"}, names...)...)))
+	reflector := grpcreflect.NewStaticReflector(names...)
+	rpc.Handle(grpcreflect.NewHandlerV1(reflector))
+	rpc.Handle(grpcreflect.NewHandlerV1Alpha(reflector))
+
+	conn := &inProcess{api: a, methods: map[string]inProcessMethod{}}
+	conn.register(&service.AdminService_ServiceDesc, admin)
+	conn.register(&service.DataProxyService_ServiceDesc, proxy)
+	conn.register(&service.SignalService_ServiceDesc, signal)
+	conn.register(&service.IdentityService_ServiceDesc, identity)
+	conn.register(&service.AuthMetadataService_ServiceDesc, auth)
+	rest, err := newGateway(context.Background(), conn)
+	if err != nil {
+		return nil, err
+	}
+
+	mux := http.NewServeMux()
+	mux.Handle("/", unknownCalls(rpc))
+	for _, path := range []string{"/api/v1/", "/me", "/.well-known/", "/config/v1/"} {
+		mux.Handle(path, rest)
+	}
+	mux.HandleFunc("GET /healthcheck", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusOK) })
+	mux.HandleFunc("GET /console/projects/{project}/domains/{domain}/executions/{name}", a.executionPage)
+	mux.HandleFunc("GET /console/", a.indexPage)
+	if config.Links != nil {
+		mux.Handle(blob.LinkPath, config.Links)
+	}
+	a.handler = a.withOrigins(a.withCaller(mux))
+	return a, nil
+}
+
+// Handler serves everything.
+func (a *API) Handler() http.Handler { return a.handler }
+
+// Close answers the calls that are held, so that a server can end without waiting for them.
+func (a *API) Close() { a.close.Do(func() { close(a.closing) }) }
+
+// Server speaks HTTP/1 and HTTP/2 on one port. HTTP/2 without TLS is what gRPC clients speak to a local
+// server; pings at any rate are welcome, because flytekit sends them every 30 s even when nothing is called.
+func (a *API) Server() *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler:           a.handler,
+		Protocols:         protocols,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000, MaxReceiveBufferPerConnection: 8 << 20, MaxReceiveBufferPerStream: 4 << 20},
+		ReadHeaderTimeout: 30 * time.Second,
+		IdleTimeout:       10 * time.Minute,
+		MaxHeaderBytes:    1 << 20,
+		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
+			return context.WithValue(ctx, connectionKey{}, new(connection))
+		},
+		ErrorLog: slog.NewLogLogger(a.Logger.Handler(), slog.LevelDebug), // what clients do wrong on the wire
+	}
+}
+
+func (a *API) guard(ctx context.Context, procedure string, call func() error) *connect.Error {
+	if !a.Logger.Enabled(ctx, slog.LevelDebug) {
+		return guard(ctx, a.Logger, procedure, call)
+	}
+	begin := time.Now()
+	failure := guard(ctx, a.Logger, procedure, call)
+	code := "ok"
+	if failure != nil {
+		code = failure.Code().String()
+	}
+	a.Logger.DebugContext(ctx, "call", "rpc", procedure, "code", code, "took", time.Since(begin))
+	return failure
+}
+
+// guarding is the guard as connect's interceptor.
+type guarding struct{ api *API }
+
+func (g guarding) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, request connect.AnyRequest) (answer connect.AnyResponse, err error) {
+		if failure := g.api.guard(ctx, request.Spec().Procedure, func() error {
+			answer, err = next(ctx, request)
+			return err
+		}); failure != nil {
+			return nil, failure
+		}
+		return answer, nil
+	}
+}
+
+func (g guarding) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+func (g guarding) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		if failure := g.api.guard(ctx, conn.Spec().Procedure, func() error { return next(ctx, conn) }); failure != nil {
+			return failure
+		}
+		return nil
+	}
+}
+
+// unknownCalls answers gRPC calls of services that nobody registered: a bare 404 would reach the client as UNIMPLEMENTED
+// without a word of what.
+func unknownCalls(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handler, pattern := mux.Handler(r)
+		if pattern != "" {
+			handler.ServeHTTP(w, r)
+			return
+		}
+		if kind := r.Header.Get("Content-Type"); strings.HasPrefix(kind, "application/grpc") && !strings.HasPrefix(kind, "application/grpc-web") {
+			w.Header().Set("Content-Type", "application/grpc")
+			w.Header().Set("Grpc-Status", "12")
+			w.Header().Set("Grpc-Message", fit(strings.TrimPrefix(r.URL.EscapedPath(), "/")+": "+aloft.ErrUnimplemented.Error(), 1024))
+			w.WriteHeader(http.StatusOK)
+			return
+		}
+		if r.URL.Path == "/" {
+			http.Redirect(w, r, "/console/", http.StatusFound)
+			return
+		}
+		http.NotFound(w, r)
+	})
+}
+
+// withOrigins lets web pages of other origins call us, as flyteadmin does.
+func (a *API) withOrigins(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		origin := r.Header.Get("Origin")
+		if origin != "" && (slices.Contains(a.Origins, "*") || slices.Contains(a.Origins, origin)) {
+			h := w.Header()
+			h.Set("Access-Control-Allow-Origin", origin)
+			h.Set("Access-Control-Allow-Credentials", "true")
+			h.Set("Access-Control-Expose-Headers", "Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin")
+			h.Add("Vary", "Origin")
+			if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
+				h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE, HEAD")
+				h.Set("Access-Control-Allow-Headers", "Content-Type, flyte-authorization, X-Grpc-Web, X-User-Agent, Grpc-Timeout, Connect-Protocol-Version, Connect-Timeout-Ms")
+				h.Set("Access-Control-Max-Age", "7200")
+				w.WriteHeader(http.StatusNoContent)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}

@@ -1,0 +1,51 @@
+package api
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"strings"
+)
+
+// caller is what the handlers may know about the request besides its message.
+type caller struct {
+	base       string // URL under which the client reached us, without a trailing slash: links that we give out begin with it
+	userAgent  string
+	local      bool        // from this machine
+	connection *connection // nil where the server was started without ConnContext
+}
+
+type callerKey struct{}
+
+// callerOf returns the zero caller outside of a request.
+func callerOf(ctx context.Context) caller {
+	c, _ := ctx.Value(callerKey{}).(caller)
+	return c
+}
+
+// withCaller notes who asks. The host is the one the client used: it reaches us by that name, whatever we are called here.
+func (a *API) withCaller(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := caller{base: a.PublicURL, userAgent: r.UserAgent(), local: isLocal(r)}
+		c.connection, _ = r.Context().Value(connectionKey{}).(*connection)
+		if c.base == "" {
+			scheme := "http"
+			if r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") {
+				scheme = "https"
+			}
+			host := r.Host
+			if host == "" {
+				host = localAddress(r.Context())
+			}
+			c.base = scheme + "://" + host
+		}
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
+	})
+}
+
+func localAddress(ctx context.Context) string {
+	if addr, ok := ctx.Value(http.LocalAddrContextKey).(net.Addr); ok {
+		return addr.String()
+	}
+	return "localhost"
+}

@@ -1,0 +1,224 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/field"
+	"github.com/aloft-dev/aloft/launch"
+	"github.com/aloft-dev/aloft/store"
+)
+
+func (s *adminService) CreateExecution(ctx context.Context, r *admin.ExecutionCreateRequest) (*admin.ExecutionCreateResponse, error) {
+	id, err := s.Launcher.Create(ctx, launch.Request{
+		Project: r.GetProject(), Domain: r.GetDomain(), Name: r.GetName(), Spec: r.GetSpec(), Inputs: r.GetInputs(),
+	})
+	if err != nil {
+		return nil, registryError(err)
+	}
+	callerOf(ctx).connection.created(id)
+	return &admin.ExecutionCreateResponse{Id: id.Proto()}, nil
+}
+
+func (s *adminService) RelaunchExecution(ctx context.Context, r *admin.ExecutionRelaunchRequest) (*admin.ExecutionCreateResponse, error) {
+	if err := checkExecution(r.GetId()); err != nil {
+		return nil, err
+	}
+	id, err := s.Launcher.Relaunch(ctx, aloft.ExecutionIDOf(r.GetId()), r.GetName(), r.GetOverwriteCache())
+	if err != nil {
+		return nil, registryError(err)
+	}
+	callerOf(ctx).connection.created(id)
+	return &admin.ExecutionCreateResponse{Id: id.Proto()}, nil
+}
+
+// GetExecution may hold its answer back for a client that waits for the end: see hold.
+func (s *adminService) GetExecution(ctx context.Context, r *admin.WorkflowExecutionGetRequest) (*admin.Execution, error) {
+	if err := checkExecution(r.GetId()); err != nil {
+		return nil, err
+	}
+	e, err := s.hold(ctx, aloft.ExecutionIDOf(r.GetId()))
+	if err != nil {
+		return nil, err
+	}
+	return executionMessage(e), nil
+}
+
+func (s *adminService) GetExecutionData(ctx context.Context, r *admin.WorkflowExecutionGetDataRequest) (*admin.WorkflowExecutionGetDataResponse, error) {
+	if err := checkExecution(r.GetId()); err != nil {
+		return nil, err
+	}
+	e, err := s.execution(ctx, aloft.ExecutionIDOf(r.GetId()))
+	if err != nil {
+		return nil, err
+	}
+	answer := &admin.WorkflowExecutionGetDataResponse{}
+	if answer.FullInputs, answer.Inputs, err = s.inline(ctx, e.Inputs); err != nil {
+		return nil, fmt.Errorf("read inputs of execution %s: %w", e.ID, err)
+	}
+	if answer.FullOutputs, answer.Outputs, err = s.inline(ctx, e.Outputs); err != nil {
+		return nil, fmt.Errorf("read outputs of execution %s: %w", e.ID, err)
+	}
+	return answer, nil
+}
+
+// ListExecutions leaves out what is archived, unless a filter is about that.
+func (s *adminService) ListExecutions(ctx context.Context, r *admin.ResourceListRequest) (*admin.ExecutionList, error) {
+	q, err := parseResourceList(r)
+	if err != nil {
+		return nil, listError("executions", err)
+	}
+	aboutState := func(f store.Filter) bool { return f.Field == "state" || f.Field == "execution.state" }
+	if !slices.ContainsFunc(q.Filters, aboutState) {
+		q.Filters = append(q.Filters, store.Filter{Field: "state", Function: "eq", Values: []string{"0"}})
+	}
+	rows, err := s.Store.ListExecutions(ctx, q)
+	if err != nil {
+		return nil, listError("executions", err)
+	}
+	list := &admin.ExecutionList{Token: nextToken(q, len(rows))}
+	for _, row := range rows {
+		row.Error = trimmed(row.Error)
+		list.Executions = append(list.Executions, executionMessage(row))
+	}
+	return list, nil
+}
+
+// UpdateExecution archives an execution or brings it back; its phase is another matter.
+func (s *adminService) UpdateExecution(ctx context.Context, r *admin.ExecutionUpdateRequest) (*admin.ExecutionUpdateResponse, error) {
+	var problems field.Problems
+	problems.Execution(r.GetId())
+	if _, ok := admin.ExecutionState_name[int32(r.GetState())]; !ok {
+		problems.Add("invalid value for state: %d is neither EXECUTION_ACTIVE nor EXECUTION_ARCHIVED", r.GetState())
+	}
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	id := aloft.ExecutionIDOf(r.GetId())
+	if err := s.Store.SetExecutionState(ctx, id, r.GetState(), ""); err != nil {
+		return nil, executionError(id, err)
+	}
+	return &admin.ExecutionUpdateResponse{}, nil
+}
+
+// maxAbortCause is what a cause may have in storage, as in Flyte.
+const maxAbortCause = 255
+
+// TerminateExecution puts the wish into the inbox. It is granted when this returns; the phase follows.
+func (s *adminService) TerminateExecution(ctx context.Context, r *admin.ExecutionTerminateRequest) (*admin.ExecutionTerminateResponse, error) {
+	if err := checkExecution(r.GetId()); err != nil {
+		return nil, err
+	}
+	id := aloft.ExecutionIDOf(r.GetId())
+	cause := r.GetCause()
+	if len(cause) > maxAbortCause {
+		cause = strings.ToValidUTF8(cause[:maxAbortCause], "")
+	}
+	err := s.Store.Append(ctx, id, store.Message{
+		Dedup: "terminate",
+		Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{Cause: cause}}},
+	})
+	if errors.Is(err, aloft.ErrPrecondition) {
+		phase := "a last phase"
+		if e, err := s.Store.GetExecution(ctx, id); err == nil {
+			phase = e.Phase.String()
+		}
+		return nil, withDetail(
+			fmt.Errorf("execution %s is already in terminal state %s: %w", id, phase, aloft.ErrPrecondition),
+			&admin.EventFailureReason{Reason: &admin.EventFailureReason_AlreadyInTerminalState{
+				AlreadyInTerminalState: &admin.EventErrorAlreadyInTerminalState{CurrentPhase: phase},
+			}})
+	}
+	if err != nil {
+		return nil, executionError(id, err)
+	}
+	return &admin.ExecutionTerminateResponse{}, nil
+}
+
+func checkExecution(id *core.WorkflowExecutionIdentifier) error {
+	var problems field.Problems
+	problems.Execution(id)
+	return problems.Err()
+}
+
+// execution reads one execution with its inputs and outputs.
+func (a *API) execution(ctx context.Context, id aloft.ExecutionID) (*store.Execution, error) {
+	e, err := a.Store.GetExecution(ctx, id)
+	if err != nil {
+		return nil, executionError(id, err)
+	}
+	return e, nil
+}
+
+func executionError(id aloft.ExecutionID, err error) error {
+	if errors.Is(err, aloft.ErrNotFound) {
+		return missingEntity("execution", fmt.Sprintf("project:%q domain:%q name:%q", id.Project, id.Domain, id.Name))
+	}
+	return err
+}
+
+// executionMessage gives the record as Flyte's clients know it. Inputs and outputs are answered by GetExecutionData only.
+func executionMessage(e *store.Execution) *admin.Execution {
+	closure := &admin.ExecutionClosure{
+		Phase:         e.Phase,
+		CreatedAt:     timestamppb.New(e.CreatedAt),
+		UpdatedAt:     timestamppb.New(e.UpdatedAt),
+		StartedAt:     timestamp(e.StartedAt),
+		Duration:      duration(e.StartedAt, e.EndedAt),
+		Notifications: e.Notifications,
+		WorkflowId:    e.Workflow,
+		StateChangeDetails: &admin.ExecutionStateChangeDetails{
+			State: e.State, OccurredAt: timestamppb.New(e.StateChangedAt),
+		},
+	}
+	switch {
+	case e.Phase == core.WorkflowExecution_ABORTING, e.Phase == core.WorkflowExecution_ABORTED:
+		closure.OutputResult = &admin.ExecutionClosure_AbortMetadata{AbortMetadata: &admin.AbortMetadata{Cause: e.AbortCause, Principal: e.AbortPrincipal}}
+	case e.Error != nil:
+		closure.OutputResult = &admin.ExecutionClosure_Error{Error: e.Error}
+	case e.Phase == core.WorkflowExecution_SUCCEEDED:
+		closure.OutputResult = &admin.ExecutionClosure_Outputs{Outputs: &admin.LiteralMapBlob{
+			Data: &admin.LiteralMapBlob_Uri{Uri: flyteURL(e.ID, aloft.EndNode, nil, "o")},
+		}}
+	}
+	return &admin.Execution{Id: e.ID.Proto(), Spec: e.Spec, Closure: closure}
+}
+
+// trimmed is an error as lists show it: a page of long tracebacks would be too large for clients.
+func trimmed(err *core.ExecutionError) *core.ExecutionError {
+	const limit = 100
+	if len(err.GetMessage()) <= limit {
+		return err
+	}
+	err = proto.CloneOf(err)
+	err.Message = strings.ToValidUTF8(err.Message[:limit], "")
+	return err
+}
+
+// timestamp is absent for the zero time.
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+// duration is absent until both are known.
+func duration(from, to time.Time) *durationpb.Duration {
+	if from.IsZero() || to.IsZero() {
+		return nil
+	}
+	return durationpb.New(to.Sub(from))
+}

@@ -1,0 +1,137 @@
+package api
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/internal/field"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// The grammar of filters is Flyte's: func(field,value) joined by '+', with ';' between the members of a list. The last
+// comma separates field from value, and nothing can be escaped.
+var filterExpression = regexp.MustCompile(`^\s*([^()]+)\((.+),\s?(.+)\)\s*$`)
+
+var filterFunctions = []string{"eq", "ne", "gt", "gte", "lt", "lte", "contains", "not_like", "value_in", "value_not_in"}
+
+// filterEntities are the words that may stand before the dot of a field.
+var filterEntities = []string{
+	"task", "workflow", "launch_plan", "execution", "node_execution", "task_execution", "entities", "named_entity_metadata",
+	"project", "signal", "admin_tag", "execution_admin_tag", "execution_tag",
+}
+
+// parseFilters reads the filters of a list request. Which fields an entity has is the store's knowledge.
+func parseFilters(text string) ([]store.Filter, error) {
+	if strings.TrimSpace(text) == "" {
+		return nil, nil
+	}
+	var problems field.Problems
+	var filters []store.Filter
+	for expression := range strings.SplitSeq(text, "+") {
+		match := filterExpression.FindStringSubmatch(expression)
+		if match == nil {
+			problems.Add("invalid value for filters: %q is not of the form function(field,value), with '+' between several", clip(expression))
+			continue
+		}
+		f := store.Filter{Function: strings.TrimSpace(match[1]), Field: strings.TrimSpace(match[2])}
+		if !slices.Contains(filterFunctions, f.Function) {
+			problems.Add("unrecognized filter function: %q in %q: it is one of %s", clip(f.Function), clip(expression), strings.Join(filterFunctions, ", "))
+			continue
+		}
+		if entity, _, ok := strings.Cut(f.Field, "."); ok && !slices.Contains(filterEntities, entity) {
+			problems.Add("'%s' entity is not allowed in filters: %q", clip(entity), clip(expression))
+			continue
+		}
+		f.Values = []string{match[3]}
+		if f.Function == "value_in" || f.Function == "value_not_in" {
+			f.Values = strings.Split(match[3], ";")
+		}
+		if f.Field == "duration" || strings.HasSuffix(f.Field, ".duration") {
+			for i, value := range f.Values {
+				seconds, err := parseDuration(value)
+				if err != nil {
+					problems.Add("invalid value for filters: %q is no duration, such as 1.5 (seconds) or 1h30m, in %q", clip(value), clip(expression))
+				}
+				f.Values[i] = seconds
+			}
+		}
+		filters = append(filters, f)
+	}
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	return filters, nil
+}
+
+// parseDuration reads seconds or Go's notation and gives seconds.
+func parseDuration(text string) (string, error) {
+	if d, err := time.ParseDuration(text); err == nil {
+		return strconv.FormatFloat(d.Seconds(), 'f', -1, 64), nil
+	}
+	if _, err := strconv.ParseFloat(text, 64); err != nil {
+		return text, err
+	}
+	return text, nil
+}
+
+// listRequest is what all list requests have in common.
+type listRequest interface {
+	GetLimit() uint32
+	GetToken() string
+	GetSortBy() *admin.Sort
+}
+
+// parseList reads limit, token, order and filters. Tokens are decimal offsets, because flytectl computes them itself.
+func parseList(problems *field.Problems, r listRequest, filters string, needLimit bool) store.Query {
+	q := store.Query{Limit: int(r.GetLimit())}
+	if q.Limit == 0 && needLimit {
+		problems.Add("invalid value for limit: it must be above 0")
+	}
+	// As without an order of its own: the newest first, and records of the same moment in a stable order.
+	if s := r.GetSortBy(); s != nil && s.GetKey() != "" {
+		q.SortBy, q.Ascending = s.GetKey(), s.GetDirection() == admin.Sort_ASCENDING
+	}
+	if token := r.GetToken(); token != "" {
+		offset, err := strconv.Atoi(token)
+		if err != nil || offset < 0 {
+			problems.Add("invalid pagination token %q: it is a number of rows, as the answer before this one gave it", clip(token))
+		} else {
+			q.Offset = offset
+		}
+	}
+	var err error
+	q.Filters, err = parseFilters(filters)
+	problems.Include(err)
+	return q
+}
+
+// nextToken is empty when there is nothing more.
+func nextToken(q store.Query, rows int) string {
+	if q.Limit > 0 && rows == q.Limit {
+		return strconv.Itoa(q.Offset + rows)
+	}
+	return ""
+}
+
+// listError keeps what the store says of a filter or an order that the entity does not have.
+func listError(noun string, err error) error { return fmt.Errorf("list %s: %w", noun, err) }
+
+// clip keeps what a client sent short in a message.
+func clip(s string) string {
+	const limit = 200
+	if len(s) > limit {
+		return strings.ToValidUTF8(s[:limit], "") + "…"
+	}
+	return s
+}
+
+// need reports that an entity with all its words is not there.
+func missingEntity(kind, id string) error {
+	return fmt.Errorf("missing entity of type %s with identifier %s: %w", kind, id, aloft.ErrNotFound)
+}

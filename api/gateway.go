@@ -1,0 +1,162 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"connectrpc.com/connect"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/protoadapt"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/idl/flyteidl/service"
+)
+
+// inProcess is a client connection that ends in our own methods: the gateway speaks to it as if it were a network, so that
+// REST passes the same guard as everything else and no method is wrapped by hand.
+type inProcess struct {
+	api     *API
+	methods map[string]inProcessMethod // by full name, "/flyteidl.service.AdminService/GetTask"
+}
+
+type inProcessMethod struct {
+	server any
+	handle func(server any, ctx context.Context, decode func(any) error, interceptor grpc.UnaryServerInterceptor) (any, error)
+}
+
+func (p *inProcess) register(desc *grpc.ServiceDesc, server any) {
+	for _, m := range desc.Methods {
+		p.methods["/"+desc.ServiceName+"/"+m.MethodName] = inProcessMethod{server, m.Handler}
+	}
+}
+
+// Invoke implements grpc.ClientConnInterface.
+func (p *inProcess) Invoke(ctx context.Context, method string, args, reply any, _ ...grpc.CallOption) error {
+	m, ok := p.methods[method]
+	if !ok {
+		return status.Errorf(codes.Unimplemented, "%s: %v", method, aloft.ErrUnimplemented)
+	}
+	failure := p.api.guard(ctx, method, func() error {
+		answer, err := m.handle(m.server, ctx, func(request any) error {
+			proto.Merge(request.(proto.Message), args.(proto.Message))
+			return nil
+		}, nil)
+		if err == nil {
+			proto.Merge(reply.(proto.Message), answer.(proto.Message))
+		}
+		return err
+	})
+	if failure != nil {
+		return grpcStatus(failure).Err()
+	}
+	return nil
+}
+
+// NewStream implements grpc.ClientConnInterface. Flyte's REST has no streams.
+func (p *inProcess) NewStream(context.Context, *grpc.StreamDesc, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, status.Errorf(codes.Unimplemented, "streams over REST: %v", aloft.ErrUnimplemented)
+}
+
+func grpcStatus(err *connect.Error) *status.Status {
+	s := status.New(codes.Code(err.Code()), err.Message())
+	for _, d := range err.Details() {
+		if value, derr := d.Value(); derr == nil {
+			if with, derr := s.WithDetails(protoadapt.MessageV1Of(value)); derr == nil {
+				s = with
+			}
+		}
+	}
+	return s
+}
+
+// newGateway serves Flyte's REST paths. JSON has the names of the .proto files and shows defaults, as flyteadmin's does;
+// application/octet-stream is binary protobuf in both directions, which is all that flyteconsole speaks.
+func newGateway(ctx context.Context, conn grpc.ClientConnInterface) (http.Handler, error) {
+	mux := runtime.NewServeMux(
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
+			MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true},
+			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
+		}),
+		runtime.WithMarshalerOption("application/octet-stream", &binary{}),
+		runtime.WithErrorHandler(func(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
+			if body, ok := r.Body.(*boundedBody); ok && body.exceeded {
+				err = status.Error(codes.ResourceExhausted, errTooLarge.Error())
+			}
+			runtime.DefaultHTTPErrorHandler(ctx, mux, m, w, r, err)
+		}),
+	)
+	register := func(err error, service string) error {
+		if err != nil {
+			return fmt.Errorf("register %s for REST: %w", service, err)
+		}
+		return nil
+	}
+	err := errors.Join(
+		register(service.RegisterAdminServiceHandlerClient(ctx, mux, service.NewAdminServiceClient(conn)), "AdminService"),
+		register(service.RegisterDataProxyServiceHandlerClient(ctx, mux, service.NewDataProxyServiceClient(conn)), "DataProxyService"),
+		register(service.RegisterSignalServiceHandlerClient(ctx, mux, service.NewSignalServiceClient(conn)), "SignalService"),
+		register(service.RegisterIdentityServiceHandlerClient(ctx, mux, service.NewIdentityServiceClient(conn)), "IdentityService"),
+		register(service.RegisterAuthMetadataServiceHandlerClient(ctx, mux, service.NewAuthMetadataServiceClient(conn)), "AuthMetadataService"),
+	)
+	if err != nil {
+		return nil, err
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = &boundedBody{body: r.Body, left: aloft.MaxMessageBytes}
+		mux.ServeHTTP(w, r)
+	}), nil
+}
+
+// binary is runtime.ProtoMarshaller with an answer for what is no message: the gateway marshals statuses, too, by it.
+type binary struct{ runtime.ProtoMarshaller }
+
+func (*binary) NewDecoder(reader io.Reader) runtime.Decoder {
+	return runtime.DecoderFunc(func(value any) error {
+		buffer, err := io.ReadAll(reader)
+		if err != nil {
+			return err
+		}
+		message, ok := value.(proto.Message)
+		if !ok {
+			return fmt.Errorf("a binary body is not possible for %T", value)
+		}
+		return proto.Unmarshal(buffer, message)
+	})
+}
+
+var errTooLarge = fmt.Errorf("%w: the request has more than %d MiB, the limit of one message", aloft.ErrExhausted, aloft.MaxMessageBytes>>20)
+
+// boundedBody ends with an error at the limit of one message and remembers that it did: the gateway would tell only that
+// the request is invalid.
+type boundedBody struct {
+	body     io.ReadCloser
+	left     int64
+	exceeded bool
+}
+
+func (b *boundedBody) Read(p []byte) (int, error) {
+	if b.left < 0 {
+		b.exceeded = true
+		return 0, errTooLarge
+	}
+	if int64(len(p)) > b.left+1 {
+		p = p[:b.left+1]
+	}
+	n, err := b.body.Read(p)
+	b.left -= int64(n)
+	if b.left < 0 {
+		b.exceeded = true
+		return 0, errTooLarge
+	}
+	return n, err
+}
+
+func (b *boundedBody) Close() error { return b.body.Close() }

@@ -1,0 +1,96 @@
+package api
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/field"
+	"github.com/aloft-dev/aloft/store"
+)
+
+func (s *adminService) CreateTask(ctx context.Context, r *admin.TaskCreateRequest) (*admin.TaskCreateResponse, error) {
+	if err := s.Registry.CreateTask(ctx, r.GetId(), r.GetSpec()); err != nil {
+		return nil, registryError(err)
+	}
+	return &admin.TaskCreateResponse{}, nil
+}
+
+func (s *adminService) GetTask(ctx context.Context, r *admin.ObjectGetRequest) (*admin.Task, error) {
+	if err := checkGet(r.GetId(), core.ResourceType_TASK); err != nil {
+		return nil, err
+	}
+	t, err := s.Registry.Task(ctx, r.GetId())
+	if err != nil {
+		return nil, err
+	}
+	return taskMessage(t), nil
+}
+
+func (s *adminService) ListTasks(ctx context.Context, r *admin.ResourceListRequest) (*admin.TaskList, error) {
+	q, err := parseResourceList(r)
+	if err != nil {
+		return nil, listError("tasks", err)
+	}
+	rows, err := s.Store.ListTasks(ctx, q)
+	if err != nil {
+		return nil, listError("tasks", err)
+	}
+	list := &admin.TaskList{Token: nextToken(q, len(rows))}
+	for _, row := range rows {
+		list.Tasks = append(list.Tasks, taskMessage(row))
+	}
+	return list, nil
+}
+
+func (s *adminService) ListTaskIds(ctx context.Context, r *admin.NamedEntityIdentifierListRequest) (*admin.NamedEntityIdentifierList, error) {
+	return s.listNames(ctx, core.ResourceType_TASK, r)
+}
+
+func taskMessage(t *store.Task) *admin.Task {
+	return &admin.Task{
+		Id:               t.ID,
+		Closure:          &admin.TaskClosure{CompiledTask: t.Compiled, CreatedAt: timestamppb.New(t.CreatedAt)},
+		ShortDescription: t.ShortDescription,
+	}
+}
+
+// checkGet checks the id of a version. A kind that is left out is the one that the call implies.
+func checkGet(id *core.Identifier, kind core.ResourceType) error {
+	var problems field.Problems
+	problems.Identifier("id", id, kind, true)
+	if err := problems.Err(); err != nil {
+		return err
+	}
+	id.ResourceType = kind
+	return nil
+}
+
+// parseResourceList reads the list requests of everything that is registered, and of executions.
+func parseResourceList(r *admin.ResourceListRequest) (store.Query, error) {
+	var problems field.Problems
+	problems.Text("project", r.GetId().GetProject())
+	problems.Text("domain", r.GetId().GetDomain())
+	q := parseList(&problems, r, r.GetFilters(), true)
+	q.Project, q.Domain, q.Name = r.GetId().GetProject(), r.GetId().GetDomain(), r.GetId().GetName()
+	return q, problems.Err()
+}
+
+// listNames answers the lists of names: a name once, however many versions it has.
+func (s *adminService) listNames(ctx context.Context, kind core.ResourceType, r *admin.NamedEntityIdentifierListRequest) (*admin.NamedEntityIdentifierList, error) {
+	var problems field.Problems
+	problems.Text("project", r.GetProject())
+	problems.Text("domain", r.GetDomain())
+	q := parseList(&problems, r, r.GetFilters(), true)
+	q.Project, q.Domain = r.GetProject(), r.GetDomain()
+	if err := problems.Err(); err != nil {
+		return nil, listError("names", err)
+	}
+	names, err := s.Store.ListNames(ctx, kind, q)
+	if err != nil {
+		return nil, listError("names", err)
+	}
+	return &admin.NamedEntityIdentifierList{Entities: names, Token: nextToken(q, len(names))}, nil
+}

@@ -1,0 +1,203 @@
+// Package field checks the fields of requests that several stations have to check: identifiers, labels, notifications. It
+// is used by api, registry and launch before they do anything, relies on nothing, and reports all mistakes at once in the
+// words that Flyte's clients know ("missing project", "invalid value for name").
+package field
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// Problems are all mistakes of one request. The zero value is none.
+type Problems struct{ errs []error }
+
+// Add notes a mistake.
+func (p *Problems) Add(format string, args ...any) {
+	p.errs = append(p.errs, fmt.Errorf(format, args...))
+}
+
+// Include notes an error that another check returned, with what it wraps; nil is no mistake.
+func (p *Problems) Include(err error) {
+	if err != nil {
+		p.errs = append(p.errs, err)
+	}
+}
+
+// Missing notes an absent field.
+func (p *Problems) Missing(field string) { p.Add("missing %s", field) }
+
+// Need notes an empty text field.
+func (p *Problems) Need(field, value string) {
+	if value == "" {
+		p.Missing(field)
+	}
+}
+
+// Any says whether there is a mistake already.
+func (p *Problems) Any() bool { return len(p.errs) > 0 }
+
+// Err is nil when nothing is wrong, and otherwise wraps aloft.ErrInvalid and all that was included.
+func (p *Problems) Err() error {
+	if len(p.errs) == 0 {
+		return nil
+	}
+	return problems(p.errs)
+}
+
+type problems []error
+
+func (p problems) Error() string {
+	texts := make([]string, len(p))
+	for i, err := range p {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Unwrap gives what was included first: a launch plan that is not found decides the code even if a label is wrong, too.
+func (p problems) Unwrap() []error { return append(slices.Clone(p), aloft.ErrInvalid) }
+
+// maxText is what Flyte's storage has room for.
+const maxText = 255
+
+// Text checks a required text of an identifier.
+func (p *Problems) Text(field, value string) {
+	switch {
+	case value == "":
+		p.Missing(field)
+	case len(value) > maxText:
+		p.Add("invalid value for %s: it has %d characters, the limit is %d", field, len(value), maxText)
+	case strings.ContainsRune(value, 0):
+		p.Add("invalid value for %s: it contains a NUL character", field)
+	}
+}
+
+// Identifier checks a complete identifier of the given kind. An unspecified kind is taken for the one that is meant where
+// implied is true; it is not written into id.
+func (p *Problems) Identifier(where string, id *core.Identifier, kind core.ResourceType, implied bool) {
+	if id == nil {
+		p.Missing(where)
+		return
+	}
+	if id.GetResourceType() != kind && !(implied && id.GetResourceType() == core.ResourceType_UNSPECIFIED) {
+		p.Add("invalid value for %s.resource_type: expected %s, got %s", where, kind, id.GetResourceType())
+	}
+	p.Text("project", id.GetProject())
+	p.Text("domain", id.GetDomain())
+	p.Text("name", id.GetName())
+	p.Text("version", id.GetVersion())
+}
+
+// Execution checks an execution's identifier.
+func (p *Problems) Execution(id *core.WorkflowExecutionIdentifier) {
+	if id == nil {
+		p.Missing("id")
+		return
+	}
+	p.Text("project", id.GetProject())
+	p.Text("domain", id.GetDomain())
+	p.Text("name", id.GetName())
+}
+
+const (
+	maxLabels    = 16
+	maxLabelName = 63
+)
+
+// Labels checks that labels could be those of a Kubernetes object, as Flyte does.
+func (p *Problems) Labels(labels *admin.Labels) {
+	values := labels.GetValues()
+	if len(values) > maxLabels {
+		p.Add("invalid value for labels: there are %d, the limit is %d", len(values), maxLabels)
+		return
+	}
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		prefix, name, hasPrefix := strings.Cut(key, "/")
+		if !hasPrefix {
+			prefix, name = "", key
+		}
+		if !labelText(name) || name == "" || (hasPrefix && !dnsName(prefix)) {
+			p.Add("invalid value for labels: the key %q is no label name (letters, digits, '-', '_', '.', at most %d characters, optionally after a DNS name and '/')", key, maxLabelName)
+		}
+		if !labelText(values[key]) {
+			p.Add("invalid value for labels: %q, the value of %q, is no label value (letters, digits, '-', '_', '.', at most %d characters)", values[key], key, maxLabelName)
+		}
+	}
+}
+
+func labelText(s string) bool {
+	if len(s) > maxLabelName {
+		return false
+	}
+	for i := range len(s) {
+		inner := i > 0 && i < len(s)-1
+		if !alphanumeric(s[i]) && !(inner && (s[i] == '-' || s[i] == '_' || s[i] == '.')) {
+			return false
+		}
+	}
+	return true
+}
+
+func alphanumeric(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+}
+
+func dnsName(s string) bool {
+	if len(s) > 253 {
+		return false
+	}
+	for part := range strings.SplitSeq(s, ".") {
+		if !DNSLabel(part) {
+			return false
+		}
+	}
+	return true
+}
+
+// DNSLabel says whether s may be a part of a host name: lower-case letters, digits and '-', at most 63.
+func DNSLabel(s string) bool {
+	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	for i := range len(s) {
+		if !(s[i] >= 'a' && s[i] <= 'z' || s[i] >= '0' && s[i] <= '9' || s[i] == '-') {
+			return false
+		}
+	}
+	return true
+}
+
+// Notifications checks that each says whom to tell, and of which last phases.
+func (p *Problems) Notifications(notifications []*admin.Notification) {
+	for i, n := range notifications {
+		var recipients []string
+		switch kind := n.GetType().(type) {
+		case *admin.Notification_Email:
+			recipients = kind.Email.GetRecipientsEmail()
+		case *admin.Notification_PagerDuty:
+			recipients = kind.PagerDuty.GetRecipientsEmail()
+		case *admin.Notification_Slack:
+			recipients = kind.Slack.GetRecipientsEmail()
+		default:
+			p.Add("missing notifications[%d].type", i)
+			continue
+		}
+		if len(recipients) == 0 {
+			p.Missing(fmt.Sprintf("notifications[%d].recipients_email", i))
+		}
+		if len(n.GetPhases()) == 0 {
+			p.Missing(fmt.Sprintf("notifications[%d].phases", i))
+		}
+		for _, phase := range n.GetPhases() {
+			if !aloft.Terminal(phase) {
+				p.Add("invalid value for notifications[%d].phases: %s is not a phase in which an execution ends", i, phase)
+			}
+		}
+	}
+}

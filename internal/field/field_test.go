@@ -1,0 +1,62 @@
+package field
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+func TestAllMistakesAreReportedAtOnce(t *testing.T) {
+	t.Parallel()
+	var p Problems
+	p.Identifier("id", &core.Identifier{ResourceType: core.ResourceType_WORKFLOW, Project: "p"}, core.ResourceType_TASK, true)
+	p.Include(fmt.Errorf("launch plan x: %w", aloft.ErrNotFound))
+	err := p.Err()
+	for _, want := range []string{"resource_type", "missing domain", "missing name", "missing version", "launch plan x"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the message does not say %q: %v", want, err)
+		}
+	}
+	if !errors.Is(err, aloft.ErrInvalid) || !errors.Is(err, aloft.ErrNotFound) {
+		t.Errorf("%v wraps ErrInvalid: %v, ErrNotFound: %v; want both", err, errors.Is(err, aloft.ErrInvalid), errors.Is(err, aloft.ErrNotFound))
+	}
+}
+
+func TestNoMistakeIsNoError(t *testing.T) {
+	t.Parallel()
+	var p Problems
+	p.Include(nil)
+	p.Identifier("id", &core.Identifier{Project: "p", Domain: "d", Name: "n", Version: "v"}, core.ResourceType_TASK, true)
+	if err := p.Err(); err != nil {
+		t.Errorf("got %v for a complete identifier without a kind, want none", err)
+	}
+}
+
+func TestLabelsAreThoseOfKubernetes(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		key, value string
+		valid      bool
+	}{
+		{"team", "ml", true},
+		{"example.com/team", "a.b-c_d", true},
+		{"team", "", true},
+		{"", "x", false},
+		{"Example.com/team", "x", false},
+		{"-team", "x", false},
+		{"team", "two words", false},
+		{"team", strings.Repeat("x", 64), false},
+		{"/team", "x", false},
+	} {
+		var p Problems
+		p.Labels(&admin.Labels{Values: map[string]string{c.key: c.value}})
+		if got := p.Err() == nil; got != c.valid {
+			t.Errorf("label %q=%q: valid %v, want %v (%v)", c.key, c.value, got, c.valid, p.Err())
+		}
+	}
+}

@@ -1,0 +1,77 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/compiler"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/field"
+	"github.com/aloft-dev/aloft/literal"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// CreateLaunchPlan registers a version of a launch plan, inactive. Its workflow must be registered. A *Conflict if the id
+// is taken.
+func (r *Registry) CreateLaunchPlan(ctx context.Context, id *core.Identifier, spec *admin.LaunchPlanSpec) error {
+	var problems field.Problems
+	problems.Include(r.mayCreate(ctx, id, core.ResourceType_LAUNCH_PLAN, spec != nil))
+	if spec != nil {
+		problems.Identifier("spec.workflow_id", spec.GetWorkflowId(), core.ResourceType_WORKFLOW, true)
+		problems.Labels(spec.GetLabels())
+		if policy := spec.GetConcurrencyPolicy(); policy.GetBehavior() != admin.ConcurrencyLimitBehavior_CONCURRENCY_LIMIT_BEHAVIOR_UNSPECIFIED {
+			problems.Include(fmt.Errorf("spec.concurrency_policy: %w", aloft.ErrUnimplemented))
+		}
+	}
+	if err := problems.Err(); err != nil {
+		return fmt.Errorf("create launch plan: %w", err)
+	}
+	hash, err := r.kept(id, spec)
+	if err != nil {
+		return err
+	}
+	spec.WorkflowId.ResourceType = core.ResourceType_WORKFLOW
+	w, err := r.Workflow(ctx, spec.GetWorkflowId())
+	if err != nil {
+		return fmt.Errorf("create launch plan %s: %w", id.GetName(), err)
+	}
+	l, err := r.compileLaunchPlan(id, spec, w)
+	if err != nil {
+		return fmt.Errorf("create launch plan %s: %w", id.GetName(), err)
+	}
+	err = r.Store.CreateLaunchPlan(ctx, l)
+	if errors.Is(err, aloft.ErrExists) {
+		old, err := r.LaunchPlan(ctx, id)
+		if err != nil {
+			return err
+		}
+		if string(old.Digest) != string(l.Digest) {
+			return &Conflict{ID: id, Difference: bound(compiler.Difference(old.Spec, l.Spec))}
+		}
+		r.requests.put(key(core.ResourceType_LAUNCH_PLAN, id), hash)
+		return &Conflict{ID: id, Identical: true}
+	}
+	if err != nil {
+		return fmt.Errorf("create launch plan %s: %w", id.GetName(), err)
+	}
+	r.requests.put(key(core.ResourceType_LAUNCH_PLAN, id), hash)
+	return nil
+}
+
+func (r *Registry) compileLaunchPlan(id *core.Identifier, spec *admin.LaunchPlanSpec, w *store.Workflow) (*store.LaunchPlan, error) {
+	compiled, err := compiler.CompileLaunchPlan(spec, w.Compiled.GetPrimary().GetTemplate().GetInterface())
+	if err != nil {
+		return nil, err
+	}
+	// State and times belong to the server and change: they are not a part of what was registered.
+	compiled.Id = id
+	digest := literal.StructureDigest(compiled)
+	now := r.Now()
+	compiled.Closure.CreatedAt, compiled.Closure.UpdatedAt = timestamppb.New(now), timestamppb.New(now)
+	return &store.LaunchPlan{ID: id, Digest: digest[:], Spec: compiled.GetSpec(), Closure: compiled.GetClosure(), CreatedAt: now, UpdatedAt: now}, nil
+}

@@ -1,0 +1,176 @@
+// Package registry keeps immutable versions of tasks, workflows and launch plans, and the projects they belong to.
+//
+// It comes after api, before compiler (which makes a workflow out of a template, or the list of all reasons why not) and
+// store. A version is what was registered first under its id, for ever: registering the same again is ErrExists, which
+// clients take for success, and anything else under that id is ErrInvalid with the difference. Nothing that was read is
+// read again: versions never change, so they are cached without a way to become old, except the state of a launch plan,
+// for which callers that care ask the store.
+//
+// It relies on the unique ids of the store, so that of several that register at once exactly one creates and all others
+// compare. When the store cannot be reached, nothing has been registered or exactly what was asked for.
+package registry
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// Store is what the registry needs of the store.
+type Store interface {
+	store.Registry
+	ListProjects(ctx context.Context, q store.Query) ([]*admin.Project, error)
+}
+
+// Config of a Registry.
+type Config struct {
+	Store   Store
+	Domains []string         // the same for all projects
+	Now     func() time.Time // nil: time.Now
+}
+
+// Registry registers and finds versions. Safe for concurrent use. What it returns is shared and must not be changed.
+type Registry struct {
+	Config
+
+	tasks       *cache[*store.Task]
+	workflows   *cache[*store.Workflow]
+	launchPlans *cache[*store.LaunchPlan]
+	requests    *cache[[sha256.Size]byte] // what was registered under an id, byte for byte: a repeat costs one hash
+	projects    projects
+	generating  sync.Mutex // one wrapper of a single task is made at a time
+}
+
+// Cached versions. A workflow of 1,000 nodes takes about a megabyte.
+const (
+	cachedTasks       = 4096
+	cachedWorkflows   = 512
+	cachedLaunchPlans = 4096
+	cachedRequests    = 8192
+)
+
+// New returns a Registry.
+func New(config Config) *Registry {
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	return &Registry{
+		Config:      config,
+		tasks:       newCache[*store.Task](cachedTasks),
+		workflows:   newCache[*store.Workflow](cachedWorkflows),
+		launchPlans: newCache[*store.LaunchPlan](cachedLaunchPlans),
+		requests:    newCache[[sha256.Size]byte](cachedRequests),
+	}
+}
+
+// Conflict says that an id is taken, by the same or by something else.
+type Conflict struct {
+	ID         *core.Identifier
+	Identical  bool
+	Difference string // what differs; empty if nothing does
+}
+
+func (c *Conflict) Error() string {
+	kind := aloft.Kind(c.ID.GetResourceType())
+	if c.Identical {
+		return fmt.Sprintf("%s %s, version %s: %s with identical structure already exists", kind, c.ID.GetName(), c.ID.GetVersion(), kind)
+	}
+	return fmt.Sprintf("%s %s with different structure already exists under version %s, and versions never change: register it under a new version. The difference:\n%s",
+		c.ID.GetName(), kind, c.ID.GetVersion(), c.Difference)
+}
+
+// Unwrap makes the two cases aloft.ErrExists, which clients take for success, and aloft.ErrInvalid.
+func (c *Conflict) Unwrap() error {
+	if c.Identical {
+		return aloft.ErrExists
+	}
+	return aloft.ErrInvalid
+}
+
+// maxDifference bounds the difference in a message: after that nobody reads on.
+const maxDifference = 8000
+
+// bound cuts a difference at a line.
+func bound(text string) string {
+	if len(text) <= maxDifference {
+		return text
+	}
+	cut := maxDifference
+	for i := cut; i > cut-1000; i-- {
+		if text[i] == '\n' {
+			cut = i
+			break
+		}
+	}
+	return text[:cut] + "\n… and more"
+}
+
+// kept returns the error for an id that is registered with this very request; nil when that is not known.
+func (r *Registry) kept(id *core.Identifier, request proto.Message) (hash [sha256.Size]byte, err error) {
+	content, err := proto.MarshalOptions{Deterministic: true}.Marshal(request)
+	if err != nil {
+		return hash, fmt.Errorf("%w: %s %s: %w", aloft.ErrInvalid, aloft.Kind(id.GetResourceType()), id.GetName(), err)
+	}
+	hash = sha256.Sum256(content)
+	if known, ok := r.requests.get(key(id.GetResourceType(), id)); ok && known == hash {
+		return hash, &Conflict{ID: id, Identical: true}
+	}
+	return hash, nil
+}
+
+// Task returns a version.
+func (r *Registry) Task(ctx context.Context, id *core.Identifier) (*store.Task, error) {
+	return find(ctx, r.tasks, id, core.ResourceType_TASK, r.Store.GetTask)
+}
+
+// Workflow returns a version.
+func (r *Registry) Workflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error) {
+	return find(ctx, r.workflows, id, core.ResourceType_WORKFLOW, r.Store.GetWorkflow)
+}
+
+// LaunchPlan returns a version. Its state, which is the one thing that changes, may be old.
+func (r *Registry) LaunchPlan(ctx context.Context, id *core.Identifier) (*store.LaunchPlan, error) {
+	return find(ctx, r.launchPlans, id, core.ResourceType_LAUNCH_PLAN, r.Store.GetLaunchPlan)
+}
+
+func find[V any](ctx context.Context, cache *cache[V], id *core.Identifier, kind core.ResourceType, read func(context.Context, *core.Identifier) (V, error)) (V, error) {
+	if v, ok := cache.get(key(kind, id)); ok {
+		return v, nil
+	}
+	v, err := read(ctx, id)
+	if err != nil {
+		var none V
+		return none, lookup(kind, id, err)
+	}
+	cache.put(key(kind, id), v)
+	return v, nil
+}
+
+// lookup says in Flyte's words what was not found.
+func lookup(kind core.ResourceType, id *core.Identifier, err error) error {
+	if !errors.Is(err, aloft.ErrNotFound) {
+		return err
+	}
+	return fmt.Errorf("missing entity of type %s with identifier project:%q domain:%q name:%q version:%q: %w",
+		kind, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion(), aloft.ErrNotFound)
+}
+
+// ident is an identifier as a key. The kind is stated, because clients may leave it out where it is implied.
+type ident struct {
+	kind                           core.ResourceType
+	project, domain, name, version string
+}
+
+func key(kind core.ResourceType, id *core.Identifier) ident {
+	return ident{kind, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion()}
+}

@@ -1,0 +1,85 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/compiler"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/field"
+	"github.com/aloft-dev/aloft/literal"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// CreateTask registers a version of a task. A *Conflict if the id is taken.
+func (r *Registry) CreateTask(ctx context.Context, id *core.Identifier, spec *admin.TaskSpec) error {
+	if err := r.mayCreate(ctx, id, core.ResourceType_TASK, spec != nil); err != nil {
+		return fmt.Errorf("create task: %w", err)
+	}
+	hash, err := r.kept(id, spec)
+	if err != nil {
+		return err
+	}
+	compiled, err := compiler.CompileTask(id, spec.GetTemplate())
+	if err != nil {
+		return fmt.Errorf("create task %s: %w", id.GetName(), err)
+	}
+	digest := literal.StructureDigest(compiled)
+	t := &store.Task{
+		ID:               id,
+		Digest:           digest[:],
+		Compiled:         compiled,
+		Description:      describe(id, spec.GetDescription()),
+		ShortDescription: spec.GetDescription().GetShortDescription(),
+		CreatedAt:        r.Now(),
+	}
+	err = r.Store.CreateTask(ctx, t)
+	if errors.Is(err, aloft.ErrExists) {
+		old, err := r.Task(ctx, id)
+		if err != nil {
+			return err
+		}
+		if string(old.Digest) != string(digest[:]) {
+			return &Conflict{ID: id, Difference: bound(compiler.Difference(old.Compiled, compiled))}
+		}
+		r.requests.put(key(core.ResourceType_TASK, id), hash)
+		return &Conflict{ID: id, Identical: true}
+	}
+	if err != nil {
+		return fmt.Errorf("create task %s: %w", id.GetName(), err)
+	}
+	r.requests.put(key(core.ResourceType_TASK, id), hash)
+	return nil
+}
+
+// mayCreate checks what all creates have in common. An unspecified kind becomes the one that is created.
+func (r *Registry) mayCreate(ctx context.Context, id *core.Identifier, kind core.ResourceType, hasSpec bool) error {
+	var problems field.Problems
+	problems.Identifier("id", id, kind, true)
+	if !hasSpec {
+		problems.Missing("spec")
+	}
+	if id.GetProject() != "" && id.GetDomain() != "" {
+		problems.Include(r.CheckProject(ctx, id.GetProject(), id.GetDomain()))
+	}
+	if err := problems.Err(); err != nil {
+		return err
+	}
+	id.ResourceType = kind
+	return nil
+}
+
+// describe is the description as an entity of its own. flytekit sends one with every task, empty or not.
+func describe(id *core.Identifier, d *admin.DescriptionEntity) *admin.DescriptionEntity {
+	if d == nil {
+		return nil
+	}
+	d = proto.CloneOf(d)
+	d.Id = id
+	return d
+}

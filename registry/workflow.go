@@ -1,0 +1,75 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/compiler"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/literal"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// CreateWorkflow compiles and registers a version of a workflow, whose tasks must be registered already. A *Conflict if
+// the id is taken.
+func (r *Registry) CreateWorkflow(ctx context.Context, id *core.Identifier, spec *admin.WorkflowSpec) error {
+	if err := r.mayCreate(ctx, id, core.ResourceType_WORKFLOW, spec != nil); err != nil {
+		return fmt.Errorf("create workflow: %w", err)
+	}
+	hash, err := r.kept(id, spec)
+	if err != nil {
+		return err
+	}
+	w, err := r.compile(ctx, id, spec)
+	if err != nil {
+		return err
+	}
+	w.Description = describe(id, spec.GetDescription())
+	w.ShortDescription = spec.GetDescription().GetShortDescription()
+	err = r.Store.CreateWorkflow(ctx, w)
+	if errors.Is(err, aloft.ErrExists) {
+		old, err := r.Workflow(ctx, id)
+		if err != nil {
+			return err
+		}
+		if string(old.Digest) != string(w.Digest) {
+			return &Conflict{ID: id, Difference: bound(compiler.Difference(old.Compiled, w.Compiled))}
+		}
+		r.requests.put(key(core.ResourceType_WORKFLOW, id), hash)
+		return &Conflict{ID: id, Identical: true}
+	}
+	if err != nil {
+		return fmt.Errorf("create workflow %s: %w", id.GetName(), err)
+	}
+	r.requests.put(key(core.ResourceType_WORKFLOW, id), hash)
+	return nil
+}
+
+func (r *Registry) compile(ctx context.Context, id *core.Identifier, spec *admin.WorkflowSpec) (*store.Workflow, error) {
+	failed := func(err error) error {
+		return fmt.Errorf("failed to compile workflow for [%s:%s:%s:%s]: %w", id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion(), err)
+	}
+	required := compiler.Requirements(spec)
+	var tasks []*core.CompiledTask
+	for _, taskID := range required.Tasks {
+		t, err := r.Task(ctx, taskID)
+		if errors.Is(err, aloft.ErrNotFound) {
+			continue // the compiler reports it, together with everything else that is missing
+		}
+		if err != nil {
+			return nil, failed(err)
+		}
+		tasks = append(tasks, t.Compiled)
+	}
+	compiled, err := compiler.CompileWorkflow(compiler.Request{
+		ID: id, Template: spec.GetTemplate(), SubWorkflows: spec.GetSubWorkflows(), Tasks: tasks,
+	})
+	if err != nil {
+		return nil, failed(err)
+	}
+	digest := literal.StructureDigest(compiled)
+	return &store.Workflow{ID: id, Digest: digest[:], Compiled: compiled, CreatedAt: r.Now()}, nil
+}
