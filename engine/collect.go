@@ -1,0 +1,115 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// collect reads what came into the inbox and whose timers are near, and makes ready whatever can move.
+func (e *Engine) collect(ctx context.Context) error {
+	now := e.clock.Now()
+	shards := e.shards()
+	e.mu.Lock()
+	e.dropExpired(now)
+	rescan := due(now, &e.rescanAt, e.config.Poll)
+	if rescan || e.again {
+		e.cursor = 0 // a transaction may have become visible after one with a larger sequence
+	}
+	e.again, e.starved = false, false
+	after := e.cursor
+	e.consumed = make(map[int64]struct{})
+	held := len(e.runs)
+	e.mu.Unlock()
+	if len(shards) == 0 {
+		return nil
+	}
+
+	if rescan {
+		// Executions in memory have their timers in the heap; this finds the others before they are due.
+		if err := e.collectDue(ctx, shards, now.Add(2*e.config.Poll), held+1000); err != nil {
+			return err
+		}
+	}
+	for {
+		rows, err := e.store.Inbox(ctx, shards, after, messagesPerRead)
+		if err != nil {
+			e.mu.Lock()
+			e.rescanAt = time.Time{}
+			e.mu.Unlock()
+			return fmt.Errorf("read inbox: %w", err)
+		}
+		e.mu.Lock()
+		for _, row := range rows {
+			if e.leases[row.Shard].held {
+				e.add(row)
+			}
+			after = row.Seq
+		}
+		e.cursor = after
+		e.starved = len(e.known) >= messagesKnown
+		last := len(rows) < messagesPerRead || e.starved
+		e.mu.Unlock()
+		if last {
+			break
+		}
+	}
+	e.mu.Lock()
+	e.fire(e.clock.Now())
+	e.mu.Unlock()
+	return nil
+}
+
+func (e *Engine) collectDue(ctx context.Context, shards []int, until time.Time, limit int) error {
+	rows, err := e.store.Due(ctx, shards, until, limit)
+	if err != nil {
+		e.mu.Lock()
+		e.rescanAt = time.Time{}
+		e.mu.Unlock()
+		return fmt.Errorf("read timers: %w", err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, row := range rows {
+		if !e.leases[row.Shard].held {
+			continue
+		}
+		if _, have := e.runs[row.Execution]; have {
+			continue
+		}
+		e.setTimer(e.run(row.Execution, row.Shard), row.DueAt)
+	}
+	return nil
+}
+
+// keepCollecting collects when the inbox or a timer says so, and now and then without being told.
+func (e *Engine) keepCollecting(ctx context.Context, wake <-chan struct{}) {
+	for {
+		if err := e.collect(ctx); err != nil && ctx.Err() == nil {
+			e.logger.Warn("messages were not collected", "error", err)
+			if !sleep(ctx, e.config.Poll/4) {
+				return
+			}
+			continue
+		}
+		timer := time.NewTimer(max(0, e.WakeAt().Sub(e.clock.Now())))
+		select {
+		case <-ctx.Done():
+		case <-wake:
+		case <-e.tick:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return
+		}
+	}
+}
+
+// wakeCollector makes it look again at timers and room. It never blocks.
+func (e *Engine) wakeCollector() {
+	select {
+	case e.tick <- struct{}{}:
+	default:
+	}
+}

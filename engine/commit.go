@@ -1,0 +1,201 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// finish hands a step to the committer, or ends the run's turn when there is nothing to commit.
+func (e *Engine) finish(d *decided) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if d.step == nil || d.run.dropped {
+		e.conclude(d)
+		return
+	}
+	e.finished.push(d)
+	e.rows += weight(d.step)
+	e.changed.Broadcast()
+}
+
+// weight is about how many rows a step writes.
+func weight(s *store.Step) int {
+	return 1 + len(s.Nodes) + len(s.Attempts) + len(s.Consumed) + len(s.Appends)
+}
+
+// settle commits everything that is finished, in one transaction or, when it is very much, in several. An error means that
+// the outcome of one is unknown: settle again repeats it before anything else.
+func (e *Engine) settle(ctx context.Context) error {
+	for {
+		e.mu.Lock()
+		e.gather()
+		batch := e.unsettled
+		e.mu.Unlock()
+		if len(batch) == 0 {
+			return nil
+		}
+		if err := e.commit(ctx, batch); err != nil {
+			return err
+		}
+	}
+}
+
+// gather fills the batch, unless the last one is unsettled, and takes out what we may not commit any more.
+func (e *Engine) gather() {
+	if len(e.unsettled) == 0 {
+		for rows := 0; rows < rowsPerCommit; {
+			d, ok := e.finished.pop()
+			if !ok {
+				break
+			}
+			rows += weight(d.step)
+			e.unsettled = append(e.unsettled, d)
+		}
+	}
+	now := e.clock.Now()
+	kept := e.unsettled[:0]
+	for _, d := range e.unsettled {
+		lease := e.leases[d.run.shard]
+		if !d.run.dropped && lease.valid(now) && lease.Epoch == d.step.Lease.Epoch {
+			kept = append(kept, d)
+			continue
+		}
+		// Its outcome, if it was tried, is what the journal says to the next who reads it.
+		e.rows -= weight(d.step)
+		e.drop(d.run)
+		e.conclude(d)
+	}
+	clear(e.unsettled[len(kept):])
+	e.unsettled = kept
+}
+
+// commit gives a batch to the store and takes in what became of each step.
+func (e *Engine) commit(ctx context.Context, batch []*decided) error {
+	steps := make([]*store.Step, len(batch))
+	for i, d := range batch {
+		steps[i] = d.step
+	}
+	results := e.store.Commit(ctx, steps)
+
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	defer e.changed.Broadcast()
+	var unknown []*decided
+	var cause error
+	for i, d := range batch {
+		err := results[i]
+		if errors.Is(err, aloft.ErrUnavailable) || (err != nil && ctx.Err() != nil) {
+			unknown, cause = append(unknown, d), err
+			continue
+		}
+		e.rows -= weight(d.step)
+		r := d.run
+		switch {
+		case err == nil:
+			e.committed(d)
+		case errors.Is(err, aloft.ErrFenced), errors.Is(err, aloft.ErrConflict):
+			e.logger.Debug("a step was refused", "execution", r.id.String(), "error", err)
+			e.drop(r)
+		default:
+			// The store cannot have it, and would not have it the next time: our mistake, and not to be repeated at once.
+			e.logger.Error("a step cannot be committed", "execution", r.id.String(), "error", err)
+			r.state = nil
+			if r.failures++; r.failures == 1 {
+				r.failedAt = e.clock.Now()
+			}
+			r.retryAt = e.clock.Now().Add(pause(r.failures))
+		}
+		e.conclude(d)
+	}
+	e.unsettled = unknown
+	if cause != nil {
+		return fmt.Errorf("commit %d steps: %w", len(unknown), cause)
+	}
+	return nil
+}
+
+// committed is what a step that is in the store means for its run.
+func (e *Engine) committed(d *decided) {
+	r := d.run
+	r.seq = d.step.Seq
+	r.waiting = d.step.Waiting
+	for _, seq := range d.step.Consumed {
+		e.consumed[seq] = struct{}{}
+		delete(e.known, seq)
+	}
+	if len(d.step.Consumed) > 0 {
+		r.taken = nil
+	}
+	if len(r.messages) == 0 {
+		r.messages = nil // what it was cut from can go
+	}
+	if e.starved && len(e.known) < messagesKnown/2 {
+		e.wakeCollector()
+	}
+}
+
+// conclude ends the turn of a run.
+func (e *Engine) conclude(d *decided) {
+	r := d.run
+	if r.dropped {
+		r.busy, r.state = false, nil
+		return
+	}
+	if d.lost {
+		r.busy = false
+		e.drop(r)
+		return
+	}
+	if d.next.ended {
+		// What may still be in its inbox went with its last commit, or is of no use to what has ended.
+		r.busy = false
+		for _, m := range append(r.taken, r.messages...) {
+			e.consumed[m.Seq] = struct{}{}
+			delete(e.known, m.Seq)
+		}
+		r.messages, r.taken = nil, nil
+		e.drop(r)
+		return
+	}
+	if r.retryAt.IsZero() {
+		r.more, r.due = d.next.more, d.next.due
+	}
+	e.rest(r)
+}
+
+// keepCommitting commits what is finished as soon as the commit before has ended: the busier the engine is, the more
+// executions share a transaction.
+func (e *Engine) keepCommitting(ctx context.Context) {
+	failures := 0
+	for {
+		e.mu.Lock()
+		for e.finished.len() == 0 && len(e.unsettled) == 0 && !e.stopping {
+			e.changed.Wait()
+		}
+		stopping := e.stopping
+		e.mu.Unlock()
+		if stopping {
+			// What is decided and not committed is decided again by whoever comes next.
+			return
+		}
+		err := e.settle(ctx)
+		if err == nil {
+			failures = 0
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if failures++; failures == 1 || failures%10 == 0 {
+			e.logger.Warn("the store does not say what became of a commit: it is repeated", "tries", failures, "error", err)
+		}
+		if !sleep(ctx, min(pause(failures), time.Second)) {
+			return
+		}
+	}
+}

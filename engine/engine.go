@@ -1,0 +1,278 @@
+package engine
+
+import (
+	"container/list"
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/engine/machine"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// Store is what the engine needs of the store.
+type Store interface {
+	AcquireShards(ctx context.Context, owner string, now time.Time, ttl time.Duration) ([]store.Lease, error)
+	ReleaseShards(ctx context.Context, owner string) error
+	Inbox(ctx context.Context, shards []int, after int64, limit int) ([]store.InboxRow, error)
+	Due(ctx context.Context, shards []int, until time.Time, limit int) ([]store.DueRow, error)
+	Load(ctx context.Context, key store.Key) (*store.Execution, []store.JournalRow, error)
+	Commit(ctx context.Context, steps []*store.Step) []error
+
+	GetWorkflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error)
+	NodeInputs(ctx context.Context, execution store.Key, node aloft.NodeID) (*aloftv1.Literals, error)
+	NodeOutputs(ctx context.Context, execution store.Key, node aloft.NodeID) (*aloftv1.Literals, error)
+
+	Instances(ctx context.Context) ([]store.Instance, error)
+	Assigned(ctx context.Context, executor string) ([]*store.Attempt, error)
+	Adopt(ctx context.Context, from, to string) (int, error)
+	Report(ctx context.Context, executor string, reports []store.Report) []error
+	RemoveInstance(ctx context.Context, executor string) error
+
+	store.Wakes
+}
+
+// Literals keeps literal maps that are too large for a row: blob.Literals.
+type Literals interface {
+	// WriteLiterals returns once an object that it needs is durable.
+	WriteLiterals(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals, error)
+	ReadLiterals(ctx context.Context, ref *aloftv1.LiteralRef) (*core.LiteralMap, error)
+}
+
+// Config of an engine. Store, Literals, Owner and Logger are required, zero values of the others take the default.
+type Config struct {
+	Store    Store
+	Literals Literals
+	Logger   *slog.Logger
+
+	// Owner names the engine in its leases. Two that run at once must differ. One that is started again in the place of
+	// another that surely ended (a server that holds the lock of its data folder) takes the same name and goes on at once,
+	// any other waits until the leases have run out.
+	Owner string
+
+	Clock     Clock         // NewClock
+	LeaseTTL  time.Duration // 10 s; renewed each third of it
+	Poll      time.Duration // 1 s; how often it looks at the store without being woken
+	Grace     time.Duration // 15 s; how long an executor may be missed before its attempts are given up
+	Workers   int           // GOMAXPROCS; executions that are stepped at once
+	StepLimit int           // 1,000; about how many events one step may decide before other executions have their turn
+
+	CacheExecutions int   // 4,096 executions kept in memory while they wait
+	CacheNodes      int   // 500,000 nodes of all of them
+	CacheGraphs     int64 // 64 MiB of compiled workflows
+	CacheLiterals   int64 // 64 MiB of literals
+}
+
+func (c Config) withDefaults() Config {
+	if c.Clock == nil {
+		c.Clock = NewClock()
+	}
+	setDefault(&c.LeaseTTL, 10*time.Second)
+	setDefault(&c.Poll, time.Second)
+	setDefault(&c.Grace, 15*time.Second)
+	setDefault(&c.Workers, runtime.GOMAXPROCS(0))
+	setDefault(&c.StepLimit, 1000)
+	setDefault(&c.CacheExecutions, 4096)
+	setDefault(&c.CacheNodes, 500_000)
+	setDefault(&c.CacheGraphs, 64<<20)
+	setDefault(&c.CacheLiterals, 64<<20)
+	return c
+}
+
+func setDefault[T int | int64 | time.Duration](v *T, d T) {
+	if *v <= 0 {
+		*v = d
+	}
+}
+
+// Bounds of what is in memory between the store and the workers.
+const (
+	messagesPerRead = 1000
+	messagesPerStep = 1000
+	messagesKnown   = 50_000 // read and not consumed yet
+	rowsPerCommit   = 8_000
+	rowsWaiting     = 24_000 // decided and not committed: workers pause above
+	firstTimers     = 64     // looked at when a shard is taken, to learn how late it is
+)
+
+// Engine moves the executions of the shards it holds. New makes one; Run or Pass make it go, never both.
+type Engine struct {
+	config   Config
+	store    Store
+	literals Literals
+	clock    *flooredClock
+	logger   *slog.Logger
+
+	graphs *cache[string, *machine.Graph]
+	values *cache[string, *core.LiteralMap] // by digest
+	absent map[string]absence               // executors that give no sign of life; of whoever reaps
+	nonce  string                           // begins the commit ids of this process
+
+	mu        sync.Mutex
+	changed   *sync.Cond // of mu: something to step or to commit, or it is over
+	stopping  bool
+	leases    [store.Shards]lease
+	runs      map[store.Key]*run
+	ready     queue[*run]
+	timers    timers
+	known     map[int64]struct{} // inbox rows in memory
+	consumed  map[int64]struct{} // those that went since the last collection began: it may have read them before
+	cursor    int64              // inbox rows up to here have been read
+	again     bool               // read the inbox from its beginning: rows that were read were given up
+	starved   bool               // reading stopped because too many rows are in memory
+	idle      *list.List         // of *run that nothing moves now, the longest idle first
+	nodes     int                // of the idle ones
+	finished  queue[*decided]
+	rows      int        // of finished
+	unsettled []*decided // given to the store without learning what became of it
+	commits   int64      // numbers commit ids
+	renewAt   time.Time
+	rescanAt  time.Time
+	reapAt    time.Time
+	tick      chan struct{} // tells the collector that the soonest timer or the room for messages changed
+}
+
+// New makes an engine that has no shard yet.
+func New(config Config) *Engine {
+	config = config.withDefaults()
+	e := &Engine{
+		config:   config,
+		store:    config.Store,
+		literals: config.Literals,
+		clock:    &flooredClock{clock: config.Clock, logger: config.Logger},
+		logger:   config.Logger,
+		graphs:   newCache[string, *machine.Graph](config.CacheGraphs),
+		values:   newCache[string, *core.LiteralMap](config.CacheLiterals),
+		nonce:    rand.Text(),
+		runs:     make(map[store.Key]*run),
+		known:    make(map[int64]struct{}),
+		idle:     list.New(),
+		tick:     make(chan struct{}, 1),
+	}
+	e.changed = sync.NewCond(&e.mu)
+	return e
+}
+
+// Run moves executions until ctx ends; then it finishes the commit it is in and gives its shards back.
+func (e *Engine) Run(ctx context.Context) error {
+	wake, cancel := e.store.Subscribe(store.TopicInbox)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() {
+		e.mu.Lock()
+		e.stopping = true
+		e.mu.Unlock()
+		e.changed.Broadcast()
+	})
+	defer stop()
+
+	var all sync.WaitGroup
+	all.Go(func() { e.keepLeases(ctx) })
+	all.Go(func() { e.keepCollecting(ctx, wake) })
+	all.Go(func() { e.keepReaping(ctx) })
+	all.Go(func() { e.keepCommitting(ctx) })
+	for range e.config.Workers {
+		all.Go(func() { e.keepStepping(ctx) })
+	}
+	all.Wait()
+
+	// The context is over, giving back is still to be done.
+	release, done := context.WithTimeout(context.WithoutCancel(ctx), e.config.LeaseTTL)
+	defer done()
+	if err := e.store.ReleaseShards(release, e.config.Owner); err != nil {
+		e.logger.Warn("shards were not given back: their leases run out by themselves", "error", err)
+	}
+	return nil
+}
+
+// Pass does once, on the caller's goroutine, all that is to be done now: it renews leases, collects messages and timers,
+// steps each ready execution once and commits that. It says whether there is more to do at once. An error means that the
+// store could not do its part: the next pass goes on where this one stopped.
+func (e *Engine) Pass(ctx context.Context) (more bool, err error) {
+	now := e.clock.Now()
+	if due(now, &e.renewAt, e.config.LeaseTTL/3) {
+		if err := e.renew(ctx); err != nil {
+			e.renewAt = time.Time{}
+			return true, err
+		}
+	}
+	if due(now, &e.reapAt, e.config.Grace/3) {
+		if err := e.Reap(ctx); err != nil {
+			e.reapAt = time.Time{}
+			return true, err
+		}
+	}
+	if err := e.settle(ctx); err != nil {
+		return true, err
+	}
+	if err := e.collect(ctx); err != nil {
+		return true, err
+	}
+	e.mu.Lock()
+	n := e.ready.len()
+	e.mu.Unlock()
+	for range n {
+		e.mu.Lock()
+		r, ok := e.next()
+		e.mu.Unlock()
+		if !ok {
+			break
+		}
+		e.finish(e.step(ctx, r))
+	}
+	err = e.settle(ctx)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return err != nil || e.ready.len() > 0 || e.again || e.starved, err
+}
+
+// WakeAt is when a pass has something to do if no message comes before.
+func (e *Engine) WakeAt() time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	at := e.rescanAt
+	if len(e.timers) > 0 && e.timers[0].wakeAt.Before(at) {
+		at = e.timers[0].wakeAt
+	}
+	return at
+}
+
+// due says whether now is at or after *at, and sets the next time if so.
+func due(now time.Time, at *time.Time, every time.Duration) bool {
+	if now.Before(*at) {
+		return false
+	}
+	*at = now.Add(every)
+	return true
+}
+
+// queue is first in, first out.
+type queue[T any] struct{ in, out []T }
+
+func (q *queue[T]) len() int { return len(q.in) + len(q.out) }
+
+func (q *queue[T]) push(v T) { q.in = append(q.in, v) }
+
+func (q *queue[T]) pop() (v T, ok bool) {
+	if len(q.out) == 0 {
+		for i := len(q.in) - 1; i >= 0; i-- {
+			q.out = append(q.out, q.in[i])
+		}
+		clear(q.in)
+		q.in = q.in[:0]
+	}
+	if len(q.out) == 0 {
+		return v, false
+	}
+	last := len(q.out) - 1
+	v = q.out[last]
+	var zero T
+	q.out[last] = zero
+	q.out = q.out[:last]
+	return v, true
+}

@@ -1,0 +1,181 @@
+package engine
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/engine/machine"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// project turns what a step decided into the records that change by it: one whole record for each node and each attempt
+// that it touched, however many events they had. Inputs and outputs are attached in the step that decided them.
+func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
+	state := f.state
+	newInputs := map[uint32]*aloftv1.LiteralRef{}
+	newOutputs := map[uint32]*aloftv1.LiteralRef{}
+	ends := map[machine.AttemptRef]*aloftv1.AttemptEnded{}
+	for _, e := range events {
+		switch k := e.GetKind().(type) {
+		case *aloftv1.Event_NodeQueued:
+			newInputs[k.NodeQueued.GetNode()] = k.NodeQueued.GetInputs()
+		case *aloftv1.Event_NodeSucceeded:
+			newOutputs[k.NodeSucceeded.GetNode()] = k.NodeSucceeded.GetOutputs()
+		case *aloftv1.Event_AttemptEnded:
+			ended := k.AttemptEnded
+			ends[machine.AttemptRef{Node: ended.GetNode(), Attempt: ended.GetAttempt()}] = ended
+			// The node may succeed in a later step only, when this one was cut short: the value is written now.
+			if outputs := ended.GetOutputs(); outputs != nil && newOutputs[ended.GetNode()] == nil {
+				newOutputs[ended.GetNode()] = outputs
+			}
+		}
+	}
+	touched := machine.Touch(events)
+
+	step.Nodes = make([]*store.Node, 0, len(touched.Nodes))
+	for _, i := range touched.Nodes {
+		node := state.Node(i)
+		record := nodeRecord(node)
+		var err error
+		if ref := newInputs[i]; ref != nil {
+			if record.Inputs, err = f.record(ref, func() (*aloftv1.Literals, error) { return f.engine.store.NodeInputs(f.ctx, f.key, node.ID()) }); err != nil {
+				return fmt.Errorf("inputs of node %s: %w", node.ID(), err)
+			}
+		}
+		if ref := newOutputs[i]; ref != nil {
+			if record.Outputs, err = f.record(ref, func() (*aloftv1.Literals, error) { return f.outputsOf(node) }); err != nil {
+				return fmt.Errorf("outputs of node %s: %w", node.ID(), err)
+			}
+		}
+		step.Nodes = append(step.Nodes, record)
+	}
+
+	step.Attempts = make([]*store.Attempt, 0, len(touched.Attempts))
+	for _, r := range touched.Attempts {
+		attempt, ok := state.Attempt(r)
+		if !ok {
+			return fmt.Errorf("attempt %d of node %d is in an event and not in the state", r.Attempt, r.Node)
+		}
+		step.Attempts = append(step.Attempts, attemptRecord(f.key, step.ID, attempt, ends[r]))
+	}
+
+	if touched.Execution {
+		execution := state.Execution()
+		step.Change = executionChange(execution)
+		if execution.Outputs != nil {
+			var err error
+			step.Change.Outputs, err = f.record(execution.Outputs, func() (*aloftv1.Literals, error) {
+				return f.engine.store.NodeOutputs(f.ctx, f.key, aloft.EndNode)
+			})
+			if err != nil {
+				return fmt.Errorf("outputs of the execution: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// outputsOf reads outputs that a node has taken over from the record in which they are: this is needed only when they were
+// decided in an earlier step and have left memory since.
+func (f *facts) outputsOf(node machine.NodeView) (*aloftv1.Literals, error) {
+	switch node.Kind() {
+	case machine.KindStart:
+		if parent, nested := node.Parent(); nested {
+			return f.engine.store.NodeInputs(f.ctx, f.key, parent.ID())
+		}
+		return f.inputs, nil
+	case machine.KindEnd:
+		return f.engine.store.NodeInputs(f.ctx, f.key, node.ID())
+	case machine.KindWorkflow:
+		for child := range f.state.Nodes() {
+			if parent, nested := child.Parent(); nested && parent.Index() == node.Index() && child.Kind() == machine.KindEnd {
+				return f.engine.store.NodeOutputs(f.ctx, f.key, child.ID())
+			}
+		}
+		return nil, fmt.Errorf("its graph has no end: %w", aloft.ErrNotFound)
+	default:
+		return f.engine.store.NodeOutputs(f.ctx, f.key, node.ID())
+	}
+}
+
+func nodeRecord(n machine.NodeView) *store.Node {
+	record := &store.Node{
+		ID:         n.ID(),
+		SpecNodeID: n.SpecID(),
+		Name:       n.Name(),
+		RetryGroup: n.RetryGroup(),
+		IsParent:   n.IsParent(),
+		Phase:      n.Phase,
+		CreatedAt:  n.CreatedAt,
+		StartedAt:  n.StartedAt,
+		UpdatedAt:  n.UpdatedAt,
+		EndedAt:    n.EndedAt,
+		Error:      n.Error,
+		Target:     n.Target(),
+		DeckURI:    n.DeckURI,
+	}
+	if parent, nested := n.Parent(); nested {
+		record.Parent = parent.ID()
+	}
+	return record
+}
+
+// attemptRecord takes what only the event of its end says from there: it is not kept in the state.
+func attemptRecord(key store.Key, id aloft.ExecutionID, a machine.AttemptView, ended *aloftv1.AttemptEnded) *store.Attempt {
+	node := a.Node.ID()
+	record := &store.Attempt{
+		AttemptKey: store.AttemptKey{Execution: key, Node: node, Attempt: a.Attempt, Token: a.Token},
+		ID:         aloft.AttemptID{Execution: id, Node: node, Attempt: a.Attempt},
+		Spec:       a.Spec,
+		Phase:      a.Phase,
+		ByEngine:   a.ByEngine,
+		NotBefore:  a.NotBefore,
+		Stop:       a.Stop,
+		CreatedAt:  a.CreatedAt,
+		StartedAt:  a.StartedAt,
+		UpdatedAt:  a.UpdatedAt,
+		EndedAt:    a.EndedAt,
+		Error:      a.Error,
+		Lost:       a.Lost,
+		DeckURI:    a.DeckURI,
+		Outputs:    a.Outputs,
+	}
+	if ended != nil {
+		record.Objects = ended.GetObjects()
+		record.Environment = ended.GetEnvironment()
+		if len(ended.GetUsage()) > 0 {
+			record.Usage = &aloftv1.AttemptUsage{}
+			// What an attempt cost is for people to look at: not worth refusing its result.
+			if proto.Unmarshal(ended.GetUsage(), record.Usage) != nil {
+				record.Usage = nil
+			}
+		}
+	}
+	return record
+}
+
+func executionChange(e machine.ExecutionView) *store.ExecutionChange {
+	return &store.ExecutionChange{
+		Phase:          e.Phase,
+		StartedAt:      e.StartedAt,
+		EndedAt:        e.EndedAt,
+		UpdatedAt:      e.UpdatedAt,
+		Error:          e.Error,
+		AbortCause:     e.AbortCause,
+		AbortPrincipal: e.AbortPrincipal,
+	}
+}
+
+// latest is the time of the last event of a journal.
+func latest(journal []store.JournalRow) time.Time {
+	for i := len(journal) - 1; i >= 0; i-- {
+		if events := journal[i].Entry.GetEvents(); len(events) > 0 {
+			return time.Unix(0, events[len(events)-1].GetAt()).UTC()
+		}
+	}
+	return time.Time{}
+}

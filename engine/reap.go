@@ -1,0 +1,123 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// Reap looks for executor instances that are gone. Their attempts go to another instance that can reach the same place;
+// where there is none, and none comes within the grace, the attempts are reported lost through the inbox, as their
+// executor would have done, and the machine replaces them. Doing it twice, or in two engines at once, is harmless.
+func (e *Engine) Reap(ctx context.Context) error {
+	instances, err := e.store.Instances(ctx)
+	if err != nil {
+		return fmt.Errorf("read executor instances: %w", err)
+	}
+	now := e.clock.Now()
+	var errs []error
+	seen := make(map[string]absence, len(e.absent))
+	for _, gone := range instances {
+		if now.Before(gone.Expires) {
+			continue
+		}
+		// The grace begins when we first miss it: a machine that was suspended misses everybody at once when it wakes,
+		// itself included.
+		missed := e.absent[gone.ID]
+		if missed.since.IsZero() || !missed.seenAt.Equal(gone.SeenAt) {
+			missed = absence{seenAt: gone.SeenAt, since: now}
+		}
+		seen[gone.ID] = missed
+		if now.Sub(missed.since) < e.config.Grace/3 {
+			continue
+		}
+		if heir, ok := heirOf(gone, instances, now); ok {
+			if err := e.handOver(ctx, gone, heir); err != nil {
+				errs = append(errs, err)
+			}
+			continue
+		}
+		if now.Sub(missed.since) < e.config.Grace {
+			continue
+		}
+		if err := e.giveUp(ctx, gone, now); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	e.absent = seen
+	return errors.Join(errs...)
+}
+
+// absence is an executor instance that gives no sign of life.
+type absence struct {
+	seenAt time.Time // its last one
+	since  time.Time // when we noticed
+}
+
+// heirOf is the instance that takes over from one that is gone.
+func heirOf(gone store.Instance, instances []store.Instance, now time.Time) (heir store.Instance, ok bool) {
+	i := slices.IndexFunc(instances, func(i store.Instance) bool {
+		return i.ID != gone.ID && i.Kind == gone.Kind && i.Place == gone.Place && now.Before(i.Expires)
+	})
+	if i < 0 {
+		return heir, false
+	}
+	return instances[i], true
+}
+
+func (e *Engine) handOver(ctx context.Context, gone, heir store.Instance) error {
+	n, err := e.store.Adopt(ctx, gone.ID, heir.ID)
+	if err != nil {
+		return fmt.Errorf("give attempts of executor %s to %s: %w", gone.ID, heir.ID, err)
+	}
+	if n > 0 {
+		e.logger.Info("an executor is gone, another has its attempts", "executor", gone.ID, "heir", heir.ID, "attempts", n)
+	}
+	return e.forget(ctx, gone)
+}
+
+func (e *Engine) giveUp(ctx context.Context, gone store.Instance, now time.Time) error {
+	attempts, err := e.store.Assigned(ctx, gone.ID)
+	if err != nil {
+		return fmt.Errorf("read attempts of executor %s: %w", gone.ID, err)
+	}
+	reports := make([]store.Report, len(attempts))
+	for i, a := range attempts {
+		reports[i] = store.Report{Attempt: a.AttemptKey, Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Outcome{Outcome: &aloftv1.Outcome{
+			Node: string(a.Node), Attempt: a.Attempt, Token: a.Token, EndedAt: now.UnixNano(),
+			Result: &aloftv1.Outcome_Lost{Lost: fmt.Sprintf("executor %s has not been heard of since %s", gone.ID, gone.SeenAt.Format(time.RFC3339))},
+		}}}}
+	}
+	for _, err := range e.store.Report(ctx, gone.ID, reports) {
+		if err != nil && !errors.Is(err, aloft.ErrConflict) { // ErrConflict: it has ended meanwhile
+			return fmt.Errorf("report lost attempts of executor %s: %w", gone.ID, err)
+		}
+	}
+	if len(attempts) > 0 {
+		e.logger.Warn("an executor is gone and its attempts are lost", "executor", gone.ID, "attempts", len(attempts))
+	}
+	return e.forget(ctx, gone)
+}
+
+// forget removes an instance once nothing is assigned to it.
+func (e *Engine) forget(ctx context.Context, gone store.Instance) error {
+	err := e.store.RemoveInstance(ctx, gone.ID)
+	if err != nil && !errors.Is(err, aloft.ErrPrecondition) && !errors.Is(err, aloft.ErrNotFound) {
+		return fmt.Errorf("remove executor %s: %w", gone.ID, err)
+	}
+	return nil
+}
+
+func (e *Engine) keepReaping(ctx context.Context) {
+	for sleep(ctx, e.config.Grace/3) {
+		if err := e.Reap(ctx); err != nil && ctx.Err() == nil {
+			e.logger.Warn("executors that are gone were not looked for", "error", err)
+		}
+	}
+}

@@ -1,0 +1,230 @@
+package engine
+
+import (
+	"cmp"
+	"container/heap"
+	"container/list"
+	"slices"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/engine/machine"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// run is an execution in memory. It is in one place at a time: ready (queued), with a worker or the committer (busy), or
+// idle until a message or a timer comes.
+type run struct {
+	key   store.Key
+	shard int
+
+	// Guarded by Engine.mu.
+	messages []store.InboxRow // known, not consumed and not taken, oldest first
+	taken    []store.InboxRow // those that the present step consumes
+	queued   bool
+	busy     bool
+	dropped  bool          // forgotten while it was busy: what comes back of it is thrown away
+	more     bool          // it can go on without a message
+	due      time.Time     // its next timer; zero: none
+	wakeAt   time.Time     // when the timer heap brings it back; zero: never
+	place    int           // in the timer heap; -1: not in it
+	idle     *list.Element // nil: not idle
+	counted  int           // nodes it is counted for while it is idle
+
+	// Belongs to whoever has it while it is busy.
+	state    *machine.State // nil: to be folded from the journal
+	id       aloft.ExecutionID
+	inputs   *aloftv1.Literals
+	seq      int64 // of the last journal entry
+	waiting  string
+	failures int       // steps that we could not do, in a row
+	failedAt time.Time // the first of them
+	retryAt  time.Time // zero: at once
+}
+
+// run returns the execution, made known if it was not. The caller holds mu, as for all methods here.
+func (e *Engine) run(key store.Key, shard int) *run {
+	r := e.runs[key]
+	if r == nil {
+		r = &run{key: key, shard: shard, place: -1}
+		e.runs[key] = r
+	}
+	return r
+}
+
+// add gives a run a message that was read from the inbox.
+func (e *Engine) add(row store.InboxRow) {
+	if _, have := e.known[row.Seq]; have {
+		return
+	}
+	if _, gone := e.consumed[row.Seq]; gone {
+		return
+	}
+	e.known[row.Seq] = struct{}{}
+	r := e.run(row.Execution, row.Shard)
+	if last := len(r.messages) - 1; last >= 0 && r.messages[last].Seq > row.Seq {
+		at, _ := slices.BinarySearchFunc(r.messages, row.Seq, func(m store.InboxRow, seq int64) int { return cmp.Compare(m.Seq, seq) })
+		r.messages = slices.Insert(r.messages, at, row)
+	} else {
+		r.messages = append(r.messages, row)
+	}
+	e.push(r)
+}
+
+// push makes a run ready, unless it is or its next try is not due.
+func (e *Engine) push(r *run) {
+	if r.queued || r.busy || r.dropped || !r.retryAt.IsZero() {
+		return
+	}
+	e.leaveIdle(r)
+	r.queued = true
+	e.ready.push(r)
+	e.changed.Signal()
+}
+
+// next takes the run that has been ready longest.
+func (e *Engine) next() (*run, bool) {
+	for {
+		r, ok := e.ready.pop()
+		if !ok {
+			return nil, false
+		}
+		r.queued = false
+		if r.dropped {
+			continue
+		}
+		r.busy = true
+		return r, true
+	}
+}
+
+// rest ends a run's turn: it is ready again if there is something to do, and idle if not. What the step took and did not
+// consume is there for the next one.
+func (e *Engine) rest(r *run) {
+	r.busy = false
+	if len(r.taken) > 0 {
+		r.messages = append(slices.Clip(r.taken), r.messages...)
+		r.taken = nil
+	}
+	wakeAt := r.due
+	if !r.retryAt.IsZero() {
+		wakeAt = r.retryAt
+	}
+	e.setTimer(r, wakeAt)
+	switch {
+	case !r.retryAt.IsZero():
+	case r.more || len(r.messages) > 0 || (!r.due.IsZero() && !r.due.After(e.clock.Now())):
+		e.push(r)
+	default:
+		e.enterIdle(r)
+	}
+}
+
+// drop forgets a run. Its messages are still in the inbox and will be read again if its shard is ours.
+func (e *Engine) drop(r *run) {
+	if r.dropped {
+		return
+	}
+	e.setTimer(r, time.Time{})
+	e.leaveIdle(r)
+	r.dropped = true
+	delete(e.runs, r.key)
+	if len(r.messages)+len(r.taken) > 0 {
+		e.again = true
+		e.wakeCollector()
+	}
+	for _, m := range r.messages {
+		delete(e.known, m.Seq)
+	}
+	for _, m := range r.taken {
+		delete(e.known, m.Seq)
+	}
+	r.messages, r.taken = nil, nil
+	if !r.busy {
+		r.state = nil
+	}
+}
+
+// enterIdle counts a run among those that wait, and lets the longest idle ones go if they are too many.
+func (e *Engine) enterIdle(r *run) {
+	if r.state != nil {
+		r.counted = r.state.Len()
+	}
+	e.nodes += r.counted
+	r.idle = e.idle.PushBack(r)
+	for e.idle.Len() > e.config.CacheExecutions || (e.nodes > e.config.CacheNodes && e.idle.Len() > 1) {
+		// Its timer goes too: collecting finds it in the store before it is due.
+		e.drop(e.idle.Front().Value.(*run))
+	}
+}
+
+func (e *Engine) leaveIdle(r *run) {
+	if r.idle == nil {
+		return
+	}
+	e.idle.Remove(r.idle)
+	e.nodes -= r.counted
+	r.idle, r.counted = nil, 0
+}
+
+// setTimer says when a run is to be ready again; zero: not by itself.
+func (e *Engine) setTimer(r *run, at time.Time) {
+	if r.wakeAt.Equal(at) {
+		return
+	}
+	if r.place >= 0 {
+		heap.Remove(&e.timers, r.place)
+	}
+	r.wakeAt = at
+	if !at.IsZero() {
+		heap.Push(&e.timers, r)
+		if r.place == 0 {
+			e.wakeCollector()
+		}
+	}
+}
+
+// fire makes ready whose time has come.
+func (e *Engine) fire(now time.Time) {
+	for len(e.timers) > 0 && !e.timers[0].wakeAt.After(now) {
+		r := e.timers[0]
+		e.setTimer(r, time.Time{})
+		if !r.busy {
+			r.retryAt = time.Time{}
+			e.push(r)
+		}
+	}
+}
+
+// timers is a heap of runs, the soonest first.
+type timers []*run
+
+func (t timers) Len() int { return len(t) }
+
+func (t timers) Less(i, j int) bool {
+	if c := t[i].wakeAt.Compare(t[j].wakeAt); c != 0 {
+		return c < 0
+	}
+	return t[i].key < t[j].key
+}
+
+func (t timers) Swap(i, j int) {
+	t[i], t[j] = t[j], t[i]
+	t[i].place, t[j].place = i, j
+}
+
+func (t *timers) Push(x any) {
+	r := x.(*run)
+	r.place = len(*t)
+	*t = append(*t, r)
+}
+
+func (t *timers) Pop() any {
+	last := len(*t) - 1
+	r := (*t)[last]
+	(*t)[last] = nil
+	*t = (*t)[:last]
+	r.place = -1
+	return r
+}
