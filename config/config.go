@@ -1,0 +1,191 @@
+// Package config is all that a user can set: one struct with defaults, read from a file, ALOFT_… variables and flags, and
+// checked in one place with all mistakes reported at once.
+//
+// It comes before everything: cmd/aloft loads it, server hands each package its part. Nothing else reads flags or the
+// environment. Without any of it everything works, in one data folder below the home folder. aloft.example.yaml shows every
+// key; a test parses it and compares it with the struct.
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Config is everything that can be set. A key is the name of a flag (--data-dir), of a line in the file (data-dir: …) and,
+// in capitals, of a variable (ALOFT_DATA_DIR).
+type Config struct {
+	DataDir        string   `key:"data-dir" help:"folder for everything the server keeps"`
+	Listen         string   `key:"listen" help:"address to listen on, host:port; port 0 takes any free one"`
+	PublicURL      string   `key:"public-url" help:"URL under which clients reach the server; empty: the one they used"`
+	Python         string   `key:"python" help:"interpreter with flytekit for all tasks; empty: one is found or made for each image"`
+	WorkerMode     string   `key:"worker-mode" help:"auto: tasks start from a warm interpreter where that is safe; cold: each in a fresh one"`
+	CPU            float64  `key:"cpu" help:"cores that tasks may use together; 0: all of this machine"`
+	Memory         string   `key:"memory" help:"memory that tasks may use together, such as 8Gi; empty: all of this machine"`
+	Slots          int      `key:"slots" help:"tasks that may run at once, whatever they ask for; 0: any number"`
+	MaxParallelism int      `key:"max-parallelism" help:"task nodes that one execution may run at once where neither it nor its launch plan says; 0: no limit"`
+	Projects       []string `key:"projects" help:"projects that are there from the beginning"`
+	Domains        []string `key:"domains" help:"domains of every project"`
+	Origins        []string `key:"origins" help:"web pages that may call the server, by origin; *: any"`
+	LocalPaths     bool     `key:"local-paths" help:"answer clients on this machine with paths for folders and tables, which flytekit cannot read by link"`
+	StopTasks      bool     `key:"stop-tasks" help:"end running tasks when the server ends; otherwise they go on and the next server finds them"`
+	LogLevel       string   `key:"log-level" help:"debug, info, warn or error"`
+	LogFormat      string   `key:"log-format" help:"text or json"`
+
+	// What the commands of a client assume.
+	Server  string `key:"server" help:"address of the server, host:port or URL"`
+	Project string `key:"project" help:"project"`
+	Domain  string `key:"domain" help:"domain"`
+}
+
+// clientKeys are settings of clients: commands of package cli have flags of their own for them.
+var clientKeys = []string{"server", "project", "domain"}
+
+// Default is what holds where nothing is set. home is the user's home folder.
+func Default(home string) Config {
+	return Config{
+		DataDir:        filepath.Join(home, ".aloft"),
+		Listen:         "localhost:30080",
+		WorkerMode:     "auto",
+		MaxParallelism: 25,
+		Projects:       []string{"flytesnacks"},
+		Domains:        []string{"development", "staging", "production"},
+		Origins:        []string{"*"},
+		LocalPaths:     true,
+		LogLevel:       "info",
+		LogFormat:      "text",
+		Server:         "localhost:30080",
+		Project:        "flytesnacks",
+		Domain:         "development",
+	}
+}
+
+// Mistakes are all that is wrong with a configuration, a sentence each, with the place where it was set.
+type Mistakes []string
+
+func (m Mistakes) Error() string { return "configuration: " + strings.Join(m, "; ") }
+
+// Validate reports everything that cannot work.
+func (c Config) Validate() error {
+	var m Mistakes
+	wrong := func(format string, args ...any) { m = append(m, fmt.Sprintf(format, args...)) }
+	if c.DataDir == "" {
+		wrong("data-dir is empty: name a folder")
+	}
+	host, port, err := net.SplitHostPort(c.Listen)
+	if number, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil {
+		wrong("listen %q is not host:port with a port from 0 to 65535, such as localhost:30080", c.Listen)
+	} else if _ = number; strings.ContainsAny(host, "/ ") {
+		wrong("listen %q: %q is no host name or address", c.Listen, host)
+	}
+	if c.PublicURL != "" {
+		if u, err := url.Parse(c.PublicURL); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+			wrong("public-url %q is not a URL such as https://aloft.example.com", c.PublicURL)
+		}
+	}
+	oneOf := func(key, value string, allowed ...string) {
+		if !slices.Contains(allowed, value) {
+			wrong("%s %q is not one of %s", key, value, strings.Join(allowed, ", "))
+		}
+	}
+	oneOf("worker-mode", c.WorkerMode, "auto", "cold")
+	oneOf("log-level", c.LogLevel, "debug", "info", "warn", "error")
+	oneOf("log-format", c.LogFormat, "text", "json")
+	if c.CPU < 0 || c.CPU > 1e6 || c.CPU != c.CPU {
+		wrong("cpu %v is not a number of cores", c.CPU)
+	}
+	if _, err := ParseBytes(c.Memory); err != nil {
+		wrong("memory %v", err)
+	}
+	if c.Slots < 0 {
+		wrong("slots %d is negative: 0 means any number", c.Slots)
+	}
+	if c.MaxParallelism < 0 || c.MaxParallelism > 1<<31-1 {
+		wrong("max-parallelism %d is not between 0 (no limit) and %d", c.MaxParallelism, 1<<31-1)
+	}
+	names := func(key string, values []string) {
+		if len(values) == 0 {
+			wrong("%s is empty: at least one is needed", key)
+		}
+		for i, v := range values {
+			if v == "" || strings.Trim(v, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || len(v) > 63 || v[0] == '-' || v[len(v)-1] == '-' {
+				wrong("%s: %q is not a name of lower-case letters, digits and '-', at most 63", key, v)
+			}
+			if slices.Contains(values[:i], v) {
+				wrong("%s: %q is there twice", key, v)
+			}
+		}
+	}
+	names("projects", c.Projects)
+	names("domains", c.Domains)
+	if len(m) > 0 {
+		return m
+	}
+	return nil
+}
+
+var byteUnits = []struct {
+	suffix string
+	size   float64
+}{
+	{"Ki", 1 << 10}, {"Mi", 1 << 20}, {"Gi", 1 << 30}, {"Ti", 1 << 40},
+	{"k", 1e3}, {"K", 1e3}, {"M", 1e6}, {"G", 1e9}, {"T", 1e12}, {"", 1},
+}
+
+// ParseBytes reads an amount of memory as Kubernetes writes it: 512Mi, 8Gi, 2G. Empty is 0.
+func ParseBytes(text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	for _, unit := range byteUnits {
+		if digits, ok := strings.CutSuffix(text, unit.suffix); ok {
+			n, err := strconv.ParseFloat(digits, 64)
+			if err != nil || n < 0 || n*unit.size > 1<<60 || strings.ContainsAny(digits, "xXpPeEiInN_") {
+				break
+			}
+			return int64(n * unit.size), nil
+		}
+	}
+	return 0, fmt.Errorf("%q is no amount such as 512Mi, 8Gi or 2G", text)
+}
+
+// Level is the log level as slog has it.
+func (c Config) Level() slog.Level {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		return slog.LevelInfo
+	}
+	return level
+}
+
+// Logger writes to a stream as the configuration says.
+func (c Config) Logger(to *os.File) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.Level()}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(to, options))
+	}
+	return slog.New(slog.NewTextHandler(to, options))
+}
+
+// setting is one field of the struct, found by its key.
+type setting struct {
+	key, help string
+	value     reflect.Value // addressable if the struct was
+}
+
+func settings(c *Config) []setting {
+	v := reflect.ValueOf(c).Elem()
+	all := make([]setting, v.NumField())
+	for i := range all {
+		tag := v.Type().Field(i).Tag
+		all[i] = setting{tag.Get("key"), tag.Get("help"), v.Field(i)}
+	}
+	return all
+}

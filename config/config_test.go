@@ -1,0 +1,127 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+)
+
+func load(t *testing.T, arguments, environ []string) (Config, error) {
+	t.Helper()
+	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+	added := AddFlags(flags, Default("/home/me"))
+	if err := flags.Parse(arguments); err != nil {
+		t.Fatalf("parse %v: %v", arguments, err)
+	}
+	return Load(Default("/home/me"), added, flags.Changed, environ)
+}
+
+func write(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "aloft.yaml")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestTheExampleShowsEveryKeyWithItsDefault(t *testing.T) {
+	t.Parallel()
+	got, err := load(t, []string{"--config", "aloft.example.yaml"}, nil)
+	if err != nil {
+		t.Fatalf("the example does not load: %v", err)
+	}
+	if diff := cmp.Diff(Default("/home/me"), got); diff != "" {
+		t.Errorf("the example differs from the defaults (-default +example):\n%s", diff)
+	}
+	text, err := os.ReadFile("aloft.example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(text), "\n")
+	var c Config
+	for _, s := range settings(&c) {
+		i := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(line, s.key+":") })
+		if i < 0 {
+			t.Errorf("the example does not show %s", s.key)
+			continue
+		}
+		if !strings.HasPrefix(lines[i-1], "# ") && s.key != "project" && s.key != "domain" {
+			t.Errorf("the example shows %s without a sentence", s.key)
+		}
+	}
+}
+
+func TestDefaultsAreValid(t *testing.T) {
+	t.Parallel()
+	if err := Default("/home/me").Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestEveryFieldHasAKeyAndASentence(t *testing.T) {
+	t.Parallel()
+	var c Config
+	for i, s := range settings(&c) {
+		if s.key == "" || s.help == "" {
+			t.Errorf("field %s has key %q and help %q, want both", reflect.TypeOf(c).Field(i).Name, s.key, s.help)
+		}
+	}
+}
+
+func TestAFlagComesBeforeAVariableAndThatBeforeTheFile(t *testing.T) {
+	t.Parallel()
+	path := write(t, "slots: 1\nmax-parallelism: 1\ncpu: 1\ndomains: [a, b]\n")
+	got, err := load(t,
+		[]string{"--slots", "3"},
+		[]string{"ALOFT_CONFIG=" + path, "ALOFT_SLOTS=2", "ALOFT_MAX_PARALLELISM=2", "ALOFT_PROJECTS=x, y", "SLOTS=9"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default("/home/me")
+	want.Slots, want.MaxParallelism, want.CPU, want.Domains, want.Projects = 3, 2, 1, []string{"a", "b"}, []string{"x", "y"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestAllMistakesAreReportedAtOnceWithTheirPlace(t *testing.T) {
+	t.Parallel()
+	path := write(t, "slots: many\nlisten: 30080\nlog-lvl: debug\nmemory: lots\ncpu: [1, 2]\n")
+	_, err := load(t, []string{"--config", path}, []string{"ALOFT_LOCAL_PATHS=perhaps", "ALOFT_DOMAINS=Upper,a,a"})
+	if err == nil {
+		t.Fatal("loaded, want an error")
+	}
+	for _, want := range []string{"slots in " + path, "listen", "log-lvl in " + path, "memory", "cpu in " + path, "ALOFT_LOCAL_PATHS", `"Upper"`, `"a" is there twice`} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the error does not mention %q: %v", want, err)
+		}
+	}
+}
+
+func TestAMissingFileIsAnError(t *testing.T) {
+	t.Parallel()
+	if _, err := load(t, []string{"--config", "/nowhere/aloft.yaml"}, nil); err == nil || !strings.Contains(err.Error(), "/nowhere/aloft.yaml") {
+		t.Errorf("got %v, want an error that names the file", err)
+	}
+}
+
+func TestBytesAreReadAsKubernetesWritesThem(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int64{"": 0, "1024": 1024, "512Mi": 512 << 20, "1.5Gi": 3 << 29, "2G": 2e9, "64k": 64000} {
+		if got, err := ParseBytes(text); err != nil || got != want {
+			t.Errorf("ParseBytes(%q) = %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"-1", "8 GB", "Gi", "0x10", "NaN", "1e400", "9999999Ti"} {
+		if got, err := ParseBytes(text); err == nil {
+			t.Errorf("ParseBytes(%q) = %d, want an error", text, got)
+		}
+	}
+}
