@@ -23,7 +23,7 @@ const (
 	Scheme = "aloft://blob/"
 
 	// nativeScheme is an alias of Scheme for clients that must recognise the protocol: see Renderer.Native.
-	nativeScheme = "flyte://blob/"
+	nativeScheme = "memory://aloft/"
 )
 
 // ParseKey checks s. The error wraps aloft.ErrInvalid and names what is wrong.

@@ -18,7 +18,7 @@ import (
 //	aloft://blob/<key>                     canonical: in the store, the journal, digests
 //	/<data folder>/blob/<key>, file://…    a task on this machine, or a client on it
 //	http://<host>/blob/<token>/<key>       a client: a signed link
-//	flyte://blob/<key>                     the native_url of an upload, see Native
+//	memory://aloft/<key>                   the native_url of an upload of data, see Native
 type Renderer struct {
 	Local  Local   // nil: no paths on this machine
 	Signer *Signer // nil: no links
@@ -42,9 +42,11 @@ func (r *Renderer) Link(uri, baseURL string, expires time.Time) (string, error) 
 	return strings.TrimSuffix(baseURL, "/") + r.Signer.Path(Grant{Method: http.MethodGet, Key: key, Expires: expires}), nil
 }
 
-// Native renders a canonical URI as the native_url of CreateUploadLocation. It is location-free, too, but in a protocol
-// that a flytekit client knows: after it has uploaded a folder, FlyteFS.extract_common asks fsspec for the file system of
-// the native URLs, which raises for a protocol that is not registered, and "flyte" is the one that is at that moment.
+// Native renders a canonical URI as the native_url that CreateUploadLocation answers for data (a request with a
+// filename_root; code may have the canonical one). It is location-free, too, but names a protocol that the client's fsspec
+// knows without any configuration: after the upload of a folder, FlyteFS.extract_common asks fsspec for the class of the
+// native URLs' file system, which raises for an unknown protocol such as ours. It cannot be "flyte": modify_literal_uris
+// looks those up in a table of the client's and puts None in the place of what it does not find.
 func (r *Renderer) Native(uri string) (string, error) {
 	key, ours, err := KeyOfURI(uri)
 	if err != nil || !ours {

@@ -62,11 +62,13 @@ def download(uri):
 
 
 def common(urls):
-    import fsspec
-    from flytekit.remote.remote_fs import FlyteFS, get_flyte_fs
+    """What becomes of the native URLs of an uploaded folder, up to the literal that is sent."""
+    from flytekit.core.type_engine import modify_literal_uris
+    from flytekit.remote.remote_fs import FlyteFS
 
-    fsspec.register_implementation("flyte", get_flyte_fs(None), clobber=True)  # as FlyteRemote does when it is made
-    return FlyteFS.extract_common(urls)
+    literal = file_literal(FlyteFS.extract_common(urls), BlobType.BlobDimensionality.MULTIPART)
+    modify_literal_uris(literal)
+    return literal.scalar.blob.uri
 
 
 print(json.dumps({
