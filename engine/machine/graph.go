@@ -1,5 +1,17 @@
 package machine
 
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
 // Kind is what a node does.
 type Kind uint8
 
@@ -15,3 +27,321 @@ const (
 	TaskSleep = "core-sleep" // over when its one input, a duration, has passed
 	TaskEcho  = "echo"       // its outputs are its inputs
 )
+
+// Graph is a compiled workflow closure, indexed. It is immutable: all executions of a workflow version share one.
+type Graph struct {
+	closure *core.CompiledWorkflowClosure
+	root    *workflow
+	goOn    bool                      // FAIL_AFTER_EXECUTABLE_NODES_COMPLETE, of the root and so of all scopes, as in Flyte
+	ids     []aloft.NodeID            // unique ids of the root scope's nodes, by number
+	taken   map[aloft.NodeID]struct{} // the same, to keep those of nested nodes apart
+}
+
+// workflow is one graph of the closure: the template's nodes in its order, then the failure node if there is one.
+type workflow struct {
+	template *core.WorkflowTemplate
+	nodes    []nodeSpec
+	byID     map[string]uint32
+	end      uint32
+	failure  uint32 // none: there is no failure node
+}
+
+// nodeSpec is what is known of a node before anything runs.
+type nodeSpec struct {
+	node       *core.Node
+	kind       Kind
+	byEngine   string // TaskSleep or TaskEcho; empty: an executor runs it, or it is no task
+	upstream   uint32 // how many nodes must have succeeded before it starts
+	downstream []uint32
+	iface      *core.TypedInterface
+	target     *core.Identifier
+	sub        *workflow // of a sub-workflow node
+
+	task          *core.TaskTemplate // the rest is set for task nodes
+	maxAttempts   uint32             // by the user's budget
+	interruptible *bool              // nil: as the execution says
+	stable, spot  *aloftv1.AttemptSpec
+}
+
+// none is the index of nothing.
+const none = ^uint32(0)
+
+// NewGraph indexes a closure. The error lists every node that cannot be run and wraps aloft.ErrUnimplemented (a kind of
+// node that a later release brings) or aloft.ErrInvalid (the closure is not what a compiler makes), or both.
+func NewGraph(c *core.CompiledWorkflowClosure) (*Graph, error) {
+	b := builder{
+		closure:   c,
+		templates: make(map[string]*core.CompiledWorkflow),
+		tasks:     make(map[string]*core.TaskTemplate),
+		built:     make(map[string]*workflow),
+	}
+	for _, w := range c.GetSubWorkflows() {
+		b.templates[key(w.GetTemplate().GetId())] = w
+	}
+	for _, t := range c.GetTasks() {
+		b.tasks[key(t.GetTemplate().GetId())] = t.GetTemplate()
+	}
+	root := b.workflow(c.GetPrimary())
+	if len(b.errs) > 0 {
+		return nil, errors.Join(b.errs...)
+	}
+	g := &Graph{
+		closure: c,
+		root:    root,
+		goOn:    root.template.GetMetadata().GetOnFailure() == core.WorkflowMetadata_FAIL_AFTER_EXECUTABLE_NODES_COMPLETE,
+		ids:     make([]aloft.NodeID, len(root.nodes)),
+		taken:   make(map[aloft.NodeID]struct{}, len(root.nodes)),
+	}
+	for i := range root.nodes {
+		id, _ := distinctID("", 0, root.nodes[i].node.GetId(), func(id aloft.NodeID) bool {
+			_, taken := g.taken[id]
+			return taken
+		})
+		g.ids[i], g.taken[id] = id, struct{}{}
+	}
+	return g, nil
+}
+
+// distinctID is Flyte's unique id of a node, unless another node of the execution has it already: long ids are replaced by
+// 32-bit hashes, of which two are equal in one of a hundred executions with nine thousand nodes, and records and results
+// are told apart by nothing else. Then, and only then, a number is added; changed says so.
+func distinctID(parent aloft.NodeID, attempt uint32, node string, taken func(aloft.NodeID) bool) (id aloft.NodeID, changed bool) {
+	id = aloft.UniqueNodeID(parent, attempt, node)
+	for k := 1; taken(id); k++ {
+		id, changed = aloft.UniqueNodeID(parent, attempt, node+"-"+strconv.Itoa(k)), true
+	}
+	return id, changed
+}
+
+// builder indexes the workflows that are reached from the primary one, each once, and collects what is wrong.
+type builder struct {
+	closure   *core.CompiledWorkflowClosure
+	templates map[string]*core.CompiledWorkflow
+	tasks     map[string]*core.TaskTemplate
+	built     map[string]*workflow // nil value: being built, so meeting it again is a cycle
+	errs      []error
+}
+
+func (b *builder) workflow(c *core.CompiledWorkflow) *workflow {
+	t := c.GetTemplate()
+	w := &workflow{template: t, byID: make(map[string]uint32, len(t.GetNodes())+1), end: none, failure: none}
+	b.built[key(t.GetId())] = nil
+	nodes := slices.Clone(t.GetNodes())
+	if f := t.GetFailureNode(); f != nil {
+		w.failure = uint32(len(nodes))
+		nodes = append(nodes, f)
+	}
+	w.nodes = make([]nodeSpec, len(nodes))
+	for i, n := range nodes {
+		if _, double := w.byID[n.GetId()]; double || n.GetId() == "" {
+			b.refuse(w, n, "its id %q is empty or taken by another node", n.GetId())
+		}
+		w.byID[n.GetId()] = uint32(i)
+		w.nodes[i] = b.node(w, n)
+	}
+	start, ok := w.byID[aloft.StartNode]
+	if end, found := w.byID[aloft.EndNode]; found && ok {
+		w.end = end
+		b.edges(w, c.GetConnections(), start)
+	} else {
+		b.errs = append(b.errs, fmt.Errorf("workflow %s: it has no %s or no %s: %w", t.GetId().GetName(), aloft.StartNode, aloft.EndNode, aloft.ErrInvalid))
+	}
+	b.built[key(t.GetId())] = w
+	return w
+}
+
+func (b *builder) node(w *workflow, n *core.Node) nodeSpec {
+	s := nodeSpec{node: n}
+	switch target := n.GetTarget().(type) {
+	case nil:
+		wf := w.template.GetInterface()
+		switch n.GetId() {
+		case aloft.StartNode:
+			s.kind, s.iface = KindStart, &core.TypedInterface{Outputs: wf.GetInputs()}
+		case aloft.EndNode:
+			s.kind, s.iface = KindEnd, &core.TypedInterface{Inputs: wf.GetOutputs()}
+		default:
+			b.refuse(w, n, "it has no target")
+		}
+	case *core.Node_TaskNode:
+		b.task(w, n, target.TaskNode, &s)
+	case *core.Node_WorkflowNode:
+		if lp := target.WorkflowNode.GetLaunchplanRef(); lp != nil {
+			b.errs = append(b.errs, nodeError(w, n, fmt.Errorf("a node that runs launch plan %s: %w", lp.GetName(), aloft.ErrUnimplemented)))
+			break
+		}
+		ref := target.WorkflowNode.GetSubWorkflowRef()
+		s.kind, s.target = KindWorkflow, ref
+		sub, seen := b.built[key(ref)]
+		switch {
+		case seen && sub == nil:
+			b.refuse(w, n, "workflow %s contains itself", ref.GetName())
+		case !seen && b.templates[key(ref)] == nil:
+			b.refuse(w, n, "workflow %s is not in the closure", ref.GetName())
+		case !seen:
+			sub = b.workflow(b.templates[key(ref)])
+		}
+		if sub != nil {
+			s.sub, s.iface = sub, sub.template.GetInterface()
+		}
+	case *core.Node_BranchNode:
+		b.errs = append(b.errs, nodeError(w, n, fmt.Errorf("a branch (conditional): %w", aloft.ErrUnimplemented)))
+	case *core.Node_GateNode:
+		b.errs = append(b.errs, nodeError(w, n, fmt.Errorf("a gate (approve, sleep, wait_for_input): %w", aloft.ErrUnimplemented)))
+	case *core.Node_ArrayNode:
+		b.errs = append(b.errs, nodeError(w, n, fmt.Errorf("an array (map_task): %w", aloft.ErrUnimplemented)))
+	default:
+		b.errs = append(b.errs, nodeError(w, n, fmt.Errorf("a node with target %T: %w", target, aloft.ErrUnimplemented)))
+	}
+	return s
+}
+
+func (b *builder) task(w *workflow, n *core.Node, target *core.TaskNode, s *nodeSpec) {
+	id := target.GetReferenceId()
+	t := b.tasks[key(id)]
+	if t == nil {
+		b.refuse(w, n, "task %s is not in the closure", id.GetName())
+		return
+	}
+	s.kind, s.task, s.iface, s.target = KindTask, t, t.GetInterface(), id
+	if t.GetType() == TaskSleep || t.GetType() == TaskEcho {
+		s.byEngine = t.GetType()
+	}
+	// Flyte: the node's retries if it states any, else the task's.
+	s.maxAttempts = cmp.Or(n.GetMetadata().GetRetries().GetRetries(), t.GetMetadata().GetRetries().GetRetries()) + 1
+	if v, ok := n.GetMetadata().GetInterruptibleValue().(*core.NodeMetadata_Interruptible); ok {
+		s.interruptible = &v.Interruptible
+	}
+	need, err := demandOf(t.GetContainer().GetResources(), target.GetOverrides().GetResources())
+	if err != nil {
+		b.refuse(w, n, "task %s: %v", id.GetName(), err)
+	}
+	spec := func(interruptible bool) *aloftv1.AttemptSpec {
+		return &aloftv1.AttemptSpec{
+			Task: id, TaskType: t.GetType(), Overrides: target.GetOverrides(),
+			SpecNodeId: n.GetId(), NodeName: n.GetMetadata().GetName(), Workflow: b.closure.GetPrimary().GetTemplate().GetId(),
+			MilliCpu: need.milliCPU, Memory: need.memory, MemoryLimit: need.memoryLimit, Gpu: need.gpu,
+			Interruptible: interruptible,
+		}
+	}
+	s.stable, s.spot = spec(false), spec(true)
+}
+
+// edges counts upstreams and lists downstreams, in the template's order. An edge holds whoever states it (the compiler's
+// connections, upstream_node_ids, a promise), for a missed one would start a node before its inputs exist. A node without
+// any hangs between start-node and end-node, so that the end-node's turn means that all others have succeeded.
+func (b *builder) edges(w *workflow, c *core.ConnectionSet, start uint32) {
+	type edge struct{ from, to uint32 }
+	var all []edge
+	add := func(to uint32, from string) {
+		if from == "" { // a promise of a workflow input, before compilation
+			from = aloft.StartNode
+		}
+		if i, ok := w.byID[from]; ok && i != w.failure {
+			all = append(all, edge{from: i, to: to})
+			return
+		}
+		b.refuse(w, w.nodes[to].node, "it depends on node %q, which does not exist", from)
+	}
+	for i := range w.nodes {
+		to, n := uint32(i), w.nodes[i].node
+		for _, from := range n.GetUpstreamNodeIds() {
+			add(to, from)
+		}
+		for _, from := range c.GetUpstream()[n.GetId()].GetIds() {
+			add(to, from)
+		}
+		for _, binding := range n.GetInputs() {
+			promises(binding.GetBinding(), func(from string) { add(to, from) })
+		}
+	}
+	for from, ids := range c.GetDownstream() {
+		for _, id := range ids.GetIds() {
+			if to, ok := w.byID[id]; ok {
+				add(to, from)
+			}
+		}
+	}
+	// The failure node runs when everything else is over: it waits for nobody and nobody for it.
+	all = slices.DeleteFunc(all, func(e edge) bool { return e.to == w.failure })
+	has := func(side func(edge) uint32) []bool {
+		found := make([]bool, len(w.nodes))
+		for _, e := range all {
+			found[side(e)] = true
+		}
+		return found
+	}
+	before, after := has(func(e edge) uint32 { return e.to }), has(func(e edge) uint32 { return e.from })
+	for i := range w.nodes {
+		n := uint32(i)
+		if n != start && n != w.failure && !before[i] {
+			all = append(all, edge{from: start, to: n})
+			after[start] = true
+		}
+	}
+	for i := range w.nodes {
+		if n := uint32(i); n != w.end && n != w.failure && !after[i] {
+			all = append(all, edge{from: n, to: w.end})
+		}
+	}
+	slices.SortFunc(all, func(x, y edge) int { return cmp.Or(cmp.Compare(x.from, y.from), cmp.Compare(x.to, y.to)) })
+	all = slices.Compact(all)
+	for _, e := range all {
+		w.nodes[e.from].downstream = append(w.nodes[e.from].downstream, e.to)
+		w.nodes[e.to].upstream++
+	}
+	b.acyclic(w, start)
+}
+
+// acyclic runs the graph with every node succeeding at once: what is left over hangs on a cycle.
+func (b *builder) acyclic(w *workflow, start uint32) {
+	missing := make([]uint32, len(w.nodes))
+	for i := range w.nodes {
+		missing[i] = w.nodes[i].upstream
+	}
+	if missing[start] > 0 {
+		b.refuse(w, w.nodes[start].node, "it depends on other nodes")
+		return
+	}
+	for queue := []uint32{start}; len(queue) > 0; queue = queue[1:] {
+		for _, d := range w.nodes[queue[0]].downstream {
+			if missing[d]--; missing[d] == 0 {
+				queue = append(queue, d)
+			}
+		}
+	}
+	for i := range missing {
+		if missing[i] > 0 {
+			b.refuse(w, w.nodes[i].node, "it can never start: it is on a cycle or behind one")
+		}
+	}
+}
+
+func (b *builder) refuse(w *workflow, n *core.Node, format string, args ...any) {
+	b.errs = append(b.errs, nodeError(w, n, fmt.Errorf(format+": %w", append(args, aloft.ErrInvalid)...)))
+}
+
+func nodeError(w *workflow, n *core.Node, err error) error {
+	return fmt.Errorf("node %s of workflow %s: %w", n.GetId(), w.template.GetId().GetName(), err)
+}
+
+// promises calls f with the producer of each promise in the binding.
+func promises(b *core.BindingData, f func(node string)) {
+	switch v := b.GetValue().(type) {
+	case *core.BindingData_Promise:
+		f(v.Promise.GetNodeId())
+	case *core.BindingData_Collection:
+		for _, element := range v.Collection.GetBindings() {
+			promises(element, f)
+		}
+	case *core.BindingData_Map:
+		for _, element := range v.Map.GetBindings() {
+			promises(element, f)
+		}
+	}
+}
+
+// key makes an identifier comparable. The resource type is left out: references do not always state it.
+func key(id *core.Identifier) string {
+	return id.GetProject() + "\x00" + id.GetDomain() + "\x00" + id.GetName() + "\x00" + id.GetVersion() + "\x00" + id.GetOrg()
+}

@@ -1,9 +1,15 @@
 package machine
 
 import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
 	"time"
 
+	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
 // Decision is what one step decided: to be committed whole or not at all.
@@ -28,4 +34,440 @@ type Facts interface {
 	Echo(node NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error)
 	// Duration gives the single input of a task of type core-sleep.
 	Duration(node NodeRef) (time.Duration, *aloftv1.Failure, error)
+}
+
+// maxSystemFailures is how often an attempt is replaced that failed through no fault of the user's.
+const maxSystemFailures = 3
+
+// maxErrorMessage is the number of bytes from which a message loses its middle, as in Flyte.
+const maxErrorMessage = 100 << 10
+
+// Step consumes messages in order (all of them, whatever the limit), fires what is due at now, and advances as far as
+// it can, or until about limit events were decided (0: no limit). Each event is applied to s as it is decided: a caller
+// whose commit is refused throws s away and folds again. So it does after a Go error: a fact could not be had, or s
+// contradicts itself; nothing may be committed.
+//
+// Messages that change nothing (duplicates, outcomes of attempts that were replaced or that nobody scheduled, all that
+// comes after the end) give no event. now may go backwards: events never do.
+func (s *State) Step(messages []*aloftv1.Inbox, now time.Time, facts Facts, limit int) (Decision, error) {
+	t := step{State: s, facts: facts, at: max(now.UnixNano(), s.last, 1)}
+	for _, m := range messages {
+		if err := t.consume(m); err != nil {
+			return Decision{}, fmt.Errorf("step execution %s: %w", s.id, err)
+		}
+	}
+	for t.pending() && (limit <= 0 || len(t.events) < limit) {
+		if err := t.advance(); err != nil {
+			return Decision{}, fmt.Errorf("step execution %s: %w", s.id, err)
+		}
+	}
+	return Decision{Events: t.events, More: t.pending(), DueAt: s.DueAt(), Ended: s.Ended()}, nil
+}
+
+// step is one call of Step.
+type step struct {
+	*State
+	facts  Facts
+	at     int64 // the time of all its events
+	events []*aloftv1.Event
+}
+
+func (t *step) decide(e *aloftv1.Event) error {
+	if err := t.Apply(e); err != nil {
+		return err
+	}
+	t.events = append(t.events, e)
+	return nil
+}
+
+// all decides in order until one is refused.
+func (t *step) all(events ...*aloftv1.Event) error {
+	for _, e := range events {
+		if err := t.decide(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ---- messages
+
+func (t *step) consume(m *aloftv1.Inbox) error {
+	if t.Ended() {
+		return nil
+	}
+	switch k := m.GetKind().(type) {
+	case *aloftv1.Inbox_Create:
+		if t.create != nil {
+			return nil
+		}
+		return t.decide(&aloftv1.Event{At: t.at, Kind: &aloftv1.Event_ExecutionStarted{
+			ExecutionStarted: &aloftv1.ExecutionStarted{Create: k.Create},
+		}})
+	case *aloftv1.Inbox_Terminate:
+		return t.terminate(k.Terminate)
+	case *aloftv1.Inbox_AttemptStarted:
+		return t.attemptStarted(k.AttemptStarted)
+	case *aloftv1.Inbox_Outcome:
+		return t.outcome(k.Outcome)
+	}
+	return fmt.Errorf("this release does not know inbox messages of kind %T", m.GetKind())
+}
+
+func (t *step) terminate(m *aloftv1.Terminate) error {
+	if t.terminated {
+		return nil
+	}
+	err := t.decide(&aloftv1.Event{At: t.at, Kind: &aloftv1.Event_TerminateRequested{
+		TerminateRequested: &aloftv1.TerminateRequested{Cause: m.GetCause(), Principal: m.GetPrincipal()},
+	}})
+	if err != nil || t.create != nil {
+		return err
+	}
+	return t.endExecution(core.WorkflowExecution_ABORTED, nil, nil) // it overtook Create
+}
+
+// adoptable finds the attempt that an executor means: the current one of its node, not ended, with the right token.
+func (t *step) adoptable(nodeID string, number uint32, token string) (i uint32, ok bool) {
+	i, ok = t.outstanding[aloft.NodeID(nodeID)]
+	if !ok || t.attempts[t.nodes[i].attempt].number != number || t.token(i, number) != token {
+		return 0, false
+	}
+	return i, true
+}
+
+func (t *step) attemptStarted(m *aloftv1.AttemptStarted) error {
+	i, ok := t.adoptable(m.GetNode(), m.GetAttempt(), m.GetToken())
+	if !ok {
+		return nil
+	}
+	n, a := &t.nodes[i], &t.attempts[t.nodes[i].attempt]
+	if a.phase != uint8(core.TaskExecution_QUEUED) {
+		return nil
+	}
+	at := t.within(a, m.GetStartedAt())
+	if n.phase == uint8(core.NodeExecution_QUEUED) {
+		if err := t.decide(nodeRunning(t.at, i, at)); err != nil {
+			return err
+		}
+	}
+	return t.decide(&aloftv1.Event{At: t.at, Kind: &aloftv1.Event_AttemptRunning{AttemptRunning: &aloftv1.AttemptRunning{
+		Node: i, Attempt: a.number, Executor: m.GetExecutor(), StartedAt: at,
+	}}})
+}
+
+// within moves a time that an executor's clock gave between the attempt's creation and now, so that records are in order
+// whatever the clocks say.
+func (t *step) within(a *attempt, at int64) int64 { return min(max(at, a.created), t.at) }
+
+func (t *step) outcome(m *aloftv1.Outcome) error {
+	i, ok := t.adoptable(m.GetNode(), m.GetAttempt(), m.GetToken())
+	if !ok {
+		return nil
+	}
+	n, a := &t.nodes[i], &t.attempts[t.nodes[i].attempt]
+	e, ended := newAttemptEnded(t.at, i, a.number)
+	ended.StartedAt = a.started
+	if ended.StartedAt == 0 && m.GetStartedAt() != 0 { // its start was not told, or overtaken
+		ended.StartedAt = t.within(a, m.GetStartedAt())
+	}
+	ended.EndedAt = t.at
+	if m.GetEndedAt() != 0 {
+		ended.EndedAt = max(t.within(a, m.GetEndedAt()), ended.StartedAt)
+	}
+	ended.DeckUri, ended.Objects, ended.Environment, ended.Usage = m.GetDeckUri(), m.GetObjects(), m.GetEnvironment(), m.GetUsage()
+	if n.phase == uint8(core.NodeExecution_QUEUED) && ended.StartedAt != 0 {
+		if err := t.decide(nodeRunning(t.at, i, ended.StartedAt)); err != nil {
+			return err
+		}
+	}
+	switch r := m.GetResult().(type) {
+	case *aloftv1.Outcome_Outputs:
+		return t.attemptSucceeded(i, e, ended, r.Outputs.GetRef())
+	case *aloftv1.Outcome_Failure:
+		return t.attemptFailed(i, e, ended, r.Failure)
+	case *aloftv1.Outcome_Lost:
+		return t.attemptLost(i, e, ended, r.Lost)
+	case *aloftv1.Outcome_Stopped:
+		if a.stop == 0 {
+			return t.attemptLost(i, e, ended, "stopped, but not by the engine: "+r.Stopped)
+		}
+		return t.attemptStopped(i, e, ended, r.Stopped)
+	}
+	return t.attemptLost(i, e, ended, "its executor reported an end without a result")
+}
+
+// ---- ends of attempts
+
+func (t *step) attemptSucceeded(i uint32, e *aloftv1.Event, ended *aloftv1.AttemptEnded, outputs *aloftv1.LiteralRef) error {
+	if outputs == nil {
+		outputs = &aloftv1.LiteralRef{}
+	}
+	ended.Result = &aloftv1.AttemptEnded_Outputs{Outputs: outputs}
+	if err := t.decide(e); err != nil {
+		return err
+	}
+	return t.decide(nodeSucceeded(t.at, i, outputs, ended.GetDeckUri()))
+}
+
+func (t *step) attemptFailed(i uint32, e *aloftv1.Event, ended *aloftv1.AttemptEnded, failure *aloftv1.Failure) error {
+	cause := failure.GetError()
+	if cause == nil {
+		cause = &core.ExecutionError{Code: CodeUnknown, Message: "the attempt failed and its executor did not say why"}
+	}
+	cause = cut(cause)
+	ended.Result = &aloftv1.AttemptEnded_Failure{Failure: &aloftv1.Failure{Error: cause, Recoverable: failure.GetRecoverable()}}
+	return t.another(i, e, ended, cause, failure.GetRecoverable())
+}
+
+func (t *step) attemptLost(i uint32, e *aloftv1.Event, ended *aloftv1.AttemptEnded, reason string) error {
+	ended.Result = &aloftv1.AttemptEnded_Lost{Lost: reason}
+	return t.another(i, e, ended, lostError(reason), true)
+}
+
+// another ends a failed attempt and schedules the next one, or fails the node when there is no next one.
+//
+// The budgets are Flyte's: failures of the system are counted apart from the user's and replaced maxSystemFailures times;
+// of the others the node may have as many attempts as the user stated. Failures whose kind is unknown are the user's.
+func (t *step) another(i uint32, e *aloftv1.Event, ended *aloftv1.AttemptEnded, cause *core.ExecutionError, recoverable bool) error {
+	system := uint32(t.nodes[i].systemFailures)
+	done, most := ended.GetAttempt()+1-system, t.spec(i).maxAttempts
+	if cause.GetKind() == core.ExecutionError_SYSTEM {
+		done, most = system, maxSystemFailures
+	}
+	stopping := !t.mayRetry(i)
+	if recoverable && !stopping {
+		ended.Budget = aloftv1.AttemptEnded_USER
+		if cause.GetKind() == core.ExecutionError_SYSTEM {
+			ended.Budget = aloftv1.AttemptEnded_SYSTEM
+		}
+	}
+	if err := t.decide(e); err != nil {
+		return err
+	}
+	switch {
+	case recoverable && stopping: // it would have had another attempt: it did not fail, it was not let go on
+		return t.decide(nodeAborted(t.at, i, t.reason()))
+	case recoverable && done < most:
+		return t.schedule(i)
+	case recoverable:
+		cause = cut(&core.ExecutionError{
+			Code:    CodeRetriesExhausted + cause.GetCode(),
+			Message: fmt.Sprintf("[%d/%d] currentAttempt done. Last Error: %s::%s", done, most, cause.GetKind(), cause.GetMessage()),
+			Kind:    cause.GetKind(), ErrorUri: cause.GetErrorUri(), Timestamp: cause.GetTimestamp(), Worker: cause.GetWorker(),
+		})
+	}
+	return t.fail(i, cause)
+}
+
+func (t *step) attemptStopped(i uint32, e *aloftv1.Event, ended *aloftv1.AttemptEnded, reason string) error {
+	ended.Result = &aloftv1.AttemptEnded_Stopped{Stopped: reason}
+	return t.all(e, nodeAborted(t.at, i, t.reason()))
+}
+
+// reason is why something is being stopped, in Flyte's words.
+func (s *State) reason() string {
+	switch {
+	case s.terminated && s.cause != "":
+		return "Workflow aborted: " + s.cause
+	case s.terminated:
+		return "Workflow aborted."
+	}
+	return "Some node execution failed, auto-abort."
+}
+
+// cut takes the middle out of a message that is too long for a record.
+func cut(e *core.ExecutionError) *core.ExecutionError {
+	m := e.GetMessage()
+	if len(m) <= maxErrorMessage {
+		return e
+	}
+	const mark = " ... <Message Truncated> ... "
+	half := (maxErrorMessage - len(mark)) / 2
+	// A character cut in two would make the message unfit for protobuf, and the step unfit to be committed.
+	m = strings.ToValidUTF8(m[:half], "") + mark + strings.ToValidUTF8(m[len(m)-half:], "")
+	return &core.ExecutionError{
+		Code: e.GetCode(), Message: m, ErrorUri: e.GetErrorUri(), Kind: e.GetKind(), Timestamp: e.GetTimestamp(), Worker: e.GetWorker(),
+	}
+}
+
+// ---- advancing
+
+// pending says whether there is something to do at the time of the step.
+func (t *step) pending() bool { return t.More() || t.timerDue() }
+
+func (t *step) timerDue() bool {
+	return t.ended == 0 && len(t.due) > 0 && t.due[0].at <= t.at
+}
+
+// advance does one thing that is pending. What ends goes before what begins: that makes room, and nothing begins that is
+// to be stopped. Each thing is decided whole, so that a limit falls between two of them.
+func (t *step) advance() error {
+	switch {
+	case !t.stops.empty():
+		return t.stop(t.stops.front())
+	case t.timerDue():
+		return t.fire(t.attempts[t.due[0].attempt].node)
+	case !t.skips.empty():
+		return t.decide(nodeSkipped(t.at, t.skips.front()))
+	case !t.rested.empty():
+		return t.conclude(t.rested.front())
+	case !t.ready.empty():
+		return t.start(t.ready.front())
+	default:
+		return t.start(t.held.front())
+	}
+}
+
+func (t *step) stop(i uint32) error {
+	a := &t.attempts[t.nodes[i].attempt]
+	if a.byEngine {
+		e, ended := newAttemptEnded(t.at, i, a.number)
+		ended.StartedAt, ended.EndedAt = a.started, t.at
+		return t.attemptStopped(i, e, ended, t.reason())
+	}
+	return t.decide(&aloftv1.Event{At: t.at, Kind: &aloftv1.Event_AttemptStopRequested{
+		AttemptStopRequested: &aloftv1.AttemptStopRequested{Node: i, Attempt: a.number, Reason: t.reason()},
+	}})
+}
+
+// fire ends a sleep.
+func (t *step) fire(i uint32) error {
+	a := &t.attempts[t.nodes[i].attempt]
+	e, ended := newAttemptEnded(t.at, i, a.number)
+	ended.StartedAt, ended.EndedAt = a.started, t.at
+	return t.attemptSucceeded(i, e, ended, nil)
+}
+
+// start begins a node that is ready.
+func (t *step) start(i uint32) error {
+	spec := t.spec(i)
+	if spec.kind == KindStart {
+		return t.decide(nodeSucceeded(t.at, i, t.Ref(i).ScopeInputs(), ""))
+	}
+	inputs, failure, err := t.facts.Inputs(t.Ref(i))
+	switch {
+	case err != nil:
+		return fmt.Errorf("resolve inputs of node %s: %w", t.nodeID(i), err)
+	case failure != nil:
+		return t.fail(i, cut(failureOf(failure)))
+	}
+	if err := t.decide(nodeQueued(t.at, i, inputs)); err != nil {
+		return err
+	}
+	switch {
+	case spec.kind == KindEnd:
+		return t.decide(nodeSucceeded(t.at, i, inputs, ""))
+	case spec.kind == KindWorkflow:
+		return t.all(nodeRunning(t.at, i, t.at), &aloftv1.Event{At: t.at, Kind: &aloftv1.Event_ScopeOpened{
+			ScopeOpened: &aloftv1.ScopeOpened{Node: i},
+		}})
+	case spec.byEngine != "":
+		if err := t.decide(nodeRunning(t.at, i, t.at)); err != nil {
+			return err
+		}
+	}
+	return t.schedule(i)
+}
+
+func failureOf(f *aloftv1.Failure) *core.ExecutionError {
+	if f.GetError() == nil {
+		return &core.ExecutionError{Code: CodeUnknown, Message: "no reason is known"}
+	}
+	return f.GetError()
+}
+
+// schedule gives a task node its next attempt, and runs it if that is our own part.
+func (t *step) schedule(i uint32) error {
+	n, spec := &t.nodes[i], t.spec(i)
+	var number uint32
+	if n.attempt != none {
+		number = t.attempts[n.attempt].number + 1
+	}
+	e, scheduled := newAttemptScheduled(t.at, i, number, t.token(i, number))
+	if spec.byEngine == "" {
+		return t.decide(e)
+	}
+	scheduled.ByEngine = true
+	var outputs *aloftv1.LiteralRef
+	var failure *aloftv1.Failure
+	var wait time.Duration
+	var err error
+	if spec.byEngine == TaskEcho {
+		outputs, failure, err = t.facts.Echo(t.Ref(i))
+	} else {
+		wait, failure, err = t.facts.Duration(t.Ref(i))
+	}
+	if err != nil {
+		return fmt.Errorf("run %s of node %s: %w", spec.byEngine, t.nodeID(i), err)
+	}
+	scheduled.DueAt = t.at
+	if failure == nil && wait > 0 {
+		scheduled.DueAt = t.at + min(int64(wait), math.MaxInt64-t.at)
+	}
+	if err := t.decide(e); err != nil || scheduled.DueAt > t.at {
+		return err
+	}
+	e, ended := newAttemptEnded(t.at, i, number)
+	ended.StartedAt, ended.EndedAt = t.at, t.at
+	if failure != nil {
+		return t.attemptFailed(i, e, ended, failure)
+	}
+	return t.attemptSucceeded(i, e, ended, outputs)
+}
+
+// fail fails a node, and what contains it unless the rest is to go on or is over already.
+func (t *step) fail(i uint32, cause *core.ExecutionError) error {
+	if err := t.decide(nodeFailed(t.at, i, cause)); err != nil {
+		return err
+	}
+	number := t.nodes[i].scope
+	if t.graph.goOn || !t.scopes[number].runs() {
+		return nil
+	}
+	return t.decide(t.failing(number, cause))
+}
+
+func (t *step) failing(number uint32, cause *core.ExecutionError) *aloftv1.Event {
+	if number == 0 {
+		return &aloftv1.Event{At: t.at, Kind: &aloftv1.Event_ExecutionFailing{ExecutionFailing: &aloftv1.ExecutionFailing{Error: cause}}}
+	}
+	return &aloftv1.Event{At: t.at, Kind: &aloftv1.Event_ScopeFailing{
+		ScopeFailing: &aloftv1.ScopeFailing{Node: t.scopes[number].node, Error: cause},
+	}}
+}
+
+// conclude ends a scope in which nothing is active and nothing waits, and with it the node or execution it belongs to.
+func (t *step) conclude(number uint32) error {
+	c := &t.scopes[number]
+	outputs := func() *aloftv1.LiteralRef { return t.ref(t.nodes[c.first+c.workflow.end].outputs) }
+	if number == 0 {
+		switch {
+		case t.terminated:
+			return t.endExecution(core.WorkflowExecution_ABORTED, nil, nil)
+		case c.failing:
+			return t.endExecution(core.WorkflowExecution_FAILED, nil, c.err)
+		case t.succeeded(c):
+			return t.endExecution(core.WorkflowExecution_SUCCEEDED, outputs(), nil)
+		}
+	} else {
+		switch {
+		case c.failing:
+			return t.fail(c.node, c.err)
+		case t.succeeded(c):
+			return t.decide(nodeSucceeded(t.at, c.node, outputs(), ""))
+		case c.stopped:
+			return t.decide(nodeAborted(t.at, c.node, t.reason()))
+		}
+	}
+	if c.err == nil {
+		return errors.New("a graph has come to rest without an end: nothing in it failed and its end-node has not succeeded")
+	}
+	return t.decide(t.failing(number, c.err)) // what could still run has run
+}
+
+func (t *step) endExecution(phase core.WorkflowExecution_Phase, outputs *aloftv1.LiteralRef, cause *core.ExecutionError) error {
+	return t.decide(&aloftv1.Event{At: t.at, Kind: &aloftv1.Event_ExecutionEnded{
+		ExecutionEnded: &aloftv1.ExecutionEnded{Phase: phase, Outputs: outputs, Error: cause},
+	}})
 }

@@ -1,6 +1,9 @@
 package machine
 
 import (
+	"iter"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/aloft-dev/aloft"
@@ -57,25 +60,231 @@ type ExecutionView struct {
 	ID             aloft.ExecutionID
 	Phase          core.WorkflowExecution_Phase // UNDEFINED until Create has been consumed
 	StartedAt      time.Time                    // zero: not yet
-	UpdatedAt      time.Time                    // the last event of any kind
+	UpdatedAt      time.Time                    // the last event that changed this record
 	EndedAt        time.Time                    // zero: not yet
 	Error          *core.ExecutionError         // why it fails or has failed
 	Outputs        *aloftv1.LiteralRef          // once succeeded
 	AbortCause     string                       // set once terminated
 	AbortPrincipal string
 	Outstanding    int // attempts of executors that have not ended
-	Held           int // task nodes that could start but for the limit of parallelism: they have no record yet
+	Held           int // task nodes that could begin but for max_parallelism: they have no record yet
 }
 
-// AttemptRef names an attempt by the number of its node.
-type AttemptRef struct {
-	Node    uint32
-	Attempt uint32
+// Create is the first message; nil until it has been consumed.
+func (s *State) Create() *aloftv1.Create { return s.create }
+
+// Execution is the execution's record.
+func (s *State) Execution() ExecutionView {
+	v := ExecutionView{
+		ID: s.id, Phase: s.phase,
+		StartedAt: timeOf(s.started), UpdatedAt: timeOf(s.changed), EndedAt: timeOf(s.ended),
+		Error: s.err, Outputs: s.ref(s.outputs),
+		AbortCause: s.cause, AbortPrincipal: s.principal,
+		Outstanding: len(s.outstanding),
+	}
+	if s.ended == 0 && !s.room() {
+		v.Held = int(s.waiting)
+	}
+	return v
 }
 
-// Touched is what a list of events changed.
-type Touched struct {
-	Execution bool // its phase, times, error, outputs or abort cause
-	Nodes     []uint32
-	Attempts  []AttemptRef
+// Len is the number of nodes in all scopes opened so far, begun or not.
+func (s *State) Len() int { return len(s.nodes) }
+
+// Ref is node number i, which is below Len.
+func (s *State) Ref(i uint32) NodeRef { return NodeRef{state: s, index: i} }
+
+// Node is the record of node number i, which is below Len.
+func (s *State) Node(i uint32) NodeView {
+	n := &s.nodes[i]
+	v := NodeView{
+		NodeRef: s.Ref(i), Phase: core.NodeExecution_Phase(n.phase),
+		CreatedAt: timeOf(n.created), StartedAt: timeOf(n.started), UpdatedAt: timeOf(n.updated), EndedAt: timeOf(n.ended),
+		Error: n.err, Inputs: s.ref(n.inputs), Outputs: s.ref(n.outputs),
+	}
+	if n.attempt != none {
+		v.Attempts = s.attempts[n.attempt].number + 1
+		v.DeckURI = s.decks[n.attempt]
+	}
+	return v
+}
+
+// Nodes are the nodes that have a record, in order of their numbers.
+func (s *State) Nodes() iter.Seq[NodeView] {
+	return func(yield func(NodeView) bool) {
+		for i := range s.nodes {
+			if s.nodes[i].created != 0 && !yield(s.Node(uint32(i))) {
+				return
+			}
+		}
+	}
+}
+
+// Attempt is the record of one attempt; false: there is none.
+func (s *State) Attempt(r AttemptRef) (AttemptView, bool) {
+	if uint64(r.Node) >= uint64(len(s.nodes)) {
+		return AttemptView{}, false
+	}
+	for a := s.nodes[r.Node].attempt; a != none; a = s.attempts[a].prev { // a handful at most
+		if s.attempts[a].number == r.Attempt {
+			return s.attempt(a), true
+		}
+	}
+	return AttemptView{}, false
+}
+
+// Attempts are the records of all attempts of node number i, in order.
+func (s *State) Attempts(i uint32) []AttemptView {
+	var all []AttemptView
+	for a := s.nodes[i].attempt; a != none; a = s.attempts[a].prev {
+		all = append(all, s.attempt(a))
+	}
+	slices.Reverse(all)
+	return all
+}
+
+// Outstanding are the attempts of executors that have not ended, in order: what the outside must be doing.
+func (s *State) Outstanding() []AttemptRef {
+	nodes := make([]uint32, 0, len(s.outstanding))
+	for _, i := range s.outstanding {
+		nodes = append(nodes, i)
+	}
+	slices.Sort(nodes)
+	all := make([]AttemptRef, len(nodes))
+	for k, i := range nodes {
+		all[k] = AttemptRef{Node: i, Attempt: s.attempts[s.nodes[i].attempt].number}
+	}
+	return all
+}
+
+func (s *State) attempt(index uint32) AttemptView {
+	a := &s.attempts[index]
+	v := AttemptView{
+		Node: s.Ref(a.node), Attempt: a.number, Token: s.token(a.node, a.number), Spec: s.attemptSpec(a),
+		Phase: core.TaskExecution_Phase(a.phase), ByEngine: a.byEngine,
+		CreatedAt: timeOf(a.created), StartedAt: timeOf(a.started), UpdatedAt: timeOf(a.updated), EndedAt: timeOf(a.ended),
+		Error: a.err, Lost: a.lost, DeckURI: s.decks[index], Outputs: s.ref(a.outputs),
+	}
+	if a.byEngine {
+		v.DueAt = timeOf(a.due)
+	} else {
+		v.NotBefore = timeOf(a.due)
+	}
+	if a.stop != 0 {
+		v.Stop = s.texts[a.stop-1]
+	}
+	return v
+}
+
+// attemptSpec says on what the attempt runs: on what may be taken away if that was allowed, but for the last time that
+// the system may fail.
+func (s *State) attemptSpec(a *attempt) *aloftv1.AttemptSpec {
+	spec := s.spec(a.node)
+	interruptible := s.create.GetInterruptible() || s.graph.root.template.GetMetadataDefaults().GetInterruptible()
+	if spec.interruptible != nil {
+		interruptible = *spec.interruptible
+	}
+	if interruptible && a.systemFailures < maxSystemFailures {
+		return spec.spot
+	}
+	return spec.stable
+}
+
+// Index is the node's number in events.
+func (n NodeRef) Index() uint32 { return n.index }
+
+// ID is the node's unique id within the execution.
+func (n NodeRef) ID() aloft.NodeID { return n.state.nodeID(n.index) }
+
+// SpecID is the node's id in its template.
+func (n NodeRef) SpecID() string { return n.spec().node.GetId() }
+
+// Name is what its author called it (metadata.name).
+func (n NodeRef) Name() string { return n.spec().node.GetMetadata().GetName() }
+
+// Kind is what it does.
+func (n NodeRef) Kind() Kind { return n.spec().kind }
+
+// Template is the node as compiled: not to be changed.
+func (n NodeRef) Template() *core.Node { return n.spec().node }
+
+// Workflow is the workflow whose graph the node belongs to.
+func (n NodeRef) Workflow() *core.WorkflowTemplate { return n.scope().workflow.template }
+
+// Closure is everything that the execution's workflow was compiled with.
+func (n NodeRef) Closure() *core.CompiledWorkflowClosure { return n.state.graph.closure }
+
+// Task is the template of the task it runs; nil: it runs none.
+func (n NodeRef) Task() *core.TaskTemplate { return n.spec().task }
+
+// Interface has the types of the node's inputs and outputs.
+func (n NodeRef) Interface() *core.TypedInterface { return n.spec().iface }
+
+// Target is the task or workflow it runs; nil: neither.
+func (n NodeRef) Target() *core.Identifier { return n.spec().target }
+
+// Parent is the node whose graph it belongs to; false: top level.
+func (n NodeRef) Parent() (NodeRef, bool) {
+	if c := n.scope(); c.node != none {
+		return n.state.Ref(c.node), true
+	}
+	return NodeRef{}, false
+}
+
+// RetryGroup is the parent's attempt as text; empty: top level.
+func (n NodeRef) RetryGroup() string {
+	if c := n.scope(); c.node != none {
+		return strconv.FormatUint(uint64(c.attempt), 10)
+	}
+	return ""
+}
+
+// IsParent says whether it contains nodes.
+func (n NodeRef) IsParent() bool { return n.spec().kind == KindWorkflow }
+
+// Sibling finds a node of the same scope by its id in the template: how a promise finds its producer.
+func (n NodeRef) Sibling(specID string) (NodeRef, bool) {
+	c := n.scope()
+	i, ok := c.workflow.byID[specID]
+	if !ok {
+		return NodeRef{}, false
+	}
+	return n.state.Ref(c.first + i), true
+}
+
+// ScopeInputs are the inputs of the graph it belongs to: the execution's, or the parent node's.
+func (n NodeRef) ScopeInputs() *aloftv1.LiteralRef {
+	if c := n.scope(); c.node != none {
+		return n.state.ref(n.state.nodes[c.node].inputs)
+	}
+	return n.state.create.GetInputs()
+}
+
+// Inputs refers to its resolved inputs; nil: none, or not yet. Not to be changed.
+func (n NodeRef) Inputs() *aloftv1.LiteralRef { return n.state.ref(n.state.nodes[n.index].inputs) }
+
+// Outputs refers to its outputs; nil: none, or not yet. Not to be changed.
+func (n NodeRef) Outputs() *aloftv1.LiteralRef { return n.state.ref(n.state.nodes[n.index].outputs) }
+
+// Handles is set for a failure node (on_failure): the error of its scope, which its input "err" describes.
+func (n NodeRef) Handles() *core.ExecutionError {
+	if c := n.scope(); n.index-c.first == c.workflow.failure {
+		return c.err
+	}
+	return nil
+}
+
+func (n NodeRef) spec() *nodeSpec { return n.state.spec(n.index) }
+
+func (n NodeRef) scope() *scope { return &n.state.scopes[n.state.nodes[n.index].scope] }
+
+func (n NodeRef) phase() core.NodeExecution_Phase {
+	return core.NodeExecution_Phase(n.state.nodes[n.index].phase)
+}
+
+func timeOf(nanoseconds int64) time.Time {
+	if nanoseconds == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, nanoseconds)
 }

@@ -1,0 +1,252 @@
+package machine
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+var testID = aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: "story"}
+
+// flow is a workflow as tests write it down.
+type flow struct {
+	name    string
+	goOn    bool // FAIL_AFTER_EXECUTABLE_NODES_COMPLETE
+	nodes   []flowNode
+	failure *flowNode
+}
+
+type flowNode struct {
+	id            string
+	run           string // "task", "sleep", "echo", or the name of a flow
+	after         []string
+	retries       uint32
+	interruptible bool
+}
+
+func identifier(t core.ResourceType, name string) *core.Identifier {
+	return &core.Identifier{ResourceType: t, Project: testID.Project, Domain: testID.Domain, Name: name, Version: "v1"}
+}
+
+// closure compiles flows by hand; the first is the primary one. Edges are stated in connections alone.
+func closure(flows ...flow) *core.CompiledWorkflowClosure {
+	c := &core.CompiledWorkflowClosure{}
+	for _, t := range []string{"python-task", TaskSleep, TaskEcho} {
+		c.Tasks = append(c.Tasks, &core.CompiledTask{Template: &core.TaskTemplate{Id: identifier(core.ResourceType_TASK, t), Type: t}})
+	}
+	for i, f := range flows {
+		w := &core.CompiledWorkflow{
+			Template: &core.WorkflowTemplate{
+				Id:       identifier(core.ResourceType_WORKFLOW, f.name),
+				Nodes:    []*core.Node{{Id: aloft.StartNode}, {Id: aloft.EndNode}},
+				Metadata: &core.WorkflowMetadata{},
+			},
+			Connections: &core.ConnectionSet{Upstream: map[string]*core.ConnectionSet_IdList{}},
+		}
+		if f.goOn {
+			w.Template.Metadata.OnFailure = core.WorkflowMetadata_FAIL_AFTER_EXECUTABLE_NODES_COMPLETE
+		}
+		for _, n := range f.nodes {
+			w.Template.Nodes = append(w.Template.Nodes, n.proto())
+			w.Connections.Upstream[n.id] = &core.ConnectionSet_IdList{Ids: n.after}
+		}
+		if f.failure != nil {
+			w.Template.FailureNode = f.failure.proto()
+		}
+		if i == 0 {
+			c.Primary = w
+		} else {
+			c.SubWorkflows = append(c.SubWorkflows, w)
+		}
+	}
+	return c
+}
+
+func (n flowNode) proto() *core.Node {
+	p := &core.Node{Id: n.id, Metadata: &core.NodeMetadata{Name: n.id}}
+	if n.retries > 0 {
+		p.Metadata.Retries = &core.RetryStrategy{Retries: n.retries}
+	}
+	if n.interruptible {
+		p.Metadata.InterruptibleValue = &core.NodeMetadata_Interruptible{Interruptible: true}
+	}
+	task, isTask := map[string]string{"": "python-task", "task": "python-task", "sleep": TaskSleep, "echo": TaskEcho}[n.run]
+	if isTask {
+		p.Target = &core.Node_TaskNode{TaskNode: &core.TaskNode{Reference: &core.TaskNode_ReferenceId{
+			ReferenceId: identifier(core.ResourceType_TASK, task),
+		}}}
+	} else {
+		p.Target = &core.Node_WorkflowNode{WorkflowNode: &core.WorkflowNode{Reference: &core.WorkflowNode_SubWorkflowRef{
+			SubWorkflowRef: identifier(core.ResourceType_WORKFLOW, n.run),
+		}}}
+	}
+	return p
+}
+
+func mustGraph(t testing.TB, flows ...flow) *Graph {
+	t.Helper()
+	g, err := NewGraph(closure(flows...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
+}
+
+// facts are answers by the id of a node in its template.
+type facts struct {
+	t        testing.TB
+	sleep    map[string]time.Duration
+	fails    map[string]*aloftv1.Failure // inputs, or the run of what the machine runs itself when the key ends in "!"
+	missing  map[string]bool             // cannot be had now
+	asked    int
+	promised map[string]bool // nodes whose upstreams were seen to have outputs
+}
+
+func literals(of string) *aloftv1.LiteralRef {
+	d := sha256.Sum256([]byte(of))
+	return &aloftv1.LiteralRef{Digest: d[:], Size: int64(len(of))}
+}
+
+func (f *facts) Inputs(n NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error) {
+	f.asked++
+	if f.missing[n.SpecID()] {
+		return nil, nil, errors.New("the blob store is away")
+	}
+	if failure := f.fails[n.SpecID()]; failure != nil {
+		return nil, failure, nil
+	}
+	if h := n.Handles(); h != nil {
+		return literals("err " + h.GetMessage()), nil, nil
+	}
+	return literals("inputs of " + string(n.ID())), nil, nil
+}
+
+func (f *facts) Echo(n NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error) {
+	if n.Inputs() == nil {
+		f.t.Errorf("node %s echoes before it has inputs", n.ID())
+	}
+	return n.Inputs(), f.fails[n.SpecID()+"!"], nil
+}
+
+func (f *facts) Duration(n NodeRef) (time.Duration, *aloftv1.Failure, error) {
+	if n.Inputs() == nil {
+		f.t.Errorf("node %s sleeps before it has inputs", n.ID())
+	}
+	return f.sleep[n.SpecID()], f.fails[n.SpecID()+"!"], nil
+}
+
+// stateDiff compares states field by field, graphs by identity.
+func stateDiff(want, got *State) string {
+	return cmp.Diff(want, got,
+		cmp.AllowUnexported(State{}, scope{}, node{}, attempt{}, ref{}, queue{}, timer{}),
+		cmp.Comparer(func(a, b *Graph) bool { return a == b }),
+		cmp.Comparer(func(a, b *workflow) bool { return a == b }),
+		protocmp.Transform())
+}
+
+// run drives one execution as the engine does: each decision is applied, recorded, and folded again from its bytes.
+type run struct {
+	t       testing.TB
+	g       *Graph
+	s       *State
+	facts   *facts
+	journal []*aloftv1.JournalEntry
+	at      int64
+}
+
+func newRun(t testing.TB, g *Graph) *run {
+	return &run{t: t, g: g, s: New(testID, g), facts: &facts{t: t}}
+}
+
+func (r *run) step(now time.Time, limit int, messages ...*aloftv1.Inbox) Decision {
+	r.t.Helper()
+	d, err := r.try(now, limit, messages...)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return d
+}
+
+func (r *run) try(now time.Time, limit int, messages ...*aloftv1.Inbox) (Decision, error) {
+	r.t.Helper()
+	d, err := r.s.Step(messages, now, r.facts, limit)
+	if err != nil {
+		r.s = r.fold()
+		return d, err
+	}
+	for _, e := range d.Events {
+		if e.At < r.at {
+			r.t.Fatalf("%s is at %d, after one at %d", describe(e), e.At, r.at)
+		}
+		r.at = e.At
+	}
+	if len(d.Events) > 0 {
+		data, err := proto.Marshal(&aloftv1.JournalEntry{Events: d.Events})
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		entry := &aloftv1.JournalEntry{}
+		if err := proto.Unmarshal(data, entry); err != nil {
+			r.t.Fatal(err)
+		}
+		r.journal = append(r.journal, entry)
+	}
+	if err := r.s.Check(); err != nil {
+		r.t.Fatalf("after %d events: %v", len(d.Events), err)
+	}
+	return d, nil
+}
+
+func (r *run) fold() *State {
+	r.t.Helper()
+	s, err := Fold(testID, r.g, r.journal)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return s
+}
+
+func (r *run) checkFold() {
+	r.t.Helper()
+	if diff := stateDiff(r.s, r.fold()); diff != "" {
+		r.t.Fatalf("a fold of the journal differs from the live state (-live +folded):\n%s", diff)
+	}
+}
+
+func create(parallelism uint32) *aloftv1.Inbox {
+	return &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: &aloftv1.Create{
+		Workflow: identifier(core.ResourceType_WORKFLOW, "main"), Inputs: literals("inputs"), MaxParallelism: parallelism, Seed: "seed",
+	}}}
+}
+
+func terminate(cause string) *aloftv1.Inbox {
+	return &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{Cause: cause, Principal: "ada"}}}
+}
+
+func failure(kind core.ExecutionError_ErrorKind, recoverable bool, code, message string) *aloftv1.Failure {
+	return &aloftv1.Failure{Error: &core.ExecutionError{Kind: kind, Code: code, Message: message}, Recoverable: recoverable}
+}
+
+func succeeded(id aloft.NodeID) *aloftv1.Outcome_Outputs {
+	return &aloftv1.Outcome_Outputs{Outputs: &aloftv1.Literals{Ref: literals("outputs of " + string(id))}}
+}
+
+// phases lists the final phase of every node that has a record.
+func phases(s *State) string {
+	var b strings.Builder
+	for n := range s.Nodes() {
+		fmt.Fprintf(&b, "%s %s %d\n", n.ID(), n.Phase, n.Attempts)
+	}
+	return b.String()
+}

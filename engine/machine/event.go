@@ -1,0 +1,141 @@
+package machine
+
+import (
+	"cmp"
+	"slices"
+
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// An event is three messages inside each other. Those that every node has are made in one piece: a run of many nodes is
+// mostly the making of events.
+
+func nodeQueued(at int64, i uint32, inputs *aloftv1.LiteralRef) *aloftv1.Event {
+	x := &struct {
+		event aloftv1.Event
+		kind  aloftv1.Event_NodeQueued
+		body  aloftv1.NodeQueued
+	}{}
+	x.event.At, x.event.Kind, x.kind.NodeQueued = at, &x.kind, &x.body
+	x.body.Node, x.body.Inputs = i, inputs
+	return &x.event
+}
+
+func nodeRunning(at int64, i uint32, started int64) *aloftv1.Event {
+	x := &struct {
+		event aloftv1.Event
+		kind  aloftv1.Event_NodeRunning
+		body  aloftv1.NodeRunning
+	}{}
+	x.event.At, x.event.Kind, x.kind.NodeRunning = at, &x.kind, &x.body
+	x.body.Node = i
+	if started != at {
+		x.body.StartedAt = started
+	}
+	return &x.event
+}
+
+func nodeSucceeded(at int64, i uint32, outputs *aloftv1.LiteralRef, deck string) *aloftv1.Event {
+	x := &struct {
+		event aloftv1.Event
+		kind  aloftv1.Event_NodeSucceeded
+		body  aloftv1.NodeSucceeded
+	}{}
+	x.event.At, x.event.Kind, x.kind.NodeSucceeded = at, &x.kind, &x.body
+	x.body.Node, x.body.Outputs, x.body.DeckUri = i, outputs, deck
+	return &x.event
+}
+
+func newAttemptScheduled(at int64, i, number uint32, token string) (*aloftv1.Event, *aloftv1.AttemptScheduled) {
+	x := &struct {
+		event aloftv1.Event
+		kind  aloftv1.Event_AttemptScheduled
+		body  aloftv1.AttemptScheduled
+	}{}
+	x.event.At, x.event.Kind, x.kind.AttemptScheduled = at, &x.kind, &x.body
+	x.body.Node, x.body.Attempt, x.body.Token = i, number, token
+	return &x.event, &x.body
+}
+
+func newAttemptEnded(at int64, i, number uint32) (*aloftv1.Event, *aloftv1.AttemptEnded) {
+	x := &struct {
+		event aloftv1.Event
+		kind  aloftv1.Event_AttemptEnded
+		body  aloftv1.AttemptEnded
+	}{}
+	x.event.At, x.event.Kind, x.kind.AttemptEnded = at, &x.kind, &x.body
+	x.body.Node, x.body.Attempt = i, number
+	return &x.event, &x.body
+}
+
+func nodeFailed(at int64, i uint32, cause *core.ExecutionError) *aloftv1.Event {
+	return &aloftv1.Event{At: at, Kind: &aloftv1.Event_NodeFailed{NodeFailed: &aloftv1.NodeFailed{Node: i, Error: cause}}}
+}
+
+func nodeSkipped(at int64, i uint32) *aloftv1.Event {
+	return &aloftv1.Event{At: at, Kind: &aloftv1.Event_NodeSkipped{NodeSkipped: &aloftv1.NodeSkipped{Node: i}}}
+}
+
+func nodeAborted(at int64, i uint32, reason string) *aloftv1.Event {
+	return &aloftv1.Event{At: at, Kind: &aloftv1.Event_NodeAborted{NodeAborted: &aloftv1.NodeAborted{Node: i, Reason: reason}}}
+}
+
+// AttemptRef names an attempt by the number of its node.
+type AttemptRef struct {
+	Node    uint32
+	Attempt uint32
+}
+
+// Touched is what a list of events changed: the records to be written with them.
+type Touched struct {
+	Execution bool         // its phase, times, error, outputs or abort cause
+	Nodes     []uint32     // in order of their numbers, each once
+	Attempts  []AttemptRef // in order of node and attempt, each once
+}
+
+// Touch lists what events changed. An event of an attempt touches its node as well.
+func Touch(events []*aloftv1.Event) Touched {
+	t := Touched{Nodes: make([]uint32, 0, len(events)/2), Attempts: make([]AttemptRef, 0, len(events)/2)}
+	attempt := func(node, number uint32) {
+		t.Nodes = append(t.Nodes, node)
+		t.Attempts = append(t.Attempts, AttemptRef{Node: node, Attempt: number})
+	}
+	for _, e := range events {
+		switch k := e.GetKind().(type) {
+		case *aloftv1.Event_ExecutionStarted, *aloftv1.Event_TerminateRequested, *aloftv1.Event_ExecutionFailing, *aloftv1.Event_ExecutionEnded:
+			t.Execution = true
+		case *aloftv1.Event_ScopeOpened:
+			t.Nodes = append(t.Nodes, k.ScopeOpened.GetNode())
+		case *aloftv1.Event_ScopeFailing:
+			t.Nodes = append(t.Nodes, k.ScopeFailing.GetNode())
+		case *aloftv1.Event_NodeQueued:
+			t.Nodes = append(t.Nodes, k.NodeQueued.GetNode())
+		case *aloftv1.Event_NodeRunning:
+			t.Nodes = append(t.Nodes, k.NodeRunning.GetNode())
+		case *aloftv1.Event_NodeSucceeded:
+			t.Nodes = append(t.Nodes, k.NodeSucceeded.GetNode())
+		case *aloftv1.Event_NodeFailed:
+			t.Nodes = append(t.Nodes, k.NodeFailed.GetNode())
+		case *aloftv1.Event_NodeSkipped:
+			t.Nodes = append(t.Nodes, k.NodeSkipped.GetNode())
+		case *aloftv1.Event_NodeAborted:
+			t.Nodes = append(t.Nodes, k.NodeAborted.GetNode())
+		case *aloftv1.Event_AttemptScheduled:
+			attempt(k.AttemptScheduled.GetNode(), k.AttemptScheduled.GetAttempt())
+		case *aloftv1.Event_AttemptRunning:
+			attempt(k.AttemptRunning.GetNode(), k.AttemptRunning.GetAttempt())
+		case *aloftv1.Event_AttemptStopRequested:
+			attempt(k.AttemptStopRequested.GetNode(), k.AttemptStopRequested.GetAttempt())
+		case *aloftv1.Event_AttemptEnded:
+			attempt(k.AttemptEnded.GetNode(), k.AttemptEnded.GetAttempt())
+		}
+	}
+	slices.Sort(t.Nodes)
+	t.Nodes = slices.Compact(t.Nodes)
+	slices.SortFunc(t.Attempts, func(a, b AttemptRef) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Attempt, b.Attempt))
+	})
+	t.Attempts = slices.Compact(t.Attempts)
+	return t
+}
