@@ -1,0 +1,473 @@
+package machine
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+var update = flag.Bool("update", false, "record what stories answer, to be reviewed as a diff")
+
+// TestStories runs testdata/*.txt: what the machine promises, told as messages in and events out.
+//
+// A file is a list of blocks with blank lines between them. A block is a command with its arguments, lines that belong to
+// it, a line of dashes, and what it answers. Lines that begin with # are for the reader. Commands:
+//
+//	graph               the workflows, the first is run: "main:" (or "main goes on:", the policy that lets the rest run),
+//	                    then a node per line, "c wf:inner retries=2 interruptible <- a b"; without a kind it is a task for
+//	                    an executor; also echo and sleep=1s; "on_failure f" is the failure node
+//	step @2s limit=10   a step at that time with the messages below it:
+//	                    create [parallelism=2] [interruptible] | terminate CAUSE |
+//	                    started|ok|stopped|lost|empty NODE/ATTEMPT [@2s] [token=x] [never] |
+//	                    fail NODE/ATTEMPT user|system|unknown [recoverable] CODE MESSAGE
+//	facts               "inputs a fail MESSAGE", "run a fail MESSAGE", "inputs a away", "inputs a back"
+//	show                nodes and attempts as records say
+//
+// After each step the invariants are checked and a fold of the journal is compared with the live state.
+func TestStories(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no stories: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			t.Parallel()
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			told, heard := &strings.Builder{}, story{t: t}
+			for i, block := range strings.Split(strings.TrimSpace(string(data)), "\n\n") {
+				if i > 0 {
+					told.WriteString("\n")
+				}
+				input, _, _ := strings.Cut(block+"\n", "----\n")
+				told.WriteString(input)
+				if lines := withoutComments(input); len(lines) > 0 {
+					told.WriteString("----\n")
+					told.WriteString(heard.command(lines))
+				}
+			}
+			if *update {
+				if err := os.WriteFile(file, []byte(told.String()), 0o666); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if got, want := told.String(), string(data); got != want {
+				t.Errorf("%s goes differently (-update records it):\n%s", file, lineDiff(want, got))
+			}
+		})
+	}
+}
+
+func withoutComments(text string) []string {
+	var lines []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// lineDiff shows the first lines that differ with what surrounds them.
+func lineDiff(want, got string) string {
+	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
+	at := 0
+	for at < len(w) && at < len(g) && w[at] == g[at] {
+		at++
+	}
+	from := max(0, at-4)
+	return fmt.Sprintf("line %d\nwant:\n%s\ngot:\n%s", at+1, strings.Join(w[from:min(len(w), at+6)], "\n"), strings.Join(g[from:min(len(g), at+6)], "\n"))
+}
+
+// epoch is when stories begin.
+var epoch = time.Unix(1_000_000, 0)
+
+type story struct {
+	t     *testing.T
+	run   *run
+	sleep map[string]time.Duration
+	said  int64 // the time that was printed last
+}
+
+func (s *story) command(lines []string) string {
+	words := strings.Fields(lines[0])
+	switch words[0] {
+	case "graph":
+		return s.graph(lines[1:])
+	case "facts":
+		for _, line := range lines[1:] {
+			s.fact(line)
+		}
+		return "ok\n"
+	case "step":
+		return s.step(words[1:], lines[1:])
+	case "show":
+		return s.show()
+	}
+	s.t.Fatalf("unknown command %q", lines[0])
+	return ""
+}
+
+func (s *story) graph(lines []string) string {
+	var flows []flow
+	s.sleep = map[string]time.Duration{}
+	for _, line := range lines {
+		if head, ok := strings.CutSuffix(line, ":"); ok {
+			name, goOn := strings.CutSuffix(head, " goes on")
+			flows = append(flows, flow{name: name, goOn: goOn})
+			continue
+		}
+		f := &flows[len(flows)-1]
+		line, onFailure := strings.CutPrefix(line, "on_failure ")
+		left, after, _ := strings.Cut(line, "<-")
+		words := strings.Fields(left)
+		n := flowNode{id: words[0], after: strings.Fields(after)}
+		for _, w := range words[1:] {
+			k, v, _ := strings.Cut(w, "=")
+			switch {
+			case strings.HasPrefix(w, "wf:"):
+				n.run = w[3:]
+			case k == "sleep":
+				n.run, s.sleep[n.id] = "sleep", s.duration(v)
+			case w == "echo":
+				n.run = "echo"
+			case k == "retries":
+				retries, err := strconv.Atoi(v)
+				if err != nil {
+					s.t.Fatal(err)
+				}
+				n.retries = uint32(retries)
+			case w == "interruptible":
+				n.interruptible = true
+			default:
+				s.t.Fatalf("unknown word %q in %q", w, line)
+			}
+		}
+		switch from, to, many := strings.Cut(n.id, ".."); {
+		case onFailure:
+			f.failure = &n
+		case many: // "n1..100": a chain
+			var first, last int
+			_, err1 := fmt.Sscanf(from, "n%d", &first)
+			_, err2 := fmt.Sscanf(to, "%d", &last)
+			if err := errors.Join(err1, err2); err != nil {
+				s.t.Fatal(err)
+			}
+			for i := first; i <= last; i++ {
+				link := flowNode{id: fmt.Sprintf("n%d", i), run: n.run, after: n.after}
+				if i > first {
+					link.after = []string{fmt.Sprintf("n%d", i-1)}
+				}
+				f.nodes = append(f.nodes, link)
+			}
+		default:
+			f.nodes = append(f.nodes, n)
+		}
+	}
+	g, err := NewGraph(closure(flows...))
+	if err != nil {
+		return err.Error() + "\n"
+	}
+	s.run, s.said = newRun(s.t, g), 0
+	s.run.facts.sleep = s.sleep
+	s.run.facts.fails, s.run.facts.missing = map[string]*aloftv1.Failure{}, map[string]bool{}
+	return "ok\n"
+}
+
+func (s *story) duration(text string) time.Duration {
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return d
+}
+
+func (s *story) fact(line string) {
+	words := strings.SplitN(line, " ", 4)
+	switch what, node, verb := words[0], words[1], words[2]; {
+	case verb == "away" || verb == "back":
+		s.run.facts.missing[node] = verb == "away"
+	case verb == "fail" && what == "inputs":
+		s.run.facts.fails[node] = failure(core.ExecutionError_USER, false, "BindingResolutionFailure", words[3])
+	case verb == "fail" && what == "run":
+		s.run.facts.fails[node+"!"] = failure(core.ExecutionError_USER, false, "BadInput", words[3])
+	default:
+		s.t.Fatalf("unknown fact %q", line)
+	}
+}
+
+func (s *story) step(args, lines []string) string {
+	now, limit := epoch, 0
+	for _, a := range args {
+		switch {
+		case a[0] == '@':
+			now = epoch.Add(s.duration(a[1:]))
+		case strings.HasPrefix(a, "limit="):
+			n, err := strconv.Atoi(a[6:])
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			limit = n
+		default:
+			s.t.Fatalf("unknown argument %q", a)
+		}
+	}
+	var messages []*aloftv1.Inbox
+	for _, line := range lines {
+		messages = append(messages, s.message(line, now))
+	}
+	var b strings.Builder
+	d, err := s.run.try(now, limit, messages...)
+	if err != nil {
+		fmt.Fprintf(&b, "error: %v\n", err)
+		return b.String()
+	}
+	s.run.checkFold()
+	for _, e := range d.Events {
+		if e.At != s.said {
+			fmt.Fprintf(&b, "at %s\n", time.Unix(0, e.At).Sub(epoch))
+			s.said = e.At
+		}
+		fmt.Fprintf(&b, "  %s\n", s.event(e))
+	}
+	if len(d.Events) == 0 {
+		b.WriteString("  nothing\n")
+	}
+	v := s.run.s.Execution()
+	fmt.Fprintf(&b, "%s", v.Phase)
+	for _, a := range s.run.s.Outstanding() {
+		fmt.Fprintf(&b, " %s/%d", s.run.s.Ref(a.Node).ID(), a.Attempt)
+	}
+	if v.Held > 0 {
+		fmt.Fprintf(&b, " held=%d", v.Held)
+	}
+	if d.More {
+		b.WriteString(" more")
+	}
+	if !d.DueAt.IsZero() {
+		fmt.Fprintf(&b, " due=%s", d.DueAt.Sub(epoch))
+	}
+	if d.Ended != aloft.Terminal(v.Phase) {
+		s.t.Errorf("ended is %t in phase %s", d.Ended, v.Phase)
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+func (s *story) message(line string, now time.Time) *aloftv1.Inbox {
+	words := strings.Fields(line)
+	switch words[0] {
+	case "create":
+		m := create(0)
+		for _, w := range words[1:] {
+			if n, ok := strings.CutPrefix(w, "parallelism="); ok {
+				limit, err := strconv.Atoi(n)
+				if err != nil {
+					s.t.Fatal(err)
+				}
+				m.GetCreate().MaxParallelism = uint32(limit)
+			}
+			m.GetCreate().Interruptible = m.GetCreate().Interruptible || w == "interruptible"
+		}
+		return m
+	case "terminate":
+		return terminate(strings.Join(words[1:], " "))
+	}
+	node, number, _ := strings.Cut(words[1], "/")
+	attempt, err := strconv.Atoi(number)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	token, at, never := "no such node", now.UnixNano(), false
+	for i := range uint32(s.run.s.Len()) {
+		if s.run.s.Ref(i).ID() == aloft.NodeID(node) {
+			token = s.run.s.token(i, uint32(attempt))
+		}
+	}
+	rest := words[2:]
+	for len(rest) > 0 {
+		if t, ok := strings.CutPrefix(rest[0], "token="); ok {
+			token = t
+		} else if rest[0] == "never" {
+			never = true
+		} else if rest[0][0] == '@' {
+			at = epoch.Add(s.duration(rest[0][1:])).UnixNano()
+		} else {
+			break
+		}
+		rest = rest[1:]
+	}
+	if words[0] == "started" {
+		return &aloftv1.Inbox{Kind: &aloftv1.Inbox_AttemptStarted{AttemptStarted: &aloftv1.AttemptStarted{
+			Node: node, Attempt: uint32(attempt), Token: token, Executor: "e1", StartedAt: at,
+		}}}
+	}
+	o := &aloftv1.Outcome{Node: node, Attempt: uint32(attempt), Token: token, StartedAt: at, EndedAt: at}
+	if never {
+		o.StartedAt = 0
+	}
+	switch words[0] {
+	case "ok":
+		o.Result, o.DeckUri = succeeded(aloft.NodeID(node)), "aloft://blob/deck"
+	case "empty":
+	case "stopped":
+		o.Result = &aloftv1.Outcome_Stopped{Stopped: strings.Join(rest, " ")}
+	case "lost":
+		o.Result = &aloftv1.Outcome_Lost{Lost: strings.Join(rest, " ")}
+	case "fail":
+		kind := core.ExecutionError_ErrorKind(core.ExecutionError_ErrorKind_value[strings.ToUpper(rest[0])])
+		rest = rest[1:]
+		recoverable := rest[0] == "recoverable"
+		if recoverable {
+			rest = rest[1:]
+		}
+		o.Result = &aloftv1.Outcome_Failure{Failure: failure(kind, recoverable, rest[0], strings.Join(rest[1:], " "))}
+	default:
+		s.t.Fatalf("unknown message %q", line)
+	}
+	return &aloftv1.Inbox{Kind: &aloftv1.Inbox_Outcome{Outcome: o}}
+}
+
+// event tells an event in a line.
+func (s *story) event(e *aloftv1.Event) string {
+	id := func(i uint32) aloft.NodeID { return s.run.s.Ref(i).ID() }
+	since := func(t int64) string {
+		if t == 0 || t == e.At {
+			return ""
+		}
+		return fmt.Sprintf(" @%s", time.Unix(0, t).Sub(epoch))
+	}
+	switch k := e.Kind.(type) {
+	case *aloftv1.Event_ExecutionStarted:
+		return "execution started"
+	case *aloftv1.Event_TerminateRequested:
+		return fmt.Sprintf("terminate requested by %s: %s", k.TerminateRequested.Principal, k.TerminateRequested.Cause)
+	case *aloftv1.Event_ExecutionFailing:
+		return "execution failing: " + problem(k.ExecutionFailing.Error)
+	case *aloftv1.Event_ExecutionEnded:
+		return fmt.Sprintf("execution ended: %s%s%s", k.ExecutionEnded.Phase, problemIf(k.ExecutionEnded.Error), s.value(" with", k.ExecutionEnded.Outputs))
+	case *aloftv1.Event_ScopeOpened:
+		return fmt.Sprintf("%s: scope opened", id(k.ScopeOpened.Node))
+	case *aloftv1.Event_ScopeFailing:
+		return fmt.Sprintf("%s: scope failing: %s", id(k.ScopeFailing.Node), problem(k.ScopeFailing.Error))
+	case *aloftv1.Event_NodeQueued:
+		return fmt.Sprintf("%s: queued", id(k.NodeQueued.Node))
+	case *aloftv1.Event_NodeRunning:
+		return fmt.Sprintf("%s: running%s", id(k.NodeRunning.Node), since(k.NodeRunning.StartedAt))
+	case *aloftv1.Event_NodeSucceeded:
+		return fmt.Sprintf("%s: succeeded%s", id(k.NodeSucceeded.Node), s.value(" with", k.NodeSucceeded.Outputs))
+	case *aloftv1.Event_NodeFailed:
+		return fmt.Sprintf("%s: failed: %s", id(k.NodeFailed.Node), problem(k.NodeFailed.Error))
+	case *aloftv1.Event_NodeSkipped:
+		return fmt.Sprintf("%s: skipped", id(k.NodeSkipped.Node))
+	case *aloftv1.Event_NodeAborted:
+		return fmt.Sprintf("%s: aborted: %s", id(k.NodeAborted.Node), k.NodeAborted.Reason)
+	case *aloftv1.Event_AttemptScheduled:
+		by := ""
+		if k.AttemptScheduled.ByEngine {
+			by = " by the engine" + since(k.AttemptScheduled.DueAt)
+		}
+		return fmt.Sprintf("%s/%d: scheduled%s", id(k.AttemptScheduled.Node), k.AttemptScheduled.Attempt, by)
+	case *aloftv1.Event_AttemptRunning:
+		return fmt.Sprintf("%s/%d: running%s", id(k.AttemptRunning.Node), k.AttemptRunning.Attempt, since(k.AttemptRunning.StartedAt))
+	case *aloftv1.Event_AttemptStopRequested:
+		return fmt.Sprintf("%s/%d: stop requested: %s", id(k.AttemptStopRequested.Node), k.AttemptStopRequested.Attempt, k.AttemptStopRequested.Reason)
+	case *aloftv1.Event_AttemptEnded:
+		x := k.AttemptEnded
+		result := ""
+		switch r := x.Result.(type) {
+		case *aloftv1.AttemptEnded_Outputs:
+			result = "outputs" + s.value("", r.Outputs)
+		case *aloftv1.AttemptEnded_Failure:
+			result = problem(r.Failure.Error)
+		case *aloftv1.AttemptEnded_Lost:
+			result = "lost: " + r.Lost
+		case *aloftv1.AttemptEnded_Stopped:
+			result = "stopped: " + r.Stopped
+		}
+		budget := ""
+		if x.Budget != aloftv1.AttemptEnded_NONE {
+			budget = fmt.Sprintf(" (%s budget)", strings.ToLower(x.Budget.String()))
+		}
+		return fmt.Sprintf("%s/%d: ended%s: %s%s", id(x.Node), x.Attempt, since(x.EndedAt), result, budget)
+	}
+	return fmt.Sprint(e)
+}
+
+// value names a reference by what facts and messages called it.
+func (s *story) value(before string, r *aloftv1.LiteralRef) string {
+	if len(r.GetDigest()) == 0 {
+		return ""
+	}
+	names := []string{"inputs"}
+	for i := range uint32(s.run.s.Len()) {
+		id := string(s.run.s.Ref(i).ID())
+		names = append(names, "inputs of "+id, "outputs of "+id)
+	}
+	for _, name := range names {
+		if string(literals(name).Digest) == string(r.Digest) {
+			return before + " [" + name + "]"
+		}
+	}
+	return before + " [unknown]"
+}
+
+func problem(e *core.ExecutionError) string {
+	m := e.GetMessage()
+	if len(m) > 200 {
+		m = fmt.Sprintf("%d bytes", len(m))
+	}
+	return fmt.Sprintf("%s %s: %s", e.GetKind(), e.GetCode(), m)
+}
+
+func problemIf(e *core.ExecutionError) string {
+	if e == nil {
+		return ""
+	}
+	return ": " + problem(e)
+}
+
+func (s *story) show() string {
+	var b strings.Builder
+	time := func(t time.Time) string {
+		if t.IsZero() {
+			return "-"
+		}
+		return t.Sub(epoch).String()
+	}
+	for n := range s.run.s.Nodes() {
+		parent := ""
+		if p, ok := n.Parent(); ok {
+			parent = fmt.Sprintf(" in %s/%s", p.ID(), n.RetryGroup())
+		}
+		fmt.Fprintf(&b, "%s%s %s created %s started %s ended %s%s\n", n.ID(), parent, n.Phase, time(n.CreatedAt), time(n.StartedAt), time(n.EndedAt), problemIf(n.Error))
+		for _, a := range s.run.s.Attempts(n.Index()) {
+			fmt.Fprintf(&b, "  %d %s created %s started %s ended %s%s", a.Attempt, a.Phase, time(a.CreatedAt), time(a.StartedAt), time(a.EndedAt), problemIf(a.Error))
+			if a.Stop != "" {
+				fmt.Fprintf(&b, " stop: %s", a.Stop)
+			}
+			if a.Spec.Interruptible {
+				b.WriteString(" interruptible")
+			}
+			if a.Lost {
+				b.WriteString(" lost")
+			}
+			b.WriteString("\n")
+		}
+	}
+	return b.String()
+}
