@@ -260,3 +260,30 @@ func TestAttributesOfDataclassesAreChecked(t *testing.T) {
 		t.Errorf("fields that are not there: %v", err)
 	}
 }
+
+func TestEveryTypeAndBindingOfFlytekitCompiles(t *testing.T) {
+	t.Parallel()
+	tasks := sampleTasks(t)
+	var spec admin.WorkflowSpec
+	load(t, "testdata/40_every_type.12.WorkflowSpec.textproto", &spec)
+	closure, err := compileSpec(&spec, tasks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if nodes, subs, used := len(closure.GetPrimary().GetTemplate().GetNodes()), len(closure.GetSubWorkflows()), len(closure.GetTasks()); nodes != 23 || subs != 1 || used != 11 {
+		t.Errorf("%d nodes, %d sub-workflows, %d tasks", nodes, subs, used)
+	}
+	for _, id := range compiler.Requirements(&spec).Tasks {
+		before := tasks[id.GetName()]
+		for name := range before.GetTemplate().GetInterface().GetInputs().GetVariables() {
+			// Another type on any input that is used must be noticed: no binding is waved through.
+			changed := proto.CloneOf(before)
+			changed.Template.Interface.Inputs.Variables[name].Type = &core.LiteralType{Type: &core.LiteralType_EnumType{EnumType: &core.EnumType{Values: []string{"no such value"}}}}
+			tasks[id.GetName()] = changed
+			if _, err := compileSpec(&spec, tasks); err == nil {
+				t.Errorf("input %s of %s may have any type", name, id.GetName())
+			}
+		}
+		tasks[id.GetName()] = before
+	}
+}

@@ -14,7 +14,7 @@ import (
 //
 // In two places it takes what Flyte refuses. NONE offered to a union of a dataset and NONE is the NONE variant (Flyte finds
 // it ambiguous, so an optional DataFrame could have no default). When several variants of a union accept a type, the one
-// with the same tag and the same type is meant.
+// that is the same type is meant: a file goes to the file of Union[FlyteFile, FlyteDirectory], a dataclass to its own among several.
 func Castable(up, down *core.LiteralType) bool { return castable(up, down, 0) }
 
 func castable(up, down *core.LiteralType, depth int) bool {
@@ -80,7 +80,7 @@ func castable(up, down *core.LiteralType, depth int) bool {
 
 func castableToUnion(up *core.LiteralType, variants []*core.LiteralType, depth int) bool {
 	if u, ok := up.GetType().(*core.LiteralType_UnionType); ok {
-		if len(u.UnionType.GetVariants()) == 0 {
+		if n := len(u.UnionType.GetVariants()); n == 0 || n > maxVariants {
 			return false
 		}
 		for _, uv := range u.UnionType.GetVariants() {
@@ -106,8 +106,8 @@ func Variant(up *core.LiteralType, variants []*core.LiteralType) int {
 			accepting = append(accepting, i)
 		}
 	}
-	if len(accepting) > 1 && tag(up) != "" {
-		accepting = slices.DeleteFunc(accepting, func(i int) bool { return tag(variants[i]) != tag(up) || !proto.Equal(up, variants[i]) })
+	if len(accepting) > 1 {
+		accepting = slices.DeleteFunc(accepting, func(i int) bool { return !sameTag(up, variants[i]) || !sameType(up, variants[i]) })
 	}
 	if len(accepting) != 1 {
 		return -1
@@ -137,6 +137,11 @@ func castableToSimple(up, down *core.LiteralType) bool {
 
 // sameTag: a tag says which Python type wrote the value, so a tagged value fits only the same tag; an untagged one fits any.
 func sameTag(up, down *core.LiteralType) bool { return tag(up) == "" || tag(up) == tag(down) }
+
+// sameType compares what a type is without what only tells the client how to read it.
+func sameType(a, b *core.LiteralType) bool {
+	return proto.Equal(&core.LiteralType{Type: a.GetType(), Metadata: a.GetMetadata()}, &core.LiteralType{Type: b.GetType(), Metadata: b.GetMetadata()})
+}
 
 func tag(t *core.LiteralType) string { return t.GetStructure().GetTag() }
 

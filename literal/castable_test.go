@@ -142,6 +142,7 @@ const (
 	pointNumber = `{"type":"object","title":"P2","properties":{"x":{"type":"number"},"y":{"type":"number"}},"required":["x","y"]}`
 	pointX      = `{"type":"object","properties":{"x":{"type":"integer"}},"required":["x"],"additionalProperties":false}`
 	pointOpenX  = `{"type":"object","properties":{"x":{"type":"integer"}},"required":["x"]}`
+	pointLoose  = `{"type":"object","properties":{"x":{"type":"integer"},"y":{"type":"string"}}}`
 	pointText   = `{"type":"object","properties":{"x":{"type":"string"},"y":{"type":"integer"}},"required":["x","y"]}`
 	nested      = `{"type":"object","properties":{"p":{"$ref":"#/definitions/P"}},"required":["p"],"definitions":{"P":` + point + `}}`
 	nestedDefs  = `{"type":"object","properties":{"p":{"$ref":"#/$defs/Q"}},"required":["p"],"$defs":{"Q":` + point + `}}`
@@ -204,6 +205,9 @@ func TestUnionPicksTheVariantThatWasMeant(t *testing.T) {
 		{"none for an optional dataset", none, []*typ{dataset(""), none}, 1},
 		{"a directory beside a file", union(folder), []*typ{file, folder}, 1},
 		{"one of two dataclasses with one tag", union(b), []*typ{a, b}, 1},
+		{"a file of unknown tag", blob("", single), []*typ{file, folder}, 0},
+		{"a dataclass that two others take", withSchema(object, pointOpenX), []*typ{withSchema(tagged("Dataclass", object), pointOpenX), withSchema(tagged("Dataclass", object), pointLoose)}, 0},
+		{"a dataclass without schema", object, []*typ{a, b}, -1},
 		{"two variants that take it", integer, []*typ{tagged("a", integer), tagged("b", integer)}, -1},
 		{"none that takes it", str, []*typ{integer, float}, -1},
 	} {

@@ -192,6 +192,10 @@ func TestTypeOfMixedAndEmptyLists(t *testing.T) {
 		{listLit(intLit(1), strLit("a"), intLit(3)), "collection<union<integer | string>>"},
 		{listLit(strLit("a"), intLit(1)), "collection<union<integer | string>>"},
 		{listLit(blobLit("a"), blobLit("b")), "collection<blob>"},
+		{listLit(listLit(), listLit(intLit(1))), "collection<collection<integer>>"},
+		{mapLit(map[string]*core.Literal{"a": listLit(listLit()), "b": listLit(listLit(intLit(1))), "c": listLit()}), "map<collection<collection<integer>>>"},
+		{listLit(listLit(), intLit(1)), "collection<union<integer | collection<none>>>"},
+		{listLit(listLit(), mapLit(nil)), "collection<union<collection<none> | map<none>>>"},
 		{mapLit(map[string]*core.Literal{"a": listLit(), "b": listLit()}), "map<collection<none>>"},
 		{unionLit(noneLit(), none), "union<none>"},
 	} {

@@ -3,6 +3,7 @@ package literal
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 
 	"google.golang.org/protobuf/proto"
@@ -112,11 +113,64 @@ func typeOfAll(n int, elements func(func(*core.Literal) bool), depth int) (*core
 		keys = append(keys, key)
 	}
 	sort.Strings(keys)
+	keys = withoutEmpty(keys, distinct)
+	if len(keys) == 1 {
+		return distinct[keys[0]], nil
+	}
 	union := &core.UnionType{Variants: make([]*core.LiteralType, len(keys))}
 	for i, key := range keys {
 		union.Variants[i] = distinct[key]
 	}
 	return &core.LiteralType{Type: &core.LiteralType_UnionType{UnionType: union}}, nil
+}
+
+// withoutEmpty drops the types of empty lists and maps beside those of full ones: [[], [1]] is a list of lists of integers.
+// Flyte finds two types there and refuses the value.
+func withoutEmpty(keys []string, types map[string]*core.LiteralType) []string {
+	if len(keys) > maxVariants {
+		return keys
+	}
+	kept := keys[:0:0]
+	for _, key := range keys {
+		t := types[key]
+		if !mentionsNone(t) || !slices.ContainsFunc(keys, func(other string) bool { return other != key && emptyOf(t, types[other]) }) {
+			kept = append(kept, key)
+		}
+	}
+	return kept
+}
+
+func mentionsNone(t *core.LiteralType) bool {
+	for {
+		switch v := t.GetType().(type) {
+		case *core.LiteralType_CollectionType:
+			t = v.CollectionType
+		case *core.LiteralType_MapValueType:
+			t = v.MapValueType
+		default:
+			return isNone(t)
+		}
+	}
+}
+
+// emptyOf says whether t is the type other with nothing in its innermost list or map. The two are not equal.
+func emptyOf(t, other *core.LiteralType) bool {
+	for {
+		var inner, otherInner *core.LiteralType
+		switch v := t.GetType().(type) {
+		case *core.LiteralType_CollectionType:
+			inner, otherInner = v.CollectionType, other.GetCollectionType()
+		case *core.LiteralType_MapValueType:
+			inner, otherInner = v.MapValueType, other.GetMapValueType()
+		}
+		if inner == nil || otherInner == nil {
+			return false
+		}
+		if isNone(inner) {
+			return true
+		}
+		t, other = inner, otherInner
+	}
 }
 
 // typeKey is equal for equal types. A type that cannot be marshalled (text that is not UTF-8) is its own kind.
