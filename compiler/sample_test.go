@@ -278,7 +278,7 @@ func TestEveryTypeAndBindingOfFlytekitCompiles(t *testing.T) {
 		for name := range before.GetTemplate().GetInterface().GetInputs().GetVariables() {
 			// Another type on any input that is used must be noticed: no binding is waved through.
 			changed := proto.CloneOf(before)
-			changed.Template.Interface.Inputs.Variables[name].Type = &core.LiteralType{Type: &core.LiteralType_EnumType{EnumType: &core.EnumType{Values: []string{"no such value"}}}}
+			changed.Template.Interface.Inputs.Variables[name].Type = simple(core.SimpleType_BINARY)
 			tasks[id.GetName()] = changed
 			if _, err := compileSpec(&spec, tasks); err == nil {
 				t.Errorf("input %s of %s may have any type", name, id.GetName())
