@@ -175,7 +175,7 @@ func executionMessage(e *store.Execution) *admin.Execution {
 		Phase:         e.Phase,
 		CreatedAt:     timestamppb.New(e.CreatedAt),
 		UpdatedAt:     timestamppb.New(e.UpdatedAt),
-		StartedAt:     timestamp(e.StartedAt),
+		StartedAt:     stamp(e.StartedAt),
 		Duration:      duration(e.StartedAt, e.EndedAt),
 		Notifications: e.Notifications,
 		WorkflowId:    e.Workflow,
@@ -205,14 +205,6 @@ func trimmed(err *core.ExecutionError) *core.ExecutionError {
 	err = proto.CloneOf(err)
 	err.Message = strings.ToValidUTF8(err.Message[:limit], "")
 	return err
-}
-
-// timestamp is absent for the zero time.
-func timestamp(t time.Time) *timestamppb.Timestamp {
-	if t.IsZero() {
-		return nil
-	}
-	return timestamppb.New(t)
 }
 
 // duration is absent until both are known.

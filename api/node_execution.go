@@ -108,7 +108,7 @@ func (a *API) nodeExecutionMessage(ctx context.Context, n *store.Node) (*admin.N
 		Phase:     n.Phase,
 		CreatedAt: timestamppb.New(n.CreatedAt),
 		UpdatedAt: timestamppb.New(n.UpdatedAt),
-		StartedAt: timestamp(n.StartedAt),
+		StartedAt: stamp(n.StartedAt),
 		Duration:  duration(n.StartedAt, n.EndedAt),
 		DeckUri:   deck,
 	}

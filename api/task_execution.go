@@ -124,7 +124,7 @@ func (a *API) taskExecutionMessage(ctx context.Context, t *store.Attempt) (*admi
 		Phase:        t.Phase,
 		CreatedAt:    timestamppb.New(t.CreatedAt),
 		UpdatedAt:    timestamppb.New(t.UpdatedAt),
-		StartedAt:    timestamp(t.StartedAt),
+		StartedAt:    stamp(t.StartedAt),
 		Duration:     duration(t.StartedAt, t.EndedAt),
 		TaskType:     t.Spec.GetTaskType(),
 		EventVersion: eventVersion,

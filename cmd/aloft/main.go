@@ -1,0 +1,43 @@
+// Command aloft is everything in one program: the server, the supervisor of its tasks, and the commands of people who run
+// pipelines. It parses and then calls package server, worker or cli, which do the work.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/aloft-dev/aloft/cli"
+	"github.com/aloft-dev/aloft/config"
+)
+
+var version = "" // set by the linker
+
+func main() {
+	defaults, err := config.Load(config.Default(config.Home()), nil, nil, os.Environ())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "aloft:", err)
+		os.Exit(2)
+	}
+	root := &cobra.Command{
+		Use:           "aloft",
+		Short:         "Run Flyte pipelines on one machine, without losing what they have computed",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(newServe(), newWorker(), newVersion())
+	root.AddCommand(cli.Commands(cli.Defaults{Server: defaults.Server, Project: defaults.Project, Domain: defaults.Domain})...)
+	if err := root.Execute(); err != nil {
+		code := 1
+		var exit *cli.ExitError
+		if errors.As(err, &exit) {
+			code = exit.Code
+		}
+		if err.Error() != "" {
+			fmt.Fprintln(os.Stderr, "aloft:", err)
+		}
+		os.Exit(code)
+	}
+}

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/aloft-dev/aloft/config"
+	"github.com/aloft-dev/aloft/server"
+	"github.com/aloft-dev/aloft/worker"
+)
+
+func newWorker() *cobra.Command {
+	command := &cobra.Command{
+		Use:    "worker",
+		Short:  "Supervise the tasks of a data folder; the server starts it",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+	}
+	dataDir := command.Flags().String("data-dir", "", "the server's data folder")
+	command.RunE = func(command *cobra.Command, _ []string) error {
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+		defer stop()
+		c := config.Default(config.Home())
+		return worker.Main(ctx, worker.Config{DataDir: *dataDir, Logger: c.Logger(os.Stderr), Build: server.BuildVersion(version).Version})
+	}
+	return command
+}

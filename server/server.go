@@ -1,0 +1,432 @@
+// Package server puts everything together: it builds, starts and stops the stations of the flow, in its order, around one
+// data folder. cmd/aloft runs it as a process, tests start it inside of theirs.
+//
+// It relies on having the data folder for itself, which a lock ensures. When something is in the way (the folder locked,
+// read-only or not a folder, the port taken) Start says so in one sentence with the way out and leaves nothing behind. When
+// the process is killed at any moment, the next one goes on where it was: nothing is kept in memory that is not in the store.
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/admission"
+	"github.com/aloft-dev/aloft/api"
+	"github.com/aloft-dev/aloft/blob"
+	"github.com/aloft-dev/aloft/blob/folder"
+	"github.com/aloft-dev/aloft/bundle"
+	"github.com/aloft-dev/aloft/config"
+	"github.com/aloft-dev/aloft/engine"
+	"github.com/aloft-dev/aloft/environment"
+	"github.com/aloft-dev/aloft/executor"
+	"github.com/aloft-dev/aloft/executor/process"
+	"github.com/aloft-dev/aloft/idl/aloft/v1/aloftv1connect"
+	"github.com/aloft-dev/aloft/launch"
+	"github.com/aloft-dev/aloft/registry"
+	"github.com/aloft-dev/aloft/store/sqlstore"
+	"github.com/aloft-dev/aloft/worker"
+)
+
+// Options are what the program knows of itself.
+type Options struct {
+	Version api.Version
+	Worker  []string // command line that starts a supervisor, such as {"/usr/bin/aloft", "worker"}
+	Logger  *slog.Logger
+}
+
+// Server is a running server.
+type Server struct {
+	Address string // host:port on which it listens; the port is the real one where 0 was asked for
+
+	config   config.Config
+	options  Options
+	log      *slog.Logger
+	room     admission.Room
+	lock     *os.File
+	store    *sqlstore.Store
+	api      *api.API
+	http     *http.Server
+	engine   *engine.Engine
+	executor *executor.Executor
+
+	stop    context.CancelFunc // ends engine and executor
+	running sync.WaitGroup     // engine, executor and the HTTP server
+	failed  chan error         // the first of them that ended by itself
+
+	mu         sync.Mutex
+	supervisor *worker.Client // nil until the executor needed it
+}
+
+// Start builds a server and returns when it answers. ctx bounds starting only; Close ends the server.
+func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Server{config: c, options: o, log: o.Logger, failed: make(chan error, 3)}
+	background, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	defer func() {
+		if err != nil {
+			s.release()
+		}
+	}()
+
+	// The data folder, and in it objects, the key that signs links, and the store.
+	if s.lock, err = lockDataDir(c.DataDir, c.Listen); err != nil {
+		return nil, err
+	}
+	identity, err := identify(c.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	blobs, err := folder.Open(filepath.Join(c.DataDir, "blob"))
+	if err != nil {
+		return nil, err
+	}
+	signer, err := blob.OpenSigner(filepath.Join(c.DataDir, "signing.key"))
+	if err != nil {
+		return nil, err
+	}
+	renderer := &blob.Renderer{Local: blobs, Signer: signer}
+	literals := blob.Literals{Store: blobs}
+	if s.store, err = sqlstore.Open(ctx, sqlstore.Options{Path: s.database(), Logger: s.log}); err != nil {
+		return nil, err
+	}
+
+	// From a request to a queued execution.
+	versions := registry.New(registry.Config{Store: s.store, Domains: c.Domains})
+	for _, project := range c.Projects {
+		if err := versions.Seed(ctx, project); err != nil {
+			return nil, err
+		}
+	}
+	launcher := launch.New(launch.Config{
+		Store: s.store, Registry: versions, Literals: literals,
+		MaxParallelism: c.MaxParallelism, CanonicalFunc: renderer.Canonical,
+	})
+
+	// From a queued execution to its end.
+	s.engine = engine.New(engine.Config{Store: s.store, Literals: literals, Logger: s.log, Owner: identity})
+	if s.room, err = capacity(c); err != nil {
+		return nil, err
+	}
+	code, err := bundle.NewCache(filepath.Join(c.DataDir, "bundle"), blobs, bundle.Limits{})
+	if err != nil {
+		return nil, err
+	}
+	environments := environment.New(environment.Config{
+		DataDir: c.DataDir, Python: c.Python, Path: os.Getenv("PATH"), Logger: s.log,
+	})
+	backend := process.New(process.Config{
+		DataDir: c.DataDir, Blob: blobs, Environments: environments, Code: bundles{code},
+		Connect: s.connectWorker, Capacity: s.room, Mode: worker.Mode(c.WorkerMode), Logger: s.log,
+	})
+	s.executor = executor.New(executor.Config{
+		Instance: identity, Store: s.store, Literals: literals, Backend: backend, Logger: s.log,
+	})
+
+	// What clients see.
+	listener, err := listen(c.Listen)
+	if err != nil {
+		return nil, err
+	}
+	s.Address = publicAddress(c.Listen, listener.Addr())
+	if s.api, err = s.newAPI(api.Config{
+		Store: s.store, Registry: versions, Launcher: launcher, Blobs: blobs, Literals: literals, Renderer: renderer, Signer: signer,
+		Links:   &blob.Handler{Store: blobs, Signer: signer, Log: s.log},
+		Version: o.Version, PublicURL: c.PublicURL, Origins: c.Origins, LocalPaths: c.LocalPaths, Logger: s.log,
+	}); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	s.http = s.api.Server()
+
+	// An executor is known before the engine looks for those that are gone. The rest starts in the order of the flow.
+	if err := s.executor.Register(ctx); err != nil {
+		return nil, errors.Join(err, listener.Close())
+	}
+	s.run("engine", func() error { return s.engine.Run(background) })
+	s.run("executor", func() error { return s.executor.Run(background) })
+	s.run("listener", func() error {
+		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	s.log.Info("server started", "listen", s.Address, "data", c.DataDir, "version", o.Version.Version)
+	return s, nil
+}
+
+func (s *Server) newAPI(c api.Config) (*api.API, error) {
+	runs := &api.Runs{Store: s.store, Blobs: c.Blobs}
+	info := &api.Info{
+		Store: s.store, Version: s.options.Version.Version, DataDir: s.config.DataDir, Database: "sqlite " + s.database(), Listen: s.Address,
+		StartedAt: time.Now(), Room: s.queue, Environments: s.environments,
+	}
+	c.Services = append(c.Services,
+		func(o ...connect.HandlerOption) (string, string, http.Handler) {
+			path, handler := aloftv1connect.NewRunServiceHandler(runs, o...)
+			return aloftv1connect.RunServiceName, path, handler
+		},
+		func(o ...connect.HandlerOption) (string, string, http.Handler) {
+			path, handler := aloftv1connect.NewServerServiceHandler(info, o...)
+			return aloftv1connect.ServerServiceName, path, handler
+		})
+	return api.New(c)
+}
+
+// run starts a part of the server. One that ends by itself before Close ends the server.
+func (s *Server) run(name string, part func() error) {
+	s.running.Go(func() {
+		if err := part(); err != nil && !errors.Is(err, context.Canceled) {
+			s.failed <- fmt.Errorf("%s: %w", name, err)
+		}
+	})
+}
+
+// Wait returns when ctx ends, or with an error when a part of the server ended by itself.
+func (s *Server) Wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-s.failed:
+		return err
+	}
+}
+
+// closeGrace is how long calls in flight may take when the server ends. Uploads that take longer are sent again by clients.
+const closeGrace = 2 * time.Second
+
+// Close ends the server: first what comes in, then what decides and starts, then tasks if so configured, then the store.
+// What runs goes on unless StopTasks is set, and the next server finds it.
+func (s *Server) Close() error {
+	s.api.Close()
+	grace, cancel := context.WithTimeout(context.Background(), closeGrace)
+	defer cancel()
+	if err := s.http.Shutdown(grace); err != nil {
+		_ = s.http.Close() // streams to watchers, which have no end of their own
+	}
+	s.stop()
+	s.running.Wait()
+	var err error
+	if s.config.StopTasks {
+		err = s.stopTasks()
+	}
+	err = errors.Join(err, s.release())
+	s.log.Info("server ended")
+	return err
+}
+
+// stopTasksGrace is what tasks have to clean up between SIGTERM and SIGKILL.
+const stopTasksGrace = 10 * time.Second
+
+func (s *Server) stopTasks() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.supervisor == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), stopTasksGrace+5*time.Second)
+	defer cancel()
+	if err := s.supervisor.Shutdown(ctx, stopTasksGrace); err != nil {
+		return fmt.Errorf("stop tasks: %w", err)
+	}
+	return nil
+}
+
+// release gives back what Start has taken so far, in the opposite order.
+func (s *Server) release() error {
+	s.stop()
+	var err error
+	s.mu.Lock()
+	if s.supervisor != nil {
+		err = s.supervisor.Close()
+	}
+	s.mu.Unlock()
+	if s.store != nil {
+		err = errors.Join(err, s.store.Close())
+	}
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
+	}
+	return err
+}
+
+// Running returns the attempts that run now.
+func (s *Server) Running() []aloft.AttemptID { return s.executor.Running() }
+
+func (s *Server) database() string { return filepath.Join(s.config.DataDir, "aloft.db") }
+
+// connectWorker finds or starts the supervisor of the data folder, once.
+func (s *Server) connectWorker(ctx context.Context) (*worker.Client, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.supervisor != nil {
+		return s.supervisor, nil
+	}
+	client, err := worker.Connect(ctx, worker.Config{
+		DataDir: s.config.DataDir, Logger: s.log, Executable: s.options.Worker, Build: s.options.Version.Version,
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.supervisor = client
+	return client, nil
+}
+
+// Describe says in three lines where everything is, and then what a client must be told.
+func (s *Server) Describe() string {
+	address := s.Address
+	python := s.config.Python
+	if python == "" {
+		python = "found or made for each task's image"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "data    %s (database aloft.db, files blob/)\n", s.config.DataDir)
+	fmt.Fprintf(&b, "listen  http://%s: gRPC, REST and pages on one port\n", address)
+	fmt.Fprintf(&b, "tasks   processes here: %s, python %s\n\n", describeRoom(s.room), python)
+	fmt.Fprintf(&b, "For clients:\n  export FLYTE_PLATFORM_URL=%s FLYTE_PLATFORM_INSECURE=true\n", address)
+	return b.String()
+}
+
+// Farewell says what still runs; empty if nothing does.
+func (s *Server) Farewell(running []aloft.AttemptID) string {
+	if len(running) == 0 {
+		return ""
+	}
+	const shown = 5
+	var b strings.Builder
+	if s.config.StopTasks {
+		fmt.Fprintf(&b, "%d running task(s) are stopped; the next server starts them again:\n", len(running))
+	} else {
+		fmt.Fprintf(&b, "%d task(s) go on running; the next server on this data folder finds them (--stop-tasks ends them):\n", len(running))
+	}
+	for i, id := range running {
+		if i == shown {
+			fmt.Fprintf(&b, "  and %d more\n", len(running)-shown)
+			break
+		}
+		fmt.Fprintf(&b, "  execution %s, node %s\n", id.Execution.Name, id.Node)
+	}
+	return b.String()
+}
+
+// lockDataDir makes the data folder if need be and takes it for this process. The lock goes with the process.
+func lockDataDir(dir, address string) (*os.File, error) {
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return nil, fmt.Errorf("open data folder %s: it is a file; choose another one with --data-dir", dir)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, openDataDirError(dir, err)
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "server.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, openDataDirError(dir, err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		holder, _ := os.ReadFile(f.Name())
+		_ = f.Close()
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock data folder %s: %w", dir, err)
+		}
+		who := strings.TrimSpace(string(holder))
+		if who == "" {
+			who = "another server"
+		}
+		return nil, fmt.Errorf("open data folder %s: %s has it; stop that server, or choose another folder with --data-dir", dir, who)
+	}
+	if err := f.Truncate(0); err != nil {
+		return nil, errors.Join(openDataDirError(dir, err), f.Close())
+	}
+	if _, err := fmt.Fprintf(f, "process %d, started for %s\n", os.Getpid(), address); err != nil {
+		return nil, errors.Join(openDataDirError(dir, err), f.Close())
+	}
+	return f, nil
+}
+
+func openDataDirError(dir string, err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) && errors.Is(err, syscall.ENOTDIR) {
+		return fmt.Errorf("open data folder %s: %s is below a file; choose another one with --data-dir", dir, path.Path)
+	}
+	return fmt.Errorf("open data folder %s (--data-dir): %w", dir, blob.Unavailable(err))
+}
+
+// identify returns the name under which the engine and the executor of this data folder are known, made on first use. It
+// moves with the folder, so that a server which follows another one finds what that one had.
+func identify(dir string) (string, error) {
+	path := filepath.Join(dir, "server.id")
+	content, err := os.ReadFile(path)
+	if name := strings.TrimSpace(string(content)); err == nil && name != "" {
+		return name, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", openDataDirError(dir, err)
+	}
+	name := "process-" + strings.ToLower(rand.Text())[:12]
+	temporary := path + ".new"
+	if err := os.WriteFile(temporary, []byte(name+"\n"), 0o600); err != nil {
+		return "", openDataDirError(dir, err)
+	}
+	if err := os.Rename(temporary, path); err != nil {
+		return "", openDataDirError(dir, err)
+	}
+	return name, nil
+}
+
+func listen(address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("listen on %s: the port is in use; stop what listens there, or choose another address with --listen", address)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("listen on %s: the port is for root only; choose one above 1023 with --listen", address)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("listen on %s: this machine has no such address; choose another one with --listen", address)
+	case err != nil:
+		return nil, fmt.Errorf("listen on %s (--listen): %w", address, err)
+	}
+	return l, nil
+}
+
+// publicAddress is the host that was configured, with the port that we got. Clients cannot connect to "any address".
+func publicAddress(configured string, actual net.Addr) string {
+	host, _, err := net.SplitHostPort(configured)
+	_, port, perr := net.SplitHostPort(actual.String())
+	if err != nil || perr != nil {
+		return actual.String()
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// bundles gives attempts their private copy of a code archive.
+type bundles struct{ cache *bundle.Cache }
+
+func (b bundles) Copy(ctx context.Context, uri, dst string) error {
+	dir, err := b.cache.Open(ctx, uri)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.PrivateCopy(dst)
+}
