@@ -59,7 +59,7 @@ type Config struct {
 	Clock     Clock         // NewClock
 	LeaseTTL  time.Duration // 10 s; renewed each third of it
 	Poll      time.Duration // 1 s; how often it looks at the store without being woken
-	Grace     time.Duration // 15 s; how long an executor may be missed before its attempts are given up
+	Grace     time.Duration // 15 s; how long after an executor's time is up its attempts are given up
 	Workers   int           // GOMAXPROCS; executions that are stepped at once
 	StepLimit int           // 1,000; about how many events one step may decide before other executions have their turn
 
@@ -109,10 +109,11 @@ type Engine struct {
 	clock    *flooredClock
 	logger   *slog.Logger
 
-	graphs *cache[string, *machine.Graph]
-	values *cache[string, *core.LiteralMap] // by digest
-	absent map[string]absence               // executors that give no sign of life; of whoever reaps
-	nonce  string                           // begins the commit ids of this process
+	graphs   *cache[string, *machine.Graph]
+	values   *cache[string, *core.LiteralMap] // by digest
+	heard    map[string]heartbeat             // of executors; of whoever reaps, as lookedAt
+	lookedAt time.Time
+	nonce    string // begins the commit ids of this process
 
 	mu        sync.Mutex
 	changed   *sync.Cond // of mu: something to step or to commit, or it is over

@@ -15,60 +15,59 @@ import (
 // Reap looks for executor instances that are gone. Their attempts go to another instance that can reach the same place;
 // where there is none, and none comes within the grace, the attempts are reported lost through the inbox, as their
 // executor would have done, and the machine replaces them. Doing it twice, or in two engines at once, is harmless.
+//
+// An instance is missed from when we first see a heartbeat until we see another one, by our own clock: neither a clock that
+// was set nor a machine that was suspended, ourselves included, makes anybody look dead.
 func (e *Engine) Reap(ctx context.Context) error {
 	instances, err := e.store.Instances(ctx)
 	if err != nil {
 		return fmt.Errorf("read executor instances: %w", err)
 	}
 	now := e.clock.Now()
+	away := now.Sub(e.lookedAt) > e.config.Grace
+	e.lookedAt = now
+	heard := make(map[string]heartbeat, len(instances))
+	for _, i := range instances {
+		h, ok := e.heard[i.ID]
+		if !ok || away || !h.seenAt.Equal(i.SeenAt) || !h.expires.Equal(i.Expires) {
+			h = heartbeat{seenAt: i.SeenAt, expires: i.Expires, noticed: now}
+		}
+		heard[i.ID] = h
+	}
+	e.heard = heard
 	var errs []error
-	seen := make(map[string]absence, len(e.absent))
 	for _, gone := range instances {
-		if now.Before(gone.Expires) {
+		missing := heard[gone.ID].overdue(now)
+		if missing < 0 {
 			continue
 		}
-		// The grace begins when we first miss it: a machine that was suspended misses everybody at once when it wakes,
-		// itself included.
-		missed := e.absent[gone.ID]
-		if missed.since.IsZero() || !missed.seenAt.Equal(gone.SeenAt) {
-			missed = absence{seenAt: gone.SeenAt, since: now}
-		}
-		seen[gone.ID] = missed
-		if now.Sub(missed.since) < e.config.Grace/3 {
+		heir := slices.IndexFunc(instances, func(i store.Instance) bool {
+			return i.Kind == gone.Kind && i.Place == gone.Place && heard[i.ID].overdue(now) < 0
+		})
+		switch {
+		case heir >= 0:
+			err = e.handOver(ctx, gone, instances[heir])
+		case missing >= e.config.Grace:
+			err = e.giveUp(ctx, gone, now)
+		default:
 			continue
 		}
-		if heir, ok := heirOf(gone, instances, now); ok {
-			if err := e.handOver(ctx, gone, heir); err != nil {
-				errs = append(errs, err)
-			}
-			continue
-		}
-		if now.Sub(missed.since) < e.config.Grace {
-			continue
-		}
-		if err := e.giveUp(ctx, gone, now); err != nil {
+		if err != nil {
 			errs = append(errs, err)
 		}
 	}
-	e.absent = seen
 	return errors.Join(errs...)
 }
 
-// absence is an executor instance that gives no sign of life.
-type absence struct {
-	seenAt time.Time // its last one
-	since  time.Time // when we noticed
+// heartbeat is the last sign of life of an executor instance.
+type heartbeat struct {
+	seenAt, expires time.Time // by its clock
+	noticed         time.Time // by ours
 }
 
-// heirOf is the instance that takes over from one that is gone.
-func heirOf(gone store.Instance, instances []store.Instance, now time.Time) (heir store.Instance, ok bool) {
-	i := slices.IndexFunc(instances, func(i store.Instance) bool {
-		return i.ID != gone.ID && i.Kind == gone.Kind && i.Place == gone.Place && now.Before(i.Expires)
-	})
-	if i < 0 {
-		return heir, false
-	}
-	return instances[i], true
+// overdue is for how long the next one has been missing; negative: it is not.
+func (h heartbeat) overdue(now time.Time) time.Duration {
+	return now.Sub(h.noticed) - h.expires.Sub(h.seenAt)
 }
 
 func (e *Engine) handOver(ctx context.Context, gone, heir store.Instance) error {
