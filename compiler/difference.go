@@ -70,7 +70,7 @@ func (d *difference) compare(path string, before, after any) {
 	switch b := before.(type) {
 	case map[string]any:
 		if a, ok := after.(map[string]any); ok {
-			d.objects(path, b, a, func(key string) string {
+			d.objects(b, a, func(key string) string {
 				if path == "" {
 					return key
 				}
@@ -83,7 +83,7 @@ func (d *difference) compare(path string, before, after any) {
 			byID, okBefore := withIDs(b)
 			aByID, okAfter := withIDs(a)
 			if okBefore && okAfter {
-				d.objects(path, byID, aByID, func(key string) string { return path + "[" + key + "]" })
+				d.objects(byID, aByID, func(key string) string { return path + "[" + key + "]" })
 				if len(byID) == len(aByID) && sameKeys(byID, aByID) && !slices.Equal(ids(b), ids(a)) {
 					d.line(path, show(ids(b)), show(ids(a)))
 				}
@@ -100,7 +100,7 @@ func (d *difference) compare(path string, before, after any) {
 	}
 }
 
-func (d *difference) objects(_ string, before, after map[string]any, name func(string) string) {
+func (d *difference) objects(before, after map[string]any, name func(string) string) {
 	keys := maps.Clone(before)
 	maps.Copy(keys, after)
 	for _, key := range slices.Sorted(maps.Keys(keys)) {

@@ -444,3 +444,40 @@ func TestFailureNodesRunATaskOnTheWorkflowsInputs(t *testing.T) {
 		}
 	}
 }
+
+func TestAWrongListOrManyUnboundInputsGiveABoundedNumberOfErrors(t *testing.T) {
+	t.Parallel()
+	long := listOf()
+	for range 100_000 {
+		long.GetCollection().Bindings = append(long.GetCollection().Bindings, constant("text"))
+	}
+	var variants []*typ
+	for i := range 1_000 {
+		variants = append(variants, list(enum(itoa(i))))
+	}
+	greedy := task("greedy", variables(), nil)
+	for i := range 1_000 {
+		greedy.Template.Interface.Inputs.Variables["in"+itoa(i)] = &core.Variable{Type: integer}
+	}
+	crowd := plainWorkflow()
+	for i := range 20_000 {
+		crowd.Nodes = append(crowd.Nodes, taskNode("n"+itoa(i), "greedy", nil))
+	}
+	for _, c := range []struct {
+		name     string
+		template *core.WorkflowTemplate
+		most     int
+	}{
+		{"list", plainWorkflow(taskNode("n", "list", bind("in", long))), 20},
+		{"list for a union", plainWorkflow(taskNode("n", "union", bind("in", long))), 1},
+		{"many nodes that lack many inputs", crowd, 102_000},
+	} {
+		_, err := compiler.CompileWorkflow(compiler.Request{Template: c.template, Tasks: []*core.CompiledTask{
+			greedy, task("list", variables("in", list(integer)), nil), task("union", variables("in", union(variants...)), nil),
+		}})
+		var errs compiler.Errors
+		if !errors.As(err, &errs) || len(errs) > c.most || len(err.Error()) > 200_000 {
+			t.Errorf("%s: %d errors, %d bytes", c.name, len(errs), len(err.Error()))
+		}
+	}
+}
