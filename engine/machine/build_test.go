@@ -103,14 +103,20 @@ func mustGraph(t testing.TB, flows ...flow) *Graph {
 	return g
 }
 
+// tester is what *testing.T and *rapid.T have in common.
+type tester interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
 // facts are answers by the id of a node in its template.
 type facts struct {
-	t        testing.TB
-	sleep    map[string]time.Duration
-	fails    map[string]*aloftv1.Failure // inputs, or the run of what the machine runs itself when the key ends in "!"
-	missing  map[string]bool             // cannot be had now
-	asked    int
-	promised map[string]bool // nodes whose upstreams were seen to have outputs
+	t       tester
+	sleep   map[string]time.Duration
+	fails   map[string]*aloftv1.Failure // inputs, or the run of what the machine runs itself when the key ends in "!"
+	missing map[string]bool             // cannot be had now
 }
 
 func literals(of string) *aloftv1.LiteralRef {
@@ -119,7 +125,6 @@ func literals(of string) *aloftv1.LiteralRef {
 }
 
 func (f *facts) Inputs(n NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error) {
-	f.asked++
 	if f.missing[n.SpecID()] {
 		return nil, nil, errors.New("the blob store is away")
 	}
@@ -157,7 +162,7 @@ func stateDiff(want, got *State) string {
 
 // run drives one execution as the engine does: each decision is applied, recorded, and folded again from its bytes.
 type run struct {
-	t       testing.TB
+	t       tester
 	g       *Graph
 	s       *State
 	facts   *facts
