@@ -1,0 +1,297 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// Heartbeat makes an instance known or says that it is still there.
+func (s *Store) Heartbeat(ctx context.Context, i store.Instance) error {
+	return s.write(ctx, 1, func(t *tx) error {
+		_, err := t.exec(`INSERT INTO instances (id, kind, place, milli_cpu, memory, slots, seen_at, expires) VALUES (?,?,?,?,?,?,?,?)
+			ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, place = excluded.place, milli_cpu = excluded.milli_cpu, memory = excluded.memory,
+			slots = excluded.slots, seen_at = excluded.seen_at, expires = excluded.expires`,
+			i.ID, i.Kind, i.Place, i.MilliCPU, i.Memory, i.Slots, nanos(i.SeenAt), nanos(i.Expires))
+		return err
+	})
+}
+
+// Instances returns the instances, by id.
+func (s *Store) Instances(ctx context.Context) ([]store.Instance, error) {
+	var instances []store.Instance
+	err := s.read(ctx, true, "SELECT id, kind, place, milli_cpu, memory, slots, seen_at, expires FROM instances ORDER BY id", nil, func(scan scan) error {
+		var i store.Instance
+		var seenAt, expires int64
+		err := scan(&i.ID, &i.Kind, &i.Place, &i.MilliCPU, &i.Memory, &i.Slots, &seenAt, &expires)
+		i.SeenAt, i.Expires = instant(seenAt), instant(expires)
+		instances = append(instances, i)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return instances, nil
+}
+
+// RemoveInstance forgets an instance that has no attempts.
+func (s *Store) RemoveInstance(ctx context.Context, executor string) error {
+	return s.write(ctx, 1, func(t *tx) error {
+		var has int64
+		if _, err := t.row([]any{&has}, "SELECT COUNT(*) FROM attempts WHERE executor = ? AND ended = 0 AND executor IS NOT NULL", executor); err != nil {
+			return err
+		}
+		if has > 0 {
+			return refuse("remove executor %s: it has %d attempts: %w", executor, has, aloft.ErrPrecondition)
+		}
+		_, err := t.exec("DELETE FROM instances WHERE id = ?", executor)
+		return err
+	})
+}
+
+const selectAttempts = `SELECT e.project, e.domain, e.name, a.execution, a.node, a.attempt, a.token, a.phase, a.by_engine, a.lost, a.not_before,
+	a.created_at, a.started_at, a.updated_at, a.ended_at, COALESCE(a.executor, ''), COALESCE(a.waiting, ''), COALESCE(a.stop, ''),
+	COALESCE(a.deck_uri, ''), COALESCE(a.environment, ''), a.error, a.outputs, a.objects, a.usage, a.spec
+	FROM attempts a JOIN executions e ON e.number = a.execution `
+
+func (s *Store) attempts(ctx context.Context, keep bool, rest string, args ...any) ([]*store.Attempt, error) {
+	var attempts []*store.Attempt
+	err := s.read(ctx, keep, selectAttempts+rest, args, func(scan scan) error {
+		a := new(store.Attempt)
+		var phase, byEngine, lost, notBefore, createdAt, startedAt, updatedAt, endedAt int64
+		var failure, outputs, objects, usage, spec []byte
+		if err := scan(&a.ID.Execution.Project, &a.ID.Execution.Domain, &a.ID.Execution.Name, &a.Execution, &a.Node, &a.Attempt, &a.Token,
+			&phase, &byEngine, &lost, &notBefore, &createdAt, &startedAt, &updatedAt, &endedAt, &a.Executor, &a.Waiting, &a.Stop, &a.DeckURI,
+			&a.Environment, &failure, &outputs, &objects, &usage, &spec); err != nil {
+			return err
+		}
+		a.ID.Node, a.ID.Attempt = a.Node, a.Attempt
+		a.Phase, a.ByEngine, a.Lost = core.TaskExecution_Phase(phase), byEngine != 0, lost != 0
+		a.NotBefore, a.CreatedAt, a.StartedAt = instant(notBefore), instant(createdAt), instant(startedAt)
+		a.UpdatedAt, a.EndedAt = instant(updatedAt), instant(endedAt)
+		var d decoder
+		a.Error = into(&d, new(core.ExecutionError), failure)
+		a.Outputs = into(&d, new(aloftv1.LiteralRef), outputs)
+		a.Objects = into(&d, new(aloftv1.Outcome), objects).GetObjects()
+		a.Usage = into(&d, new(aloftv1.AttemptUsage), usage)
+		a.Spec = into(&d, new(aloftv1.AttemptSpec), spec)
+		attempts = append(attempts, a)
+		return d.of("task execution", a.ID)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return attempts, nil
+}
+
+// Waiting returns attempts that an executor could take.
+func (s *Store) Waiting(ctx context.Context, now time.Time, limit int) ([]*store.Attempt, error) {
+	return s.attempts(ctx, true, `WHERE a.ended = 0 AND a.by_engine = 0 AND a.executor IS NULL AND a.stop IS NULL AND a.not_before <= ?
+		ORDER BY a.number LIMIT ?`, nanos(now), atMost(limit))
+}
+
+// SetWaiting records why attempts wait.
+func (s *Store) SetWaiting(ctx context.Context, attempts []store.AttemptKey, reason string) error {
+	return s.write(ctx, len(attempts), func(t *tx) error {
+		for _, key := range attempts {
+			n, err := t.exec(`UPDATE attempts SET waiting = ? WHERE execution = ? AND node = ? AND attempt = ? AND token = ?
+				AND ended = 0 AND by_engine = 0 AND executor IS NULL AND COALESCE(waiting, '') <> ?`,
+				optional(reason), int64(key.Execution), string(key.Node), int64(key.Attempt), key.Token, reason)
+			if err != nil {
+				return err
+			}
+			if n > 0 {
+				if err := s.wakeExecution(t, key.Execution); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// wakeExecution wakes those who watch an execution that only its key is known of.
+func (s *Store) wakeExecution(t *tx, key store.Key) error {
+	s.mu.RLock()
+	id, ok := s.ids[key]
+	s.mu.RUnlock()
+	if !ok {
+		if _, err := t.row([]any{&id.Project, &id.Domain, &id.Name}, "SELECT project, domain, name FROM executions WHERE number = ?", int64(key)); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		if len(s.ids) >= 4096 {
+			clear(s.ids)
+		}
+		s.ids[key] = id
+		s.mu.Unlock()
+	}
+	if n := len(t.topics); n == 0 || t.topics[n-1] != store.TopicExecution(id) {
+		t.wake(store.TopicExecution(id))
+	}
+	return nil
+}
+
+// state is why an attempt may not be assigned or reported on.
+func state(t *tx, key store.AttemptKey) (ended, byEngine, over bool, executor, stop string, found bool, err error) {
+	var e, b, o int64
+	found, err = t.row([]any{&e, &b, &o, &executor, &stop}, `SELECT a.ended, a.by_engine, e.ended, COALESCE(a.executor, ''), COALESCE(a.stop, '')
+		FROM attempts a JOIN executions e ON e.number = a.execution WHERE a.execution = ? AND a.node = ? AND a.attempt = ? AND a.token = ?`,
+		int64(key.Execution), string(key.Node), int64(key.Attempt), key.Token)
+	return e != 0, b != 0, o != 0, executor, stop, found, err
+}
+
+func conflict(verb string, key store.AttemptKey, why string) error {
+	return fmt.Errorf("%s attempt %d of node %s: %s: %w", verb, key.Attempt, key.Node, why, aloft.ErrConflict)
+}
+
+// Assign gives attempts to an executor instance.
+func (s *Store) Assign(ctx context.Context, executor string, attempts []store.AttemptKey, now time.Time) []error {
+	errs := make([]error, len(attempts))
+	if err := s.write(ctx, len(attempts), func(t *tx) error {
+		for i, key := range attempts {
+			n, err := t.exec(`UPDATE attempts SET executor = ?, waiting = NULL, phase = 6, updated_at = ? WHERE execution = ? AND node = ? AND attempt = ?
+				AND token = ? AND ended = 0 AND by_engine = 0 AND executor IS NULL AND stop IS NULL`,
+				optional(executor), nanos(now), int64(key.Execution), string(key.Node), int64(key.Attempt), key.Token)
+			if err != nil {
+				return err
+			}
+			if n > 0 {
+				if err := s.wakeExecution(t, key.Execution); err != nil {
+					return err
+				}
+				continue
+			}
+			ended, byEngine, _, has, _, found, err := state(t, key)
+			switch {
+			case err != nil:
+				return err
+			case !found:
+				errs[i] = conflict("assign", key, "there is none with this token")
+			case ended:
+				errs[i] = conflict("assign", key, "it has ended")
+			case byEngine:
+				errs[i] = conflict("assign", key, "the engine runs it")
+			case has == executor:
+			case has != "":
+				errs[i] = conflict("assign", key, "executor "+has+" has it")
+			default:
+				errs[i] = conflict("assign", key, "it is to be stopped")
+			}
+		}
+		return nil
+	}); err != nil {
+		return all(len(attempts), err)
+	}
+	return errs
+}
+
+func all(n int, err error) []error {
+	errs := make([]error, n)
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
+}
+
+// Assigned returns what the instance has and has not ended.
+func (s *Store) Assigned(ctx context.Context, executor string) ([]*store.Attempt, error) {
+	return s.attempts(ctx, true, "WHERE a.executor = ? AND a.ended = 0 AND a.executor IS NOT NULL ORDER BY a.number", executor)
+}
+
+// Report puts an executor's messages into the inbox.
+func (s *Store) Report(ctx context.Context, executor string, reports []store.Report) []error {
+	errs := make([]error, len(reports))
+	type encoded struct{ dedup, message driver.Value }
+	rows := make([]encoded, len(reports))
+	for i, report := range reports {
+		dedup, err := store.ReportDedup(report)
+		var enc encoder
+		rows[i] = encoded{dedup, enc.blob(report.Inbox)}
+		if err == nil {
+			err = enc.err
+		}
+		errs[i] = err
+	}
+	if err := s.write(ctx, len(reports), func(t *tx) error {
+		for i, report := range reports {
+			if errs[i] != nil {
+				continue
+			}
+			key := report.Attempt
+			n, err := t.exec(`INSERT INTO inbox (execution, shard, dedup, message) SELECT a.execution, e.shard, ?, ? FROM attempts a
+				JOIN executions e ON e.number = a.execution WHERE a.execution = ? AND a.node = ? AND a.attempt = ? AND a.token = ?
+				AND a.ended = 0 AND a.executor = ? AND e.ended = 0 ON CONFLICT (execution, dedup) DO NOTHING`,
+				rows[i].dedup, rows[i].message, int64(key.Execution), string(key.Node), int64(key.Attempt), key.Token, executor)
+			if err != nil {
+				return err
+			}
+			if n > 0 {
+				t.topics = []store.Topic{store.TopicInbox}
+				continue
+			}
+			ended, _, over, has, _, found, err := state(t, key)
+			switch {
+			case err != nil:
+				return err
+			case !found:
+				errs[i] = conflict("report", key, "there is none with this token")
+			case ended || over:
+				errs[i] = conflict("report", key, "it has ended")
+			case has != executor:
+				errs[i] = conflict("report", key, "executor "+executor+" does not have it")
+			}
+		}
+		return nil
+	}); err != nil {
+		return all(len(reports), err)
+	}
+	return errs
+}
+
+// Adopt gives the attempts of an instance that is gone to another of the same place.
+func (s *Store) Adopt(ctx context.Context, from, to string) (int, error) {
+	adopted := 0
+	err := s.write(ctx, 1, func(t *tx) error {
+		var old, mine string
+		hadOld, err := t.row([]any{&old}, "SELECT place FROM instances WHERE id = ?", from)
+		if err != nil {
+			return err
+		}
+		hasMine, err := t.row([]any{&mine}, "SELECT place FROM instances WHERE id = ?", to)
+		if err != nil {
+			return err
+		}
+		if !hasMine || hadOld && old != mine {
+			return refuse("adopt attempts of executor %s for %s: they are not known at the same place: %w", from, to, aloft.ErrPrecondition)
+		}
+		if from == to {
+			return nil
+		}
+		var key int64
+		var keys []store.Key
+		if err := t.each([]any{&key}, func() error { keys = append(keys, store.Key(key)); return nil },
+			"SELECT DISTINCT execution FROM attempts WHERE executor = ? AND ended = 0 AND executor IS NOT NULL", from); err != nil {
+			return err
+		}
+		for _, key := range keys {
+			if err := s.wakeExecution(t, key); err != nil {
+				return err
+			}
+		}
+		n, err := t.exec("UPDATE attempts SET executor = ? WHERE executor = ? AND ended = 0 AND executor IS NOT NULL", to, from)
+		adopted = int(n)
+		t.wake(store.TopicAttempts)
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	return adopted, nil
+}

@@ -1,0 +1,229 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// Commit writes steps, each a member of its own.
+func (s *Store) Commit(ctx context.Context, steps []*store.Step) []error {
+	errs := make([]error, len(steps))
+	var members []member
+	var which []int
+	rows := 0
+	for i, step := range steps {
+		e, err := encodeStep(step)
+		if err != nil {
+			errs[i] = fmt.Errorf("commit %s: encode: %w", step.ID, err)
+			continue
+		}
+		members, which = append(members, e.commit), append(which, i)
+		rows += 2 + len(step.Nodes) + len(step.Attempts) + len(step.Consumed) + len(step.Appends)
+	}
+	if len(members) == 0 {
+		return errs
+	}
+	for n, err := range s.writer.submit(ctx, rows, members...) {
+		errs[which[n]] = err
+	}
+	return errs
+}
+
+// encodedStep is a step whose records are values for statements already.
+type encodedStep struct {
+	*store.Step
+	entry    driver.Value
+	nodes    []driver.Value
+	attempts []driver.Value
+	change   []driver.Value // all but due_at, waiting and the key; nil: none
+	ended    bool           // by the change
+	stops    []stop
+	appends  []appended
+	wakes    []store.Topic
+}
+
+// stop is the outcome of an attempt if, at the time of the commit, no executor has it.
+type stop struct {
+	attempt        *store.Attempt
+	dedup, message driver.Value
+}
+
+type appended struct {
+	to             aloft.ExecutionID
+	dedup, message driver.Value
+}
+
+func encodeStep(step *store.Step) (*encodedStep, error) {
+	e := &encodedStep{Step: step, wakes: []store.Topic{store.TopicExecution(step.ID)}}
+	var entry, change encoder
+	nodes := encoder{values: make([]driver.Value, 0, len(step.Nodes)*nodeColumns)}
+	attempts := encoder{values: make([]driver.Value, 0, len(step.Attempts)*attemptColumns)}
+	e.entry = entry.blob(step.Entry)
+	for _, n := range step.Nodes {
+		nodes.node(step.Execution, n)
+	}
+	wake := false
+	for _, a := range step.Attempts {
+		attempts.attempt(step.Execution, a)
+		if a.Stop != "" && !aloft.Terminal(a.Phase) {
+			m := store.StoppedUnstarted(a)
+			e.stops = append(e.stops, stop{a, m.Dedup, entry.blob(m.Inbox)})
+		}
+		wake = wake || store.WakesExecutors(a)
+	}
+	if wake {
+		e.wakes = append(e.wakes, store.TopicAttempts)
+	}
+	for _, m := range step.Appends {
+		e.appends = append(e.appends, appended{m.ID, m.Message.Dedup, entry.blob(m.Message.Inbox)})
+	}
+	if c := step.Change; c != nil {
+		e.ended = aloft.Terminal(c.Phase)
+		change.add(int64(c.Phase), flag(e.ended), nanos(c.StartedAt), nanos(c.UpdatedAt), nanos(c.EndedAt), errorKind(c.Error), c.Error.GetCode(),
+			change.blob(c.Error), change.blob(c.Outputs), c.AbortCause, c.AbortPrincipal)
+		e.change = change.values
+	}
+	e.nodes, e.attempts = nodes.values, attempts.values
+	return e, errors.Join(entry.err, nodes.err, attempts.err, change.err)
+}
+
+// commit checks lease and sequence in the transaction that writes.
+func (e *encodedStep) commit(t *tx) error {
+	key := int64(e.Execution)
+	var shard, ended, dueAt, epoch, last int64
+	var waiting, owner string
+	found, err := t.row([]any{&shard, &ended, &dueAt, &waiting, &owner, &epoch, &last}, `SELECT e.shard, e.ended, e.due_at, e.waiting, s.owner, s.epoch,
+		COALESCE((SELECT j.seq FROM journal j WHERE j.execution = e.number ORDER BY j.seq DESC LIMIT 1), 0)
+		FROM executions e JOIN shards s ON s.shard = e.shard WHERE e.number = ?`, key)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return missingKey(e.Execution)
+	}
+	if e.Seq <= last {
+		var commitID string
+		if _, err := t.row([]any{&commitID}, "SELECT commit_id FROM journal WHERE execution = ? AND seq = ?", key, e.Seq); err != nil {
+			return err
+		}
+		if commitID == e.CommitID {
+			return nil // a repetition
+		}
+	}
+	if owner != e.Lease.Owner || epoch != e.Lease.Epoch || int(shard) != e.Lease.Shard {
+		return refuse("commit %s under lease %d of shard %d: %w", e.ID, e.Lease.Epoch, e.Lease.Shard, aloft.ErrFenced)
+	}
+	if e.Seq != last+1 {
+		return refuse("commit %s as entry %d, the last one is %d: %w", e.ID, e.Seq, last, aloft.ErrConflict)
+	}
+	if _, err := t.exec("INSERT INTO journal (execution, seq, commit_id, entry) VALUES (?,?,?,?)", key, e.Seq, e.CommitID, e.entry); err != nil {
+		return err
+	}
+	if err := e.consume(t); err != nil {
+		return err
+	}
+	if n, err := t.execMany(writeNodes, e.nodes); err != nil {
+		return err
+	} else if n != int64(len(e.Nodes)) {
+		return refuse("commit %s: a node that has ended cannot change its phase: %w", e.ID, aloft.ErrConflict)
+	}
+	if n, err := t.execMany(writeAttempts, e.attempts); err != nil {
+		return err
+	} else if n != int64(len(e.Attempts)) {
+		return refuse("commit %s: an attempt that has ended, or whose token is another, cannot change: %w", e.ID, aloft.ErrConflict)
+	}
+	if err := e.send(t); err != nil {
+		return err
+	}
+	t.wake(e.wakes...)
+	return e.update(t, ended != 0, dueAt, waiting)
+}
+
+var consumeSizes = []int{64, 8, 1}
+
+var consumeTexts = func() (texts []string) {
+	for _, size := range consumeSizes {
+		texts = append(texts, "DELETE FROM inbox WHERE execution = ? AND number IN ("+strings.TrimSuffix(strings.Repeat("?,", size), ",")+")")
+	}
+	return texts
+}()
+
+// consume deletes the messages that the step used up.
+func (e *encodedStep) consume(t *tx) error {
+	rest := e.Consumed
+	args := make([]driver.Value, 0, 1+consumeSizes[0])
+	for i, size := range consumeSizes {
+		for ; len(rest) >= size; rest = rest[size:] {
+			args = append(args[:0], int64(e.Execution))
+			for _, seq := range rest[:size] {
+				args = append(args, seq)
+			}
+			if _, err := t.exec(consumeTexts[i], args...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// send puts messages into inboxes: its own for attempts that nobody will ever start, and those of other executions. One
+// that is gone or has ended has no use for it, and the sender must not suffer.
+func (e *encodedStep) send(t *tx) error {
+	var sent int64
+	for _, s := range e.stops {
+		n, err := t.exec(`INSERT INTO inbox (execution, shard, dedup, message) SELECT a.execution, e.shard, ?, ? FROM attempts a
+			JOIN executions e ON e.number = a.execution WHERE a.execution = ? AND a.node = ? AND a.attempt = ? AND a.executor IS NULL AND a.ended = 0
+			ON CONFLICT (execution, dedup) DO NOTHING`, s.dedup, s.message, int64(e.Execution), string(s.attempt.Node), int64(s.attempt.Attempt))
+		if err != nil {
+			return err
+		}
+		sent += n
+	}
+	for _, a := range e.appends {
+		n, err := t.exec(`INSERT INTO inbox (execution, shard, dedup, message) SELECT number, shard, ?, ? FROM executions
+			WHERE project = ? AND domain = ? AND name = ? AND ended = 0 ON CONFLICT (execution, dedup) DO NOTHING`,
+			a.dedup, a.message, a.to.Project, a.to.Domain, a.to.Name)
+		if err != nil {
+			return err
+		}
+		sent += n
+	}
+	if sent > 0 {
+		t.wake(store.TopicInbox)
+	}
+	return nil
+}
+
+// update sets what the step says of the execution itself, and leaves the row alone if that is what it says already.
+func (e *encodedStep) update(t *tx, ended bool, dueAt int64, waiting string) error {
+	ended = ended && e.change == nil || e.ended
+	wantDue := nanos(e.DueAt)
+	if ended {
+		wantDue = 0
+	}
+	switch {
+	case e.change != nil:
+		args := append(append(make([]driver.Value, 0, len(e.change)+3), e.change...), wantDue, e.Waiting, int64(e.Execution))
+		if _, err := t.exec(`UPDATE executions SET phase = ?, ended = ?, started_at = ?, updated_at = ?, ended_at = ?, error_kind = ?, error_code = ?,
+			error = ?, outputs = COALESCE(?, outputs), abort_cause = ?, abort_principal = ?, due_at = ?, waiting = ? WHERE number = ?`, args...); err != nil {
+			return err
+		}
+	case wantDue != dueAt || e.Waiting != waiting:
+		if _, err := t.exec("UPDATE executions SET due_at = ?, waiting = ? WHERE number = ?", wantDue, e.Waiting, int64(e.Execution)); err != nil {
+			return err
+		}
+	}
+	if ended {
+		// Nothing will ever read what is still in the inbox.
+		if _, err := t.exec("DELETE FROM inbox WHERE execution = ?", int64(e.Execution)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

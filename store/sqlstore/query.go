@@ -1,0 +1,147 @@
+package sqlstore
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// ListExecutions lists executions without inputs and outputs.
+func (s *Store) ListExecutions(ctx context.Context, q store.Query) ([]*store.Execution, error) {
+	where, args, err := executionEntity.where(q)
+	if err != nil {
+		return nil, err
+	}
+	var recs []*store.Execution
+	err = s.read(ctx, len(q.Filters) == 0, listExecutions+where, args, func(scan scan) error {
+		rec, err := scanExecution(scan)
+		recs = append(recs, rec)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return recs, nil
+}
+
+// ListNodes lists the nodes of an execution: all, or the children of one (or the top level).
+func (s *Store) ListNodes(ctx context.Context, id aloft.ExecutionID, parent aloft.NodeID, all bool, q store.Query) ([]*store.Node, error) {
+	key, err := s.key(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	conditions := []condition{{"n.execution = ?", []any{key}}}
+	if !all {
+		conditions = append(conditions, condition{"COALESCE(n.parent, '') = ?", []any{string(parent)}})
+	}
+	where, args, err := nodeEntity.where(q, conditions...)
+	if err != nil {
+		return nil, err
+	}
+	var recs []*store.Node
+	err = s.read(ctx, len(q.Filters) == 0, listNodes+where, args, func(scan scan) error {
+		rec, err := scanNode(scan)
+		recs = append(recs, rec)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return recs, nil
+}
+
+// ListAttempts lists the attempts of an execution or of one node.
+func (s *Store) ListAttempts(ctx context.Context, id aloft.ExecutionID, node aloft.NodeID, q store.Query) ([]*store.Attempt, error) {
+	key, err := s.key(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	conditions := []condition{{"a.execution = ?", []any{key}}}
+	if node != "" {
+		conditions = append(conditions, condition{"a.node = ?", []any{string(node)}})
+	}
+	where, args, err := attemptEntity.where(q, conditions...)
+	if err != nil {
+		return nil, err
+	}
+	recs, err := s.attempts(ctx, len(q.Filters) == 0, where, args...)
+	for _, a := range recs {
+		a.Objects = nil // as lists leave out what can be large
+	}
+	return recs, err
+}
+
+// ListTasks lists versions of tasks.
+func (s *Store) ListTasks(ctx context.Context, q store.Query) ([]*store.Task, error) {
+	where, args, err := taskEntity.where(q)
+	if err != nil {
+		return nil, err
+	}
+	return s.tasks(ctx, len(q.Filters) == 0, where, args...)
+}
+
+// ListWorkflows lists versions of workflows without their graphs.
+func (s *Store) ListWorkflows(ctx context.Context, q store.Query) ([]*store.Workflow, error) {
+	where, args, err := workflowEntity.where(q)
+	if err != nil {
+		return nil, err
+	}
+	return s.workflows(ctx, len(q.Filters) == 0, "summary", where, args...)
+}
+
+// ListLaunchPlans lists versions of launch plans.
+func (s *Store) ListLaunchPlans(ctx context.Context, q store.Query) ([]*store.LaunchPlan, error) {
+	where, args, err := launchPlanEntity.where(q)
+	if err != nil {
+		return nil, err
+	}
+	return s.launchPlans(ctx, len(q.Filters) == 0, where, args...)
+}
+
+// ListProjects lists projects, by identifier unless another order is asked for.
+func (s *Store) ListProjects(ctx context.Context, q store.Query) ([]*admin.Project, error) {
+	if q.SortBy == "" {
+		q.SortBy, q.Ascending = "identifier", true
+	}
+	where, args, err := projectEntity.where(q)
+	if err != nil {
+		return nil, err
+	}
+	return s.projects(ctx, len(q.Filters) == 0, where, args...)
+}
+
+// ListNames lists the distinct names of a resource type, by name unless another order is asked for.
+func (s *Store) ListNames(ctx context.Context, t core.ResourceType, q store.Query) ([]*admin.NamedEntityIdentifier, error) {
+	table := map[core.ResourceType]string{
+		core.ResourceType_TASK: "tasks", core.ResourceType_WORKFLOW: "workflows", core.ResourceType_LAUNCH_PLAN: "launch_plans",
+	}[t]
+	if table == "" {
+		return nil, fmt.Errorf("list names of %s: only tasks, workflows and launch plans have names: %w", aloft.Kind(t), aloft.ErrInvalid)
+	}
+	if q.SortBy == "" {
+		q.SortBy, q.Ascending = "name", true
+	}
+	hidden := "0"
+	if t != core.ResourceType_TASK {
+		hidden = "MIN(generated)"
+	}
+	where, args, err := nameEntity.where(q, condition{"e.hidden = 0", nil})
+	if err != nil {
+		return nil, err
+	}
+	var names []*admin.NamedEntityIdentifier
+	err = s.read(ctx, len(q.Filters) == 0, "SELECT project, domain, name FROM (SELECT project, domain, name, MIN(created_at) AS created_at, MIN(number) AS number, "+
+		hidden+" AS hidden FROM "+table+" GROUP BY project, domain, name) e "+where, args, func(scan scan) error {
+		name := new(admin.NamedEntityIdentifier)
+		names = append(names, name)
+		return scan(&name.Project, &name.Domain, &name.Name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return names, nil
+}

@@ -1,0 +1,303 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// versionName is how messages speak of a version.
+func versionName(kind core.ResourceType, id *core.Identifier) string {
+	return aloft.Kind(kind) + " " + id.GetProject() + "/" + id.GetDomain() + "/" + id.GetName() + " version " + id.GetVersion()
+}
+
+func (e *encoder) version(id *core.Identifier) {
+	e.add(id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
+}
+
+func bytes(b []byte) driver.Value {
+	if b == nil {
+		return nil
+	}
+	return b
+}
+
+// create inserts a row whose id must be new.
+func (s *Store) create(ctx context.Context, name string, enc *encoder, query string) error {
+	if enc.err != nil {
+		return fmt.Errorf("create %s: %w", name, enc.err)
+	}
+	return s.write(ctx, 1, func(t *tx) error { return insertNew(t, name, enc, query) })
+}
+
+func insertNew(t *tx, name string, enc *encoder, query string) error {
+	n, err := t.exec(query+" ON CONFLICT DO NOTHING", enc.values...)
+	if err == nil && n == 0 {
+		return refuse("%s: %w", name, aloft.ErrExists)
+	}
+	return err
+}
+
+// CreateTask writes a version of a task.
+func (s *Store) CreateTask(ctx context.Context, t *store.Task) error {
+	var enc encoder
+	enc.version(t.ID)
+	enc.add(t.Compiled.GetTemplate().GetType(), t.ShortDescription, bytes(t.Digest), nanos(t.CreatedAt), enc.blob(t.Description), enc.blob(orEmpty(t.Compiled)))
+	return s.create(ctx, versionName(core.ResourceType_TASK, t.ID), &enc,
+		`INSERT INTO tasks (project, domain, name, version, type, short_description, digest, created_at, description, compiled) VALUES (?,?,?,?,?,?,?,?,?,?)`)
+}
+
+// orEmpty is the message for a column that is never NULL.
+func orEmpty[M any](m *M) *M {
+	if m == nil {
+		return new(M)
+	}
+	return m
+}
+
+// CreateWorkflow writes a version of a workflow.
+func (s *Store) CreateWorkflow(ctx context.Context, w *store.Workflow) error {
+	var enc encoder
+	enc.version(w.ID)
+	enc.add(w.ShortDescription, flag(w.Generated), bytes(w.Digest), nanos(w.CreatedAt), enc.blob(w.Description),
+		enc.blob(store.WorkflowInterface(w.Compiled)), enc.blob(orEmpty(w.Compiled)))
+	return s.create(ctx, versionName(core.ResourceType_WORKFLOW, w.ID), &enc, `INSERT INTO workflows (project, domain, name, version, short_description, generated,
+		digest, created_at, description, summary, compiled) VALUES (?,?,?,?,?,?,?,?,?,?,?)`)
+}
+
+// CreateLaunchPlan writes a version of a launch plan. One that is born active takes over from the active one.
+func (s *Store) CreateLaunchPlan(ctx context.Context, l *store.LaunchPlan) error {
+	schedule := "NONE"
+	switch l.Spec.GetEntityMetadata().GetSchedule().GetScheduleExpression().(type) {
+	case *admin.Schedule_CronExpression, *admin.Schedule_CronSchedule:
+		schedule = "CRON"
+	case *admin.Schedule_Rate:
+		schedule = "RATE"
+	}
+	workflow, closure := l.Spec.GetWorkflowId(), orEmpty(l.Closure)
+	updatedAt := l.UpdatedAt
+	if updatedAt.IsZero() {
+		updatedAt = l.CreatedAt
+	}
+	var enc encoder
+	enc.version(l.ID)
+	enc.add(int64(closure.GetState()), flag(l.Generated), schedule)
+	enc.version(workflow)
+	enc.add(bytes(l.Digest), nanos(l.CreatedAt), nanos(updatedAt), enc.blob(orEmpty(l.Spec)), enc.blob(closure))
+	name := versionName(core.ResourceType_LAUNCH_PLAN, l.ID)
+	if enc.err != nil {
+		return fmt.Errorf("create %s: %w", name, enc.err)
+	}
+	return s.write(ctx, 2, func(t *tx) error {
+		if closure.GetState() == admin.LaunchPlanState_ACTIVE {
+			if err := deactivate(t, l.ID, l.CreatedAt); err != nil {
+				return err
+			}
+		}
+		return insertNew(t, name, &enc, `INSERT INTO launch_plans (project, domain, name, version, state, generated, schedule_type, workflow_project,
+			workflow_domain, workflow_name, workflow_version, digest, created_at, updated_at, spec, closure) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`)
+	})
+}
+
+// deactivate makes room for another active version of a name.
+func deactivate(t *tx, id *core.Identifier, now time.Time) error {
+	_, err := t.exec("UPDATE launch_plans SET state = 0, updated_at = ? WHERE project = ? AND domain = ? AND name = ? AND state = 1",
+		nanos(now), id.GetProject(), id.GetDomain(), id.GetName())
+	return err
+}
+
+// SetLaunchPlanState activates or deactivates a version.
+func (s *Store) SetLaunchPlanState(ctx context.Context, id *core.Identifier, state admin.LaunchPlanState, now time.Time) error {
+	return s.write(ctx, 2, func(t *tx) error {
+		var have int64
+		found, err := t.row([]any{&have}, "SELECT state FROM launch_plans WHERE project = ? AND domain = ? AND name = ? AND version = ?",
+			id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
+		switch {
+		case err != nil:
+			return err
+		case !found:
+			return refuse("%s: %w", versionName(core.ResourceType_LAUNCH_PLAN, id), aloft.ErrNotFound)
+		case have == int64(state):
+			return nil
+		case state == admin.LaunchPlanState_ACTIVE:
+			if err := deactivate(t, id, now); err != nil {
+				return err
+			}
+		}
+		_, err = t.exec("UPDATE launch_plans SET state = ?, updated_at = ? WHERE project = ? AND domain = ? AND name = ? AND version = ?",
+			int64(state), nanos(now), id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
+		return err
+	})
+}
+
+const selectTasks = `SELECT project, domain, name, version, short_description, digest, created_at, description, compiled FROM tasks t `
+
+func (s *Store) tasks(ctx context.Context, keep bool, rest string, args ...any) ([]*store.Task, error) {
+	var tasks []*store.Task
+	err := s.read(ctx, keep, selectTasks+rest, args, func(scan scan) error {
+		t := &store.Task{ID: &core.Identifier{ResourceType: core.ResourceType_TASK}}
+		var createdAt int64
+		var description, compiled []byte
+		if err := scan(&t.ID.Project, &t.ID.Domain, &t.ID.Name, &t.ID.Version, &t.ShortDescription, &t.Digest, &createdAt, &description, &compiled); err != nil {
+			return err
+		}
+		t.CreatedAt = instant(createdAt)
+		var d decoder
+		t.Description = into(&d, new(admin.DescriptionEntity), description)
+		t.Compiled = into(&d, new(core.CompiledTask), compiled)
+		tasks = append(tasks, t)
+		return d.of("task", t.ID)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return tasks, nil
+}
+
+func selectWorkflows(closure string) string {
+	return "SELECT project, domain, name, version, short_description, generated, digest, created_at, description, " + closure + " FROM workflows w "
+}
+
+func (s *Store) workflows(ctx context.Context, keep bool, closure, rest string, args ...any) ([]*store.Workflow, error) {
+	var workflows []*store.Workflow
+	err := s.read(ctx, keep, selectWorkflows(closure)+rest, args, func(scan scan) error {
+		w := &store.Workflow{ID: &core.Identifier{ResourceType: core.ResourceType_WORKFLOW}}
+		var generated, createdAt int64
+		var description, compiled []byte
+		if err := scan(&w.ID.Project, &w.ID.Domain, &w.ID.Name, &w.ID.Version, &w.ShortDescription, &generated, &w.Digest, &createdAt, &description, &compiled); err != nil {
+			return err
+		}
+		w.Generated, w.CreatedAt = generated != 0, instant(createdAt)
+		var d decoder
+		w.Description = into(&d, new(admin.DescriptionEntity), description)
+		w.Compiled = into(&d, new(core.CompiledWorkflowClosure), compiled)
+		workflows = append(workflows, w)
+		return d.of("workflow", w.ID)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return workflows, nil
+}
+
+const selectLaunchPlans = `SELECT project, domain, name, version, state, generated, digest, created_at, updated_at, spec, closure FROM launch_plans l `
+
+func (s *Store) launchPlans(ctx context.Context, keep bool, rest string, args ...any) ([]*store.LaunchPlan, error) {
+	var plans []*store.LaunchPlan
+	err := s.read(ctx, keep, selectLaunchPlans+rest, args, func(scan scan) error {
+		l := &store.LaunchPlan{ID: &core.Identifier{ResourceType: core.ResourceType_LAUNCH_PLAN}}
+		var state, generated, createdAt, updatedAt int64
+		var spec, closure []byte
+		if err := scan(&l.ID.Project, &l.ID.Domain, &l.ID.Name, &l.ID.Version, &state, &generated, &l.Digest, &createdAt, &updatedAt, &spec, &closure); err != nil {
+			return err
+		}
+		l.Generated, l.CreatedAt, l.UpdatedAt = generated != 0, instant(createdAt), instant(updatedAt)
+		var d decoder
+		l.Spec = into(&d, new(admin.LaunchPlanSpec), spec)
+		l.Closure = orEmpty(into(&d, new(admin.LaunchPlanClosure), closure))
+		l.Closure.State = admin.LaunchPlanState(state)
+		l.Closure.CreatedAt, l.Closure.UpdatedAt = timestamppb.New(l.CreatedAt), timestamppb.New(l.UpdatedAt)
+		plans = append(plans, l)
+		return d.of("launch plan", l.ID)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return plans, nil
+}
+
+const oneVersion = "WHERE project = ? AND domain = ? AND name = ? AND version = ?"
+
+// first is the only row, or ErrNotFound.
+func first[T any](rows []*T, err error, name string) (*T, error) {
+	if err != nil {
+		return nil, err
+	}
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("%s: %w", name, aloft.ErrNotFound)
+	}
+	return rows[0], nil
+}
+
+// GetTask returns one version.
+func (s *Store) GetTask(ctx context.Context, id *core.Identifier) (*store.Task, error) {
+	rows, err := s.tasks(ctx, true, oneVersion, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
+	return first(rows, err, versionName(core.ResourceType_TASK, id))
+}
+
+// GetWorkflow returns one version.
+func (s *Store) GetWorkflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error) {
+	rows, err := s.workflows(ctx, true, "compiled", oneVersion, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
+	return first(rows, err, versionName(core.ResourceType_WORKFLOW, id))
+}
+
+// GetLaunchPlan returns one version.
+func (s *Store) GetLaunchPlan(ctx context.Context, id *core.Identifier) (*store.LaunchPlan, error) {
+	rows, err := s.launchPlans(ctx, true, oneVersion, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
+	return first(rows, err, versionName(core.ResourceType_LAUNCH_PLAN, id))
+}
+
+// GetActiveLaunchPlan returns the active version of a name.
+func (s *Store) GetActiveLaunchPlan(ctx context.Context, project, domain, name string) (*store.LaunchPlan, error) {
+	rows, err := s.launchPlans(ctx, true, "WHERE project = ? AND domain = ? AND name = ? AND state = 1", project, domain, name)
+	return first(rows, err, "active launch plan "+project+"/"+domain+"/"+name)
+}
+
+// CreateProject registers a project.
+func (s *Store) CreateProject(ctx context.Context, p *admin.Project) error {
+	var enc encoder
+	enc.add(p.Id, p.Name, p.Description, int64(p.State), enc.blob(p))
+	return s.create(ctx, "project "+p.Id, &enc, "INSERT INTO projects (id, name, description, state, record) VALUES (?,?,?,?,?)")
+}
+
+// UpdateProject replaces a project.
+func (s *Store) UpdateProject(ctx context.Context, p *admin.Project) error {
+	var enc encoder
+	enc.add(p.Name, p.Description, int64(p.State), enc.blob(p), p.Id)
+	if enc.err != nil {
+		return fmt.Errorf("update project %s: %w", p.Id, enc.err)
+	}
+	return s.write(ctx, 1, func(t *tx) error {
+		n, err := t.exec("UPDATE projects SET name = ?, description = ?, state = ?, record = ? WHERE id = ?", enc.values...)
+		if err == nil && n == 0 {
+			return refuse("project %s: %w", p.Id, aloft.ErrNotFound)
+		}
+		return err
+	})
+}
+
+func (s *Store) projects(ctx context.Context, keep bool, rest string, args ...any) ([]*admin.Project, error) {
+	var projects []*admin.Project
+	err := s.read(ctx, keep, "SELECT record FROM projects p "+rest, args, func(scan scan) error {
+		var record []byte
+		if err := scan(&record); err != nil {
+			return err
+		}
+		var d decoder
+		p := into(&d, new(admin.Project), record)
+		if d.err != nil {
+			return errors.Join(errRow, d.err)
+		}
+		projects = append(projects, p)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return projects, nil
+}
+
+// GetProject returns one project.
+func (s *Store) GetProject(ctx context.Context, id string) (*admin.Project, error) {
+	rows, err := s.projects(ctx, true, "WHERE id = ?", id)
+	return first(rows, err, "project "+id)
+}

@@ -1,0 +1,282 @@
+package sqlstore
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+func missingExecution(id aloft.ExecutionID) error {
+	return refuse("execution %s: %w", id, aloft.ErrNotFound)
+}
+
+func missingKey(key store.Key) error {
+	return refuse("execution with key %d: %w", key, aloft.ErrNotFound)
+}
+
+// plain takes the marking as a refusal away where no transaction is concerned.
+func plain(err error) error {
+	var r refusal
+	if errors.As(err, &r) {
+		return r.error
+	}
+	return err
+}
+
+// CreateExecution commits the execution and its first inbox message.
+func (s *Store) CreateExecution(ctx context.Context, e *store.Execution, create *aloftv1.Inbox) error {
+	shard, version := store.ShardOf(e.ID), e.JournalVersion
+	if version == 0 {
+		version = store.JournalVersion
+	}
+	var hot, cold, message encoder
+	hot.add(int64(shard), e.ID.Project, e.ID.Domain, e.ID.Name, int64(version), int64(e.Phase), flag(aloft.Terminal(e.Phase)), nanos(e.CreatedAt),
+		nanos(e.StartedAt), nanos(e.UpdatedAt), nanos(e.EndedAt), e.Waiting, e.AbortCause, e.AbortPrincipal, int64(e.State),
+		nanos(e.StateChangedAt), e.StatePrincipal, errorKind(e.Error), e.Error.GetCode(), hot.blob(e.Error), hot.blob(e.Outputs))
+	launch, entity := e.Spec.GetLaunchPlan(), "launch_plan"
+	if launch.GetResourceType() == core.ResourceType_TASK {
+		entity = "task"
+	}
+	var notifications driver.Value
+	if len(e.Notifications) > 0 {
+		notifications = cold.blob(&admin.NotificationList{Notifications: e.Notifications})
+	}
+	cold.add(nil, int64(e.Spec.GetMetadata().GetMode()), e.Spec.GetMetadata().GetPrincipal(), entity,
+		launch.GetProject(), launch.GetDomain(), launch.GetName(), launch.GetVersion(),
+		e.Workflow.GetProject(), e.Workflow.GetDomain(), e.Workflow.GetName(), e.Workflow.GetVersion(),
+		cold.blob(e.Workflow), cold.blob(e.Task), notifications, cold.blob(e.Spec), cold.blob(e.Inputs), cold.blob(e.UserInputs))
+	first := message.blob(create)
+	if err := errors.Join(hot.err, cold.err, message.err); err != nil {
+		return fmt.Errorf("create execution %s: %w", e.ID, err)
+	}
+
+	var key int64
+	err := s.write(ctx, 3, func(t *tx) error {
+		if err := t.guard(); err != nil {
+			return err
+		}
+		made, err := t.row([]any{&key}, `INSERT INTO executions (shard, project, domain, name, journal_version, phase, ended, created_at, started_at,
+			updated_at, ended_at, due_at, waiting, abort_cause, abort_principal, state, state_changed_at, state_principal, error_kind, error_code,
+			error, outputs) VALUES (?,?,?,?,?,?,?,?,?,?,?,0,?,?,?,?,?,?,?,?,?,?)
+			ON CONFLICT (project, domain, name) DO NOTHING RETURNING number`, hot.values...)
+		if err != nil {
+			return err
+		}
+		if !made {
+			return refuse("execution %s: %w", e.ID, aloft.ErrExists)
+		}
+		cold.values[0] = key
+		if _, err := t.exec(`INSERT INTO execution_specs (execution, mode, principal, launch_entity, launch_project, launch_domain, launch_name,
+			launch_version, workflow_project, workflow_domain, workflow_name, workflow_version, workflow, task, notifications, spec, inputs,
+			user_inputs) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, cold.values...); err != nil {
+			return err
+		}
+		_, err = t.exec("INSERT INTO inbox (execution, shard, dedup, message) VALUES (?,?,?,?)", key, int64(shard), store.CreateDedup, first)
+		t.wake(store.TopicInbox)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	e.Key, e.Shard, e.JournalVersion = store.Key(key), shard, version
+	return nil
+}
+
+func errorKind(e *core.ExecutionError) string {
+	if e == nil {
+		return ""
+	}
+	return e.GetKind().String()
+}
+
+// Append puts a message into the inbox of an execution.
+func (s *Store) Append(ctx context.Context, id aloft.ExecutionID, message store.Message) error {
+	var enc encoder
+	body := enc.blob(message.Inbox)
+	if enc.err != nil {
+		return fmt.Errorf("append to %s: %w", id, enc.err)
+	}
+	return s.write(ctx, 1, func(t *tx) error {
+		var key, shard, ended, phase int64
+		found, err := t.row([]any{&key, &shard, &ended, &phase}, "SELECT number, shard, ended, phase FROM executions WHERE project = ? AND domain = ? AND name = ?",
+			id.Project, id.Domain, id.Name)
+		switch {
+		case err != nil:
+			return err
+		case !found:
+			return missingExecution(id)
+		case ended != 0:
+			return refuse("execution %s has ended (%s): %w", id, core.WorkflowExecution_Phase(phase), aloft.ErrPrecondition)
+		}
+		_, err = t.exec("INSERT INTO inbox (execution, shard, dedup, message) VALUES (?,?,?,?) ON CONFLICT (execution, dedup) DO NOTHING",
+			key, shard, message.Dedup, body)
+		t.wake(store.TopicInbox)
+		return err
+	})
+}
+
+// AcquireShards takes what is free or has run out and renews what owner has.
+func (s *Store) AcquireShards(ctx context.Context, owner string, now time.Time, ttl time.Duration) ([]store.Lease, error) {
+	var leases []store.Lease
+	err := s.write(ctx, store.Shards, func(t *tx) error {
+		leases = nil
+		if _, err := t.exec(`UPDATE shards SET epoch = CASE WHEN owner = ? THEN epoch ELSE epoch + 1 END, owner = ?, expires = ?
+			WHERE owner = ? OR owner = '' OR expires <= ?`, owner, owner, nanos(now.Add(ttl)), owner, nanos(now)); err != nil {
+			return err
+		}
+		var shard, epoch, expires int64
+		return t.each([]any{&shard, &epoch, &expires}, func() error {
+			leases = append(leases, store.Lease{Shard: int(shard), Owner: owner, Epoch: epoch, Expires: instant(expires)})
+			return nil
+		}, "SELECT shard, epoch, expires FROM shards WHERE owner = ? ORDER BY shard", owner)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return leases, nil
+}
+
+// ReleaseShards gives owner's shards back.
+func (s *Store) ReleaseShards(ctx context.Context, owner string) error {
+	return s.write(ctx, store.Shards, func(t *tx) error {
+		_, err := t.exec("UPDATE shards SET owner = '', expires = 0 WHERE owner = ?", owner)
+		return err
+	})
+}
+
+// freeShards takes the leases away from those who had this file before us.
+func (s *Store) freeShards(ctx context.Context) error {
+	return s.write(ctx, store.Shards, func(t *tx) error {
+		_, err := t.exec("UPDATE shards SET owner = '', expires = 0 WHERE owner <> ''")
+		return err
+	})
+}
+
+// among is the condition for one of the shards: none if it is all of them, as on one machine.
+func among(shards []int) (condition string, all bool) {
+	in := make(map[int]bool)
+	var list []string
+	for _, shard := range shards {
+		if !in[shard] && shard >= 0 && shard < store.Shards {
+			in[shard] = true
+			list = append(list, strconv.Itoa(shard))
+		}
+	}
+	if len(list) == store.Shards {
+		return "", true
+	}
+	if len(list) == 0 {
+		return " AND 1 = 0", false
+	}
+	return " AND shard IN (" + strings.Join(list, ",") + ")", false
+}
+
+// atMost is the number for LIMIT.
+func atMost(limit int) int64 {
+	if limit <= 0 {
+		return 1<<62 - 1
+	}
+	return int64(limit)
+}
+
+// Inbox returns messages after a sequence, oldest first.
+func (s *Store) Inbox(ctx context.Context, shards []int, after int64, limit int) ([]store.InboxRow, error) {
+	var rows []store.InboxRow
+	condition, all := among(shards)
+	err := s.read(ctx, all, "SELECT number, execution, shard, message FROM inbox WHERE number > ?"+condition+" ORDER BY number LIMIT ?", []any{after, atMost(limit)},
+		func(scan scan) error {
+			var row store.InboxRow
+			var message []byte
+			if err := scan(&row.Seq, &row.Execution, &row.Shard, &message); err != nil {
+				return err
+			}
+			row.Inbox = new(aloftv1.Inbox)
+			if err := unmarshal(message, row.Inbox); err != nil {
+				return fmt.Errorf("inbox message %d of execution with key %d: %w: %w", row.Seq, row.Execution, errRow, err)
+			}
+			rows = append(rows, row)
+			return nil
+		})
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
+}
+
+// Due returns executions whose timer is over, soonest first.
+func (s *Store) Due(ctx context.Context, shards []int, until time.Time, limit int) ([]store.DueRow, error) {
+	var rows []store.DueRow
+	condition, all := among(shards)
+	err := s.read(ctx, all, "SELECT number, shard, due_at FROM executions WHERE due_at > 0 AND due_at <= ?"+condition+" ORDER BY due_at, number LIMIT ?",
+		[]any{nanos(until), atMost(limit)}, func(scan scan) error {
+			var row store.DueRow
+			var dueAt int64
+			if err := scan(&row.Execution, &row.Shard, &dueAt); err != nil {
+				return err
+			}
+			row.DueAt = instant(dueAt)
+			rows = append(rows, row)
+			return nil
+		})
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
+}
+
+// Load returns the execution and its journal.
+func (s *Store) Load(ctx context.Context, key store.Key) (*store.Execution, []store.JournalRow, error) {
+	rec, err := s.execution(ctx, "e.number = ?", int64(key))
+	if err != nil {
+		return nil, nil, err
+	}
+	if rec == nil {
+		return nil, nil, plain(missingKey(key))
+	}
+	var journal []store.JournalRow
+	err = s.read(ctx, true, "SELECT seq, entry FROM journal WHERE execution = ? ORDER BY seq", []any{int64(key)}, func(scan scan) error {
+		var row store.JournalRow
+		var entry []byte
+		if err := scan(&row.Seq, &entry); err != nil {
+			return err
+		}
+		row.Entry = new(aloftv1.JournalEntry)
+		if err := unmarshal(entry, row.Entry); err != nil {
+			return fmt.Errorf("journal entry %d of execution %s: %w: %w", row.Seq, rec.ID, errRow, err)
+		}
+		journal = append(journal, row)
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return rec, journal, nil
+}
+
+// Stuck returns executions that nothing will ever move.
+func (s *Store) Stuck(ctx context.Context, limit int) ([]aloft.ExecutionID, error) {
+	var ids []aloft.ExecutionID
+	err := s.read(ctx, true, `SELECT project, domain, name FROM executions e WHERE ended = 0 AND due_at = 0 AND waiting = ''
+		AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.execution = e.number)
+		AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.execution = e.number AND a.ended = 0 AND a.by_engine = 0)
+		ORDER BY number LIMIT ?`, []any{atMost(limit)}, func(scan scan) error {
+		var id aloft.ExecutionID
+		err := scan(&id.Project, &id.Domain, &id.Name)
+		ids = append(ids, id)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return ids, nil
+}
