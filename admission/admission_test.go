@@ -33,7 +33,7 @@ func TestWhatRunsCountsAgainstItsProject(t *testing.T) {
 	running := []Candidate{candidate("a", "e1", 100, 0, 0), candidate("a", "e1", 100, 0, 0)}
 	waiting := []Candidate{candidate("a", "e1", 100, 0, 0), candidate("b", "e2", 100, 0, 9)}
 	got := Choose(waiting, running, Room{MilliCPU: 1000, Slots: 3}, t0.Add(time.Second*9))
-	if !slices.Equal(got.Start, []int{1}) || got.Reasons[0] != "no room: all slots are taken" {
+	if !slices.Equal(got.Start, []int{1}) || got.Reasons[0] != "no room: all 3 slots are taken" {
 		t.Errorf("got %+v, want b's attempt started and a's waiting for a slot", got)
 	}
 }
@@ -43,7 +43,7 @@ func TestAnAttemptWithoutRoomWaitsWithItsReasonAndSmallerOnesPass(t *testing.T) 
 	waiting := []Candidate{candidate("a", "e1", 1500, 0, 0), candidate("a", "e2", 500, 0, 1)}
 	running := []Candidate{candidate("a", "e3", 1000, 0, 0)}
 	got := Choose(waiting, running, Room{MilliCPU: 2000, Slots: 8}, t0.Add(time.Second))
-	if !slices.Equal(got.Start, []int{1}) || got.Reasons[0] != "no room: asks for 1.5 CPU, 1 free" {
+	if !slices.Equal(got.Start, []int{1}) || got.Reasons[0] != "no room: asks for 1.5 of 2 CPU, others use them" {
 		t.Errorf("got %+v, want the smaller one started and the larger one waiting for CPU", got)
 	}
 }
@@ -105,4 +105,84 @@ func TestChoicesNeverExceedTheRoomAndEverybodyIsAnswered(t *testing.T) {
 			t.Fatalf("nothing started on an idle executor with %+v", capacity)
 		}
 	})
+}
+
+// naive is the same rule said without a queue: each time, of all that is left, the one whose turn it is.
+func naive(waiting, running []Candidate, capacity Room, now time.Time) []int {
+	free := capacity
+	projects, executions := map[string]int{}, map[string]int{}
+	for _, r := range running {
+		free = free.less(r.Asks.within(capacity))
+		projects[r.Project]++
+		executions[r.Execution]++
+	}
+	var start []int
+	done := map[int]bool{}
+	for {
+		best := -1
+		for i, w := range waiting {
+			if done[i] || w.Asks.GPU > capacity.GPU {
+				continue
+			}
+			if best < 0 || slices.Compare([]int{projects[w.Project], executions[w.Execution], i},
+				[]int{projects[waiting[best].Project], executions[waiting[best].Execution], best}) < 0 {
+				best = i
+			}
+		}
+		if best < 0 {
+			return start
+		}
+		done[best] = true
+		w := waiting[best]
+		if !free.fits(w.Asks.within(capacity)) {
+			if now.Sub(w.CreatedAt) >= Patience {
+				return start
+			}
+			continue
+		}
+		free = free.less(w.Asks.within(capacity))
+		projects[w.Project]++
+		executions[w.Execution]++
+		start = append(start, best)
+	}
+}
+
+func TestTheQueueGivesTheSameTurnsAsLookingAtAll(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		draw := func(t *rapid.T, label string, n int) (all []Candidate) {
+			for i := range rapid.IntRange(0, n).Draw(t, label) {
+				project := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "project")
+				execution := project + rapid.SampledFrom([]string{"1", "2", "3"}).Draw(t, "execution")
+				all = append(all, candidate(project, execution, rapid.Int64Range(0, 3000).Draw(t, "asks"), rapid.Int64Range(0, 1<<33).Draw(t, "memory"), i))
+			}
+			return all
+		}
+		waiting, running := draw(t, "waiting", 20), draw(t, "running", 5)
+		capacity := Room{rapid.Int64Range(0, 8000).Draw(t, "cpu"), 1 << 34, 0, rapid.Int64Range(0, 16).Draw(t, "slots")}
+		now := t0.Add(time.Duration(rapid.IntRange(0, 40).Draw(t, "now")) * time.Second)
+		if got, want := Choose(waiting, running, capacity, now).Start, naive(waiting, running, capacity, now); !slices.Equal(got, want) {
+			t.Fatalf("started %v, want %v", got, want)
+		}
+		n := rapid.IntRange(0, 25).Draw(t, "n")
+		want := naive(waiting, nil, Room{MilliCPU: 1 << 40, Memory: 1 << 50, Slots: 1 << 20}, t0)
+		want = want[:min(n, len(want))]
+		slices.Sort(want)
+		if got := First(waiting, n); !slices.Equal(got, want) {
+			t.Fatalf("first %d: %v, want %v", n, got, want)
+		}
+	})
+}
+
+func BenchmarkChooseAmongAThousandExecutionsOnABusyMachine(b *testing.B) {
+	var waiting, running []Candidate
+	for i := range 1000 {
+		waiting = append(waiting, candidate("a", "e"+string(rune('A'+i%26))+string(rune('0'+i/26)), 500, 0, 0))
+	}
+	for range 4 {
+		running = append(running, candidate("a", "e", 500, 0, 0))
+	}
+	for b.Loop() {
+		Choose(waiting, running, Room{MilliCPU: 2000, Slots: 8}, t0)
+	}
 }

@@ -22,7 +22,7 @@ type Backend interface {
 	Start(ctx context.Context, job *Job) (*aloftv1.Failure, error)
 
 	// Stop asks a job to end, with time to clean up, and returns at once. Its event tells the end. Repeating it and
-	// stopping what is not there are no errors.
+	// stopping what has ended are no errors; aloft.ErrNotFound says that it was never started, or is forgotten.
 	Stop(ctx context.Context, job *Job, reason string) error
 
 	// Watch calls report for every event of jobs that Start was called for, until ctx ends. An event may come several
@@ -30,7 +30,7 @@ type Backend interface {
 	// called for those, the others belong to attempts that were given up.
 	Watch(ctx context.Context, expected []aloft.AttemptID, report func(Event)) error
 
-	// Forget says that the job's outcome is durable: what is kept for finding it again may go.
+	// Forget says that the job's outcome was adopted: what is kept for finding it again may go. Repeating it is no error.
 	Forget(ctx context.Context, job *Job) error
 }
 

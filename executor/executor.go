@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -41,13 +42,14 @@ type Config struct {
 	TTL time.Duration
 }
 
-// How much of the queue is looked at together, and how often it is read anew while something of it is known. Reading it
-// for each attempt that ends would cost more than the attempts.
+// How much of the queue is looked at, and how often. What is known of it is enough for most starts: reading it for each
+// attempt that ends would cost more than the attempts.
 const (
-	window       = 1000
-	refreshAfter = 50 * time.Millisecond
-	lookAgain    = time.Second
-	explainAfter = time.Second // an attempt that waits longer has its reason written down
+	window       = 1000                  // attempts among which admission chooses: the fair first ones of all that wait
+	horizon      = 20_000                // attempts that are looked at to find those, in order of arrival
+	settle       = 50 * time.Millisecond // between two looks while something of the queue is known, and before a start is told
+	lookAgain    = time.Second           // without a wake-up: wake-ups of other processes come late, and times become due
+	explainAfter = time.Second           // an attempt that waits longer has its reason written down
 )
 
 // Executor is one instance: a loop between the store and a back end.
@@ -57,21 +59,50 @@ type Executor struct {
 	logger *slog.Logger
 	now    func() time.Time
 
-	mu      sync.Mutex
-	running map[store.AttemptKey]*run
-
-	waiting     []*store.Attempt // what is known of the queue, oldest first
-	readAt      time.Time
 	reports     chan report
 	roomChanged chan struct{}
+
+	// What the loop alone uses.
+	waiting  []waiting     // what is known of the queue, fair first ones
+	more     bool          // there are others than those
+	readAt   time.Time     // when the queue was read
+	readPace time.Duration // not sooner again than that, so that reading a long queue stays a small part of the work
+	readDue  bool          // something was committed since
+	heldAt   time.Time     // when the instance's own attempts were read
+	heldDue  bool          // something was committed since
+
+	mu      sync.Mutex
+	running map[store.AttemptKey]*run
 }
 
-// run is an attempt that this instance has.
-type run struct {
-	job      *Job
-	asks     admission.Candidate
-	stopping bool
+// waiting is an attempt that nobody has yet.
+type waiting struct {
+	*store.Attempt
+	candidate admission.Candidate
 }
+
+// run is an attempt that this instance has, until the engine has adopted its outcome. The executor's lock guards it, but
+// for stop.
+type run struct {
+	attempt *store.Attempt
+	asks    admission.Candidate
+	job     *Job          // nil: not read yet
+	reason  string        // why it is to be stopped; empty: it is not
+	stop    chan struct{} // closed with reason
+	left    chan struct{} // closed when its goroutine has nothing to wait for any more
+	told    *time.Timer   // will report that it runs
+	over    bool          // its outcome is known: it takes no room any more
+	durable durability    // of its outcome
+	forgets bool          // the back end is being told to forget it
+}
+
+type durability int
+
+const (
+	unknown   durability = iota
+	adoptable            // it is in the inbox
+	refused              // the store wants none: the attempt has ended, or somebody else has it
+)
 
 type report struct {
 	run     *run
@@ -116,11 +147,9 @@ func (e *Executor) Register(ctx context.Context) error {
 	return nil
 }
 
-// Run finds again what the instance had, then takes and runs attempts until ctx ends. What runs is left running.
+// Run finds again what the instance had, then takes and runs attempts until ctx ends. What runs is left running. It
+// returns an error only when the back end gives up watching.
 func (e *Executor) Run(ctx context.Context) error {
-	if err := e.Register(ctx); err != nil {
-		return err
-	}
 	var background sync.WaitGroup
 	defer background.Wait()
 	ctx, cancel := context.WithCancel(ctx)
@@ -128,21 +157,29 @@ func (e *Executor) Run(ctx context.Context) error {
 
 	wake, unsubscribe := e.config.Store.Subscribe(store.TopicAttempts)
 	defer unsubscribe()
+	var found []aloft.AttemptID
+	e.until(ctx, "find attempts again", func() (err error) {
+		if err = e.Register(ctx); err == nil {
+			found, err = e.findAgain(ctx, &background)
+		}
+		return err
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
 	background.Go(func() { e.heartbeat(ctx) })
 	background.Go(func() { e.reportAll(ctx) })
-	found, err := e.findAgain(ctx)
-	if err != nil {
-		return err
-	}
 	watched := make(chan error, 1)
 	background.Go(func() { watched <- e.config.Backend.Watch(ctx, found, func(event Event) { e.handle(ctx, event) }) })
 
-	timer := time.NewTicker(lookAgain)
+	timer := time.NewTimer(lookAgain)
 	defer timer.Stop()
 	for {
-		if err := e.Pass(ctx); err != nil && ctx.Err() == nil {
+		again, err := e.pass(ctx, &background)
+		if err != nil && ctx.Err() == nil {
 			e.logger.Warn("executor pass", "error", err)
 		}
+		timer.Reset(again)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -152,133 +189,262 @@ func (e *Executor) Run(ctx context.Context) error {
 			}
 			return fmt.Errorf("watch attempts: %w", err)
 		case <-wake:
+			e.readDue, e.heldDue = true, true
 		case <-e.roomChanged:
 		case <-timer.C:
 		}
 	}
 }
 
-// Pass looks once at what is to be stopped and what may start.
-func (e *Executor) Pass(ctx context.Context) error {
-	if err := e.stopWhatIsAskedFor(ctx); err != nil {
-		return err
+// until repeats what the store or the back end could not do, until it is done or ctx ends.
+func (e *Executor) until(ctx context.Context, what string, do func() error) {
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = 20*time.Millisecond, time.Second
+	for {
+		err := do()
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		wait := pause.NextBackOff()
+		e.logger.Warn(what, "error", err, "again_in", wait)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
 	}
-	return e.admit(ctx)
+}
+
+// pass looks once at what the instance has and at what may start. It returns when to look again without being woken.
+func (e *Executor) pass(ctx context.Context, background *sync.WaitGroup) (again time.Duration, err error) {
+	if wait := due(e.heldAt, settle, e.heldDue); wait > 0 {
+		again = wait
+	} else if again, err = lookAgain, e.hold(ctx, background); err != nil {
+		return lookAgain, err
+	}
+	wait, err := e.admit(ctx, background)
+	return min(again, wait), err
+}
+
+// due says how long a look can wait: not at all, until pace has passed since the last one, or, if nobody has told of
+// anything, a long time. It asks the monotonic clock.
+func due(last time.Time, pace time.Duration, woken bool) time.Duration {
+	if !woken {
+		pace = max(pace, lookAgain)
+	}
+	return max(pace-time.Since(last), 0)
 }
 
 // findAgain starts every attempt that the instance has: the back end attaches to those that it had started.
-func (e *Executor) findAgain(ctx context.Context) ([]aloft.AttemptID, error) {
+func (e *Executor) findAgain(ctx context.Context, background *sync.WaitGroup) ([]aloft.AttemptID, error) {
 	assigned, err := e.config.Store.Assigned(ctx, e.config.Instance)
 	if err != nil {
-		return nil, fmt.Errorf("find attempts again: %w", err)
+		return nil, err
 	}
 	ids := make([]aloft.AttemptID, len(assigned))
 	for i, a := range assigned {
 		ids[i] = a.ID
-		go e.start(ctx, a, e.add(a))
+		e.take(ctx, background, a)
 	}
 	return ids, nil
 }
 
-func (e *Executor) stopWhatIsAskedFor(ctx context.Context) error {
+// hold compares what the instance has in the store with what it runs: it takes what it was given without knowing (an
+// assignment whose answer was lost, attempts of an instance that is gone), stops what is to be stopped and what is not its
+// own any more, and forgets what the engine has adopted. Not before that: were an outcome forgotten while it is still in
+// the inbox, a restart would find an attempt without an end and start it again.
+func (e *Executor) hold(ctx context.Context, background *sync.WaitGroup) error {
 	e.mu.Lock()
-	idle := len(e.running) == 0
-	e.mu.Unlock()
-	if idle {
-		return nil
+	missing := make(map[store.AttemptKey]*run, len(e.running))
+	durable := make(map[store.AttemptKey]durability, len(e.running))
+	for key, r := range e.running {
+		missing[key], durable[key] = r, r.durable
 	}
+	e.mu.Unlock()
+	e.heldDue = false
 	assigned, err := e.config.Store.Assigned(ctx, e.config.Instance)
 	if err != nil {
+		e.heldDue = true
 		return fmt.Errorf("look for attempts to stop: %w", err)
 	}
+	e.heldAt = time.Now()
 	for _, a := range assigned {
-		if a.Stop == "" {
+		r := missing[a.AttemptKey]
+		delete(missing, a.AttemptKey)
+		if r == nil {
+			e.take(ctx, background, a)
+		} else if a.Stop != "" {
+			e.stop(r, a.Stop)
+		}
+	}
+	var adopted []*run
+	for key, r := range missing {
+		if durable[key] != adoptable {
+			a, err := e.config.Store.GetAttempt(ctx, r.attempt.ID)
+			if err != nil && !errors.Is(err, aloft.ErrNotFound) {
+				e.heldDue = true
+				return fmt.Errorf("look what became of an attempt: %w", err)
+			}
+			if err == nil && a.AttemptKey == key && !aloft.Terminal(a.Phase) {
+				e.letGo(r) // another instance of this place has it now, and what runs with it
+				continue
+			}
+		}
+		if durable[key] == unknown {
+			e.stop(r, "the attempt was given up")
 			continue
 		}
 		e.mu.Lock()
-		r := e.running[a.AttemptKey]
-		due := r != nil && r.job != nil && !r.stopping
-		if due {
-			r.stopping = true
+		if !r.forgets {
+			r.forgets = true
+			adopted = append(adopted, r)
 		}
 		e.mu.Unlock()
-		if !due {
-			continue
-		}
-		if err := e.config.Backend.Stop(ctx, r.job, a.Stop); err != nil {
-			e.mu.Lock()
-			r.stopping = false
-			e.mu.Unlock()
-			return fmt.Errorf("stop attempt %s: %w", a.ID, err)
-		}
+	}
+	if len(adopted) > 0 {
+		background.Go(func() { e.forget(ctx, adopted) })
 	}
 	return nil
 }
 
+// letGo leaves a run to the instance that was given its attempt.
+func (e *Executor) letGo(r *run) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	r.end()
+	delete(e.running, r.attempt.AttemptKey)
+}
+
+// end notes that nothing is to be done for a run any more. The executor's lock is held.
+func (r *run) end() {
+	if r.over {
+		return
+	}
+	r.over = true
+	close(r.left)
+	if r.told != nil {
+		r.told.Stop()
+	}
+}
+
+// forget lets the back end forget attempts. What cannot be forgotten now is tried again at a later look.
+func (e *Executor) forget(ctx context.Context, adopted []*run) {
+	for _, r := range adopted {
+		var err error
+		if r.job != nil {
+			err = e.config.Backend.Forget(ctx, r.job)
+		}
+		e.mu.Lock()
+		if err == nil {
+			delete(e.running, r.attempt.AttemptKey)
+		}
+		r.forgets = false
+		e.mu.Unlock()
+		if err != nil && ctx.Err() == nil {
+			e.logger.Warn("forget attempt", "attempt", r.attempt.ID.String(), "error", err)
+		}
+	}
+}
+
+// stop marks a run as to be stopped; its own goroutine does the rest.
+func (e *Executor) stop(r *run, reason string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if r.reason == "" {
+		r.reason = reason
+		close(r.stop)
+	}
+}
+
 // admit lets waiting attempts start for which there is room.
-func (e *Executor) admit(ctx context.Context) error {
+func (e *Executor) admit(ctx context.Context, background *sync.WaitGroup) (again time.Duration, err error) {
 	capacity, now := e.config.Backend.Capacity(), e.now()
 	running := e.candidates()
-	if int64(len(running)) >= capacity.Slots && now.Sub(e.readAt) < lookAgain {
-		return nil
+	again = lookAgain
+	full := int64(len(running)) >= capacity.Slots
+	pace, woken := max(settle, e.readPace), e.readDue
+	switch {
+	case full:
+		pace = max(pace, lookAgain) // what is new cannot start: this is to say why
+	case len(e.waiting) == 0:
+		pace, woken = 0, e.readDue || e.more
 	}
-	age := now.Sub(e.readAt)
-	fresh := len(e.waiting) == 0 || age >= lookAgain || age >= refreshAfter && len(e.waiting) < window
+	wait := due(e.readAt, pace, woken)
+	fresh := wait == 0
 	if fresh {
-		waiting, err := e.config.Store.Waiting(ctx, now, window)
-		if err != nil {
-			return fmt.Errorf("read waiting attempts: %w", err)
+		if err := e.read(ctx, now); err != nil {
+			return lookAgain, err
 		}
-		e.waiting, e.readAt = waiting, now
+	} else {
+		again = wait
 	}
-	if len(e.waiting) == 0 {
-		return nil
+	if len(e.waiting) == 0 || full && !fresh {
+		return again, nil
 	}
 	candidates := make([]admission.Candidate, len(e.waiting))
-	for i, a := range e.waiting {
-		candidates[i] = e.candidate(a)
+	for i, w := range e.waiting {
+		candidates[i] = w.candidate
 	}
 	choice := admission.Choose(candidates, running, capacity, now)
 	if fresh {
 		if err := e.explain(ctx, choice, now); err != nil {
-			return err
+			return again, err
 		}
 	}
 	if len(choice.Start) == 0 {
-		return nil
+		return again, nil
 	}
-	chosen := make([]*store.Attempt, len(choice.Start))
+	chosen := make([]waiting, len(choice.Start))
 	keys := make([]store.AttemptKey, len(choice.Start))
 	for i, index := range choice.Start {
 		chosen[i], keys[i] = e.waiting[index], e.waiting[index].AttemptKey
+		e.waiting[index].Attempt = nil
 	}
-	taken := map[int]bool{}
-	for _, index := range choice.Start {
-		taken[index] = true
-	}
-	rest := e.waiting[:0:0]
-	for i, a := range e.waiting {
-		if !taken[i] {
-			rest = append(rest, a)
-		}
-	}
-	e.waiting = rest
+	e.waiting = slices.DeleteFunc(e.waiting, func(w waiting) bool { return w.Attempt == nil })
 	for i, err := range e.config.Store.Assign(ctx, e.config.Instance, keys, now) {
-		a := chosen[i]
 		switch {
 		case err == nil:
-			r := e.add(a)
-			go e.start(ctx, a, r)
+			e.take(ctx, background, chosen[i].Attempt)
 		case errors.Is(err, aloft.ErrConflict): // somebody else has it, it has ended or is to be stopped
-		default:
-			e.waiting = nil // read again what is true
-			return fmt.Errorf("take attempt %s: %w", a.ID, err)
+		default: // it may be ours or not: look at what is true
+			e.waiting, e.readDue, e.heldDue, again = nil, true, true, settle
+			e.logger.Warn("take attempt", "attempt", chosen[i].ID.String(), "error", err)
 		}
 	}
+	return again, nil
+}
+
+// read takes the fair first ones out of all that waits.
+func (e *Executor) read(ctx context.Context, now time.Time) error {
+	e.readDue = false
+	began := time.Now()
+	attempts, err := e.config.Store.Waiting(ctx, now, horizon)
+	if err != nil {
+		e.readDue = true
+		return fmt.Errorf("read waiting attempts: %w", err)
+	}
+	all, candidates := make([]waiting, len(attempts)), make([]admission.Candidate, len(attempts))
+	for i, a := range attempts {
+		candidates[i] = e.candidate(a)
+		all[i] = waiting{a, candidates[i]}
+	}
+	e.more = len(all) > window
+	if e.more {
+		first := make([]waiting, 0, window)
+		for _, i := range admission.First(candidates, window) {
+			first = append(first, all[i])
+		}
+		all = first
+	}
+	e.waiting, e.readPace = all, 0
+	if e.more { // reading takes a twentieth of the time at most
+		e.readPace = max(lookAgain, 20*time.Since(began))
+	}
+	e.readAt = time.Now()
 	return nil
 }
 
-// explain writes down why attempts wait, once for each reason, when they have waited long enough to be asked about.
+// explain writes down why attempts wait when they have waited long enough to be asked about, and when the reason changes.
 func (e *Executor) explain(ctx context.Context, choice admission.Choice, now time.Time) error {
 	byReason := map[string][]store.AttemptKey{}
 	for i, reason := range choice.Reasons {
@@ -287,66 +453,148 @@ func (e *Executor) explain(ctx context.Context, choice admission.Choice, now tim
 			a.Waiting = reason
 		}
 	}
-	for reason, keys := range byReason {
-		if err := e.config.Store.SetWaiting(ctx, keys, reason); err != nil {
+	for _, reason := range slices.Sorted(maps.Keys(byReason)) {
+		if err := e.config.Store.SetWaiting(ctx, byReason[reason], reason); err != nil {
 			return fmt.Errorf("write down what attempts wait for: %w", err)
 		}
 	}
 	return nil
 }
 
-// start starts an attempt and tries again for as long as the back end cannot, or until the attempt is to be stopped.
-func (e *Executor) start(ctx context.Context, a *store.Attempt, r *run) {
+// take runs an attempt that the store says is ours.
+func (e *Executor) take(ctx context.Context, background *sync.WaitGroup, a *store.Attempt) {
+	r := &run{attempt: a, asks: e.candidate(a), stop: make(chan struct{}), left: make(chan struct{})}
+	e.mu.Lock()
+	if e.running[a.AttemptKey] != nil {
+		e.mu.Unlock()
+		return
+	}
+	e.running[a.AttemptKey] = r
+	e.mu.Unlock()
+	if a.Stop != "" {
+		e.stop(r, a.Stop)
+	}
+	background.Go(func() { e.tend(ctx, r) })
+}
+
+// tend starts an attempt, stops it when it is asked for, and tries again for as long as the back end cannot.
+func (e *Executor) tend(ctx context.Context, r *run) {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 10*time.Second
+	started, stopped := false, false
 	for {
-		job, err := e.jobs.job(ctx, a)
-		var failure *aloftv1.Failure
-		if err == nil {
-			e.mu.Lock()
-			r.job = job
-			e.mu.Unlock()
-			failure, err = e.config.Backend.Start(ctx, job)
-		} else if errors.Is(err, aloft.ErrInvalid) {
-			job, err = &Job{Key: a.AttemptKey, ID: a.ID, Spec: a.Spec}, nil
-			failure = NewFailure(core.ExecutionError_USER, false, CodeBadTaskFormat, err.Error())
-		}
+		err := e.step(ctx, r, &started, &stopped)
+		var (
+			again <-chan time.Time
+			stop  = r.stop
+		)
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil || started && stopped:
 			return
 		case err != nil:
 			wait := pause.NextBackOff()
-			e.logger.Warn("start attempt", "attempt", a.ID.String(), "error", err, "again_in", wait)
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(wait):
+			e.logger.Warn("tend attempt", "attempt", r.attempt.ID.String(), "error", err, "again_in", wait)
+			again = time.After(wait)
+			if e.askedToStop(r) != "" {
+				stop = nil
 			}
-			continue
-		case failure != nil:
-			e.handle(ctx, Event{Job: job, Outcome: FailedToStart(job, failure, e.now())})
 		}
-		return
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.left:
+			return
+		case <-again:
+		case <-stop:
+		}
 	}
 }
 
-// handle takes an event of the back end to the inbox.
+// step does what is to be done next for an attempt.
+func (e *Executor) step(ctx context.Context, r *run, started, stopped *bool) error {
+	if r.job == nil {
+		job, err := e.jobs.job(ctx, r.attempt)
+		invalid := errors.Is(err, aloft.ErrInvalid)
+		if err != nil && !invalid {
+			return err
+		}
+		if invalid {
+			job = &Job{Key: r.attempt.AttemptKey, ID: r.attempt.ID, Spec: r.attempt.Spec}
+		}
+		e.mu.Lock()
+		r.job = job
+		e.mu.Unlock()
+		if invalid {
+			*started = true
+			failure := NewFailure(core.ExecutionError_USER, false, CodeBadTaskFormat, err.Error())
+			e.handle(ctx, Event{Job: job, Outcome: FailedToStart(job, failure, e.now())})
+			return nil
+		}
+	}
+	if reason := e.askedToStop(r); reason != "" && !*stopped {
+		err := e.config.Backend.Stop(ctx, r.job, reason)
+		if errors.Is(err, aloft.ErrNotFound) { // it never started, and now it never will
+			outcome := r.job.Outcome()
+			outcome.EndedAt, outcome.Result = e.now().UnixNano(), &aloftv1.Outcome_Stopped{Stopped: reason}
+			e.handle(ctx, Event{Job: r.job, Outcome: outcome})
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("stop: %w", err)
+		}
+		*stopped = true
+	}
+	if !*started {
+		failure, err := e.config.Backend.Start(ctx, r.job)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return fmt.Errorf("start: %w", err)
+		case failure != nil:
+			e.handle(ctx, Event{Job: r.job, Outcome: FailedToStart(r.job, failure, e.now())})
+		}
+		*started = true
+	}
+	return nil
+}
+
+func (e *Executor) askedToStop(r *run) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return r.reason
+}
+
+// handle takes an event of the back end to the inbox. That an attempt runs is told a moment later: most of those that are
+// over by then need no message of their own for it, as their outcome says when they began.
 func (e *Executor) handle(ctx context.Context, event Event) {
 	e.mu.Lock()
 	r := e.running[event.Job.Key]
+	if r == nil || r.over {
+		e.mu.Unlock()
+		return
+	}
+	if event.Outcome == nil {
+		if r.told == nil {
+			event.Started.Executor = e.config.Instance
+			inbox := &aloftv1.Inbox{Kind: &aloftv1.Inbox_AttemptStarted{AttemptStarted: event.Started}}
+			r.told = time.AfterFunc(settle, func() { e.send(ctx, r, inbox, false) })
+		}
+		e.mu.Unlock()
+		return
+	}
+	r.end()
 	e.mu.Unlock()
-	if r == nil {
-		r = &run{job: event.Job}
-	}
-	inbox := &aloftv1.Inbox{}
-	if event.Outcome != nil {
-		inbox.Kind = &aloftv1.Inbox_Outcome{Outcome: event.Outcome}
-	} else {
-		inbox.Kind = &aloftv1.Inbox_AttemptStarted{AttemptStarted: event.Started}
-		event.Started.Executor = e.config.Instance
-	}
+	e.send(ctx, r, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Outcome{Outcome: event.Outcome}}, true)
 	select {
-	case e.reports <- report{run: r, message: store.Report{Attempt: event.Job.Key, Inbox: inbox}, ended: event.Outcome != nil}:
+	case e.roomChanged <- struct{}{}:
+	default:
+	}
+}
+
+func (e *Executor) send(ctx context.Context, r *run, inbox *aloftv1.Inbox, ended bool) {
+	select {
+	case e.reports <- report{run: r, message: store.Report{Attempt: r.attempt.AttemptKey, Inbox: inbox}, ended: ended}:
 	case <-ctx.Done():
 	}
 }
@@ -355,7 +603,7 @@ func (e *Executor) handle(ctx context.Context, event Event) {
 func (e *Executor) reportAll(ctx context.Context) {
 	var pending []report
 	pause := backoff.NewExponentialBackOff()
-	pause.InitialInterval, pause.MaxInterval = 20*time.Millisecond, 5*time.Second
+	pause.InitialInterval, pause.MaxInterval = 20*time.Millisecond, time.Second
 	for {
 		if len(pending) == 0 {
 			select {
@@ -365,7 +613,7 @@ func (e *Executor) reportAll(ctx context.Context) {
 				pending = append(pending, r)
 			}
 		}
-		for more := true; more && len(pending) < 256; {
+		for more := true; more && len(pending) < cap(e.reports); {
 			select {
 			case r := <-e.reports:
 				pending = append(pending, r)
@@ -380,42 +628,58 @@ func (e *Executor) reportAll(ctx context.Context) {
 		results := e.config.Store.Report(ctx, e.config.Instance, messages)
 		var again []report
 		for i, err := range results {
-			switch {
-			case err == nil || errors.Is(err, aloft.ErrConflict) || errors.Is(err, aloft.ErrNotFound) || errors.Is(err, aloft.ErrPrecondition):
-				if pending[i].ended {
-					e.ended(ctx, pending[i].run)
-				}
-			default:
+			if e.reported(&pending[i], err) {
 				again = append(again, pending[i])
 			}
 		}
 		pending = again
-		if len(pending) > 0 {
-			wait := pause.NextBackOff()
-			e.logger.Warn("report outcomes", "waiting", len(pending), "again_in", wait)
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(wait):
-			}
+		if len(pending) == 0 {
+			pause.Reset()
 			continue
 		}
-		pause.Reset()
+		wait := pause.NextBackOff()
+		if ctx.Err() == nil {
+			e.logger.Warn("report outcomes", "waiting", len(pending), "error", errors.Join(results...), "again_in", wait)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
 	}
 }
 
-// ended forgets an attempt whose outcome is in the inbox.
-func (e *Executor) ended(ctx context.Context, r *run) {
-	e.mu.Lock()
-	delete(e.running, r.job.Key)
-	e.mu.Unlock()
-	if err := e.config.Backend.Forget(ctx, r.job); err != nil && ctx.Err() == nil {
-		e.logger.Warn("forget attempt", "attempt", r.job.ID.String(), "error", err)
-	}
-	select {
-	case e.roomChanged <- struct{}{}:
+// reported notes what became of a report, and says whether it is to be repeated.
+func (e *Executor) reported(r *report, err error) (again bool) {
+	switch {
+	case err == nil:
+		e.settled(r, adoptable)
+		return false
+	case errors.Is(err, aloft.ErrConflict), errors.Is(err, aloft.ErrNotFound), errors.Is(err, aloft.ErrPrecondition):
+		e.settled(r, refused)
+		return false
+	case errors.Is(err, aloft.ErrInvalid) || errors.Is(err, aloft.ErrExhausted):
+		// The store will never take this message. An attempt without an end would be worse than one with this end.
+		outcome := r.message.Inbox.GetOutcome()
+		if outcome == nil {
+			return false
+		}
+		refused := &aloftv1.Outcome{Node: outcome.Node, Attempt: outcome.Attempt, Token: outcome.Token, StartedAt: outcome.StartedAt, EndedAt: outcome.EndedAt}
+		refused.Result = &aloftv1.Outcome_Failure{Failure: NewFailure(core.ExecutionError_SYSTEM, false, CodeOutcomeRefused, fmt.Sprintf("the outcome of the attempt cannot be stored: %v", err))}
+		r.message.Inbox = &aloftv1.Inbox{Kind: &aloftv1.Inbox_Outcome{Outcome: refused}}
+		return true
 	default:
+		return true
 	}
+}
+
+func (e *Executor) settled(r *report, d durability) {
+	if !r.ended {
+		return
+	}
+	e.mu.Lock()
+	r.run.durable = d
+	e.mu.Unlock()
 }
 
 func (e *Executor) heartbeat(ctx context.Context) {
@@ -433,23 +697,14 @@ func (e *Executor) heartbeat(ctx context.Context) {
 	}
 }
 
-func (e *Executor) add(a *store.Attempt) *run {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if r := e.running[a.AttemptKey]; r != nil {
-		return r
-	}
-	r := &run{asks: e.candidate(a)}
-	e.running[a.AttemptKey] = r
-	return r
-}
-
 func (e *Executor) candidates() []admission.Candidate {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	running := make([]admission.Candidate, 0, len(e.running))
 	for _, r := range e.running {
-		running = append(running, r.asks)
+		if !r.over {
+			running = append(running, r.asks)
+		}
 	}
 	return running
 }
@@ -462,14 +717,14 @@ func (e *Executor) candidate(a *store.Attempt) admission.Candidate {
 	return admission.Candidate{Project: a.ID.Execution.Project, Execution: a.ID.Execution.String(), Asks: asks, CreatedAt: a.CreatedAt}
 }
 
-// Running is what the instance has now, for display: generated names, sorted.
+// Running is what the instance has now, for display, sorted.
 func (e *Executor) Running() []aloft.AttemptID {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	ids := make([]aloft.AttemptID, 0, len(e.running))
 	for _, r := range e.running {
-		if r.job != nil {
-			ids = append(ids, r.job.ID)
+		if !r.over {
+			ids = append(ids, r.attempt.ID)
 		}
 	}
 	slices.SortFunc(ids, func(a, b aloft.AttemptID) int { return strings.Compare(a.String(), b.String()) })

@@ -17,6 +17,7 @@ import (
 // JobStore is what a job is put together from.
 type JobStore interface {
 	GetExecution(ctx context.Context, id aloft.ExecutionID) (*store.Execution, error)
+	GetAttempt(ctx context.Context, id aloft.AttemptID) (*store.Attempt, error)
 	GetWorkflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error)
 	NodeInputs(ctx context.Context, execution store.Key, node aloft.NodeID) (*aloftv1.Literals, error)
 }

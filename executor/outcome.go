@@ -23,6 +23,8 @@ const (
 	CodeBadTaskFormat     = "BadTaskFormat"
 	CodeEnvironment       = "EnvironmentUnavailable"
 	CodeDynamic           = "DynamicWorkflowBuildFailed"
+	CodeOutputTooLarge    = "OutputSizeExceeded"
+	CodeOutcomeRefused    = "OutcomeRefused" // ours: the store cannot hold what the attempt ended with
 )
 
 // Left is what an attempt left behind: how its process ended and the files in its output folder.
