@@ -74,14 +74,14 @@ func (f *facts) Inputs(node machine.NodeRef) (*aloftv1.LiteralRef, *aloftv1.Fail
 	case errors.As(err, &unresolved):
 		return nil, refuse(unresolved.Code(), core.ExecutionError_USER, unresolved.Error()), nil
 	case err != nil:
-		return nil, nil, fmt.Errorf("resolve inputs of node %s: %w", node.ID(), err)
+		return nil, nil, err
 	}
 	if cause := node.Handles(); cause != nil {
 		describeError(inputs, cause, node.SpecID())
 	}
 	l, err := f.make(f.ctx, inputs)
 	if err != nil {
-		return nil, nil, fmt.Errorf("keep inputs of node %s: %w", node.ID(), err)
+		return nil, nil, fmt.Errorf("keep them: %w", err)
 	}
 	return l.GetRef(), nil, nil
 }
@@ -140,7 +140,7 @@ func (f *facts) Echo(node machine.NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failur
 	}
 	l, err := f.make(f.ctx, &core.LiteralMap{Literals: outputs})
 	if err != nil {
-		return nil, nil, fmt.Errorf("keep outputs of node %s: %w", node.ID(), err)
+		return nil, nil, fmt.Errorf("keep its outputs: %w", err)
 	}
 	return l.GetRef(), nil, nil
 }
@@ -185,7 +185,7 @@ func (f *facts) nodeInputs(node machine.NodeRef) (*core.LiteralMap, error) {
 }
 
 func (f *facts) outputs(node machine.NodeRef) (*core.LiteralMap, error) {
-	return f.value(node.Outputs(), func() (*aloftv1.Literals, error) { return f.engine.store.NodeOutputs(f.ctx, f.key, node.ID()) })
+	return f.value(node.Outputs(), func() (*aloftv1.Literals, error) { return f.outputsOf(node) })
 }
 
 // value finds what a reference refers to: made in this step, kept in memory, an object, or in the record that row reads.

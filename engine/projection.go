@@ -47,7 +47,7 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 			}
 		}
 		if ref := newOutputs[i]; ref != nil {
-			if record.Outputs, err = f.record(ref, func() (*aloftv1.Literals, error) { return f.outputsOf(node) }); err != nil {
+			if record.Outputs, err = f.record(ref, func() (*aloftv1.Literals, error) { return f.outputsOf(node.NodeRef) }); err != nil {
 				return fmt.Errorf("outputs of node %s: %w", node.ID(), err)
 			}
 		}
@@ -79,9 +79,9 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 	return nil
 }
 
-// outputsOf reads outputs that a node has taken over from the record in which they are: this is needed only when they were
-// decided in an earlier step and have left memory since.
-func (f *facts) outputsOf(node machine.NodeView) (*aloftv1.Literals, error) {
+// outputsOf reads outputs from the record in which they were first written. A node that takes them over from another may do
+// so in a later step, when they have left memory, and its own record does not have them before that is committed.
+func (f *facts) outputsOf(node machine.NodeRef) (*aloftv1.Literals, error) {
 	switch node.Kind() {
 	case machine.KindStart:
 		if parent, nested := node.Parent(); nested {

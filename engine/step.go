@@ -79,7 +79,7 @@ func (e *Engine) decide(ctx context.Context, r *run, messages []store.InboxRow, 
 	now := e.clock.Now()
 	decision, err := r.state.Step(inbox, now, f, e.config.StepLimit)
 	if err != nil {
-		return nil, fmt.Errorf("step execution %s: %w", r.id, err)
+		return nil, err
 	}
 	next := turn{more: decision.More, due: decision.DueAt, ended: decision.Ended}
 	if len(decision.Events) == 0 && len(messages) == 0 && r.waiting == "" {

@@ -1,0 +1,190 @@
+package simulation
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/engine/machine"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// plan is what people want of a world: the same with and without faults.
+type plan struct {
+	closures   []*core.CompiledWorkflowClosure
+	executions []planned
+}
+
+type planned struct {
+	name           string
+	workflow       int
+	input          string
+	maxParallelism uint32
+	terminated     bool // somebody may terminate it
+}
+
+// What the tasks of executors do, by the name of their task.
+const (
+	runOK           = "run-ok"
+	runFlakyUser    = "run-flaky-user"   // fails once, recoverably
+	runFlakySystem  = "run-flaky-system" // the same, by no fault of the user's
+	runFail         = "run-fail"
+	runFailRetrying = "run-fail-retrying" // recoverable each time, until the budget is spent
+)
+
+var behaviours = []string{runOK, runOK, runOK, runOK, runFlakyUser, runFlakySystem, runFail, runFailRetrying}
+
+func identifier(kind core.ResourceType, name string) *core.Identifier {
+	return &core.Identifier{ResourceType: kind, Project: "flytesnacks", Domain: "development", Name: name, Version: "v1"}
+}
+
+func variable(names ...string) *core.VariableMap {
+	m := &core.VariableMap{Variables: map[string]*core.Variable{}}
+	for _, n := range names {
+		m.Variables[n] = &core.Variable{Type: &core.LiteralType{Type: &core.LiteralType_Simple{Simple: core.SimpleType_STRING}}}
+	}
+	return m
+}
+
+func tasks() (all []*core.CompiledTask) {
+	add := func(name, kind string, inputs, outputs *core.VariableMap) {
+		all = append(all, &core.CompiledTask{Template: &core.TaskTemplate{
+			Id: identifier(core.ResourceType_TASK, name), Type: kind, Metadata: &core.TaskMetadata{},
+			Interface: &core.TypedInterface{Inputs: inputs, Outputs: outputs},
+		}})
+	}
+	add("sleep", machine.TaskSleep, &core.VariableMap{Variables: map[string]*core.Variable{
+		"duration": {Type: &core.LiteralType{Type: &core.LiteralType_Simple{Simple: core.SimpleType_DURATION}}},
+	}}, nil)
+	add("echo", machine.TaskEcho, variable("x"), variable("o0"))
+	for _, name := range []string{runOK, runFlakyUser, runFlakySystem, runFail, runFailRetrying} {
+		add(name, "python-task", variable("x"), variable("o0"))
+	}
+	return all
+}
+
+func newPlan(r *rand.Rand) *plan {
+	p := &plan{}
+	for i := range 1 + r.IntN(3) {
+		p.closures = append(p.closures, newClosure(r, fmt.Sprintf("w%d", i)))
+	}
+	for i := range 1 + r.IntN(5) {
+		p.executions = append(p.executions, planned{
+			name: fmt.Sprintf("e%d", i), workflow: r.IntN(len(p.closures)), input: word(r),
+			maxParallelism: uint32(r.IntN(4)), terminated: r.IntN(6) == 0,
+		})
+	}
+	return p
+}
+
+// word is short or too long for a row.
+func word(r *rand.Rand) string {
+	b := make([]byte, 1+r.IntN(8)+r.IntN(2)*60)
+	for i := range b {
+		b[i] = byte('a' + r.IntN(26))
+	}
+	return string(b)
+}
+
+func newClosure(r *rand.Rand, name string) *core.CompiledWorkflowClosure {
+	c := &core.CompiledWorkflowClosure{Tasks: tasks()}
+	failing := r.IntN(3) == 0 // most workflows succeed if nothing goes wrong
+	var subs []string
+	for i := range r.IntN(3) {
+		sub := fmt.Sprintf("%s-sub%d", name, i)
+		c.SubWorkflows = append(c.SubWorkflows, newWorkflow(r, sub, subs, failing)) // a later one may contain the earlier ones
+		subs = append(subs, sub)
+	}
+	c.Primary = newWorkflow(r, name, subs, failing)
+	return c
+}
+
+// newWorkflow has one input x and one output o0.
+func newWorkflow(r *rand.Rand, name string, subs []string, failing bool) *core.CompiledWorkflow {
+	t := &core.WorkflowTemplate{
+		Id: identifier(core.ResourceType_WORKFLOW, name), Metadata: &core.WorkflowMetadata{}, MetadataDefaults: &core.WorkflowMetadataDefaults{},
+		Interface: &core.TypedInterface{Inputs: variable("x"), Outputs: variable("o0")},
+	}
+	if r.IntN(2) == 0 {
+		t.Metadata.OnFailure = core.WorkflowMetadata_FAIL_AFTER_EXECUTABLE_NODES_COMPLETE
+	}
+	nodes := []*core.Node{{Id: aloft.StartNode, Metadata: &core.NodeMetadata{}}}
+	var producers []string // nodes with an output
+	source := func() *core.BindingData {
+		if i := r.IntN(len(producers) + 1); i < len(producers) {
+			return promise(producers[i], "o0")
+		}
+		if r.IntN(2) == 0 {
+			return promise(aloft.StartNode, "x")
+		}
+		return scalar(&core.Primitive{Value: &core.Primitive_StringValue{StringValue: word(r)}})
+	}
+	for i := range 1 + r.IntN(6) {
+		n := &core.Node{Id: fmt.Sprintf("n%d", i), Metadata: &core.NodeMetadata{}}
+		if r.IntN(3) == 0 && i > 0 {
+			n.UpstreamNodeIds = []string{fmt.Sprintf("n%d", r.IntN(i))}
+		}
+		bind := func(name string, b *core.BindingData) {
+			n.Inputs = append(n.Inputs, &core.Binding{Var: name, Binding: b})
+		}
+		run := func(task string) {
+			n.Target = &core.Node_TaskNode{TaskNode: &core.TaskNode{Reference: &core.TaskNode_ReferenceId{ReferenceId: identifier(core.ResourceType_TASK, task)}}}
+		}
+		output := true
+		switch k := r.IntN(10); {
+		case k == 0:
+			run("sleep")
+			bind("duration", scalar(&core.Primitive{Value: &core.Primitive_Duration{Duration: durationpb.New(sleeps[r.IntN(len(sleeps))])}}))
+			output = false
+		case k <= 2:
+			run("echo")
+			bind("x", source())
+		case k <= 4 && len(subs) > 0:
+			n.Target = &core.Node_WorkflowNode{WorkflowNode: &core.WorkflowNode{Reference: &core.WorkflowNode_SubWorkflowRef{
+				SubWorkflowRef: identifier(core.ResourceType_WORKFLOW, subs[r.IntN(len(subs))]),
+			}}}
+			bind("x", source())
+		default:
+			behaviour := behaviours[r.IntN(len(behaviours))]
+			if !failing && (behaviour == runFail || behaviour == runFailRetrying) {
+				behaviour = runOK
+			}
+			run(behaviour)
+			bind("x", source())
+			n.Metadata.Retries = &core.RetryStrategy{Retries: uint32(1 + r.IntN(2))}
+		}
+		nodes = append(nodes, n)
+		if output {
+			producers = append(producers, n.GetId())
+		}
+	}
+	t.Outputs = []*core.Binding{{Var: "o0", Binding: source()}}
+	nodes = append(nodes, &core.Node{Id: aloft.EndNode, Metadata: &core.NodeMetadata{}, Inputs: t.GetOutputs()})
+	t.Nodes = nodes
+	if r.IntN(4) == 0 {
+		t.FailureNode = &core.Node{
+			Id: "efn", Metadata: &core.NodeMetadata{}, Inputs: []*core.Binding{{Var: "x", Binding: promise(aloft.StartNode, "x")}},
+			Target: &core.Node_TaskNode{TaskNode: &core.TaskNode{Reference: &core.TaskNode_ReferenceId{ReferenceId: identifier(core.ResourceType_TASK, runOK)}}},
+		}
+	}
+	return &core.CompiledWorkflow{Template: t, Connections: &core.ConnectionSet{}}
+}
+
+var sleeps = []time.Duration{0, 0, time.Millisecond, time.Second, time.Minute}
+
+func scalar(p *core.Primitive) *core.BindingData {
+	return &core.BindingData{Value: &core.BindingData_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Primitive{Primitive: p}}}}
+}
+
+func promise(node, variable string) *core.BindingData {
+	return &core.BindingData{Value: &core.BindingData_Promise{Promise: &core.OutputReference{NodeId: node, Var: variable}}}
+}
+
+func oneText(name, value string) *core.LiteralMap {
+	return &core.LiteralMap{Literals: map[string]*core.Literal{name: {Value: &core.Literal_Scalar{
+		Scalar: scalar(&core.Primitive{Value: &core.Primitive_StringValue{StringValue: value}}).GetScalar(),
+	}}}}
+}
