@@ -538,7 +538,7 @@ func (s *State) attemptScheduled(at int64, e *aloftv1.AttemptScheduled) error {
 	if e.GetByEngine() != (spec.byEngine != "") {
 		return fmt.Errorf("tasks of type %q are run by somebody else", spec.task.GetType())
 	}
-	if e.GetToken() != s.token(i, number) {
+	if t := s.tokenOf(i, number); e.GetToken() != string(t[:]) {
 		return errors.New("its token does not follow from the seed")
 	}
 	a := attempt{

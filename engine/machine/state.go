@@ -153,19 +153,20 @@ func (s *State) Check() error {
 	var tasks uint32
 	active := make([]uint32, len(s.scopes))
 	waiting := make([]uint32, len(s.scopes))
+	misses := make([]uint32, len(s.nodes)) // upstream nodes that have not succeeded, counted again
+	for i := range s.nodes {
+		if !aloft.Succeeded(core.NodeExecution_Phase(s.nodes[i].phase)) {
+			for _, d := range s.spec(uint32(i)).downstream {
+				misses[s.scopes[s.nodes[i].scope].first+d]++
+			}
+		}
+	}
 	for i := range s.nodes {
 		n, r := &s.nodes[i], s.Ref(uint32(i))
 		c, spec := &s.scopes[n.scope], s.spec(uint32(i))
 		phase := core.NodeExecution_Phase(n.phase)
 		// P2: what has begun has only succeeded upstreams.
-		var missing uint32
-		for u := range c.workflow.nodes {
-			for _, d := range c.workflow.nodes[u].downstream {
-				if c.first+d == uint32(i) && !aloft.Succeeded(core.NodeExecution_Phase(s.nodes[c.first+uint32(u)].phase)) {
-					missing++
-				}
-			}
-		}
+		missing := misses[i]
 		if missing != n.missing {
 			bad("node %s misses %d upstream nodes and counts %d", r.ID(), missing, n.missing)
 		}
@@ -300,11 +301,18 @@ func (s *State) nodeID(i uint32) aloft.NodeID {
 
 // token is what an executor must show to have an outcome accepted. It follows from the execution's random seed.
 func (s *State) token(i, attempt uint32) string {
+	t := s.tokenOf(i, attempt)
+	return string(t[:])
+}
+
+// tokenOf is the token without a place of its own in memory, for comparisons.
+func (s *State) tokenOf(i, attempt uint32) (t [32]byte) {
 	buf := make([]byte, 0, 128)
 	buf = append(append(buf, s.create.GetSeed()...), 0)
 	buf = append(append(buf, s.nodeID(i)...), 0)
 	sum := sha256.Sum256(binary.BigEndian.AppendUint32(buf, attempt))
-	return hex.EncodeToString(sum[:16])
+	hex.Encode(t[:], sum[:16])
+	return t
 }
 
 // intern keeps a reference and gives its number; 0: there is no map.
@@ -357,7 +365,6 @@ type queue struct {
 func (q *queue) push(i uint32) { q.items = append(q.items, i) }
 func (q *queue) empty() bool   { return q.taken == len(q.items) }
 func (q *queue) front() uint32 { return q.items[q.taken] }
-func (q *queue) size() int     { return len(q.items) - q.taken }
 
 func (q *queue) pop() {
 	q.taken++

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
@@ -130,10 +131,11 @@ func (t *step) terminate(m *aloftv1.Terminate) error {
 // adoptable finds the attempt that an executor means: the current one of its node, not ended, with the right token.
 func (t *step) adoptable(nodeID string, number uint32, token string) (i uint32, ok bool) {
 	i, ok = t.outstanding[aloft.NodeID(nodeID)]
-	if !ok || t.attempts[t.nodes[i].attempt].number != number || t.token(i, number) != token {
+	if !ok || t.attempts[t.nodes[i].attempt].number != number {
 		return 0, false
 	}
-	return i, true
+	right := t.tokenOf(i, number)
+	return i, token == string(right[:])
 }
 
 func (t *step) attemptStarted(m *aloftv1.AttemptStarted) error {
@@ -183,6 +185,10 @@ func (t *step) outcome(m *aloftv1.Outcome) error {
 	}
 	switch r := m.GetResult().(type) {
 	case *aloftv1.Outcome_Outputs:
+		// A reference that cannot be kept would stop the execution for ever: it is the executor's failure, not the run's.
+		if size := len(r.Outputs.GetRef().GetDigest()); size != 0 && size != sha256.Size {
+			return t.attemptLost(i, e, ended, fmt.Sprintf("its executor reported outputs with a digest of %d bytes", size))
+		}
 		return t.attemptSucceeded(i, e, ended, r.Outputs.GetRef())
 	case *aloftv1.Outcome_Failure:
 		return t.attemptFailed(i, e, ended, r.Failure)

@@ -1,0 +1,137 @@
+package machine
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+	"time"
+
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+)
+
+// quick answers at once and with the same values, so that a benchmark measures the machine alone.
+type quick struct {
+	wait   time.Duration
+	inputs *aloftv1.LiteralRef
+}
+
+func (q quick) Inputs(NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error) {
+	return q.inputs, nil, nil
+}
+func (q quick) Echo(NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error) {
+	return q.inputs, nil, nil
+}
+func (q quick) Duration(NodeRef) (time.Duration, *aloftv1.Failure, error) { return q.wait, nil, nil }
+
+func fan(n int, run string) flow {
+	f := flow{name: "main"}
+	for i := range n {
+		f.nodes = append(f.nodes, flowNode{id: fmt.Sprintf("n%d", i), run: run})
+	}
+	return f
+}
+
+// drive steps an execution to its end and gives the number of events.
+func drive(b testing.TB, s *State, parallelism uint32, f Facts) int {
+	events, now := 0, epoch
+	messages := []*aloftv1.Inbox{create(parallelism)}
+	for !s.Ended() {
+		d, err := s.Step(messages, now, f, 1000)
+		if err != nil {
+			b.Fatal(err)
+		}
+		messages = nil
+		events += len(d.Events)
+		if !d.More && !d.Ended {
+			if d.DueAt.IsZero() {
+				b.Fatal("stuck")
+			}
+			now = d.DueAt
+		}
+	}
+	return events
+}
+
+func BenchmarkFanOut10000(b *testing.B) {
+	for _, c := range []struct {
+		name        string
+		parallelism uint32
+		wait        time.Duration
+	}{{"sleepNothing", 0, 0}, {"sleepNothingParallelism25", 25, 0}, {"sleepASecond", 0, time.Second}, {"sleepASecondParallelism25", 25, time.Second}} {
+		b.Run(c.name, func(b *testing.B) {
+			const n = 10_000
+			g := mustGraph(b, fan(n, "sleep"))
+			f := quick{wait: c.wait, inputs: literals("inputs")}
+			b.ReportAllocs()
+			events := 0
+			for b.Loop() {
+				events += drive(b, New(testID, g), c.parallelism, f)
+			}
+			b.ReportMetric(float64(events)/b.Elapsed().Seconds(), "events/s")
+			b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "nodes/s")
+		})
+	}
+}
+
+func BenchmarkChain1000(b *testing.B) {
+	var f flow
+	for i := range 1000 {
+		n := flowNode{id: fmt.Sprintf("n%d", i), run: "echo"}
+		if i > 0 {
+			n.after = []string{fmt.Sprintf("n%d", i-1)}
+		}
+		f.nodes = append(f.nodes, n)
+	}
+	f.name = "main"
+	g := mustGraph(b, f)
+	b.ReportAllocs()
+	for b.Loop() {
+		drive(b, New(testID, g), 0, quick{inputs: literals("inputs")})
+	}
+	b.ReportMetric(float64(1000*b.N)/b.Elapsed().Seconds(), "nodes/s")
+}
+
+func BenchmarkFold10000(b *testing.B) {
+	g := mustGraph(b, fan(10_000, "echo"))
+	s := New(testID, g)
+	d, err := s.Step([]*aloftv1.Inbox{create(0)}, epoch, quick{inputs: literals("inputs")}, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	journal := []*aloftv1.JournalEntry{{Events: d.Events}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Fold(testID, g, journal); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkStateSize reports what a State holds per node once all events are gone, with one attempt each.
+func BenchmarkStateSize(b *testing.B) {
+	const n = 10_000
+	g := mustGraph(b, fan(n, "sleep"))
+	var before, after runtime.MemStats
+	var s *State
+	for b.Loop() {
+		s = nil
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		s = New(testID, g)
+		drive(b, s, 0, quick{inputs: literals("inputs")})
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+	}
+	b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/n, "bytes/node")
+	runtime.KeepAlive(s)
+}
+
+// Decisions are few allocations: one per event and little besides.
+func TestANodeCostsFewAllocations(t *testing.T) {
+	const n = 1000
+	g := mustGraph(t, fan(n, "sleep"))
+	f := quick{inputs: literals("inputs")}
+	if got := testing.AllocsPerRun(5, func() { drive(t, New(testID, g), 0, f) }) / n; got >= 10 {
+		t.Errorf("a node that sleeps takes %.1f allocations, not fewer than 10", got)
+	}
+}
