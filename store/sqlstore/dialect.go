@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/pressly/goose/v3"
@@ -24,6 +26,8 @@ type dialect struct {
 	bytes  func([]byte) string // a literal
 	rebind func(query string) string
 	fault  func(error) fault
+
+	prefill func(path string) // makes room before the first write; nil: nothing to do
 
 	// writeDSN and readDSN make connection strings of a path.
 	writeDSN, readDSN func(path string) string
@@ -57,6 +61,7 @@ var sqliteDialect = dialect{
 	bytes:    func(b []byte) string { return "x'" + hex.EncodeToString(b) + "'" },
 	rebind:   func(query string) string { return query },
 	fault:    sqliteFault,
+	prefill:  prefillLog,
 	writeDSN: func(path string) string { return sqliteDSN(path, "32768", "") },
 	readDSN:  func(path string) string { return sqliteDSN(path, "8192", "query_only(1)") },
 }
@@ -65,11 +70,38 @@ var sqliteDialect = dialect{
 // 16 MiB, which gathers many changes of the same page; readers never wait for the writer nor it for them.
 func sqliteDSN(path, cacheKiB, more string) string {
 	pragmas := []string{"busy_timeout(10000)", "journal_mode(wal)", "synchronous(full)", "foreign_keys(1)", "temp_store(memory)",
-		"wal_autocheckpoint(4096)", "journal_size_limit(67108864)", "case_sensitive_like(1)", "cache_size(-" + cacheKiB + ")"}
+		"wal_autocheckpoint(" + strconv.Itoa(logPages) + ")", "journal_size_limit(67108864)", "case_sensitive_like(1)", "cache_size(-" + cacheKiB + ")"}
 	if more != "" {
 		pragmas = append(pragmas, more)
 	}
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + url.Values{"_pragma": pragmas}.Encode()
+}
+
+// logPages is after how many pages of 4 KiB the log is copied back and begins again.
+const logPages = 4096
+
+// prefillLog writes the log full of zeros, which SQLite takes for an empty one. A sync of a file that does not grow costs
+// half of one that does, and without this the first commits of every start would be the slow ones. It is only for speed,
+// so an error changes nothing: the log grows as it is written.
+func prefillLog(path string) {
+	name := path + "-wal"
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return // there is one, with something in it
+	}
+	zeros := make([]byte, 64<<10)
+	for written := 0; written < logPages*4096 && err == nil; written += len(zeros) {
+		_, err = f.Write(zeros)
+	}
+	if err != nil {
+		_ = f.Close()
+		_ = os.Remove(name)
+		return
+	}
+	go func() {
+		_ = f.Sync()
+		_ = f.Close()
+	}()
 }
 
 func sqliteFault(err error) fault {

@@ -91,7 +91,13 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 func (s *Store) prepareFile(ctx context.Context) error {
 	db := openDB(s.dialect, s.dialect.writeDSN(s.path))
 	db.SetMaxOpenConns(1)
-	return errors.Join(migrate(ctx, s.dialect, db), db.Close())
+	if err := errors.Join(migrate(ctx, s.dialect, db), db.Close()); err != nil {
+		return err
+	}
+	if s.dialect.prefill != nil {
+		s.dialect.prefill(s.path)
+	}
+	return nil
 }
 
 // lockFile excludes other processes; the operating system gives the lock back however this one ends.

@@ -1,0 +1,131 @@
+package sqlstore_test
+
+import (
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+	"github.com/aloft-dev/aloft/store/sqlstore"
+)
+
+var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func benchExecution(name string) *store.Execution {
+	workflow := &core.Identifier{ResourceType: core.ResourceType_WORKFLOW, Project: "flytesnacks", Domain: "development", Name: "workflows.example.wf", Version: "0123456789abcdef"}
+	return &store.Execution{
+		ID:        aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: name},
+		Spec:      &admin.ExecutionSpec{LaunchPlan: &core.Identifier{ResourceType: core.ResourceType_LAUNCH_PLAN, Project: "flytesnacks", Domain: "development", Name: "workflows.example.wf", Version: "0123456789abcdef"}, Metadata: &admin.ExecutionMetadata{}},
+		Workflow:  workflow,
+		Inputs:    small(),
+		CreatedAt: now, UpdatedAt: now, Phase: core.WorkflowExecution_QUEUED,
+	}
+}
+
+func small() *aloftv1.Literals {
+	return &aloftv1.Literals{Ref: &aloftv1.LiteralRef{Digest: make([]byte, 32), Size: 20}, Value: &core.LiteralMap{Literals: map[string]*core.Literal{
+		"o0": {Value: &core.Literal_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Primitive{Primitive: &core.Primitive{Value: &core.Primitive_Integer{Integer: 7}}}}}}}}}
+}
+
+func benchCreate() *aloftv1.Inbox {
+	return &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: &aloftv1.Create{Seed: "seed"}}}
+}
+
+func openBench(b *testing.B) (*sqlstore.Store, []store.Lease) {
+	b.Helper()
+	s := open(b, filepath.Join(b.TempDir(), "aloft.db"))
+	leases, err := s.AcquireShards(b.Context(), "engine", now, time.Hour)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return s, leases
+}
+
+func benchStep(e *store.Execution, leases []store.Lease, seq int64) *store.Step {
+	return &store.Step{Execution: e.Key, ID: e.ID, Lease: leases[e.Shard], Seq: seq, CommitID: fmt.Sprint("commit-", seq),
+		Entry: &aloftv1.JournalEntry{Events: []*aloftv1.Event{{At: now.UnixNano(), Kind: &aloftv1.Event_NodeRunning{NodeRunning: &aloftv1.NodeRunning{Node: uint32(seq)}}}}}}
+}
+
+func mustCommit(b *testing.B, s *sqlstore.Store, step *store.Step) {
+	b.Helper()
+	if err := s.Commit(b.Context(), []*store.Step{step})[0]; err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkFanOut writes 1,000 nodes and 1,000 attempts in a step, then the same again as succeeded.
+func BenchmarkFanOut(b *testing.B) {
+	s, leases := openBench(b)
+	const width = 1000
+	b.ReportAllocs()
+	records := 0
+	for i := 0; b.Loop(); i++ {
+		b.StopTimer()
+		e := benchExecution(fmt.Sprint("e", i))
+		if err := s.CreateExecution(b.Context(), e, benchCreate()); err != nil {
+			b.Fatal(err)
+		}
+		first, second := benchStep(e, leases, 1), benchStep(e, leases, 2)
+		spec := &aloftv1.AttemptSpec{Task: e.Workflow, TaskType: "python-task", SpecNodeId: "n0", NodeName: "a task", Workflow: e.Workflow, MilliCpu: 500, Memory: 1 << 28}
+		for n := range width {
+			id := aloft.NodeID(fmt.Sprint("n", n))
+			node := store.Node{ID: id, SpecNodeID: string(id), Name: "a task", Phase: core.NodeExecution_QUEUED, CreatedAt: now, UpdatedAt: now, Target: e.Workflow}
+			done := node
+			node.Inputs = small()
+			done.Outputs, done.Phase, done.StartedAt, done.EndedAt = small(), core.NodeExecution_SUCCEEDED, now, now
+			attempt := store.Attempt{AttemptKey: store.AttemptKey{Execution: e.Key, Node: id, Token: "0123456789abcdef"}, Spec: spec, Phase: core.TaskExecution_QUEUED, CreatedAt: now, UpdatedAt: now}
+			ended := attempt
+			ended.Phase, ended.StartedAt, ended.EndedAt, ended.Outputs = core.TaskExecution_SUCCEEDED, now, now, done.Outputs.Ref
+			ended.Usage = &aloftv1.AttemptUsage{PeakMemory: 1 << 27, Mode: "warm"}
+			first.Nodes, first.Attempts = append(first.Nodes, &node), append(first.Attempts, &attempt)
+			second.Nodes, second.Attempts = append(second.Nodes, &done), append(second.Attempts, &ended)
+		}
+		b.StartTimer()
+		mustCommit(b, s, first)
+		mustCommit(b, s, second)
+		records += 4 * width
+	}
+	b.ReportMetric(float64(records)/b.Elapsed().Seconds(), "records/s")
+}
+
+// BenchmarkSmallCommit is the commit of a step of a chain: one node, one attempt, one message consumed.
+func BenchmarkSmallCommit(b *testing.B) {
+	s, leases := openBench(b)
+	e := benchExecution("e")
+	if err := s.CreateExecution(b.Context(), e, benchCreate()); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for seq := int64(1); b.Loop(); seq++ {
+		step := benchStep(e, leases, seq)
+		id := aloft.NodeID(fmt.Sprint("n", seq))
+		step.Nodes = []*store.Node{{ID: id, Phase: core.NodeExecution_QUEUED, CreatedAt: now, UpdatedAt: now, Target: e.Workflow, Inputs: small()}}
+		step.Attempts = []*store.Attempt{{AttemptKey: store.AttemptKey{Execution: e.Key, Node: id, Token: "0123456789abcdef"}, Phase: core.TaskExecution_QUEUED, CreatedAt: now, UpdatedAt: now}}
+		step.Consumed = []int64{seq}
+		step.DueAt = now.Add(time.Duration(seq))
+		mustCommit(b, s, step)
+	}
+}
+
+// BenchmarkCreateExecution creates from 64 goroutines.
+func BenchmarkCreateExecution(b *testing.B) {
+	s, _ := openBench(b)
+	var n atomic.Int64
+	b.SetParallelism(64 / 2)
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			e := benchExecution(fmt.Sprint("e", n.Add(1)))
+			if err := s.CreateExecution(b.Context(), e, benchCreate()); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "executions/s")
+}
