@@ -43,7 +43,7 @@ def remember_seeds():
     seed = random.Random.seed
 
     def remembering(self, a=None, version=2):
-        if a is None:
+        if a is None and not any(r is self for r in UNSEEDED):
             UNSEEDED.append(self)
         return seed(self, a, version)
     random.Random.seed = remembering
@@ -200,7 +200,7 @@ def reset():
     """What a fresh process derives from its environment at import, done again."""
     tempfile.tempdir = None
     time.tzset()
-    for r in UNSEEDED:  # flytekit has one of its own, which names its files: equal in all children otherwise
+    for r in UNSEEDED[:]:  # flytekit has one of its own, which names its files: equal in all children otherwise
         r.seed()
     for g in NUMPY_UNSEEDED:
         b = g.bit_generator
@@ -430,12 +430,12 @@ def main():
         sys.modules["__main__"] = types.ModuleType("__main__")
         sys.modules["__main__"].__file__ = os.path.join(BIN, "pyflyte-execute")
         sys.modules["__main__"].__builtins__ = __builtins__
-        restores, before = [remember_seeds()], sockets()
+        restores = [remember_seeds()]
         import flytekit.bin.entrypoint
         with task_mode():
             with contextlib.suppress(ImportError):
                 import mashumaro.jsonschema  # 60 ms on the first dataclass in a task's signature
-            if why := audit(before):
+            if why := audit(sockets()):  # it makes an event loop, with a socket pair that nobody uses
                 end(failed="importing flytekit " + why)
             count, reads, dropped, clean, more = preload_learnt(learnt)
         if not clean:
