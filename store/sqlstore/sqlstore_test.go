@@ -29,3 +29,8 @@ func TestTheStoreInSQLiteKeepsTheContract(t *testing.T) {
 	t.Parallel()
 	storetest.Run(t, fresh)
 }
+
+func TestListsInSQLiteAreFilteredAndSorted(t *testing.T) {
+	t.Parallel()
+	storetest.RunFilters(t, fresh)
+}
