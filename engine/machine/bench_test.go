@@ -135,3 +135,30 @@ func TestANodeCostsFewAllocations(t *testing.T) {
 		t.Errorf("a node that sleeps takes %.1f allocations, not fewer than 10", got)
 	}
 }
+
+// What a message costs does not depend on how large the run is or how much of it is over.
+func TestTheCostOfAStepDoesNotGrowWithTheRun(t *testing.T) {
+	cost := func(n int) float64 {
+		s := New(testID, mustGraph(t, fan(n, "task")))
+		f := quick{inputs: literals("inputs")}
+		if _, err := s.Step([]*aloftv1.Inbox{create(0)}, epoch, f, 0); err != nil {
+			t.Fatal(err)
+		}
+		outstanding := s.Outstanding()
+		next := 0
+		return testing.AllocsPerRun(50, func() {
+			r := outstanding[next]
+			next++
+			m := &aloftv1.Inbox{Kind: &aloftv1.Inbox_Outcome{Outcome: &aloftv1.Outcome{
+				Node: string(s.Ref(r.Node).ID()), Token: s.token(r.Node, 0), StartedAt: 1, EndedAt: 2, Result: &aloftv1.Outcome_Lost{Lost: "gone"},
+			}}}
+			d, err := s.Step([]*aloftv1.Inbox{m}, epoch, f, 0)
+			if err != nil || len(d.Events) != 3 {
+				t.Fatal(len(d.Events), err)
+			}
+		})
+	}
+	if small, large := cost(100), cost(20_000); large > small+1 {
+		t.Errorf("a step takes %.0f allocations in a run of 100 nodes and %.0f in one of 20,000", small, large)
+	}
+}

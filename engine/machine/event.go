@@ -58,15 +58,20 @@ func newAttemptScheduled(at int64, i, number uint32, token string) (*aloftv1.Eve
 	return &x.event, &x.body
 }
 
-func newAttemptEnded(at int64, i, number uint32) (*aloftv1.Event, *aloftv1.AttemptEnded) {
-	x := &struct {
-		event aloftv1.Event
-		kind  aloftv1.Event_AttemptEnded
-		body  aloftv1.AttemptEnded
-	}{}
+// attemptEnded is such an event with room for the commonest result.
+type attemptEnded struct {
+	event   aloftv1.Event
+	kind    aloftv1.Event_AttemptEnded
+	body    aloftv1.AttemptEnded
+	success aloftv1.AttemptEnded_Outputs
+	nothing aloftv1.LiteralRef // outputs of a task that has none
+}
+
+func newAttemptEnded(at int64, i, number uint32) *attemptEnded {
+	x := &attemptEnded{}
 	x.event.At, x.event.Kind, x.kind.AttemptEnded = at, &x.kind, &x.body
 	x.body.Node, x.body.Attempt = i, number
-	return &x.event, &x.body
+	return x
 }
 
 func nodeFailed(at int64, i uint32, cause *core.ExecutionError) *aloftv1.Event {

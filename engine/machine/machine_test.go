@@ -68,20 +68,20 @@ func TestApplyRefusesWhatCannotHaveHappened(t *testing.T) {
 		return event(&aloftv1.Event{Kind: &aloftv1.Event_AttemptStopRequested{AttemptStopRequested: &aloftv1.AttemptStopRequested{Node: i, Attempt: n, Reason: why}}})
 	}
 	good := func(i, n uint32) *aloftv1.Event {
-		e, x := newAttemptEnded(at, i, n)
-		x.Result = &aloftv1.AttemptEnded_Outputs{Outputs: &aloftv1.LiteralRef{}}
-		return e
+		x := newAttemptEnded(at, i, n)
+		x.body.Result = &aloftv1.AttemptEnded_Outputs{Outputs: &aloftv1.LiteralRef{}}
+		return &x.event
 	}
 	bad := func(i, n uint32) *aloftv1.Event {
-		e, x := newAttemptEnded(at, i, n)
-		x.Result = &aloftv1.AttemptEnded_Failure{Failure: &aloftv1.Failure{Error: problem}}
-		return e
+		x := newAttemptEnded(at, i, n)
+		x.body.Result = &aloftv1.AttemptEnded_Failure{Failure: &aloftv1.Failure{Error: problem}}
+		return &x.event
 	}
 	early := func(e *aloftv1.Event) *aloftv1.Event { e = proto.CloneOf(e); e.At = at - 1; return e }
-	resultless, _ := newAttemptEnded(at, 2, 0)
+	resultless := newAttemptEnded(at, 2, 0)
 	forged, _ := newAttemptScheduled(at, 2, 0, token(3, 0))
-	strange, digest := newAttemptEnded(at, 2, 0)
-	digest.Result = &aloftv1.AttemptEnded_Outputs{Outputs: &aloftv1.LiteralRef{Digest: []byte("short")}}
+	strange := newAttemptEnded(at, 2, 0)
+	strange.body.Result = &aloftv1.AttemptEnded_Outputs{Outputs: &aloftv1.LiteralRef{Digest: []byte("short")}}
 
 	up := []*aloftv1.Event{begun, done(0)}
 	a := append(slices.Clone(up), queued(2), scheduled(2, 0))
@@ -147,9 +147,9 @@ func TestApplyRefusesWhatCannotHaveHappened(t *testing.T) {
 		"an attempt is not stopped in a run that runs":     append(slices.Clone(a), stop(2, 0, "why not")),
 		"a stop has a reason":                              append(slices.Clone(a), terminated, stop(2, 0, "")),
 		"a stop is requested once":                         append(slices.Clone(a), terminated, stop(2, 0, "x"), stop(2, 0, "x")),
-		"an attempt ends with a result":                    append(slices.Clone(a), resultless),
+		"an attempt ends with a result":                    append(slices.Clone(a), &resultless.event),
 		"an attempt ends once":                             append(slices.Clone(a), bad(2, 0), bad(2, 0)),
-		"a digest is a digest":                             append(slices.Clone(a), strange),
+		"a digest is a digest":                             append(slices.Clone(a), &strange.event),
 	} {
 		t.Run(claim, func(t *testing.T) {
 			t.Parallel()

@@ -169,6 +169,9 @@ func (w *world) play(t *rapid.T, limit func() int, crash func() bool) *run {
 			for len(old) > 0 && dice.IntN(2) == 0 {
 				messages = append(messages, old[dice.IntN(len(old))])
 			}
+			if dice.IntN(3) == 0 {
+				messages = append(messages, garbage(r.s, dice))
+			}
 			dice.Shuffle(len(messages), func(i, j int) { messages[i], messages[j] = messages[j], messages[i] })
 			now = now.Add(time.Duration(dice.IntN(5)-2) * time.Second) // backwards too
 		}
@@ -179,6 +182,32 @@ func (w *world) play(t *rapid.T, limit func() int, crash func() bool) *run {
 	r.checkFold()
 	o.end(r.s)
 	return r
+}
+
+// garbage is a message that nobody should send and that must change nothing.
+func garbage(s *State, dice *rand.Rand) *aloftv1.Inbox {
+	i := dice.Uint32N(uint32(s.Len()))
+	a := AttemptRef{Node: i, Attempt: dice.Uint32N(3)}
+	w := world{seed: dice.Uint64(), trouble: 100 * dice.Uint32N(2)}
+	var m *aloftv1.Inbox
+	if dice.IntN(2) == 0 {
+		m = w.started(s, a)
+		m.GetAttemptStarted().StartedAt = dice.Int64()
+		m.GetAttemptStarted().Token = "guessed"
+		return m
+	}
+	m = w.outcome(s, a)
+	o := m.GetOutcome()
+	o.StartedAt, o.EndedAt = dice.Int64()-dice.Int64(), dice.Int64()-dice.Int64()
+	switch dice.IntN(3) {
+	case 0:
+		o.Node = "nowhere"
+	case 1:
+		o.Token = ""
+	default:
+		o.Attempt, o.Token = dice.Uint32()|1<<31, "guessed"
+	}
+	return m
 }
 
 func never() bool { return false }

@@ -168,7 +168,8 @@ func (t *step) outcome(m *aloftv1.Outcome) error {
 		return nil
 	}
 	n, a := &t.nodes[i], &t.attempts[t.nodes[i].attempt]
-	e, ended := newAttemptEnded(t.at, i, a.number)
+	x := newAttemptEnded(t.at, i, a.number)
+	ended := &x.body
 	ended.StartedAt = a.started
 	if ended.StartedAt == 0 && m.GetStartedAt() != 0 { // its start was not told, or overtaken
 		ended.StartedAt = t.within(a, m.GetStartedAt())
@@ -187,68 +188,70 @@ func (t *step) outcome(m *aloftv1.Outcome) error {
 	case *aloftv1.Outcome_Outputs:
 		// A reference that cannot be kept would stop the execution for ever: it is the executor's failure, not the run's.
 		if size := len(r.Outputs.GetRef().GetDigest()); size != 0 && size != sha256.Size {
-			return t.attemptLost(i, e, ended, fmt.Sprintf("its executor reported outputs with a digest of %d bytes", size))
+			return t.attemptLost(x, fmt.Sprintf("its executor reported outputs with a digest of %d bytes", size))
 		}
-		return t.attemptSucceeded(i, e, ended, r.Outputs.GetRef())
+		return t.attemptSucceeded(x, r.Outputs.GetRef())
 	case *aloftv1.Outcome_Failure:
-		return t.attemptFailed(i, e, ended, r.Failure)
+		return t.attemptFailed(x, r.Failure)
 	case *aloftv1.Outcome_Lost:
-		return t.attemptLost(i, e, ended, r.Lost)
+		return t.attemptLost(x, r.Lost)
 	case *aloftv1.Outcome_Stopped:
 		if a.stop == 0 {
-			return t.attemptLost(i, e, ended, "stopped, but not by the engine: "+r.Stopped)
+			return t.attemptLost(x, "stopped, but not by the engine: "+r.Stopped)
 		}
-		return t.attemptStopped(i, e, ended, r.Stopped)
+		return t.attemptStopped(x, r.Stopped)
 	}
-	return t.attemptLost(i, e, ended, "its executor reported an end without a result")
+	return t.attemptLost(x, "its executor reported an end without a result")
 }
 
 // ---- ends of attempts
 
-func (t *step) attemptSucceeded(i uint32, e *aloftv1.Event, ended *aloftv1.AttemptEnded, outputs *aloftv1.LiteralRef) error {
+func (t *step) attemptSucceeded(x *attemptEnded, outputs *aloftv1.LiteralRef) error {
 	if outputs == nil {
-		outputs = &aloftv1.LiteralRef{}
+		outputs = &x.nothing
 	}
-	ended.Result = &aloftv1.AttemptEnded_Outputs{Outputs: outputs}
-	if err := t.decide(e); err != nil {
+	x.success.Outputs = outputs
+	x.body.Result = &x.success
+	if err := t.decide(&x.event); err != nil {
 		return err
 	}
-	return t.decide(nodeSucceeded(t.at, i, outputs, ended.GetDeckUri()))
+	return t.decide(nodeSucceeded(t.at, x.body.GetNode(), outputs, x.body.GetDeckUri()))
 }
 
-func (t *step) attemptFailed(i uint32, e *aloftv1.Event, ended *aloftv1.AttemptEnded, failure *aloftv1.Failure) error {
+func (t *step) attemptFailed(x *attemptEnded, failure *aloftv1.Failure) error {
 	cause := failure.GetError()
 	if cause == nil {
 		cause = &core.ExecutionError{Code: CodeUnknown, Message: "the attempt failed and its executor did not say why"}
 	}
 	cause = cut(cause)
-	ended.Result = &aloftv1.AttemptEnded_Failure{Failure: &aloftv1.Failure{Error: cause, Recoverable: failure.GetRecoverable()}}
-	return t.another(i, e, ended, cause, failure.GetRecoverable())
+	x.body.Result = &aloftv1.AttemptEnded_Failure{Failure: &aloftv1.Failure{Error: cause, Recoverable: failure.GetRecoverable()}}
+	return t.another(x, cause, failure.GetRecoverable())
 }
 
-func (t *step) attemptLost(i uint32, e *aloftv1.Event, ended *aloftv1.AttemptEnded, reason string) error {
-	ended.Result = &aloftv1.AttemptEnded_Lost{Lost: reason}
-	return t.another(i, e, ended, lostError(reason), true)
+func (t *step) attemptLost(x *attemptEnded, reason string) error {
+	x.body.Result = &aloftv1.AttemptEnded_Lost{Lost: reason}
+	return t.another(x, lostError(reason), true)
 }
 
 // another ends a failed attempt and schedules the next one, or fails the node when there is no next one.
 //
 // The budgets are Flyte's: failures of the system are counted apart from the user's and replaced maxSystemFailures times;
 // of the others the node may have as many attempts as the user stated. Failures whose kind is unknown are the user's.
-func (t *step) another(i uint32, e *aloftv1.Event, ended *aloftv1.AttemptEnded, cause *core.ExecutionError, recoverable bool) error {
+func (t *step) another(x *attemptEnded, cause *core.ExecutionError, recoverable bool) error {
+	i := x.body.GetNode()
 	system := uint32(t.nodes[i].systemFailures)
-	done, most := ended.GetAttempt()+1-system, t.spec(i).maxAttempts
+	done, most := x.body.GetAttempt()+1-system, t.spec(i).maxAttempts
 	if cause.GetKind() == core.ExecutionError_SYSTEM {
 		done, most = system, maxSystemFailures
 	}
 	stopping := !t.mayRetry(i)
 	if recoverable && !stopping {
-		ended.Budget = aloftv1.AttemptEnded_USER
+		x.body.Budget = aloftv1.AttemptEnded_USER
 		if cause.GetKind() == core.ExecutionError_SYSTEM {
-			ended.Budget = aloftv1.AttemptEnded_SYSTEM
+			x.body.Budget = aloftv1.AttemptEnded_SYSTEM
 		}
 	}
-	if err := t.decide(e); err != nil {
+	if err := t.decide(&x.event); err != nil {
 		return err
 	}
 	switch {
@@ -266,9 +269,9 @@ func (t *step) another(i uint32, e *aloftv1.Event, ended *aloftv1.AttemptEnded, 
 	return t.fail(i, cause)
 }
 
-func (t *step) attemptStopped(i uint32, e *aloftv1.Event, ended *aloftv1.AttemptEnded, reason string) error {
-	ended.Result = &aloftv1.AttemptEnded_Stopped{Stopped: reason}
-	return t.all(e, nodeAborted(t.at, i, t.reason()))
+func (t *step) attemptStopped(x *attemptEnded, reason string) error {
+	x.body.Result = &aloftv1.AttemptEnded_Stopped{Stopped: reason}
+	return t.all(&x.event, nodeAborted(t.at, x.body.GetNode(), t.reason()))
 }
 
 // reason is why something is being stopped, in Flyte's words.
@@ -328,9 +331,9 @@ func (t *step) advance() error {
 func (t *step) stop(i uint32) error {
 	a := &t.attempts[t.nodes[i].attempt]
 	if a.byEngine {
-		e, ended := newAttemptEnded(t.at, i, a.number)
-		ended.StartedAt, ended.EndedAt = a.started, t.at
-		return t.attemptStopped(i, e, ended, t.reason())
+		x := newAttemptEnded(t.at, i, a.number)
+		x.body.StartedAt, x.body.EndedAt = a.started, t.at
+		return t.attemptStopped(x, t.reason())
 	}
 	return t.decide(&aloftv1.Event{At: t.at, Kind: &aloftv1.Event_AttemptStopRequested{
 		AttemptStopRequested: &aloftv1.AttemptStopRequested{Node: i, Attempt: a.number, Reason: t.reason()},
@@ -340,9 +343,9 @@ func (t *step) stop(i uint32) error {
 // fire ends a sleep.
 func (t *step) fire(i uint32) error {
 	a := &t.attempts[t.nodes[i].attempt]
-	e, ended := newAttemptEnded(t.at, i, a.number)
-	ended.StartedAt, ended.EndedAt = a.started, t.at
-	return t.attemptSucceeded(i, e, ended, nil)
+	x := newAttemptEnded(t.at, i, a.number)
+	x.body.StartedAt, x.body.EndedAt = a.started, t.at
+	return t.attemptSucceeded(x, nil)
 }
 
 // start begins a node that is ready.
@@ -414,12 +417,12 @@ func (t *step) schedule(i uint32) error {
 	if err := t.decide(e); err != nil || scheduled.DueAt > t.at {
 		return err
 	}
-	e, ended := newAttemptEnded(t.at, i, number)
-	ended.StartedAt, ended.EndedAt = t.at, t.at
+	x := newAttemptEnded(t.at, i, number)
+	x.body.StartedAt, x.body.EndedAt = t.at, t.at
 	if failure != nil {
-		return t.attemptFailed(i, e, ended, failure)
+		return t.attemptFailed(x, failure)
 	}
-	return t.attemptSucceeded(i, e, ended, outputs)
+	return t.attemptSucceeded(x, outputs)
 }
 
 // fail fails a node, and what contains it unless the rest is to go on or is over already.
