@@ -27,7 +27,7 @@ type Backend interface {
 
 	// Watch calls report for every event of jobs that Start was called for, until ctx ends. An event may come several
 	// times. What the back end still has from before is stopped and forgotten unless it is expected: Start is being
-	// called for those, the others belong to attempts that were given up.
+	// called for those, or another instance of the place has them; the others belong to attempts that were given up.
 	Watch(ctx context.Context, expected []aloft.AttemptID, report func(Event)) error
 
 	// Forget says that the job's outcome was adopted: what is kept for finding it again may go. Repeating it is no error.

@@ -235,16 +235,28 @@ func due(last time.Time, pace time.Duration, woken bool) time.Duration {
 	return max(pace-time.Since(last), 0)
 }
 
-// findAgain starts every attempt that the instance has: the back end attaches to those that it had started.
+// findAgain starts every attempt that the instance has: the back end attaches to those that it had started. It returns
+// them and what other instances of the same place have, which is not the back end's to end.
 func (e *Executor) findAgain(ctx context.Context, background *sync.WaitGroup) ([]aloft.AttemptID, error) {
-	assigned, err := e.config.Store.Assigned(ctx, e.config.Instance)
+	instances, err := e.config.Store.Instances(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ids := make([]aloft.AttemptID, len(assigned))
-	for i, a := range assigned {
-		ids[i] = a.ID
-		e.take(ctx, background, a)
+	var ids []aloft.AttemptID
+	for _, i := range instances {
+		if i.Kind != e.config.Backend.Kind() || i.Place != e.config.Backend.Place() {
+			continue
+		}
+		assigned, err := e.config.Store.Assigned(ctx, i.ID)
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range assigned {
+			ids = append(ids, a.ID)
+			if i.ID == e.config.Instance {
+				e.take(ctx, background, a)
+			}
+		}
 	}
 	return ids, nil
 }

@@ -32,6 +32,8 @@ type jobs struct {
 	store    JobStore
 	literals LiteralReader
 
+	loading sync.Mutex // one workflow is read at a time, and once: a fan-out begins with many attempts of one
+
 	mu        sync.Mutex
 	templates map[string]map[string]*core.TaskTemplate // by workflow, then by task
 	envs      map[store.Key]map[string]string
@@ -71,30 +73,47 @@ func (j *jobs) job(ctx context.Context, a *store.Attempt) (*Job, error) {
 }
 
 func (j *jobs) template(ctx context.Context, workflow, task *core.Identifier) (*core.TaskTemplate, error) {
-	j.mu.Lock()
-	templates, ok := j.templates[text(workflow)]
-	j.mu.Unlock()
-	if !ok {
-		w, err := j.store.GetWorkflow(ctx, workflow)
-		if err != nil {
-			return nil, fmt.Errorf("read workflow %s: %w", text(workflow), err)
+	templates := j.known(workflow)
+	if templates == nil {
+		var err error
+		if templates, err = j.load(ctx, workflow); err != nil {
+			return nil, err
 		}
-		templates = map[string]*core.TaskTemplate{}
-		for _, t := range w.Compiled.GetTasks() {
-			templates[text(t.GetTemplate().GetId())] = t.GetTemplate()
-		}
-		j.mu.Lock()
-		if len(j.templates) >= keep {
-			clear(j.templates)
-		}
-		j.templates[text(workflow)] = templates
-		j.mu.Unlock()
 	}
 	t := templates[text(task)]
 	if t == nil {
 		return nil, fmt.Errorf("task %s is not part of workflow %s: %w", text(task), text(workflow), aloft.ErrInvalid)
 	}
 	return t, nil
+}
+
+func (j *jobs) known(workflow *core.Identifier) map[string]*core.TaskTemplate {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.templates[text(workflow)]
+}
+
+func (j *jobs) load(ctx context.Context, workflow *core.Identifier) (map[string]*core.TaskTemplate, error) {
+	j.loading.Lock()
+	defer j.loading.Unlock()
+	if templates := j.known(workflow); templates != nil {
+		return templates, nil
+	}
+	w, err := j.store.GetWorkflow(ctx, workflow)
+	if err != nil {
+		return nil, fmt.Errorf("read workflow %s: %w", text(workflow), err)
+	}
+	templates := map[string]*core.TaskTemplate{}
+	for _, t := range w.Compiled.GetTasks() {
+		templates[text(t.GetTemplate().GetId())] = t.GetTemplate()
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.templates) >= keep {
+		clear(j.templates)
+	}
+	j.templates[text(workflow)] = templates
+	return templates, nil
 }
 
 func (j *jobs) env(ctx context.Context, a *store.Attempt) (map[string]string, error) {
