@@ -2,12 +2,23 @@
 // hashes them. It comes after registry (a task names an image), before worker (which runs the interpreter).
 //
 // It relies on an interpreter on this machine, and for a managed environment on uv or pip and a package index. When those
-// fail it says in one sentence what to do; nothing half built is ever used (built beside, then renamed).
+// fail it says in one sentence what to do; nothing half built is ever used (a mark is written last, under a lock).
 package environment
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/aloft-dev/aloft"
 )
 
 // Kind is where an environment came from.
@@ -19,6 +30,9 @@ const (
 	KindPath    Kind = "path"    // python3 on PATH that has flytekit
 	KindManaged Kind = "managed" // made by us from the image's Python and flytekit versions
 )
+
+// DefaultFlytekit is what a managed environment gets for an image whose name does not tell.
+const DefaultFlytekit = "1.16.31"
 
 // Environment is a Python that has flytekit.
 type Environment struct {
@@ -35,11 +49,8 @@ type Environment struct {
 // Request asks for the environment of an image.
 type Request struct {
 	Image    string // the task's container image; empty: the default
-	Override string // --python; empty: none
+	Override string // an interpreter that goes before Config.Python; empty: none
 }
-
-// Resolver finds and builds environments below one data folder. The zero value is of no use; see New.
-type Resolver struct{}
 
 // Config of a Resolver.
 type Config struct {
@@ -50,15 +61,161 @@ type Config struct {
 	Logger  *slog.Logger
 }
 
+// Resolver finds and builds environments below one data folder. Safe for concurrent use.
+type Resolver struct {
+	config Config
+
+	mu     sync.Mutex
+	probes map[string]*probe // by interpreter
+}
+
 // New returns a resolver.
-func New(config Config) *Resolver { return nil }
+func New(config Config) *Resolver {
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
+	if config.Env == nil {
+		config.Env = os.Environ()
+	}
+	return &Resolver{config: config, probes: map[string]*probe{}}
+}
+
+// wanted is what an image's name says of its Python.
+type wanted struct {
+	python   string // 3.11; empty: any
+	flytekit string // 1.16.31; empty: any
+}
+
+// Such as cr.flyte.org/flyteorg/flytekit:py3.11-1.16.31, which flytekit names when the user names no image.
+var imageVersions = regexp.MustCompile(`:py(3\.\d+)-v?(\d+\.\d+\.\d+[0-9A-Za-z.]*)$`)
+
+func parseImage(image string) wanted {
+	if m := imageVersions.FindStringSubmatch(image); m != nil {
+		return wanted{python: m[1], flytekit: m[2]}
+	}
+	return wanted{}
+}
+
+// difference says how an environment differs from what the image names; empty: not that we know.
+func (w wanted) difference(e Environment) string {
+	var parts []string
+	if w.python != "" && !strings.HasPrefix(e.Python+".", w.python+".") {
+		parts = append(parts, fmt.Sprintf("Python %s instead of %s", e.Python, w.python))
+	}
+	if w.flytekit != "" && e.Flytekit != w.flytekit {
+		parts = append(parts, fmt.Sprintf("flytekit %s instead of %s", e.Flytekit, w.flytekit))
+	}
+	return strings.Join(parts, ", ")
+}
 
 // Resolve finds the environment for an image, building it where needed. Answers are cached; a call for a known one costs
 // a few stats: packages that were added or removed since give another digest.
 func (r *Resolver) Resolve(ctx context.Context, request Request) (Environment, error) {
-	return Environment{}, nil
+	w := parseImage(request.Image)
+	if given := cmp.Or(request.Override, r.config.Python); given != "" {
+		path, err := r.lookup(given)
+		if err != nil {
+			return Environment{}, fmt.Errorf("use the Python that was given (--python %s): %w", given, err)
+		}
+		e, err := r.describe(ctx, path)
+		if err != nil {
+			return Environment{}, fmt.Errorf("use the Python that was given (--python %s): %w", given, err)
+		}
+		return e.because(KindGiven, "the server was given this interpreter", w, request.Image), nil
+	}
+	var without []string
+	for _, path := range r.all("python3") {
+		e, err := r.describe(ctx, path)
+		if err == nil {
+			return e.because(KindPath, "the first python3 on PATH that has flytekit", w, request.Image), nil
+		}
+		if ctx.Err() != nil {
+			return Environment{}, fmt.Errorf("find environment: %w", ctx.Err())
+		}
+		without = append(without, err.Error())
+	}
+	e, err := r.managed(ctx, w)
+	if err != nil {
+		return Environment{}, errors.Join(err, nonEmpty(without))
+	}
+	return e.because(KindManaged, "made for this image, since no python3 on PATH has flytekit", w, request.Image), nil
+}
+
+func nonEmpty(lines []string) error {
+	if len(lines) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(lines, "\n"))
+}
+
+func (e Environment) because(kind Kind, reason string, w wanted, image string) Environment {
+	e.Kind, e.Reason = kind, reason
+	if d := w.difference(e); d != "" {
+		e.Reason += "; it differs from the image: " + d
+	} else if w == (wanted{}) && image != "" {
+		e.Reason += fmt.Sprintf("; what the image %s holds is not known from its name", image)
+	}
+	return e
+}
+
+// lookup finds a program as a shell does.
+func (r *Resolver) lookup(name string) (string, error) {
+	if strings.ContainsRune(name, '/') {
+		path, err := filepath.Abs(name)
+		if err != nil {
+			return "", fmt.Errorf("find %s: %w", name, err)
+		}
+		if !executable(path) {
+			return "", fmt.Errorf("%s is not a program: give the path of a Python that has flytekit: %w", path, aloft.ErrInvalid)
+		}
+		return path, nil
+	}
+	if found := r.all(name); len(found) > 0 {
+		return found[0], nil
+	}
+	return "", fmt.Errorf("no %s on PATH: give the path of a Python that has flytekit: %w", name, aloft.ErrInvalid)
+}
+
+func (r *Resolver) all(name string) []string {
+	var found []string
+	for _, dir := range filepath.SplitList(cmp.Or(r.config.Path, os.Getenv("PATH"))) {
+		path := filepath.Join(dir, name)
+		if filepath.IsAbs(path) && executable(path) && !slices.Contains(found, path) {
+			found = append(found, path)
+		}
+	}
+	return found
+}
+
+func executable(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
 // Strict compares the digest that an earlier attempt or a lock recorded with the environment as it is now, and returns an
 // error with the difference (--environment=strict). An empty expectation accepts anything.
-func Strict(expectedDigest string, expectedPackages []string, actual Environment) error { return nil }
+func Strict(expectedDigest string, expectedPackages []string, actual Environment) error {
+	if expectedDigest == "" || expectedDigest == actual.Digest {
+		return nil
+	}
+	var parts []string
+	for _, p := range actual.Packages {
+		if len(expectedPackages) > 0 && !slices.Contains(expectedPackages, p) {
+			parts = append(parts, "now "+p)
+		}
+	}
+	for _, p := range expectedPackages {
+		if !slices.Contains(actual.Packages, p) {
+			parts = append(parts, "before "+p)
+		}
+	}
+	if len(parts) == 0 {
+		parts = append(parts, fmt.Sprintf("digest %s instead of %s", actual.Digest, expectedDigest))
+	}
+	const shown = 20
+	if more := len(parts) - shown; more > 0 {
+		parts = append(parts[:shown], fmt.Sprintf("and %d more", more))
+	}
+	return fmt.Errorf("environment of %s has changed (%s): put it back, or run without --environment=strict: %w",
+		actual.Interpreter, strings.Join(parts, ", "), aloft.ErrPrecondition)
+}

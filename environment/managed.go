@@ -1,0 +1,184 @@
+package environment
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+)
+
+// managed returns our own environment for what an image wants, making it the first time. It is built in its final place:
+// byte code and scripts hold the path they were made at. The file mark, written last and synced, says that it is whole;
+// a folder without it is what a crash left, and is made again.
+func (r *Resolver) managed(ctx context.Context, w wanted) (Environment, error) {
+	flytekit := cmp.Or(w.flytekit, DefaultFlytekit)
+	if r.config.DataDir == "" {
+		return Environment{}, fmt.Errorf("make environment: no data folder is given: %w", aloft.ErrPrecondition)
+	}
+	base, err := r.nearest(w.python)
+	if err != nil {
+		return Environment{}, err
+	}
+	baseDescribed, err := r.describe(ctx, base)
+	if baseDescribed.Python == "" {
+		return Environment{}, err
+	}
+	minor := strings.Join(strings.SplitN(baseDescribed.Python, ".", 3)[:2], ".")
+	root, err := filepath.Abs(filepath.Join(r.config.DataDir, "environment"))
+	if err != nil {
+		return Environment{}, fmt.Errorf("make environment: %w", err)
+	}
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return Environment{}, fmt.Errorf("make environment: %w", err)
+	}
+	dir := filepath.Join(root, "py"+minor+"-flytekit-"+flytekit)
+	mark, interpreter := filepath.Join(dir, "aloft.json"), filepath.Join(dir, "bin", "python")
+	if _, err := os.Stat(mark); err == nil {
+		return r.describe(ctx, interpreter)
+	}
+	unlock, err := lock(ctx, dir+".lock")
+	if err != nil {
+		return Environment{}, fmt.Errorf("make environment %s: %w", dir, err)
+	}
+	defer unlock()
+	if _, err := os.Stat(mark); err == nil { // somebody else made it meanwhile
+		return r.describe(ctx, interpreter)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return Environment{}, fmt.Errorf("make environment: remove what a crash left: %w", err)
+	}
+	r.config.Logger.Info("making a Python environment; this happens once", "dir", dir, "python", baseDescribed.Python, "flytekit", flytekit)
+	for _, argv := range r.recipe(base, dir, interpreter, "flytekit=="+flytekit) {
+		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+		cmd.Env = append(append([]string{}, r.config.Env...), "UV_PYTHON_DOWNLOADS=never", "PYTHONDONTWRITEBYTECODE=", "PIP_DISABLE_PIP_VERSION_CHECK=1")
+		var output bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &output, &output
+		if err := cmd.Run(); err != nil {
+			_ = os.RemoveAll(dir)
+			return Environment{}, fmt.Errorf("make environment: `%s` did not work (%w: %s): give a Python that has flytekit with --python: %w",
+				strings.Join(argv, " "), err, lastLine(output.String()), aloft.ErrUnavailable)
+		}
+	}
+	e, err := r.describe(ctx, interpreter)
+	if err != nil {
+		_ = os.RemoveAll(dir)
+		return Environment{}, fmt.Errorf("make environment: %w", err)
+	}
+	if err := writeMark(mark, e); err != nil {
+		return Environment{}, fmt.Errorf("make environment: %w", err)
+	}
+	return e, nil
+}
+
+// recipe is the commands that make an environment: with uv where there is one, fifteen times as fast, else with pip. Both
+// compile byte code: without it each start of a task takes a second longer.
+func (r *Resolver) recipe(base, dir, interpreter, requirement string) [][]string {
+	var uv []string
+	if found := r.all("uv"); len(found) > 0 && r.works(found[0], "--version") {
+		uv = []string{found[0]}
+	} else if r.works(base, "-m", "uv", "--version") {
+		uv = []string{base, "-m", "uv"}
+	}
+	if uv != nil {
+		with := func(args ...string) []string { return append(append([]string{}, uv...), args...) }
+		return [][]string{
+			with("venv", "--quiet", "--python", base, dir),
+			with("pip", "install", "--quiet", "--compile-bytecode", "--python", interpreter, requirement),
+		}
+	}
+	return [][]string{
+		{base, "-m", "venv", dir},
+		{interpreter, "-m", "pip", "install", "--quiet", "--compile", requirement},
+	}
+}
+
+func (r *Resolver) works(argv ...string) bool {
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = r.config.Env
+	return cmd.Run() == nil
+}
+
+// nearest finds the interpreter on this machine whose version is closest to the wanted one: python3.11 itself, else its
+// neighbours, else whatever python3 is.
+func (r *Resolver) nearest(version string) (string, error) {
+	want := 0
+	if _, minor, ok := strings.Cut(version, "."); ok {
+		want, _ = strconv.Atoi(minor)
+	}
+	best, distance := "", math.MaxInt
+	if want > 0 {
+		for minor := 9; minor < 40; minor++ {
+			away := max(minor-want, want-minor)
+			if away >= distance {
+				continue
+			}
+			for _, found := range r.all("python3." + strconv.Itoa(minor)) {
+				if r.works(found, "-c", "") { // a shim may stand for nothing
+					best, distance = found, away
+					break
+				}
+			}
+		}
+	}
+	if best != "" {
+		return best, nil
+	}
+	for _, found := range r.all("python3") {
+		if r.works(found, "-c", "") {
+			return found, nil
+		}
+	}
+	return "", fmt.Errorf("no python3 on PATH: install Python 3.9 or newer, or give one that has flytekit with --python: %w", aloft.ErrPrecondition)
+}
+
+func writeMark(path string, e Environment) error {
+	b, err := json.MarshalIndent(e, "", "  ")
+	if err != nil {
+		return fmt.Errorf("mark as whole: %w", err)
+	}
+	file, err := os.Create(path + ".new")
+	if err != nil {
+		return fmt.Errorf("mark as whole: %w", err)
+	}
+	defer file.Close()
+	if _, err := file.Write(b); err != nil {
+		return fmt.Errorf("mark as whole: %w", err)
+	}
+	if err := file.Sync(); err != nil {
+		return fmt.Errorf("mark as whole: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("mark as whole: %w", err)
+	}
+	return nil
+}
+
+func lock(ctx context.Context, path string) (func(), error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { _ = file.Close() }, nil
+		}
+		select {
+		case <-ctx.Done():
+			_ = file.Close()
+			return nil, ctx.Err()
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,181 @@
+package environment
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+)
+
+// probe is what an interpreter said of itself, valid while the folders it named are as they were.
+type probe struct {
+	said   answer
+	stamps []stamp
+	env    Environment
+}
+
+type answer struct {
+	Executable string   `json:"executable"`
+	Version    string   `json:"version"`
+	Platform   string   `json:"platform"`
+	Path       []string `json:"path"`
+}
+
+type stamp struct {
+	path     string
+	modified time.Time
+	size     int64
+}
+
+const question = `import json, sys, sysconfig
+print(json.dumps({"executable": sys.executable, "version": ".".join(map(str, sys.version_info[:3])),
+                  "platform": sysconfig.get_platform(), "path": sys.path}))`
+
+// describe asks an interpreter once; later calls look whether anything was installed or removed since.
+func (r *Resolver) describe(ctx context.Context, interpreter string) (Environment, error) {
+	r.mu.Lock()
+	known := r.probes[interpreter]
+	r.mu.Unlock()
+	if known != nil && slices.Equal(known.stamps, stamps(interpreter, known.said)) {
+		return known.env, known.env.check()
+	}
+	p := &probe{}
+	cmd := exec.CommandContext(ctx, interpreter, "-c", question)
+	cmd.Dir = "/" // not some project's folder
+	for _, variable := range r.config.Env {
+		// A task does not get the server's PYTHONPATH, so the answer must not come from there.
+		if !strings.HasPrefix(variable, "PYTHON") && !strings.HasPrefix(variable, "VIRTUAL_ENV=") {
+			cmd.Env = append(cmd.Env, variable)
+		}
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return Environment{}, fmt.Errorf("%s cannot be run as a Python (%w: %s): give another one with --python: %w",
+			interpreter, err, lastLine(stderr.String()), aloft.ErrPrecondition)
+	}
+	if err := json.Unmarshal(out, &p.said); err != nil {
+		return Environment{}, fmt.Errorf("%s did not answer as a Python does: give another one with --python: %w", interpreter, aloft.ErrPrecondition)
+	}
+	p.stamps = stamps(interpreter, p.said) // before the folders are read: a change meanwhile is seen next time
+	p.env = Environment{
+		Interpreter: interpreter, Python: p.said.Version, Platform: p.said.Platform, Packages: packages(p.said.Path),
+	}
+	// A shim (pyenv, asdf) is not the interpreter, and its folder has not the environment's commands.
+	if p.said.Executable != "" && executable(p.said.Executable) {
+		p.env.Interpreter = p.said.Executable
+	}
+	for _, one := range p.env.Packages {
+		if version, ok := strings.CutPrefix(one, "flytekit=="); ok {
+			p.env.Flytekit = version
+		}
+	}
+	p.env.Digest = digest(p.env)
+	r.mu.Lock()
+	r.probes[interpreter] = p
+	r.mu.Unlock()
+	return p.env, p.env.check()
+}
+
+func (e Environment) check() error {
+	if e.Flytekit != "" {
+		return nil
+	}
+	return fmt.Errorf("%s (Python %s) has no flytekit: run `%s -m pip install flytekit==%s`, or name another Python with --python: %w",
+		e.Interpreter, e.Python, e.Interpreter, DefaultFlytekit, aloft.ErrPrecondition)
+}
+
+// stamps is what changes when a package is installed or removed: the folders of packages, and the interpreter.
+func stamps(interpreter string, said answer) []stamp {
+	var all []stamp
+	for _, path := range append([]string{interpreter, said.Executable}, said.Path...) {
+		if info, err := os.Stat(path); err == nil && path != "" {
+			all = append(all, stamp{path, info.ModTime(), info.Size()})
+		}
+	}
+	return all
+}
+
+// packages reads the names and versions of all distributions on the path; of two with one name the first is imported.
+func packages(path []string) []string {
+	found := map[string]string{}
+	for _, dir := range path {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, entry := range entries {
+			file := ""
+			switch name := entry.Name(); {
+			case strings.HasSuffix(name, ".dist-info"):
+				file = filepath.Join(dir, name, "METADATA")
+			case strings.HasSuffix(name, ".egg-info") && entry.IsDir():
+				file = filepath.Join(dir, name, "PKG-INFO")
+			case strings.HasSuffix(name, ".egg-info"):
+				file = filepath.Join(dir, name)
+			default:
+				continue
+			}
+			name, version := metadata(file)
+			if _, first := found[name]; name != "" && !first {
+				found[name] = version
+			}
+		}
+	}
+	list := make([]string, 0, len(found))
+	for name, version := range found {
+		list = append(list, name+"=="+version)
+	}
+	slices.Sort(list)
+	return list
+}
+
+var separators = regexp.MustCompile(`[-_.]+`)
+
+func metadata(path string) (name, version string) {
+	file, err := os.Open(path)
+	if err != nil {
+		return "", ""
+	}
+	defer file.Close()
+	for lines := bufio.NewScanner(file); lines.Scan() && (name == "" || version == ""); {
+		key, value, ok := strings.Cut(lines.Text(), ":")
+		if !ok {
+			break // the header ends at the first empty line
+		}
+		switch strings.ToLower(key) {
+		case "name":
+			name = strings.ToLower(separators.ReplaceAllString(strings.TrimSpace(value), "-"))
+		case "version":
+			version = strings.TrimSpace(value)
+		}
+	}
+	return name, version
+}
+
+func digest(e Environment) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "python %s\nplatform %s\n", e.Python, e.Platform)
+	for _, p := range e.Packages {
+		fmt.Fprintln(h, p)
+	}
+	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+}
+
+func lastLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return strings.TrimSpace(lines[len(lines)-1])
+}
