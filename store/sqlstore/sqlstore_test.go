@@ -34,3 +34,10 @@ func TestListsInSQLiteAreFilteredAndSorted(t *testing.T) {
 	t.Parallel()
 	storetest.RunFilters(t, fresh)
 }
+
+func TestWritesToSQLiteMayBeRepeated(t *testing.T) {
+	t.Parallel()
+	storetest.RunRepeated(t, func(t *testing.T, faults store.Faults) store.Store {
+		return &storetest.Faulty{Store: fresh(t), Faults: faults}
+	})
+}
