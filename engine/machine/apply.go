@@ -456,8 +456,7 @@ func (s *State) nodeFailed(at int64, e *aloftv1.NodeFailed) error {
 		return errors.New("its last attempt has succeeded")
 	}
 	s.end(i, at, core.NodeExecution_FAILED, e.GetError())
-	c := &s.scopes[n.scope]
-	if i-c.first != c.workflow.failure && c.err == nil {
+	if c := &s.scopes[n.scope]; c.err == nil { // when the failure node fails there is one
 		c.err = e.GetError()
 	}
 	s.skipDownstream(i)

@@ -150,7 +150,7 @@ func (s *State) Check() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	var outstanding, timers int
-	var tasks uint32
+	var tasks, held uint32
 	active := make([]uint32, len(s.scopes))
 	waiting := make([]uint32, len(s.scopes))
 	misses := make([]uint32, len(s.nodes)) // upstream nodes that have not succeeded, counted again
@@ -201,6 +201,9 @@ func (s *State) Check() error {
 		if phase == core.NodeExecution_UNDEFINED && (n.skip && c.runs() || s.mayBegin(uint32(i))) {
 			waiting[n.scope]++
 		}
+		if spec.kind == KindTask && s.mayBegin(uint32(i)) {
+			held++
+		}
 		if aloft.Terminal(phase) != (n.ended != 0) {
 			bad("node %s is %s and its end is %d", r.ID(), phase, n.ended)
 		}
@@ -216,6 +219,9 @@ func (s *State) Check() error {
 	}
 	if outstanding != len(s.outstanding) || timers != s.timers || tasks != s.tasks {
 		bad("counted %d attempts, %d timers, %d tasks; found %d, %d, %d", len(s.outstanding), s.timers, s.tasks, outstanding, timers, tasks)
+	}
+	if s.ended == 0 && held != s.waiting {
+		bad("counted %d task nodes that wait for room; found %d", s.waiting, held)
 	}
 	switch {
 	case s.ended != 0 && (outstanding > 0 || timers > 0 || tasks > 0):
