@@ -3,6 +3,7 @@ package sqlstore_test
 import (
 	"fmt"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -128,4 +129,76 @@ func BenchmarkCreateExecution(b *testing.B) {
 		}
 	})
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "executions/s")
+}
+
+// BenchmarkOpen opens a store that holds 10,000 finished executions.
+func BenchmarkOpen(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "aloft.db")
+	fill(b, path, 10_000)
+	for b.Loop() {
+		s, err := sqlstore.Open(b.Context(), sqlstore.Options{Path: path})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := s.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}
+
+// BenchmarkListExecutions lists the latest 100 of 10,000 finished executions.
+func BenchmarkListExecutions(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "aloft.db")
+	fill(b, path, 10_000)
+	s := open(b, path)
+	for b.Loop() {
+		list, err := s.ListExecutions(b.Context(), store.Query{Project: "flytesnacks", Domain: "development", Limit: 100})
+		if err != nil || len(list) != 100 {
+			b.Fatal(len(list), err)
+		}
+	}
+}
+
+func fill(b *testing.B, path string, executions int) {
+	b.Helper()
+	s, err := sqlstore.Open(b.Context(), sqlstore.Options{Path: path})
+	if err != nil {
+		b.Fatal(err)
+	}
+	leases, err := s.AcquireShards(b.Context(), "engine", now, time.Hour)
+	if err != nil {
+		b.Fatal(err)
+	}
+	made := make(chan *store.Execution, executions)
+	var group sync.WaitGroup
+	for worker := range 64 {
+		group.Go(func() {
+			for i := worker; i < executions; i += 64 {
+				e := benchExecution(fmt.Sprint("e", i))
+				if err := s.CreateExecution(b.Context(), e, benchCreate()); err != nil {
+					b.Error(err)
+				}
+				made <- e
+			}
+		})
+	}
+	group.Wait()
+	close(made)
+	var steps []*store.Step
+	for e := range made {
+		step := benchStep(e, leases, 1)
+		step.Nodes = []*store.Node{{ID: "n0", Phase: core.NodeExecution_SUCCEEDED, Outputs: small()}}
+		step.Change = &store.ExecutionChange{Phase: core.WorkflowExecution_SUCCEEDED, EndedAt: now, UpdatedAt: now, Outputs: small()}
+		steps = append(steps, step)
+	}
+	for _, err := range s.Commit(b.Context(), steps) {
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		b.Fatal(err)
+	}
 }

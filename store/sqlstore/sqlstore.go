@@ -75,7 +75,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	}
 	if err := s.prepareFile(ctx); err != nil {
 		_ = s.lock.Close()
-		return nil, unavailable("open store", o.Path, s.dialect, err)
+		return nil, unavailable(opening, o.Path, s.dialect, err)
 	}
 	s.db = openDB(s.dialect, s.dialect.readDSN(o.Path))
 	s.db.SetMaxOpenConns(readers)

@@ -338,6 +338,9 @@ func (w *writer) report(err error) {
 	w.healthy = err == nil
 }
 
+// opening is what went wrong when there is no store yet that could go on.
+const opening = "open store"
+
 // unavailable turns a database's error into one sentence with the way out.
 func unavailable(verb, path string, d *dialect, err error) error {
 	if errors.Is(err, aloft.ErrUnavailable) {
@@ -349,6 +352,9 @@ func unavailable(verb, path string, d *dialect, err error) error {
 		hint = "another program has it locked: close that program"
 	case faultFull:
 		hint = "the disk is full: make room, it goes on by itself"
+		if verb == opening {
+			hint = "the disk is full: make room and start again"
+		}
 	case faultReadOnly:
 		hint = "it cannot be opened for writing: check that the folder exists and that this user may write to it"
 	case faultDisk:
