@@ -15,7 +15,8 @@ type Queries interface {
 	GetNode(ctx context.Context, id aloft.ExecutionID, node aloft.NodeID) (*Node, error)
 	GetAttempt(ctx context.Context, id aloft.AttemptID) (*Attempt, error)
 
-	// Lists return records without inputs and outputs.
+	// Lists return records without inputs and outputs (of attempts: with the reference, without the objects). What Flyte
+	// hides unless it is asked for (archived executions and projects) is the API's to leave out.
 	ListExecutions(ctx context.Context, q Query) ([]*Execution, error)
 	ListNodes(ctx context.Context, id aloft.ExecutionID, parent aloft.NodeID, all bool, q Query) ([]*Node, error) // all: parents and children alike
 	ListAttempts(ctx context.Context, id aloft.ExecutionID, node aloft.NodeID, q Query) ([]*Attempt, error)       // node empty: of all nodes

@@ -15,7 +15,9 @@
 //     repeated: a create finds its own row (ErrExists), an append its deduplication key, a commit its commit id.
 //   - Returned records belong to the caller. Records that are handed in are not kept and not changed.
 //   - A method that returns nil has made its write durable (synced), and subscribers have been woken after that.
-//   - Time is always an argument of the caller; the store reads no clock but for leases on a shared database.
+//   - Time is always an argument of the caller; the store reads no clock but for leases on a shared database, and for when
+//     an execution was archived.
+//   - A limit of 0 means all.
 package store
 
 import (
@@ -72,6 +74,10 @@ type Runs interface {
 	// journal at its sequence has been committed before: nil.
 	// An attempt whose record says Stop while no executor has it is over by that: the same transaction puts
 	// Outcome{stopped} for it into the inbox, and no executor can be assigned to it any more.
+	//
+	// What has ended stays as it ended: a node or attempt in a terminal phase can be written again but not change its
+	// phase, and an attempt never changes its token; such a step is ErrConflict. A step names a node or attempt once. The
+	// step that ends an execution also clears its timer and empties its inbox: nothing will ever read it.
 	Commit(ctx context.Context, steps []*Step) []error
 
 	// Stuck returns executions that nothing will ever move: not ended, no inbox message, no due time, no attempt that
@@ -105,8 +111,8 @@ type Attempts interface {
 	Assigned(ctx context.Context, executor string) ([]*Attempt, error)
 
 	// Report puts a message of an executor (AttemptStarted or Outcome) into the inbox, under a deduplication key made
-	// of its kind, node, attempt and token. Messages for attempts that have ended or whose token is not theirs are
-	// dropped with ErrConflict: a zombie's result is never adopted.
+	// of its kind, node, attempt and token. Messages for attempts that have ended, whose token is not theirs or that
+	// the executor does not have (any more: see Adopt) are dropped with ErrConflict: a zombie's result is never adopted.
 	Report(ctx context.Context, executor string, reports []Report) []error
 
 	// Adopt gives all attempts of an instance whose heartbeat has ended to another instance of the same place.
@@ -183,10 +189,10 @@ type Step struct {
 	Consumed  []int64          // inbox rows that it used up
 	Change    *ExecutionChange // nil: the execution's record stays as it is
 	Nodes     []*Node          // whole records, inserted or replaced (nil Inputs, Outputs, Metadata: as they were)
-	Attempts  []*Attempt       // whole records, inserted, or updated in what the engine owns (see Attempt)
+	Attempts  []*Attempt       // whole records, inserted, or updated in what the engine owns (see Attempt; nil Objects, Usage, Environment: as they were)
 	Appends   []Append         // messages to other executions
-	DueAt     time.Time        // the execution's next timer; zero: none
-	Waiting   string           // named external wait of the execution as a whole; empty: none
+	DueAt     time.Time        // the execution's next timer; zero: none (every step says it anew)
+	Waiting   string           // named external wait of the execution as a whole; empty: none (every step says it anew)
 }
 
 // Append is a message to another execution.

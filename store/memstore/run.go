@@ -351,6 +351,15 @@ func (s *Store) putAttempt(e *execution, a *store.Attempt) *attempt {
 		old := try.rec
 		s.unlist(try)
 		made.Executor, made.Waiting, made.ByEngine, made.CreatedAt, made.Spec = old.Executor, old.Waiting, old.ByEngine, old.CreatedAt, old.Spec
+		if len(made.Objects) == 0 {
+			made.Objects = old.Objects
+		}
+		if made.Usage == nil {
+			made.Usage = old.Usage
+		}
+		if made.Environment == "" {
+			made.Environment = old.Environment
+		}
 		if made.Phase == core.TaskExecution_QUEUED && made.Executor != "" {
 			made.Phase = core.TaskExecution_INITIALIZING // the engine has not seen the start yet
 		}

@@ -138,7 +138,8 @@ var writeAttempts = newMany(attemptColumns, `INSERT INTO attempts (execution, no
 	waiting = CASE WHEN excluded.phase = 1 AND attempts.executor IS NULL THEN attempts.waiting END,
 	ended = excluded.ended, lost = excluded.lost, not_before = excluded.not_before, started_at = excluded.started_at,
 	updated_at = excluded.updated_at, ended_at = excluded.ended_at, stop = excluded.stop, deck_uri = excluded.deck_uri,
-	environment = excluded.environment, error = excluded.error, outputs = excluded.outputs, objects = excluded.objects, usage = excluded.usage
+	environment = COALESCE(excluded.environment, attempts.environment), error = excluded.error, outputs = excluded.outputs,
+	objects = COALESCE(excluded.objects, attempts.objects), usage = COALESCE(excluded.usage, attempts.usage)
 	WHERE attempts.token = excluded.token AND (attempts.ended = 0 OR attempts.phase = excluded.phase)`)
 
 func (e *encoder) attempt(execution store.Key, a *store.Attempt) {

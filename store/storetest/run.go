@@ -430,6 +430,15 @@ func anAttemptIsReadBackWhole(s *suite) {
 	step.Attempts = []*store.Attempt{&done}
 	s.commit(step)
 	s.equal(s.attempt(a), &done)
+
+	// What only the outcome said stays when a later step writes the record without it.
+	later := done
+	later.Objects, later.Usage, later.Environment, later.UpdatedAt = nil, nil, "", at(10)
+	step = s.step(e)
+	step.Attempts = []*store.Attempt{&later}
+	s.commit(step)
+	done.UpdatedAt = at(10)
+	s.equal(s.attempt(a), &done)
 	_, err := s.store.GetAttempt(s.ctx, aloft.AttemptID{Execution: e.ID, Node: "n0", Attempt: 0})
 	s.is(err, aloft.ErrNotFound)
 }
