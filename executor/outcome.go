@@ -2,12 +2,14 @@ package executor
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
@@ -43,6 +45,8 @@ type Left struct {
 	Error   []byte // error.pb; nil: not there
 	Outputs []byte // outputs.pb; nil: not there
 
+	TooLarge bool // outputs.pb is above the limit of a message and was not read
+
 	Declared map[string]*core.Variable // outputs of the task's interface
 }
 
@@ -67,7 +71,7 @@ func (l Left) Read(outcome *aloftv1.Outcome) *core.LiteralMap {
 		fail(core.ExecutionError_SYSTEM, true, CodeErrorUnreadable, "%s left an error.pb that cannot be read%s", l.Name, l.tail())
 	case l.Lost != "":
 		outcome.Result = &aloftv1.Outcome_Lost{Lost: l.Lost}
-	case l.Signal == 9:
+	case l.Signal == 9 || l.Code == 137 || l.Code == 247: // of it, or of what its shell ran
 		fail(core.ExecutionError_SYSTEM, true, CodeInterrupted, "%s was killed (SIGKILL) from outside%s", l.Name, l.tail())
 	case l.Signal != 0:
 		fail(core.ExecutionError_USER, true, CodeExited, "%s was terminated by signal %d. %s%s", l.Name, l.Signal, l.Reason, l.tail())
@@ -75,7 +79,11 @@ func (l Left) Read(outcome *aloftv1.Outcome) *core.LiteralMap {
 		fail(core.ExecutionError_USER, true, CodeExited, "%s terminated with exit code %d. %s%s", l.Name, l.Code, l.Reason, l.tail())
 	case l.Futures:
 		fail(core.ExecutionError_USER, false, CodeDynamic, "%s is a dynamic task: it made a workflow at run time, which is not supported yet by this release of aloft", l.Name)
-	case l.Outputs == nil && len(l.Declared) > 0:
+	case len(l.Declared) == 0: // whatever it wrote
+		return &core.LiteralMap{}
+	case l.TooLarge:
+		fail(core.ExecutionError_USER, false, CodeOutputTooLarge, "%s left an outputs.pb of more than %d MiB: return large values as FlyteFile, FlyteDirectory or StructuredDataset", l.Name, aloft.MaxMessageBytes>>20)
+	case l.Outputs == nil:
 		fail(core.ExecutionError_USER, true, CodeOutputsNotFound, "%s ended without an error but wrote no outputs%s", l.Name, l.tail())
 	default:
 		outputs := &core.LiteralMap{}
@@ -89,7 +97,7 @@ func (l Left) Read(outcome *aloftv1.Outcome) *core.LiteralMap {
 				missing = append(missing, name)
 			}
 		}
-		if len(missing) > 0 {
+		if slices.Sort(missing); len(missing) > 0 {
 			fail(core.ExecutionError_USER, true, CodeOutputsNotFound, "%s wrote its outputs without %s", l.Name, strings.Join(missing, ", "))
 			return nil
 		}

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -29,14 +30,18 @@ type Variables struct {
 // placeholder is {{ .Name }} or {{ $Name }}, blanks optional, any case.
 var placeholder = regexp.MustCompile(`\{\{\s*[.$]([A-Za-z_][\w.]*)\s*\}\}`)
 
-// Render fills the placeholders of a command line. All mistakes are reported at once. Placeholders that are not ours,
-// such as those which a client should have replaced at registration, are mistakes, too: the command could not run.
+// Render fills the placeholders of a command line. All mistakes are reported at once; one that a client should have
+// replaced at registration is one of them. What is no variable of Flyte's is left as it is: commands have templates of
+// their own.
 func (v Variables) Render(args []string) ([]string, error) {
 	var problems []string
 	out := make([]string, len(args))
 	for i, arg := range args {
 		out[i] = placeholder.ReplaceAllStringFunc(arg, func(text string) string {
 			value, err := v.value(placeholder.FindStringSubmatch(text)[1])
+			if errors.Is(err, errNotOurs) {
+				return text
+			}
 			if err != nil {
 				problems = append(problems, fmt.Sprintf("argument %d, %s: %v", i+1, text, err))
 			}
@@ -48,6 +53,8 @@ func (v Variables) Render(args []string) ([]string, error) {
 	}
 	return out, nil
 }
+
+var errNotOurs = errors.New("no variable of Flyte's")
 
 func (v Variables) value(name string) (string, error) {
 	switch strings.ToLower(name) {
@@ -73,11 +80,11 @@ func (v Variables) value(name string) (string, error) {
 	case "tasktemplatepath":
 		return v.TaskTemplatePath()
 	case "remote_package_path", "dest_dir":
-		return "", fmt.Errorf("the client that registered the task should have replaced it; register with pyflyte or flytectl")
+		return "", errors.New("the client that registered the task should have replaced it; register with pyflyte or flytectl")
 	}
 	variable, ok := cutFold(name, "inputs.")
 	if !ok {
-		return "", fmt.Errorf("there is no such variable")
+		return "", errNotOurs
 	}
 	l, ok := v.Inputs.GetLiterals()[variable]
 	if !ok {

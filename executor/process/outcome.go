@@ -10,8 +10,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -29,12 +29,14 @@ import (
 // Watch turns the supervisor's events into outcomes. See executor.Backend.
 func (b *Backend) Watch(ctx context.Context, expected []aloft.AttemptID, report func(executor.Event)) error {
 	client, err := b.connected(ctx)
-	if err != nil || ctx.Err() != nil {
-		return err
+	if err != nil {
+		return nil // only the end of ctx ends its patience
 	}
 	if err := b.giveUpOrphans(ctx, client, expected); err != nil {
 		b.config.Logger.Warn("look for attempts that were given up", "error", err)
 	}
+	var reading sync.WaitGroup
+	defer reading.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -45,30 +47,43 @@ func (b *Backend) Watch(ctx context.Context, expected []aloft.AttemptID, report 
 			b.found = nil
 			b.mu.Unlock()
 			for _, event := range found {
-				b.handle(ctx, event, report)
+				b.handle(ctx, event, report, &reading)
 			}
 		case event, ok := <-client.Events():
 			if !ok {
+				if ctx.Err() != nil {
+					return nil
+				}
 				return errors.New("the worker's connection was closed")
 			}
-			b.handle(ctx, event, report)
+			b.handle(ctx, event, report, &reading)
 		}
 	}
 }
 
-func (b *Backend) handle(ctx context.Context, event worker.Event, report func(executor.Event)) {
+func (b *Backend) handle(ctx context.Context, event worker.Event, report func(executor.Event), reading *sync.WaitGroup) {
 	b.mu.Lock()
+	defer b.mu.Unlock()
 	a := b.jobs[event.AttemptID]
-	b.mu.Unlock()
-	if a == nil { // Start will attach to it, or it was given up
+	if a == nil || a.reported { // Start will attach to it, or it was given up
 		return
 	}
 	switch event.Kind {
 	case worker.EventStarted:
-		report(executor.Event{Job: a.job, Started: a.job.Started("", time.Now().UnixNano())})
+		started := executor.Event{Job: a.job, Started: a.job.Started("", time.Now().UnixNano())}
+		b.mu.Unlock()
+		report(started)
+		b.mu.Lock()
 	case worker.EventDone, worker.EventExited:
+		if event.Kind == worker.EventExited {
+			a.exited = &event
+		}
+		if a.reading {
+			return // whoever reads looks at a.exited when it was too early
+		}
+		a.reading = true
 		// Reading what is left means waiting for the disk: other attempts' events go on meanwhile.
-		go b.finish(ctx, a, event, report)
+		reading.Go(func() { b.finish(ctx, a, event, report) })
 	}
 }
 
@@ -76,8 +91,11 @@ func (b *Backend) handle(ctx context.Context, event worker.Event, report func(ex
 func (b *Backend) connected(ctx context.Context) (*worker.Client, error) {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
 		client, err := b.supervisor(ctx)
-		if err == nil || ctx.Err() != nil {
+		if err == nil {
 			return client, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
 		}
 		b.config.Logger.Warn("the worker cannot be reached: tasks wait", "error", err, "again_in", wait)
 		select {
@@ -105,44 +123,81 @@ func (b *Backend) giveUpOrphans(ctx context.Context, client *worker.Client, expe
 		if started || keep[status.AttemptID] {
 			continue
 		}
+		b.config.Logger.Info("end an attempt that was given up", "attempt", status.AttemptID)
 		if err := client.Stop(ctx, status.AttemptID, b.config.Grace); err != nil {
 			return err
 		}
 		if err := client.Forget(ctx, status.AttemptID); err != nil {
 			return err
 		}
+		b.mu.Lock()
+		delete(b.inherited, status.AttemptID)
+		b.mu.Unlock()
 	}
-	return nil
+	return b.sweep(keep, known)
+}
+
+// sweep removes the folders of attempts that nobody knows: a server was killed before it had handed them over, or while
+// it was removing them.
+func (b *Backend) sweep(keep map[string]bool, known []worker.Status) error {
+	for _, status := range known {
+		keep[status.AttemptID] = true
+	}
+	folders, err := os.ReadDir(filepath.Join(b.config.DataDir, "attempts"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, folder := range folders {
+		name := folder.Name()
+		b.mu.Lock()
+		started := b.jobs[name] != nil
+		b.mu.Unlock()
+		if info, err := folder.Info(); err != nil || keep[name] || started || info.ModTime().After(b.opened) {
+			continue // what is younger than we are is being prepared
+		}
+		errs = append(errs, removeAll(b.home(name)))
+	}
+	return errors.Join(errs...)
 }
 
 // finish reads what an attempt left and reports it, once. When the task says that it is done, its outcome counts
 // already; its process needs some milliseconds more to be gone.
 func (b *Backend) finish(ctx context.Context, a *attempt, event worker.Event, report func(executor.Event)) {
-	b.mu.Lock()
-	again := a.finished
-	a.finished = true
-	b.mu.Unlock()
-	if again {
-		return
-	}
-	outcome, err := b.outcome(ctx, a, event.Exit, event.Kind == worker.EventExited)
-	for wait := 50 * time.Millisecond; err != nil && event.Kind == worker.EventExited && ctx.Err() == nil; wait = min(2*wait, 10*time.Second) {
+	wait := 50 * time.Millisecond
+	for {
+		over := event.Kind == worker.EventExited
+		outcome, err := b.outcome(ctx, a, event.Exit, over)
+		if err == nil {
+			b.mu.Lock()
+			a.reading, a.reported = false, true
+			b.mu.Unlock()
+			report(executor.Event{Job: a.job, Outcome: outcome})
+			return
+		}
+		b.mu.Lock()
+		if !over && a.exited != nil { // it came while we read too early
+			event = *a.exited
+			b.mu.Unlock()
+			continue
+		}
+		if !over || ctx.Err() != nil {
+			a.reading = false
+			b.mu.Unlock()
+			return
+		}
+		b.mu.Unlock()
 		// Our own part failed (a full disk): the task's result waits, it is not thrown away.
 		b.config.Logger.Warn("keep what the attempt left", "attempt", a.job.ID.String(), "error", err, "again_in", wait)
 		select {
 		case <-ctx.Done():
-			return
 		case <-time.After(wait):
 		}
-		outcome, err = b.outcome(ctx, a, event.Exit, true)
+		wait = min(2*wait, 10*time.Second)
 	}
-	if err != nil { // not over yet: the event of its exit comes
-		b.mu.Lock()
-		a.finished = false
-		b.mu.Unlock()
-		return
-	}
-	report(executor.Event{Job: a.job, Outcome: outcome})
 }
 
 // errNotOver: the task says it is done but what it left tells nothing yet.
@@ -162,10 +217,10 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 		left.Lost = exit.Reason
 	}
 	var err error
-	if left.Error, err = readFile(filepath.Join(run, "error.pb")); err != nil {
+	if left.Error, _, err = readFile(filepath.Join(run, "error.pb")); err != nil {
 		return nil, err
 	}
-	if left.Outputs, err = readFile(filepath.Join(run, "outputs.pb")); err != nil {
+	if left.Outputs, left.TooLarge, err = readFile(filepath.Join(run, "outputs.pb")); err != nil {
 		return nil, err
 	}
 	if _, err := os.Stat(filepath.Join(run, "futures.pb")); err == nil {
@@ -185,17 +240,23 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 	if exit.EndedAt.IsZero() {
 		outcome.EndedAt = time.Now().UnixNano()
 	}
-	outcome.Environment = a.environment.Digest
+	outcome.Environment = a.environment
 	if outcome.Usage, err = proto.Marshal(usage(exit)); err != nil {
 		return nil, fmt.Errorf("encode usage: %w", err)
 	}
 	if outputs := left.Read(outcome); outputs != nil {
-		if err := b.keep(ctx, job, outputs, outcome); err != nil {
+		err := b.keep(ctx, job, outputs, outcome)
+		if over && (errors.Is(err, aloft.ErrInvalid) || errors.Is(err, aloft.ErrExhausted)) { // it will not get better
+			outcome.Objects, outcome.Result = nil, &aloftv1.Outcome_Failure{Failure: executor.NewFailure(core.ExecutionError_USER, false, executor.CodeOutputsUnreadable,
+				fmt.Sprintf("what %s returned cannot be kept: %v", left.Name, err))}
+		} else if err != nil {
 			return nil, err
 		}
 	}
 	deck, err := b.config.Blob.Adopt(ctx, blob.Key(job.ID.RunKey()+"/deck.html"))
-	if err != nil {
+	if errors.Is(err, aloft.ErrInvalid) {
+		b.config.Logger.Warn("the deck cannot be kept", "attempt", job.ID.String(), "error", err)
+	} else if err != nil {
 		return nil, fmt.Errorf("keep the deck: %w", err)
 	}
 	if len(deck) > 0 {
@@ -234,14 +295,30 @@ func (b *Backend) keep(ctx context.Context, job *executor.Job, outputs *core.Lit
 // digests lists the files and folders of ours that the outputs refer to.
 func (b *Backend) digests(ctx context.Context, outputs *core.LiteralMap, written []blob.Object) ([]*aloftv1.ObjectDigest, error) {
 	var keys []blob.Key
+	seen := map[blob.Key]bool{}
 	literal.WalkMap(outputs, func(uri *string) {
-		if key, err := blob.ParseURI(strings.TrimSuffix(*uri, "/")); err == nil && !slices.Contains(keys, key) {
+		if key, err := blob.ParseURI(strings.TrimSuffix(*uri, "/")); err == nil && !seen[key] {
+			seen[key] = true
 			keys = append(keys, key)
 		}
 	})
+	// What this attempt wrote, by each name under which an output may mean it: its own, and that of a folder above it.
+	mine := map[blob.Key][]blob.Object{}
+	for _, o := range written {
+		for key := o.Key; ; {
+			if seen[key] {
+				mine[key] = append(mine[key], o)
+			}
+			i := strings.LastIndexByte(string(key), '/')
+			if i < 0 {
+				break
+			}
+			key = key[:i]
+		}
+	}
 	var digests []*aloftv1.ObjectDigest
 	for _, key := range keys {
-		below := slices.DeleteFunc(slices.Clone(written), func(o blob.Object) bool { return !o.Key.Within(key) })
+		below := mine[key]
 		if len(below) == 0 { // an input passed on
 			for entry, err := range b.config.Blob.List(ctx, key) {
 				if err != nil {
@@ -283,24 +360,27 @@ func usage(exit *worker.ExitRecord) *aloftv1.AttemptUsage {
 	}
 }
 
-// readFile reads a file of a task; nil if it is not there. A file above the limit of a message is a result we cannot keep.
-func readFile(path string) ([]byte, error) {
+// readFile reads a file of a task; nil if it is not there. One above the limit of a message is not read.
+func readFile(path string) (content []byte, tooLarge bool, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+		return nil, false, nil
 	}
 	if err != nil {
-		return nil, unavailable("read what the attempt left", err)
+		return nil, false, unavailable("read what the attempt left", err)
 	}
 	defer f.Close()
-	content, err := io.ReadAll(io.LimitReader(f, aloft.MaxMessageBytes))
+	content, err = io.ReadAll(io.LimitReader(f, aloft.MaxMessageBytes+1))
 	if err != nil {
-		return nil, unavailable("read what the attempt left", err)
+		return nil, false, unavailable("read what the attempt left", err)
+	}
+	if len(content) > aloft.MaxMessageBytes {
+		return []byte{}, true, nil
 	}
 	if content == nil {
 		content = []byte{}
 	}
-	return content, nil
+	return content, false, nil
 }
 
 // tailBytes of stderr go into the failure of a task that left no error of its own.

@@ -10,7 +10,8 @@
 //	<data>/blob/run/<project>/<domain>/<execution>/<node>/<attempt>/  inputs.pb, outputs.pb, error.pb, deck.html, stdout, stderr: kept
 //	<data>/blob/raw/<xx>/<generated name>/                           files the task returns: kept
 //	<data>/attempts/<attempt>/work                                   its private copy of the code, its current directory: removed
-//	<data>/attempts/<attempt>/tmp                                    its TMPDIR and HOME: removed
+//	<data>/attempts/<attempt>/tmp                                    its TMPDIR: removed
+//	<data>/worker/home                                               HOME of all attempts: a warm interpreter has one from its start
 package process
 
 import (
@@ -21,6 +22,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -45,13 +47,18 @@ const Kind = "process"
 type Config struct {
 	DataDir      string
 	Blob         blob.Local
-	Environments *environment.Resolver
+	Environments Environments
 	Code         Code
 	Connect      func(ctx context.Context) (*worker.Client, error) // finds or starts the supervisor
 	Capacity     admission.Room
 	Mode         worker.Mode   // empty: warm where that is equal to a fresh interpreter
 	Grace        time.Duration // between TERM and KILL; 0: 10 s
 	Logger       *slog.Logger
+}
+
+// Environments finds the Python that stands for an image.
+type Environments interface {
+	Resolve(ctx context.Context, request environment.Request) (environment.Environment, error)
 }
 
 // Code gives an attempt its private copy of a code archive.
@@ -66,19 +73,25 @@ type Backend struct {
 	config   Config
 	renderer blob.Renderer
 	literals blob.Literals
+	opened   time.Time
 
-	mu     sync.Mutex
-	client *worker.Client
-	jobs   map[string]*attempt // by the worker's name for it
-	found  []worker.Event      // of attempts that had been started before us; Watch has not seen them yet
-	wake   chan struct{}       // there is something in found
+	connecting sync.Mutex // held while the supervisor is looked for or started
+
+	mu        sync.Mutex
+	client    *worker.Client      // nil: not connected yet
+	jobs      map[string]*attempt // by the worker's name for it
+	inherited map[string]bool     // what the supervisor had when we connected and no Start was called for yet
+	found     []worker.Event      // of attempts that had been started before us; Watch has not seen them yet
+	wake      chan struct{}       // there is something in found
 }
 
-// attempt is a job that was started.
+// attempt is a job that was started. The back end's lock guards it.
 type attempt struct {
 	job         *executor.Job
-	environment environment.Environment
-	finished    bool // its outcome was reported
+	environment string        // digest of what it runs in; empty: of nothing of ours
+	exited      *worker.Event // nothing of it runs any more
+	reading     bool          // what it left is being read
+	reported    bool          // its outcome was
 }
 
 // New makes a back end; nothing is started before the first attempt or Watch.
@@ -86,7 +99,10 @@ func New(config Config) *Backend {
 	if config.Grace == 0 {
 		config.Grace = 10 * time.Second
 	}
-	return &Backend{config: config, renderer: blob.Renderer{Local: config.Blob}, literals: blob.Literals{Store: config.Blob}, jobs: map[string]*attempt{}, wake: make(chan struct{}, 1)}
+	return &Backend{
+		config: config, renderer: blob.Renderer{Local: config.Blob}, literals: blob.Literals{Store: config.Blob},
+		opened: time.Now(), jobs: map[string]*attempt{}, inherited: map[string]bool{}, wake: make(chan struct{}, 1),
+	}
 }
 
 func (b *Backend) Kind() string             { return Kind }
@@ -95,38 +111,46 @@ func (b *Backend) Capacity() admission.Room { return b.config.Capacity }
 
 // supervisor returns the connection, made on first use; it repairs itself from then on.
 func (b *Backend) supervisor(ctx context.Context) (*worker.Client, error) {
+	b.connecting.Lock()
+	defer b.connecting.Unlock()
+	b.mu.Lock()
+	client := b.client
+	b.mu.Unlock()
+	if client != nil {
+		return client, nil
+	}
+	client, err := b.config.Connect(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the worker: %w", err)
+	}
+	known, err := client.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask the worker what runs: %w", err)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.client == nil {
-		client, err := b.config.Connect(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("connect to the worker: %w", err)
-		}
-		b.client = client
+	b.client = client
+	for _, status := range known {
+		b.inherited[status.AttemptID] = true
 	}
-	return b.client, nil
+	return client, nil
 }
 
 // Start prepares the attempt and hands it to the supervisor. See executor.Backend.
 func (b *Backend) Start(ctx context.Context, job *executor.Job) (*aloftv1.Failure, error) {
-	container := job.Template.GetContainer()
-	if container == nil {
-		return executor.NewFailure(core.ExecutionError_USER, false, executor.CodeBadTaskFormat,
-			fmt.Sprintf("task %s of type %q has no container: this executor runs container tasks as processes only", job.Template.GetId().GetName(), job.Template.GetType())), nil
-	}
-	image := container.GetImage()
-	env, err := b.config.Environments.Resolve(ctx, environment.Request{Image: image})
-	switch {
-	case ctx.Err() != nil:
-		return nil, ctx.Err()
-	case err != nil && errors.Is(err, aloft.ErrUnavailable):
-		return nil, fmt.Errorf("find environment for image %s: %w", image, err)
-	case err != nil:
-		return executor.NewFailure(core.ExecutionError_SYSTEM, false, executor.CodeEnvironment, fmt.Sprintf("no environment for image %q: %v", image, err)), nil
+	if failure := refuse(job.Template); failure != nil {
+		return failure, nil
 	}
 	client, err := b.supervisor(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if attached, err := b.inherit(ctx, client, job); attached || err != nil {
+		return nil, err
+	}
+	env, failure, err := b.environment(ctx, job.Template.GetContainer())
+	if failure != nil || err != nil {
+		return failure, err
 	}
 	spec, failure, err := b.prepare(ctx, job, env)
 	if failure != nil || err != nil {
@@ -134,7 +158,7 @@ func (b *Backend) Start(ctx context.Context, job *executor.Job) (*aloftv1.Failur
 	}
 	b.mu.Lock()
 	if b.jobs[spec.AttemptID] == nil {
-		b.jobs[spec.AttemptID] = &attempt{job: job, environment: env}
+		b.jobs[spec.AttemptID] = &attempt{job: job, environment: env.Digest}
 	}
 	b.mu.Unlock()
 	status, err := client.Start(ctx, *spec)
@@ -148,6 +172,101 @@ func (b *Backend) Start(ctx context.Context, job *executor.Job) (*aloftv1.Failur
 	}
 	return nil, nil
 }
+
+// refuse says why a task can never run as a process; nil: it may.
+func refuse(task *core.TaskTemplate) *aloftv1.Failure {
+	name, container := task.GetId().GetName(), task.GetContainer()
+	bad := func(format string, args ...any) *aloftv1.Failure {
+		return executor.NewFailure(core.ExecutionError_USER, false, executor.CodeBadTaskFormat, fmt.Sprintf("task %s "+format, append([]any{name}, args...)...))
+	}
+	if container == nil {
+		return bad("of type %q has no container: this executor runs container tasks as processes only", task.GetType())
+	}
+	copilot := container.GetDataConfig()
+	if !copilot.GetEnabled() {
+		return nil
+	}
+	const unsupported = "which Flyte's co-pilot container does and this executor does not; "
+	if len(task.GetInterface().GetOutputs().GetVariables()) > 0 {
+		return bad("is a raw container whose outputs are to be collected from %s, "+unsupported+"write them from a Python task", copilot.GetOutputPath())
+	}
+	in := copilot.GetInputPath()
+	for _, arg := range slices.Concat(container.GetCommand(), container.GetArgs()) {
+		if in != "" && strings.Contains(arg, in) {
+			return bad("is a raw container that reads its inputs below %s, "+unsupported+"use {{.inputs.NAME}} in its command", in)
+		}
+	}
+	return nil
+}
+
+// environment is what stands for the container's image. A command that brings its own program needs none.
+func (b *Backend) environment(ctx context.Context, container *core.Container) (environment.Environment, *aloftv1.Failure, error) {
+	program := ""
+	if words := slices.Concat(container.GetCommand(), container.GetArgs()); len(words) > 0 {
+		program = words[0]
+	}
+	base := filepath.Base(program)
+	python := strings.HasPrefix(base, "pyflyte") || strings.HasPrefix(base, "python")
+	if filepath.IsAbs(program) && !python {
+		return environment.Environment{}, nil, nil
+	}
+	image := container.GetImage()
+	env, err := b.config.Environments.Resolve(ctx, environment.Request{Image: image})
+	switch {
+	case err == nil:
+		return env, nil, nil
+	case ctx.Err() != nil:
+		return env, nil, ctx.Err()
+	case !python: // a program of the system's
+		return environment.Environment{}, nil, nil
+	case errors.Is(err, aloft.ErrUnavailable):
+		return env, nil, fmt.Errorf("find environment for image %s: %w", image, err)
+	default:
+		return env, executor.NewFailure(core.ExecutionError_SYSTEM, false, executor.CodeEnvironment, fmt.Sprintf("no environment for image %q: %v", image, err)), nil
+	}
+}
+
+// inherit attaches to an attempt that a server before us started: as it is, whatever would be prepared for it now.
+func (b *Backend) inherit(ctx context.Context, client *worker.Client, job *executor.Job) (attached bool, err error) {
+	name := attemptName(job.ID)
+	b.mu.Lock()
+	inherited := b.inherited[name]
+	if inherited && b.jobs[name] == nil { // before we ask: from here on its events find it
+		digest, _ := os.ReadFile(filepath.Join(b.home(name), "environment")) // empty where it is not known
+		b.jobs[name] = &attempt{job: job, environment: string(digest)}
+	}
+	b.mu.Unlock()
+	if !inherited {
+		return false, nil
+	}
+	status, err := find(ctx, client, name)
+	if err != nil {
+		return false, err
+	}
+	b.mu.Lock()
+	delete(b.inherited, name)
+	b.mu.Unlock()
+	if status == nil {
+		return false, nil
+	}
+	b.attach(*status)
+	return true, nil
+}
+
+// find asks the supervisor for one attempt; nil: it has none of this name.
+func find(ctx context.Context, client *worker.Client, name string) (*worker.Status, error) {
+	known, err := client.List(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("ask the worker for %s: %w", name, err)
+	}
+	i := slices.IndexFunc(known, func(s worker.Status) bool { return s.AttemptID == name })
+	if i < 0 {
+		return nil, nil
+	}
+	return &known[i], nil
+}
+
+func (b *Backend) home(name string) string { return filepath.Join(b.config.DataDir, "attempts", name) }
 
 // attach makes up for the events of an attempt that came before this backend knew it.
 func (b *Backend) attach(status worker.Status) {
@@ -172,15 +291,19 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 	name := attemptName(job.ID)
 	run := b.config.Blob.Path(blob.Key(job.ID.RunKey()))
 	raw := b.config.Blob.Path(blob.Key("raw/" + job.ID.RawOutputKey()))
-	home := filepath.Join(b.config.DataDir, "attempts", name)
+	home := b.home(name)
 	work, temp := filepath.Join(home, "work"), filepath.Join(home, "tmp")
-	for _, dir := range []string{run, filepath.Dir(raw), home, temp} {
+	for _, dir := range []string{run, filepath.Dir(raw), temp, b.sharedHome()} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return nil, nil, unavailable("make the folders of the attempt", err)
 		}
 	}
+	if err := os.WriteFile(filepath.Join(home, "environment"), []byte(env.Digest), 0o644); err != nil {
+		return nil, nil, unavailable("note the environment of the attempt", err)
+	}
 	inputs := filepath.Join(run, "inputs.pb")
-	if err := b.writeInputs(inputs, job.Inputs); err != nil {
+	local, err := b.writeInputs(inputs, job.Inputs)
+	if err != nil {
 		return nil, nil, err
 	}
 	arguments := append(append([]string{}, job.Template.GetContainer().GetCommand()...), job.Template.GetContainer().GetArgs()...)
@@ -197,7 +320,7 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 			path := filepath.Join(run, "task.pb")
 			return path, os.WriteFile(path, encoded, 0o644)
 		},
-		Inputs: job.Inputs,
+		Inputs: local,
 	}.Render(arguments)
 	if err != nil || len(argv) == 0 {
 		if err == nil {
@@ -237,7 +360,7 @@ func (b *Backend) copyCode(ctx context.Context, spec *worker.Spec, home string) 
 		}
 		switch {
 		case err == nil:
-		case errors.Is(err, aloft.ErrInvalid) || errors.Is(err, aloft.ErrNotFound):
+		case errors.Is(err, aloft.ErrInvalid), errors.Is(err, aloft.ErrNotFound), errors.Is(err, aloft.ErrExhausted), errors.Is(err, aloft.ErrUnimplemented):
 			return executor.NewFailure(core.ExecutionError_USER, false, executor.CodeBadTaskFormat,
 				fmt.Sprintf("the task's code %s cannot be used: %v. Register it again", archive, err)), nil
 		default:
@@ -269,7 +392,8 @@ func distribution(argv []string) string {
 	return ""
 }
 
-func (b *Backend) writeInputs(path string, inputs *core.LiteralMap) error {
+// writeInputs writes the inputs as the task reads them, with paths of this machine, and returns them.
+func (b *Backend) writeInputs(path string, inputs *core.LiteralMap) (*core.LiteralMap, error) {
 	local := proto.CloneOf(inputs)
 	var problem error
 	if err := literal.RewriteURIs(local, func(uri string) string {
@@ -283,30 +407,34 @@ func (b *Backend) writeInputs(path string, inputs *core.LiteralMap) error {
 	}
 	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(local)
 	if err != nil {
-		return fmt.Errorf("encode inputs: %w", err)
+		return nil, fmt.Errorf("encode inputs: %w", err)
 	}
 	// Written beside and renamed: an attempt that is found again may be reading it.
 	temp := path + ".new"
 	if err := os.WriteFile(temp, encoded, 0o644); err != nil {
-		return unavailable("write inputs", err)
+		return nil, unavailable("write inputs", err)
 	}
 	if err := os.Rename(temp, path); err != nil {
-		return unavailable("write inputs", err)
+		return nil, unavailable("write inputs", err)
 	}
-	return nil
+	return local, nil
 }
 
 // variables is the complete environment of the task: nothing of the server's own reaches it.
 func (b *Backend) variables(job *executor.Job, env environment.Environment, temp string) map[string]string {
-	variables := map[string]string{
-		"PATH": filepath.Dir(env.Interpreter) + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-		"HOME": temp, "LANG": "C.UTF-8", "TMPDIR": temp,
+	path := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	if env.Interpreter != "" {
+		path = filepath.Dir(env.Interpreter) + ":" + path
 	}
+	variables := map[string]string{"PATH": path, "HOME": b.sharedHome(), "LANG": "C.UTF-8", "TMPDIR": temp}
 	for name, value := range executor.Environment(job) {
 		variables[name] = value
 	}
 	return variables
 }
+
+// sharedHome is HOME for all attempts. It cannot be one for each: a warm interpreter reads it when it starts.
+func (b *Backend) sharedHome() string { return filepath.Join(b.config.DataDir, "worker", "home") }
 
 // Stop asks the supervisor to end an attempt. See executor.Backend.
 func (b *Backend) Stop(ctx context.Context, job *executor.Job, _ string) error {
@@ -314,22 +442,45 @@ func (b *Backend) Stop(ctx context.Context, job *executor.Job, _ string) error {
 	if err != nil {
 		return err
 	}
-	return client.Stop(ctx, attemptName(job.ID), b.config.Grace)
+	name := attemptName(job.ID)
+	status, err := find(ctx, client, name)
+	if err != nil {
+		return err
+	}
+	if status == nil {
+		return fmt.Errorf("stop %s: the worker does not have it: %w", name, aloft.ErrNotFound)
+	}
+	return client.Stop(ctx, name, b.config.Grace)
 }
 
 // Forget lets the supervisor and the disk forget the attempt. See executor.Backend.
 func (b *Backend) Forget(ctx context.Context, job *executor.Job) error {
+	client, err := b.supervisor(ctx)
+	if err != nil {
+		return err
+	}
 	name := attemptName(job.ID)
+	if err := client.Forget(ctx, name); err != nil {
+		return err
+	}
 	b.mu.Lock()
 	delete(b.jobs, name)
-	client := b.client
 	b.mu.Unlock()
-	if client != nil {
-		if err := client.Forget(ctx, name); err != nil {
-			return err
-		}
+	return removeAll(b.home(name))
+}
+
+// removeAll also removes folders that a task made unwritable.
+func removeAll(dir string) error {
+	if err := os.RemoveAll(dir); err == nil {
+		return nil
 	}
-	return os.RemoveAll(filepath.Join(b.config.DataDir, "attempts", name))
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, _ error) error {
+		if d != nil && d.IsDir() {
+			_ = os.Chmod(path, 0o700)
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
 }
 
 // attemptName is the worker's name for an attempt, fit for a file name.

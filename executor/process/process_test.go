@@ -1,0 +1,539 @@
+package process_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/admission"
+	"github.com/aloft-dev/aloft/blob"
+	"github.com/aloft-dev/aloft/blob/folder"
+	"github.com/aloft-dev/aloft/bundle"
+	"github.com/aloft-dev/aloft/environment"
+	"github.com/aloft-dev/aloft/executor"
+	"github.com/aloft-dev/aloft/executor/executortest"
+	"github.com/aloft-dev/aloft/executor/process"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+	"github.com/aloft-dev/aloft/worker"
+)
+
+// The supervisor is this test binary, started again with this argument.
+const supervisorArg = "run-supervisor"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == supervisorArg {
+		config := worker.Config{DataDir: os.Args[len(os.Args)-1], Build: "test", Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+		if err := worker.Main(context.Background(), config); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+const deadline = 60 * time.Second
+
+// world is one data folder with real processes in it.
+type world struct {
+	dir  string // the test's own files
+	data string
+	blob blob.Local
+	code *bundle.Cache
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	dir := t.TempDir()
+	w := &world{dir: dir, data: filepath.Join(dir, "data")}
+	var err error
+	if w.blob, err = folder.Open(filepath.Join(w.data, "blob")); err != nil {
+		t.Fatal(err)
+	}
+	if w.code, err = bundle.NewCache(filepath.Join(w.data, "bundle"), w.blob, bundle.Limits{}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := os.Stat(filepath.Join(w.data, "worker", "claims")); err != nil {
+			return // no supervisor ever ran
+		}
+		if t.Failed() {
+			log, _ := os.ReadFile(filepath.Join(w.data, "worker", "log"))
+			t.Logf("supervisor's log:\n%s", log)
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), deadline)
+		defer cancel()
+		client, err := w.connect(ctx)
+		if err != nil {
+			t.Errorf("connect to shut down: %v", err)
+			return
+		}
+		defer client.Close()
+		if err := client.Shutdown(ctx, 100*time.Millisecond); err != nil {
+			t.Errorf("shut down: %v", err)
+		}
+	})
+	return w
+}
+
+func (w *world) connect(ctx context.Context) (*worker.Client, error) {
+	return worker.Connect(ctx, worker.Config{DataDir: w.data, Build: "test", Executable: []string{os.Args[0], supervisorArg}, Logger: slog.New(slog.DiscardHandler)})
+}
+
+// backend is a back end with the end of its server.
+type backend struct {
+	*process.Backend
+	client *worker.Client
+}
+
+func (b *backend) Close() error {
+	if b.client == nil {
+		return nil
+	}
+	return b.client.Close()
+}
+
+// noPython is a machine without Python.
+type noPython struct{}
+
+func (noPython) Resolve(context.Context, environment.Request) (environment.Environment, error) {
+	return environment.Environment{}, errors.New("no Python with flytekit on this machine")
+}
+
+func (w *world) Open(t *testing.T) executor.Backend { return w.open(t, noPython{}, w.blob) }
+
+func (w *world) open(t *testing.T, environments process.Environments, store blob.Local) *backend {
+	b := &backend{}
+	b.Backend = process.New(process.Config{
+		DataDir: w.data, Blob: store, Environments: environments, Code: process.Bundles{Cache: w.code},
+		Connect: func(ctx context.Context) (client *worker.Client, err error) {
+			client, err = w.connect(ctx)
+			b.client = client
+			return client, err
+		},
+		Capacity: admission.Room{MilliCPU: 8000, Memory: 8 << 30, Slots: 8}, Grace: 2 * time.Second,
+		Logger: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+	return b
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// file is a path of the test's own.
+func (w *world) file(name string) string { return filepath.Join(w.dir, name) }
+
+// outputs writes an outputs.pb that a script can copy.
+func (w *world) outputs(t *testing.T, literals map[string]*core.Literal) string {
+	t.Helper()
+	content, err := proto.Marshal(&core.LiteralMap{Literals: literals})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.CreateTemp(w.dir, "outputs-*.pb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	return f.Name()
+}
+
+func integer(n int64) *core.Literal {
+	return &core.Literal{Value: &core.Literal_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Primitive{Primitive: &core.Primitive{Value: &core.Primitive_Integer{Integer: n}}}}}}
+}
+
+func file(uri string) *core.Literal {
+	return &core.Literal{Value: &core.Literal_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Blob{Blob: &core.Blob{Uri: uri,
+		Metadata: &core.BlobMetadata{Type: &core.BlobType{}}}}}}}
+}
+
+// shell is a job that runs a script.
+func shell(name, script string, outputs ...string) *executor.Job {
+	declared := map[string]*core.Variable{}
+	for _, o := range outputs {
+		declared[o] = &core.Variable{}
+	}
+	id := aloft.AttemptID{Execution: aloft.ExecutionID{Project: "p", Domain: "d", Name: "e"}, Node: aloft.NodeID(name)}
+	return &executor.Job{
+		Key: store.AttemptKey{Execution: 1, Node: id.Node, Token: "token-" + name}, ID: id, Spec: &aloftv1.AttemptSpec{},
+		Template: &core.TaskTemplate{
+			Id: &core.Identifier{Project: "p", Domain: "d", Name: name, Version: "1"}, Type: "raw-container",
+			Interface: &core.TypedInterface{Outputs: &core.VariableMap{Variables: declared}},
+			Target:    &core.TaskTemplate_Container{Container: &core.Container{Command: []string{"/bin/sh", "-c", script}}},
+		},
+		Inputs: &core.LiteralMap{}, Workflow: &core.Identifier{Project: "p", Domain: "d", Name: "w", Version: "1"},
+	}
+}
+
+func (w *world) Job(t *testing.T, name string, does executortest.Does) *executor.Job {
+	begin := fmt.Sprintf("echo $$ >> %s; ", w.file(name+".starts"))
+	end := fmt.Sprintf("cp %s {{.outputPrefix}}/outputs.pb", w.outputs(t, map[string]*core.Literal{executortest.Output: integer(1)}))
+	switch does {
+	case executortest.Fail:
+		return shell(name, begin+"echo it broke >&2; exit 3")
+	case executortest.Wait:
+		return shell(name, begin+fmt.Sprintf("while [ ! -e %s ]; do sleep 0.02; done; ", w.file(name+".release"))+end, executortest.Output)
+	case executortest.Impossible:
+		return shell(name, begin+"{{.inputs.missing}}")
+	default:
+		return shell(name, begin+end, executortest.Output)
+	}
+}
+
+func (w *world) Release(t *testing.T, job *executor.Job) {
+	if err := os.WriteFile(w.file(string(job.ID.Node)+".release"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w *world) pids(job *executor.Job) []string {
+	content, _ := os.ReadFile(w.file(string(job.ID.Node) + ".starts"))
+	return strings.Fields(string(content))
+}
+
+func (w *world) Starts(_ *testing.T, job *executor.Job) int { return len(w.pids(job)) }
+
+func (w *world) Alive(t *testing.T, job *executor.Job) bool {
+	for _, text := range w.pids(job) {
+		pid, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if syscall.Kill(pid, 0) == nil {
+			return true
+		}
+	}
+	return false
+}
+
+func TestProcessesAreABackEnd(t *testing.T) {
+	t.Parallel()
+	executortest.Run(t, func(t *testing.T) executortest.World { return newWorld(t) })
+}
+
+// run starts a job and returns its outcome.
+func (w *world) run(t *testing.T, b *backend, job *executor.Job) *aloftv1.Outcome {
+	t.Helper()
+	outcome := make(chan *aloftv1.Outcome, 1)
+	w.watch(t, b, func(e executor.Event) {
+		if e.Outcome != nil && e.Job.Key == job.Key {
+			outcome <- e.Outcome
+		}
+	})
+	failure, err := b.Start(t.Context(), job)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if failure != nil {
+		return executor.FailedToStart(job, failure, time.Now())
+	}
+	select {
+	case o := <-outcome:
+		return o
+	case <-time.After(deadline):
+		t.Fatal("it did not end")
+		return nil
+	}
+}
+
+func (w *world) watch(t *testing.T, b *backend, report func(executor.Event)) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.Watch(ctx, nil, report) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("watch: %v", err)
+		}
+		_ = b.Close()
+	})
+}
+
+func TestATaskSeesItsOwnVariablesAndFoldersAndNothingOfTheServers(t *testing.T) {
+	t.Setenv("ALOFT_SECRET_OF_THE_SERVER", "secret")
+	w := newWorld(t)
+	job := shell("a", `env > {{.outputPrefix}}/env; pwd > {{.outputPrefix}}/pwd; touch here "$TMPDIR/there"; echo out; echo err >&2`)
+	job.Template.GetContainer().Env = []*core.KeyValuePair{{Key: "OF_TASK", Value: "t"}, {Key: "OF_BOTH", Value: "t"}}
+	job.Envs = map[string]string{"OF_BOTH": "e"}
+	b := w.open(t, noPython{}, w.blob)
+	if o := w.run(t, b, job); o.GetOutputs() == nil {
+		t.Fatalf("outcome %v", o)
+	}
+	run := w.blob.Path(blob.Key(job.ID.RunKey()))
+	env := read(t, filepath.Join(run, "env"))
+	for _, want := range []string{"OF_TASK=t\n", "OF_BOTH=e\n", "FLYTE_INTERNAL_EXECUTION_ID=e\n", "FLYTE_ATTEMPT_NUMBER=0\n", "FLYTE_INTERNAL_TASK_NAME=a\n"} {
+		if !strings.Contains(env, want) {
+			t.Errorf("no %q in its environment:\n%s", want, env)
+		}
+	}
+	if strings.Contains(env, "secret") {
+		t.Errorf("the server's variables reach the task:\n%s", env)
+	}
+	if pwd := strings.TrimSpace(read(t, filepath.Join(run, "pwd"))); !strings.HasPrefix(pwd, filepath.Join(w.data, "attempts")) {
+		t.Errorf("it ran in %s", pwd)
+	}
+	if out, err := read(t, filepath.Join(run, "stdout")), read(t, filepath.Join(run, "stderr")); out != "out\n" || err != "err\n" {
+		t.Errorf("stdout %q, stderr %q", out, err)
+	}
+	if err := b.Forget(t.Context(), job); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(filepath.Join(w.data, "attempts")); err != nil || len(left) != 0 {
+		t.Errorf("left in attempts: %v, %v", left, err)
+	}
+}
+
+func TestInputsAndOutputsAreCanonicalOutsideAndPathsInside(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	given := blob.Key("upload/p/d/x/data.txt")
+	if _, err := w.blob.Put(t.Context(), given, strings.NewReader("given"), blob.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	job := shell("a", "", "made", "folder", "passed")
+	raw := w.blob.Path(blob.Key("raw/" + job.ID.RawOutputKey()))
+	out := w.outputs(t, map[string]*core.Literal{"made": file(raw + "/x/made.txt"), "folder": file(raw + "/x/folder"), "passed": file(w.blob.Path(given))})
+	job.Inputs = &core.LiteralMap{Literals: map[string]*core.Literal{"in": file(given.URI())}}
+	job.Template.GetContainer().Command[2] = `set -e; mkdir -p {{.rawOutputDataPrefix}}/x/folder; cat {{.inputs.in}} > {{.rawOutputDataPrefix}}/x/made.txt
+		echo 1 > {{.rawOutputDataPrefix}}/x/folder/1; echo 2 > {{.rawOutputDataPrefix}}/x/folder/2; cp ` + out + ` {{.outputPrefix}}/outputs.pb`
+	o := w.run(t, w.open(t, noPython{}, w.blob), job)
+	got := o.GetOutputs().GetValue().GetLiterals()
+	for name, want := range map[string]string{
+		"made": "aloft://blob/raw/" + job.ID.RawOutputKey() + "/x/made.txt", "folder": "aloft://blob/raw/" + job.ID.RawOutputKey() + "/x/folder", "passed": given.URI(),
+	} {
+		if uri := got[name].GetScalar().GetBlob().GetUri(); uri != want {
+			t.Errorf("%s is %s, want %s", name, uri, want)
+		}
+	}
+	if len(o.Objects) != 3 {
+		t.Fatalf("objects %v, want three", o.Objects)
+	}
+	bySize := map[int64]string{}
+	for _, object := range o.Objects {
+		bySize[object.Size] += object.Digest + " "
+	}
+	// "given" is what both the file that was made and the one that was passed on hold; the folder has two files of two bytes.
+	if both := strings.Fields(bySize[5]); len(both) != 2 || both[0] != both[1] || bySize[4] == "" {
+		t.Errorf("digests by size %v", bySize)
+	}
+	inputs := &core.LiteralMap{}
+	if err := proto.Unmarshal([]byte(read(t, filepath.Join(w.blob.Path(blob.Key(job.ID.RunKey())), "inputs.pb"))), inputs); err != nil {
+		t.Fatal(err)
+	}
+	if uri := inputs.GetLiterals()["in"].GetScalar().GetBlob().GetUri(); uri != w.blob.Path(given) {
+		t.Errorf("the task reads %s, want a path", uri)
+	}
+}
+
+func TestOutputsThatCannotBeKeptAreAFailureAndNotForEver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	job := shell("a", "", "o")
+	out := w.outputs(t, map[string]*core.Literal{"o": integer(1)})
+	job.Template.GetContainer().Command[2] = "mkdir -p {{.rawOutputDataPrefix}}; mkfifo {{.rawOutputDataPrefix}}/pipe; cp " + out + " {{.outputPrefix}}/outputs.pb"
+	o := w.run(t, w.open(t, noPython{}, w.blob), job)
+	if f := o.GetFailure(); f.GetError().GetKind() != core.ExecutionError_USER || !strings.Contains(f.GetError().GetMessage(), "pipe") {
+		t.Errorf("outcome %v, want a failure that names the pipe", o)
+	}
+}
+
+func TestATaskWithoutOutputsFileTellsWhatItWroteLast(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	o := w.run(t, w.open(t, noPython{}, w.blob), shell("a", "echo the reason >&2", "o"))
+	if f := o.GetFailure(); f.GetError().GetCode() != executor.CodeOutputsNotFound || !strings.Contains(f.GetError().GetMessage(), "the reason") {
+		t.Errorf("outcome %v", o)
+	}
+}
+
+func TestADiskThatFailsDelaysAnOutcomeAndLosesNothing(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	disk := &flaky{Local: w.blob, left: 2}
+	job := shell("a", "", "o")
+	job.Template.GetContainer().Command[2] = "cp " + w.outputs(t, map[string]*core.Literal{"o": integer(7)}) + " {{.outputPrefix}}/outputs.pb"
+	o := w.run(t, w.open(t, noPython{}, disk), job)
+	if got := o.GetOutputs().GetValue().GetLiterals()["o"].GetScalar().GetPrimitive().GetInteger(); got != 7 || disk.left != 0 {
+		t.Errorf("outcome %v after %d refusals, want its outputs after two", o, 2-disk.left)
+	}
+}
+
+// flaky is a full disk for a while.
+type flaky struct {
+	blob.Local
+	left int // calls are one after the other here: there is one attempt
+}
+
+func (f *flaky) Adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, error) {
+	if f.left > 0 {
+		f.left--
+		return nil, fmt.Errorf("disk full: %w", aloft.ErrUnavailable)
+	}
+	return f.Local.Adopt(ctx, prefix)
+}
+
+func TestWhatCannotRunHereSaysSo(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		change func(*executor.Job)
+		code   string
+		says   string
+	}{
+		"no container":                {func(j *executor.Job) { j.Template.Target = nil }, executor.CodeBadTaskFormat, "no container"},
+		"no command":                  {func(j *executor.Job) { j.Template.GetContainer().Command = nil }, executor.CodeBadTaskFormat, "neither command nor arguments"},
+		"no such input":               {func(j *executor.Job) { j.Template.GetContainer().Args = []string{"{{.inputs.x}}"} }, executor.CodeBadTaskFormat, `no input "x"`},
+		"a program that is not there": {func(j *executor.Job) { j.Template.GetContainer().Command = []string{"/no/such/program"} }, "", "/no/such/program"},
+		"outputs by co-pilot": {func(j *executor.Job) {
+			j.Template.GetContainer().DataConfig = &core.DataLoadingConfig{Enabled: true, OutputPath: "/var/outputs"}
+			j.Template.Interface.Outputs.Variables["o"] = &core.Variable{}
+		}, executor.CodeBadTaskFormat, "/var/outputs"},
+		"inputs by co-pilot": {func(j *executor.Job) {
+			j.Template.GetContainer().DataConfig = &core.DataLoadingConfig{Enabled: true, InputPath: "/var/inputs"}
+			j.Template.GetContainer().Args = []string{"cat /var/inputs/x"}
+		}, executor.CodeBadTaskFormat, "/var/inputs"},
+		"Python without flytekit": {func(j *executor.Job) { j.Template.GetContainer().Command = []string{"pyflyte-execute"} }, executor.CodeEnvironment, "no Python with flytekit"},
+		"code of another server": {func(j *executor.Job) {
+			j.Template.GetContainer().Command = []string{"/usr/bin/pyflyte-fast-execute", "--additional-distribution", "s3://bucket/fast.tar.gz", "--dest-dir", ".", "--", "pyflyte-execute"}
+		}, executor.CodeEnvironment, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			job := shell("a", "exit 0")
+			test.change(job)
+			o := w.run(t, w.open(t, noPython{}, w.blob), job)
+			f := o.GetFailure()
+			if f == nil || test.code != "" && f.GetError().GetCode() != test.code || !strings.Contains(f.GetError().GetMessage(), test.says) {
+				t.Errorf("outcome %v, want %s with %q", o, test.code, test.says)
+			}
+		})
+	}
+}
+
+// somePython stands for a machine that has one; what is run with it never gets so far.
+type somePython struct{}
+
+func (somePython) Resolve(context.Context, environment.Request) (environment.Environment, error) {
+	return environment.Environment{Interpreter: "/usr/bin/python3", Digest: "sha256:of-python"}, nil
+}
+
+func TestCodeThatCannotBeUsedIsTheTasksFailure(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if _, err := w.blob.Put(t.Context(), "upload/p/d/x/broken.tar.gz", strings.NewReader("no archive"), blob.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, uri := range []string{"aloft://blob/upload/p/d/x/broken.tar.gz", "aloft://blob/upload/p/d/x/absent.tar.gz", "s3://bucket/fast.tar.gz"} {
+		job := shell("a", "")
+		job.Template.GetContainer().Command = []string{"pyflyte-fast-execute", "--additional-distribution", uri, "--dest-dir", ".", "--", "pyflyte-execute"}
+		b := w.open(t, somePython{}, w.blob)
+		failure, err := b.Start(t.Context(), job)
+		if err != nil || failure.GetError().GetKind() != core.ExecutionError_USER || !strings.Contains(failure.GetError().GetMessage(), uri) {
+			t.Errorf("%s: failure %v, error %v", uri, failure, err)
+		}
+		_ = b.Close()
+	}
+}
+
+func TestEachAttemptHasItsOwnCopyOfTheCode(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var archive bytes.Buffer
+	zipped := gzip.NewWriter(&archive)
+	files := tar.NewWriter(zipped)
+	_ = files.WriteHeader(&tar.Header{Name: "data.txt", Mode: 0o644, Size: 3})
+	_, _ = files.Write([]byte("old"))
+	_ = files.Close()
+	_ = zipped.Close()
+	const key = blob.Key("upload/p/d/x/fast.tar.gz")
+	if _, err := w.blob.Put(t.Context(), key, &archive, blob.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	copies := [2]string{t.TempDir(), t.TempDir()}
+	for i, dst := range copies {
+		if err := (process.Bundles{Cache: w.code}).Copy(t.Context(), key.URI(), dst); err != nil {
+			t.Fatal(err)
+		}
+		if got := read(t, filepath.Join(dst, "data.txt")); got != "old" {
+			t.Errorf("copy %d holds %q", i, got)
+		}
+		if err := os.WriteFile(filepath.Join(dst, "data.txt"), []byte("new"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestTheEnvironmentOfAnInheritedAttemptIsTheOneItWasStartedIn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	job := w.Job(t, "a", executortest.Wait)
+	job.Template.GetContainer().Command[0] = "sh" // from PATH: an environment is looked for
+	first := w.open(t, somePython{}, w.blob)
+	if failure, err := first.Start(t.Context(), job); failure != nil || err != nil {
+		t.Fatal(failure, err)
+	}
+	_ = first.Close()
+	w.Release(t, job)
+	second := w.open(t, noPython{}, w.blob)
+	if o := w.run(t, second, job); o.Environment != "sha256:of-python" || o.GetOutputs() == nil {
+		t.Errorf("outcome %v", o)
+	}
+	if n := w.Starts(t, job); n != 1 {
+		t.Errorf("started %d times", n)
+	}
+}
+
+func TestFoldersOfAttemptsThatNobodyKnowsAreRemoved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	stale := filepath.Join(w.data, "attempts", "p_d_e_gone_0")
+	if err := os.MkdirAll(filepath.Join(stale, "work"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(stale, time.Now().Add(-time.Hour), time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if o := w.run(t, w.open(t, noPython{}, w.blob), w.Job(t, "a", executortest.Succeed)); o.GetOutputs() == nil {
+		t.Errorf("outcome %v", o)
+	}
+	for end := time.Now().Add(deadline); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(stale); errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the folder is still there")
+		}
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
