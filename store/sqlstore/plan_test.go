@@ -1,0 +1,50 @@
+package sqlstore
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestHotReadsFollowAnIndex keeps reads that run all the time from growing with the size of the store.
+func TestHotReadsFollowAnIndex(t *testing.T) {
+	t.Parallel()
+	s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "aloft.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	for name, test := range map[string]struct {
+		query string
+		want  string
+	}{
+		"inbox":       {"SELECT number, execution, shard, message FROM inbox WHERE number > 5 ORDER BY number LIMIT 10", "SEARCH inbox USING INTEGER PRIMARY KEY"},
+		"due":         {"SELECT number, shard, due_at FROM executions WHERE due_at > 0 AND due_at <= 7 ORDER BY due_at, number LIMIT 10", "executions_due"},
+		"journal":     {"SELECT seq, entry FROM journal WHERE execution = 1 ORDER BY seq", "PRIMARY KEY"},
+		"waiting":     {selectAttempts + "WHERE a.ended = 0 AND a.by_engine = 0 AND a.executor IS NULL AND a.stop IS NULL AND a.not_before <= 7 ORDER BY a.number LIMIT 10", "attempts_waiting"},
+		"assigned":    {selectAttempts + "WHERE a.executor = 'x' AND a.ended = 0 AND a.executor IS NOT NULL ORDER BY a.number", "attempts_executor"},
+		"stuck":       {"SELECT project FROM executions e WHERE ended = 0 AND due_at = 0 AND waiting = '' ORDER BY number LIMIT 10", "executions_open"},
+		"latest":      {listExecutions + "WHERE e.project = 'p' AND e.domain = 'd' ORDER BY e.created_at DESC, e.number DESC LIMIT 10 OFFSET 0", "executions_created"},
+		"one":         {oneExecution + "WHERE e.project = 'p' AND e.domain = 'd' AND e.name = 'n'", "sqlite_autoindex_executions"},
+		"node":        {oneNode + "WHERE e.project = 'p' AND e.domain = 'd' AND e.name = 'n' AND n.node = 'x'", "sqlite_autoindex_nodes"},
+		"active plan": {selectLaunchPlans + "WHERE project = 'p' AND domain = 'd' AND name = 'n' AND state = 1", "launch_plans_active"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var plan []string
+			err := s.read(t.Context(), false, "EXPLAIN QUERY PLAN "+test.query, nil, func(scan scan) error {
+				var id, parent, unused int64
+				var detail string
+				err := scan(&id, &parent, &unused, &detail)
+				plan = append(plan, detail)
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := strings.Join(plan, "; ")
+			if !strings.Contains(text, test.want) || strings.Contains(text, "TEMP B-TREE") {
+				t.Errorf("the plan is %q, want %s and no sorting", text, test.want)
+			}
+		})
+	}
+}
