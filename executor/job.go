@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"sync"
@@ -56,7 +57,8 @@ func (j *jobs) job(ctx context.Context, a *store.Attempt) (*Job, error) {
 		return nil, err
 	}
 	literals, err := j.store.NodeInputs(ctx, a.Execution, a.Node)
-	if err != nil {
+	// An attempt is committed together with its node's record: what is not there is a task without inputs.
+	if err != nil && !errors.Is(err, aloft.ErrNotFound) {
 		return nil, fmt.Errorf("read inputs of attempt %s: %w", a.ID, err)
 	}
 	inputs := literals.GetValue()
