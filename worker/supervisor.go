@@ -84,9 +84,10 @@ func Main(ctx context.Context, config Config) error {
 	if err != nil {
 		return err
 	}
-	// The terminal and the server may go as they like.
+	// The terminal and the server may go as they like. That we handle these also undoes their being ignored, which tasks
+	// would inherit.
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGPIPE)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGINT, syscall.SIGQUIT)
 	defer signal.Stop(signals)
 
 	lock, err := os.OpenFile(f.lock(), os.O_RDWR|os.O_CREATE, 0o600)
@@ -301,7 +302,7 @@ func (s *supervisor) handle(p *peer, line []byte) error {
 				c.env[name] = value
 			}
 			c.env["PATH"] = withFirst(dirOf(r.Environment.Interpreter), c.env["PATH"])
-			s.zygotes.obtain(*r.Environment, c.env)
+			s.zygotes.obtain(*r.Environment, c.env, true)
 		}
 	case callZygotes:
 		answer.Zygotes = s.zygotes.status()

@@ -38,6 +38,7 @@ type zygotes struct {
 	mu     sync.Mutex
 	live   map[string]*zygote // by key
 	learnt map[string]*learnt // by environment
+	asked  map[string]bool    // keys that an attempt has come with
 }
 
 // learnt is what is known of an environment across zygotes and supervisors; a file of it is what a zygote starts with.
@@ -101,7 +102,7 @@ func newZygotes(log *slog.Logger, f folder, r *reaper, config Config) (*zygotes,
 	}
 	return &zygotes{
 		log: log, folder: f, reaper: r, max: config.MaxZygotes, idle: config.ZygoteIdle, script: script,
-		live: map[string]*zygote{}, learnt: map[string]*learnt{},
+		live: map[string]*zygote{}, learnt: map[string]*learnt{}, asked: map[string]bool{},
 	}, nil
 }
 
@@ -113,7 +114,7 @@ func (zs *zygotes) fork(spec Spec, c command, message childSpec, stop <-chan str
 		return nil, "warm workers need Linux", nil
 	}
 	for range 4 {
-		z, why := zs.obtain(spec.Environment, c.env)
+		z, why := zs.obtain(spec.Environment, c.env, false)
 		if z == nil {
 			return nil, why, nil
 		}
@@ -347,8 +348,10 @@ func (zs *zygotes) learn(z *zygote, modules []string) {
 	}
 }
 
-// obtain returns the zygote for these variables, starting it where there is none; it need not be ready.
-func (zs *zygotes) obtain(env Environment, variables map[string]string) (*zygote, string) {
+// obtain returns the zygote for these variables, starting it where there is none; it need not be ready. An environment's
+// second and later ones are started when an attempt with the same start-up variables comes again: a variable that differs
+// from attempt to attempt would otherwise make a warm worker for each, which costs more than a fresh interpreter.
+func (zs *zygotes) obtain(env Environment, variables map[string]string, ahead bool) (*zygote, string) {
 	zs.mu.Lock()
 	defer zs.mu.Unlock()
 	key := zs.key(env, variables)
@@ -357,6 +360,18 @@ func (zs *zygotes) obtain(env Environment, variables map[string]string) (*zygote
 			return z, ""
 		}
 		delete(zs.live, key)
+	}
+	again := zs.asked[key]
+	if len(zs.asked) > 10_000 {
+		clear(zs.asked)
+	}
+	zs.asked[key] = true
+	if !again && !ahead {
+		for _, z := range zs.live {
+			if z.state == zygoteReady && z.env.Interpreter == env.Interpreter && z.env.Digest == env.Digest {
+				return nil, "the first attempt with these start-up variables (such as HOME, LANG, OMP_NUM_THREADS)"
+			}
+		}
 	}
 	if len(zs.live) >= zs.max {
 		var oldest *zygote
@@ -450,7 +465,7 @@ func (zs *zygotes) run(z *zygote, tries int) {
 		case m.Ready != nil:
 			_ = conn.SetReadDeadline(time.Time{})
 			zs.setReady(z, m)
-		case m.Restart != nil && tries < 5:
+		case m.Restart != nil && tries < 30:
 			_ = conn.Close()
 			<-ended
 			zs.mu.Lock()

@@ -103,7 +103,7 @@ def has_children():
 
 def comms():
     names = []
-    for t in os.listdir("/proc/self/task"):
+    for t in sorted(os.listdir("/proc/self/task"), key=int):  # the main thread first
         with contextlib.suppress(OSError), open(f"/proc/self/task/{t}/comm") as f:
             names.append(f.read().strip())
     return names
@@ -126,7 +126,7 @@ def audit(sockets_before):
 
 def preload_learnt(learnt):
     """Imports the learnt modules; returns (number imported, variables they read, dropped, whether we are still clean)."""
-    dropped, reads, count, clean = dict(learnt.get("dropped") or {}), set(), 0, True
+    dropped, reads, loaded, clean = dict(learnt.get("dropped") or {}), set(), len(sys.modules), True
     modules = [m for m in learnt.get("modules") or [] if m not in dropped and m.partition(".")[0] not in dropped]
     restores = []
     if any(m.partition(".")[0] == "numpy" for m in modules):
@@ -140,7 +140,6 @@ def preload_learnt(learnt):
         with Reads() as r:
             try:
                 importlib.import_module(m)
-                count += 1
             except BaseException as e:
                 dropped[m] = f"its import raises {type(e).__name__}"
         why = audit(before)
@@ -149,8 +148,10 @@ def preload_learnt(learnt):
                 why = f"reads {name} at its import"
         if why:
             dropped[top], clean = why, False
+            if not why.startswith("reads"):
+                break  # what it left would be blamed on the next
         reads |= r.names
-    return count, sorted(reads), dropped, clean, restores
+    return len(sys.modules) - loaded, sorted(reads), dropped, clean, restores
 
 
 def dry_run():
