@@ -29,6 +29,7 @@ type bench struct {
 	place  *executortest.Memory
 	leases map[int]store.Lease
 	runs   map[string]*execution
+	byKey  map[store.Key]*execution
 
 	mu      sync.Mutex
 	calls   map[string]int                // of the store, by method
@@ -48,7 +49,7 @@ func inBubble(t *testing.T, test func(b *bench)) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{
-			T: t, store: memstore.New(), place: executortest.NewMemory(), leases: map[int]store.Lease{}, runs: map[string]*execution{},
+			T: t, store: memstore.New(), place: executortest.NewMemory(), leases: map[int]store.Lease{}, runs: map[string]*execution{}, byKey: map[store.Key]*execution{},
 			calls: map[string]int{}, faults: map[string]func() store.Fault{}, adopted: map[aloft.AttemptID][]*aloftv1.Outcome{}, started: map[aloft.AttemptID]int{},
 		}
 		b.store.Faults = func(op string) store.Fault {
@@ -126,7 +127,8 @@ func (b *bench) run(instance string) (kill func()) {
 	return kill
 }
 
-// attempts schedules attempts of an execution, named execution/node, in one commit.
+// attempts schedules attempts named [project:]execution/node, in one commit for each execution. word is the task, with
+// the CPU it asks for where that matters: wait@800.
 func (b *bench) attempts(word string, names ...string) []aloft.AttemptID {
 	b.Helper()
 	ids := make([]aloft.AttemptID, len(names))
@@ -145,14 +147,15 @@ func (b *bench) attempts(word string, names ...string) []aloft.AttemptID {
 			if err := b.store.CreateExecution(b.Context(), x.rec, &aloftv1.Inbox{}); err != nil {
 				b.Fatal(err)
 			}
-			b.runs[project+":"+run] = x
+			b.runs[project+":"+run], b.byKey[x.rec.Key] = x, x
 		}
 		milliCPU := int64(0)
-		if word, amount, ok := strings.Cut(word, "@"); ok {
-			_, _ = fmt.Sscan(amount, &milliCPU)
-			_ = word
+		task, amount, stated := strings.Cut(word, "@")
+		if stated {
+			if _, err := fmt.Sscan(amount, &milliCPU); err != nil {
+				b.Fatal(err)
+			}
 		}
-		task, _, _ := strings.Cut(word, "@")
 		a := &store.Attempt{
 			AttemptKey: store.AttemptKey{Execution: x.rec.Key, Node: ids[i].Node, Token: "t-" + name}, ID: ids[i], Phase: core.TaskExecution_QUEUED, CreatedAt: time.Now(),
 			Spec: &aloftv1.AttemptSpec{Workflow: identifier(core.ResourceType_WORKFLOW, "w"), Task: identifier(core.ResourceType_TASK, task), MilliCpu: milliCPU},
@@ -200,23 +203,18 @@ func (b *bench) adopt() {
 		b.Fatal(err)
 	}
 	for _, row := range rows {
-		for _, x := range b.runs {
-			if x.rec.Key != row.Execution {
-				continue
-			}
-			var ended []*store.Attempt
-			for id, a := range x.attempts {
-				if o := row.Inbox.GetOutcome(); o.GetNode() == string(a.Node) {
-					b.adopted[id] = append(b.adopted[id], o)
-					a.Phase = core.TaskExecution_SUCCEEDED
-					ended = append(ended, a)
-				}
-				if row.Inbox.GetAttemptStarted().GetNode() == string(a.Node) {
-					b.started[id]++
-				}
-			}
-			b.commit(x, []int64{row.Seq}, ended...)
+		x := b.byKey[row.Execution]
+		node := row.Inbox.GetOutcome().GetNode() + row.Inbox.GetAttemptStarted().GetNode() // one of them
+		id := aloft.AttemptID{Execution: x.rec.ID, Node: aloft.NodeID(node)}
+		var ended []*store.Attempt
+		if o := row.Inbox.GetOutcome(); o != nil {
+			b.adopted[id] = append(b.adopted[id], o)
+			x.attempts[id].Phase = core.TaskExecution_SUCCEEDED
+			ended = append(ended, x.attempts[id])
+		} else if row.Inbox.GetAttemptStarted() != nil {
+			b.started[id]++
 		}
+		b.commit(x, []int64{row.Seq}, ended...)
 	}
 }
 

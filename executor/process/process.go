@@ -81,6 +81,8 @@ type Backend struct {
 	client    *worker.Client      // nil: not connected yet
 	jobs      map[string]*attempt // by the worker's name for it
 	inherited map[string]bool     // what the supervisor had when we connected and no Start was called for yet
+	starting  map[string]bool     // names that a Start is at work for; changed tells when one is through
+	changed   sync.Cond           // with mu
 	found     []worker.Event      // of attempts that had been started before us; Watch has not seen them yet
 	wake      chan struct{}       // there is something in found
 }
@@ -99,10 +101,12 @@ func New(config Config) *Backend {
 	if config.Grace == 0 {
 		config.Grace = 10 * time.Second
 	}
-	return &Backend{
+	b := &Backend{
 		config: config, renderer: blob.Renderer{Local: config.Blob}, literals: blob.Literals{Store: config.Blob},
-		opened: time.Now(), jobs: map[string]*attempt{}, inherited: map[string]bool{}, wake: make(chan struct{}, 1),
+		opened: time.Now(), jobs: map[string]*attempt{}, inherited: map[string]bool{}, starting: map[string]bool{}, wake: make(chan struct{}, 1),
 	}
+	b.changed.L = &b.mu
+	return b
 }
 
 func (b *Backend) Kind() string             { return Kind }
@@ -145,6 +149,7 @@ func (b *Backend) Start(ctx context.Context, job *executor.Job) (*aloftv1.Failur
 	if err != nil {
 		return nil, err
 	}
+	defer b.alone(attemptName(job.ID))()
 	if attached, err := b.inherit(ctx, client, job); attached || err != nil {
 		return nil, err
 	}
@@ -171,6 +176,22 @@ func (b *Backend) Start(ctx context.Context, job *executor.Job) (*aloftv1.Failur
 		b.attach(status)
 	}
 	return nil, nil
+}
+
+// alone waits until no other Start is at work for the attempt: two would write the same files.
+func (b *Backend) alone(name string) (through func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.starting[name] {
+		b.changed.Wait()
+	}
+	b.starting[name] = true
+	return func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		delete(b.starting, name)
+		b.changed.Broadcast()
+	}
 }
 
 // refuse says why a task can never run as a process; nil: it may.

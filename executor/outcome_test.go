@@ -1,0 +1,122 @@
+package executor
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+func encoded(t *testing.T, m proto.Message) []byte {
+	t.Helper()
+	b, err := proto.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append([]byte{}, b...)
+}
+
+func TestWhatAnAttemptLeftDecidesAboutItsOutcome(t *testing.T) {
+	t.Parallel()
+	one := map[string]*core.Variable{"o0": {}}
+	outputs := encoded(t, &core.LiteralMap{Literals: map[string]*core.Literal{"o0": {}}})
+	said := func(kind core.ContainerError_Kind, origin core.ExecutionError_ErrorKind) []byte {
+		return encoded(t, &core.ErrorDocument{Error: &core.ContainerError{Code: "USER:RuntimeError", Message: "boom", Kind: kind, Origin: origin}})
+	}
+	userSaid := said(core.ContainerError_NON_RECOVERABLE, core.ExecutionError_USER)
+	garbage := []byte{0xff, 0xff, 0xff}
+	for name, test := range map[string]struct {
+		left Left
+		want string // outputs, stopped, lost, or kind/recoverable/code
+		says string
+	}{
+		"outputs":                                {Left{Outputs: outputs, Declared: one}, "outputs", ""},
+		"more outputs than declared":             {Left{Outputs: encoded(t, &core.LiteralMap{Literals: map[string]*core.Literal{"o0": {}, "x": {}}}), Declared: one}, "outputs", ""},
+		"none declared and none written":         {Left{}, "outputs", ""},
+		"none declared and an empty map":         {Left{Outputs: []byte{}}, "outputs", ""},
+		"none declared and garbage":              {Left{Outputs: garbage}, "outputs", ""},
+		"none written":                           {Left{Declared: one, Tail: "last words"}, "USER/true/OutputsNotFound", "last words"},
+		"an empty map although one is declared":  {Left{Outputs: []byte{}, Declared: one}, "USER/true/OutputsNotFound", "o0"},
+		"two of three are missing":               {Left{Outputs: outputs, Declared: map[string]*core.Variable{"o0": {}, "b": {}, "a": {}}}, "USER/true/OutputsNotFound", "a, b"},
+		"outputs that cannot be read":            {Left{Outputs: garbage, Declared: one}, "USER/true/OutputsUnreadable", "outputs.pb"},
+		"outputs above the limit":                {Left{Outputs: []byte{}, TooLarge: true, Declared: one}, "USER/false/OutputSizeExceeded", "FlyteFile"},
+		"a dynamic task":                         {Left{Futures: true, Declared: one}, "USER/false/DynamicWorkflowBuildFailed", "dynamic"},
+		"an exception of the user":               {Left{Error: userSaid, Declared: one}, "USER/false/USER:RuntimeError", "boom"},
+		"a recoverable exception":                {Left{Error: said(core.ContainerError_RECOVERABLE, core.ExecutionError_USER)}, "USER/true/USER:RuntimeError", "boom"},
+		"an error of the SDK":                    {Left{Error: said(core.ContainerError_RECOVERABLE, core.ExecutionError_SYSTEM)}, "SYSTEM/true/USER:RuntimeError", "boom"},
+		"an error of unknown origin":             {Left{Error: said(core.ContainerError_NON_RECOVERABLE, core.ExecutionError_UNKNOWN)}, "USER/false/USER:RuntimeError", "boom"},
+		"an error counts more than outputs":      {Left{Error: userSaid, Outputs: outputs, Declared: one}, "USER/false/USER:RuntimeError", "boom"},
+		"an error counts after a non-zero exit":  {Left{Error: userSaid, Code: 1}, "USER/false/USER:RuntimeError", "boom"},
+		"an error counts though the end is lost": {Left{Error: userSaid, Lost: "the supervisor was killed"}, "USER/false/USER:RuntimeError", "boom"},
+		"an error file that cannot be read":      {Left{Error: garbage, Outputs: outputs, Declared: one}, "SYSTEM/true/ErrorFileBadFormat", "error.pb"},
+		"an error file without an error":         {Left{Error: []byte{}, Outputs: outputs, Declared: one}, "outputs", ""},
+		"an exit code":                           {Left{Code: 3, Tail: "last words"}, "USER/true/Error", "exit code 3"},
+		"an exit code in spite of outputs":       {Left{Code: 3, Outputs: outputs, Declared: one}, "USER/true/Error", "exit code 3"},
+		"an exit code's last words":              {Left{Code: 3, Tail: "last words"}, "USER/true/Error", "last words"},
+		"a program that is not there":            {Left{Code: 127, Reason: "no such program"}, "USER/true/Error", "no such program"},
+		"a signal":                               {Left{Signal: 11}, "USER/true/Error", "signal 11"},
+		"SIGKILL from outside":                   {Left{Signal: 9}, "SYSTEM/true/Interrupted", "SIGKILL"},
+		"SIGKILL of what its shell ran, 137":     {Left{Code: 137}, "SYSTEM/true/Interrupted", "SIGKILL"},
+		"SIGKILL of what its shell ran, 247":     {Left{Code: 247}, "SYSTEM/true/Interrupted", "SIGKILL"},
+		"out of memory":                          {Left{Signal: 9, OutOfMemory: true, Limit: 512 << 20}, "USER/true/OOMKilled", "512 MiB"},
+		"out of memory after an error":           {Left{Signal: 9, OutOfMemory: true, Error: userSaid}, "USER/true/OOMKilled", "memory"},
+		"stopped":                                {Left{Signal: 15, Stopped: "asked to"}, "stopped", ""},
+		"stopped though it had an error":         {Left{Signal: 15, Stopped: "asked to", Error: userSaid}, "stopped", ""},
+		"lost":                                   {Left{Lost: "the machine restarted"}, "lost", ""},
+		"lost with outputs of unknown age":       {Left{Lost: "the machine restarted", Outputs: outputs, Declared: one}, "lost", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test.left.Name = "task t"
+			outcome := &aloftv1.Outcome{}
+			literals := test.left.Read(outcome)
+			var got, message string
+			switch r := outcome.Result.(type) {
+			case nil:
+				got = "nothing"
+				if literals != nil {
+					got = "outputs"
+				}
+			case *aloftv1.Outcome_Stopped:
+				got = "stopped"
+			case *aloftv1.Outcome_Lost:
+				got = "lost"
+			case *aloftv1.Outcome_Failure:
+				e := r.Failure.GetError()
+				got, message = e.GetKind().String()+"/false/"+e.GetCode(), e.GetMessage()
+				if r.Failure.GetRecoverable() {
+					got = e.GetKind().String() + "/true/" + e.GetCode()
+				}
+			}
+			if got != test.want || !strings.Contains(message, test.says) {
+				t.Errorf("got %s, %q; want %s with %q", got, message, test.want, test.says)
+			}
+			if outcome.Result != nil && literals != nil {
+				t.Error("outputs beside another result")
+			}
+		})
+	}
+}
+
+func TestWhatTheTaskSaysOfItsErrorIsKept(t *testing.T) {
+	t.Parallel()
+	at := timestamppb.Now()
+	outcome := &aloftv1.Outcome{}
+	Left{Error: encoded(t, &core.ErrorDocument{Error: &core.ContainerError{Code: "c", Message: "m", Timestamp: at, Worker: "w"}})}.Read(outcome)
+	if e := outcome.GetFailure().GetError(); !proto.Equal(e.GetTimestamp(), at) || e.GetWorker() != "w" {
+		t.Errorf("got %v", e)
+	}
+}
+
+func TestALongMessageLosesItsMiddleAndStaysText(t *testing.T) {
+	t.Parallel()
+	got := NewFailure(core.ExecutionError_USER, false, "c", "first"+strings.Repeat("é\xff", MaxMessage)+"last").GetError().GetMessage()
+	if len(got) > MaxMessage || !utf8.ValidString(got) || !strings.HasPrefix(got, "first") || !strings.HasSuffix(got, "last") || !strings.Contains(got, "Truncated") {
+		t.Errorf("%d bytes, valid %v, %.20q … %q", len(got), utf8.ValidString(got), got, got[len(got)-20:])
+	}
+}

@@ -1,0 +1,129 @@
+package executor
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+func primitive(p *core.Primitive) *core.Literal {
+	return &core.Literal{Value: &core.Literal_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Primitive{Primitive: p}}}}
+}
+
+func TestCommandLinesAreFilledAsFlyteDoes(t *testing.T) {
+	t.Parallel()
+	text := primitive(&core.Primitive{Value: &core.Primitive_StringValue{StringValue: "a b"}})
+	integer := primitive(&core.Primitive{Value: &core.Primitive_Integer{Integer: 42}})
+	v := Variables{
+		Input: "/run/inputs.pb", InputPrefix: "/run", OutputPrefix: "/out", RawOutputPrefix: "/raw", Checkpoint: "/raw/_flytecheckpoints",
+		PerRetryKey: "e_n0_0", Namespace: "p-d", TaskTemplatePath: func() (string, error) { return "/run/task.pb", nil },
+		Inputs: &core.LiteralMap{Literals: map[string]*core.Literal{
+			"text": text, "integer": integer, "Upper": integer,
+			"boolean":  primitive(&core.Primitive{Value: &core.Primitive_Boolean{Boolean: true}}),
+			"float":    primitive(&core.Primitive{Value: &core.Primitive_FloatValue{FloatValue: 0.5}}),
+			"time":     primitive(&core.Primitive{Value: &core.Primitive_Datetime{Datetime: &timestamppb.Timestamp{Seconds: 1}}}),
+			"duration": primitive(&core.Primitive{Value: &core.Primitive_Duration{Duration: &durationpb.Duration{Seconds: 90}}}),
+			"blob":     {Value: &core.Literal_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Blob{Blob: &core.Blob{Uri: "/data/x"}}}}},
+			"list":     {Value: &core.Literal_Collection{Collection: &core.LiteralCollection{Literals: []*core.Literal{integer, text}}}},
+		}},
+	}
+	for arg, want := range map[string]string{
+		"plain":                             "plain",
+		"{{.input}}":                        "/run/inputs.pb",
+		"{{ .Input }}":                      "/run/inputs.pb",
+		"{{$input}}":                        "/run/inputs.pb",
+		"{{ $INPUT }}":                      "/run/inputs.pb",
+		"{{.inputPrefix}}":                  "/run",
+		"{{.outputPrefix}}":                 "/out",
+		"--to={{.outputPrefix}}/x":          "--to=/out/x",
+		"{{.input}}:{{.outputPrefix}}":      "/run/inputs.pb:/out",
+		"{{.rawOutputDataPrefix}}":          "/raw",
+		"{{.checkpointOutputPrefix}}":       "/raw/_flytecheckpoints",
+		"{{.prevCheckpointPrefix}}":         `""`,
+		"{{.perRetryUniqueKey}}":            "e_n0_0",
+		"{{.namespace}}":                    "p-d",
+		"{{.taskTemplatePath}}":             "/run/task.pb",
+		"{{.inputs.text}}":                  "a b",
+		"{{.Inputs.integer}}":               "42",
+		"{{.inputs.Upper}}":                 "42",
+		"{{.inputs.boolean}}":               "true",
+		"{{.inputs.float}}":                 "0.5",
+		"{{.inputs.time}}":                  "1970-01-01T00:00:01Z",
+		"{{.inputs.blob}}":                  "/data/x",
+		"{{.inputs.list}}":                  "[42,a b]",
+		"{{.unknown}} {{ range }} {{.a.b}}": "{{.unknown}} {{ range }} {{.a.b}}", // another program's templates
+		"{{input}} {.input}":                "{{input}} {.input}",
+	} {
+		if got, err := v.Render([]string{arg}); err != nil || got[0] != want {
+			t.Errorf("%s became %q, %v; want %q", arg, got, err, want)
+		}
+	}
+	v.PrevCheckpoint = "/raw/before"
+	if got, err := v.Render([]string{"{{.prevCheckpointPrefix}}"}); err != nil || got[0] != "/raw/before" {
+		t.Errorf("previous checkpoint %q, %v", got, err)
+	}
+}
+
+func TestAllMistakesOfACommandLineAreToldAtOnce(t *testing.T) {
+	t.Parallel()
+	v := Variables{
+		TaskTemplatePath: func() (string, error) { return "", errors.New("disk full") },
+		Inputs:           &core.LiteralMap{},
+	}
+	_, err := v.Render([]string{"ok", "{{.inputs.absent}}", "{{.remote_package_path}}", "{{ .dest_dir }}", "{{.taskTemplatePath}}"})
+	if err == nil {
+		t.Fatal("want an error")
+	}
+	for _, want := range []string{"argument 2", `no input "absent"`, "argument 3", "argument 4", "register with pyflyte", "argument 5", "disk full"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in: %v", want, err)
+		}
+	}
+}
+
+func TestTheEnvironmentIsTheTemplatesThenFlytesThenTheExecutions(t *testing.T) {
+	t.Parallel()
+	job := &Job{
+		ID: aloft.AttemptID{Execution: aloft.ExecutionID{Project: "p", Domain: "d", Name: "e"}, Node: "n0", Attempt: 2},
+		Template: &core.TaskTemplate{
+			Id: &core.Identifier{Project: "tp", Domain: "td", Name: "tn", Version: "tv"},
+			Target: &core.TaskTemplate_Container{Container: &core.Container{Env: []*core.KeyValuePair{
+				{Key: "A", Value: "template"}, {Key: "B", Value: "template"}, {Key: "B", Value: "template, later"}, {Key: "FLYTE_ATTEMPT_NUMBER", Value: "template"},
+				{Key: "C", Value: "template"},
+			}}},
+		},
+		Workflow: &core.Identifier{Project: "wp", Domain: "wd", Name: "wn", Version: "wv"},
+		Envs:     map[string]string{"C": "execution", "FLYTE_INTERNAL_TASK_NAME": "execution"},
+	}
+	want := map[string]string{
+		"A": "template", "B": "template, later", "C": "execution",
+		"FLYTE_INTERNAL_EXECUTION_WORKFLOW": "wp:wd:wn", "FLYTE_INTERNAL_EXECUTION_ID": "e", "FLYTE_INTERNAL_EXECUTION_PROJECT": "p",
+		"FLYTE_INTERNAL_EXECUTION_DOMAIN": "d", "FLYTE_ATTEMPT_NUMBER": "2", "FLYTE_INTERNAL_TASK_PROJECT": "tp", "FLYTE_INTERNAL_TASK_DOMAIN": "td",
+		"FLYTE_INTERNAL_TASK_NAME": "execution", "FLYTE_INTERNAL_TASK_VERSION": "tv",
+	}
+	if got := Environment(job); !maps.Equal(got, want) {
+		for _, name := range slices.Sorted(maps.Keys(want)) {
+			if got[name] != want[name] {
+				t.Errorf("%s is %q, want %q", name, got[name], want[name])
+			}
+		}
+		t.Errorf("got %v", got)
+	}
+}
+
+func TestAPerRetryKeyIsAnIdentifier(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{"e-n0-0": "e_n0_0", "9e--n0": "ae_n0", "-9-e": "ae", "_x": "_x", "é1": "a"} {
+		if got := PerRetryKey(name); got != want {
+			t.Errorf("%q became %q, want %q", name, got, want)
+		}
+	}
+}
