@@ -20,7 +20,7 @@ func (e *Engine) finish(d *decided) {
 	}
 	e.finished.push(d)
 	e.rows += weight(d.step)
-	e.changed.Broadcast()
+	e.committable.Signal()
 }
 
 // weight is about how many rows a step writes.
@@ -84,7 +84,7 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	defer e.changed.Broadcast()
+	defer e.workable.Broadcast() // there is room again
 	var unknown []*decided
 	var cause error
 	for i, d := range batch {
@@ -98,8 +98,16 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 		switch {
 		case err == nil:
 			e.committed(d)
-		case errors.Is(err, aloft.ErrFenced), errors.Is(err, aloft.ErrConflict):
-			e.logger.Debug("a step was refused", "execution", r.id.String(), "error", err)
+		case errors.Is(err, aloft.ErrFenced):
+			// Somebody else has the shard although our clock gives us time: it is theirs until we have asked again.
+			if l := &e.leases[r.shard]; l.held && l.Epoch == d.step.Lease.Epoch {
+				e.logger.Warn("a shard is another engine's before our lease has run out", "shard", r.shard)
+				e.dropShard(r.shard)
+				*l = lease{}
+			}
+			e.drop(r)
+		case errors.Is(err, aloft.ErrConflict):
+			e.logger.Debug("a step was overtaken", "execution", r.id.String(), "error", err)
 			e.drop(r)
 		default:
 			// The store cannot have it, and would not have it the next time: our mistake, and not to be repeated at once.
@@ -175,7 +183,7 @@ func (e *Engine) keepCommitting(ctx context.Context) {
 	for {
 		e.mu.Lock()
 		for e.finished.len() == 0 && len(e.unsettled) == 0 && !e.stopping {
-			e.changed.Wait()
+			e.committable.Wait()
 		}
 		stopping := e.stopping
 		e.mu.Unlock()

@@ -115,28 +115,29 @@ type Engine struct {
 	lookedAt time.Time
 	nonce    string // begins the commit ids of this process
 
-	mu        sync.Mutex
-	changed   *sync.Cond // of mu: something to step or to commit, or it is over
-	stopping  bool
-	leases    [store.Shards]lease
-	runs      map[store.Key]*run
-	ready     queue[*run]
-	timers    timers
-	known     map[int64]struct{} // inbox rows in memory
-	consumed  map[int64]struct{} // those that went since the last collection began: it may have read them before
-	cursor    int64              // inbox rows up to here have been read
-	again     bool               // read the inbox from its beginning: rows that were read were given up
-	starved   bool               // reading stopped because too many rows are in memory
-	idle      *list.List         // of *run that nothing moves now, the longest idle first
-	nodes     int                // of the idle ones
-	finished  queue[*decided]
-	rows      int        // of finished
-	unsettled []*decided // given to the store without learning what became of it
-	commits   int64      // numbers commit ids
-	renewAt   time.Time
-	rescanAt  time.Time
-	reapAt    time.Time
-	tick      chan struct{} // tells the collector that the soonest timer or the room for messages changed
+	mu          sync.Mutex
+	workable    *sync.Cond // of mu, for workers: something is ready, there is room for what they decide, or it is over
+	committable *sync.Cond // of mu, for the committer: something is finished, or it is over
+	stopping    bool
+	leases      [store.Shards]lease
+	runs        map[store.Key]*run
+	ready       queue[*run]
+	timers      timers
+	known       map[int64]struct{} // inbox rows in memory
+	consumed    map[int64]struct{} // those that went since the last collection began: it may have read them before
+	cursor      int64              // inbox rows up to here have been read
+	again       bool               // read the inbox from its beginning: rows that were read were given up
+	starved     bool               // reading stopped because too many rows are in memory
+	idle        *list.List         // of *run that nothing moves now, the longest idle first
+	nodes       int                // of the idle ones
+	finished    queue[*decided]
+	rows        int        // of finished
+	unsettled   []*decided // given to the store without learning what became of it
+	commits     int64      // numbers commit ids
+	renewAt     time.Time
+	rescanAt    time.Time
+	reapAt      time.Time
+	tick        chan struct{} // tells the collector that the soonest timer or the room for messages changed
 }
 
 // New makes an engine that has no shard yet.
@@ -156,7 +157,7 @@ func New(config Config) *Engine {
 		idle:     list.New(),
 		tick:     make(chan struct{}, 1),
 	}
-	e.changed = sync.NewCond(&e.mu)
+	e.workable, e.committable = sync.NewCond(&e.mu), sync.NewCond(&e.mu)
 	return e
 }
 
@@ -168,7 +169,8 @@ func (e *Engine) Run(ctx context.Context) error {
 		e.mu.Lock()
 		e.stopping = true
 		e.mu.Unlock()
-		e.changed.Broadcast()
+		e.workable.Broadcast()
+		e.committable.Broadcast()
 	})
 	defer stop()
 

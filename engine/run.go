@@ -80,7 +80,7 @@ func (e *Engine) push(r *run) {
 	e.leaveIdle(r)
 	r.queued = true
 	e.ready.push(r)
-	e.changed.Broadcast() // not Signal: the committer waits here, too, and might be the one that it wakes
+	e.workable.Signal()
 }
 
 // next takes the run that has been ready longest.

@@ -220,7 +220,7 @@ func (e *Engine) keepStepping(ctx context.Context) {
 					break
 				}
 			}
-			e.changed.Wait()
+			e.workable.Wait()
 		}
 		stopping := e.stopping
 		e.mu.Unlock()

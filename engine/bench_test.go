@@ -1,0 +1,163 @@
+package engine_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/blob"
+	"github.com/aloft-dev/aloft/blob/folder"
+	"github.com/aloft-dev/aloft/engine"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+	"github.com/aloft-dev/aloft/store/sqlstore"
+)
+
+// real is an engine that runs on a durable SQLite store and a folder of objects.
+type real struct {
+	testing.TB
+	store    *counted
+	literals blob.Literals
+}
+
+func startReal(b *testing.B) *real {
+	b.Helper()
+	dir := b.TempDir()
+	s, err := sqlstore.Open(b.Context(), sqlstore.Options{Path: filepath.Join(dir, "aloft.db")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	objects, err := folder.Open(filepath.Join(dir, "blob"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := &real{TB: b, store: &counted{Store: s}, literals: blob.Literals{Store: objects}}
+	e := engine.New(engine.Config{Store: r.store, Literals: r.literals, Owner: "bench", Logger: slog.New(slog.DiscardHandler)})
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		if err := e.Run(ctx); err != nil {
+			b.Error(err)
+		}
+	})
+	b.Cleanup(func() {
+		stop()
+		running.Wait()
+		s.Close()
+	})
+	return r
+}
+
+func (r *real) register(w workflow) {
+	r.Helper()
+	if err := r.store.CreateWorkflow(r.Context(), &store.Workflow{ID: identifier(core.ResourceType_WORKFLOW, w.name), Compiled: w.compiled(), CreatedAt: time.Now()}); err != nil {
+		r.Fatal(err)
+	}
+}
+
+// run creates an execution and waits for its end.
+func (r *real) run(w workflow, name string) {
+	r.Helper()
+	id := aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: name}
+	wake, cancel := r.store.Subscribe(store.TopicExecution(id))
+	defer cancel()
+	createIn(r, r.store, r.literals, w, name, nil, time.Now())
+	for {
+		<-wake
+		e, err := r.store.GetExecution(r.Context(), id)
+		if err != nil {
+			r.Fatal(err)
+		}
+		if aloft.Terminal(e.Phase) {
+			if e.Phase != core.WorkflowExecution_SUCCEEDED {
+				r.Fatalf("execution %s ended %s: %v", name, e.Phase, e.Error)
+			}
+			return
+		}
+	}
+}
+
+func cpu() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// measure runs the workflow b.N times and tells time, processor and commits for each of its nodes.
+func measure(b *testing.B, w workflow, nodes int) {
+	r := startReal(b)
+	r.register(w)
+	r.run(w, "warm")
+	before, commits := cpu(), r.store.commits
+	b.ResetTimer()
+	for i := range b.N {
+		r.run(w, fmt.Sprintf("e%d", i))
+	}
+	b.StopTimer()
+	n := float64(b.N * nodes)
+	b.ReportMetric(n/b.Elapsed().Seconds(), "nodes/s")
+	b.ReportMetric(float64((cpu()-before).Microseconds())/n/1000, "cpu-ms/node")
+	b.ReportMetric(float64(r.store.commits-commits)/float64(b.N), "commits/run")
+}
+
+func BenchmarkOneNode(b *testing.B)     { measure(b, fanOut(1), 1) }
+func BenchmarkChain100(b *testing.B)    { measure(b, chain(100), 100) }
+func BenchmarkFanOut1000(b *testing.B)  { measure(b, fanOut(1000), 1000) }
+func BenchmarkFanOut10000(b *testing.B) { measure(b, fanOut(10_000), 10_000) }
+
+// BenchmarkSwarm has 64 clients that create workflows of one node.
+func BenchmarkSwarm(b *testing.B) {
+	r := startReal(b)
+	w := fanOut(1)
+	r.register(w)
+	r.run(w, "warm")
+	commits := r.store.commits
+	var clients sync.WaitGroup
+	next := make(chan int)
+	b.ResetTimer()
+	for range 64 {
+		clients.Go(func() {
+			for i := range next {
+				r.run(w, fmt.Sprintf("e%d", i))
+			}
+		})
+	}
+	for i := range b.N {
+		next <- i
+	}
+	close(next)
+	clients.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "executions/s")
+	b.ReportMetric(float64(r.store.commits-commits)/float64(b.N), "commits/execution")
+}
+
+// BenchmarkMemory runs 200,000 nodes, twenty executions one after another, and tells what the heap grew by after the first.
+func BenchmarkMemory(b *testing.B) {
+	heap := func() float64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc)
+	}
+	for range b.N {
+		r := startReal(b)
+		w := fanOut(10_000)
+		r.register(w)
+		r.run(w, "e0")
+		first := heap()
+		for i := 1; i < 20; i++ {
+			r.run(w, fmt.Sprintf("e%d", i))
+		}
+		last := heap()
+		b.ReportMetric(first, "heap-after-10k-bytes")
+		b.ReportMetric(last, "heap-after-200k-bytes")
+	}
+}
