@@ -89,7 +89,7 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 	var cause error
 	for i, d := range batch {
 		err := results[i]
-		if errors.Is(err, aloft.ErrUnavailable) || (err != nil && ctx.Err() != nil) {
+		if errors.Is(err, aloft.ErrUnavailable) {
 			unknown, cause = append(unknown, d), err
 			continue
 		}
@@ -191,7 +191,7 @@ func (e *Engine) keepCommitting(ctx context.Context) {
 			// What is decided and not committed is decided again by whoever comes next.
 			return
 		}
-		err := e.settle(ctx)
+		err := e.settle(context.WithoutCancel(ctx)) // a commit that has begun is let finish
 		if err == nil {
 			failures = 0
 			continue

@@ -502,6 +502,26 @@ func TestWhatWeCannotDoIsTriedAgainAndSaidWhenItLasts(t *testing.T) {
 	}
 }
 
+func TestExecutionOfALaterReleaseIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	w := fanOut(1)
+	b.register(w)
+	id := aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: "later"}
+	e := &store.Execution{ID: id, Spec: &admin.ExecutionSpec{}, Workflow: identifier(core.ResourceType_WORKFLOW, w.name), JournalVersion: store.JournalVersion + 1}
+	if err := b.store.CreateExecution(t.Context(), e, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: &aloftv1.Create{Workflow: e.Workflow}}}); err != nil {
+		t.Fatal(err)
+	}
+	here := b.engine("a")
+	for range 30 {
+		b.settle(here)
+		b.clock.advance(time.Second)
+	}
+	if _, journal, err := b.store.Load(t.Context(), e.Key); err != nil || len(journal) != 0 {
+		t.Errorf("%d entries were written (%v), want none", len(journal), err)
+	}
+}
+
 func TestOutputsThatAreNotWhatTheirDigestSaysAreNoResult(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

@@ -116,6 +116,9 @@ func (e *Engine) newStep(r *run, lease store.Lease) *store.Step {
 	}
 }
 
+// errNewer: the execution belongs to a later release, and we may not write to it.
+var errNewer = errors.New("run the newer release")
+
 // load folds the journal. It says whether the execution has ended: then nobody needs its state.
 func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 	record, journal, err := e.store.Load(ctx, r.key)
@@ -131,7 +134,7 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 		return true, nil
 	}
 	if record.JournalVersion > store.JournalVersion {
-		return false, fmt.Errorf("its journal has version %d and this release reads up to %d: run the newer release", record.JournalVersion, store.JournalVersion)
+		return false, fmt.Errorf("its journal has version %d, this release reads up to %d: %w", record.JournalVersion, store.JournalVersion, errNewer)
 	}
 	e.clock.seen(latest(journal))
 	graph, err := e.graph(ctx, record.Workflow)
@@ -180,7 +183,9 @@ func (e *Engine) postpone(ctx context.Context, r *run, lease store.Lease, cause 
 	if ctx.Err() != nil {
 		return &decided{run: r}
 	}
-	if r.failures == 1 || now.Sub(r.failedAt) > waitingLasts {
+	lasts := now.Sub(r.failedAt) >= waitingLasts
+	// A store that is away for a moment stops everybody at once, and says so itself.
+	if lasts || r.failures == 1 && !errors.Is(cause, aloft.ErrUnavailable) {
 		e.logger.Warn("an execution cannot go on and is tried again", "execution", r.id.String(), "tries", r.failures, "error", cause)
 	}
 	reason := cause.Error()
@@ -188,7 +193,7 @@ func (e *Engine) postpone(ctx context.Context, r *run, lease store.Lease, cause 
 		reason = reason[:longestReason] + "…"
 	}
 	// Without an id it was never read, and the store has other worries.
-	if now.Sub(r.failedAt) < waitingLasts || r.waiting == reason || r.id == (aloft.ExecutionID{}) {
+	if !lasts || r.waiting == reason || r.id == (aloft.ExecutionID{}) || errors.Is(cause, errNewer) {
 		return &decided{run: r}
 	}
 	step := e.newStep(r, lease)
