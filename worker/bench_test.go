@@ -1,7 +1,11 @@
 package worker
 
 import (
+	"bytes"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -46,6 +50,7 @@ func BenchmarkWarmThroughput(b *testing.B) {
 				bench.of(specs[i].AttemptID, EventDone)
 			}
 			slots := make(chan struct{}, inFlight)
+			before := processorTime(bench.client.Hello().PID)
 			b.ResetTimer()
 			for _, s := range specs {
 				slots <- struct{}{}
@@ -60,6 +65,16 @@ func BenchmarkWarmThroughput(b *testing.B) {
 				slots <- struct{}{}
 			}
 			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "tasks/s")
+			b.ReportMetric((processorTime(bench.client.Hello().PID)-before)*1000/float64(b.N), "supervisor-cpu-ms/task")
 		})
 	}
+}
+
+// processorTime is the seconds that a process itself has used, its children not counted.
+func processorTime(pid int) float64 {
+	content, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	fields := strings.Fields(string(content[bytes.LastIndexByte(content, ')')+1:]))
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	return float64(user+system) / 100
 }
