@@ -45,7 +45,7 @@ import (
 // Options are what the program knows of itself.
 type Options struct {
 	Version api.Version
-	Worker  []string // command line that starts a supervisor, such as {"/usr/bin/aloft", "worker"}
+	Worker  []string // command line that starts a supervisor, such as {"/usr/bin/aloft", "worker"}; empty: tasks that need a process wait
 	Logger  *slog.Logger
 }
 
@@ -163,7 +163,9 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		return nil, errors.Join(err, listener.Close())
 	}
 	s.run("engine", func() error { return s.engine.Run(background) })
-	s.run("executor", func() error { return s.executor.Run(background) })
+	if len(o.Worker) > 0 {
+		s.run("executor", func() error { return s.executor.Run(background) })
+	}
 	s.run("listener", func() error {
 		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -264,7 +266,8 @@ func (s *Server) release() error {
 		err = errors.Join(err, s.store.Close())
 	}
 	if s.lock != nil {
-		err = errors.Join(err, s.lock.Close())
+		// Not by closing alone: a child that is just being started has a copy of the descriptor for a moment.
+		err = errors.Join(err, syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN), s.lock.Close())
 	}
 	return err
 }
