@@ -116,6 +116,7 @@ type bench struct {
 }
 
 func newBench(t testing.TB) *bench {
+	t.Helper()
 	m := memstore.New()
 	return &bench{TB: t, memory: m, store: &counted{Store: m}, clock: newHandClock(), objects: &objects{limit: aloft.MaxInlineLiterals, byURI: map[string]*core.LiteralMap{}}}
 }
@@ -211,11 +212,11 @@ func (b *bench) assign(executor string, a *store.Attempt) {
 	}
 }
 
-func (b *bench) report(executor string, a *store.Attempt, outcome *aloftv1.Outcome) {
+func (b *bench) report(a *store.Attempt, outcome *aloftv1.Outcome) {
 	b.Helper()
 	outcome.Node, outcome.Attempt, outcome.Token = string(a.Node), a.Attempt, a.Token
 	r := store.Report{Attempt: a.AttemptKey, Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Outcome{Outcome: outcome}}}
-	if err := errors.Join(b.store.Report(b.Context(), executor, []store.Report{r})...); err != nil {
+	if err := errors.Join(b.store.Report(b.Context(), "x", []store.Report{r})...); err != nil {
 		b.Fatal(err)
 	}
 }
@@ -329,7 +330,7 @@ func TestValuesFlowThroughNestedWorkflowsAndRecords(t *testing.T) {
 				t.Fatalf("%d attempts wait, want 1", len(waiting))
 			}
 			b.assign("x", waiting[0])
-			b.report("x", waiting[0], succeeded(map[string]string{"o0": "world"}))
+			b.report(waiting[0], succeeded(map[string]string{"o0": "world"}))
 			b.settle(b.engine("a")) // another process: nothing is in memory
 			record := b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
 			b.wantLiterals("outputs of the execution", record.Outputs, map[string]string{"out": "world", "in": "hello"})
@@ -430,7 +431,7 @@ func TestStepsUnderALeaseThatSomebodyElseHoldsHaveNoEffect(t *testing.T) {
 	b.settle(other)
 	a := b.waiting()[0]
 	b.assign("x", a)
-	b.report("x", a, succeeded(map[string]string{"o0": "done"}))
+	b.report(a, succeeded(map[string]string{"o0": "done"}))
 	b.settle(other)
 	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
 	late := b.create(w, "late", nil)
@@ -537,14 +538,14 @@ func TestOutputsThatAreNotWhatTheirDigestSaysAreNoResult(t *testing.T) {
 	b.assign("x", first)
 	damaged := succeeded(map[string]string{"o0": "wrong"})
 	damaged.GetOutputs().Ref = &aloftv1.LiteralRef{Digest: make([]byte, sha256.Size)}
-	b.report("x", first, damaged)
+	b.report(first, damaged)
 	b.settle(e)
 	again := b.waiting()
 	if len(again) != 1 || again[0].Attempt != 1 {
 		t.Fatalf("attempts that wait: %v, want a second try", again)
 	}
 	b.assign("x", again[0])
-	b.report("x", again[0], succeeded(map[string]string{"o0": "right"}))
+	b.report(again[0], succeeded(map[string]string{"o0": "right"}))
 	b.settle(e)
 	b.wantLiterals("outputs", b.wantPhase(id, core.WorkflowExecution_SUCCEEDED).Outputs, map[string]string{"o": "right"})
 }
@@ -552,6 +553,7 @@ func TestOutputsThatAreNotWhatTheirDigestSaysAreNoResult(t *testing.T) {
 func TestAttemptsOfAnExecutorThatIsGone(t *testing.T) {
 	t.Parallel()
 	start := func(t *testing.T) (*bench, *engine.Engine, aloft.ExecutionID) {
+		t.Helper()
 		b := newBench(t)
 		w := workflow{name: "gone", tasks: []*core.TaskTemplate{runTask}, nodes: []*core.Node{taskNode("r", runTask, map[string]*core.BindingData{"x": text("1")})}}
 		b.register(w)
@@ -646,7 +648,7 @@ func TestFailureNodeIsToldTheError(t *testing.T) {
 	b.settle(e)
 	a := b.waiting()[0]
 	b.assign("x", a)
-	b.report("x", a, &aloftv1.Outcome{Result: &aloftv1.Outcome_Failure{Failure: &aloftv1.Failure{
+	b.report(a, &aloftv1.Outcome{Result: &aloftv1.Outcome_Failure{Failure: &aloftv1.Failure{
 		Error: &core.ExecutionError{Code: "ValueError", Message: "no such thing", Kind: core.ExecutionError_USER},
 	}}})
 	b.settle(e)
@@ -662,7 +664,7 @@ func TestFailureNodeIsToldTheError(t *testing.T) {
 		t.Errorf("err is %v, want the message of the failure", inputs.GetValue())
 	}
 	b.assign("x", efn[0])
-	b.report("x", efn[0], succeeded(nil))
+	b.report(efn[0], succeeded(nil))
 	b.settle(e)
 	b.wantPhase(id, core.WorkflowExecution_FAILED)
 }
