@@ -125,7 +125,9 @@ def shout(file: FlyteFile) -> str:
 
 @task
 def fail(reason: str) -> int:
-    raise ValueError(f"cannot go on: {reason}")
+    if reason:
+        raise ValueError(f"cannot go on: {reason}")
+    return 0
 
 
 @workflow
