@@ -429,7 +429,10 @@ func (b *bench) tasks(ctx context.Context) error {
 	version := strconv.FormatInt(time.Now().UnixNano(), 36)
 	// The server is on this machine and uploads are signed links, as for any client.
 	register := exec.CommandContext(ctx, filepath.Join(filepath.Dir(b.python), "pyflyte"), "register", "-p", "flytesnacks", "-d", "development", "--version", version, "trivial.py")
-	register.Dir = "bench"
+	register.Dir = b.data("code") // a folder of its own: what lies beside the file belongs to the code, too
+	if err := os.CopyFS(register.Dir, os.DirFS("bench/trivial")); err != nil {
+		return err
+	}
 	register.Env = append(os.Environ(), "FLYTE_PLATFORM_URL="+s.addr, "FLYTE_PLATFORM_INSECURE=true")
 	if out, err := register.CombinedOutput(); err != nil {
 		return fmt.Errorf("pyflyte register: %w\n%s\n%s", err, out, s.stderr)
