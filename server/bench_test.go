@@ -19,14 +19,14 @@ func BenchmarkCreateExecution(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	admins := make([]service.AdminServiceClient, clients)
 	for i := range admins {
 		conn, err := grpc.NewClient(s.Address, grpc.WithTransportCredentials(insecureCredentials))
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		admins[i] = service.NewAdminServiceClient(conn)
 	}
 	if _, err := admins[0].CreateTask(b.Context(), echoTask("one")); err != nil {

@@ -72,12 +72,12 @@ func FuzzRequest(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Cleanup(func() { server.Close() })
+	f.Cleanup(func() { _ = server.Close() })
 	conn, err := grpc.NewClient(server.Address, grpc.WithTransportCredentials(insecureCredentials))
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Cleanup(func() { conn.Close() })
+	f.Cleanup(func() { _ = conn.Close() })
 	client := service.NewAdminServiceClient(conn)
 	if _, err := client.CreateTask(f.Context(), echoTask("fuzz")); err != nil {
 		f.Fatal(err)

@@ -26,7 +26,7 @@ func (s *testServer) follower(userAgent string) *follower {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(func() { conn.Close() })
+	s.t.Cleanup(func() { _ = conn.Close() })
 	return &follower{s.t, service.NewAdminServiceClient(conn)}
 }
 

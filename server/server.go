@@ -45,6 +45,7 @@ import (
 // Options are what the program knows of itself.
 type Options struct {
 	Version api.Version
+	Path    string   // where python3 and uv are looked for, as PATH has it
 	Worker  []string // command line that starts a supervisor, such as {"/usr/bin/aloft", "worker"}; empty: tasks that need a process wait
 	Logger  *slog.Logger
 }
@@ -85,7 +86,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	s.stop = stop
 	defer func() {
 		if err != nil {
-			s.release()
+			err = errors.Join(err, s.release())
 		}
 	}()
 
@@ -133,7 +134,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		return nil, err
 	}
 	environments := environment.New(environment.Config{
-		DataDir: c.DataDir, Python: c.Python, Path: os.Getenv("PATH"), Logger: s.log,
+		DataDir: c.DataDir, Python: c.Python, Path: o.Path, Logger: s.log,
 	})
 	backend := process.New(process.Config{
 		DataDir: c.DataDir, Blob: blobs, Environments: environments, Code: bundles{code},
@@ -144,7 +145,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	})
 
 	// What clients see.
-	listener, err := listen(c.Listen)
+	listener, err := listen(ctx, c.Listen)
 	if err != nil {
 		return nil, err
 	}
@@ -394,8 +395,8 @@ func identify(dir string) (string, error) {
 	return name, nil
 }
 
-func listen(address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("listen on %s: the port is in use; stop what listens there, or choose another address with --listen", address)

@@ -31,11 +31,11 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 3 && os.Args[1] == "worker" && os.Args[2] == "--data-dir" {
 		if err := worker.Main(context.Background(), worker.Config{DataDir: os.Args[3]}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+			os.Exit(1) //nolint:forbidigo // this is a main
 		}
-		os.Exit(0)
+		os.Exit(0) //nolint:forbidigo // this is a main
 	}
-	os.Exit(m.Run())
+	os.Exit(m.Run()) //nolint:forbidigo // this is a main
 }
 
 // testServer is a server with clients, each test its own.

@@ -17,7 +17,7 @@ func refused(t *testing.T, c config.Config, want ...string) {
 	t.Helper()
 	s, err := Start(t.Context(), c, Options{})
 	if err == nil {
-		s.Close()
+		_ = s.Close()
 		t.Fatal("started, want a refusal")
 	}
 	for _, text := range want {
@@ -82,7 +82,7 @@ func TestAReadOnlyDataFolderIsRefused(t *testing.T) {
 	if output, err := exec.Command("mount", "-t", "tmpfs", "-o", "ro", "none", c.DataDir).CombinedOutput(); err != nil {
 		t.Skipf("cannot mount: %s", output)
 	}
-	defer exec.Command("umount", c.DataDir).Run()
+	defer func() { _ = exec.Command("umount", c.DataDir).Run() }()
 	refused(t, c, c.DataDir, "read-only", "choose another data folder")
 }
 

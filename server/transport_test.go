@@ -33,8 +33,15 @@ var insecureCredentials = insecure.NewCredentials()
 
 const artifactDeck = service.ArtifactType_ARTIFACT_TYPE_DECK
 
+// reply is a response without its body.
+type reply struct {
+	StatusCode int
+	Status     string
+	Header     http.Header
+}
+
 // do sends a request over HTTP/1 and returns status and body.
-func (s *testServer) do(method, path string, header http.Header, body []byte) (*http.Response, []byte) {
+func (s *testServer) do(method, path string, header http.Header, body []byte) (reply, []byte) {
 	s.t.Helper()
 	url := path
 	if strings.HasPrefix(path, "/") {
@@ -56,7 +63,7 @@ func (s *testServer) do(method, path string, header http.Header, body []byte) (*
 	if err != nil {
 		s.t.Fatalf("%s %s: %v", method, url, err)
 	}
-	return answer, content
+	return reply{answer.StatusCode, answer.Status, answer.Header}, content
 }
 
 func (s *testServer) download(url string) *core.LiteralMap {
