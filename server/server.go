@@ -64,6 +64,7 @@ type Server struct {
 	http     *http.Server
 	engine   *engine.Engine
 	executor *executor.Executor
+	resolver *environment.Resolver
 
 	stop    context.CancelFunc // ends engine and executor
 	running sync.WaitGroup     // engine, executor and the HTTP server
@@ -133,11 +134,11 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	if err != nil {
 		return nil, err
 	}
-	environments := environment.New(environment.Config{
+	s.resolver = environment.New(environment.Config{
 		DataDir: c.DataDir, Python: c.Python, Path: o.Path, Logger: s.log,
 	})
 	backend := process.New(process.Config{
-		DataDir: c.DataDir, Blob: blobs, Environments: environments, Code: bundles{code},
+		DataDir: c.DataDir, Blob: blobs, Environments: s.resolver, Code: bundles{code},
 		Connect: s.connectWorker, Capacity: s.room, Mode: worker.Mode(c.WorkerMode), Logger: s.log,
 	})
 	s.executor = executor.New(executor.Config{
