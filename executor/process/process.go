@@ -85,6 +85,7 @@ type Backend struct {
 	changed   sync.Cond           // with mu
 	found     []worker.Event      // of attempts that had been started before us; Watch has not seen them yet
 	wake      chan struct{}       // there is something in found
+	recorded  map[string]bool     // digests of environments whose description is kept
 }
 
 // attempt is a job that was started. The back end's lock guards it.
@@ -240,7 +241,7 @@ func (b *Backend) environment(ctx context.Context, container *core.Container) (e
 	env, err := b.config.Environments.Resolve(ctx, environment.Request{Image: image})
 	switch {
 	case err == nil:
-		return env, nil, nil
+		return env, nil, b.record(ctx, env)
 	case ctx.Err() != nil:
 		return env, nil, ctx.Err()
 	case !python: // a program of the system's
