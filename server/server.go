@@ -138,7 +138,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		DataDir: c.DataDir, Python: c.Python, Path: o.Path, Logger: s.log,
 	})
 	backend := process.New(process.Config{
-		DataDir: c.DataDir, Blob: blobs, Environments: s.resolver, Code: bundles{code},
+		DataDir: c.DataDir, Blob: blobs, Environments: s.resolver, Code: process.Bundles{Cache: code},
 		Connect: s.connectWorker, Capacity: s.room, Mode: worker.Mode(c.WorkerMode), Logger: s.log,
 	})
 	s.executor = executor.New(executor.Config{
@@ -422,16 +422,4 @@ func publicAddress(configured string, actual net.Addr) string {
 		host = "localhost"
 	}
 	return net.JoinHostPort(host, port)
-}
-
-// bundles gives attempts their private copy of a code archive.
-type bundles struct{ cache *bundle.Cache }
-
-func (b bundles) Copy(ctx context.Context, uri, dst string) error {
-	dir, err := b.cache.Open(ctx, uri)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.PrivateCopy(dst)
 }
