@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -56,7 +57,9 @@ type Config struct {
 	Logger       *slog.Logger
 }
 
-// Environments finds the Python that stands for an image.
+// Environments finds the Python that stands for an image. One that also has the method
+// Present(context.Context) (environment.Environment, error) tells by it in what most attempts will run, so that the first
+// one finds a warm worker.
 type Environments interface {
 	Resolve(ctx context.Context, request environment.Request) (environment.Environment, error)
 }
@@ -447,15 +450,19 @@ func (b *Backend) writeInputs(path string, inputs *core.LiteralMap) (*core.Liter
 
 // variables is the complete environment of the task: nothing of the server's own reaches it.
 func (b *Backend) variables(job *executor.Job, env environment.Environment, temp string) map[string]string {
+	variables := b.commonVariables(env)
+	variables["TMPDIR"] = temp
+	maps.Copy(variables, executor.Environment(job))
+	return variables
+}
+
+// commonVariables is what all attempts in an environment get.
+func (b *Backend) commonVariables(env environment.Environment) map[string]string {
 	path := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	if env.Interpreter != "" {
 		path = filepath.Dir(env.Interpreter) + ":" + path
 	}
-	variables := map[string]string{"PATH": path, "HOME": b.sharedHome(), "LANG": "C.UTF-8", "TMPDIR": temp}
-	for name, value := range executor.Environment(job) {
-		variables[name] = value
-	}
-	return variables
+	return map[string]string{"PATH": path, "HOME": b.sharedHome(), "LANG": "C.UTF-8"}
 }
 
 // makeFolder is os.MkdirAll for folders that are mostly new in a folder that is mostly there.

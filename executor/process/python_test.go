@@ -8,13 +8,16 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/environment"
+	"github.com/aloft-dev/aloft/executor"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/worker"
 )
 
 const tasks = `
@@ -74,6 +77,21 @@ func TestPythonTasksRunAsTheyWereRegistered(t *testing.T) {
 			--resolver flytekit.core.python_auto_container.default_task_resolver -- task-module wf task-name ` + task)
 		return w.run(t, w.open(t, environments, w.blob), job)
 	}
+	client, err := w.connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	// A back end that only watches has the warm worker started ahead.
+	w.watch(t, w.open(t, environments, w.blob), func(executor.Event) {})
+	var zygotes []worker.ZygoteStatus
+	for end := time.Now().Add(deadline); len(zygotes) != 1 || zygotes[0].State != "ready"; {
+		if zygotes, err = client.Zygotes(t.Context()); err != nil || time.Now().After(end) {
+			t.Fatalf("no warm worker is ready: %+v, %v", zygotes, err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	ahead := zygotes[0].PID
 	var modes []string
 	for _, name := range []string{"a", "b"} { // the second finds the file as it was, and the interpreter warm
 		o := run(name, "double")
@@ -89,8 +107,11 @@ func TestPythonTasksRunAsTheyWereRegistered(t *testing.T) {
 		}
 		modes = append(modes, usage.Mode+usage.ModeReason)
 	}
-	if modes[1] != "warm" {
-		t.Errorf("modes %q: want the second one warm", modes)
+	if modes[0] != "warm" || modes[1] != "warm" {
+		t.Errorf("modes %q: want both warm", modes)
+	}
+	if zygotes, err = client.Zygotes(t.Context()); err != nil || len(zygotes) != 1 || zygotes[0].PID != ahead || zygotes[0].Forks != 2 {
+		t.Errorf("warm workers: %+v, %v: want the one that was started ahead, with two forks", zygotes, err)
 	}
 	if f := run("c", "broken").GetFailure().GetError(); f.GetKind() != core.ExecutionError_USER || !strings.Contains(f.GetMessage(), "no luck with 21") {
 		t.Errorf("failure %v", f)
