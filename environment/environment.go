@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/aloft-dev/aloft"
 )
@@ -64,7 +65,8 @@ type Config struct {
 
 // Resolver finds and builds environments below one data folder. Safe for concurrent use.
 type Resolver struct {
-	config Config
+	config   Config
+	patience time.Duration // with an interpreter that is asked
 
 	mu     sync.Mutex
 	probes map[string]*probe      // by interpreter
@@ -79,7 +81,7 @@ func New(config Config) *Resolver {
 	if config.Env == nil {
 		config.Env = os.Environ()
 	}
-	return &Resolver{config: config, probes: map[string]*probe{}, used: map[string]Environment{}}
+	return &Resolver{config: config, patience: 30 * time.Second, probes: map[string]*probe{}, used: map[string]Environment{}}
 }
 
 // wanted is what an image's name says of its Python.

@@ -52,7 +52,10 @@ func (r *Resolver) describe(ctx context.Context, interpreter string) (Environmen
 		return known.env, known.env.check()
 	}
 	p := &probe{}
-	cmd := exec.CommandContext(ctx, interpreter, "-c", question)
+	asked, cancel := context.WithTimeout(ctx, r.patience)
+	defer cancel()
+	cmd := exec.CommandContext(asked, interpreter, "-c", question)
+	cmd.WaitDelay = time.Second // something that it started may keep its output open
 	cmd.Dir = "/" // not some project's folder
 	for _, variable := range r.config.Env {
 		// A task does not get the server's PYTHONPATH, so the answer must not come from there.
@@ -63,6 +66,10 @@ func (r *Resolver) describe(ctx context.Context, interpreter string) (Environmen
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
+	if err != nil && asked.Err() != nil && ctx.Err() == nil { // on a disk that does not answer, most likely
+		return Environment{}, sentence(aloft.ErrUnavailable, "%s did not answer within %s: see whether it can be reached, or give another one with --python",
+			interpreter, r.patience)
+	}
 	if err != nil {
 		return Environment{}, sentence(aloft.ErrPrecondition, "%s cannot be run as a Python (%v: %s): give another one with --python",
 			interpreter, err, lastLine(stderr.String()))
