@@ -1,6 +1,7 @@
 """A real server for each test that asks for one, and the real client beside it."""
 
 import datetime
+import json
 import os
 import pathlib
 import re
@@ -28,8 +29,8 @@ def free_port() -> int:
 class Server:
     """One `aloft serve` on a data folder; it can be killed, started again and moved."""
 
-    def __init__(self, data: pathlib.Path, **environment: str):
-        self.data, self.port, self.process, self.environment = data, free_port(), None, environment
+    def __init__(self, data: pathlib.Path, python: str = sys.executable, **environment: str):
+        self.data, self.python, self.port, self.process, self.environment = data, python, free_port(), None, environment
         self.log = data.parent / f"{data.name}.log"
 
     @property
@@ -37,7 +38,7 @@ class Server:
         return f"localhost:{self.port}"
 
     def command(self) -> list[str]:
-        return [BINARY, "serve", "--data-dir", str(self.data), "--listen", f"127.0.0.1:{self.port}", "--python", sys.executable]
+        return [BINARY, "serve", "--data-dir", str(self.data), "--listen", f"127.0.0.1:{self.port}", "--python", self.python]
 
     def launch(self) -> None:
         with open(self.log, "a") as log:
@@ -149,7 +150,22 @@ def server(tmp_path_factory):
     """One server that all tests share which do nothing to it."""
     s = Server(tmp_path_factory.mktemp("shared") / "data").start()
     yield s
-    s.end()
+    try:
+        leaves_nothing_behind(s)
+    finally:
+        s.end()
+
+
+def leaves_nothing_behind(s: Server) -> None:
+    """After whatever the tests did: nothing went wrong on our side, nothing is stuck, no attempt's folder is left."""
+    deadline = time.monotonic() + 30
+    while left := [f.name for f in (s.data / "attempts").iterdir()]:
+        assert time.monotonic() < deadline, f"left of attempts: {left}"
+        time.sleep(0.05)
+    errors = [line for line in s.log.read_text().splitlines() if "level=ERROR" in line or "level=WARN" in line]
+    assert not errors, "\n".join(errors)
+    counts = json.loads(s.aloft("doctor", "-o", "json").stdout)["counts"]
+    assert int(counts.get("stuck", 0)) == 0, counts
 
 
 @pytest.fixture

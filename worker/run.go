@@ -419,6 +419,10 @@ func (s *supervisor) killAll(a *attempt, pid int, group *group) {
 
 // finish makes the end durable and tells it.
 func (s *supervisor) finish(a *attempt, group *group, record ExitRecord) {
+	// A task that finds no room cannot write that down either. Asked before we make some.
+	if record.Reason == "" && (record.Code != 0 || record.Signal != 0) && diskFull(s.folder.dir) {
+		record.Reason = "the disk of the data folder was full: No space left on device; make room and run it again"
+	}
 	group.remove()
 	s.removeTemp(a)
 	s.mu.Lock()
