@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -9,16 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"sync"
 	"time"
 )
 
-// A claim is a folder with up to three files. claim.json and exit.json are synced, with their folder; process.json is not,
-// since it matters only while the process lives, and then the page cache does too.
-//
-//	claim.json    before the attempt may run user code
-//	process.json  when its process is known
-//	exit.json     when nothing of it runs any more
-//	done.json     written by a warm child that could not tell its end to its supervisor
+// claim says that an attempt is ours. It is durable before the attempt may run user code.
 type claim struct {
 	Version     int       `json:"version"`
 	AttemptID   string    `json:"attempt_id"`
@@ -45,127 +42,258 @@ type process struct {
 
 var fileSafe = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$`)
 
-func (f folder) claim(attemptID string) string {
+// done is where a warm child that cannot tell its end to its supervisor leaves its exit code.
+func (f folder) done(attemptID string) string {
 	name := attemptID
 	if !fileSafe.MatchString(name) {
 		name = "sha256-" + shortHash(attemptID)
 	}
-	return filepath.Join(f.claims(), name)
+	return filepath.Join(f.claims(), name+".done")
 }
 
-func (f folder) writeClaim(c claim) error {
-	dir := f.claim(c.AttemptID)
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("claim attempt: %w", err)
+func readDone(path string) *int {
+	var d struct {
+		Done *int `json:"done"`
 	}
-	err := writeSynced(filepath.Join(dir, "claim.json"), c)
-	if err == nil {
-		err = syncDir(dir)
-	}
-	if err == nil {
-		err = syncDir(f.claims())
-	}
-	if err != nil {
-		f.removeClaim(c.AttemptID)
-		return fmt.Errorf("claim attempt: %w", err)
-	}
-	return nil
+	readJSON(path, &d)
+	return d.Done
 }
 
-func (f folder) writeProcess(attemptID string, p process) error {
-	b, err := json.Marshal(p)
-	if err != nil {
-		return fmt.Errorf("record process: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(f.claim(attemptID), "process.json"), b, 0o600); err != nil {
-		return fmt.Errorf("record process: %w", err)
-	}
-	return nil
+// journal is the durable memory of a supervisor, which is alone with it: a file of lines, each one fact about one attempt.
+// What must be durable waits for a sync, which those who wait at the same time share. The file's blocks are written with
+// zeros before they are used, so that a sync has one thing to do: that is several times cheaper than files and folders for
+// each attempt. A file that is full is replaced by one that holds what is not forgotten.
+type journal struct {
+	folder folder
+	sync   func(*os.File) error
+
+	syncing sync.Mutex // held while the disk is at work; before mu
+
+	mu      sync.Mutex
+	file    *os.File
+	size    int64 // where the next line goes
+	room    int64 // up to where blocks are there
+	live    map[string]*kept
+	written uint64 // lines so far
+	synced  uint64 // of these
+	syncs   int64  // how often the disk was asked
+	broken  bool   // the disk has refused something: what it holds is no longer known
 }
 
-func (f folder) writeExit(r ExitRecord) error {
-	dir := f.claim(r.AttemptID)
-	temp := filepath.Join(dir, "exit.json.new")
-	err := writeSynced(temp, r)
-	if err == nil {
-		err = os.Rename(temp, filepath.Join(dir, "exit.json"))
-	}
-	if err == nil {
-		err = syncDir(dir)
-	}
-	if err != nil {
-		return fmt.Errorf("write exit record: %w", err)
-	}
-	return nil
+// fact is a line. One of its fields is set besides AttemptID.
+type fact struct {
+	AttemptID string      `json:"attempt_id"`
+	Claim     *claim      `json:"claim,omitempty"`
+	Process   *process    `json:"process,omitempty"` // not synced: it matters only while the process lives
+	Exit      *ExitRecord `json:"exit,omitempty"`    // nothing of the attempt runs any more
+	Forgotten bool        `json:"forgotten,omitempty"`
 }
 
-// removeClaim needs no sync: a claim that comes back after a power failure is reported, and forgotten, once more.
-func (f folder) removeClaim(attemptID string) { _ = os.RemoveAll(f.claim(attemptID)) }
+// kept is the lines of an attempt that is not forgotten.
+type kept struct {
+	claim, process, exit []byte
+	found                bool // a supervisor before us claimed it
+}
 
-// stored is what the disk says about one attempt.
+// stored is what the journal says about one attempt.
 type stored struct {
 	claim   claim
 	process *process
 	exit    *ExitRecord
-	done    *int // code that a warm child left
 }
 
-// readClaims is all attempts that were claimed and not forgotten. A folder without a readable claim.json was cut off
-// before its sync: nothing was started for it, so it is removed.
-func (f folder) readClaims() ([]stored, error) {
-	entries, err := os.ReadDir(f.claims())
-	if err != nil {
-		return nil, fmt.Errorf("read claims: %w", err)
+const journalRoom = 1 << 20 // bytes of a new file, at least
+
+func (f folder) journal() string { return filepath.Join(f.claims(), "journal") }
+
+// openJournal returns the journal and what a supervisor before us has left in it.
+func openJournal(f folder) (*journal, []stored, error) {
+	content, err := os.ReadFile(f.journal())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("read claims: %w", err)
+	}
+	j := &journal{folder: f, sync: syncData}
+	left := j.load(content)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j, left, j.rewrite()
+}
+
+// load takes what is in the file of a supervisor before us.
+func (j *journal) load(content []byte) []stored {
+	j.live = map[string]*kept{}
+	found := map[string]*stored{}
+	var order []string
+	for lines := bufio.NewReader(bytes.NewReader(content)); ; {
+		line, err := lines.ReadBytes('\n')
+		var entry fact
+		// What follows the last sync may be torn. Nothing was started for a claim in it.
+		if err != nil || json.Unmarshal(line, &entry) != nil || entry.AttemptID == "" {
+			break
+		}
+		one := found[entry.AttemptID]
+		switch {
+		case entry.Claim != nil:
+			found[entry.AttemptID] = &stored{claim: *entry.Claim}
+			order = append(order, entry.AttemptID)
+		case entry.Forgotten:
+			delete(found, entry.AttemptID)
+		case one == nil:
+		case entry.Process != nil:
+			one.process = entry.Process
+		case entry.Exit != nil:
+			one.exit = entry.Exit
+		}
+		j.keep(entry, line)
+	}
+	for _, k := range j.live {
+		k.found = true
 	}
 	var all []stored
-	for _, entry := range entries {
-		dir := filepath.Join(f.claims(), entry.Name())
-		var s stored
-		if !readJSON(filepath.Join(dir, "claim.json"), &s.claim) || s.claim.AttemptID == "" {
-			_ = os.RemoveAll(dir)
-			continue
+	for _, id := range order {
+		if one := found[id]; one != nil {
+			all = append(all, *one)
+			delete(found, id)
 		}
-		var p process
-		if readJSON(filepath.Join(dir, "process.json"), &p) && p.PID > 0 {
-			s.process = &p
-		}
-		var r ExitRecord
-		if readJSON(filepath.Join(dir, "exit.json"), &r) && r.AttemptID == s.claim.AttemptID {
-			s.exit = &r
-		}
-		s.done = readDone(dir)
-		all = append(all, s)
 	}
-	return all, nil
+	return all
 }
 
-func readDone(dir string) *int {
-	var d struct {
-		Done *int `json:"done"`
+// keep notes a line; called with the mutex held, or before anybody else knows the journal.
+func (j *journal) keep(entry fact, line []byte) {
+	k := j.live[entry.AttemptID]
+	switch {
+	case entry.Claim != nil:
+		j.live[entry.AttemptID] = &kept{claim: line}
+	case entry.Forgotten:
+		delete(j.live, entry.AttemptID)
+	case k == nil:
+	case entry.Process != nil:
+		k.process = line
+	case entry.Exit != nil:
+		k.exit = line
 	}
-	readJSON(filepath.Join(dir, "done.json"), &d)
-	return d.Done
 }
 
-func readJSON(path string, into any) bool {
-	b, err := os.ReadFile(path)
-	return err == nil && json.Unmarshal(b, into) == nil
-}
-
-func writeSynced(path string, value any) error {
+// rewrite puts what is not forgotten into a new file, synced; called with the mutex held.
+func (j *journal) rewrite() error {
+	j.broken = true
 	var b bytes.Buffer
-	if err := json.NewEncoder(&b).Encode(value); err != nil {
-		return err
+	for _, k := range j.live {
+		b.Write(slices.Concat(k.claim, k.process, k.exit))
 	}
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	size := int64(b.Len())
+	b.Write(make([]byte, max(journalRoom, 2*size)-size))
+	temp := j.folder.journal() + ".new"
+	file, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return err
+		return fmt.Errorf("write claims: %w", err)
 	}
 	_, err = file.Write(b.Bytes())
 	if err == nil {
 		err = file.Sync()
 	}
-	return errors.Join(err, file.Close())
+	if err == nil {
+		err = os.Rename(temp, j.folder.journal())
+	}
+	if err == nil {
+		err = syncDir(j.folder.claims())
+	}
+	if err != nil {
+		_ = file.Close()
+		return fmt.Errorf("write claims: %w", err)
+	}
+	if j.file != nil {
+		_ = j.file.Close()
+	}
+	j.file, j.size, j.room, j.synced, j.broken = file, size, int64(b.Len()), j.written, false
+	return nil
+}
+
+// add writes a line; a durable one is on disk when it returns.
+func (j *journal) add(entry fact, durable bool) error {
+	line, err := json.Marshal(entry)
+	if err != nil {
+		return err
+	}
+	line = append(line, '\n')
+	j.mu.Lock()
+	j.written++
+	number := j.written
+	j.keep(entry, line)
+	if j.broken || j.size+int64(len(line)) > j.room {
+		err = j.rewrite() // with this line
+	} else if _, err = j.file.WriteAt(line, j.size); err != nil {
+		j.broken = true
+	} else {
+		j.size += int64(len(line))
+	}
+	j.mu.Unlock()
+	if err != nil || !durable {
+		return err
+	}
+	j.syncing.Lock()
+	defer j.syncing.Unlock()
+	j.mu.Lock()
+	file, written, synced := j.file, j.written, j.synced
+	j.mu.Unlock()
+	if synced >= number { // somebody else's sync was ours too
+		return nil
+	}
+	err = j.sync(file)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.syncs++
+	switch {
+	case j.synced >= number: // it was written anew meanwhile
+		return nil
+	case err != nil:
+		j.broken = true // another sync would not say what this one has lost
+		return err
+	}
+	j.synced = max(j.synced, written)
+	return nil
+}
+
+func (j *journal) claim(c claim) error {
+	if err := j.add(fact{AttemptID: c.AttemptID, Claim: &c}, true); err != nil {
+		j.forget(c.AttemptID)
+		return fmt.Errorf("claim attempt: %w", err)
+	}
+	return nil
+}
+
+func (j *journal) process(attemptID string, p process) error {
+	if err := j.add(fact{AttemptID: attemptID, Process: &p}, false); err != nil {
+		return fmt.Errorf("record process: %w", err)
+	}
+	return nil
+}
+
+func (j *journal) exit(r ExitRecord) error {
+	if err := j.add(fact{AttemptID: r.AttemptID, Exit: &r}, true); err != nil {
+		return fmt.Errorf("write exit record: %w", err)
+	}
+	return nil
+}
+
+// forget needs no sync: a claim that comes back after a power failure is reported, and forgotten, once more.
+func (j *journal) forget(attemptID string) {
+	j.mu.Lock()
+	k := j.live[attemptID]
+	j.mu.Unlock()
+	if k == nil {
+		return
+	}
+	if k.found {
+		_ = os.Remove(j.folder.done(attemptID))
+	}
+	_ = j.add(fact{AttemptID: attemptID, Forgotten: true}, false)
+}
+
+func readJSON(path string, into any) bool {
+	b, err := os.ReadFile(path)
+	return err == nil && json.Unmarshal(b, into) == nil
 }
 
 func syncDir(path string) error {

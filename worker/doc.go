@@ -3,7 +3,7 @@
 // It comes after executor/process, before the user's code and package blob.
 //
 //	server ──unix socket──▶ supervisor (own session, child subreaper, one per data folder)
-//	                          │  claim.json synced ─▶ go ─▶ done ─▶ exit.json synced ─▶ Exited ─▶ Forget
+//	                          │  claim synced ─▶ go ─▶ done ─▶ exit record synced ─▶ Exited ─▶ Forget
 //	                          ├─▶ zygote (one per interpreter, environment and start-up variables) ─fork─▶ attempt
 //	                          └─▶ fresh interpreter, or any other command ─────────────────────exec─▶ attempt
 //

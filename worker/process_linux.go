@@ -3,6 +3,7 @@ package worker
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -26,6 +27,20 @@ func becomeSubreaper() error {
 		return fmt.Errorf("become child subreaper: %w", errno)
 	}
 	return nil
+}
+
+// syncData makes the content of a file durable whose size does not change.
+func syncData(file *os.File) error {
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	held := conn.Control(func(fd uintptr) {
+		for err = syscall.Fdatasync(int(fd)); err == syscall.EINTR; {
+			err = syscall.Fdatasync(int(fd))
+		}
+	})
+	return errors.Join(held, err)
 }
 
 // stat is what /proc/<pid>/stat says.

@@ -5,12 +5,15 @@ package worker
 import (
 	"context"
 	"errors"
+	"os"
 	"syscall"
 	"time"
 )
 
 // Without /proc a process is known by its number and the boot session alone, descendants that left the attempt's process
 // group are not found, and each task is a fresh interpreter.
+
+func syncData(file *os.File) error { return file.Sync() }
 
 func becomeSubreaper() error { return nil }
 

@@ -18,7 +18,7 @@ func dirOf(path string) string { return filepath.Dir(path) }
 func (s *supervisor) run(a *attempt) {
 	record := ExitRecord{AttemptID: a.spec.AttemptID, Token: a.spec.Token}
 	go func() {
-		a.claimErr = s.folder.writeClaim(claim{
+		a.claimErr = s.journal.claim(claim{
 			Version: Protocol, AttemptID: a.spec.AttemptID, Token: a.spec.Token, Mark: a.mark, BootID: s.boot, ClaimedAt: time.Now(),
 			OutputDir: a.spec.OutputDir, TempDir: a.spec.TempDir, MemoryLimit: a.spec.MemoryLimit, Grace: int64(a.spec.Grace),
 		})
@@ -99,7 +99,7 @@ func (s *supervisor) forkWarm(a *attempt, group *group) (child *forked, whyCold 
 		child, whyCold, err = s.zygotes.fork(a.spec, a.command, childSpec{
 			Argv: a.command.argv, Env: a.command.env, Cwd: a.spec.WorkDir, Mark: a.mark, Cgroups: group.paths(),
 			Stdout: orNull(a.spec.Stdout), Stderr: orNull(a.spec.Stderr),
-			DoneFile: filepath.Join(s.folder.claim(a.spec.AttemptID), "done.json"),
+			DoneFile: s.folder.done(a.spec.AttemptID),
 		}, a.stop)
 	}
 	if child == nil && err == nil && a.spec.Mode == ModeWarm {
@@ -119,7 +119,7 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 	p := process{
 		BootID: s.boot, PID: child.pid, StartTime: startTime(child.pid), Mode: record.Mode, StartedAt: record.StartedAt,
 	}
-	if err := s.folder.writeProcess(a.spec.AttemptID, p); err != nil {
+	if err := s.journal.process(a.spec.AttemptID, p); err != nil {
 		s.log.Warn("process is not recorded; after a crash of ours it is found by its mark", "attempt", a.spec.AttemptID, "error", err)
 	}
 	// Events stay in order because the child is told to go before anything of it can be read.
@@ -224,7 +224,7 @@ func (s *supervisor) runCold(a *attempt, group *group, record ExitRecord) {
 	p := process{
 		BootID: s.boot, PID: pid, StartTime: startTime(pid), Mode: record.Mode, WhyCold: record.WhyCold, StartedAt: record.StartedAt,
 	}
-	if err := s.folder.writeProcess(a.spec.AttemptID, p); err != nil {
+	if err := s.journal.process(a.spec.AttemptID, p); err != nil {
 		s.log.Warn("process is not recorded; after a crash of ours it is found by its mark", "attempt", a.spec.AttemptID, "error", err)
 	}
 	s.advance(a, StateRunning, pid, nil)
@@ -264,12 +264,8 @@ func (s *supervisor) execute(a *attempt) (int, <-chan ending, error) {
 }
 
 // adopt takes over what a supervisor before us has left.
-func (s *supervisor) adopt() error {
-	all, err := s.folder.readClaims()
-	if err != nil {
-		return err
-	}
-	for _, found := range all {
+func (s *supervisor) adopt(left []stored) {
+	for _, found := range left {
 		c := found.claim
 		a := newAttempt(Spec{
 			AttemptID: c.AttemptID, Token: c.Token, OutputDir: c.OutputDir, TempDir: c.TempDir, MemoryLimit: c.MemoryLimit,
@@ -288,7 +284,6 @@ func (s *supervisor) adopt() error {
 	s.mu.Lock()
 	s.settle()
 	s.mu.Unlock()
-	return nil
 }
 
 // readopt watches an attempt that is not our child: its exit code is unknown unless it wrote it down.
@@ -334,7 +329,7 @@ func (s *supervisor) readopt(a *attempt, found stored) {
 
 // decideUnknown judges an attempt whose end nobody saw by what it left.
 func (s *supervisor) decideUnknown(a *attempt, record *ExitRecord) {
-	if code := readDone(s.folder.claim(a.spec.AttemptID)); code != nil {
+	if code := readDone(s.folder.done(a.spec.AttemptID)); code != nil {
 		record.Code = *code
 		return
 	}
@@ -435,7 +430,7 @@ func (s *supervisor) finish(a *attempt, group *group, record ExitRecord) {
 		record.EndedAt = time.Now()
 	}
 	if !forgotten {
-		if err := s.folder.writeExit(record); err != nil {
+		if err := s.journal.exit(record); err != nil {
 			// It is told all the same; after a crash of ours it would be judged by the task's files.
 			s.log.Error("exit record is not durable", "attempt", record.AttemptID, "error", err)
 		}

@@ -23,6 +23,7 @@ type supervisor struct {
 	config  Config
 	log     *slog.Logger
 	folder  folder
+	journal *journal
 	boot    string
 	reaper  *reaper
 	zygotes *zygotes
@@ -106,9 +107,11 @@ func Main(ctx context.Context, config Config) error {
 	if err != nil {
 		return err
 	}
-	if err := s.adopt(); err != nil {
+	left, err := s.open()
+	if err != nil {
 		return err
 	}
+	s.adopt(left)
 	_ = os.Remove(path) // of a supervisor that was killed: we have its lock
 	listener, err := net.Listen("unix", path)
 	if err != nil {
@@ -175,6 +178,11 @@ func newSupervisor(config Config, f folder) (*supervisor, error) {
 	var err error
 	s.zygotes, err = newZygotes(config.Logger, f, s.reaper, config)
 	return s, err
+}
+
+func (s *supervisor) open() (left []stored, err error) {
+	s.journal, left, err = openJournal(s.folder)
+	return left, err
 }
 
 func (s *supervisor) accept(listener net.Listener) {
@@ -391,7 +399,7 @@ func (s *supervisor) forget(attemptIDs []string) {
 		a.forgotten = true
 		if a.state == StateExited {
 			delete(s.attempts, id)
-			s.folder.removeClaim(id)
+			s.journal.forget(id)
 		}
 	}
 }
@@ -456,7 +464,7 @@ func (s *supervisor) advance(a *attempt, to State, pid int, exit *ExitRecord) {
 		close(a.over)
 		if a.forgotten {
 			delete(s.attempts, a.spec.AttemptID)
-			s.folder.removeClaim(a.spec.AttemptID)
+			s.journal.forget(a.spec.AttemptID)
 		}
 		s.settle()
 	}

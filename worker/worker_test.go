@@ -183,6 +183,15 @@ func (b *bench) read(path string) string {
 	return string(content)
 }
 
+// claimed is the attempts that the disk says are not forgotten.
+func (b *bench) claimed() (ids []string) {
+	b.Helper()
+	for _, s := range new(journal).load([]byte(b.read(folder{filepath.Join(b.config.DataDir, "worker")}.journal()))) {
+		ids = append(ids, s.claim.AttemptID)
+	}
+	return ids
+}
+
 func (b *bench) listed(attemptID string) *Status {
 	b.Helper()
 	all, err := b.client.List(b.ctx())
@@ -400,7 +409,7 @@ func TestRunningAttemptsSurviveTheServerAndExitsComeAgainUntilForgotten(t *testi
 	if got := b.listed(ended.AttemptID); got != nil {
 		t.Errorf("forgotten attempt is listed: %+v", got)
 	}
-	if exists(filepath.Join(b.config.DataDir, "worker", "claims", ended.AttemptID)) {
+	if slices.Contains(b.claimed(), ended.AttemptID) {
 		t.Error("forgotten attempt's claim is on disk")
 	}
 	if err := os.WriteFile(fifo, []byte("go\n"), 0); err != nil {
@@ -480,16 +489,20 @@ func TestAttemptThatEndedWithoutASupervisorIsJudgedByItsFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	j, _, err := openJournal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
 	claimed := func(id, boot string, p *process) {
 		out := filepath.Join(b.dir, id)
 		if err := os.MkdirAll(out, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := f.writeClaim(claim{Version: 1, AttemptID: id, Token: "t", Mark: shortHash(id), BootID: boot, OutputDir: out}); err != nil {
+		if err := j.claim(claim{Version: 1, AttemptID: id, Token: "t", Mark: shortHash(id), BootID: boot, OutputDir: out}); err != nil {
 			t.Fatal(err)
 		}
 		if p != nil {
-			if err := f.writeProcess(id, *p); err != nil {
+			if err := j.process(id, *p); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -504,10 +517,10 @@ func TestAttemptThatEndedWithoutASupervisorIsJudgedByItsFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	claimed("with-code", boot, reused)
-	if err := os.WriteFile(filepath.Join(f.claim("with-code"), "done.json"), []byte(`{"done": 41}`), 0o644); err != nil {
+	if err := os.WriteFile(f.done("with-code"), []byte(`{"done": 41}`), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Mkdir(f.claim("cut-off"), 0o700); err != nil {
+	if _, err := j.file.WriteAt([]byte(`{"attempt_id":"cut-off","claim":{"attempt_id":"cut-`), j.size); err != nil {
 		t.Fatal(err)
 	}
 	b.connect()
@@ -524,8 +537,11 @@ func TestAttemptThatEndedWithoutASupervisorIsJudgedByItsFiles(t *testing.T) {
 	if r := b.await("with-code", EventExited).Exit; r.Lost || r.Code != 41 {
 		t.Errorf("with-code: got %+v, want code 41", r)
 	}
-	if b.listed("cut-off") != nil || exists(f.claim("cut-off")) {
+	if b.listed("cut-off") != nil {
 		t.Error("a claim that was never synced is still there")
+	}
+	if err := b.client.Forget(b.ctx(), "with-code"); err != nil || exists(f.done("with-code")) {
+		t.Errorf("forgotten, %v: its exit code is still there", err)
 	}
 }
 
@@ -659,7 +675,7 @@ func TestForgetBeforeTheEndLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.eventually("the claim is gone", func() bool {
-		return !exists(filepath.Join(b.config.DataDir, "worker", "claims", s.AttemptID))
+		return !slices.Contains(b.claimed(), s.AttemptID)
 	})
 	if got := b.listed(s.AttemptID); got != nil {
 		t.Errorf("still listed: %+v", got)
@@ -679,9 +695,8 @@ func TestAttemptIDsOfAnyKindAndLengthAreClaimed(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	entries, err := os.ReadDir(filepath.Join(b.config.DataDir, "worker", "claims"))
-	if err != nil || len(entries) != 0 {
-		t.Errorf("claims left: %v, %v", entries, err)
+	if left := b.claimed(); len(left) != 0 {
+		t.Errorf("claims left: %v", left)
 	}
 }
 
