@@ -32,6 +32,7 @@ import (
 	"github.com/aloft-dev/aloft/bundle"
 	"github.com/aloft-dev/aloft/config"
 	"github.com/aloft-dev/aloft/engine"
+	"github.com/aloft-dev/aloft/engine/machine"
 	"github.com/aloft-dev/aloft/environment"
 	"github.com/aloft-dev/aloft/executor"
 	"github.com/aloft-dev/aloft/executor/process"
@@ -124,7 +125,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	})
 
 	// From a queued execution to its end.
-	s.engine = engine.New(engine.Config{Store: s.store, Literals: literals, Logger: s.log, Owner: identity})
+	s.engine = engine.New(engine.Config{Store: s.store, Literals: literals, Logger: s.log, Owner: identity, Policy: policy(c)})
 	if s.room, err = capacity(c); err != nil {
 		return nil, err
 	}
@@ -140,7 +141,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		Connect: s.connectWorker, Capacity: s.room, Mode: worker.Mode(c.WorkerMode), Logger: s.log,
 	})
 	s.executor = executor.New(executor.Config{
-		Instance: identity, Store: s.store, Literals: literals, Backend: backend, Logger: s.log,
+		Instance: identity, Store: s.store, Literals: literals, Backend: backend, Logger: s.log, Now: s.engine.Now,
 	})
 
 	// What clients see.
@@ -174,11 +175,20 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	return s, nil
 }
 
+// policy is what the configuration says of every execution.
+func policy(c config.Config) machine.Policy {
+	return machine.Policy{
+		Timeout: config.Limit(c.TaskTimeout), QueueTimeout: config.Limit(c.QueueTimeout), ExecutionTimeout: config.Limit(c.ExecutionTimeout),
+		Retries: c.Retries(),
+	}
+}
+
 func (s *Server) newAPI(c api.Config) (*api.API, error) {
 	runs := &api.Runs{Store: s.store, Blobs: c.Blobs}
 	info := &api.Info{
 		Store: s.store, Version: s.options.Version.Version, DataDir: s.config.DataDir, Database: "sqlite " + s.database(), Listen: s.Address,
 		StartedAt: time.Now(), Room: s.queue, Environments: s.environments,
+		TaskTimeout: config.Limit(s.config.TaskTimeout), QueueTimeout: config.Limit(s.config.QueueTimeout), ExecutionTimeout: config.Limit(s.config.ExecutionTimeout),
 	}
 	c.Services = append(c.Services,
 		func(o ...connect.HandlerOption) (string, string, http.Handler) {
