@@ -252,14 +252,18 @@ func (s *State) More() bool {
 
 // DueAt is the earliest timer; zero: none.
 func (s *State) DueAt() time.Time {
+	return timeOf(s.dueAt())
+}
+
+func (s *State) dueAt() int64 {
 	if s.ended != 0 {
-		return time.Time{}
+		return 0
 	}
 	due := s.expiry()
 	if len(s.due) > 0 && (due == 0 || s.due[0].at < due) {
 		due = s.due[0].at
 	}
-	return timeOf(due)
+	return due
 }
 
 // expiry is when the execution fails for having lasted too long; 0: never, or it is over or ending already.

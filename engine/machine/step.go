@@ -374,8 +374,8 @@ func cut(e *core.ExecutionError) *core.ExecutionError {
 func (t *step) pending() bool { return t.More() || t.timerDue() }
 
 func (t *step) timerDue() bool {
-	due := t.DueAt()
-	return !due.IsZero() && due.UnixNano() <= t.at
+	due := t.dueAt()
+	return due != 0 && due <= t.at
 }
 
 // advance does one thing that is pending. What ends goes before what begins: that makes room, and nothing begins that is
