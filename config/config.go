@@ -26,6 +26,7 @@ import (
 // in capitals, of a variable (ALOFT_DATA_DIR).
 type Config struct {
 	DataDir          string   `key:"data-dir" help:"folder for everything the server keeps"`
+	Database         string   `key:"database" help:"PostgreSQL database, postgres://user:password@host:5432/name, which several servers may share; empty: SQLite in the data folder. Files stay in the data folder: servers that share a database share its folder blob, too"`
 	Listen           string   `key:"listen" help:"address to listen on, host:port; port 0 takes any free one"`
 	PublicURL        string   `key:"public-url" help:"URL under which clients reach the server; empty: the one they used"`
 	Python           string   `key:"python" help:"interpreter with flytekit for all tasks; empty: one is found or made for each image"`
@@ -89,6 +90,12 @@ func (c Config) Validate() error {
 	wrong := func(format string, args ...any) { m = append(m, fmt.Sprintf(format, args...)) }
 	if c.DataDir == "" {
 		wrong("data-dir is empty: name a folder")
+	}
+	if c.Database != "" {
+		// The text is not repeated: there may be a password in it.
+		if u, err := url.Parse(c.Database); err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" || strings.Trim(u.Path, "/") == "" {
+			wrong("database is not a URL such as postgres://user:password@host:5432/name; letters such as @ and / in a password are written %%40 and %%2F")
+		}
 	}
 	host, port, err := net.SplitHostPort(c.Listen)
 	if number, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil {
