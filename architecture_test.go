@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -385,4 +386,33 @@ func (p *pkg) add(file string) error {
 		return true
 	})
 	return nil
+}
+
+// linked is a function named in ARCHITECTURE.md together with the file that it is said to be in.
+var linked = regexp.MustCompile("\\[`(\\w+)`\\]\\(([\\w/.]+\\.go)\\)")
+
+func TestArchitectureNamesFunctionsThatAreThere(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	links := linked.FindAllStringSubmatch(string(text), -1)
+	if len(links) < 10 {
+		t.Errorf("ARCHITECTURE.md links %d functions, want at least one for each of its ten steps", len(links))
+	}
+	for _, link := range links {
+		name, file := link[1], link[2]
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Errorf("ARCHITECTURE.md: %v", err)
+			continue
+		}
+		if !slices.ContainsFunc(parsed.Decls, func(d ast.Decl) bool {
+			f, ok := d.(*ast.FuncDecl)
+			return ok && f.Name.Name == name
+		}) {
+			t.Errorf("ARCHITECTURE.md: there is no function %s in %s", name, file)
+		}
+	}
 }

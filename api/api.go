@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -71,6 +72,7 @@ type API struct {
 	handler http.Handler
 	closing chan struct{} // closed when held calls are to be answered
 	close   sync.Once
+	held    atomic.Int64 // calls that wait for the end of an execution
 }
 
 // adminService and dataProxyService have one method per RPC that we serve; the embedded ones answer for all others.

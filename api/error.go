@@ -99,8 +99,7 @@ func translate(ctx context.Context, log *slog.Logger, procedure string, err erro
 		var id [6]byte
 		rand.Read(id[:])
 		attrs := []any{"rpc", name, "error_id", hex.EncodeToString(id[:]), "error", err}
-		var p *panicked
-		if errors.As(err, &p) {
+		if p, ok := errors.AsType[*panicked](err); ok {
 			attrs = append(attrs, "stack", string(p.stack))
 		}
 		log.ErrorContext(ctx, "call ended in an error that is ours", attrs...)

@@ -46,11 +46,11 @@ func (p *inProcess) Invoke(ctx context.Context, method string, args, reply any, 
 	}
 	failure := p.api.guard(ctx, method, func() error {
 		answer, err := m.handle(m.server, ctx, func(request any) error {
-			proto.Merge(request.(proto.Message), args.(proto.Message))
+			proto.Merge(request.(proto.Message), args.(proto.Message)) //nolint:forcetypeassert // generated code hands in messages
 			return nil
 		}, nil)
 		if err == nil {
-			proto.Merge(reply.(proto.Message), answer.(proto.Message))
+			proto.Merge(reply.(proto.Message), answer.(proto.Message)) //nolint:forcetypeassert // generated code hands in messages
 		}
 		return err
 	})

@@ -55,6 +55,8 @@ func (s *adminService) hold(ctx context.Context, id aloft.ExecutionID) (*store.E
 	defer cancel()
 	timer := time.NewTimer(min(maxHold, time.Until(deadline)-holdMargin))
 	defer timer.Stop()
+	s.held.Add(1)
+	defer s.held.Add(-1)
 	for {
 		// Read after subscribing: what was committed in between would wake nobody.
 		if e, err = s.execution(ctx, id); err != nil {
@@ -77,6 +79,9 @@ func (s *adminService) hold(ctx context.Context, id aloft.ExecutionID) (*store.E
 		}
 	}
 }
+
+// Held is how many calls are held now.
+func (a *API) Held() int64 { return a.held.Load() }
 
 // runs says whether an execution has not ended; one that cannot be read counts as running, which holds nobody.
 func (s *adminService) runs(ctx context.Context, id aloft.ExecutionID) bool {

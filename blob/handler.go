@@ -27,7 +27,7 @@ import (
 //
 //   - A file (FlyteFile): fsspec first GETs the link to see whether it is a folder, which to fsspec is an answer of type
 //     text/html (or none) with links in it; such a file is then not downloaded. So HTML is called HTML only when the client
-//     asks for it, as browsers and frames do; to others it is bytes.
+//     asks for it, as browsers and frames do; to others it is bytes. Decks alone are HTML to all.
 //   - A table (StructuredDataset as pandas.DataFrame): pandas GETs the URI of the *folder* with urllib and takes the body
 //     for a Parquet file. So a folder that holds nothing but flytekit's one part, "00000", answers with that part, unless a
 //     trailing slash or a browser asks for the page. CSV tables are read at <uri>/.csv, below the link. A table as a
@@ -176,6 +176,7 @@ func (h *Handler) serveObject(w http.ResponseWriter, r *http.Request, key Key, b
 		return err
 	}
 	defer content.Close()
+	browser = browser || isDeck(key)
 	header := w.Header()
 	header.Set("ETag", `"`+a.SHA256+`"`)
 	header.Set("Cache-Control", "private")
@@ -267,6 +268,11 @@ var contentTypes = map[string]string{
 	".json": "application/json", ".html": "text/html; charset=utf-8", ".htm": "text/html; charset=utf-8",
 	".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".svg": "image/svg+xml",
 	".pdf": "application/pdf", ".parquet": "application/vnd.apache.parquet", ".gz": "application/gzip", ".zip": "application/zip",
+}
+
+// isDeck tells an attempt's deck from other HTML: nobody takes it for a folder, so it is a page to whoever asks.
+func isDeck(key Key) bool {
+	return strings.HasPrefix(string(key), "run/") && key.Base() == "deck.html"
 }
 
 func contentType(key Key, browser bool) string {

@@ -69,8 +69,8 @@ const html = "text/html,application/xhtml+xml"
 func TestALinkReadsItsObject(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.put(t, "run/ä b/100%/deck.html", "<p>0123456789")
-	link := b.path("GET", "run/ä b/100%/deck.html", nil)
+	b.put(t, "raw/ä b/100%/deck.html", "<p>0123456789")
+	link := b.path("GET", "raw/ä b/100%/deck.html", nil)
 
 	w := b.do("GET", link, "")
 	if w.Code != 200 || w.Body.String() != "<p>0123456789" || w.Header().Get("Content-Length") != "13" {
@@ -88,7 +88,7 @@ func TestALinkReadsItsObject(t *testing.T) {
 		t.Errorf("type for a browser: got %q", got)
 	}
 	if policy := w.Header().Get("Content-Security-Policy"); !strings.Contains(policy, "sandbox") || strings.Contains(policy, "frame-ancestors") || w.Header().Get("X-Frame-Options") != "" {
-		t.Errorf("a deck must be sandboxed and may be framed: %v", w.Header())
+		t.Errorf("a page must be sandboxed and may be framed: %v", w.Header())
 	}
 	if w = b.do("GET", link, "", "Range", "bytes=3-5"); w.Code != 206 || w.Body.String() != "012" {
 		t.Errorf("range: got %d %q", w.Code, w.Body)
@@ -98,6 +98,19 @@ func TestALinkReadsItsObject(t *testing.T) {
 	}
 	if w = b.do("GET", link, "", "If-None-Match", etag); w.Code != 304 {
 		t.Errorf("unchanged: got %d", w.Code)
+	}
+}
+
+func TestADeckIsAPageToWhoeverAsks(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.put(t, "run/p/d/e/n0/0/deck.html", "<p>deck")
+	w := b.do("GET", b.path("GET", "run/p/d/e/n0/0/deck.html", nil), "", "Accept", "*/*")
+	if got := w.Header().Get("Content-Type"); got != "text/html; charset=utf-8" {
+		t.Errorf("got %q", got)
+	}
+	if policy := w.Header().Get("Content-Security-Policy"); !strings.HasPrefix(policy, "sandbox") {
+		t.Errorf("it must be sandboxed whoever asks: %v", w.Header())
 	}
 }
 

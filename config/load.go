@@ -131,8 +131,7 @@ func Load(defaults Config, flags *Flags, changed func(flag string) bool, environ
 const keyDelimiter = "\x00"
 
 func plain(err error) error {
-	var path *fs.PathError
-	if errors.As(err, &path) {
+	if path, ok := errors.AsType[*fs.PathError](err); ok {
 		return path.Err
 	}
 	return err
@@ -192,6 +191,9 @@ func parse(s setting, text string) error {
 	s.value.Set(reflect.ValueOf(value))
 	return nil
 }
+
+// SearchPath is where programs are looked for.
+func SearchPath() string { return os.Getenv("PATH") }
 
 // Home is the folder below which the data folder is by default; the current one for users without a home.
 func Home() string {

@@ -20,14 +20,14 @@ import (
 	"github.com/aloft-dev/aloft/store/sqlstore"
 )
 
-// real is an engine that runs on a durable SQLite store and a folder of objects.
-type real struct {
+// durable is an engine that runs on a durable SQLite store and a folder of objects.
+type durable struct {
 	testing.TB
 	store    *counted
 	literals blob.Literals
 }
 
-func startReal(b *testing.B) *real {
+func startDurable(b *testing.B) *durable {
 	b.Helper()
 	dir := b.TempDir()
 	s, err := sqlstore.Open(b.Context(), sqlstore.Options{Path: filepath.Join(dir, "aloft.db")})
@@ -38,7 +38,7 @@ func startReal(b *testing.B) *real {
 	if err != nil {
 		b.Fatal(err)
 	}
-	r := &real{TB: b, store: &counted{Store: s}, literals: blob.Literals{Store: objects}}
+	r := &durable{TB: b, store: &counted{Store: s}, literals: blob.Literals{Store: objects}}
 	e := engine.New(engine.Config{Store: r.store, Literals: r.literals, Owner: "bench", Logger: slog.New(slog.DiscardHandler)})
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -50,12 +50,14 @@ func startReal(b *testing.B) *real {
 	b.Cleanup(func() {
 		stop()
 		running.Wait()
-		s.Close()
+		if err := s.Close(); err != nil {
+			b.Error(err)
+		}
 	})
 	return r
 }
 
-func (r *real) register(w workflow) {
+func (r *durable) register(w workflow) {
 	r.Helper()
 	if err := r.store.CreateWorkflow(r.Context(), &store.Workflow{ID: identifier(core.ResourceType_WORKFLOW, w.name), Compiled: w.compiled(), CreatedAt: time.Now()}); err != nil {
 		r.Fatal(err)
@@ -63,7 +65,7 @@ func (r *real) register(w workflow) {
 }
 
 // run creates an execution and waits for its end.
-func (r *real) run(w workflow, name string) {
+func (r *durable) run(w workflow, name string) {
 	r.Helper()
 	id := aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: name}
 	wake, cancel := r.store.Subscribe(store.TopicExecution(id))
@@ -92,7 +94,8 @@ func cpu() time.Duration {
 
 // measure runs the workflow b.N times and tells time, processor and commits for each of its nodes.
 func measure(b *testing.B, w workflow, nodes int) {
-	r := startReal(b)
+	b.Helper()
+	r := startDurable(b)
 	r.register(w)
 	r.run(w, "warm")
 	before, commits := cpu(), r.store.commits
@@ -114,7 +117,7 @@ func BenchmarkFanOut10000(b *testing.B) { measure(b, fanOut(10_000), 10_000) }
 
 // BenchmarkSwarm has 64 clients that create workflows of one node.
 func BenchmarkSwarm(b *testing.B) {
-	r := startReal(b)
+	r := startDurable(b)
 	w := fanOut(1)
 	r.register(w)
 	r.run(w, "warm")
@@ -148,7 +151,7 @@ func BenchmarkMemory(b *testing.B) {
 		return float64(m.HeapAlloc)
 	}
 	for range b.N {
-		r := startReal(b)
+		r := startDurable(b)
 		w := fanOut(10_000)
 		r.register(w)
 		r.run(w, "e0")

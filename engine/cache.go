@@ -33,7 +33,7 @@ func (c *cache[K, V]) get(key K) (value V, ok bool) {
 		return value, false
 	}
 	c.recent.MoveToFront(e)
-	return e.Value.(cached[K, V]).value, true
+	return e.Value.(cached[K, V]).value, true //nolint:forcetypeassert // the list holds nothing else
 }
 
 // put keeps the value unless it alone is heavier than all there may be.
@@ -47,7 +47,7 @@ func (c *cache[K, V]) put(key K, value V, weight int64) {
 	c.weight += weight
 	for c.weight > c.limit {
 		last := c.recent.Back()
-		old := c.recent.Remove(last).(cached[K, V])
+		old := c.recent.Remove(last).(cached[K, V]) //nolint:forcetypeassert // the list holds nothing else
 		delete(c.byKey, old.key)
 		c.weight -= old.weight
 	}

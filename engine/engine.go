@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -271,8 +272,8 @@ func (q *queue[T]) push(v T) { q.in = append(q.in, v) }
 
 func (q *queue[T]) pop() (v T, ok bool) {
 	if len(q.out) == 0 {
-		for i := len(q.in) - 1; i >= 0; i-- {
-			q.out = append(q.out, q.in[i])
+		for _, v := range slices.Backward(q.in) {
+			q.out = append(q.out, v)
 		}
 		clear(q.in)
 		q.in = q.in[:0]

@@ -116,6 +116,7 @@ type bench struct {
 }
 
 func newBench(t testing.TB) *bench {
+	t.Helper()
 	m := memstore.New()
 	return &bench{TB: t, memory: m, store: &counted{Store: m}, clock: newHandClock(), objects: &objects{limit: aloft.MaxInlineLiterals, byURI: map[string]*core.LiteralMap{}}}
 }
@@ -211,11 +212,11 @@ func (b *bench) assign(executor string, a *store.Attempt) {
 	}
 }
 
-func (b *bench) report(executor string, a *store.Attempt, outcome *aloftv1.Outcome) {
+func (b *bench) report(a *store.Attempt, outcome *aloftv1.Outcome) {
 	b.Helper()
 	outcome.Node, outcome.Attempt, outcome.Token = string(a.Node), a.Attempt, a.Token
 	r := store.Report{Attempt: a.AttemptKey, Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Outcome{Outcome: outcome}}}
-	if err := errors.Join(b.store.Report(b.Context(), executor, []store.Report{r})...); err != nil {
+	if err := errors.Join(b.store.Report(b.Context(), "x", []store.Report{r})...); err != nil {
 		b.Fatal(err)
 	}
 }
@@ -329,7 +330,7 @@ func TestValuesFlowThroughNestedWorkflowsAndRecords(t *testing.T) {
 				t.Fatalf("%d attempts wait, want 1", len(waiting))
 			}
 			b.assign("x", waiting[0])
-			b.report("x", waiting[0], succeeded(map[string]string{"o0": "world"}))
+			b.report(waiting[0], succeeded(map[string]string{"o0": "world"}))
 			b.settle(b.engine("a")) // another process: nothing is in memory
 			record := b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
 			b.wantLiterals("outputs of the execution", record.Outputs, map[string]string{"out": "world", "in": "hello"})
@@ -429,11 +430,11 @@ func TestATaskThatHangsEndsByTheDefaultWhateverBecomesOfTheClock(t *testing.T) {
 	attempts := b.waiting()
 	started := func(a *store.Attempt) {
 		b.Helper()
-		b.assign("p", a)
+		b.assign("x", a)
 		inbox := &aloftv1.Inbox{Kind: &aloftv1.Inbox_AttemptStarted{AttemptStarted: &aloftv1.AttemptStarted{
 			Node: string(a.Node), Token: a.Token, StartedAt: b.clock.Now().Add(-time.Hour).UnixNano(), // by a clock that is behind
 		}}}
-		if err := errors.Join(b.store.Report(t.Context(), "p", []store.Report{{Attempt: a.AttemptKey, Inbox: inbox}})...); err != nil {
+		if err := errors.Join(b.store.Report(t.Context(), "x", []store.Report{{Attempt: a.AttemptKey, Inbox: inbox}})...); err != nil {
 			t.Fatal(err)
 		}
 		b.settle(e)
@@ -462,9 +463,9 @@ func TestATaskThatHangsEndsByTheDefaultWhateverBecomesOfTheClock(t *testing.T) {
 	if reason := stop(); reason != "task execution timeout [48h0m0s] expired" {
 		t.Fatalf("after 48 hours it is stopped for %q", reason)
 	}
-	b.report("p", attempts[0], &aloftv1.Outcome{Result: &aloftv1.Outcome_Stopped{Stopped: "killed"}})
+	b.report(attempts[0], &aloftv1.Outcome{Result: &aloftv1.Outcome_Stopped{Stopped: "killed"}})
 	b.settle(e)
-	b.report("p", attempts[1], &aloftv1.Outcome{Result: &aloftv1.Outcome_Stopped{Stopped: "killed"}})
+	b.report(attempts[1], &aloftv1.Outcome{Result: &aloftv1.Outcome_Stopped{Stopped: "killed"}})
 	b.settle(e)
 	if got := b.wantPhase(id, core.WorkflowExecution_FAILED).Error.GetCode(); got != "RetriesExhausted|TimeoutExpired" {
 		t.Errorf("it failed with %s", got)
@@ -498,7 +499,7 @@ func TestStepsUnderALeaseThatSomebodyElseHoldsHaveNoEffect(t *testing.T) {
 	b.settle(other)
 	a := b.waiting()[0]
 	b.assign("x", a)
-	b.report("x", a, succeeded(map[string]string{"o0": "done"}))
+	b.report(a, succeeded(map[string]string{"o0": "done"}))
 	b.settle(other)
 	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
 	late := b.create(w, "late", nil)
@@ -605,14 +606,14 @@ func TestOutputsThatAreNotWhatTheirDigestSaysAreNoResult(t *testing.T) {
 	b.assign("x", first)
 	damaged := succeeded(map[string]string{"o0": "wrong"})
 	damaged.GetOutputs().Ref = &aloftv1.LiteralRef{Digest: make([]byte, sha256.Size)}
-	b.report("x", first, damaged)
+	b.report(first, damaged)
 	b.settle(e)
 	again := b.waiting()
 	if len(again) != 1 || again[0].Attempt != 1 {
 		t.Fatalf("attempts that wait: %v, want a second try", again)
 	}
 	b.assign("x", again[0])
-	b.report("x", again[0], succeeded(map[string]string{"o0": "right"}))
+	b.report(again[0], succeeded(map[string]string{"o0": "right"}))
 	b.settle(e)
 	b.wantLiterals("outputs", b.wantPhase(id, core.WorkflowExecution_SUCCEEDED).Outputs, map[string]string{"o": "right"})
 }
@@ -620,6 +621,7 @@ func TestOutputsThatAreNotWhatTheirDigestSaysAreNoResult(t *testing.T) {
 func TestAttemptsOfAnExecutorThatIsGone(t *testing.T) {
 	t.Parallel()
 	start := func(t *testing.T) (*bench, *engine.Engine, aloft.ExecutionID) {
+		t.Helper()
 		b := newBench(t)
 		w := workflow{name: "gone", tasks: []*core.TaskTemplate{runTask}, nodes: []*core.Node{taskNode("r", runTask, map[string]*core.BindingData{"x": text("1")})}}
 		b.register(w)
@@ -714,7 +716,7 @@ func TestFailureNodeIsToldTheError(t *testing.T) {
 	b.settle(e)
 	a := b.waiting()[0]
 	b.assign("x", a)
-	b.report("x", a, &aloftv1.Outcome{Result: &aloftv1.Outcome_Failure{Failure: &aloftv1.Failure{
+	b.report(a, &aloftv1.Outcome{Result: &aloftv1.Outcome_Failure{Failure: &aloftv1.Failure{
 		Error: &core.ExecutionError{Code: "ValueError", Message: "no such thing", Kind: core.ExecutionError_USER},
 	}}})
 	b.settle(e)
@@ -730,7 +732,7 @@ func TestFailureNodeIsToldTheError(t *testing.T) {
 		t.Errorf("err is %v, want the message of the failure", inputs.GetValue())
 	}
 	b.assign("x", efn[0])
-	b.report("x", efn[0], succeeded(nil))
+	b.report(efn[0], succeeded(nil))
 	b.settle(e)
 	b.wantPhase(id, core.WorkflowExecution_FAILED)
 }

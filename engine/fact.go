@@ -250,7 +250,9 @@ func (f *facts) receive(message *aloftv1.Inbox) (*aloftv1.Inbox, error) {
 	}
 	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(sent.GetValue())
 	if err != nil {
-		return replaceResult(outcome, &aloftv1.Outcome_Failure{Failure: refuse("InvalidOutputs", core.ExecutionError_SYSTEM, "the outputs cannot be encoded: "+err.Error())}), nil
+		// Text that is no UTF-8, for instance: the task's mistake, and ours is not to have an error of it.
+		failure := refuse("InvalidOutputs", core.ExecutionError_USER, "the outputs cannot be encoded: "+err.Error())
+		return replaceResult(outcome, &aloftv1.Outcome_Failure{Failure: failure}), nil //nolint:nilerr // it is a result
 	}
 	digest := sha256.Sum256(encoded)
 	if said := sent.GetRef().GetDigest(); len(said) > 0 && !bytes.Equal(said, digest[:]) {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -26,12 +27,9 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 		case *aloftv1.Event_NodeSucceeded:
 			newOutputs[k.NodeSucceeded.GetNode()] = k.NodeSucceeded.GetOutputs()
 		case *aloftv1.Event_AttemptEnded:
+			// Its node succeeds in the same step: the machine decides that in one piece.
 			ended := k.AttemptEnded
 			ends[machine.AttemptRef{Node: ended.GetNode(), Attempt: ended.GetAttempt()}] = ended
-			// The node may succeed in a later step only, when this one was cut short: the value is written now.
-			if outputs := ended.GetOutputs(); outputs != nil && newOutputs[ended.GetNode()] == nil {
-				newOutputs[ended.GetNode()] = outputs
-			}
 		}
 	}
 	touched := machine.Touch(events)
@@ -178,8 +176,8 @@ func executionChange(e machine.ExecutionView) *store.ExecutionChange {
 
 // latest is the time of the last event of a journal.
 func latest(journal []store.JournalRow) time.Time {
-	for i := len(journal) - 1; i >= 0; i-- {
-		if events := journal[i].Entry.GetEvents(); len(events) > 0 {
+	for _, row := range slices.Backward(journal) {
+		if events := row.Entry.GetEvents(); len(events) > 0 {
 			return time.Unix(0, events[len(events)-1].GetAt()).UTC()
 		}
 	}

@@ -155,7 +155,7 @@ func (e *Engine) enterIdle(r *run) {
 	r.idle = e.idle.PushBack(r)
 	for e.idle.Len() > e.config.CacheExecutions || (e.nodes > e.config.CacheNodes && e.idle.Len() > 1) {
 		// Its timer goes too: collecting finds it in the store before it is due.
-		e.drop(e.idle.Front().Value.(*run))
+		e.drop(e.idle.Front().Value.(*run)) //nolint:forcetypeassert // the list holds nothing else
 	}
 }
 
@@ -215,7 +215,7 @@ func (t timers) Swap(i, j int) {
 }
 
 func (t *timers) Push(x any) {
-	r := x.(*run)
+	r := x.(*run) //nolint:forcetypeassert // package heap hands back what it was given
 	r.place = len(*t)
 	*t = append(*t, r)
 }

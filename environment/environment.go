@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -66,7 +67,8 @@ type Resolver struct {
 	config Config
 
 	mu     sync.Mutex
-	probes map[string]*probe // by interpreter
+	probes map[string]*probe      // by interpreter
+	used   map[string]Environment // by interpreter: the last answer
 }
 
 // New returns a resolver.
@@ -77,7 +79,7 @@ func New(config Config) *Resolver {
 	if config.Env == nil {
 		config.Env = os.Environ()
 	}
-	return &Resolver{config: config, probes: map[string]*probe{}}
+	return &Resolver{config: config, probes: map[string]*probe{}, used: map[string]Environment{}}
 }
 
 // wanted is what an image's name says of its Python.
@@ -111,6 +113,24 @@ func (w wanted) difference(e Environment) string {
 // Resolve finds the environment for an image, building it where needed. Answers are cached; a call for a known one costs
 // a few stats: packages that were added or removed since give another digest.
 func (r *Resolver) Resolve(ctx context.Context, request Request) (Environment, error) {
+	e, err := r.find(ctx, request)
+	if err != nil {
+		return Environment{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.used[e.Interpreter] = e
+	return e, nil
+}
+
+// Used returns the environments that were found so far, by interpreter.
+func (r *Resolver) Used() []Environment {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.SortedFunc(maps.Values(r.used), func(a, b Environment) int { return cmp.Compare(a.Interpreter, b.Interpreter) })
+}
+
+func (r *Resolver) find(ctx context.Context, request Request) (Environment, error) {
 	w := parseImage(request.Image)
 	if given := cmp.Or(request.Override, r.config.Python); given != "" {
 		path, err := r.lookup(given)

@@ -31,7 +31,7 @@ func (c *cache[V]) get(key ident) (V, bool) {
 		return none, false
 	}
 	c.order.MoveToFront(element)
-	return element.Value.(*entry[V]).value, true
+	return element.Value.(*entry[V]).value, true //nolint:forcetypeassert // the list holds nothing else
 }
 
 func (c *cache[V]) put(key ident, value V) {

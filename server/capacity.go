@@ -76,4 +76,11 @@ func (s *Server) queue() (running, waiting int64) {
 }
 
 // environments are those that tasks have used so far.
-func (s *Server) environments() []*aloftv1.EnvironmentInfo { return nil }
+func (s *Server) environments() []*aloftv1.EnvironmentInfo {
+	var infos []*aloftv1.EnvironmentInfo
+	for _, e := range s.resolver.Used() {
+		infos = append(infos, &aloftv1.EnvironmentInfo{Interpreter: e.Interpreter, Kind: string(e.Kind), Reason: e.Reason,
+			Platform: e.Platform, Digest: e.Digest, Packages: int64(len(e.Packages))})
+	}
+	return infos
+}

@@ -60,7 +60,7 @@ func TestFlytekitsCheckpointsReachLaterAttemptsAcrossARestart(t *testing.T) {
 	c.Python = python
 	running := c
 	running.StopTasks = false
-	first := start(t, running)
+	first := startRunning(t, running)
 	if _, err := first.admin.CreateTask(t.Context(), &admin.TaskCreateRequest{Id: task.Id, Spec: &admin.TaskSpec{Template: task}}); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestFlytekitsCheckpointsReachLaterAttemptsAcrossARestart(t *testing.T) {
 		return false
 	})
 	first.close()
-	second := start(t, c)
+	second := startRunning(t, c)
 	if err := os.WriteFile(filepath.Join(code, "go-on"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}

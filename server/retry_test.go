@@ -13,7 +13,7 @@ import (
 
 func TestMoreThanTenRetriesAndNegativeTimeoutsAreRefusedAtRegistration(t *testing.T) {
 	t.Parallel()
-	s := newServer(t)
+	s := startRunning(t, testConfig(t.TempDir()))
 	for name, metadata := range map[string]*core.TaskMetadata{
 		"retries": {Retries: &core.RetryStrategy{Retries: 11}},
 		"timeout": {Timeout: durationpb.New(-time.Second)},
@@ -39,7 +39,7 @@ func TestOverridesOfANodeWinAndPoliciesPauseItsRetries(t *testing.T) {
 	t.Parallel()
 	c := testConfig(t.TempDir())
 	c.RetryPolicies = []string{"task=other backoff=1000h", "task=fail* error=Error backoff=20ms jitter=0"}
-	s := start(t, c)
+	s := startRunning(t, c)
 	if _, err := s.admin.CreateTask(t.Context(), shellTask("fails", "exit 3", &core.TaskMetadata{Retries: &core.RetryStrategy{Retries: 5}})); err != nil {
 		t.Fatal(err)
 	}

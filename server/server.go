@@ -46,7 +46,8 @@ import (
 // Options are what the program knows of itself.
 type Options struct {
 	Version api.Version
-	Worker  []string // command line that starts a supervisor, such as {"/usr/bin/aloft", "worker"}
+	Path    string   // where python3 and uv are looked for, as PATH has it
+	Worker  []string // command line that starts a supervisor, such as {"/usr/bin/aloft", "worker"}; empty: tasks that need a process wait
 	Logger  *slog.Logger
 }
 
@@ -64,6 +65,7 @@ type Server struct {
 	http     *http.Server
 	engine   *engine.Engine
 	executor *executor.Executor
+	resolver *environment.Resolver
 
 	stop    context.CancelFunc // ends engine and executor
 	running sync.WaitGroup     // engine, executor and the HTTP server
@@ -86,7 +88,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	s.stop = stop
 	defer func() {
 		if err != nil {
-			s.release()
+			err = errors.Join(err, s.release())
 		}
 	}()
 
@@ -133,11 +135,11 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	if err != nil {
 		return nil, err
 	}
-	environments := environment.New(environment.Config{
-		DataDir: c.DataDir, Python: c.Python, Path: os.Getenv("PATH"), Logger: s.log,
+	s.resolver = environment.New(environment.Config{
+		DataDir: c.DataDir, Python: c.Python, Path: o.Path, Logger: s.log,
 	})
 	backend := process.New(process.Config{
-		DataDir: c.DataDir, Blob: blobs, Environments: environments, Code: bundles{code},
+		DataDir: c.DataDir, Blob: blobs, Environments: s.resolver, Code: process.Bundles{Cache: code},
 		Connect: s.connectWorker, Capacity: s.room, Mode: worker.Mode(c.WorkerMode), Logger: s.log,
 	})
 	s.executor = executor.New(executor.Config{
@@ -145,7 +147,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	})
 
 	// What clients see.
-	listener, err := listen(c.Listen)
+	listener, err := listen(ctx, c.Listen)
 	if err != nil {
 		return nil, err
 	}
@@ -164,7 +166,9 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		return nil, errors.Join(err, listener.Close())
 	}
 	s.run("engine", func() error { return s.engine.Run(background) })
-	s.run("executor", func() error { return s.executor.Run(background) })
+	if len(o.Worker) > 0 {
+		s.run("executor", func() error { return s.executor.Run(background) })
+	}
 	s.run("listener", func() error {
 		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -274,7 +278,8 @@ func (s *Server) release() error {
 		err = errors.Join(err, s.store.Close())
 	}
 	if s.lock != nil {
-		err = errors.Join(err, s.lock.Close())
+		// Not by closing alone: a child that is just being started has a copy of the descriptor for a moment.
+		err = errors.Join(err, syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN), s.lock.Close())
 	}
 	return err
 }
@@ -414,8 +419,8 @@ func identify(dir string) (string, error) {
 	return name, nil
 }
 
-func listen(address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("listen on %s: the port is in use; stop what listens there, or choose another address with --listen", address)
@@ -440,16 +445,4 @@ func publicAddress(configured string, actual net.Addr) string {
 		host = "localhost"
 	}
 	return net.JoinHostPort(host, port)
-}
-
-// bundles gives attempts their private copy of a code archive.
-type bundles struct{ cache *bundle.Cache }
-
-func (b bundles) Copy(ctx context.Context, uri, dst string) error {
-	dir, err := b.cache.Open(ctx, uri)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.PrivateCopy(dst)
 }

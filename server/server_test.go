@@ -31,14 +31,14 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 3 && os.Args[1] == "worker" && os.Args[2] == "--data-dir" {
 		if err := worker.Main(context.Background(), worker.Config{DataDir: os.Args[3], Build: "v0.0.1"}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+			os.Exit(1) //nolint:forbidigo // this is a main
 		}
-		os.Exit(0)
+		os.Exit(0) //nolint:forbidigo // this is a main
 	}
-	os.Exit(m.Run())
+	os.Exit(m.Run()) //nolint:forbidigo // this is a main
 }
 
-// bundleOf is a server with clients, each test its own.
+// testServer is a server with clients, each test its own.
 type testServer struct {
 	*Server
 	t     *testing.T
@@ -53,11 +53,17 @@ func testConfig(dir string) config.Config {
 	return c
 }
 
+// start starts a server without an executor: what it runs, the engine runs by itself.
 func start(t *testing.T, c config.Config) *testServer {
+	t.Helper()
+	return startWith(t, c, nil)
+}
+
+func startWith(t *testing.T, c config.Config, supervisor []string) *testServer {
 	t.Helper()
 	s, err := Start(t.Context(), c, Options{
 		Version: api.Version{Version: "v0.0.1", Build: "abc"},
-		Worker:  []string{os.Args[0], "worker"},
+		Worker:  supervisor,
 		Logger:  slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {
@@ -253,9 +259,11 @@ func (s *testServer) sleeping(d time.Duration) *core.WorkflowExecutionIdentifier
 	if _, err := s.admin.CreateTask(s.t.Context(), sleepTask("sleep")); err != nil && code(err) != connect.CodeAlreadyExists {
 		s.t.Fatalf("create task: %v", err)
 	}
-	return s.create(execute(id(core.ResourceType_TASK, "sleep"), map[string]*core.Literal{
-		"duration": primitive(&core.Primitive{Value: &core.Primitive_Duration{Duration: durationpb.New(d)}}),
-	}))
+	return s.create(execute(id(core.ResourceType_TASK, "sleep"), map[string]*core.Literal{"duration": sleepFor(d)}))
+}
+
+func sleepFor(d time.Duration) *core.Literal {
+	return primitive(&core.Primitive{Value: &core.Primitive_Duration{Duration: durationpb.New(d)}})
 }
 
 func TestAChainRunsToItsOutputs(t *testing.T) {

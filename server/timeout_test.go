@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/config"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
@@ -25,6 +26,12 @@ func shellTask(name, script string, metadata *core.TaskMetadata) *admin.TaskCrea
 		Id: id(core.ResourceType_TASK, name), Type: "container", Metadata: metadata, Interface: &core.TypedInterface{},
 		Target: &core.TaskTemplate_Container{Container: &core.Container{Image: "none", Command: []string{"/bin/sh", "-c", script}}},
 	}}}
+}
+
+// startRunning starts a server that runs processes, too.
+func startRunning(t *testing.T, c config.Config) *testServer {
+	t.Helper()
+	return startWith(t, c, []string{os.Args[0], "worker"})
 }
 
 // shell registers a script and runs it.
@@ -54,9 +61,6 @@ func (s *testServer) until(e *core.WorkflowExecutionIdentifier, what string, is 
 		select {
 		case <-wake:
 		case <-timeout.C:
-			for _, a := range attempts {
-				s.t.Logf("%+v", a)
-			}
 			s.t.Fatalf("after a minute: not %s", what)
 		}
 	}
@@ -88,7 +92,7 @@ func alive(t *testing.T, file string) (pids, living []int) {
 
 func TestATaskThatHangsIsEndedWithAllItsProcessesAndRetried(t *testing.T) {
 	t.Parallel()
-	s := newServer(t)
+	s := startRunning(t, testConfig(t.TempDir()))
 	file := filepath.Join(t.TempDir(), "pids")
 	e := s.shell("hangs", hanging(file), &core.TaskMetadata{Timeout: durationpb.New(time.Second), Retries: &core.RetryStrategy{Retries: 1}})
 	closure := s.wait(e).GetClosure()
@@ -119,7 +123,7 @@ func TestADeadlineSurvivesARestartOfTheServer(t *testing.T) {
 	c.TaskTimeout = "2s" // the task states none
 	running := c
 	running.StopTasks = false
-	first := start(t, running)
+	first := startRunning(t, running)
 	e := first.shell("hangs", hanging(file), &core.TaskMetadata{Retries: &core.RetryStrategy{}})
 	first.until(e, "running", func(a []*store.Attempt) bool { return len(a) == 1 && a[0].Phase == core.TaskExecution_RUNNING })
 	first.close()
@@ -127,7 +131,7 @@ func TestADeadlineSurvivesARestartOfTheServer(t *testing.T) {
 		t.Fatal("the task ended with its server")
 	}
 	c.TaskTimeout = "1000h" // what was decided at the start holds
-	second := start(t, c)
+	second := startRunning(t, c)
 	closure := second.wait(e).GetClosure()
 	if got := closure.GetError().GetCode(); got != "RetriesExhausted|TimeoutExpired" {
 		t.Errorf("the execution ended %s with %v", closure.GetPhase(), closure.GetError())

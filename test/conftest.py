@@ -1,5 +1,6 @@
 """A real server for each test that asks for one, and the real client beside it."""
 
+import datetime
 import os
 import pathlib
 import re
@@ -38,9 +39,12 @@ class Server:
     def command(self) -> list[str]:
         return [BINARY, "serve", "--data-dir", str(self.data), "--listen", f"127.0.0.1:{self.port}", "--python", sys.executable]
 
-    def start(self) -> "Server":
+    def launch(self) -> None:
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, env={**os.environ, **self.environment}, start_new_session=True)
+
+    def start(self) -> "Server":
+        self.launch()
         self.wait_until_ready()
         return self
 
@@ -87,6 +91,22 @@ class Server:
         if check:
             assert done.returncode == 0, f"{' '.join(args)}:\n{done.stdout}\n{done.stderr}\nserver:\n{self.log.read_text()[-4000:]}"
         return done
+
+    def run(self, *args: str, cwd: pathlib.Path = PIPELINES) -> str:
+        """`pyflyte run --remote`; the execution's name."""
+        return execution_name(self.pyflyte("run", "--remote", *args, cwd=cwd).stdout)
+
+    def ended(self, name: str):
+        """An execution with its nodes, once it has ended."""
+        remote = self.remote()
+        return remote.wait(remote.fetch_execution(name=name), timeout=120, poll_interval=datetime.timedelta(milliseconds=200))
+
+    def outputs(self, name: str):
+        return self.ended(name).outputs
+
+    def get(self, path: str, **headers: str):
+        """Any page or REST path of the server."""
+        return urllib.request.urlopen(urllib.request.Request(f"http://{self.address}{path}", headers=headers), timeout=30)
 
     def aloft(self, *args: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess:
         done = subprocess.run([BINARY, *args, "--server", self.address], capture_output=True, text=True, timeout=timeout)

@@ -2,13 +2,15 @@
 
 import shutil
 
-from conftest import execution_name, free_port, worker_ends
+import pandas as pd
+from conftest import free_port, worker_ends
 from flytekit.types.file import FlyteFile
 
 
 def test_old_runs_open_and_equal_code_has_an_equal_version_after_a_move(own_server, tmp_path):
     server = own_server
-    old = execution_name(server.pyflyte("run", "--remote", "--wait", "basics.py", "files", "--text", "kept").stdout)
+    old = server.run("basics.py", "files", "--text", "kept")
+    server.ended(old)
     versions = {w.id.version for w in _workflows(server.remote())}
     server.stop()
     worker_ends(server.data)
@@ -22,11 +24,13 @@ def test_old_runs_open_and_equal_code_has_an_equal_version_after_a_move(own_serv
         assert stream.read() == "kept"
     assert execution.outputs.get("o3", str).startswith("kept ")
 
-    new = execution_name(server.pyflyte("run", "--remote", "--wait", "basics.py", "files", "--text", "again").stdout)
-    assert {w.id.version for w in _workflows(remote)} == versions, "equal code, equal version"
-    assert remote.sync_execution(remote.fetch_execution(name=new)).outputs.get("o3", str).startswith("again ")
-    logs = server.aloft("logs", old)
-    assert logs.returncode == 0
+    frame = execution.node_executions["n0"].outputs.get("o2", pd.DataFrame)
+    assert list(frame["n"]) == [1, 2, 3]
+    assert "kept" in server.aloft("logs", old).stdout
+
+    new = server.run("basics.py", "files", "--text", "again")
+    assert {w.id.version for w in _workflows(server.remote())} == versions, "equal code, equal version"
+    assert server.outputs(new).get("o3", str).startswith("again ")
 
 
 def _workflows(remote):

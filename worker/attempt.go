@@ -18,6 +18,8 @@ type Config struct {
 	Grace      time.Duration // supervisor: ends when nobody is connected and nothing runs for this long; 0: 30 s
 	ZygoteIdle time.Duration // supervisor: a warm worker without an attempt for this long ends; 0: 15 min
 	MaxZygotes int           // supervisor: at most this many warm workers; 0: 8
+
+	sampleMemory bool // tests: as on a system that lets us make no control groups
 }
 
 // Mode says how an attempt is started, and in an [ExitRecord] how it was.

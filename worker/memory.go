@@ -1,6 +1,9 @@
 package worker
 
-import "log/slog"
+import (
+	"log/slog"
+	"os"
+)
 
 // group is the control group of one attempt with a memory limit. A nil group is an attempt without a limit; one without
 // paths is watched by sampling.
@@ -30,4 +33,11 @@ type limiter struct {
 	log  *slog.Logger
 	base string // folder in which we may make groups; empty: sampling
 	v2   bool
+}
+
+// close removes our folder of groups, unless one is still in use.
+func (l *limiter) close() {
+	if l.base != "" {
+		_ = os.Remove(l.base)
+	}
 }

@@ -109,7 +109,7 @@ func (l *limiter) group(name string, limit int64) *group {
 		return g
 	}
 	dir := g.dirs[0]
-	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		l.log.Warn("no control group for an attempt; its limit is held by sampling", "error", err)
 		return &group{}
 	}

@@ -1,3 +1,5 @@
+//go:build linux
+
 package worker
 
 import (
@@ -425,9 +427,11 @@ print(SerializationSettings(project="p", domain="d", version="v", image_config=I
 }
 
 // hold starts a warm task that runs until its fifo is written.
-func (b *bench) hold(py string) (Spec, func()) {
+func (b *bench) hold(py string) (Spec, func()) { b.Helper(); return b.holdIn(py, probeSource) }
+
+func (b *bench) holdIn(py, source string) (Spec, func()) {
 	b.Helper()
-	s := b.pythonSpec(py, probeSource, "held")
+	s := b.pythonSpec(py, source, "held")
 	fifo := filepath.Join(filepath.Dir(s.WorkDir), "fifo")
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		b.Fatal(err)
@@ -517,6 +521,19 @@ func TestKilledAndOutOfMemoryWarmTasksAreToldApart(t *testing.T) {
 	}
 }
 
+// warm is the one warm worker that there is, when it is ready and has preloaded at least so many modules.
+func (b *bench) warm(preloaded int) (z ZygoteStatus) {
+	b.Helper()
+	b.eventually(fmt.Sprintf("one warm worker has preloaded %d modules", preloaded), func() bool {
+		zygotes, err := b.client.Zygotes(b.ctx())
+		if err == nil && len(zygotes) == 1 {
+			z = zygotes[0]
+		}
+		return err == nil && len(zygotes) == 1 && z.State == zygoteReady && z.Preloaded >= preloaded
+	})
+	return z
+}
+
 func TestWarmWorkerLearnsTheModulesOfItsEnvironment(t *testing.T) {
 	t.Parallel()
 	py := python(t)
@@ -525,15 +542,7 @@ func TestWarmWorkerLearnsTheModulesOfItsEnvironment(t *testing.T) {
 	if !slices.Contains(first.Modules, "pandas.core.frame") || slices.Contains(first.Modules, "tasks") {
 		t.Fatalf("modules: %d, with pandas %t", len(first.Modules), slices.Contains(first.Modules, "pandas.core.frame"))
 	}
-	b.eventually("the next warm worker has them", func() bool {
-		zygotes, err := b.client.Zygotes(b.ctx())
-		if err == nil && len(zygotes) == 1 && zygotes[0].State == zygoteReady && zygotes[0].Preloaded > 0 && zygotes[0].Preloaded < 100 {
-			t.Fatalf("few were preloaded: %+v", zygotes)
-		}
-		return err == nil && len(zygotes) == 1 && zygotes[0].State == zygoteReady && zygotes[0].Preloaded > 100
-	})
-	zygotes, _ := b.client.Zygotes(b.ctx())
-	t.Logf("%+v", zygotes)
+	b.warm(100)
 	s := b.pythonSpec(py, probeSource, "uses_pandas")
 	second := b.run(s)
 	if second.Mode != ModeWarm || slices.Contains(second.Modules, "pandas.core.frame") || len(second.Modules) > len(first.Modules)/10 {
@@ -542,6 +551,81 @@ func TestWarmWorkerLearnsTheModulesOfItsEnvironment(t *testing.T) {
 	warm, cold := b.both(py, probeSource, "uses_pandas", nil)
 	if diff := cmp.Diff(cold, warm); diff != "" {
 		t.Errorf("warm (+) differs from cold (-):\n%s", diff)
+	}
+}
+
+// scienceSource imports at its top what most pipelines do, and works for long.
+const scienceSource = `
+import matplotlib
+matplotlib.use("Agg")
+import pandas
+import sklearn.ensemble, sklearn.linear_model, sklearn.metrics
+from matplotlib import pyplot
+from flytekit import task
+
+@task
+def held(x: int) -> int:
+    with open("../fifo") as f:
+        f.read()
+    return x
+
+@task
+def fits(x: int) -> float:
+    from sklearn.datasets import load_breast_cancer
+    frame = load_breast_cancer(as_frame=True).frame
+    model = sklearn.ensemble.HistGradientBoostingClassifier(random_state=x, max_iter=2)  # uses OpenMP
+    model.fit(frame.drop(columns="target"), frame["target"])
+    pyplot.plot([1, 2]); pyplot.savefig("plot.png")
+    return float(model.score(frame.drop(columns="target"), frame["target"]))
+`
+
+func TestASuccessorWithTheLearntModulesIsThereWhileTheFirstTaskStillWorks(t *testing.T) {
+	t.Parallel()
+	py := python(t)
+	b := newBench(t)
+	s, release := b.holdIn(py, scienceSource)
+	b.start(s)
+	pid := b.await(s.AttemptID, EventStarted).PID
+	former := b.warm(0)
+	z := b.warm(500)
+	if z.Forks != 0 || z.Running != 0 {
+		t.Errorf("got %+v, want a successor that has forked nothing", z)
+	}
+	for _, dropped := range z.Dropped {
+		if name, _, _ := strings.Cut(dropped, ":"); slices.Contains([]string{"pandas", "numpy", "sklearn", "matplotlib", "scipy", "pyarrow"}, name) {
+			t.Errorf("dropped %s", dropped)
+		}
+	}
+	// Work with threads of OpenMP's in children whose modules were imported before the fork.
+	for range 2 {
+		fits := b.pythonSpec(py, scienceSource, "fits")
+		r := b.run(fits)
+		if imports := func(m string) bool { return strings.HasPrefix(m, "pandas.core") || m == "sklearn.ensemble" }; r.Mode != ModeWarm || r.Code != 0 ||
+			slices.ContainsFunc(r.Modules, imports) || !strings.Contains(b.result(fits, r).Files["outputs.pb"], "float_value") {
+			t.Errorf("got %+v\n%s", r, b.read(fits.Stderr))
+		}
+	}
+	b.eventually("the former warm worker is gone although its child runs on", func() bool { return syscall.Kill(former.PID, 0) == syscall.ESRCH })
+	if err := syscall.Kill(pid, 0); err != nil {
+		t.Errorf("the first task: %v", err)
+	}
+	release()
+	if r := b.await(s.AttemptID, EventExited).Exit; r.Code != 0 || r.Lost || r.Mode != ModeWarm || r.Signal != 0 {
+		t.Errorf("the first task: got %+v", r)
+	}
+}
+
+func TestASecondZygoteIsNotMadeForAFewQuickModules(t *testing.T) {
+	t.Parallel()
+	py := python(t)
+	b := newBench(t)
+	for range 3 {
+		if r := b.run(b.pythonSpec(py, tasksSource, "add1")); r.Mode != ModeWarm || len(r.Modules) >= manyModules {
+			t.Errorf("got %+v", r)
+		}
+	}
+	if z := b.warm(0); z.Forks != 3 || z.Preloaded != 0 {
+		t.Errorf("got %+v, want one warm worker that forked all", z)
 	}
 }
 

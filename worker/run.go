@@ -128,6 +128,7 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 	watched := s.watch(a, p, group)
 
 	var done *childDone
+	var imported []string
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
@@ -140,7 +141,12 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 			if json.Unmarshal(line, &m) != nil {
 				continue
 			}
+			if m.Imported != nil { // and its work begins: others may profit from what it had to import while it works
+				imported = m.Modules
+				s.zygotes.learn(child.zygote, m.Modules, seconds(*m.Imported))
+			}
 			if m.Done != nil {
+				m.Modules = append(imported, m.Modules...)
 				done = &m
 				provisional := record
 				provisional.Code, provisional.EndedAt = *m.Done, time.Now()
@@ -150,7 +156,7 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 				provisional.Stopped = a.stopped
 				s.mu.Unlock()
 				s.advance(a, StateDone, 0, &provisional)
-				s.zygotes.learn(child.zygote, m.Modules)
+				s.zygotes.learn(child.zygote, m.Modules[len(imported):], 0)
 			}
 			if m.Memory > 0 {
 				record.PeakMemory = m.Memory << 10
@@ -179,14 +185,15 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 	s.finish(a, group, record)
 }
 
-// childDone is what a child says at its end.
+// childDone is what a child says: what it has imported when the task's own work begins, and then how it ended.
 type childDone struct {
+	Imported *float64 `json:"imported"` // seconds of the processor that loading the task took
 	Done     *int     `json:"done"`
 	User     float64  `json:"user"`
 	Sys      float64  `json:"sys"`
 	Children bool     `json:"children"`
-	Modules  []string `json:"modules"`
-	Memory   int64    `json:"memory"` // KiB
+	Modules  []string `json:"modules"` // that it had not told before
+	Memory   int64    `json:"memory"`  // KiB
 }
 
 // waitWarm returns when the child has ended and all that it said was read.

@@ -1,3 +1,5 @@
+//go:build linux
+
 package worker
 
 import (
@@ -27,6 +29,8 @@ func TestMain(m *testing.M) {
 			switch name {
 			case "grace":
 				config.Grace, _ = time.ParseDuration(value)
+			case "sample-memory":
+				config.sampleMemory = true
 			case "build":
 				config.Build = value
 			}
@@ -681,21 +685,23 @@ func TestAttemptIDsOfAnyKindAndLengthAreClaimed(t *testing.T) {
 
 func TestOutOfMemoryIsToldApartFromOtherDeaths(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
-	s := b.shell(`exec head -c 400m /dev/zero | tail -n 1`)
-	s.MemoryLimit = 64 << 20
-	s.Argv = []string{"tail", "-n", "1", "/dev/zero"}
-	if r := b.run(s); !r.OOM || r.Lost || !strings.Contains(r.Reason, "64 MiB") {
-		t.Errorf("above the limit: got %+v, want OOM", r)
-	}
-	within := b.shell(`kill -9 $$`)
-	within.MemoryLimit = 64 << 20
-	if r := b.run(within); r.OOM || r.Signal != 9 {
-		t.Errorf("killed within the limit: got %+v, want signal 9 without OOM", r)
-	}
-	code := b.shell(`exit 137`)
-	code.MemoryLimit = 64 << 20
-	if r := b.run(code); r.OOM || r.Code != 137 {
-		t.Errorf("exit code 137 within the limit: got %+v", r)
+	for _, args := range [][]string{nil, {"sample-memory"}} {
+		b := newBench(t, args...)
+		s := b.shell("")
+		s.MemoryLimit = 64 << 20
+		s.Argv = []string{"tail", "-n", "1", "/dev/zero"}
+		if r := b.run(s); !r.OOM || r.Lost || !strings.Contains(r.Reason, "64 MiB") || r.PeakMemory < 32<<20 {
+			t.Errorf("%v: above the limit: got %+v, want OOM", args, r)
+		}
+		within := b.shell(`kill -9 $$`)
+		within.MemoryLimit = 64 << 20
+		if r := b.run(within); r.OOM || r.Signal != 9 {
+			t.Errorf("%v: killed within the limit: got %+v, want signal 9 without OOM", args, r)
+		}
+		code := b.shell(`exit 137`)
+		code.MemoryLimit = 64 << 20
+		if r := b.run(code); r.OOM || r.Code != 137 {
+			t.Errorf("%v: exit code 137 within the limit: got %+v", args, r)
+		}
 	}
 }

@@ -68,8 +68,14 @@ type zygote struct {
 	rss       int64
 	since     time.Time
 	used      time.Time
-	stale     time.Time // since when there are modules that it has not preloaded; zero: it has all
-	failures  int
+
+	modules  map[string]bool // what it was told to preload
+	slow     bool            // a child of it spent noticeable time with imports
+	former   *zygote         // whose place it takes when it is ready; nil: nobody's
+	next     *zygote         // that is to take its place; nil: none is being started
+	renewed  time.Time       // when the last one of its line was started
+	lasted   time.Duration   // how long that one took to be ready
+	retiring bool            // it forks no more and is told to end
 }
 
 const (
@@ -92,6 +98,13 @@ const (
 	zygoteStartTime = 60 * time.Second
 	forkTime        = 20 * time.Second
 	failureRest     = 30 * time.Second // a zygote that did not start is not tried again for so long
+
+	// A successor is started for so many modules that the zygote has not, or for a single one if imports were slow; and
+	// not sooner after the one before than this and than renewalShare times what that one took.
+	manyModules  = 10
+	slowImport   = 50 * time.Millisecond
+	renewalPause = 2 * time.Second
+	renewalShare = 2
 )
 
 func newZygotes(log *slog.Logger, f folder, r *reaper, config Config) (*zygotes, error) {
@@ -137,8 +150,12 @@ func (zs *zygotes) fork(spec Spec, c command, message childSpec, stop <-chan str
 		if err == nil || errors.Is(err, errStopped) {
 			return child, "", err
 		}
-		zs.log.Warn("warm worker did not fork", "pid", z.pid, "error", err)
-		zs.end(z, zygoteEnded, err.Error())
+		zs.mu.Lock()
+		if !z.retiring { // else its successor is there
+			zs.log.Warn("warm worker did not fork", "pid", z.pid, "error", err)
+			zs.endLocked(z, zygoteEnded, err.Error())
+		}
+		zs.mu.Unlock()
 	}
 	return nil, "the warm worker ended again and again", nil
 }
@@ -240,8 +257,11 @@ func (zs *zygotes) wait(child *forked, p process) (e ending, known bool) {
 		return e, true
 	default:
 	}
-	zs.log.Warn("warm worker ended, its child runs on", "pid", child.pid)
-	return awaitInherited(zs.reaper, p)
+	zs.log.Info("warm worker ended, its child runs on", "pid", child.pid)
+	if e, known = awaitInherited(zs.reaper, p); e.usage != nil {
+		e.usage.Maxrss = max(0, e.usage.Maxrss-child.zygote.rss/1024)
+	}
+	return e, known
 }
 
 // awaitInherited waits for a process whose parent died. It becomes our child, unless that parent had reaped it and told nobody.
@@ -318,8 +338,8 @@ func (l *learnt) save(log *slog.Logger) {
 // maxLearnt bounds what one environment preloads.
 const maxLearnt = 10_000
 
-// learn takes the modules that a task of this zygote has imported from its environment.
-func (zs *zygotes) learn(z *zygote, modules []string) {
+// learn takes the modules that a task of this zygote has imported from its environment, and how long that took.
+func (zs *zygotes) learn(z *zygote, modules []string, took time.Duration) {
 	if len(modules) == 0 {
 		return
 	}
@@ -331,21 +351,47 @@ func (zs *zygotes) learn(z *zygote, modules []string) {
 		known[m] = true
 	}
 	for _, m := range modules {
-		top, _, _ := strings.Cut(m, ".")
-		if known[m] || l.Dropped[m] != "" || l.Dropped[top] != "" || len(l.Modules) >= maxLearnt {
+		if known[m] || l.dropped(m) || len(l.Modules) >= maxLearnt {
 			continue
 		}
 		l.Modules, grown = append(l.Modules, m), true
 	}
-	if !grown {
-		return
+	if grown {
+		l.save(zs.log)
 	}
-	l.save(zs.log)
+	z.slow = z.slow || took >= slowImport
+	now := time.Now()
 	for _, other := range zs.live {
-		if other.env.Interpreter == z.env.Interpreter && other.env.Digest == z.env.Digest && other.stale.IsZero() {
-			other.stale = time.Now()
+		if other == z || grown && other.env.Interpreter == z.env.Interpreter && other.env.Digest == z.env.Digest {
+			zs.improve(other, now)
 		}
 	}
+}
+
+func (l *learnt) dropped(module string) bool {
+	top, _, _ := strings.Cut(module, ".")
+	return l.Dropped[module] != "" || l.Dropped[top] != ""
+}
+
+// improve starts the successor of a zygote if there is enough that its children must import by themselves; called with the
+// mutex held. It may be called as often as one likes.
+func (zs *zygotes) improve(z *zygote, now time.Time) {
+	if z.state != zygoteReady || z.next != nil || z.retiring || now.Sub(z.renewed) < max(renewalPause, renewalShare*z.lasted) {
+		return
+	}
+	missing := 0
+	for _, m := range zs.lesson(z.env).Modules {
+		if !z.modules[m] {
+			missing++
+		}
+	}
+	if missing < manyModules && (missing == 0 || !z.slow) {
+		return
+	}
+	next := zs.newZygote(z.key, z.env, z.startup)
+	next.former, z.next, z.renewed, next.renewed = z, next, now, now
+	zs.log.Info("warm worker gets a successor", "pid", z.pid, "modules", missing)
+	go zs.run(next, 0)
 }
 
 // obtain returns the zygote for these variables, starting it where there is none; it need not be ready. An environment's
@@ -449,6 +495,7 @@ func (zs *zygotes) run(z *zygote, tries int) {
 			state, reason := zygoteEnded, "its process ended"
 			zs.mu.Lock()
 			starting := z.state == zygoteStarting
+			z.conn = nil
 			zs.mu.Unlock()
 			if starting {
 				state, reason = zygoteFailed, lastLine(logPath)
@@ -502,10 +549,7 @@ func (zs *zygotes) run(z *zygote, tries int) {
 
 // drop takes what was dropped out of the modules.
 func (l *learnt) drop() {
-	l.Modules = slices.DeleteFunc(l.Modules, func(m string) bool {
-		top, _, _ := strings.Cut(m, ".")
-		return l.Dropped[m] != "" || l.Dropped[top] != ""
-	})
+	l.Modules = slices.DeleteFunc(l.Modules, l.dropped)
 }
 
 func (zs *zygotes) setReady(z *zygote, m zygoteMessage) {
@@ -528,10 +572,36 @@ func (zs *zygotes) setReady(z *zygote, m zygoteMessage) {
 		l.drop()
 		l.save(zs.log)
 	}
-	z.state, z.preloaded, z.rss = zygoteReady, m.Ready.Preloaded, m.Ready.RSS
+	z.state, z.preloaded, z.rss, z.lasted = zygoteReady, m.Ready.Preloaded, m.Ready.RSS, time.Since(z.since)
 	zs.log.Info("warm worker ready", "pid", z.pid, "interpreter", z.env.Interpreter, "preloaded", z.preloaded,
-		"took", time.Since(z.since).Round(time.Millisecond))
+		"took", z.lasted.Round(time.Millisecond))
+	zs.succeed(z)
 	close(z.ready)
+}
+
+// succeed gives a zygote the place of its former; called with the mutex held, the same that what it read at its imports
+// was learnt under: no attempt may see the one without the other.
+func (zs *zygotes) succeed(z *zygote) {
+	former := z.former
+	if former == nil {
+		return
+	}
+	z.former, former.next = nil, nil
+	if zs.live[former.key] != former { // it ended meanwhile, and who came next has preloaded what we have
+		zs.endLocked(z, zygoteEnded, "came too late")
+		return
+	}
+	z.used = former.used
+	delete(zs.live, former.key)
+	// The modules may read variables that the key did not have: then it stands for what it was started with.
+	z.key = zs.key(z.env, z.startup)
+	if other := zs.live[z.key]; other != nil && other.state == zygoteReady {
+		zs.retire(other)
+	} else if other != nil {
+		zs.endLocked(other, zygoteEnded, "replaced by one that is ready")
+	}
+	zs.live[z.key] = z
+	zs.retire(former)
 }
 
 func (zs *zygotes) spawn(z *zygote, logPath string) (*net.UnixConn, <-chan ending, error) {
@@ -552,7 +622,12 @@ func (zs *zygotes) spawn(z *zygote, logPath string) (*net.UnixConn, <-chan endin
 	defer log.Close()
 	zs.mu.Lock()
 	over := z.state != zygoteStarting
-	learntPath := zs.lesson(z.env).path
+	l := zs.lesson(z.env)
+	learntPath := l.path
+	z.modules = make(map[string]bool, len(l.Modules))
+	for _, m := range l.Modules {
+		z.modules[m] = true
+	}
 	zs.mu.Unlock()
 	if over {
 		return nil, nil, errors.New("ended before it was ready")
@@ -593,7 +668,10 @@ func (zs *zygotes) endLocked(z *zygote, state, reason string) {
 	}
 	starting := z.state == zygoteStarting
 	z.state, z.reason, z.since = state, reason, time.Now()
-	if state == zygoteFailed {
+	if former := z.former; former != nil {
+		zs.log.Warn("no successor for a warm worker; the former stays", "pid", former.pid, "state", state, "reason", reason)
+		former.next, former.lasted = nil, max(former.lasted, zygoteStartTime) // not soon again
+	} else if state == zygoteFailed {
 		zs.log.Warn("warm worker did not start; tasks get fresh interpreters", "interpreter", z.env.Interpreter, "reason", reason)
 	} else if zs.live[z.key] == z {
 		delete(zs.live, z.key)
@@ -616,59 +694,30 @@ func (zs *zygotes) tend(now time.Time) {
 	zs.mu.Lock()
 	defer zs.mu.Unlock()
 	for key, z := range zs.live {
-		busy := len(z.children) > 0
 		switch {
 		case z.state == zygoteFailed && now.Sub(z.since) > max(failureRest, zs.idle):
 			delete(zs.live, key)
 		case z.state != zygoteReady:
-		case !busy && now.Sub(z.used) > zs.idle:
+		case len(z.children) == 0 && now.Sub(z.used) > zs.idle:
 			zs.endLocked(z, zygoteEnded, "idle")
-		case !z.stale.IsZero() && (!busy || now.Sub(z.stale) > 10*time.Second):
-			z.stale = time.Time{}
-			go zs.renew(z)
+		default:
+			zs.improve(z, now)
 		}
 	}
 }
 
-// renew starts a successor and gives it the place when it is ready.
-func (zs *zygotes) renew(z *zygote) {
-	zs.mu.Lock()
-	next := zs.newZygote(z.key, z.env, z.startup)
-	zs.mu.Unlock()
-	go zs.run(next, 0)
-	<-next.ready
-	zs.mu.Lock()
-	defer zs.mu.Unlock()
-	if next.state != zygoteReady {
-		return
-	}
-	next.used = z.used
-	// The modules may read variables that the key did not have: then the successor stands for what it was started with.
-	next.key = zs.key(next.env, next.startup)
-	if zs.live[z.key] == z {
-		delete(zs.live, z.key)
-	}
-	if other := zs.live[next.key]; other != nil && other != z {
-		zs.retire(other)
-	}
-	zs.live[next.key] = next
-	zs.retire(z)
-}
-
-// retire ends a zygote when its last child was reaped; called with the mutex held.
+// retire ends a zygote that has been replaced; called with the mutex held. It still forks what it was asked for and tells
+// of the children whose end it saw; the others become ours. So there are never more than two of a line, however long a
+// task takes.
 func (zs *zygotes) retire(z *zygote) {
-	if z.state != zygoteReady {
+	if z.state != zygoteReady || z.retiring {
 		return
 	}
-	if len(z.children) == 0 {
-		zs.endLocked(z, zygoteEnded, "replaced by one that has more modules")
-		return
+	z.retiring = true
+	if z.next != nil {
+		zs.endLocked(z.next, zygoteEnded, "nobody's successor any more")
 	}
-	time.AfterFunc(time.Second, func() {
-		zs.mu.Lock()
-		defer zs.mu.Unlock()
-		zs.retire(z)
-	})
+	_ = z.conn.CloseWrite() // run reads on until the process has gone
 }
 
 func (zs *zygotes) status() []ZygoteStatus {

@@ -7,7 +7,8 @@ and says, as one JSON object a packet,
     {"n": N, "pid": PID, "status": S, "user": SECONDS, "sys": SECONDS, "maxrss": KB}    the child was reaped
 The loop does nothing but fork and reap: the child itself reads what it is to do (four bytes of length, JSON), prepares all
 that needs no user code, and waits for one byte, which comes when the attempt is claimed on disk. The end of the socket
-before that byte ends the child. It says {"pid"}, then {"done", ..} when nothing of the task runs any more, then {"memory"}.
+before that byte ends the child. It says {"pid"}, then {"imported", "modules"} when the task's own work begins and it had to
+import modules of the environment, then {"done", ..} when nothing of the task runs any more, then {"memory"}.
 
 LEARNT is a file: {"modules": [..], "dropped": {..}}: modules of the environment that earlier tasks imported.
 """
@@ -109,13 +110,26 @@ def comms():
     return names
 
 
+def blas_threads():
+    """How many threads the linear algebra libraries that are loaded may have started."""
+    with open("/proc/self/maps") as f:
+        libraries = {line.split()[-1] for line in f if "blas" in line.rpartition("/")[2]}
+    for name in ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS"):
+        if (limit := os.environ.get(name, "").partition(",")[0]).isdigit():
+            return len(libraries) * max(0, int(limit) - 1)
+    return len(libraries) * (len(os.sched_getaffinity(0)) - 1)
+
+
 def audit(sockets_before):
     """What a fork would not survive, or nothing. Native threads of libraries with fork handlers are fine: OpenBLAS's,
-    which bear the process's own name, and jemalloc's."""
+    which bear the process's own name, and jemalloc's. OpenMP's bear that name too and are not fine: they are there when an
+    import has computed something with it, and told by there being more threads than OpenBLAS starts."""
     if python := [t.name for t in threading.enumerate() if t is not threading.main_thread()]:
         return "leaves threads running: " + ", ".join(python)
-    own = next(iter(comms()), "")
-    strange = [c for c in comms()[1:] if not c.startswith("jemalloc") and not (c == own and "numpy" in sys.modules)]
+    own, *native = comms() or [""]
+    strange = [c for c in native if not c.startswith("jemalloc") and c != own]
+    if native.count(own) > blas_threads():
+        strange.append(own)
     if strange:
         return "leaves native threads running: " + ", ".join(strange)
     if sockets() > sockets_before:
@@ -267,12 +281,24 @@ def receive(sock, n):
     return data
 
 
-def learnt_modules(argv):
+def learnt_modules(argv, told):
     """Modules of the environment that this task has imported and the zygote had not; not those of its own package."""
-    new = [m for m in list(sys.modules) if m not in BASE]
+    new = [m for m in list(sys.modules) if m not in BASE and m not in told]
     own = argv[argv.index("task-module") + 1].partition(".")[0] if "task-module" in argv[:-1] else None
     return [m for m in new if m.partition(".")[0] != own
             and str(getattr(sys.modules.get(m), "__file__", None) or "").startswith(ROOTS)][:5000]
+
+
+def when_loaded(do):
+    """Calls do when flytekit has loaded the task and turns to its inputs; no frame of ours is left in what follows."""
+    from flytekit.core import utils
+    load = utils.load_proto_from_file
+
+    def load_proto_from_file(*args, **kwargs):
+        utils.load_proto_from_file = load
+        do()
+        return load(*args, **kwargs)
+    utils.load_proto_from_file = load_proto_from_file
 
 
 def attempt(sock):
@@ -288,7 +314,14 @@ def attempt(sock):
     LIBC.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what its processes leave behind stays below it
     if MARK_AT:  # in place: /proc/<pid>/environ shows it, of this process and of those that it forks
         ctypes.memmove(MARK_AT, req["mark"].encode(), 32)
-    argv, code = req["argv"], 1
+    argv, code, told = req["argv"], 1, []
+
+    def loaded():
+        took = time.process_time() - begin  # of the processor: a crowded machine makes everything slow
+        with contextlib.suppress(Exception):  # the task must not notice
+            if modules := learnt_modules(argv, ()):
+                told.extend(modules)
+                say(imported=took, modules=modules)
     try:
         redirect(req)
         os.environ.clear()
@@ -296,7 +329,10 @@ def attempt(sock):
         os.chdir(req["cwd"])
         sys.path[1:1] = [p for p in req["env"].get("PYTHONPATH", "").split(os.pathsep) if p and p not in sys.path]
         reset()
+        with contextlib.suppress(Exception):  # a later flytekit may be built otherwise
+            when_loaded(loaded)
         receive(sock, 1)
+        begin = time.process_time()
         code = entry(argv)
     except BaseException as e:
         code = 1
@@ -310,7 +346,7 @@ def attempt(sock):
         u = resource.getrusage(resource.RUSAGE_SELF)
         try:
             say(done=code, user=u.ru_utime, sys=u.ru_stime, children=has_children(),
-                modules=learnt_modules(argv))
+                modules=learnt_modules(argv, set(told)))
             with open("/proc/self/smaps_rollup") as f:
                 say(memory=sum(int(line.split()[1]) for line in f if line.startswith("Private_")))
         except OSError:  # the supervisor is gone: its successor looks for this file
@@ -352,8 +388,13 @@ def serve(control, restores):
             return
         except OSError:
             data, fds = b"", []
-        if not data:
-            os._exit(0)  # the supervisor has ended, or needs us no longer; children run on
+        if not data:  # the supervisor has ended, or needs us no longer; children run on
+            reap()
+            control.setblocking(True)
+            with contextlib.suppress(OSError):
+                for message in outgoing:
+                    control.send(message)
+            os._exit(0)
         if not fds:
             return
         try:

@@ -31,8 +31,7 @@ func main() {
 	root.AddCommand(cli.Commands(cli.Defaults{Server: defaults.Server, Project: defaults.Project, Domain: defaults.Domain})...)
 	if err := root.Execute(); err != nil {
 		code := 1
-		var exit *cli.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*cli.ExitError](err); ok {
 			code = exit.Code
 		}
 		if err.Error() != "" {

@@ -33,7 +33,9 @@ func newServe() *cobra.Command {
 		}
 		ctx, stop := signal.NotifyContext(command.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		s, err := server.Start(ctx, c, server.Options{Version: server.BuildVersion(version), Worker: []string{self, "worker"}, Logger: c.Logger(os.Stderr)})
+		s, err := server.Start(ctx, c, server.Options{
+			Version: server.BuildVersion(version), Path: config.SearchPath(), Worker: []string{self, "worker"}, Logger: c.Logger(os.Stderr),
+		})
 		if err != nil {
 			return err
 		}

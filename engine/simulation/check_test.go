@@ -21,7 +21,7 @@ func (w *world) check(key store.Key) error {
 	if err != nil {
 		return err
 	}
-	if err := checkJournal(record.ID, journal); err != nil {
+	if err := checkJournal(journal); err != nil {
 		return err
 	}
 	entries := make([]*aloftv1.JournalEntry, len(journal))
@@ -58,14 +58,16 @@ func (w *world) check(key store.Key) error {
 			}
 		}
 	}
-	if records, err := w.memory.ListNodes(w.ctx, record.ID, "", true, store.Query{}); err != nil || len(records) != count {
-		errs = append(errs, fmt.Errorf("%d node records, the journal has %d (%v)", len(records), count, err))
+	if records, err := w.memory.ListNodes(w.ctx, record.ID, "", true, store.Query{}); err != nil {
+		errs = append(errs, err)
+	} else if len(records) != count {
+		errs = append(errs, fmt.Errorf("%d node records, the journal has %d", len(records), count))
 	}
 	return errors.Join(errs...)
 }
 
 // checkJournal reads the journal as text: what it says must be true without knowing the machine.
-func checkJournal(id aloft.ExecutionID, journal []store.JournalRow) error {
+func checkJournal(journal []store.JournalRow) error {
 	type attempt struct {
 		node, attempt uint32
 	}
@@ -255,8 +257,8 @@ type result struct {
 	nodes   map[aloft.NodeID]core.NodeExecution_Phase // of one that succeeded
 }
 
-func (w *world) result(name string) (r result, comparable bool) {
-	comparable = true
+func (w *world) result(name string) (r result, own bool) {
+	own = true
 	w.look(func() {
 		e, journal, err := w.memory.Load(w.ctx, w.created[name])
 		if err != nil {
@@ -282,24 +284,24 @@ func (w *world) result(name string) (r result, comparable bool) {
 			for _, event := range row.Entry.GetEvents() {
 				switch ended := event.GetAttemptEnded(); {
 				case event.GetTerminateRequested() != nil:
-					comparable = false
+					own = false
 				case ended.GetLost() != "", ended.GetFailure().GetError().GetKind() == core.ExecutionError_SYSTEM:
 					if system[ended.GetNode()]++; system[ended.GetNode()] > 3 {
-						comparable = false
+						own = false
 					}
 				}
 			}
 		}
 	})
-	return r, comparable
+	return r, own
 }
 
 // compare holds a world's results against those of the same plan without faults.
 func (w *world) compare(undisturbed *world) error {
 	for _, p := range w.plan.executions {
-		got, comparable := w.result(p.name)
+		got, own := w.result(p.name)
 		want, _ := undisturbed.result(p.name)
-		if !comparable {
+		if !own {
 			continue
 		}
 		if got.phase != want.phase {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
+	"github.com/aloft-dev/aloft/environment"
 	"github.com/aloft-dev/aloft/executor"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
@@ -37,6 +38,7 @@ func (b *Backend) Watch(ctx context.Context, expected []aloft.AttemptID, report 
 	}
 	var reading sync.WaitGroup
 	defer reading.Wait()
+	reading.Go(func() { b.warm(ctx, client) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -58,6 +60,31 @@ func (b *Backend) Watch(ctx context.Context, expected []aloft.AttemptID, report 
 			}
 			b.handle(ctx, event, report, &reading)
 		}
+	}
+}
+
+// restBeforeWarming leaves the processors to the server that is just starting.
+const restBeforeWarming = 200 * time.Millisecond
+
+// warm has the warm worker of the attempts to come started, so that the first of them need not wait for it.
+func (b *Backend) warm(ctx context.Context, client *worker.Client) {
+	known, ok := b.config.Environments.(interface {
+		Present(ctx context.Context) (environment.Environment, error)
+	})
+	if !ok || b.config.Mode == worker.ModeCold {
+		return
+	}
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(restBeforeWarming):
+	}
+	env, err := known.Present(ctx)
+	if err == nil {
+		err = client.Prepare(ctx, worker.Environment{Interpreter: env.Interpreter, Digest: env.Digest, Variables: b.commonVariables(env)})
+	}
+	if err != nil && ctx.Err() == nil { // the first attempt will say it to whom it concerns
+		b.config.Logger.Info("no warm worker is started ahead", "error", err)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -58,7 +59,9 @@ type Config struct {
 	Logger       *slog.Logger
 }
 
-// Environments finds the Python that stands for an image.
+// Environments finds the Python that stands for an image. One that also has the method
+// Present(context.Context) (environment.Environment, error) tells by it in what most attempts will run, so that the first
+// one finds a warm worker.
 type Environments interface {
 	Resolve(ctx context.Context, request environment.Request) (environment.Environment, error)
 }
@@ -87,12 +90,14 @@ type Backend struct {
 	changed   sync.Cond           // with mu
 	found     []worker.Event      // of attempts that had been started before us; Watch has not seen them yet
 	wake      chan struct{}       // there is something in found
+	recorded  map[string]bool     // digests of environments whose description is kept
 }
 
 // attempt is a job that was started. The back end's lock guards it.
 type attempt struct {
 	job         *executor.Job
 	environment string        // digest of what it runs in; empty: of nothing of ours
+	handed      bool          // to the supervisor, whether or not it answered
 	exited      *worker.Event // nothing of it runs any more
 	reading     bool          // what it left is being read
 	reported    bool          // its outcome was
@@ -133,6 +138,9 @@ func (b *Backend) supervisor(ctx context.Context) (*worker.Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask the worker what runs: %w", err)
 	}
+	if err := makeFolder(b.sharedHome()); err != nil {
+		return nil, unavailable("make the home of the attempts", err)
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.client = client
@@ -152,7 +160,7 @@ func (b *Backend) Start(ctx context.Context, job *executor.Job) (*aloftv1.Failur
 		return nil, err
 	}
 	defer b.alone(attemptName(job.ID))()
-	if attached, err := b.inherit(ctx, client, job); attached || err != nil {
+	if attached, err := b.attached(ctx, client, job); attached || err != nil {
 		return nil, err
 	}
 	env, failure, err := b.environment(ctx, job.Template.GetContainer())
@@ -167,6 +175,7 @@ func (b *Backend) Start(ctx context.Context, job *executor.Job) (*aloftv1.Failur
 	if b.jobs[spec.AttemptID] == nil {
 		b.jobs[spec.AttemptID] = &attempt{job: job, environment: env.Digest}
 	}
+	b.jobs[spec.AttemptID].handed = true
 	b.mu.Unlock()
 	status, err := client.Start(ctx, *spec)
 	switch {
@@ -237,7 +246,7 @@ func (b *Backend) environment(ctx context.Context, container *core.Container) (e
 	env, err := b.config.Environments.Resolve(ctx, environment.Request{Image: image})
 	switch {
 	case err == nil:
-		return env, nil, nil
+		return env, nil, b.record(ctx, env)
 	case ctx.Err() != nil:
 		return env, nil, ctx.Err()
 	case !python: // a program of the system's
@@ -249,17 +258,20 @@ func (b *Backend) environment(ctx context.Context, container *core.Container) (e
 	}
 }
 
-// inherit attaches to an attempt that a server before us started: as it is, whatever would be prepared for it now.
-func (b *Backend) inherit(ctx context.Context, client *worker.Client, job *executor.Job) (attached bool, err error) {
+// attached attaches to an attempt that we or a server before us have handed over: as it is, whatever would be prepared for
+// it now. All others are the supervisor's first, and what is on disk of them is left from a server that was killed before.
+func (b *Backend) attached(ctx context.Context, client *worker.Client, job *executor.Job) (bool, error) {
 	name := attemptName(job.ID)
 	b.mu.Lock()
-	inherited := b.inherited[name]
-	if inherited && b.jobs[name] == nil { // before we ask: from here on its events find it
-		digest, _ := os.ReadFile(filepath.Join(b.home(name), "environment")) // empty where it is not known
-		b.jobs[name] = &attempt{job: job, environment: string(digest)}
+	a := b.jobs[name]
+	if b.inherited[name] && a == nil { // before we ask: from here on its events find it
+		digest, _ := os.Readlink(filepath.Join(b.home(name), "environment")) // empty where it is not known
+		a = &attempt{job: job, environment: digest, handed: true}
+		b.jobs[name] = a
 	}
+	ask := a != nil && a.handed
 	b.mu.Unlock()
-	if !inherited {
+	if !ask {
 		return false, nil
 	}
 	status, err := find(ctx, client, name)
@@ -309,20 +321,27 @@ func (b *Backend) attach(status worker.Status) {
 	}
 }
 
-// prepare makes the folders, inputs and command line of an attempt. Doing it again for one that runs changes nothing.
+// prepare makes the folders, inputs and command line of an attempt that was not handed over yet. Each call of the file
+// system counts: they are a good part of what a short task costs.
 func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environment.Environment) (*worker.Spec, *aloftv1.Failure, error) {
 	name := attemptName(job.ID)
 	run := b.config.Blob.Path(blob.Key(job.ID.RunKey()))
 	raw := b.config.Blob.Path(blob.Key("raw/" + job.ID.RawOutputKey()))
 	home := b.home(name)
 	work, temp := filepath.Join(home, "work"), filepath.Join(home, "tmp")
-	for _, dir := range []string{run, filepath.Dir(raw), temp, b.sharedHome()} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+	for _, dir := range []string{run, filepath.Dir(raw), home} {
+		if err := makeFolder(dir); err != nil {
 			return nil, nil, unavailable("make the folders of the attempt", err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(home, "environment"), []byte(env.Digest), 0o644); err != nil {
-		return nil, nil, unavailable("note the environment of the attempt", err)
+	if env.Digest != "" { // a link is one call, a file three
+		err := os.Symlink(env.Digest, filepath.Join(home, "environment"))
+		if errors.Is(err, fs.ErrExist) {
+			err = errors.Join(os.Remove(filepath.Join(home, "environment")), os.Symlink(env.Digest, filepath.Join(home, "environment")))
+		}
+		if err != nil {
+			return nil, nil, unavailable("note the environment of the attempt", err)
+		}
 	}
 	inputs := filepath.Join(run, "inputs.pb")
 	local, err := b.writeInputs(inputs, job.Inputs)
@@ -362,7 +381,7 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 		Environment: worker.Environment{Interpreter: env.Interpreter, Digest: env.Digest},
 		Mode:        b.config.Mode, MemoryLimit: job.Spec.GetMemoryLimit(), CPU: float64(job.Spec.GetMilliCpu()) / 1000, Grace: b.config.Grace,
 	}
-	failure, err := b.copyCode(ctx, spec, home)
+	failure, err := b.copyCode(ctx, spec)
 	return spec, failure, err
 }
 
@@ -388,23 +407,22 @@ func (b *Backend) earlierCheckpoint(id aloft.AttemptID) (string, error) {
 }
 
 // copyCode makes the working folder: a private copy of the archive that the command line names, or an empty folder.
-// It appears by a rename, so one that exists is complete and belongs to an attempt that may already run in it.
-func (b *Backend) copyCode(ctx context.Context, spec *worker.Spec, home string) (*aloftv1.Failure, error) {
-	archive := distribution(spec.Argv)
-	if archive != "" {
-		spec.CodeDir = spec.WorkDir
+func (b *Backend) copyCode(ctx context.Context, spec *worker.Spec) (*aloftv1.Failure, error) {
+	err := os.Mkdir(spec.WorkDir, 0o755)
+	if errors.Is(err, fs.ErrExist) {
+		if err = removeAll(spec.WorkDir); err == nil {
+			err = os.Mkdir(spec.WorkDir, 0o755)
+		}
 	}
-	if _, err := os.Stat(spec.WorkDir); err == nil {
-		return nil, nil
-	}
-	fresh, err := os.MkdirTemp(home, ".work-")
 	if err != nil {
 		return nil, unavailable("make the working folder", err)
 	}
+	archive := distribution(spec.Argv)
 	if archive != "" {
+		spec.CodeDir = spec.WorkDir
 		uri, err := b.renderer.Canonical(archive)
 		if err == nil {
-			err = b.config.Code.Copy(ctx, uri, fresh)
+			err = b.config.Code.Copy(ctx, uri, spec.WorkDir)
 		}
 		switch {
 		case err == nil:
@@ -414,12 +432,6 @@ func (b *Backend) copyCode(ctx context.Context, spec *worker.Spec, home string) 
 		default:
 			return nil, fmt.Errorf("copy code %s: %w", archive, err)
 		}
-	}
-	if err := os.Chmod(fresh, 0o755); err != nil {
-		return nil, unavailable("make the working folder", err)
-	}
-	if err := os.Rename(fresh, spec.WorkDir); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, unavailable("make the working folder", err)
 	}
 	return nil, nil
 }
@@ -457,12 +469,7 @@ func (b *Backend) writeInputs(path string, inputs *core.LiteralMap) (*core.Liter
 	if err != nil {
 		return nil, fmt.Errorf("encode inputs: %w", err)
 	}
-	// Written beside and renamed: an attempt that is found again may be reading it.
-	temp := path + ".new"
-	if err := os.WriteFile(temp, encoded, 0o644); err != nil {
-		return nil, unavailable("write inputs", err)
-	}
-	if err := os.Rename(temp, path); err != nil {
+	if err := os.WriteFile(path, encoded, 0o644); err != nil {
 		return nil, unavailable("write inputs", err)
 	}
 	return local, nil
@@ -470,15 +477,33 @@ func (b *Backend) writeInputs(path string, inputs *core.LiteralMap) (*core.Liter
 
 // variables is the complete environment of the task: nothing of the server's own reaches it.
 func (b *Backend) variables(job *executor.Job, env environment.Environment, temp string) map[string]string {
+	variables := b.commonVariables(env)
+	variables["TMPDIR"] = temp
+	maps.Copy(variables, executor.Environment(job))
+	return variables
+}
+
+// commonVariables is what all attempts in an environment get.
+func (b *Backend) commonVariables(env environment.Environment) map[string]string {
 	path := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	if env.Interpreter != "" {
 		path = filepath.Dir(env.Interpreter) + ":" + path
 	}
-	variables := map[string]string{"PATH": path, "HOME": b.sharedHome(), "LANG": "C.UTF-8", "TMPDIR": temp}
-	for name, value := range executor.Environment(job) {
-		variables[name] = value
+	return map[string]string{"PATH": path, "HOME": b.sharedHome(), "LANG": "C.UTF-8"}
+}
+
+// makeFolder is os.MkdirAll for folders that are mostly new in a folder that is mostly there.
+func makeFolder(dir string) error {
+	err := os.Mkdir(dir, 0o755)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = makeFolder(filepath.Dir(dir)); err == nil {
+			err = os.Mkdir(dir, 0o755)
+		}
 	}
-	return variables
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	return err
 }
 
 // sharedHome is HOME for all attempts. It cannot be one for each: a warm interpreter reads it when it starts.

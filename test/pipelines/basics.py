@@ -8,9 +8,10 @@ from enum import Enum
 from typing import Optional
 
 import pandas as pd
-from flytekit import current_context, task, workflow
+from flytekit import Deck, Resources, current_context, task, workflow
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
+from meeting import meet
 
 
 class Colour(Enum):
@@ -92,6 +93,7 @@ def nested(x: int) -> tuple[int, int]:
 def write_files(text: str) -> tuple[FlyteFile, FlyteDirectory, pd.DataFrame]:
     with open("greeting.txt", "w") as file:
         file.write(text)
+    print(f"greeting.txt says {text}")
     os.mkdir("folder")
     for name in ("one", "two"):
         with open(f"folder/{name}.txt", "w") as file:
@@ -125,7 +127,9 @@ def shout(file: FlyteFile) -> str:
 
 @task
 def fail(reason: str) -> int:
-    raise ValueError(f"cannot go on: {reason}")
+    if reason:
+        raise ValueError(f"cannot go on: {reason}")
+    return 0
 
 
 @workflow
@@ -163,3 +167,60 @@ def environment(name: str) -> str:
 @workflow
 def look_at(name: str) -> str:
     return environment(name=name)
+
+
+@task
+def talk(folder: str) -> int:
+    """Says something, waits for the listener, and says something more."""
+    print("so far so good", flush=True)
+    meet(folder, "heard")
+    print("goodbye", flush=True)
+    return 0
+
+
+@workflow
+def talking(folder: str) -> int:
+    return talk(folder=folder)
+
+
+@task
+def stay(folder: str) -> int:
+    meet(folder, "leave")
+    return 0
+
+
+@workflow
+def staying(folder: str) -> int:
+    return stay(folder=folder)
+
+
+@task(enable_deck=True)
+def draw(title: str) -> str:
+    Deck("Picture", f"<h1>{title}</h1>")
+    return title
+
+
+@workflow
+def drawing(title: str) -> str:
+    return draw(title=title)
+
+
+@task(limits=Resources(mem="400Mi"))
+def hoard(mebibytes: int) -> int:
+    """Takes memory bit by bit, and uses it."""
+    kept = []
+    for _ in range(mebibytes):
+        kept.append(bytes(range(256)) * 4096)
+        time.sleep(0.0005)
+    return len(kept)
+
+
+@workflow
+def hoarding(mebibytes: int) -> int:
+    return hoard(mebibytes=mebibytes)
+
+
+@workflow
+def nested_twice(x: int) -> int:
+    a, b = nested(x=x)
+    return add(a=a, b=b)

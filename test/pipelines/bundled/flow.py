@@ -1,21 +1,24 @@
 """Code that reads and overwrites a file which it was shipped with, by relative path."""
 
 import pathlib
-import time
 
 from flytekit import task, workflow
+from meeting import arrive, meet
 
 WORDS = pathlib.Path("bundled/words.txt")
 
 
 @task
-def overwrite(label: str) -> str:
+def overwrite(label: str, folder: str) -> str:
     before = WORDS.read_text().strip()
+    arrive(folder, f"{label} has read")
+    meet(folder, "left has read", "right has read")
     WORDS.write_text(label)
-    time.sleep(1.0)  # both attempts are here at once
+    arrive(folder, f"{label} has written")
+    meet(folder, "left has written", "right has written")
     return f"{before} -> {WORDS.read_text()}"
 
 
 @workflow
-def both() -> tuple[str, str]:
-    return overwrite(label="left"), overwrite(label="right")
+def both(folder: str) -> tuple[str, str]:
+    return overwrite(label="left", folder=folder), overwrite(label="right", folder=folder)
