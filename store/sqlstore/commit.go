@@ -17,13 +17,15 @@ func (s *Store) Commit(ctx context.Context, steps []*store.Step) []error {
 	var members []member
 	var which []int
 	rows := 0
+	facts := new(prefetched)
 	for i, step := range steps {
 		e, err := encodeStep(step)
 		if err != nil {
 			errs[i] = fmt.Errorf("commit %s: encode: %w", step.ID, err)
 			continue
 		}
-		members, which = append(members, e.commit), append(which, i)
+		facts.keys = append(facts.keys, int64(step.Execution))
+		members, which = append(members, func(t *tx) error { return e.commit(t, facts) }), append(which, i)
 		rows += 2 + len(step.Nodes) + len(step.Attempts) + len(step.Consumed) + len(step.Appends)
 	}
 	if len(members) == 0 {
@@ -93,33 +95,92 @@ func encodeStep(step *store.Step) (*encodedStep, error) {
 	return e, errors.Join(entry.err, nodes.err, attempts.err, change.err)
 }
 
-const (
-	stepFacts = `SELECT e.shard, e.ended, e.due_at, e.waiting, s.owner, s.epoch, {lapsed},
-		COALESCE((SELECT j.seq FROM journal j WHERE j.execution = e.number ORDER BY j.seq DESC LIMIT 1), 0)
-		FROM executions e JOIN shards s ON s.shard = e.shard WHERE e.number = ?`
+var writeJournal = newMany(4, "INSERT INTO journal (execution, seq, commit_id, entry)", "ON CONFLICT (execution, seq) DO NOTHING")
 
-	// Nobody takes the shard away before we have committed.
-	factsOfStep = stepFacts + " {hold_shard}"
-	// Also, nobody appends to an execution while it ends.
-	factsOfLastStep = stepFacts + " {hold_shard_and_execution}"
-)
+// facts are what a commit is checked against.
+type facts struct {
+	key, shard, ended, dueAt, epoch, lapsed, last int64
+	waiting, owner                                string
+}
+
+func (f *facts) columns() []any {
+	return []any{&f.key, &f.shard, &f.ended, &f.dueAt, &f.waiting, &f.owner, &f.epoch, &f.lapsed, &f.last}
+}
+
+// Nobody takes a shard away before we have committed.
+var readFacts = newIn([]int{1, 4, 16, 64}, `SELECT e.number, e.shard, e.ended, e.due_at, e.waiting, s.owner, s.epoch, {lapsed},
+	COALESCE((SELECT j.seq FROM journal j WHERE j.execution = e.number ORDER BY j.seq DESC LIMIT 1), 0)
+	FROM executions e JOIN shards s ON s.shard = e.shard WHERE e.number IN `, ` {hold_shard}`)
+
+// prefetched are the facts of the executions of a call, read at once where that saves journeys.
+type prefetched struct {
+	keys []int64
+	in   int64 // the transaction in which they were read
+	of   map[int64]*facts
+}
+
+// take returns the facts of an execution, which hold until something is written to it; nil if there is none.
+func (p *prefetched) take(t *tx, key int64) (*facts, error) {
+	if t.bulk && p.in != t.number {
+		p.in, p.of = t.number, make(map[int64]*facts, len(p.keys))
+		if err := readFacts.each(t, p.keys, p.of); err != nil {
+			return nil, err
+		}
+	}
+	if f, ok := p.of[key]; ok && t.bulk {
+		delete(p.of, key)
+		return f, nil
+	}
+	of := make(map[int64]*facts, 1)
+	err := readFacts.each(t, []int64{key}, of)
+	return of[key], err
+}
+
+// in is a query about several executions at once.
+type in struct {
+	sizes []int // smallest first, beginning with 1
+	texts []string
+}
+
+func newIn(sizes []int, head, tail string) in {
+	q := in{sizes: sizes}
+	for _, size := range sizes {
+		q.texts = append(q.texts, head+"("+strings.TrimSuffix(strings.Repeat("?,", size), ",")+")"+tail)
+	}
+	return q
+}
+
+func (q in) each(t *tx, keys []int64, of map[int64]*facts) error {
+	for len(keys) > 0 {
+		i := 0
+		for i < len(q.sizes)-1 && q.sizes[i] < len(keys) {
+			i++
+		}
+		n := min(q.sizes[i], len(keys))
+		args := make([]driver.Value, q.sizes[i])
+		for k := range args {
+			args[k] = keys[min(k, n-1)]
+		}
+		keys = keys[n:]
+		var f facts
+		if err := t.each(f.columns(), func() error { found := f; of[f.key] = &found; return nil }, q.texts[i], args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // commit checks lease and sequence in the transaction that writes.
-func (e *encodedStep) commit(t *tx) error {
+func (e *encodedStep) commit(t *tx, known *prefetched) error {
 	key := int64(e.Execution)
-	facts := factsOfStep
-	if e.ended {
-		facts = factsOfLastStep
-	}
-	var shard, ended, dueAt, epoch, lapsed, last int64
-	var waiting, owner string
-	found, err := t.row([]any{&shard, &ended, &dueAt, &waiting, &owner, &epoch, &lapsed, &last}, facts, key)
+	f, err := known.take(t, key)
 	if err != nil {
 		return err
 	}
-	if !found {
+	if f == nil {
 		return missingKey(e.Execution)
 	}
+	last := f.last
 	if e.Seq <= last {
 		var commitID string
 		if _, err := t.row([]any{&commitID}, "SELECT commit_id FROM journal WHERE execution = ? AND seq = ?", key, e.Seq); err != nil {
@@ -129,16 +190,16 @@ func (e *encodedStep) commit(t *tx) error {
 			return nil // a repetition
 		}
 	}
-	if owner != e.Lease.Owner || epoch != e.Lease.Epoch || int(shard) != e.Lease.Shard {
+	if f.owner != e.Lease.Owner || f.epoch != e.Lease.Epoch || int(f.shard) != e.Lease.Shard {
 		return refuse("commit %s under lease %d of shard %d: %w", e.ID, e.Lease.Epoch, e.Lease.Shard, aloft.ErrFenced)
 	}
-	if lapsed != 0 {
+	if f.lapsed != 0 {
 		return refuse("commit %s: lease %d of shard %d has run out: %w", e.ID, e.Lease.Epoch, e.Lease.Shard, aloft.ErrFenced)
 	}
 	if e.Seq != last+1 {
 		return refuse("commit %s as entry %d, the last one is %d: %w", e.ID, e.Seq, last, aloft.ErrConflict)
 	}
-	if err := t.later("INSERT INTO journal (execution, seq, commit_id, entry) VALUES (?,?,?,?) ON CONFLICT (execution, seq) DO NOTHING",
+	if err := t.laterMany(writeJournal,
 		[]driver.Value{key, e.Seq, e.CommitID, e.entry}, func(rows int64) error {
 			if rows == 0 {
 				// Another transaction was about to write this entry when we looked: perhaps an earlier try of this very commit.
@@ -171,7 +232,7 @@ func (e *encodedStep) commit(t *tx) error {
 		return err
 	}
 	t.wake(e.wakes...)
-	return e.update(t, ended != 0, dueAt, waiting)
+	return e.update(t, f.ended != 0, f.dueAt, f.waiting)
 }
 
 var consumeSizes = []int{64, 8, 1}
@@ -233,6 +294,13 @@ func (e *encodedStep) update(t *tx, ended bool, dueAt int64, waiting string) err
 	wantDue := nanos(e.DueAt)
 	if ended {
 		wantDue = 0
+	}
+	if ended && t.atEnd != "" {
+		// Nobody appends to an execution while it ends. Whoever was about to has done it when we go on. This comes before the
+		// update, which an append does not wait for.
+		if err := t.later(t.atEnd, []driver.Value{int64(e.Execution)}, nil); err != nil {
+			return err
+		}
 	}
 	switch {
 	case e.change != nil:

@@ -16,6 +16,11 @@ type session interface {
 	// the number of rows; its error, as the statement's own, is returned by the call that the statement travelled with.
 	later(query string, args []driver.Value, check func(rows int64) error) error
 
+	// gather is later for rows that are written by statements of many rows each: they are put together with those of other
+	// calls, and all of them, by the tables in their order, run before anything else that is left for later. check is called
+	// with want, or not at all: then the call that they travelled with returns a refusal.
+	gather(m *many, args []driver.Value, want int64, check func(rows int64) error)
+
 	// flush runs what is left for later.
 	flush() error
 
@@ -88,8 +93,8 @@ type many struct {
 	texts   []string // one statement for each size
 }
 
-func newMany(columns int, head, tail string) many {
-	m := many{columns: columns, sizes: []int{64, 16, 4, 1}}
+func newMany(columns int, head, tail string) *many {
+	m := &many{columns: columns, sizes: []int{64, 16, 4, 1}}
 	row := "(" + strings.TrimSuffix(strings.Repeat("?,", columns), ",") + ")"
 	for _, size := range m.sizes {
 		m.texts = append(m.texts, head+" VALUES "+strings.TrimSuffix(strings.Repeat(row+",", size), ",")+" "+tail)
@@ -98,7 +103,7 @@ func newMany(columns int, head, tail string) many {
 }
 
 // laterMany writes rows, whose values follow one another in args, and gives check the number of those that were written.
-func (c *conn) laterMany(m many, args []driver.Value, check func(rows int64) error) error {
+func (c *conn) laterMany(m *many, args []driver.Value, check func(rows int64) error) error {
 	var written int64
 	for i, size := range m.sizes {
 		for n := size * m.columns; len(args) >= n && n > 0; args = args[n:] {

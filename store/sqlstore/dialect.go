@@ -36,6 +36,9 @@ type dialect struct {
 	// lockName waits until no other transaction has locked the same name; empty: there are no others.
 	lockName string
 
+	// atEnd waits until nobody appends to an execution any more; empty: there are no others.
+	atEnd string
+
 	// Placeholders are numbers, $1, and not ?.
 	numbered bool
 

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,13 +40,12 @@ var postgresDialect = dialect{
 		"clustered":       "",
 		// What a decision rests on is held until the commit. An append holds the execution weakly, as a foreign key does: it
 		// waits for nothing but the execution's end, which waits for it.
-		"hold_shard":               "FOR SHARE OF s",
-		"hold_shard_and_execution": "FOR SHARE OF s FOR UPDATE OF e",
-		"hold_execution":           "FOR KEY SHARE OF e",
-		"hold_instance":            "FOR UPDATE",
-		"hold_instance_weakly":     "FOR KEY SHARE",
-		"take":                     "FOR UPDATE SKIP LOCKED", // who commits just now under a lease that has run out is alive
-		"lapsed":                   "CASE WHEN s.expires <= " + postgresClock + " THEN 1 ELSE 0 END",
+		"hold_shard":           "FOR SHARE OF s",
+		"hold_execution":       "FOR KEY SHARE OF e",
+		"hold_instance":        "FOR UPDATE",
+		"hold_instance_weakly": "FOR KEY SHARE",
+		"take":                 "FOR UPDATE SKIP LOCKED", // who commits just now under a lease that has run out is alive
+		"lapsed":               "CASE WHEN s.expires <= " + postgresClock + " THEN 1 ELSE 0 END",
 	},
 	bytes:    func(b []byte) string { return `'\x` + hex.EncodeToString(b) + "'::BYTEA" },
 	fault:    postgresFault,
@@ -53,6 +53,7 @@ var postgresDialect = dialect{
 	shared:   true,
 	clock:    postgresClock,
 	lockName: "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))",
+	atEnd:    "SELECT 1 FROM executions WHERE number = ? FOR UPDATE",
 	numbered: true,
 	optimist: true,
 	hints: map[fault]string{
@@ -231,6 +232,14 @@ type postgresSession struct {
 	conn    *pgx.Conn
 	texts   map[string]string
 	waiting []waitingStatement
+	tables  []*gathered
+}
+
+type gathered struct {
+	many  *many
+	args  []driver.Value
+	want  int64
+	check []func() error
 }
 
 type waitingStatement struct {
@@ -294,7 +303,7 @@ func validText(text string) string {
 
 // send runs what was left for later and then, if there is one, a statement, in one journey.
 func (s *postgresSession) send(query string, args []driver.Value, got func(pgx.BatchResults) error) error {
-	waiting := s.waiting
+	waiting := append(s.spread(), s.waiting...)
 	s.waiting = nil
 	if err := s.conn.PgConn().Conn().SetDeadline(time.Now().Add(roundTripFor)); err != nil {
 		return fmt.Errorf("%w: %w", errConnectionLost, err)
@@ -355,14 +364,54 @@ func (s *postgresSession) later(query string, args []driver.Value, check func(in
 	return nil
 }
 
+func (s *postgresSession) gather(m *many, args []driver.Value, want int64, check func(int64) error) {
+	i := slices.IndexFunc(s.tables, func(g *gathered) bool { return g.many == m })
+	if i < 0 {
+		i = len(s.tables)
+		s.tables = append(s.tables, &gathered{many: m})
+	}
+	g := s.tables[i]
+	g.args, g.want = append(g.args, args...), g.want+want
+	g.check = append(g.check, func() error { return check(want) })
+}
+
+// spread makes statements of what was gathered.
+func (s *postgresSession) spread() (statements []waitingStatement) {
+	for _, g := range s.tables {
+		var written int64
+		args := g.args
+		for i, size := range g.many.sizes {
+			for n := size * g.many.columns; len(args) >= n && n > 0; args = args[n:] {
+				last := len(args) == n
+				statements = append(statements, waitingStatement{s.text(g.many.texts[i]), values(args[:n]), func(rows int64) error {
+					if written += rows; !last {
+						return nil
+					}
+					if written != g.want {
+						return refuse("%d of %d rows were not written", g.want-written, g.want)
+					}
+					for _, check := range g.check {
+						if err := check(); err != nil {
+							return err
+						}
+					}
+					return nil
+				}})
+			}
+		}
+	}
+	s.tables = nil
+	return statements
+}
+
 func (s *postgresSession) flush() error {
-	if len(s.waiting) == 0 {
+	if len(s.waiting)+len(s.tables) == 0 {
 		return nil
 	}
 	return s.send("", nil, nil)
 }
 
-func (s *postgresSession) forget() { s.waiting = nil }
+func (s *postgresSession) forget() { s.waiting, s.tables = nil, nil }
 
 func (s *postgresSession) query(query string, args []driver.Value, columns int, got func([]driver.Value) error) error {
 	row := make([]driver.Value, columns)

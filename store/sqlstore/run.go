@@ -76,14 +76,13 @@ func (s *Store) CreateExecution(ctx context.Context, e *store.Execution, create 
 			return refuse("execution %s: %w", e.ID, aloft.ErrExists)
 		}
 		cold.values[0] = key
-		if _, err := t.exec(`INSERT INTO execution_specs (execution, mode, principal, launch_entity, launch_project, launch_domain, launch_name,
+		if err := t.later(`INSERT INTO execution_specs (execution, mode, principal, launch_entity, launch_project, launch_domain, launch_name,
 			launch_version, workflow_project, workflow_domain, workflow_name, workflow_version, workflow, task, notifications, spec, inputs,
-			user_inputs) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, cold.values...); err != nil {
+			user_inputs) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, cold.values, nil); err != nil {
 			return err
 		}
-		_, err = t.exec("INSERT INTO inbox (execution, shard, dedup, message) VALUES (?,?,?,?)", key, int64(shard), store.CreateDedup, first)
 		t.wake(store.TopicInbox)
-		return err
+		return t.later("INSERT INTO inbox (execution, shard, dedup, message) VALUES (?,?,?,?)", []driver.Value{key, int64(shard), store.CreateDedup, first}, nil)
 	})
 	if err != nil {
 		return err

@@ -60,11 +60,13 @@ func (o overtaken) Unwrap() error { return o.error }
 // tx is the transaction as one member sees it. A member may be run again in another transaction.
 type tx struct {
 	*conn
-	guarded  bool   // other members are in the same transaction, and a refusal must undo this one alone
-	lockName string // of the dialect
-	fragile  bool   // an error in a read spoils the transaction, too
-	wrote    bool   // this member has written something
-	topics   []store.Topic
+	guarded         bool   // other members are in the same transaction, and a refusal must undo this one alone
+	lockName, atEnd string // of the dialect
+	number          int64  // of the transaction
+	fragile         bool   // an error in a read spoils the transaction, too
+	wrote           bool   // this member has written something
+	topics          []store.Topic
+	bulk            bool // what members write may be put together
 }
 
 func (t *tx) wake(topics ...store.Topic) { t.topics = append(t.topics, topics...) }
@@ -90,6 +92,15 @@ func (t *tx) row(dest []any, query string, args ...driver.Value) (bool, error) {
 	return t.conn.row(dest, query, args...)
 }
 
+func (t *tx) each(dest []any, got func() error, query string, args ...driver.Value) error {
+	if t.guarded && t.fragile {
+		if err := t.guard(); err != nil {
+			return err
+		}
+	}
+	return t.conn.each(dest, got, query, args...)
+}
+
 func (t *tx) exec(query string, args ...driver.Value) (int64, error) {
 	if err := t.guard(); err != nil {
 		return 0, err
@@ -104,12 +115,16 @@ func (t *tx) later(query string, args []driver.Value, check func(rows int64) err
 	return t.conn.later(query, args, check)
 }
 
-func (t *tx) laterMany(m many, args []driver.Value, check func(rows int64) error) error {
+func (t *tx) laterMany(m *many, args []driver.Value, check func(rows int64) error) error {
 	if len(args) == 0 {
 		return nil
 	}
 	if err := t.guard(); err != nil {
 		return err
+	}
+	if t.bulk {
+		t.conn.gather(m, args, int64(len(args)/m.columns), check)
+		return nil
 	}
 	return t.conn.laterMany(m, args, check)
 }
@@ -129,6 +144,7 @@ type writer struct {
 
 	conn    *conn // nil: to be opened again
 	open    bool  // a transaction is
+	number  int64 // of it
 	healthy bool
 	commits atomic.Int64 // transactions that wrote something, for tests that count
 }
@@ -269,7 +285,7 @@ func (w *writer) transact(batch []*job, shared, careful, more bool) (topics []st
 	for _, j := range batch {
 		for i, do := range j.members {
 			j.errs[i] = nil
-			t := &tx{conn: w.conn, guarded: shared && careful, fragile: w.dialect.optimist, lockName: w.dialect.lockName}
+			t := &tx{conn: w.conn, guarded: shared && careful, bulk: shared && !careful, fragile: w.dialect.optimist, lockName: w.dialect.lockName, atEnd: w.dialect.atEnd, number: w.number}
 			err := do(t)
 			if err == nil && (careful || !shared) {
 				err = w.conn.flush()
@@ -373,6 +389,7 @@ func (w *writer) begin() error {
 		}
 		if err == nil {
 			w.open = true
+			w.number++
 			return nil
 		}
 		pause, limit := 10*time.Millisecond, busyFor // the driver waits for most locks by itself, but not for all
