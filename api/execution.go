@@ -196,14 +196,19 @@ func executionMessage(e *store.Execution) *admin.Execution {
 	return &admin.Execution{Id: e.ID.Proto(), Spec: e.Spec, Closure: closure}
 }
 
-// trimmed is an error as lists show it: a page of long tracebacks would be too large for clients.
+// trimmed is an error as lists show it: a page of long tracebacks would be too large for clients. flytekit writes the
+// traceback first ("Trace:") and then what it is about ("Message:"), which is what a list is read for.
 func trimmed(err *core.ExecutionError) *core.ExecutionError {
 	const limit = 100
 	if len(err.GetMessage()) <= limit {
 		return err
 	}
 	err = proto.CloneOf(err)
-	err.Message = strings.ToValidUTF8(err.Message[:limit], "")
+	if before, said, ok := strings.Cut(err.Message, "\n\nMessage:\n\n"); ok {
+		retries, _, _ := strings.Cut(before, "Trace:\n")
+		err.Message = retries + strings.TrimSpace(said)
+	}
+	err.Message = strings.ToValidUTF8(err.Message[:min(limit, len(err.Message))], "")
 	return err
 }
 

@@ -108,6 +108,26 @@ func read(t testing.TB, parts ...string) string {
 	return string(content)
 }
 
+func TestAnArchiveWithoutEntriesIsAnEmptyFolder(t *testing.T) {
+	t.Parallel()
+	for name, content := range map[string][]byte{
+		"as Go writes it":          archive(t, true),
+		"filled up as Python does": make([]byte, 10240),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, Limits{})
+			dst := t.TempDir() + "/work"
+			if err := b.open(t, b.upload(t, "fast0.tar.gz", content)).PrivateCopy(dst); err != nil {
+				t.Fatal(err)
+			}
+			if entries, err := os.ReadDir(dst); err != nil || len(entries) > 0 {
+				t.Errorf("got %v, %v", entries, err)
+			}
+		})
+	}
+}
+
 func TestAnArchiveIsUnpackedWithModesAndTimes(t *testing.T) {
 	t.Parallel()
 	for name, zip := range map[string]bool{"as pyflyte sends it": true, "ungzipped, as flytectl sends it": false} {

@@ -102,8 +102,12 @@ func unpackTar(dir *os.Root, r io.Reader, limits Limits) (int64, error) {
 		}
 	}
 	if u.files == 0 {
-		// A tar without entries is legal (two blocks of zeros), an empty or foreign file is not: both read alike.
-		if b, _ := io.ReadAll(io.LimitReader(r, 1)); len(b) > 0 {
+		// A tar without entries is legal: zeros, which Python fills up to 10 KiB. A foreign file reads alike, but for what follows.
+		rest, err := io.ReadAll(io.LimitReader(r, 64<<10))
+		if err != nil {
+			return 0, malformed(err)
+		}
+		if len(bytes.Trim(rest, "\x00")) > 0 {
 			return 0, malformed(errors.New("no entries"))
 		}
 	}

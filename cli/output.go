@@ -82,16 +82,19 @@ func size(w io.Writer) (width, height int) {
 
 // clip shortens a line to a width; colours do not count.
 func clip(line string, width int) string {
-	visible, escape := 0, false
+	visible, escape, coloured := 0, false, false
 	for i, r := range line {
 		switch {
 		case r == '\x1b':
-			escape = true
+			escape, coloured = true, true
 		case escape:
 			escape = r != 'm'
 		default:
 			if visible++; visible > width {
-				return line[:i] + "\x1b[0m"
+				if coloured {
+					return line[:i] + "\x1b[0m"
+				}
+				return line[:i]
 			}
 		}
 	}
@@ -105,19 +108,13 @@ func pad(text string, width int) string {
 	return text
 }
 
-// firstLine is the line of an error that says what happened: of a Python traceback the last one.
+// firstLine is the line of an error that says what happened: the first one, or of a Python traceback the last one.
 func firstLine(message string) string {
 	lines := strings.Split(strings.TrimSpace(message), "\n")
-	best := lines[0]
-	if strings.HasPrefix(best, "Trace") || len(lines) > 3 {
-		for i := len(lines) - 1; i >= 0; i-- {
-			if text := strings.TrimSpace(lines[i]); text != "" {
-				best = text
-				break
-			}
-		}
+	if strings.Contains(message, "Traceback (most recent call last)") {
+		return strings.TrimSpace(lines[len(lines)-1])
 	}
-	return strings.TrimSpace(best)
+	return strings.TrimSpace(lines[0])
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

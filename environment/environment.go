@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/aloft-dev/aloft"
 )
@@ -64,7 +65,8 @@ type Config struct {
 
 // Resolver finds and builds environments below one data folder. Safe for concurrent use.
 type Resolver struct {
-	config Config
+	config   Config
+	patience time.Duration // with an interpreter that is asked
 
 	mu     sync.Mutex
 	probes map[string]*probe      // by interpreter
@@ -79,7 +81,7 @@ func New(config Config) *Resolver {
 	if config.Env == nil {
 		config.Env = os.Environ()
 	}
-	return &Resolver{config: config, probes: map[string]*probe{}, used: map[string]Environment{}}
+	return &Resolver{config: config, patience: 30 * time.Second, probes: map[string]*probe{}, used: map[string]Environment{}}
 }
 
 // wanted is what an image's name says of its Python.
@@ -178,6 +180,30 @@ func (e Environment) because(kind Kind, reason string, w wanted, image string) E
 	return e
 }
 
+// Given says whether the interpreter that was given (--python) is there, without asking it anything.
+func (r *Resolver) Given() error {
+	if r.config.Python == "" {
+		return nil
+	}
+	if _, err := r.lookup(r.config.Python); err != nil {
+		return fmt.Errorf("use the Python that was given (--python %s): %w", r.config.Python, err)
+	}
+	return nil
+}
+
+// sentenceError is one of the root package's errors that says only what its user can use.
+type sentenceError struct {
+	text string
+	kind error
+}
+
+func (e *sentenceError) Error() string { return e.text }
+func (e *sentenceError) Unwrap() error { return e.kind }
+
+func sentence(kind error, format string, args ...any) error {
+	return &sentenceError{fmt.Sprintf(format, args...), kind}
+}
+
 // lookup finds a program as a shell does.
 func (r *Resolver) lookup(name string) (string, error) {
 	if strings.ContainsRune(name, '/') {
@@ -186,14 +212,14 @@ func (r *Resolver) lookup(name string) (string, error) {
 			return "", fmt.Errorf("find %s: %w", name, err)
 		}
 		if !executable(path) {
-			return "", fmt.Errorf("%s is not a program: give the path of a Python that has flytekit: %w", path, aloft.ErrInvalid)
+			return "", sentence(aloft.ErrInvalid, "%s is not a program: give the path of a Python that has flytekit", path)
 		}
 		return path, nil
 	}
 	if found := r.all(name); len(found) > 0 {
 		return found[0], nil
 	}
-	return "", fmt.Errorf("no %s on PATH: give the path of a Python that has flytekit: %w", name, aloft.ErrInvalid)
+	return "", sentence(aloft.ErrInvalid, "no %s on PATH: give the path of a Python that has flytekit", name)
 }
 
 func (r *Resolver) all(name string) []string {

@@ -52,7 +52,10 @@ func (r *Resolver) describe(ctx context.Context, interpreter string) (Environmen
 		return known.env, known.env.check()
 	}
 	p := &probe{}
-	cmd := exec.CommandContext(ctx, interpreter, "-c", question)
+	asked, cancel := context.WithTimeout(ctx, r.patience)
+	defer cancel()
+	cmd := exec.CommandContext(asked, interpreter, "-c", question)
+	cmd.WaitDelay = time.Second // something that it started may keep its output open
 	cmd.Dir = "/" // not some project's folder
 	for _, variable := range r.config.Env {
 		// A task does not get the server's PYTHONPATH, so the answer must not come from there.
@@ -63,12 +66,16 @@ func (r *Resolver) describe(ctx context.Context, interpreter string) (Environmen
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
+	if err != nil && asked.Err() != nil && ctx.Err() == nil { // on a disk that does not answer, most likely
+		return Environment{}, sentence(aloft.ErrUnavailable, "%s did not answer within %s: see whether it can be reached, or give another one with --python",
+			interpreter, r.patience)
+	}
 	if err != nil {
-		return Environment{}, fmt.Errorf("%s cannot be run as a Python (%w: %s): give another one with --python: %w",
-			interpreter, err, lastLine(stderr.String()), aloft.ErrPrecondition)
+		return Environment{}, sentence(aloft.ErrPrecondition, "%s cannot be run as a Python (%v: %s): give another one with --python",
+			interpreter, err, lastLine(stderr.String()))
 	}
 	if err := json.Unmarshal(out, &p.said); err != nil {
-		return Environment{}, fmt.Errorf("%s did not answer as a Python does: give another one with --python: %w", interpreter, aloft.ErrPrecondition)
+		return Environment{}, sentence(aloft.ErrPrecondition, "%s did not answer as a Python does: give another one with --python", interpreter)
 	}
 	p.stamps = stamps(interpreter, p.said) // before the folders are read: a change meanwhile is seen next time
 	p.env = Environment{
@@ -94,8 +101,8 @@ func (e Environment) check() error {
 	if e.Flytekit != "" {
 		return nil
 	}
-	return fmt.Errorf("%s (Python %s) has no flytekit: run `%s -m pip install flytekit==%s`, or name another Python with --python: %w",
-		e.Interpreter, e.Python, e.Interpreter, DefaultFlytekit, aloft.ErrPrecondition)
+	return sentence(aloft.ErrPrecondition, "%s (Python %s) has no flytekit: run `%s -m pip install flytekit==%s`, or name another Python with --python",
+		e.Interpreter, e.Python, e.Interpreter, DefaultFlytekit)
 }
 
 // stamps is what changes when a package is installed or removed: the folders of packages, and the interpreter.

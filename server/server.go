@@ -138,6 +138,9 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	s.resolver = environment.New(environment.Config{
 		DataDir: c.DataDir, Python: c.Python, Path: o.Path, Logger: s.log,
 	})
+	if err := s.resolver.Given(); err != nil {
+		return nil, err
+	}
 	backend := process.New(process.Config{
 		DataDir: c.DataDir, Blob: blobs, Environments: s.resolver, Code: process.Bundles{Cache: code},
 		Connect: s.connectWorker, Capacity: s.room, Mode: worker.Mode(c.WorkerMode), Logger: s.log,

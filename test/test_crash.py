@@ -17,7 +17,7 @@ import uuid
 import grpc
 import pytest
 from conftest import Server
-from flyteidl.admin import common_pb2, execution_pb2, launch_plan_pb2, node_execution_pb2, task_execution_pb2, task_pb2, workflow_pb2
+from flyteidl.admin import execution_pb2, launch_plan_pb2, node_execution_pb2, task_execution_pb2, task_pb2, workflow_pb2
 from flyteidl.core import execution_pb2 as core_execution
 from flyteidl.core import identifier_pb2, interface_pb2, literals_pb2, tasks_pb2, types_pb2
 from flyteidl.core import workflow_pb2 as core_workflow
@@ -200,9 +200,13 @@ def load(own_server, tmp_path):
     return Load(own_server, tmp_path, plans)
 
 
+def counts(server: Server) -> dict[str, str]:
+    """What the server says of its executions; a count that is 0 is not there."""
+    return json.loads(server.aloft("doctor", "-o", "json").stdout)["counts"]
+
+
 def no_run_is_stuck(server: Server) -> None:
-    info = json.loads(server.aloft("doctor", "-o", "json").stdout)
-    assert int(info["counts"].get("stuck", 0)) == 0, info
+    assert int(counts(server).get("stuck", 0)) == 0
 
 
 def ends_as_if_undisturbed(load: Load, most_attempts: int = 1) -> None:
@@ -212,7 +216,7 @@ def ends_as_if_undisturbed(load: Load, most_attempts: int = 1) -> None:
         execution = wait_for(client, name)
         assert execution.closure.phase == SUCCEEDED, f"{name}: {execution.closure}"
     no_run_is_stuck(load.server)
-    counts = marks(load.folder)
+    begun = marks(load.folder)
     for name, x in load.created.items():
         nodes = client.call("ListNodeExecutions", node_execution_pb2.NodeExecutionListRequest(workflow_execution_id=execution_id(name), limit=100)).node_executions
         nodes = {n.id.node_id: n for n in nodes if n.id.node_id not in ("start-node", "end-node")}
@@ -223,7 +227,7 @@ def ends_as_if_undisturbed(load: Load, most_attempts: int = 1) -> None:
         data = client.call("GetExecutionData", execution_pb2.WorkflowExecutionGetDataRequest(id=execution_id(name)))
         assert data.full_outputs.literals["o0"].scalar.primitive.integer == 10 * (x + 1), name
         for task in (FIRST, SECOND):
-            began, attempts = counts[(name, task)], attempts_of(client, name, task)
+            began, attempts = begun[(name, task)], attempts_of(client, name, task)
             assert began == 1, f"{name} {task} began {began} times in {attempts} attempts"
             assert attempts <= most_attempts, f"{name} {task} has {attempts} attempts"
             replaced += attempts - 1
@@ -408,14 +412,15 @@ def test_random_kills_of_all_parts_under_load_lose_nothing(load):
     server, chance, killed = load.server, random.Random(SEED), collections.Counter()
     print(f"seed {SEED}, {PART_KILLS} kills")
     with load:
-        while not marks(load.folder):
-            time.sleep(0.02)
         while killed.total() < PART_KILLS:
-            time.sleep(chance.uniform(0.2, 2))
+            begun = marks(load.folder).total()
+            while marks(load.folder).total() < begun + 2:  # tasks run again
+                time.sleep(0.02)
+            time.sleep(chance.uniform(0, 1))
             part = chance.choice(("supervisor", "warm worker", "supervisor and server"))
             pids = warm_workers(server.data) if part == "warm worker" else supervisors(server.data)
             if not pids:
-                continue  # it is just starting
+                continue  # a better one just takes its place
             kill_9(pids)
             killed[part] += 1
             if part == "supervisor and server":
@@ -423,21 +428,29 @@ def test_random_kills_of_all_parts_under_load_lose_nothing(load):
                 server.start()
             no_run_is_stuck(server)
     print(dict(killed))
-    ends_as_if_undisturbed(load, most_attempts=2)
+    ends_as_if_undisturbed(load, most_attempts=4)  # the first, and three that replace lost ones: the budget
 
 
 def test_the_server_is_ready_at_once_with_ten_thousand_finished_executions(own_server):
+    """How long it takes is printed; that it does not depend on what has finished is shown by the engine's tests."""
     client = Client(own_server)
     plan = register_sleeps(client, 0, 1)
-    threads = [threading.Thread(target=lambda: [create(Client(own_server), plan) for _ in range(625)]) for _ in range(16)]
+
+    def create_some():
+        mine = Client(own_server)
+        for _ in range(625):
+            create(mine, plan)
+
+    threads = [threading.Thread(target=create_some) for _ in range(16)]
     for t in threads:
         t.start()
     for t in threads:
         t.join()
-    deadline = time.monotonic() + 120
-    while client.call("ListExecutions", common_pb2.ResourceListRequest(id=common_pb2.NamedEntityIdentifier(project="flytesnacks", domain="development"), limit=1, filters="value_in(phase,UNDEFINED;QUEUED;RUNNING)")).executions:
+    deadline = time.monotonic() + 300
+    while int(counts(own_server).get("running", 0)):
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(0.2)
+    assert int(counts(own_server)["executions"]) == 10_000
     own_server.kill()
     begin = time.monotonic()
     own_server.start()

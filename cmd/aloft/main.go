@@ -29,10 +29,14 @@ func main() {
 	}
 	root.AddCommand(newServe(), newWorker(), newVersion())
 	root.AddCommand(cli.Commands(cli.Defaults{Server: defaults.Server, Project: defaults.Project, Domain: defaults.Domain})...)
+	understood := false // the command line: a command has begun
+	root.PersistentPreRun = func(*cobra.Command, []string) { understood = true }
 	if err := root.Execute(); err != nil {
 		code := 1
 		if exit, ok := errors.AsType[*cli.ExitError](err); ok {
 			code = exit.Code
+		} else if _, ok := errors.AsType[config.Mistakes](err); ok || !understood {
+			code = 2
 		}
 		if err.Error() != "" {
 			fmt.Fprintln(os.Stderr, "aloft:", err)

@@ -83,8 +83,12 @@ func (b *Backend) warm(ctx context.Context, client *worker.Client) {
 	if err == nil {
 		err = client.Prepare(ctx, worker.Environment{Interpreter: env.Interpreter, Digest: env.Digest, Variables: b.commonVariables(env)})
 	}
-	if err != nil && ctx.Err() == nil { // the first attempt will say it to whom it concerns
+	switch { // the first attempt will say it to whom it concerns
+	case err == nil || ctx.Err() != nil:
+	case errors.Is(err, aloft.ErrNotFound): // each image may have its own
 		b.config.Logger.Info("no warm worker is started ahead", "error", err)
+	default:
+		b.config.Logger.Warn("no warm worker is started ahead", "error", err)
 	}
 }
 

@@ -98,6 +98,9 @@ func sqliteFault(err error) fault {
 	if !errors.As(err, &e) {
 		return faultOther
 	}
+	if e.Code() == sqlite3.SQLITE_IOERR_SHMSIZE { // the log's index has no room to grow
+		return faultFull
+	}
 	switch e.Code() & 0xff {
 	case sqlite3.SQLITE_CONSTRAINT:
 		return faultConstraint
