@@ -10,6 +10,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 GOTESTSUM_VERSION     := v1.13.0
 
 CACHE         := $(CURDIR)/.cache
+POSTGRES      := test/postgres.sh
 PYTHON        := $(CACHE)/python/bin/python
 GOLANGCI_LINT := $(CACHE)/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 GOTESTSUM     := $(CACHE)/bin/gotestsum-$(GOTESTSUM_VERSION)
@@ -24,7 +25,7 @@ RACE := ./engine/... ./store/...
 FUZZTIME ?= 20s
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-go test-race test-python lint format fuzz demo generate python lock clean
+.PHONY: help build test test-go test-race test-python lint format fuzz demo generate python postgres lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,10 +35,11 @@ build: ## bin/aloft
 
 test: test-go test-race test-python ## everything: vet, Go tests with nothing skipped, race run, darwin build, end to end
 
-test-go: python $(GOTESTSUM)
+test-go: python $(GOTESTSUM) postgres
 	$(GO) vet ./...
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) build ./...
-	ALOFT_TEST_PYTHON=$(PYTHON) ALOFT_TEST_REGENERATE=1 \
+	trap '$(POSTGRES) stop' EXIT && url=$$($(POSTGRES) start) && \
+	ALOFT_TEST_POSTGRES=$$url ALOFT_TEST_PYTHON=$(PYTHON) ALOFT_TEST_REGENERATE=1 \
 		$(GOTESTSUM) --format pkgname-and-test-fails --jsonfile $(CACHE)/go-test.json -- -timeout 15m ./...
 	@skipped=$$(grep '"Action":"skip"' $(CACHE)/go-test.json | grep -o '"Package":"[^"]*","Test":"[^"]*"'); \
 	if [ -n "$$CI" ] && [ -n "$$skipped" ]; then printf 'make test: these tests were skipped:\n%s\n' "$$skipped"; exit 1; fi
@@ -68,6 +70,9 @@ generate: ## the Go code of the protocol
 	$(GO) generate ./idl
 
 python: $(CACHE)/python/ready ## the Python environment of the demo and the tests, in .cache/python
+
+postgres: ## a PostgreSQL for the tests: where there is none, Debian's package is installed
+	$(POSTGRES) install
 
 lock: $(UV) ## newest versions of everything the Python environment holds, into examples/constraints.txt
 	$(UV) pip compile --quiet --universal --upgrade --python-version 3.10 --no-annotate \

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/aloft-dev/aloft"
@@ -19,10 +20,11 @@ type Info struct {
 		Counts(ctx context.Context) (store.Counts, error)
 		Stuck(ctx context.Context, limit int) ([]aloft.ExecutionID, error)
 	}
-	Version, DataDir, Database, Listen string
-	StartedAt                          time.Time
-	Room                               func() (running, waiting int64)   // of this server's executor
-	Environments                       func() []*aloftv1.EnvironmentInfo // those that tasks have used so far
+	Version, DataDir, Database, Listen          string
+	StartedAt                                   time.Time
+	TaskTimeout, QueueTimeout, ExecutionTimeout time.Duration                     // 0: none
+	Room                                        func() (running, waiting int64)   // of this server's executor
+	Environments                                func() []*aloftv1.EnvironmentInfo // those that tasks have used so far
 }
 
 // stuckLimit is how many stuck executions are counted; one is already too many.
@@ -52,5 +54,14 @@ func (i *Info) GetServerInfo(ctx context.Context, _ *aloftv1.GetServerInfoReques
 			Slots: e.Slots, Running: running, Waiting: waiting})
 	}
 	answer.Environments = i.Environments()
+	answer.TaskTimeout, answer.QueueTimeout, answer.ExecutionTimeout = span(i.TaskTimeout), span(i.QueueTimeout), span(i.ExecutionTimeout)
 	return answer, nil
+}
+
+// span leaves out a limit that there is not.
+func span(d time.Duration) *durationpb.Duration {
+	if d == 0 {
+		return nil
+	}
+	return durationpb.New(d)
 }

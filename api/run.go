@@ -141,6 +141,10 @@ func attemptStatus(a *store.Attempt) *aloftv1.AttemptStatus {
 		Attempt: a.Attempt, Phase: a.Phase, Waiting: a.Waiting, Executor: a.Executor, Environment: a.Environment,
 		Mode: a.Usage.GetMode(), ModeReason: a.Usage.GetModeReason(), Error: a.Error,
 		CreatedAt: stamp(a.CreatedAt), StartedAt: stamp(a.StartedAt), EndedAt: stamp(a.EndedAt),
+		Charge: a.Usage.GetCharge(), NotBefore: stamp(a.NotBefore),
+	}
+	if !aloft.Terminal(a.Phase) {
+		status.Stop = a.Stop
 	}
 	if a.Phase != core.TaskExecution_QUEUED {
 		status.Waiting = ""

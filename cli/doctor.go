@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 )
@@ -78,6 +79,14 @@ func (d *diagnosis) server(c *client, info *aloftv1.GetServerInfoResponse, err e
 	for _, e := range info.GetExecutors() {
 		d.ok("executor %s: %g CPU, %d MiB, %d slots; %d running, %d waiting", e.GetKind(), e.GetCpu(), e.GetMemory()>>20, e.GetSlots(), e.GetRunning(), e.GetWaiting())
 	}
+	limit := func(d *durationpb.Duration) string {
+		if d == nil {
+			return "none"
+		}
+		return d.AsDuration().String()
+	}
+	d.ok("limits: attempts of tasks without a timeout %s, waiting for a start %s, executions %s",
+		limit(info.GetTaskTimeout()), limit(info.GetQueueTimeout()), limit(info.GetExecutionTimeout()))
 	if len(info.GetExecutors()) == 0 {
 		d.problem("no executor: tasks wait until there is one")
 	}

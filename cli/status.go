@@ -293,8 +293,15 @@ func (t *tree) note(n *aloftv1.NodeStatus, now time.Time) string {
 		if last.GetWaiting() != "" {
 			notes = append(notes, "waits: "+last.GetWaiting())
 		}
+		if last.GetStop() != "" {
+			notes = append(notes, "is being stopped: "+last.GetStop())
+		}
+		if at := last.GetNotBefore(); at != nil && last.GetStartedAt() == nil && at.AsTime().After(now) {
+			notes = append(notes, "starts in "+at.AsTime().Sub(now).Round(time.Second).String())
+		}
 		if len(attempts) > 1 {
-			notes = append(notes, "before: "+firstLine(attempts[len(attempts)-2].GetError().GetMessage()))
+			before := attempts[len(attempts)-2]
+			notes = append(notes, "before: "+firstLine(before.GetError().GetMessage())+budget(before.GetCharge()))
 		}
 	}
 	if n.GetError() != nil && n.GetPhase() == core.NodeExecution_FAILED {
@@ -304,6 +311,14 @@ func (t *tree) note(n *aloftv1.NodeStatus, now time.Time) string {
 		return ""
 	}
 	return "  " + strings.Join(notes, "  ")
+}
+
+// budget says what the failure of an attempt took from the retries of its node.
+func budget(c *aloftv1.AttemptCharge) string {
+	if c.GetBudget() == aloftv1.AttemptEnded_NONE {
+		return ""
+	}
+	return fmt.Sprintf(" (%s retry %d of %d: %s)", strings.ToLower(c.GetBudget().String()), c.GetRetriesUsed(), c.GetRetriesAllowed(), c.GetReason())
 }
 
 // failure is the error of an execution that failed, whole: it is what one came to read.

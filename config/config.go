@@ -17,27 +17,35 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/aloft-dev/aloft"
 )
 
 // Config is everything that can be set. A key is the name of a flag (--data-dir), of a line in the file (data-dir: …) and,
 // in capitals, of a variable (ALOFT_DATA_DIR).
 type Config struct {
-	DataDir        string   `key:"data-dir" help:"folder for everything the server keeps"`
-	Listen         string   `key:"listen" help:"address to listen on, host:port; port 0 takes any free one"`
-	PublicURL      string   `key:"public-url" help:"URL under which clients reach the server; empty: the one they used"`
-	Python         string   `key:"python" help:"interpreter with flytekit for all tasks; empty: one is found or made for each image"`
-	WorkerMode     string   `key:"worker-mode" help:"auto: tasks start from a warm interpreter where that is safe; cold: each in a fresh one"`
-	CPU            float64  `key:"cpu" help:"cores that tasks may use together; 0: all of this machine"`
-	Memory         string   `key:"memory" help:"memory that tasks may use together, such as 8Gi; empty: all of this machine"`
-	Slots          int      `key:"slots" help:"tasks that may run at once, whatever they ask for; 0: any number"`
-	MaxParallelism int      `key:"max-parallelism" help:"task nodes that one execution may run at once where neither it nor its launch plan says; 0: no limit"`
-	Projects       []string `key:"projects" help:"projects that are there from the beginning"`
-	Domains        []string `key:"domains" help:"domains of every project"`
-	Origins        []string `key:"origins" help:"web pages that may call the server, by origin; *: any"`
-	LocalPaths     bool     `key:"local-paths" help:"answer clients on this machine with paths for folders and tables, which flytekit cannot read by link"`
-	StopTasks      bool     `key:"stop-tasks" help:"end running tasks when the server ends; otherwise they go on and the next server finds them"`
-	LogLevel       string   `key:"log-level" help:"debug, info, warn or error"`
-	LogFormat      string   `key:"log-format" help:"text or json"`
+	DataDir          string   `key:"data-dir" help:"folder for everything the server keeps"`
+	Database         string   `key:"database" help:"PostgreSQL database, postgres://user:password@host:5432/name, which several servers may share; empty: SQLite in the data folder. Files stay in the data folder: servers that share a database share its folder blob, too"`
+	Listen           string   `key:"listen" help:"address to listen on, host:port; port 0 takes any free one"`
+	PublicURL        string   `key:"public-url" help:"URL under which clients reach the server; empty: the one they used"`
+	Python           string   `key:"python" help:"interpreter with flytekit for all tasks; empty: one is found or made for each image"`
+	WorkerMode       string   `key:"worker-mode" help:"auto: tasks start from a warm interpreter where that is safe; cold: each in a fresh one"`
+	CPU              float64  `key:"cpu" help:"cores that tasks may use together; 0: all of this machine"`
+	Memory           string   `key:"memory" help:"memory that tasks may use together, such as 8Gi; empty: all of this machine"`
+	Slots            int      `key:"slots" help:"tasks that may run at once, whatever they ask for; 0: any number"`
+	MaxParallelism   int      `key:"max-parallelism" help:"task nodes that one execution may run at once where neither it nor its launch plan says; 0: no limit"`
+	TaskTimeout      string   `key:"task-timeout" help:"how long an attempt of a task may run that states no timeout, such as 48h"`
+	QueueTimeout     string   `key:"queue-timeout" help:"how long an attempt may wait for its start, such as 12h; 0: for ever"`
+	ExecutionTimeout string   `key:"execution-timeout" help:"how long an execution may last, such as 240h; 0: for ever"`
+	RetryPolicies    []string `key:"retry-policies" help:"pauses before retries and memory after a death for want of it, such as 'error=SYSTEM backoff=10s max=10m'"`
+	Projects         []string `key:"projects" help:"projects that are there from the beginning"`
+	Domains          []string `key:"domains" help:"domains of every project"`
+	Origins          []string `key:"origins" help:"web pages that may call the server, by origin; *: any"`
+	LocalPaths       bool     `key:"local-paths" help:"answer clients on this machine with paths for folders and tables, which flytekit cannot read by link"`
+	StopTasks        bool     `key:"stop-tasks" help:"end running tasks when the server ends; otherwise they go on and the next server finds them"`
+	LogLevel         string   `key:"log-level" help:"debug, info, warn or error"`
+	LogFormat        string   `key:"log-format" help:"text or json"`
 
 	// What the commands of a client assume.
 	Server  string `key:"server" help:"address of the server, host:port or URL"`
@@ -51,19 +59,23 @@ var clientKeys = []string{"server", "project", "domain"}
 // Default is what holds where nothing is set. home is the user's home folder.
 func Default(home string) Config {
 	return Config{
-		DataDir:        filepath.Join(home, ".aloft"),
-		Listen:         "localhost:30080",
-		WorkerMode:     "auto",
-		MaxParallelism: 25,
-		Projects:       []string{"flytesnacks"},
-		Domains:        []string{"development", "staging", "production"},
-		Origins:        []string{"*"},
-		LocalPaths:     true,
-		LogLevel:       "info",
-		LogFormat:      "text",
-		Server:         "localhost:30080",
-		Project:        "flytesnacks",
-		Domain:         "development",
+		DataDir:          filepath.Join(home, ".aloft"),
+		Listen:           "localhost:30080",
+		WorkerMode:       "auto",
+		MaxParallelism:   25,
+		TaskTimeout:      "48h",
+		QueueTimeout:     "0",
+		ExecutionTimeout: "0",
+		RetryPolicies:    []string{},
+		Projects:         []string{"flytesnacks"},
+		Domains:          []string{"development", "staging", "production"},
+		Origins:          []string{"*"},
+		LocalPaths:       true,
+		LogLevel:         "info",
+		LogFormat:        "text",
+		Server:           "localhost:30080",
+		Project:          "flytesnacks",
+		Domain:           "development",
 	}
 }
 
@@ -78,6 +90,12 @@ func (c Config) Validate() error {
 	wrong := func(format string, args ...any) { m = append(m, fmt.Sprintf(format, args...)) }
 	if c.DataDir == "" {
 		wrong("data-dir is empty: name a folder")
+	}
+	if c.Database != "" {
+		// The text is not repeated: there may be a password in it.
+		if u, err := url.Parse(c.Database); err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" || strings.Trim(u.Path, "/") == "" {
+			wrong("database is not a URL such as postgres://user:password@host:5432/name; letters such as @ and / in a password are written %%40 and %%2F")
+		}
 	}
 	host, port, err := net.SplitHostPort(c.Listen)
 	if number, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil {
@@ -109,6 +127,19 @@ func (c Config) Validate() error {
 	}
 	if c.MaxParallelism < 0 || c.MaxParallelism > 1<<31-1 {
 		wrong("max-parallelism %d is not between 0 (no limit) and %d", c.MaxParallelism, 1<<31-1)
+	}
+	limit := func(key, value string, none bool) {
+		if d, err := time.ParseDuration(value); err != nil || d < 0 || d == 0 && !none {
+			wrong("%s %q is no duration such as 90m or 48h", key, value)
+		}
+	}
+	limit("task-timeout", c.TaskTimeout, false)
+	limit("queue-timeout", c.QueueTimeout, true)
+	limit("execution-timeout", c.ExecutionTimeout, true)
+	for _, text := range c.RetryPolicies {
+		if _, err := aloft.ParseRetryPolicy(text, ParseBytes); err != nil {
+			wrong("retry-policies: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		}
 	}
 	names := func(key string, values []string) {
 		if len(values) == 0 {
@@ -154,6 +185,23 @@ func ParseBytes(text string) (int64, error) {
 		}
 	}
 	return 0, fmt.Errorf("%q is no amount such as 512Mi, 8Gi or 2G", text)
+}
+
+// Retries are the policies for retries. The configuration is valid.
+func (c Config) Retries() []aloft.RetryPolicy {
+	policies := make([]aloft.RetryPolicy, 0, len(c.RetryPolicies))
+	for _, text := range c.RetryPolicies {
+		if p, err := aloft.ParseRetryPolicy(text, ParseBytes); err == nil {
+			policies = append(policies, p)
+		}
+	}
+	return policies
+}
+
+// Limit reads one of the timeouts. The configuration is valid.
+func Limit(text string) time.Duration {
+	d, _ := time.ParseDuration(text)
+	return d
 }
 
 // Level is the log level as slog has it.

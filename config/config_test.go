@@ -125,3 +125,17 @@ func TestBytesAreReadAsKubernetesWritesThem(t *testing.T) {
 		}
 	}
 }
+
+func TestTheDatabaseIsAURLWhosePasswordIsNeverRepeated(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"mysql://me:geheim@db/aloft", "postgres://me:ge/heim@db/aloft%zz", "host=db password=geheim", "postgres://me:geheim@db"} {
+		_, err := load(t, []string{"--database", text}, nil)
+		if err == nil || !strings.Contains(err.Error(), "database is not a URL such as postgres://") || strings.Contains(err.Error(), "heim") {
+			t.Errorf("--database %s: %v", text, err)
+		}
+	}
+	c, err := load(t, nil, []string{"ALOFT_DATABASE=postgresql://me:geheim@db:5432/aloft?sslmode=disable"})
+	if err != nil || c.Database != "postgresql://me:geheim@db:5432/aloft?sslmode=disable" {
+		t.Errorf("got %q, %v", c.Database, err)
+	}
+}

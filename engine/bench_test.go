@@ -18,19 +18,26 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
 	"github.com/aloft-dev/aloft/store/sqlstore"
+	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
 )
 
-// durable is an engine that runs on a durable SQLite store and a folder of objects.
+// durable is an engine that runs on a durable store and a folder of objects.
 type durable struct {
 	testing.TB
 	store    *counted
 	literals blob.Literals
 }
 
-func startDurable(b *testing.B) *durable {
+// onBoth runs a benchmark on SQLite and, where there is one, on PostgreSQL, in the same run.
+func onBoth(b *testing.B, run func(*testing.B, sqlstore.Options)) {
+	b.Run("SQLite", func(b *testing.B) { run(b, sqlstore.Options{Path: filepath.Join(b.TempDir(), "aloft.db")}) })
+	b.Run("PostgreSQL", func(b *testing.B) { run(b, sqlstore.Options{URL: postgrestest.Database(b)}) })
+}
+
+func startDurable(b *testing.B, o sqlstore.Options) *durable {
 	b.Helper()
 	dir := b.TempDir()
-	s, err := sqlstore.Open(b.Context(), sqlstore.Options{Path: filepath.Join(dir, "aloft.db")})
+	s, err := sqlstore.Open(b.Context(), o)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -94,8 +101,12 @@ func cpu() time.Duration {
 
 // measure runs the workflow b.N times and tells time, processor and commits for each of its nodes.
 func measure(b *testing.B, w workflow, nodes int) {
+	onBoth(b, func(b *testing.B, o sqlstore.Options) { measureOn(b, o, w, nodes) })
+}
+
+func measureOn(b *testing.B, o sqlstore.Options, w workflow, nodes int) {
 	b.Helper()
-	r := startDurable(b)
+	r := startDurable(b, o)
 	r.register(w)
 	r.run(w, "warm")
 	before, commits := cpu(), r.store.commits
@@ -116,8 +127,10 @@ func BenchmarkFanOut1000(b *testing.B)  { measure(b, fanOut(1000), 1000) }
 func BenchmarkFanOut10000(b *testing.B) { measure(b, fanOut(10_000), 10_000) }
 
 // BenchmarkSwarm has 64 clients that create workflows of one node.
-func BenchmarkSwarm(b *testing.B) {
-	r := startDurable(b)
+func BenchmarkSwarm(b *testing.B) { onBoth(b, swarm) }
+
+func swarm(b *testing.B, o sqlstore.Options) {
+	r := startDurable(b, o)
 	w := fanOut(1)
 	r.register(w)
 	r.run(w, "warm")
@@ -151,7 +164,7 @@ func BenchmarkMemory(b *testing.B) {
 		return float64(m.HeapAlloc)
 	}
 	for range b.N {
-		r := startDurable(b)
+		r := startDurable(b, sqlstore.Options{Path: filepath.Join(b.TempDir(), "aloft.db")})
 		w := fanOut(10_000)
 		r.register(w)
 		r.run(w, "e0")

@@ -57,6 +57,10 @@ type Config struct {
 	// any other waits until the leases have run out.
 	Owner string
 
+	// Policy is the limits of every execution and what becomes of retries. An attempt whose task states no timeout ends
+	// after 48 h unless it says otherwise: every task ends.
+	Policy machine.Policy
+
 	Clock     Clock         // NewClock
 	LeaseTTL  time.Duration // 10 s; renewed each third of it
 	Poll      time.Duration // 1 s; how often it looks at the store without being woken
@@ -74,6 +78,7 @@ func (c Config) withDefaults() Config {
 	if c.Clock == nil {
 		c.Clock = NewClock()
 	}
+	setDefault(&c.Policy.Timeout, 48*time.Hour)
 	setDefault(&c.LeaseTTL, 10*time.Second)
 	setDefault(&c.Poll, time.Second)
 	setDefault(&c.Grace, 15*time.Second)
@@ -234,6 +239,9 @@ func (e *Engine) Pass(ctx context.Context) (more bool, err error) {
 	defer e.mu.Unlock()
 	return err != nil || e.ready.len() > 0 || e.again || e.starved, err
 }
+
+// Now is the time by which the engine decides: executors that share it agree with it on when an attempt may start.
+func (e *Engine) Now() time.Time { return e.clock.Now() }
 
 // WakeAt is when a pass has something to do if no message comes before.
 func (e *Engine) WakeAt() time.Time {

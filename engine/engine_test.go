@@ -417,6 +417,74 @@ func TestClockThatWasSetBackAcrossARestartDelaysNoTimer(t *testing.T) {
 	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
 }
 
+func TestATaskThatHangsEndsByTheDefaultWhateverBecomesOfTheClock(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	w := workflow{name: "hangs", tasks: []*core.TaskTemplate{runTask}, nodes: []*core.Node{
+		taskNode("a", runTask, map[string]*core.BindingData{"x": text("")}), taskNode("b", runTask, map[string]*core.BindingData{"x": text("")}),
+	}}
+	b.register(w)
+	id := b.create(w, "hangs", nil)
+	e := b.engine("a")
+	b.settle(e)
+	attempts := b.waiting()
+	started := func(a *store.Attempt) {
+		b.Helper()
+		b.assign("x", a)
+		inbox := &aloftv1.Inbox{Kind: &aloftv1.Inbox_AttemptStarted{AttemptStarted: &aloftv1.AttemptStarted{
+			Node: string(a.Node), Token: a.Token, StartedAt: b.clock.Now().Add(-time.Hour).UnixNano(), // by a clock that is behind
+		}}}
+		if err := errors.Join(b.store.Report(t.Context(), "x", []store.Report{{Attempt: a.AttemptKey, Inbox: inbox}})...); err != nil {
+			t.Fatal(err)
+		}
+		b.settle(e)
+	}
+	stop := func() string {
+		a, err := b.store.GetAttempt(t.Context(), attempts[0].ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a.Stop
+	}
+	started(attempts[0])
+	b.clock.advance(10 * time.Hour)
+	started(attempts[1])
+	// The server starts again and the clock is behind: it goes on from the latest time there is.
+	b.clock.advance(-5 * time.Hour)
+	e = b.engine("a")
+	b.settle(e)
+	b.clock.advance(38*time.Hour - time.Minute)
+	b.settle(e)
+	if reason := stop(); reason != "" {
+		t.Fatalf("after 47:59 hours it is stopped: %s", reason)
+	}
+	b.clock.advance(time.Minute)
+	b.settle(e)
+	if reason := stop(); reason != "task execution timeout [48h0m0s] expired" {
+		t.Fatalf("after 48 hours it is stopped for %q", reason)
+	}
+	b.report(attempts[0], &aloftv1.Outcome{Result: &aloftv1.Outcome_Stopped{Stopped: "killed"}})
+	b.settle(e)
+	b.report(attempts[1], &aloftv1.Outcome{Result: &aloftv1.Outcome_Stopped{Stopped: "killed"}})
+	b.settle(e)
+	if got := b.wantPhase(id, core.WorkflowExecution_FAILED).Error.GetCode(); got != "RetriesExhausted|TimeoutExpired" {
+		t.Errorf("it failed with %s", got)
+	}
+	charge := func(a *store.Attempt) *aloftv1.AttemptCharge {
+		got, err := b.store.GetAttempt(t.Context(), a.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Usage.GetCharge()
+	}
+	if c := charge(attempts[0]); c.GetBudget() != aloftv1.AttemptEnded_USER || c.GetReason() != "its time was over, and it has no retries" || c.GetNextAt() != 0 {
+		t.Errorf("its record says of budgets %v", c)
+	}
+	if c := charge(attempts[1]); c != nil {
+		t.Errorf("the attempt that was stopped for the other one paid %v", c)
+	}
+}
+
 func TestStepsUnderALeaseThatSomebodyElseHoldsHaveNoEffect(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

@@ -57,6 +57,9 @@ func (f *facts) keep(l *aloftv1.Literals, m *core.LiteralMap) {
 // A literal takes several times the memory of its encoding.
 const literalOverhead = 6
 
+// Policy is what the configuration says.
+func (f *facts) Policy() *machine.Policy { return &f.engine.config.Policy }
+
 // Inputs resolves the bindings of a node.
 func (f *facts) Inputs(node machine.NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error) {
 	bindings := node.Template().GetInputs()

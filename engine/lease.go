@@ -121,6 +121,8 @@ func (e *Engine) keepLeases(ctx context.Context) {
 		if err := e.renew(ctx); err != nil && ctx.Err() == nil {
 			e.logger.Warn("leases were not renewed", "error", err)
 			wait = every / 8
+		} else if len(e.shards()) < store.Shards {
+			wait = every / 4 // another engine has the others: soon after it has died, its executions go on here
 		}
 		e.wakeCollector()
 		if !sleep(ctx, wait) {

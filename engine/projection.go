@@ -152,6 +152,12 @@ func attemptRecord(key store.Key, id aloft.ExecutionID, a machine.AttemptView, e
 				record.Usage = nil
 			}
 		}
+		if charge := ended.GetCharge(); charge != nil {
+			if record.Usage == nil {
+				record.Usage = &aloftv1.AttemptUsage{}
+			}
+			record.Usage.Charge = charge
+		}
 	}
 	return record
 }

@@ -32,6 +32,7 @@ import (
 	"github.com/aloft-dev/aloft/bundle"
 	"github.com/aloft-dev/aloft/config"
 	"github.com/aloft-dev/aloft/engine"
+	"github.com/aloft-dev/aloft/engine/machine"
 	"github.com/aloft-dev/aloft/environment"
 	"github.com/aloft-dev/aloft/executor"
 	"github.com/aloft-dev/aloft/executor/process"
@@ -109,7 +110,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	}
 	renderer := &blob.Renderer{Local: blobs, Signer: signer}
 	literals := blob.Literals{Store: blobs}
-	if s.store, err = sqlstore.Open(ctx, sqlstore.Options{Path: s.database(), Logger: s.log}); err != nil {
+	if s.store, err = sqlstore.Open(ctx, sqlstore.Options{Path: s.databaseFile(), URL: c.Database, Logger: s.log}); err != nil {
 		return nil, err
 	}
 
@@ -126,7 +127,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	})
 
 	// From a queued execution to its end.
-	s.engine = engine.New(engine.Config{Store: s.store, Literals: literals, Logger: s.log, Owner: identity})
+	s.engine = engine.New(engine.Config{Store: s.store, Literals: literals, Logger: s.log, Owner: identity, Policy: policy(c)})
 	if s.room, err = capacity(c); err != nil {
 		return nil, err
 	}
@@ -145,7 +146,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		Connect: s.connectWorker, Capacity: s.room, Mode: worker.Mode(c.WorkerMode), Logger: s.log,
 	})
 	s.executor = executor.New(executor.Config{
-		Instance: identity, Store: s.store, Literals: literals, Backend: backend, Logger: s.log,
+		Instance: identity, Store: s.store, Literals: literals, Backend: backend, Logger: s.log, Now: s.engine.Now,
 	})
 
 	// What clients see.
@@ -177,15 +178,24 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		}
 		return nil
 	})
-	s.log.Info("server started", "listen", s.Address, "data", c.DataDir, "version", o.Version.Version)
+	s.log.Info("server started", "listen", s.Address, "data", c.DataDir, "database", s.database(), "version", o.Version.Version)
 	return s, nil
+}
+
+// policy is what the configuration says of every execution.
+func policy(c config.Config) machine.Policy {
+	return machine.Policy{
+		Timeout: config.Limit(c.TaskTimeout), QueueTimeout: config.Limit(c.QueueTimeout), ExecutionTimeout: config.Limit(c.ExecutionTimeout),
+		Retries: c.Retries(),
+	}
 }
 
 func (s *Server) newAPI(c api.Config) (*api.API, error) {
 	runs := &api.Runs{Store: s.store, Blobs: c.Blobs}
 	info := &api.Info{
-		Store: s.store, Version: s.options.Version.Version, DataDir: s.config.DataDir, Database: "sqlite " + s.database(), Listen: s.Address,
+		Store: s.store, Version: s.options.Version.Version, DataDir: s.config.DataDir, Database: s.database(), Listen: s.Address,
 		StartedAt: time.Now(), Room: s.queue, Environments: s.environments,
+		TaskTimeout: config.Limit(s.config.TaskTimeout), QueueTimeout: config.Limit(s.config.QueueTimeout), ExecutionTimeout: config.Limit(s.config.ExecutionTimeout),
 	}
 	c.Services = append(c.Services,
 		func(o ...connect.HandlerOption) (string, string, http.Handler) {
@@ -280,7 +290,16 @@ func (s *Server) release() error {
 // Running returns the attempts that run now.
 func (s *Server) Running() []aloft.AttemptID { return s.executor.Running() }
 
-func (s *Server) database() string { return filepath.Join(s.config.DataDir, "aloft.db") }
+// databaseFile is where SQLite is, unless the configuration names another database.
+func (s *Server) databaseFile() string { return filepath.Join(s.config.DataDir, "aloft.db") }
+
+// database names the database for people to read, without a password.
+func (s *Server) database() string {
+	if s.config.Database != "" {
+		return "postgresql " + sqlstore.Redacted(s.config.Database)
+	}
+	return "sqlite " + s.databaseFile()
+}
 
 // connectWorker finds or starts the supervisor of the data folder, once.
 func (s *Server) connectWorker(ctx context.Context) (*worker.Client, error) {
@@ -307,7 +326,11 @@ func (s *Server) Describe() string {
 		python = "found or made for each task's image"
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "data    %s (database aloft.db, files blob/)\n", s.config.DataDir)
+	if s.config.Database == "" {
+		fmt.Fprintf(&b, "data    %s (database aloft.db, files blob/)\n", s.config.DataDir)
+	} else {
+		fmt.Fprintf(&b, "data    %s (files blob/), database %s\n", s.config.DataDir, sqlstore.Redacted(s.config.Database))
+	}
 	fmt.Fprintf(&b, "listen  http://%s: gRPC, REST and pages on one port\n", address)
 	fmt.Fprintf(&b, "tasks   processes here: %s, python %s\n\n", describeRoom(s.room), python)
 	fmt.Fprintf(&b, "For clients:\n  export FLYTE_PLATFORM_URL=%s FLYTE_PLATFORM_INSECURE=true\n", address)

@@ -29,7 +29,7 @@ import (
 // The test binary is also the supervisor of the servers under test.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 3 && os.Args[1] == "worker" && os.Args[2] == "--data-dir" {
-		if err := worker.Main(context.Background(), worker.Config{DataDir: os.Args[3]}); err != nil {
+		if err := worker.Main(context.Background(), worker.Config{DataDir: os.Args[3], Build: "v0.0.1"}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1) //nolint:forbidigo // this is a main
 		}

@@ -50,3 +50,14 @@ func (h *Hub) Wake(topics ...Topic) {
 		}
 	}
 }
+
+// WakeAll announces that something may have been committed under any topic.
+func (h *Hub) WakeAll() {
+	h.mu.Lock()
+	topics := make([]Topic, 0, len(h.topics))
+	for topic := range h.topics {
+		topics = append(topics, topic)
+	}
+	h.mu.Unlock()
+	h.Wake(topics...)
+}

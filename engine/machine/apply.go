@@ -106,6 +106,7 @@ func (s *State) executionStarted(at int64, e *aloftv1.ExecutionStarted) error {
 		return errors.New("it does not say what to run")
 	}
 	s.create, s.phase, s.started, s.changed = e.GetCreate(), core.WorkflowExecution_RUNNING, at, at
+	s.expires = e.GetExpiresAt()
 	s.openScope(s.graph.root, none, 0)
 	return nil
 }
@@ -544,14 +545,20 @@ func (s *State) attemptScheduled(at int64, e *aloftv1.AttemptScheduled) error {
 		created: at, updated: at, due: e.GetNotBefore(),
 		node: i, prev: n.attempt, number: number,
 		phase: uint8(core.TaskExecution_QUEUED), systemFailures: n.systemFailures, byEngine: e.GetByEngine(),
+		timeout: e.GetTimeout(), expires: e.GetExpiresAt(),
 	}
 	n.attempt, n.updated = uint32(len(s.attempts)), at
+	if e.GetMemory() > 0 {
+		s.memory[n.attempt] = e.GetMemory()
+	}
 	if a.byEngine {
 		a.phase, a.started, a.due = uint8(core.TaskExecution_RUNNING), at, e.GetDueAt()
 		s.timers++
-		s.due.push(timer{at: a.due, attempt: n.attempt})
 	} else {
 		s.outstanding[s.nodeID(i)] = i
+	}
+	if at := a.timer(); at != 0 || a.byEngine {
+		s.due.push(timer{at: at, attempt: n.attempt})
 	}
 	s.attempts = append(s.attempts, a)
 	return nil
@@ -581,6 +588,10 @@ func (s *State) attemptRunning(at int64, e *aloftv1.AttemptRunning) error {
 	if e.GetStartedAt() != 0 {
 		a.started = e.GetStartedAt()
 	}
+	a.expires = e.GetExpiresAt()
+	if at := a.timer(); at != 0 {
+		s.due.push(timer{at: at, attempt: s.nodes[a.node].attempt})
+	}
 	return nil
 }
 
@@ -589,8 +600,15 @@ func (s *State) attemptStopRequested(at int64, e *aloftv1.AttemptStopRequested) 
 	if err != nil {
 		return err
 	}
-	if a.byEngine || a.stop != 0 || e.GetReason() == "" || s.mayRetry(a.node) {
+	expired := e.GetFailure() != nil
+	if a.byEngine || a.stop != 0 || e.GetReason() == "" || !expired && s.mayRetry(a.node) {
 		return errors.New("it has been asked to stop, needs not be asked, or there is no reason")
+	}
+	if expired {
+		if e.GetFailure().GetError() == nil || a.expires == 0 || at < a.expires {
+			return fmt.Errorf("its time is not over before %d, or there is no error", a.expires)
+		}
+		s.expired[s.nodes[a.node].attempt] = e.GetFailure()
 	}
 	a.stop, a.updated = s.text(e.GetReason())+1, at
 	return nil
@@ -635,6 +653,7 @@ func (s *State) attemptEnded(at int64, e *aloftv1.AttemptEnded) error {
 		s.nodes[i].systemFailures++
 	}
 	s.nodes[i].updated = at
+	delete(s.expired, s.nodes[i].attempt)
 	if a.byEngine {
 		s.timers--
 	} else {
@@ -675,7 +694,8 @@ func (s *State) settle() {
 		}
 		s.rested.pop()
 	}
-	for len(s.due) > 0 && s.attempts[s.due[0].attempt].ended != 0 {
+	// An attempt has one timer after the other: those before its present one are in here, too.
+	for len(s.due) > 0 && s.attempts[s.due[0].attempt].timer() != s.due[0].at {
 		s.due.pop()
 	}
 }

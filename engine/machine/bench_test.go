@@ -15,6 +15,8 @@ type quick struct {
 	inputs *aloftv1.LiteralRef
 }
 
+func (quick) Policy() *Policy { return &Policy{Timeout: 48 * time.Hour} }
+
 func (q quick) Inputs(NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error) {
 	return q.inputs, nil, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
@@ -32,6 +33,8 @@ type flowNode struct {
 	run           string // "task", "sleep", "echo", or the name of a flow
 	after         []string
 	retries       uint32
+	timeout       time.Duration
+	memory        string // of the task's limit, stated by the node
 	interruptible bool
 }
 
@@ -78,6 +81,9 @@ func (n flowNode) proto() *core.Node {
 	if n.retries > 0 {
 		p.Metadata.Retries = &core.RetryStrategy{Retries: n.retries}
 	}
+	if n.timeout > 0 {
+		p.Metadata.Timeout = durationpb.New(n.timeout)
+	}
 	if n.interruptible {
 		p.Metadata.InterruptibleValue = &core.NodeMetadata_Interruptible{Interruptible: true}
 	}
@@ -86,6 +92,11 @@ func (n flowNode) proto() *core.Node {
 		p.Target = &core.Node_TaskNode{TaskNode: &core.TaskNode{Reference: &core.TaskNode_ReferenceId{
 			ReferenceId: identifier(core.ResourceType_TASK, task),
 		}}}
+		if n.memory != "" {
+			p.GetTaskNode().Overrides = &core.TaskNodeOverrides{Resources: &core.Resources{
+				Limits: []*core.Resources_ResourceEntry{{Name: core.Resources_MEMORY, Value: n.memory}},
+			}}
+		}
 	} else {
 		p.Target = &core.Node_WorkflowNode{WorkflowNode: &core.WorkflowNode{Reference: &core.WorkflowNode_SubWorkflowRef{
 			SubWorkflowRef: identifier(core.ResourceType_WORKFLOW, n.run),
@@ -117,6 +128,7 @@ type facts struct {
 	sleep   map[string]time.Duration
 	fails   map[string]*aloftv1.Failure // inputs, or the run of what the machine runs itself when the key ends in "!"
 	missing map[string]bool             // cannot be had now
+	policy  Policy
 }
 
 func literals(of string) *aloftv1.LiteralRef {
@@ -143,6 +155,8 @@ func (f *facts) Echo(n NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error) {
 	}
 	return n.Inputs(), f.fails[n.SpecID()+"!"], nil
 }
+
+func (f *facts) Policy() *Policy { return &f.policy }
 
 func (f *facts) Duration(n NodeRef) (time.Duration, *aloftv1.Failure, error) {
 	if n.Inputs() == nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
@@ -59,6 +60,7 @@ type nodeSpec struct {
 
 	task          *core.TaskTemplate // the rest is set for task nodes
 	maxAttempts   uint32             // by the user's budget
+	timeout       time.Duration      // of each attempt; 0: not stated
 	interruptible *bool              // nil: as the execution says
 	stable, spot  *aloftv1.AttemptSpec
 }
@@ -209,6 +211,7 @@ func (b *builder) task(w *workflow, n *core.Node, target *core.TaskNode, s *node
 	}
 	// Flyte: the node's retries if it states any, else the task's.
 	s.maxAttempts = cmp.Or(n.GetMetadata().GetRetries().GetRetries(), t.GetMetadata().GetRetries().GetRetries()) + 1
+	s.timeout = cmp.Or(n.GetMetadata().GetTimeout().AsDuration(), t.GetMetadata().GetTimeout().AsDuration())
 	if v, ok := n.GetMetadata().GetInterruptibleValue().(*core.NodeMetadata_Interruptible); ok {
 		s.interruptible = &v.Interruptible
 	}

@@ -26,6 +26,7 @@ type world struct {
 	seed        uint64
 	sleep       map[string]time.Duration
 	fails       map[string]*aloftv1.Failure
+	policy      Policy
 }
 
 func drawWorld(t *rapid.T) *world {
@@ -39,6 +40,15 @@ func drawWorld(t *rapid.T) *world {
 	if rapid.Bool().Draw(t, "terminated") {
 		w.terminate = rapid.IntRange(1, 12).Draw(t, "terminate after")
 	}
+	if w.trouble > 0 {
+		limit := func(name string) time.Duration {
+			return time.Duration(rapid.SampledFrom([]int{0, 0, 2, 8}).Draw(t, name)) * time.Second
+		}
+		w.policy = Policy{Timeout: limit("timeout"), QueueTimeout: limit("queue timeout"), ExecutionTimeout: 5 * limit("execution timeout")}
+		if rapid.Bool().Draw(t, "pauses") {
+			w.policy.Retries = []aloft.RetryPolicy{{Backoff: time.Second, Factor: 2, Max: 3 * time.Second, Jitter: 0.5}}
+		}
+	}
 	levels := rapid.IntRange(1, 3).Draw(t, "levels")
 	for level := range levels {
 		f := flow{name: fmt.Sprintf("w%d", level), goOn: rapid.Bool().Draw(t, "goes on")}
@@ -47,6 +57,9 @@ func drawWorld(t *rapid.T) *world {
 			kinds := []string{"task", "task", "task", "sleep", "echo"}
 			for inner := level + 1; inner < levels; inner++ {
 				kinds = append(kinds, fmt.Sprintf("w%d", inner))
+			}
+			if w.trouble > 0 {
+				n.timeout = time.Duration(rapid.SampledFrom([]int{0, 0, 1, 4}).Draw(t, "timeout")) * time.Second
 			}
 			n.run = rapid.SampledFrom(kinds).Draw(t, "kind")
 			if n.run == "sleep" {
@@ -125,7 +138,7 @@ func (w *world) play(t *rapid.T, limit func() int, crash func() bool) *run {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &run{t: t, g: g, s: New(testID, g), facts: &facts{t: t, sleep: w.sleep, fails: w.fails}}
+	r := &run{t: t, g: g, s: New(testID, g), facts: &facts{t: t, sleep: w.sleep, fails: w.fails, policy: w.policy}}
 	o := newOracle(t, r)
 	dice := rand.New(rand.NewPCG(w.seed, 1))
 	now := epoch
@@ -273,6 +286,9 @@ type oracle struct {
 	good     map[uint32]bool // the last one has ended well
 	users    map[uint32]uint32
 	systems  map[uint32]uint32
+	expires  map[uint32]int64 // when the time of the last attempt is over; 0: never
+	expired  map[uint32]bool  // it has been stopped for that
+	stopped  map[uint32]bool  // it has been asked to stop
 	running  int
 	ended    bool
 	aborting bool
@@ -282,6 +298,7 @@ func newOracle(t *rapid.T, r *run) *oracle {
 	return &oracle{
 		t: t, run: r, phase: map[uint32]core.NodeExecution_Phase{}, attempts: map[uint32]int{}, live: map[uint32]bool{},
 		good: map[uint32]bool{}, users: map[uint32]uint32{}, systems: map[uint32]uint32{},
+		expires: map[uint32]int64{}, expired: map[uint32]bool{}, stopped: map[uint32]bool{},
 	}
 }
 
@@ -346,11 +363,38 @@ func (o *oracle) hear(events []*aloftv1.Event) {
 			o.check(!o.aborting, e, "no attempt after a terminate")
 			o.attempts[i]++
 			o.live[i] = true
+			o.expires[i], o.expired[i], o.stopped[i] = k.AttemptScheduled.ExpiresAt, false, false
+		case *aloftv1.Event_AttemptRunning:
+			i := k.AttemptRunning.Node
+			timeout, stated := o.run.facts.policy.Timeout, o.run.s.Ref(i).Template().GetMetadata().GetTimeout().AsDuration()
+			if stated > 0 {
+				timeout = stated
+			}
+			o.expires[i] = 0
+			if timeout > 0 && !o.stopped[i] {
+				o.expires[i] = e.At + int64(timeout)
+			}
+			o.check(k.AttemptRunning.ExpiresAt == o.expires[i], e, fmt.Sprintf("an attempt may run from now on for its timeout of %s", timeout))
+		case *aloftv1.Event_AttemptStopRequested:
+			i := k.AttemptStopRequested.Node
+			o.check(o.live[i] && !o.stopped[i], e, "an attempt is asked to stop once")
+			o.stopped[i] = true
+			if k.AttemptStopRequested.Failure != nil {
+				o.check(o.expires[i] != 0 && e.At >= o.expires[i], e, "nobody's time is cut short")
+				o.expired[i] = true
+			}
 		case *aloftv1.Event_AttemptEnded:
 			i := k.AttemptEnded.Node
 			o.check(o.live[i], e, "an attempt ends once")
 			o.live[i] = false
 			_, o.good[i] = k.AttemptEnded.Result.(*aloftv1.AttemptEnded_Outputs)
+			o.check(o.good[i] || !o.expired[i] || k.AttemptEnded.GetFailure() != nil, e, "what outlasts its time fails")
+			if c := k.AttemptEnded.Charge; c != nil {
+				o.check(c.RetriesUsed <= c.RetriesAllowed && (c.Budget == k.AttemptEnded.Budget) && c.Reason != "", e, "a failure says what it uses")
+				o.check(c.NextAt == 0 || c.NextAt >= e.At, e, "the next attempt is not in the past")
+			} else {
+				o.check(o.good[i] || k.AttemptEnded.GetStopped() != "", e, "a failure says which budget it uses")
+			}
 			switch k.AttemptEnded.Budget {
 			case aloftv1.AttemptEnded_USER:
 				o.users[i]++

@@ -28,6 +28,7 @@ type State struct {
 	started    int64
 	changed    int64 // when something in the execution's own record changed
 	ended      int64
+	expires    int64 // when it fails if it has not ended; 0: never
 	err        *core.ExecutionError
 	outputs    uint32
 	terminated bool
@@ -42,8 +43,10 @@ type State struct {
 	next     uint8     // which of recent is replaced next
 	texts    []string  // reasons of stops, each once
 	decks    map[uint32]string
-	renamed  map[uint32]aloft.NodeID // nodes whose unique id is not Flyte's: see distinctID
-	ids      map[uint64]struct{}     // hashes of the unique ids of nested nodes
+	expired  map[uint32]*aloftv1.Failure // attempts that are being stopped because their time is over: how they have failed
+	memory   map[uint32]int64            // attempts that get another amount than their node states
+	renamed  map[uint32]aloft.NodeID     // nodes whose unique id is not Flyte's: see distinctID
+	ids      map[uint64]struct{}         // hashes of the unique ids of nested nodes
 
 	outstanding map[aloft.NodeID]uint32 // nodes with an attempt of an executor that has not ended
 	timers      int                     // attempts of our own that have not ended
@@ -100,6 +103,8 @@ type node struct {
 type attempt struct {
 	created, started, updated, ended int64
 	due                              int64 // by engine: when it is over; else not before
+	timeout                          int64 // how long it may run; 0: any time
+	expires                          int64 // when it is ended: queued, if it has not begun by then; running, if it is not over; 0: never
 	err                              *core.ExecutionError
 	node                             uint32
 	prev                             uint32 // the one before it; none: it is the first
@@ -125,6 +130,8 @@ func New(id aloft.ExecutionID, g *Graph) *State {
 		id: id, graph: g,
 		outstanding: make(map[aloft.NodeID]uint32),
 		decks:       make(map[uint32]string),
+		expired:     make(map[uint32]*aloftv1.Failure),
+		memory:      make(map[uint32]int64),
 		renamed:     make(map[uint32]aloft.NodeID),
 		ids:         make(map[uint64]struct{}),
 		recent:      [4]uint32{},
@@ -245,10 +252,37 @@ func (s *State) More() bool {
 
 // DueAt is the earliest timer; zero: none.
 func (s *State) DueAt() time.Time {
-	if s.ended != 0 || len(s.due) == 0 {
-		return time.Time{}
+	return timeOf(s.dueAt())
+}
+
+func (s *State) dueAt() int64 {
+	if s.ended != 0 {
+		return 0
 	}
-	return time.Unix(0, s.due[0].at)
+	due := s.expiry()
+	if len(s.due) > 0 && (due == 0 || s.due[0].at < due) {
+		due = s.due[0].at
+	}
+	return due
+}
+
+// expiry is when the execution fails for having lasted too long; 0: never, or it is over or ending already.
+func (s *State) expiry() int64 {
+	if s.create == nil || !s.scopes[0].runs() {
+		return 0
+	}
+	return s.expires
+}
+
+// timer is when something is to be done about an attempt if nothing is heard of it; 0: never.
+func (a *attempt) timer() int64 {
+	switch {
+	case a.ended != 0 || a.stop != 0:
+		return 0
+	case a.byEngine && (a.expires == 0 || a.due <= a.expires):
+		return a.due
+	}
+	return a.expires
 }
 
 // room says whether one more task node may run.

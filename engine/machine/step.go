@@ -1,10 +1,10 @@
 package machine
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"math"
 	"strings"
 	"time"
 
@@ -35,6 +35,8 @@ type Facts interface {
 	Echo(node NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error)
 	// Duration gives the single input of a task of type core-sleep.
 	Duration(node NodeRef) (time.Duration, *aloftv1.Failure, error)
+	// Policy is what holds now. It may be another one the next time: what follows from it is written down. Not to be changed.
+	Policy() *Policy
 }
 
 // maxSystemFailures is how often an attempt is replaced that failed through no fault of the user's.
@@ -102,9 +104,11 @@ func (t *step) consume(m *aloftv1.Inbox) error {
 		if t.create != nil {
 			return nil
 		}
-		return t.decide(&aloftv1.Event{At: t.at, Kind: &aloftv1.Event_ExecutionStarted{
-			ExecutionStarted: &aloftv1.ExecutionStarted{Create: k.Create},
-		}})
+		started := &aloftv1.ExecutionStarted{Create: k.Create}
+		if limit := t.facts.Policy().ExecutionTimeout; limit > 0 {
+			started.ExpiresAt = after(t.at, limit)
+		}
+		return t.decide(&aloftv1.Event{At: t.at, Kind: &aloftv1.Event_ExecutionStarted{ExecutionStarted: started}})
 	case *aloftv1.Inbox_Terminate:
 		return t.terminate(k.Terminate)
 	case *aloftv1.Inbox_AttemptStarted:
@@ -153,9 +157,13 @@ func (t *step) attemptStarted(m *aloftv1.AttemptStarted) error {
 			return err
 		}
 	}
-	return t.decide(&aloftv1.Event{At: t.at, Kind: &aloftv1.Event_AttemptRunning{AttemptRunning: &aloftv1.AttemptRunning{
-		Node: i, Attempt: a.number, Executor: m.GetExecutor(), StartedAt: at,
-	}}})
+	running := &aloftv1.AttemptRunning{Node: i, Attempt: a.number, Executor: m.GetExecutor(), StartedAt: at}
+	if a.timeout > 0 && a.stop == 0 {
+		// From now by our own clock, not from when the executor's clock says that it began: that one may have been set
+		// back, and nobody's time is cut short by that.
+		running.ExpiresAt = after(t.at, time.Duration(a.timeout))
+	}
+	return t.decide(&aloftv1.Event{At: t.at, Kind: &aloftv1.Event_AttemptRunning{AttemptRunning: running}})
 }
 
 // within moves a time that an executor's clock gave between the attempt's creation and now, so that records are in order
@@ -183,6 +191,10 @@ func (t *step) outcome(m *aloftv1.Outcome) error {
 		if err := t.decide(nodeRunning(t.at, i, ended.StartedAt)); err != nil {
 			return err
 		}
+	}
+	// What was stopped for its time may tell of that in many ways. Only outputs are better than what we know.
+	if failure := t.expired[n.attempt]; failure != nil && m.GetOutputs() == nil {
+		return t.attemptFailed(x, failure)
 	}
 	switch r := m.GetResult().(type) {
 	case *aloftv1.Outcome_Outputs:
@@ -240,16 +252,33 @@ func (t *step) attemptLost(x *attemptEnded, reason string) error {
 func (t *step) another(x *attemptEnded, cause *core.ExecutionError, recoverable bool) error {
 	i := x.body.GetNode()
 	system := uint32(t.nodes[i].systemFailures)
-	done, most := x.body.GetAttempt()+1-system, t.spec(i).maxAttempts
+	done, most, retries := x.body.GetAttempt()+1-system, t.spec(i).maxAttempts, t.spec(i).maxAttempts-1
+	budget, used := aloftv1.AttemptEnded_USER, done
 	if cause.GetKind() == core.ExecutionError_SYSTEM {
-		done, most = system, maxSystemFailures
+		done, most, retries = system, maxSystemFailures, maxSystemFailures
+		budget, used = aloftv1.AttemptEnded_SYSTEM, system+1
 	}
 	stopping := !t.mayRetry(i)
+	charge := &aloftv1.AttemptCharge{Budget: budget, RetriesUsed: min(used, retries), RetriesAllowed: retries, Reason: reasonOf(cause)}
+	x.body.Charge = charge
+	n := next{memory: t.memory[t.nodes[i].attempt]}
+	switch {
+	case !recoverable:
+		charge.Budget, charge.RetriesUsed, charge.RetriesAllowed = aloftv1.AttemptEnded_NONE, 0, 0
+		charge.Reason += ", not recoverable: no other attempt would help"
+	case stopping:
+		charge.Budget, charge.RetriesUsed, charge.RetriesAllowed = aloftv1.AttemptEnded_NONE, 0, 0
+		charge.Reason += ", but what contains it is ending"
+	case done < most:
+		n = t.next(i, cause, n.memory, used)
+		charge.NextAt = max(n.notBefore, t.at)
+	case most > 1:
+		charge.Reason += ", and its retries are used up"
+	default:
+		charge.Reason += ", and it has no retries"
+	}
 	if recoverable && !stopping {
-		x.body.Budget = aloftv1.AttemptEnded_USER
-		if cause.GetKind() == core.ExecutionError_SYSTEM {
-			x.body.Budget = aloftv1.AttemptEnded_SYSTEM
-		}
+		x.body.Budget = budget
 	}
 	if err := t.decide(&x.event); err != nil {
 		return err
@@ -258,7 +287,7 @@ func (t *step) another(x *attemptEnded, cause *core.ExecutionError, recoverable 
 	case recoverable && stopping: // it would have had another attempt: it did not fail, it was not let go on
 		return t.decide(nodeAborted(t.at, i, t.reason()))
 	case recoverable && done < most:
-		return t.schedule(i)
+		return t.schedule(i, n)
 	case recoverable:
 		cause = cut(&core.ExecutionError{
 			Code:    CodeRetriesExhausted + cause.GetCode(),
@@ -267,6 +296,43 @@ func (t *step) another(x *attemptEnded, cause *core.ExecutionError, recoverable 
 		})
 	}
 	return t.fail(i, cause)
+}
+
+// reasonOf says for which budget a failure is, and why.
+func reasonOf(cause *core.ExecutionError) string {
+	switch {
+	case cause.GetCode() == CodeAttemptLost:
+		return "nobody knows how it ended"
+	case cause.GetKind() == core.ExecutionError_SYSTEM:
+		return "a failure of the system (" + cause.GetCode() + ")"
+	case cause.GetCode() == CodeTimeout || cause.GetCode() == CodeQueueTimeout:
+		return "its time was over"
+	}
+	return "a failure of the task (" + cause.GetCode() + ")"
+}
+
+// next is what sets an attempt apart from the one before.
+type next struct {
+	notBefore int64 // 0: at once
+	memory    int64 // 0: as its node states
+}
+
+// next asks the policies what becomes of a retry. What we run ourselves needs neither pause nor memory.
+func (t *step) next(i uint32, cause *core.ExecutionError, memory int64, retry uint32) next {
+	spec, policy := t.spec(i), t.facts.Policy()
+	n := next{memory: memory}
+	if spec.byEngine != "" {
+		return n
+	}
+	name := spec.task.GetId().GetName()
+	if pause := policy.pause(name, cause, retry, t.chance(i, t.attempts[t.nodes[i].attempt].number)); pause > 0 {
+		n.notBefore = after(t.at, pause)
+	}
+	had := cmp.Or(memory, max(spec.stable.GetMemoryLimit(), spec.stable.GetMemory()))
+	if more := policy.more(name, cause, had); more > had {
+		n.memory = more
+	}
+	return n
 }
 
 func (t *step) attemptStopped(x *attemptEnded, reason string) error {
@@ -281,6 +347,8 @@ func (s *State) reason() string {
 		return "Workflow aborted: " + s.cause
 	case s.terminated:
 		return "Workflow aborted."
+	case s.expires != 0 && s.err.GetCode() == CodeExecutionTimeout:
+		return "Workflow aborted: " + s.err.GetMessage()
 	}
 	return "Some node execution failed, auto-abort."
 }
@@ -306,7 +374,8 @@ func cut(e *core.ExecutionError) *core.ExecutionError {
 func (t *step) pending() bool { return t.More() || t.timerDue() }
 
 func (t *step) timerDue() bool {
-	return t.ended == 0 && len(t.due) > 0 && t.due[0].at <= t.at
+	due := t.dueAt()
+	return due != 0 && due <= t.at
 }
 
 // advance does one thing that is pending. What ends goes before what begins: that makes room, and nothing begins that is
@@ -316,6 +385,12 @@ func (t *step) advance() error {
 	case !t.stops.empty():
 		return t.stop(t.stops.front())
 	case t.timerDue():
+		if at := t.expiry(); at != 0 && at <= t.at && (len(t.due) == 0 || at <= t.due[0].at) {
+			return t.decide(t.failing(0, &core.ExecutionError{
+				Code: CodeExecutionTimeout, Kind: core.ExecutionError_USER,
+				Message: fmt.Sprintf("execution timeout [%s] expired", time.Duration(at-t.started)),
+			}))
+		}
 		return t.fire(t.attempts[t.due[0].attempt].node)
 	case !t.skips.empty():
 		return t.decide(nodeSkipped(t.at, t.skips.front()))
@@ -340,12 +415,33 @@ func (t *step) stop(i uint32) error {
 	}})
 }
 
-// fire ends a sleep.
+// fire ends a sleep, and whatever has had its time.
 func (t *step) fire(i uint32) error {
 	a := &t.attempts[t.nodes[i].attempt]
-	x := newAttemptEnded(t.at, i, a.number)
-	x.body.StartedAt, x.body.EndedAt = a.started, t.at
-	return t.attemptSucceeded(x, nil)
+	if a.byEngine {
+		x := newAttemptEnded(t.at, i, a.number)
+		x.body.StartedAt, x.body.EndedAt = a.started, t.at
+		if a.timer() == a.due {
+			return t.attemptSucceeded(x, nil)
+		}
+		return t.attemptFailed(x, expired(CodeTimeout, timeoutMessage, a.timeout))
+	}
+	failure := expired(CodeTimeout, timeoutMessage, a.timeout)
+	if a.phase == uint8(core.TaskExecution_QUEUED) {
+		failure = expired(CodeQueueTimeout, "the attempt did not begin within [%s]", a.expires-max(a.created, a.due))
+	}
+	return t.decide(&aloftv1.Event{At: t.at, Kind: &aloftv1.Event_AttemptStopRequested{AttemptStopRequested: &aloftv1.AttemptStopRequested{
+		Node: i, Attempt: a.number, Reason: failure.GetError().GetMessage(), Failure: failure,
+	}}})
+}
+
+const timeoutMessage = "task execution timeout [%s] expired" // Flyte's
+
+// expired is the failure of what has had its time. It is the user's, and another attempt may be quicker.
+func expired(code, message string, after int64) *aloftv1.Failure {
+	return &aloftv1.Failure{Recoverable: true, Error: &core.ExecutionError{
+		Code: code, Message: fmt.Sprintf(message, time.Duration(after)), Kind: core.ExecutionError_USER,
+	}}
 }
 
 // start begins a node that is ready.
@@ -376,7 +472,7 @@ func (t *step) start(i uint32) error {
 			return err
 		}
 	}
-	return t.schedule(i)
+	return t.schedule(i, next{})
 }
 
 func failureOf(f *aloftv1.Failure) *core.ExecutionError {
@@ -387,17 +483,27 @@ func failureOf(f *aloftv1.Failure) *core.ExecutionError {
 }
 
 // schedule gives a task node its next attempt, and runs it if that is our own part.
-func (t *step) schedule(i uint32) error {
+func (t *step) schedule(i uint32, as next) error {
 	n, spec := &t.nodes[i], t.spec(i)
 	var number uint32
 	if n.attempt != none {
 		number = t.attempts[n.attempt].number + 1
 	}
 	e, scheduled := newAttemptScheduled(t.at, i, number, t.token(i, number))
+	policy := t.facts.Policy()
+	timeout := policy.timeout(spec)
+	scheduled.Timeout = int64(timeout)
 	if spec.byEngine == "" {
+		scheduled.NotBefore, scheduled.Memory = as.notBefore, as.memory
+		if policy.QueueTimeout > 0 {
+			scheduled.ExpiresAt = after(max(t.at, as.notBefore), policy.QueueTimeout)
+		}
 		return t.decide(e)
 	}
 	scheduled.ByEngine = true
+	if timeout > 0 {
+		scheduled.ExpiresAt = after(t.at, timeout)
+	}
 	var outputs *aloftv1.LiteralRef
 	var failure *aloftv1.Failure
 	var wait time.Duration
@@ -412,7 +518,7 @@ func (t *step) schedule(i uint32) error {
 	}
 	scheduled.DueAt = t.at
 	if failure == nil && wait > 0 {
-		scheduled.DueAt = t.at + min(int64(wait), math.MaxInt64-t.at)
+		scheduled.DueAt = after(t.at, wait)
 	}
 	if err := t.decide(e); err != nil || scheduled.DueAt > t.at {
 		return err

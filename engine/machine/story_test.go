@@ -24,8 +24,9 @@ var update = flag.Bool("update", false, "record what stories answer, to be revie
 // it, a line of dashes, and what it answers. Lines that begin with # are for the reader. Commands:
 //
 //	graph               the workflows, the first is run: "main:" (or "main goes on:", the policy that lets the rest run),
-//	                    then a node per line, "c wf:inner retries=2 interruptible <- a b"; without a kind it is a task for
+//	                    then a node per line, "c wf:inner retries=2 timeout=1m memory=1Gi interruptible <- a b"; without a kind it is a task for
 //	                    an executor; also echo and sleep=1s; "on_failure f" is the failure node
+//	policy timeout=1h queue=1m execution=1d: the limits of the server, with a policy for retries per line
 //	step @2s limit=10   a step at that time with the messages below it:
 //	                    create [parallelism=2] [interruptible] | terminate CAUSE |
 //	                    started|ok|stopped|lost|empty NODE/ATTEMPT [@2s] [token=x] [never] |
@@ -108,6 +109,9 @@ func (s *story) command(lines []string) string {
 	switch words[0] {
 	case "graph":
 		return s.graph(lines[1:])
+	case "policy":
+		s.policy(words[1:], lines[1:])
+		return "ok\n"
 	case "facts":
 		for _, line := range lines[1:] {
 			s.fact(line)
@@ -143,6 +147,10 @@ func (s *story) graph(lines []string) string {
 				n.run = w[3:]
 			case k == "sleep":
 				n.run, s.sleep[n.id] = "sleep", s.duration(v)
+			case k == "timeout":
+				n.timeout = s.duration(v)
+			case k == "memory":
+				n.memory = v
 			case w == "echo":
 				n.run = "echo"
 			case k == "retries":
@@ -194,6 +202,22 @@ func (s *story) duration(text string) time.Duration {
 		s.t.Fatal(err)
 	}
 	return d
+}
+
+func (s *story) policy(limits, retries []string) {
+	p := Policy{}
+	for _, limit := range limits {
+		k, v, _ := strings.Cut(limit, "=")
+		*map[string]*time.Duration{"timeout": &p.Timeout, "queue": &p.QueueTimeout, "execution": &p.ExecutionTimeout}[k] = s.duration(v)
+	}
+	for _, line := range retries {
+		r, err := aloft.ParseRetryPolicy(line, func(text string) (int64, error) { return strconv.ParseInt(text, 10, 64) })
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		p.Retries = append(p.Retries, r)
+	}
+	s.run.facts.policy = p
 }
 
 func (s *story) fact(line string) {
@@ -381,9 +405,23 @@ func (s *story) event(e *aloftv1.Event) string {
 		if k.AttemptScheduled.ByEngine {
 			by = " by the engine" + since(k.AttemptScheduled.DueAt)
 		}
-		return fmt.Sprintf("%s/%d: scheduled%s", id(k.AttemptScheduled.Node), k.AttemptScheduled.Attempt, by)
+		x := k.AttemptScheduled
+		if x.NotBefore != 0 {
+			by += " not before " + time.Unix(0, x.NotBefore).Sub(epoch).String()
+		}
+		if x.ExpiresAt != 0 {
+			by += " expires " + time.Unix(0, x.ExpiresAt).Sub(epoch).String()
+		}
+		if x.Memory != 0 {
+			by += fmt.Sprintf(" with %d bytes", x.Memory)
+		}
+		return fmt.Sprintf("%s/%d: scheduled%s", id(x.Node), x.Attempt, by)
 	case *aloftv1.Event_AttemptRunning:
-		return fmt.Sprintf("%s/%d: running%s", id(k.AttemptRunning.Node), k.AttemptRunning.Attempt, since(k.AttemptRunning.StartedAt))
+		expires := ""
+		if at := k.AttemptRunning.ExpiresAt; at != 0 {
+			expires = " expires " + time.Unix(0, at).Sub(epoch).String()
+		}
+		return fmt.Sprintf("%s/%d: running%s%s", id(k.AttemptRunning.Node), k.AttemptRunning.Attempt, since(k.AttemptRunning.StartedAt), expires)
 	case *aloftv1.Event_AttemptStopRequested:
 		return fmt.Sprintf("%s/%d: stop requested: %s", id(k.AttemptStopRequested.Node), k.AttemptStopRequested.Attempt, k.AttemptStopRequested.Reason)
 	case *aloftv1.Event_AttemptEnded:
@@ -401,7 +439,7 @@ func (s *story) event(e *aloftv1.Event) string {
 		}
 		budget := ""
 		if x.Budget != aloftv1.AttemptEnded_NONE {
-			budget = fmt.Sprintf(" (%s budget)", strings.ToLower(x.Budget.String()))
+			budget = fmt.Sprintf(" (%s budget %d/%d)", strings.ToLower(x.Budget.String()), x.Charge.GetRetriesUsed(), x.Charge.GetRetriesAllowed())
 		}
 		return fmt.Sprintf("%s/%d: ended%s: %s%s", id(x.Node), x.Attempt, since(x.EndedAt), result, budget)
 	}
@@ -459,6 +497,9 @@ func (s *story) show() string {
 			fmt.Fprintf(&b, "  %d %s created %s started %s ended %s%s", a.Attempt, a.Phase, time(a.CreatedAt), time(a.StartedAt), time(a.EndedAt), problemIf(a.Error))
 			if a.Stop != "" {
 				fmt.Fprintf(&b, " stop: %s", a.Stop)
+			}
+			if a.Spec.MemoryLimit != 0 {
+				fmt.Fprintf(&b, " memory=%d", a.Spec.MemoryLimit)
 			}
 			if a.Spec.Interruptible {
 				b.WriteString(" interruptible")

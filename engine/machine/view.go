@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
@@ -41,10 +43,12 @@ type AttemptView struct {
 	Token     string
 	Spec      *aloftv1.AttemptSpec // shared by all executions of the graph: not to be changed
 	Phase     core.TaskExecution_Phase
-	ByEngine  bool      // the machine runs it itself
-	DueAt     time.Time // by engine: when it is over; zero otherwise
-	NotBefore time.Time // zero: at once
-	Stop      string    // why it is to be stopped; empty: it is not
+	ByEngine  bool          // the machine runs it itself
+	DueAt     time.Time     // by engine: when it is over; zero otherwise
+	NotBefore time.Time     // zero: at once
+	Timeout   time.Duration // how long it may run; 0: any time
+	ExpiresAt time.Time     // when it is ended if it has not begun (queued) or is not over (running); zero: never
+	Stop      string        // why it is to be stopped; empty: it is not
 	CreatedAt time.Time
 	StartedAt time.Time // zero: it never ran
 	UpdatedAt time.Time
@@ -160,9 +164,10 @@ func (s *State) Outstanding() []AttemptRef {
 func (s *State) attempt(index uint32) AttemptView {
 	a := &s.attempts[index]
 	v := AttemptView{
-		Node: s.Ref(a.node), Attempt: a.number, Token: s.token(a.node, a.number), Spec: s.attemptSpec(a),
+		Node: s.Ref(a.node), Attempt: a.number, Token: s.token(a.node, a.number), Spec: s.attemptSpec(index),
 		Phase: core.TaskExecution_Phase(a.phase), ByEngine: a.byEngine,
 		CreatedAt: timeOf(a.created), StartedAt: timeOf(a.started), UpdatedAt: timeOf(a.updated), EndedAt: timeOf(a.ended),
+		Timeout: time.Duration(a.timeout), ExpiresAt: timeOf(a.expires),
 		Error: a.err, Lost: a.lost, DeckURI: s.decks[index], Outputs: s.ref(a.outputs),
 	}
 	if a.byEngine {
@@ -178,16 +183,24 @@ func (s *State) attempt(index uint32) AttemptView {
 
 // attemptSpec says on what the attempt runs: on what may be taken away if that was allowed, but for the last time that
 // the system may fail.
-func (s *State) attemptSpec(a *attempt) *aloftv1.AttemptSpec {
+func (s *State) attemptSpec(index uint32) *aloftv1.AttemptSpec {
+	a := &s.attempts[index]
 	spec := s.spec(a.node)
 	interruptible := s.create.GetInterruptible() || s.graph.root.template.GetMetadataDefaults().GetInterruptible()
 	if spec.interruptible != nil {
 		interruptible = *spec.interruptible
 	}
+	of := spec.stable
 	if interruptible && a.systemFailures < maxSystemFailures {
-		return spec.spot
+		of = spec.spot
 	}
-	return spec.stable
+	memory := s.memory[index]
+	if memory == 0 {
+		return of
+	}
+	of = proto.CloneOf(of)
+	of.Memory, of.MemoryLimit = memory, memory
+	return of
 }
 
 // Index is the node's number in events.

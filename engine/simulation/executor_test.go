@@ -73,7 +73,7 @@ func (x *fakeExecutor) pass() {
 	}
 	for _, key := range x.sorted() {
 		j := x.jobs[key]
-		if j.outcome == nil && w.mono >= j.ends {
+		if j.outcome == nil && w.mono >= j.ends && !x.hangs(j) {
 			if j.outcome = x.run(j); j.outcome == nil {
 				continue // its inputs cannot be read now
 			}
@@ -120,6 +120,20 @@ func origin(node aloft.NodeID, attempt uint32, token string) string {
 	return fmt.Sprintf("%s/%d/%s", node, attempt, token)
 }
 
+// failed is how often the task of a job has failed by itself before.
+func (x *fakeExecutor) failed(j *job) (n int) {
+	for _, a := range x.world.attempts(j.attempt.ID.Execution, j.attempt.Node) {
+		if a.Attempt < j.attempt.Attempt && a.Error != nil && !a.Lost {
+			n++
+		}
+	}
+	return n
+}
+
+func (x *fakeExecutor) hangs(j *job) bool {
+	return j.attempt.Spec.GetTask().GetName() == runHang && x.failed(j) == 0
+}
+
 // run is the task: its result depends on its inputs and on how often it has failed by itself before.
 func (x *fakeExecutor) run(j *job) *aloftv1.Outcome {
 	w, k := x.world, j.attempt.AttemptKey
@@ -134,12 +148,7 @@ func (x *fakeExecutor) run(j *job) *aloftv1.Outcome {
 		}
 	}
 	o := x.outcome(j)
-	failed := 0
-	for _, a := range w.attempts(j.attempt.ID.Execution, k.Node) {
-		if a.Attempt < k.Attempt && a.Error != nil && !a.Lost {
-			failed++
-		}
-	}
+	failed := x.failed(j)
 	failure := func(kind core.ExecutionError_ErrorKind, recoverable bool) {
 		o.Result = &aloftv1.Outcome_Failure{Failure: &aloftv1.Failure{
 			Error: &core.ExecutionError{Code: "Raised", Message: "it raised", Kind: kind}, Recoverable: recoverable,

@@ -32,10 +32,14 @@ const (
 	runFlakyUser    = "run-flaky-user"   // fails once, recoverably
 	runFlakySystem  = "run-flaky-system" // the same, by no fault of the user's
 	runFail         = "run-fail"
+	runHang         = "run-hang"          // never ends, the first time
 	runFailRetrying = "run-fail-retrying" // recoverable each time, until the budget is spent
 )
 
-var behaviours = []string{runOK, runOK, runOK, runOK, runFlakyUser, runFlakySystem, runFail, runFailRetrying}
+var behaviours = []string{runOK, runOK, runOK, runOK, runFlakyUser, runFlakySystem, runFail, runFailRetrying, runHang}
+
+// hangs is the timeout of tasks that hang: longer than any executor is silent, so that nobody else loses an attempt by it.
+const hangs = 3 * time.Minute
 
 func identifier(kind core.ResourceType, name string) *core.Identifier {
 	return &core.Identifier{ResourceType: kind, Project: "flytesnacks", Domain: "development", Name: name, Version: "v1"}
@@ -60,7 +64,7 @@ func tasks() (all []*core.CompiledTask) {
 		"duration": {Type: &core.LiteralType{Type: &core.LiteralType_Simple{Simple: core.SimpleType_DURATION}}},
 	}}, nil)
 	add("echo", machine.TaskEcho, variable("x"), variable("o0"))
-	for _, name := range []string{runOK, runFlakyUser, runFlakySystem, runFail, runFailRetrying} {
+	for _, name := range []string{runOK, runFlakyUser, runFlakySystem, runFail, runFailRetrying, runHang} {
 		add(name, "python-task", variable("x"), variable("o0"))
 	}
 	return all
@@ -154,6 +158,9 @@ func newWorkflow(r *rand.Rand, name string, subs []string, failing bool) *core.C
 			}
 			run(behaviour)
 			bind("x", source())
+			if behaviour == runHang {
+				n.Metadata.Timeout = durationpb.New(hangs)
+			}
 			n.Metadata.Retries = &core.RetryStrategy{Retries: uint32(1 + r.IntN(2))}
 		}
 		nodes = append(nodes, n)

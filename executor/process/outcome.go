@@ -284,6 +284,14 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 			return nil, err
 		}
 	}
+	if outcome.GetOutputs() == nil { // whoever comes after it goes on from there
+		_, err := b.config.Blob.Adopt(ctx, checkpointKey(job.ID))
+		if errors.Is(err, aloft.ErrInvalid) {
+			b.config.Logger.Warn("the checkpoint cannot be kept", "attempt", job.ID.String(), "error", err)
+		} else if err != nil {
+			return nil, fmt.Errorf("keep the checkpoint: %w", err)
+		}
+	}
 	deck, err := b.config.Blob.Adopt(ctx, blob.Key(job.ID.RunKey()+"/deck.html"))
 	if errors.Is(err, aloft.ErrInvalid) {
 		b.config.Logger.Warn("the deck cannot be kept", "attempt", job.ID.String(), "error", err)

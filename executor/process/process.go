@@ -8,6 +8,7 @@
 // Folders of an attempt:
 //
 //	<data>/blob/run/<project>/<domain>/<execution>/<node>/<attempt>/  inputs.pb, outputs.pb, error.pb, deck.html, stdout, stderr: kept
+//	<data>/blob/run/…/<attempt>/_flytecheckpoints/                   what it saves for the attempt after it: kept
 //	<data>/blob/raw/<xx>/<generated name>/                           files the task returns: kept
 //	<data>/attempts/<attempt>/work                                   its private copy of the code, its current directory: removed
 //	<data>/attempts/<attempt>/tmp                                    its TMPDIR: removed
@@ -26,6 +27,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -346,10 +348,14 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 	if err != nil {
 		return nil, nil, err
 	}
+	earlier, err := b.earlierCheckpoint(job.ID)
+	if err != nil {
+		return nil, nil, err
+	}
 	arguments := append(append([]string{}, job.Template.GetContainer().GetCommand()...), job.Template.GetContainer().GetArgs()...)
 	argv, err := executor.Variables{
 		Input: inputs, InputPrefix: run, OutputPrefix: run, RawOutputPrefix: raw,
-		Checkpoint:  filepath.Join(raw, "_flytecheckpoints"),
+		Checkpoint: b.config.Blob.Path(checkpointKey(job.ID)), PrevCheckpoint: earlier,
 		PerRetryKey: executor.PerRetryKey(job.ID.GeneratedName()),
 		Namespace:   job.ID.Execution.Project + "-" + job.ID.Execution.Domain,
 		TaskTemplatePath: func() (string, error) {
@@ -377,6 +383,27 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 	}
 	failure, err := b.copyCode(ctx, spec)
 	return spec, failure, err
+}
+
+// checkpointKey is where an attempt keeps its checkpoints. Unlike Flyte's it is no part of the raw data, whose names are
+// without project and domain: an execution of the same name elsewhere must not find them.
+func checkpointKey(id aloft.AttemptID) blob.Key { return blob.Key(id.RunKey() + "/_flytecheckpoints") }
+
+// earlierCheckpoint is the folder of the last attempt before this one that left a checkpoint; empty: none did. Flyte offers
+// that of the attempt directly before, so that one which dies early loses all that was saved.
+func (b *Backend) earlierCheckpoint(id aloft.AttemptID) (string, error) {
+	for id.Attempt > 0 {
+		id.Attempt--
+		dir := b.config.Blob.Path(checkpointKey(id))
+		entries, err := os.ReadDir(dir)
+		switch {
+		case err == nil && len(entries) > 0:
+			return dir, nil
+		case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
+			return "", unavailable("look for the checkpoint of an earlier attempt", err)
+		}
+	}
+	return "", nil
 }
 
 // copyCode makes the working folder: a private copy of the archive that the command line names, or an empty folder.

@@ -43,6 +43,11 @@ func (s *Store) Instances(ctx context.Context) ([]store.Instance, error) {
 // RemoveInstance forgets an instance that has no attempts.
 func (s *Store) RemoveInstance(ctx context.Context, executor string) error {
 	return s.write(ctx, 1, func(t *tx) error {
+		// Whoever assigns to it holds it weakly: either we see what was assigned, or it is made known again by its next heartbeat.
+		var id string
+		if _, err := t.row([]any{&id}, "SELECT id FROM instances WHERE id = ? {hold_instance}", executor); err != nil {
+			return err
+		}
 		var has int64
 		if _, err := t.row([]any{&has}, "SELECT COUNT(*) FROM attempts WHERE executor = ? AND ended = 0 AND executor IS NOT NULL", executor); err != nil {
 			return err
@@ -155,6 +160,11 @@ func conflict(verb string, key store.AttemptKey, why string) error {
 func (s *Store) Assign(ctx context.Context, executor string, attempts []store.AttemptKey, now time.Time) []error {
 	errs := make([]error, len(attempts))
 	if err := s.write(ctx, len(attempts), func(t *tx) error {
+		clear(errs)
+		var id string
+		if _, err := t.row([]any{&id}, "SELECT id FROM instances WHERE id = ? {hold_instance_weakly}", executor); err != nil {
+			return err
+		}
 		for i, key := range attempts {
 			n, err := t.exec(`UPDATE attempts SET executor = ?, waiting = NULL, phase = 6, updated_at = ? WHERE execution = ? AND node = ? AND attempt = ?
 				AND token = ? AND ended = 0 AND by_engine = 0 AND executor IS NULL AND stop IS NULL`,
@@ -208,26 +218,28 @@ func (s *Store) Assigned(ctx context.Context, executor string) ([]*store.Attempt
 // Report puts an executor's messages into the inbox.
 func (s *Store) Report(ctx context.Context, executor string, reports []store.Report) []error {
 	errs := make([]error, len(reports))
-	type encoded struct{ dedup, message driver.Value }
+	type encoded struct {
+		dedup, message driver.Value
+		err            error
+	}
 	rows := make([]encoded, len(reports))
 	for i, report := range reports {
 		dedup, err := store.ReportDedup(report)
 		var enc encoder
-		rows[i] = encoded{dedup, enc.blob(report.Inbox)}
+		rows[i] = encoded{dedup: dedup, message: enc.blob(report.Inbox), err: err}
 		if err == nil {
-			err = enc.err
+			rows[i].err = enc.err
 		}
-		errs[i] = err
 	}
 	if err := s.write(ctx, len(reports), func(t *tx) error {
 		for i, report := range reports {
-			if errs[i] != nil {
+			if errs[i] = rows[i].err; errs[i] != nil {
 				continue
 			}
 			key := report.Attempt
 			n, err := t.exec(`INSERT INTO inbox (execution, shard, dedup, message) SELECT a.execution, e.shard, ?, ? FROM attempts a
 				JOIN executions e ON e.number = a.execution WHERE a.execution = ? AND a.node = ? AND a.attempt = ? AND a.token = ?
-				AND a.ended = 0 AND a.executor = ? AND e.ended = 0 ON CONFLICT (execution, dedup) DO NOTHING`,
+				AND a.ended = 0 AND a.executor = ? AND e.ended = 0 {hold_execution} ON CONFLICT (execution, dedup) DO NOTHING`,
 				rows[i].dedup, rows[i].message, int64(key.Execution), string(key.Node), int64(key.Attempt), key.Token, executor)
 			if err != nil {
 				return err

@@ -14,6 +14,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
 	"github.com/aloft-dev/aloft/store/sqlstore"
+	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
 )
 
 var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -38,9 +39,20 @@ func benchCreate() *aloftv1.Inbox {
 	return &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: &aloftv1.Create{Seed: "seed"}}}
 }
 
-func openBench(b *testing.B) (*sqlstore.Store, []store.Lease) {
+// onBoth runs a benchmark on SQLite and, where there is one, on PostgreSQL, in the same run.
+func onBoth(b *testing.B, run func(b *testing.B, s *sqlstore.Store, leases []store.Lease)) {
+	b.Run("SQLite", func(b *testing.B) {
+		s, leases := openBench(b, open(b, filepath.Join(b.TempDir(), "aloft.db")))
+		run(b, s, leases)
+	})
+	b.Run("PostgreSQL", func(b *testing.B) {
+		s, leases := openBench(b, openPostgres(b, postgrestest.Database(b)))
+		run(b, s, leases)
+	})
+}
+
+func openBench(b *testing.B, s *sqlstore.Store) (*sqlstore.Store, []store.Lease) {
 	b.Helper()
-	s := open(b, filepath.Join(b.TempDir(), "aloft.db"))
 	leases, err := s.AcquireShards(b.Context(), "engine", now, time.Hour)
 	if err != nil {
 		b.Fatal(err)
@@ -61,8 +73,9 @@ func mustCommit(b *testing.B, s *sqlstore.Store, step *store.Step) {
 }
 
 // BenchmarkFanOut writes 1,000 nodes and 1,000 attempts in a step, then the same again as succeeded.
-func BenchmarkFanOut(b *testing.B) {
-	s, leases := openBench(b)
+func BenchmarkFanOut(b *testing.B) { onBoth(b, fanOut) }
+
+func fanOut(b *testing.B, s *sqlstore.Store, leases []store.Lease) {
 	const width = 1000
 	b.ReportAllocs()
 	records := 0
@@ -96,8 +109,9 @@ func BenchmarkFanOut(b *testing.B) {
 }
 
 // BenchmarkSmallCommit is the commit of a step of a chain: one node, one attempt, one message consumed.
-func BenchmarkSmallCommit(b *testing.B) {
-	s, leases := openBench(b)
+func BenchmarkSmallCommit(b *testing.B) { onBoth(b, smallCommit) }
+
+func smallCommit(b *testing.B, s *sqlstore.Store, leases []store.Lease) {
 	e := benchExecution("e")
 	if err := s.CreateExecution(b.Context(), e, benchCreate()); err != nil {
 		b.Fatal(err)
@@ -114,9 +128,39 @@ func BenchmarkSmallCommit(b *testing.B) {
 	}
 }
 
+// BenchmarkGroupCommit commits steps of a chain of 64 executions at once, as an engine does: one transaction for all.
+func BenchmarkGroupCommit(b *testing.B) { onBoth(b, groupCommit) }
+
+func groupCommit(b *testing.B, s *sqlstore.Store, leases []store.Lease) {
+	const executions = 64
+	var made []*store.Execution
+	for i := range executions {
+		made = append(made, mustCreate(b, s, fmt.Sprint("e", i)))
+	}
+	b.ReportAllocs()
+	for seq := int64(1); b.Loop(); seq++ {
+		steps := make([]*store.Step, executions)
+		for i, e := range made {
+			step := benchStep(e, leases, seq)
+			id := aloft.NodeID(fmt.Sprint("n", seq))
+			step.Nodes = []*store.Node{{ID: id, Phase: core.NodeExecution_QUEUED, CreatedAt: now, UpdatedAt: now, Target: e.Workflow, Inputs: small()}}
+			step.Attempts = []*store.Attempt{{AttemptKey: store.AttemptKey{Execution: e.Key, Node: id, Token: "0123456789abcdef"}, Phase: core.TaskExecution_QUEUED, CreatedAt: now, UpdatedAt: now}}
+			step.Consumed = []int64{seq*executions + int64(i)}
+			steps[i] = step
+		}
+		for _, err := range s.Commit(b.Context(), steps) {
+			if err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportMetric(float64(executions)*float64(b.N)/b.Elapsed().Seconds(), "steps/s")
+}
+
 // BenchmarkCreateExecution creates from 64 goroutines.
-func BenchmarkCreateExecution(b *testing.B) {
-	s, _ := openBench(b)
+func BenchmarkCreateExecution(b *testing.B) { onBoth(b, createExecution) }
+
+func createExecution(b *testing.B, s *sqlstore.Store, _ []store.Lease) {
 	var n atomic.Int64
 	b.SetParallelism(64 / 2)
 	b.ReportAllocs()

@@ -17,13 +17,15 @@ func (s *Store) Commit(ctx context.Context, steps []*store.Step) []error {
 	var members []member
 	var which []int
 	rows := 0
+	facts := new(prefetched)
 	for i, step := range steps {
 		e, err := encodeStep(step)
 		if err != nil {
 			errs[i] = fmt.Errorf("commit %s: encode: %w", step.ID, err)
 			continue
 		}
-		members, which = append(members, e.commit), append(which, i)
+		facts.keys = append(facts.keys, int64(step.Execution))
+		members, which = append(members, func(t *tx) error { return e.commit(t, facts) }), append(which, i)
 		rows += 2 + len(step.Nodes) + len(step.Attempts) + len(step.Consumed) + len(step.Appends)
 	}
 	if len(members) == 0 {
@@ -93,20 +95,92 @@ func encodeStep(step *store.Step) (*encodedStep, error) {
 	return e, errors.Join(entry.err, nodes.err, attempts.err, change.err)
 }
 
+var writeJournal = newMany(4, "INSERT INTO journal (execution, seq, commit_id, entry)", "ON CONFLICT (execution, seq) DO NOTHING")
+
+// facts are what a commit is checked against.
+type facts struct {
+	key, shard, ended, dueAt, epoch, lapsed, last int64
+	waiting, owner                                string
+}
+
+func (f *facts) columns() []any {
+	return []any{&f.key, &f.shard, &f.ended, &f.dueAt, &f.waiting, &f.owner, &f.epoch, &f.lapsed, &f.last}
+}
+
+// Nobody takes a shard away before we have committed.
+var readFacts = newIn([]int{1, 4, 16, 64}, `SELECT e.number, e.shard, e.ended, e.due_at, e.waiting, s.owner, s.epoch, {lapsed},
+	COALESCE((SELECT j.seq FROM journal j WHERE j.execution = e.number ORDER BY j.seq DESC LIMIT 1), 0)
+	FROM executions e JOIN shards s ON s.shard = e.shard WHERE e.number IN `, ` {hold_shard}`)
+
+// prefetched are the facts of the executions of a call, read at once where that saves journeys.
+type prefetched struct {
+	keys []int64
+	in   int64 // the transaction in which they were read
+	of   map[int64]*facts
+}
+
+// take returns the facts of an execution, which hold until something is written to it; nil if there is none.
+func (p *prefetched) take(t *tx, key int64) (*facts, error) {
+	if t.bulk && p.in != t.number {
+		p.in, p.of = t.number, make(map[int64]*facts, len(p.keys))
+		if err := readFacts.each(t, p.keys, p.of); err != nil {
+			return nil, err
+		}
+	}
+	if f, ok := p.of[key]; ok && t.bulk {
+		delete(p.of, key)
+		return f, nil
+	}
+	of := make(map[int64]*facts, 1)
+	err := readFacts.each(t, []int64{key}, of)
+	return of[key], err
+}
+
+// in is a query about several executions at once.
+type in struct {
+	sizes []int // smallest first, beginning with 1
+	texts []string
+}
+
+func newIn(sizes []int, head, tail string) in {
+	q := in{sizes: sizes}
+	for _, size := range sizes {
+		q.texts = append(q.texts, head+"("+strings.TrimSuffix(strings.Repeat("?,", size), ",")+")"+tail)
+	}
+	return q
+}
+
+func (q in) each(t *tx, keys []int64, of map[int64]*facts) error {
+	for len(keys) > 0 {
+		i := 0
+		for i < len(q.sizes)-1 && q.sizes[i] < len(keys) {
+			i++
+		}
+		n := min(q.sizes[i], len(keys))
+		args := make([]driver.Value, q.sizes[i])
+		for k := range args {
+			args[k] = keys[min(k, n-1)]
+		}
+		keys = keys[n:]
+		var f facts
+		if err := t.each(f.columns(), func() error { found := f; of[f.key] = &found; return nil }, q.texts[i], args...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // commit checks lease and sequence in the transaction that writes.
-func (e *encodedStep) commit(t *tx) error {
+func (e *encodedStep) commit(t *tx, known *prefetched) error {
 	key := int64(e.Execution)
-	var shard, ended, dueAt, epoch, last int64
-	var waiting, owner string
-	found, err := t.row([]any{&shard, &ended, &dueAt, &waiting, &owner, &epoch, &last}, `SELECT e.shard, e.ended, e.due_at, e.waiting, s.owner, s.epoch,
-		COALESCE((SELECT j.seq FROM journal j WHERE j.execution = e.number ORDER BY j.seq DESC LIMIT 1), 0)
-		FROM executions e JOIN shards s ON s.shard = e.shard WHERE e.number = ?`, key)
+	f, err := known.take(t, key)
 	if err != nil {
 		return err
 	}
-	if !found {
+	if f == nil {
 		return missingKey(e.Execution)
 	}
+	last := f.last
 	if e.Seq <= last {
 		var commitID string
 		if _, err := t.row([]any{&commitID}, "SELECT commit_id FROM journal WHERE execution = ? AND seq = ?", key, e.Seq); err != nil {
@@ -116,33 +190,49 @@ func (e *encodedStep) commit(t *tx) error {
 			return nil // a repetition
 		}
 	}
-	if owner != e.Lease.Owner || epoch != e.Lease.Epoch || int(shard) != e.Lease.Shard {
+	if f.owner != e.Lease.Owner || f.epoch != e.Lease.Epoch || int(f.shard) != e.Lease.Shard {
 		return refuse("commit %s under lease %d of shard %d: %w", e.ID, e.Lease.Epoch, e.Lease.Shard, aloft.ErrFenced)
+	}
+	if f.lapsed != 0 {
+		return refuse("commit %s: lease %d of shard %d has run out: %w", e.ID, e.Lease.Epoch, e.Lease.Shard, aloft.ErrFenced)
 	}
 	if e.Seq != last+1 {
 		return refuse("commit %s as entry %d, the last one is %d: %w", e.ID, e.Seq, last, aloft.ErrConflict)
 	}
-	if _, err := t.exec("INSERT INTO journal (execution, seq, commit_id, entry) VALUES (?,?,?,?)", key, e.Seq, e.CommitID, e.entry); err != nil {
+	if err := t.laterMany(writeJournal,
+		[]driver.Value{key, e.Seq, e.CommitID, e.entry}, func(rows int64) error {
+			if rows == 0 {
+				// Another transaction was about to write this entry when we looked: perhaps an earlier try of this very commit.
+				return overtaken{refuse("commit %s: another entry is %d: %w", e.ID, e.Seq, aloft.ErrConflict)}
+			}
+			return nil
+		}); err != nil {
 		return err
 	}
 	if err := e.consume(t); err != nil {
 		return err
 	}
-	if n, err := t.execMany(writeNodes, e.nodes); err != nil {
+	if err := t.laterMany(writeNodes, e.nodes, func(rows int64) error {
+		if rows != int64(len(e.Nodes)) {
+			return refuse("commit %s: a node that has ended cannot change its phase: %w", e.ID, aloft.ErrConflict)
+		}
+		return nil
+	}); err != nil {
 		return err
-	} else if n != int64(len(e.Nodes)) {
-		return refuse("commit %s: a node that has ended cannot change its phase: %w", e.ID, aloft.ErrConflict)
 	}
-	if n, err := t.execMany(writeAttempts, e.attempts); err != nil {
+	if err := t.laterMany(writeAttempts, e.attempts, func(rows int64) error {
+		if rows != int64(len(e.Attempts)) {
+			return refuse("commit %s: an attempt that has ended, or whose token is another, cannot change: %w", e.ID, aloft.ErrConflict)
+		}
+		return nil
+	}); err != nil {
 		return err
-	} else if n != int64(len(e.Attempts)) {
-		return refuse("commit %s: an attempt that has ended, or whose token is another, cannot change: %w", e.ID, aloft.ErrConflict)
 	}
 	if err := e.send(t); err != nil {
 		return err
 	}
 	t.wake(e.wakes...)
-	return e.update(t, ended != 0, dueAt, waiting)
+	return e.update(t, f.ended != 0, f.dueAt, f.waiting)
 }
 
 var consumeSizes = []int{64, 8, 1}
@@ -157,14 +247,13 @@ var consumeTexts = func() (texts []string) {
 // consume deletes the messages that the step used up.
 func (e *encodedStep) consume(t *tx) error {
 	rest := e.Consumed
-	args := make([]driver.Value, 0, 1+consumeSizes[0])
 	for i, size := range consumeSizes {
 		for ; len(rest) >= size; rest = rest[size:] {
-			args = append(args[:0], int64(e.Execution))
+			args := append(make([]driver.Value, 0, 1+size), int64(e.Execution))
 			for _, seq := range rest[:size] {
 				args = append(args, seq)
 			}
-			if _, err := t.exec(consumeTexts[i], args...); err != nil {
+			if err := t.later(consumeTexts[i], args, nil); err != nil {
 				return err
 			}
 		}
@@ -175,27 +264,26 @@ func (e *encodedStep) consume(t *tx) error {
 // send puts messages into inboxes: its own for attempts that nobody will ever start, and those of other executions. One
 // that is gone or has ended has no use for it, and the sender must not suffer.
 func (e *encodedStep) send(t *tx) error {
-	var sent int64
+	sent := func(rows int64) error {
+		if rows > 0 {
+			t.wake(store.TopicInbox)
+		}
+		return nil
+	}
 	for _, s := range e.stops {
-		n, err := t.exec(`INSERT INTO inbox (execution, shard, dedup, message) SELECT a.execution, e.shard, ?, ? FROM attempts a
+		if err := t.later(`INSERT INTO inbox (execution, shard, dedup, message) SELECT a.execution, e.shard, ?, ? FROM attempts a
 			JOIN executions e ON e.number = a.execution WHERE a.execution = ? AND a.node = ? AND a.attempt = ? AND a.executor IS NULL AND a.ended = 0
-			ON CONFLICT (execution, dedup) DO NOTHING`, s.dedup, s.message, int64(e.Execution), string(s.attempt.Node), int64(s.attempt.Attempt))
-		if err != nil {
+			ON CONFLICT (execution, dedup) DO NOTHING`,
+			[]driver.Value{s.dedup, s.message, int64(e.Execution), string(s.attempt.Node), int64(s.attempt.Attempt)}, sent); err != nil {
 			return err
 		}
-		sent += n
 	}
 	for _, a := range e.appends {
-		n, err := t.exec(`INSERT INTO inbox (execution, shard, dedup, message) SELECT number, shard, ?, ? FROM executions
-			WHERE project = ? AND domain = ? AND name = ? AND ended = 0 ON CONFLICT (execution, dedup) DO NOTHING`,
-			a.dedup, a.message, a.to.Project, a.to.Domain, a.to.Name)
-		if err != nil {
+		if err := t.later(`INSERT INTO inbox (execution, shard, dedup, message) SELECT e.number, e.shard, ?, ? FROM executions e
+			WHERE e.project = ? AND e.domain = ? AND e.name = ? AND e.ended = 0 {hold_execution} ON CONFLICT (execution, dedup) DO NOTHING`,
+			[]driver.Value{a.dedup, a.message, a.to.Project, a.to.Domain, a.to.Name}, sent); err != nil {
 			return err
 		}
-		sent += n
-	}
-	if sent > 0 {
-		t.wake(store.TopicInbox)
 	}
 	return nil
 }
@@ -207,21 +295,28 @@ func (e *encodedStep) update(t *tx, ended bool, dueAt int64, waiting string) err
 	if ended {
 		wantDue = 0
 	}
+	if ended && t.atEnd != "" {
+		// Nobody appends to an execution while it ends. Whoever was about to has done it when we go on. This comes before the
+		// update, which an append does not wait for.
+		if err := t.later(t.atEnd, []driver.Value{int64(e.Execution)}, nil); err != nil {
+			return err
+		}
+	}
 	switch {
 	case e.change != nil:
 		args := append(append(make([]driver.Value, 0, len(e.change)+3), e.change...), wantDue, e.Waiting, int64(e.Execution))
-		if _, err := t.exec(`UPDATE executions SET phase = ?, ended = ?, started_at = ?, updated_at = ?, ended_at = ?, error_kind = ?, error_code = ?,
-			error = ?, outputs = COALESCE(?, outputs), abort_cause = ?, abort_principal = ?, due_at = ?, waiting = ? WHERE number = ?`, args...); err != nil {
+		if err := t.later(`UPDATE executions SET phase = ?, ended = ?, started_at = ?, updated_at = ?, ended_at = ?, error_kind = ?, error_code = ?,
+			error = ?, outputs = COALESCE(?, outputs), abort_cause = ?, abort_principal = ?, due_at = ?, waiting = ? WHERE number = ?`, args, nil); err != nil {
 			return err
 		}
 	case wantDue != dueAt || e.Waiting != waiting:
-		if _, err := t.exec("UPDATE executions SET due_at = ?, waiting = ? WHERE number = ?", wantDue, e.Waiting, int64(e.Execution)); err != nil {
+		if err := t.later("UPDATE executions SET due_at = ?, waiting = ? WHERE number = ?", []driver.Value{wantDue, e.Waiting, int64(e.Execution)}, nil); err != nil {
 			return err
 		}
 	}
 	if ended {
 		// Nothing will ever read what is still in the inbox.
-		if _, err := t.exec("DELETE FROM inbox WHERE execution = ?", int64(e.Execution)); err != nil {
+		if err := t.later("DELETE FROM inbox WHERE execution = ?", []driver.Value{int64(e.Execution)}, nil); err != nil {
 			return err
 		}
 	}

@@ -1,70 +1,49 @@
 package sqlstore
 
 import (
-	"context"
 	"database/sql/driver"
-	"errors"
 	"fmt"
-	"io"
 	"strings"
 )
 
-// conn is the connection of the writer. It speaks to the driver without package database/sql between: the writer is one
-// goroutine with one connection, and what a pool does for every statement would be a good part of its work.
-type conn struct {
-	dialect *dialect
-	driver  driver.Conn
-	stmts   map[string]driver.Stmt
-	args    []driver.NamedValue
+// session is one connection of the writer, which is one goroutine, to a database. What is said in a query's braces and
+// with ? it puts into the database's words itself.
+type session interface {
+	// exec runs a statement and says how many rows it wrote.
+	exec(query string, args []driver.Value) (int64, error)
+
+	// later is exec for a statement on whose result nothing depends at once: it may travel with the next one. check gets
+	// the number of rows; its error, as the statement's own, is returned by the call that the statement travelled with.
+	later(query string, args []driver.Value, check func(rows int64) error) error
+
+	// gather is later for rows that are written by statements of many rows each: they are put together with those of other
+	// calls, and all of them, by the tables in their order, run before anything else that is left for later. check is called
+	// with want, or not at all: then the call that they travelled with returns a refusal.
+	gather(m *many, args []driver.Value, want int64, check func(rows int64) error)
+
+	// flush runs what is left for later.
+	flush() error
+
+	// forget drops what is left for later.
+	forget()
+
+	// query hands each row to got, which does not keep the slice.
+	query(query string, args []driver.Value, columns int, got func([]driver.Value) error) error
+
+	close() error
 }
 
-func connect(d *dialect, dsn string) (*conn, error) {
-	c, err := d.driver.Open(dsn)
-	if err != nil {
-		return nil, err
-	}
-	return &conn{dialect: d, driver: c, stmts: make(map[string]driver.Stmt)}, nil
-}
+// late marks an error of a statement that was left for later: it may be another member's than the one that runs.
+type late struct{ error }
 
-func (c *conn) close() error {
-	var errs []error
-	for _, stmt := range c.stmts {
-		errs = append(errs, stmt.Close())
-	}
-	return errors.Join(append(errs, c.driver.Close())...)
-}
+func (l late) Unwrap() error { return l.error }
 
-func (c *conn) prepare(query string) (driver.Stmt, error) {
-	if stmt, ok := c.stmts[query]; ok {
-		return stmt, nil
-	}
-	stmt, err := c.driver.Prepare(c.dialect.rebind(query))
-	if err != nil {
-		return nil, fmt.Errorf("prepare %.60q: %w", query, err)
-	}
-	c.stmts[query] = stmt
-	return stmt, nil
-}
+// conn is a session with the words that members use.
+type conn struct{ session }
 
-func (c *conn) named(args []driver.Value) []driver.NamedValue {
-	c.args = c.args[:0]
-	for i, arg := range args {
-		c.args = append(c.args, driver.NamedValue{Ordinal: i + 1, Value: arg})
-	}
-	return c.args
-}
-
-// exec runs a statement that is kept prepared and says how many rows it wrote.
+// exec runs a statement and says how many rows it wrote.
 func (c *conn) exec(query string, args ...driver.Value) (int64, error) {
-	stmt, err := c.prepare(query)
-	if err != nil {
-		return 0, err
-	}
-	result, err := stmt.(driver.StmtExecContext).ExecContext(context.Background(), c.named(args))
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
+	return c.session.exec(query, args)
 }
 
 // row reads at most one row into dest (int64, string and []byte; NULL leaves the zero value) and says if there was one.
@@ -76,38 +55,27 @@ func (c *conn) row(dest []any, query string, args ...driver.Value) (bool, error)
 
 // each reads all rows, one after the other, into dest.
 func (c *conn) each(dest []any, got func() error, query string, args ...driver.Value) error {
-	stmt, err := c.prepare(query)
-	if err != nil {
-		return err
-	}
-	rows, err := stmt.(driver.StmtQueryContext).QueryContext(context.Background(), c.named(args))
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	values := make([]driver.Value, len(dest))
-	for {
-		switch err := rows.Next(values); {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return err
-		}
+	return c.query(query, args, len(dest), func(values []driver.Value) error {
 		for i, value := range values {
 			if err := assign(dest[i], value); err != nil {
 				return fmt.Errorf("column %d of %.60q: %w", i, query, err)
 			}
 		}
-		if err := got(); err != nil {
-			return err
-		}
-	}
+		return got()
+	})
 }
 
 func assign(dest any, value driver.Value) error {
 	switch dest := dest.(type) {
 	case *int64:
-		*dest, _ = value.(int64)
+		switch value := value.(type) {
+		case int64:
+			*dest = value
+		case int32: // a constant of ours
+			*dest = int64(value)
+		default:
+			*dest = 0
+		}
 	case *string:
 		*dest, _ = value.(string)
 	case *[]byte:
@@ -125,8 +93,8 @@ type many struct {
 	texts   []string // one statement for each size
 }
 
-func newMany(columns int, head, tail string) many {
-	m := many{columns: columns, sizes: []int{64, 16, 4, 1}}
+func newMany(columns int, head, tail string) *many {
+	m := &many{columns: columns, sizes: []int{64, 16, 4, 1}}
 	row := "(" + strings.TrimSuffix(strings.Repeat("?,", columns), ",") + ")"
 	for _, size := range m.sizes {
 		m.texts = append(m.texts, head+" VALUES "+strings.TrimSuffix(strings.Repeat(row+",", size), ",")+" "+tail)
@@ -134,16 +102,22 @@ func newMany(columns int, head, tail string) many {
 	return m
 }
 
-// execMany writes rows, whose values follow one another in args, and says how many were written.
-func (c *conn) execMany(m many, args []driver.Value) (written int64, err error) {
+// laterMany writes rows, whose values follow one another in args, and gives check the number of those that were written.
+func (c *conn) laterMany(m *many, args []driver.Value, check func(rows int64) error) error {
+	var written int64
 	for i, size := range m.sizes {
 		for n := size * m.columns; len(args) >= n && n > 0; args = args[n:] {
-			affected, err := c.exec(m.texts[i], args[:n]...)
-			if err != nil {
-				return written, err
+			last := len(args) == n
+			if err := c.later(m.texts[i], args[:n], func(rows int64) error {
+				written += rows
+				if last {
+					return check(written)
+				}
+				return nil
+			}); err != nil {
+				return err
 			}
-			written += affected
 		}
 	}
-	return written, nil
+	return nil
 }

@@ -2,8 +2,26 @@ package sqlstore
 
 import (
 	"context"
+	"database/sql"
+	"log/slog"
+	"maps"
 	"strconv"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/store"
 )
+
+// OpenTrusting opens a PostgreSQL database in which leases follow the clock of the callers.
+func OpenTrusting(ctx context.Context, url string) (*Store, error) {
+	d := postgresDialect
+	d.clock, d.words = "", maps.Clone(d.words)
+	d.words["lapsed"] = "0"
+	s := &Store{stmts: make(map[string]*sql.Stmt), ids: make(map[store.Key]aloft.ExecutionID)}
+	if err := s.openShared(ctx, &d, url, slog.New(slog.DiscardHandler)); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
 
 // Transactions is how many transactions have written something.
 func (s *Store) Transactions() int64 { return s.writer.commits.Load() }
@@ -29,7 +47,7 @@ func (s *Store) Room(pages int64) error {
 		if pages < 0 {
 			pages = 1 << 30
 		}
-		s.writer.dsn = s.dialect.writeDSN(s.path) + "&_pragma=max_page_count(" + itoa(count+pages) + ")"
+		s.writer.dsn = writeDSN(s.path) + "&_pragma=max_page_count(" + itoa(count+pages) + ")"
 		_, err := t.row([]any{&limit}, "PRAGMA max_page_count = "+itoa(count+pages))
 		return err
 	})

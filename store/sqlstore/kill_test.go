@@ -16,6 +16,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
 	"github.com/aloft-dev/aloft/store/sqlstore"
+	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
 )
 
 const childVariable = "ALOFT_SQLSTORE_TEST_CHILD"
@@ -23,6 +24,10 @@ const childVariable = "ALOFT_SQLSTORE_TEST_CHILD"
 func TestMain(m *testing.M) {
 	if path := os.Getenv(childVariable); path != "" {
 		fmt.Fprintln(os.Stderr, child(path)) // it comes back only with an error
+		os.Exit(1)
+	}
+	if url := os.Getenv(pausedVariable); url != "" {
+		fmt.Fprintln(os.Stderr, paused(url))
 		os.Exit(1)
 	}
 	os.Exit(m.Run())
@@ -34,10 +39,18 @@ func contextWithCancel(t *testing.T) (context.Context, context.CancelFunc) {
 
 const writers = 4
 
+// at names a database by its file or URL.
+func at(place string) sqlstore.Options {
+	if sqlstore.IsPostgres(place) {
+		return sqlstore.Options{URL: place}
+	}
+	return sqlstore.Options{Path: place}
+}
+
 // child commits without end and says what was acknowledged, a line for each: execution and sequence.
 func child(path string) error {
 	ctx := context.Background()
-	s, err := sqlstore.Open(ctx, sqlstore.Options{Path: path})
+	s, err := sqlstore.Open(ctx, at(path))
 	if err != nil {
 		return err
 	}
@@ -75,7 +88,17 @@ func child(path string) error {
 
 func TestWhatWasAcknowledgedSurvivesKill9(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "aloft.db")
+	t.Run("SQLite", func(t *testing.T) {
+		t.Parallel()
+		whatWasAcknowledgedSurvivesKill9(t, filepath.Join(t.TempDir(), "aloft.db"))
+	})
+	t.Run("PostgreSQL", func(t *testing.T) {
+		t.Parallel()
+		whatWasAcknowledgedSurvivesKill9(t, postgrestest.Database(t))
+	})
+}
+
+func whatWasAcknowledgedSurvivesKill9(t *testing.T, path string) {
 	acknowledged := make(map[string]int64)
 	for range 8 {
 		until := 1 + rand.IntN(150)
@@ -107,7 +130,7 @@ func TestWhatWasAcknowledgedSurvivesKill9(t *testing.T) {
 			t.Fatal("the child ended by itself")
 		}
 
-		s, err := sqlstore.Open(t.Context(), sqlstore.Options{Path: path})
+		s, err := sqlstore.Open(t.Context(), at(path))
 		if err != nil {
 			t.Fatal(err)
 		}

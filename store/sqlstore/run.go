@@ -76,14 +76,13 @@ func (s *Store) CreateExecution(ctx context.Context, e *store.Execution, create 
 			return refuse("execution %s: %w", e.ID, aloft.ErrExists)
 		}
 		cold.values[0] = key
-		if _, err := t.exec(`INSERT INTO execution_specs (execution, mode, principal, launch_entity, launch_project, launch_domain, launch_name,
+		if err := t.later(`INSERT INTO execution_specs (execution, mode, principal, launch_entity, launch_project, launch_domain, launch_name,
 			launch_version, workflow_project, workflow_domain, workflow_name, workflow_version, workflow, task, notifications, spec, inputs,
-			user_inputs) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, cold.values...); err != nil {
+			user_inputs) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, cold.values, nil); err != nil {
 			return err
 		}
-		_, err = t.exec("INSERT INTO inbox (execution, shard, dedup, message) VALUES (?,?,?,?)", key, int64(shard), store.CreateDedup, first)
 		t.wake(store.TopicInbox)
-		return err
+		return t.later("INSERT INTO inbox (execution, shard, dedup, message) VALUES (?,?,?,?)", []driver.Value{key, int64(shard), store.CreateDedup, first}, nil)
 	})
 	if err != nil {
 		return err
@@ -108,8 +107,8 @@ func (s *Store) Append(ctx context.Context, id aloft.ExecutionID, message store.
 	}
 	return s.write(ctx, 1, func(t *tx) error {
 		var key, shard, ended, phase int64
-		found, err := t.row([]any{&key, &shard, &ended, &phase}, "SELECT number, shard, ended, phase FROM executions WHERE project = ? AND domain = ? AND name = ?",
-			id.Project, id.Domain, id.Name)
+		found, err := t.row([]any{&key, &shard, &ended, &phase},
+			"SELECT e.number, e.shard, e.ended, e.phase FROM executions e WHERE e.project = ? AND e.domain = ? AND e.name = ? {hold_execution}", id.Project, id.Domain, id.Name)
 		switch {
 		case err != nil:
 			return err
@@ -130,8 +129,19 @@ func (s *Store) AcquireShards(ctx context.Context, owner string, now time.Time, 
 	var leases []store.Lease
 	err := s.write(ctx, store.Shards, func(t *tx) error {
 		leases = nil
-		if _, err := t.exec(`UPDATE shards SET epoch = CASE WHEN owner = ? THEN epoch ELSE epoch + 1 END, owner = ?, expires = ?
-			WHERE owner = ? OR owner = '' OR expires <= ?`, owner, owner, nanos(now.Add(ttl)), owner, nanos(now)); err != nil {
+		now := nanos(now)
+		if s.dialect.clock != "" {
+			if _, err := t.row([]any{&now}, "SELECT "+s.dialect.clock); err != nil {
+				return err
+			}
+		}
+		until := now + int64(ttl)
+		if _, err := t.exec("UPDATE shards SET expires = ? WHERE owner = ?", until, owner); err != nil {
+			return err
+		}
+		if _, err := t.exec(`UPDATE shards SET epoch = epoch + 1, owner = ?, expires = ?
+			WHERE shard IN (SELECT shard FROM shards WHERE owner <> ? AND (owner = '' OR expires <= ?) ORDER BY shard {take})`,
+			owner, until, owner, now); err != nil {
 			return err
 		}
 		var shard, epoch, expires int64

@@ -1,8 +1,8 @@
 // Package sqlstore is the store on an SQL database: after launch, before engine, and between engine and executor.
 //
-// It relies on a database file that nobody else writes. All writes go through one goroutine that takes everything that
-// waits into one transaction (group commit), gives each member a savepoint so that a bad one is refused alone, syncs once,
-// wakes subscribers and answers:
+// It relies on a database file that nobody else writes, or on a PostgreSQL database that several servers share. All writes
+// of a process go through one goroutine that takes everything that waits into one transaction (group commit), sees to it that
+// a bad one is refused alone, syncs once, wakes subscribers and answers:
 //
 //	caller ─ encode ─▶ job ─┐
 //	caller ─ encode ─▶ job ─┼─▶ writer: BEGIN · member · member · … · COMMIT (one sync) ─▶ wake-ups ─▶ answers
@@ -14,13 +14,18 @@
 // A full disk, a read-only one and every other fault of the database become errors that wrap aloft.ErrUnavailable and
 // say what to do. Nothing is half written then, and the writer connects again by itself with the next job.
 //
+// On PostgreSQL the other servers' rows can change between any two statements, so a decision holds what it rests on until it
+// is committed: a commit its shard, so that a lease that is taken away meanwhile refuses it; an end its execution, so that
+// no message comes too late. Leases run by the database's clock. Wake-ups go to the other servers by LISTEN and NOTIFY. A
+// connection that is lost before a commit was asked for is made again and nobody notices; one that is lost in the commit is
+// an unknown outcome, ErrUnavailable, and the same steps may be committed again.
+//
 // The SQL is written once. What differs between databases is one value, dialect.
 package sqlstore
 
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -42,17 +47,19 @@ const readers = 8
 // Options say where the store is.
 type Options struct {
 	Path   string       // the database file; made if it is not there
+	URL    string       // a PostgreSQL database, postgres://…, which several servers may share; then there is no Path
 	Logger *slog.Logger // nil: says nothing
 }
 
-// Store is the store in one database file. Open makes one.
+// Store is the store in one database. Open makes one.
 type Store struct {
 	store.Hub
 	dialect *dialect
-	path    string
-	lock    *os.File
+	path    string   // the file, or the URL without what is secret
+	lock    *os.File // nil: the database is shared
 	writer  *writer
 	db      *sql.DB // reads only
+	wire    *wire   // to the other servers; nil: there are none
 
 	mu    sync.RWMutex
 	stmts map[string]*sql.Stmt            // prepared reads
@@ -61,43 +68,71 @@ type Store struct {
 
 var _ store.Store = (*Store)(nil)
 
-// Open opens or makes the database and brings its schema up to date. A second Open of the same file, also by another
-// process, is ErrPrecondition. Leases that an earlier process left are free again: it cannot be running.
+// Open opens the database and brings its schema up to date; a file is made if it is not there. A second Open of the same
+// file, also by another process, is ErrPrecondition, and leases that an earlier process left in it are free again: it cannot
+// be running. A PostgreSQL database is shared: leases in it run out by its own clock.
 func Open(ctx context.Context, o Options) (*Store, error) {
 	log := o.Logger
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{dialect: &sqliteDialect, path: o.Path, stmts: make(map[string]*sql.Stmt), ids: make(map[store.Key]aloft.ExecutionID)}
+	s := &Store{stmts: make(map[string]*sql.Stmt), ids: make(map[store.Key]aloft.ExecutionID)}
 	var err error
-	if s.lock, err = lockFile(o.Path + ".lock"); err != nil {
-		return nil, fmt.Errorf("open store %s: %w", o.Path, err)
+	if o.URL != "" {
+		err = s.openShared(ctx, &postgresDialect, o.URL, log)
+	} else {
+		err = s.openFile(ctx, o.Path, log)
 	}
-	if err := s.prepareFile(ctx); err != nil {
-		_ = s.lock.Close()
-		return nil, unavailable(opening, o.Path, s.dialect, err)
-	}
-	s.db = openDB(s.dialect, s.dialect.readDSN(o.Path))
-	s.db.SetMaxOpenConns(readers)
-	s.db.SetMaxIdleConns(readers)
-	s.writer = newWriter(s.dialect, o.Path, &s.Hub, log)
-	if err := s.freeShards(ctx); err != nil {
-		return nil, errors.Join(err, s.Close())
+	if err != nil {
+		return nil, err
 	}
 	return s, nil
 }
 
-// prepareFile migrates over a connection of its own, which is gone before the writer's comes.
-func (s *Store) prepareFile(ctx context.Context) error {
-	db := openDB(s.dialect, s.dialect.writeDSN(s.path))
+func (s *Store) openFile(ctx context.Context, path string, log *slog.Logger) (err error) {
+	s.dialect, s.path = &sqliteDialect, path
+	if s.lock, err = lockFile(path + ".lock"); err != nil {
+		return fmt.Errorf("open store %s: %w", path, err)
+	}
+	// Migrations have a connection of their own, which is gone before the writer's comes.
+	db := openSQLite(writeDSN(path))
 	db.SetMaxOpenConns(1)
 	if err := errors.Join(migrate(ctx, s.dialect, db), db.Close()); err != nil {
-		return err
+		_ = s.lock.Close()
+		return unavailable(opening, path, s.dialect, err)
 	}
-	if s.dialect.prefill != nil {
-		s.dialect.prefill(s.path)
+	prefillLog(path)
+	s.start(openSQLite(readDSN(path)), writeDSN(path), s.Wake, log)
+	if err := s.freeShards(ctx); err != nil {
+		return errors.Join(err, s.Close())
 	}
 	return nil
+}
+
+func (s *Store) openShared(ctx context.Context, d *dialect, dsn string, log *slog.Logger) error {
+	s.dialect, s.path = d, Redacted(dsn)
+	if err := preparePostgres(ctx, dsn, log); err != nil {
+		if errors.Is(err, aloft.ErrPrecondition) || errors.Is(err, aloft.ErrInvalid) {
+			return fmt.Errorf("%s %s: %w", opening, s.path, err)
+		}
+		return unavailable(opening, s.path, d, err)
+	}
+	db, err := openPostgres(dsn)
+	if err != nil {
+		return unavailable(opening, s.path, d, err)
+	}
+	if s.wire, err = newWire(ctx, &s.Hub, dsn, db, log); err != nil {
+		return unavailable(opening, s.path, d, errors.Join(err, db.Close()))
+	}
+	s.start(db, dsn, s.wire.tell, log)
+	return nil
+}
+
+func (s *Store) start(db *sql.DB, dsn string, told func(...store.Topic), log *slog.Logger) {
+	s.db = db
+	s.db.SetMaxOpenConns(readers)
+	s.db.SetMaxIdleConns(readers)
+	s.writer = newWriter(s.dialect, dsn, s.path, told, log)
 }
 
 // lockFile excludes other processes; the operating system gives the lock back however this one ends.
@@ -116,20 +151,17 @@ func lockFile(path string) (*os.File, error) {
 	return f, nil
 }
 
-type connector struct {
-	driver driver.Driver
-	dsn    string
-}
-
-func (c connector) Connect(context.Context) (driver.Conn, error) { return c.driver.Open(c.dsn) }
-func (c connector) Driver() driver.Driver                        { return c.driver }
-
-func openDB(d *dialect, dsn string) *sql.DB { return sql.OpenDB(connector{d.driver, dsn}) }
-
-// Close writes what waits and gives the file back.
+// Close writes what waits and gives the database back.
 func (s *Store) Close() error {
 	s.writer.close()
-	return errors.Join(s.db.Close(), s.lock.Close())
+	if s.wire != nil {
+		s.wire.close()
+	}
+	err := s.db.Close()
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Close())
+	}
+	return err
 }
 
 // write is one call with one member.
@@ -163,6 +195,7 @@ type scan func(dest ...any) error
 
 // read runs a query and hands each row to got. A lock is waited for here: callers never see one.
 func (s *Store) read(ctx context.Context, keep bool, query string, args []any, got func(scan) error) error {
+	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, readFor)
 	defer cancel()
 	for {
@@ -172,6 +205,12 @@ func (s *Store) read(ctx context.Context, keep bool, query string, args []any, g
 			return nil
 		case !started && s.dialect.fault(err) == faultBusy && ctx.Err() == nil:
 			continue // the driver has waited already
+		case !started && s.dialect.fault(err) == faultAway && ctx.Err() == nil && time.Since(began) < awayFor:
+			select {
+			case <-ctx.Done():
+			case <-time.After(50 * time.Millisecond):
+			}
+			continue
 		case errors.Is(err, errRow):
 			return err
 		case ctx.Err() != nil:

@@ -20,8 +20,11 @@ const (
 	maxRows = 20_000
 )
 
-// busyFor is how long the writer goes on asking for a database that another program has locked.
-const busyFor = 30 * time.Second
+const (
+	busyFor  = 30 * time.Second // how long the writer goes on asking for a database that another program has locked
+	awayFor  = 10 * time.Second // how long it tries to reach a server, before those who wait are told
+	maxTries = 5                // of a transaction of which nothing was committed
+)
 
 // job is one call: members that are committed or refused each for itself.
 type job struct {
@@ -49,12 +52,21 @@ func (r refusal) Unwrap() error { return r.error }
 
 func refuse(format string, args ...any) error { return refusal{fmt.Errorf(format, args...)} }
 
-// tx is the transaction as one member sees it.
+// overtaken is a refusal that looks different the next time: what was in the way is committed and can be seen then.
+type overtaken struct{ error }
+
+func (o overtaken) Unwrap() error { return o.error }
+
+// tx is the transaction as one member sees it. A member may be run again in another transaction.
 type tx struct {
 	*conn
-	shared bool // other members are in the same transaction
-	wrote  bool // this member has written something
-	topics []store.Topic
+	guarded         bool   // other members are in the same transaction, and a refusal must undo this one alone
+	lockName, atEnd string // of the dialect
+	number          int64  // of the transaction
+	fragile         bool   // an error in a read spoils the transaction, too
+	wrote           bool   // this member has written something
+	topics          []store.Topic
+	bulk            bool // what members write may be put together
 }
 
 func (t *tx) wake(topics ...store.Topic) { t.topics = append(t.topics, topics...) }
@@ -65,11 +77,28 @@ func (t *tx) guard() error {
 		return nil
 	}
 	t.wrote = true
-	if !t.shared {
+	if !t.guarded {
 		return nil
 	}
-	_, err := t.conn.exec("SAVEPOINT member")
-	return err
+	return t.conn.later("SAVEPOINT member", nil, nil)
+}
+
+func (t *tx) row(dest []any, query string, args ...driver.Value) (bool, error) {
+	if t.guarded && t.fragile {
+		if err := t.guard(); err != nil {
+			return false, err
+		}
+	}
+	return t.conn.row(dest, query, args...)
+}
+
+func (t *tx) each(dest []any, got func() error, query string, args ...driver.Value) error {
+	if t.guarded && t.fragile {
+		if err := t.guard(); err != nil {
+			return err
+		}
+	}
+	return t.conn.each(dest, got, query, args...)
 }
 
 func (t *tx) exec(query string, args ...driver.Value) (int64, error) {
@@ -79,22 +108,33 @@ func (t *tx) exec(query string, args ...driver.Value) (int64, error) {
 	return t.conn.exec(query, args...)
 }
 
-func (t *tx) execMany(m many, args []driver.Value) (int64, error) {
+func (t *tx) later(query string, args []driver.Value, check func(rows int64) error) error {
+	if err := t.guard(); err != nil {
+		return err
+	}
+	return t.conn.later(query, args, check)
+}
+
+func (t *tx) laterMany(m *many, args []driver.Value, check func(rows int64) error) error {
 	if len(args) == 0 {
-		return 0, nil
+		return nil
 	}
 	if err := t.guard(); err != nil {
-		return 0, err
+		return err
 	}
-	return t.conn.execMany(m, args)
+	if t.bulk {
+		t.conn.gather(m, args, int64(len(args)/m.columns), check)
+		return nil
+	}
+	return t.conn.laterMany(m, args, check)
 }
 
 // writer is the one goroutine that writes. All that waits goes into one transaction: one sync for all of it.
 type writer struct {
 	dialect *dialect
 	dsn     string
-	path    string
-	hub     *store.Hub
+	path    string                      // as messages name it
+	told    func(topics ...store.Topic) // is told what to wake
 	log     *slog.Logger
 
 	jobs    chan *job
@@ -103,13 +143,15 @@ type writer struct {
 	stopped chan struct{}
 
 	conn    *conn // nil: to be opened again
+	open    bool  // a transaction is
+	number  int64 // of it
 	healthy bool
 	commits atomic.Int64 // transactions that wrote something, for tests that count
 }
 
-func newWriter(d *dialect, path string, hub *store.Hub, log *slog.Logger) *writer {
+func newWriter(d *dialect, dsn, path string, told func(...store.Topic), log *slog.Logger) *writer {
 	w := &writer{
-		dialect: d, dsn: d.writeDSN(path), path: path, hub: hub, log: log, healthy: true,
+		dialect: d, dsn: dsn, path: path, told: told, log: log, healthy: true,
 		jobs: make(chan *job, maxJobs), closing: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	go w.run()
@@ -195,8 +237,10 @@ func (w *writer) run() {
 	}
 }
 
-// write is one transaction: members, one sync, wake-ups, answers.
+// write is one transaction: members, one sync, wake-ups, answers. If it comes to nothing and the database says so, it is
+// done once more from the beginning.
 func (w *writer) write(batch []*job) {
+	err := w.begin() // before anything is taken from the callers: whoever does not want to wait for the database can still go
 	running := batch[:0]
 	members := 0
 	for _, j := range batch {
@@ -205,67 +249,117 @@ func (w *writer) write(batch []*job) {
 			members += len(j.members)
 		}
 	}
-	if len(running) == 0 {
-		return
+	var topics []store.Topic
+	if len(running) > 0 && err == nil {
+		careful, again := !w.dialect.optimist, false
+		for try := 1; try <= maxTries; try++ {
+			if topics, again, err = w.transact(running, members > 1, careful, try < maxTries); !again {
+				break
+			}
+			careful = true
+		}
 	}
-	topics, err := w.transact(running, members > 1)
 	if err != nil {
 		err = unavailable("write to", w.path, w.dialect, err)
 		for _, j := range running {
 			j.errs = j.fail(err)
 		}
 	}
+	if w.open {
+		w.rollback()
+	}
 	w.report(err)
-	w.hub.Wake(topics...) // also after a fault: the transaction may have become durable all the same
+	w.told(topics...) // also after a fault: the transaction may have become durable all the same
 	for _, j := range running {
 		close(j.done)
 	}
 }
 
-func (w *writer) transact(batch []*job, shared bool) (topics []store.Topic, err error) {
+// transact runs the members and commits. It says again, if more is allowed, when nothing was committed and another try has a
+// chance: after a refusal that cannot be undone alone, or a fault that passes.
+func (w *writer) transact(batch []*job, shared, careful, more bool) (topics []store.Topic, again bool, err error) {
 	if err := w.begin(); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	wrote := false
+	var done []*tx
 	for _, j := range batch {
 		for i, do := range j.members {
-			t := &tx{conn: w.conn, shared: shared}
+			j.errs[i] = nil
+			t := &tx{conn: w.conn, guarded: shared && careful, bulk: shared && !careful, fragile: w.dialect.optimist, lockName: w.dialect.lockName, atEnd: w.dialect.atEnd, number: w.number}
 			err := do(t)
-			undo := t.wrote && shared
+			if err == nil && (careful || !shared) {
+				err = w.conn.flush()
+			}
+			var passes overtaken
 			switch {
 			case err == nil:
-				wrote = wrote || t.wrote
-				topics = append(topics, t.topics...)
-				if undo {
-					_, err = w.conn.exec("RELEASE member")
+				done = append(done, t)
+				if t.wrote && t.guarded {
+					err = w.conn.later("RELEASE member", nil, nil)
 				}
+			case w.refuses(err) && more && (errors.As(err, &passes) || shared && !careful && (t.wrote || w.beforeIt(err))):
+				w.rollback()
+				return nil, true, nil
 			case w.refuses(err):
 				j.errs[i] = w.refused(err)
 				err = nil
 				switch {
-				case undo:
+				case t.wrote && t.guarded:
 					if _, err = w.conn.exec("ROLLBACK TO member"); err == nil {
-						_, err = w.conn.exec("RELEASE member")
+						err = w.conn.later("RELEASE member", nil, nil)
 					}
 				case t.wrote: // alone in its transaction
 					w.rollback()
-					return nil, nil
+					return nil, false, nil
 				}
 			}
 			if err != nil {
 				w.abandon()
-				return topics, err
+				return woken(done), more && w.passes(err), err
 			}
 		}
 	}
-	if _, err := w.conn.exec("COMMIT"); err != nil {
+	if err := w.conn.flush(); err != nil {
+		if w.refuses(err) && more {
+			w.rollback()
+			return nil, true, nil
+		}
 		w.abandon()
-		return topics, err
+		return nil, more && w.passes(err), err
 	}
-	if wrote {
-		w.commits.Add(1)
+	topics = woken(done)
+	_, err = w.conn.exec("COMMIT")
+	w.open = false
+	if err != nil {
+		w.abandon() // nobody knows if it was committed
+		return topics, false, err
 	}
-	return topics, nil
+	for _, t := range done {
+		if t.wrote {
+			w.commits.Add(1)
+			break
+		}
+	}
+	return topics, false, nil
+}
+
+func woken(done []*tx) (topics []store.Topic) {
+	for _, t := range done {
+		topics = append(topics, t.topics...)
+	}
+	return topics
+}
+
+// beforeIt says whether an error may be about statements of members that came before.
+func (w *writer) beforeIt(err error) bool {
+	var l late
+	return errors.As(err, &l)
+}
+
+// passes says whether a transaction that ended with this fault, before it was to be committed, may be tried again at once.
+func (w *writer) passes(err error) bool {
+	f := w.dialect.fault(err)
+	return f == faultBusy || f == faultAway
 }
 
 func (w *writer) refuses(err error) bool {
@@ -281,27 +375,56 @@ func (w *writer) refused(err error) error {
 	return fmt.Errorf("the schema refuses it: %w: %w", err, aloft.ErrInvalid)
 }
 
-// begin opens a transaction, connecting again after a fault and waiting for a lock that somebody else has.
+// begin opens a transaction unless there is one, connecting again after a fault and waiting for a lock that somebody else
+// has and for a server that is away.
 func (w *writer) begin() error {
-	for until := time.Now().Add(busyFor); ; {
+	if w.open {
+		return nil
+	}
+	began := time.Now()
+	for try := 1; ; try++ {
 		err := w.connect()
 		if err == nil {
 			_, err = w.conn.exec(w.dialect.begin)
 		}
 		if err == nil {
+			w.open = true
+			w.number++
 			return nil
 		}
-		if w.dialect.fault(err) != faultBusy || time.Now().After(until) {
+		pause, limit := 10*time.Millisecond, busyFor // the driver waits for most locks by itself, but not for all
+		switch w.dialect.fault(err) {
+		case faultBusy:
+		case faultAway:
+			w.disconnect()
+			if pause, limit = 100*time.Millisecond, awayFor; try == 1 {
+				pause = 0 // the server may have been back for a while
+			}
+		default:
+			limit = 0
+		}
+		if time.Since(began) >= limit {
 			w.disconnect()
 			return err
 		}
-		time.Sleep(10 * time.Millisecond) // the driver waits for most locks by itself, but not for all
+		select {
+		case <-time.After(pause):
+		case <-w.closing:
+			w.disconnect()
+			return err
+		}
 	}
 }
 
-func (w *writer) connect() (err error) {
-	if w.conn == nil {
-		w.conn, err = connect(w.dialect, w.dsn)
+func (w *writer) connect() error {
+	if w.conn != nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), awayFor)
+	defer cancel()
+	s, err := w.dialect.connect(ctx, w.dialect, w.dsn)
+	if err == nil {
+		w.conn = &conn{s}
 	}
 	return err
 }
@@ -314,12 +437,18 @@ func (w *writer) abandon() {
 
 // rollback leaves no transaction open.
 func (w *writer) rollback() {
+	w.open = false
+	if w.conn == nil {
+		return
+	}
+	w.conn.forget()
 	if _, err := w.conn.exec("ROLLBACK"); err != nil {
 		w.disconnect()
 	}
 }
 
 func (w *writer) disconnect() {
+	w.open = false
 	if w.conn != nil {
 		if err := w.conn.close(); err != nil {
 			w.log.Warn("close database", "path", w.path, "error", err)
@@ -347,29 +476,18 @@ func unavailable(verb, path string, d *dialect, err error) error {
 	if errors.Is(err, aloft.ErrUnavailable) {
 		return err
 	}
-	var hint string
-	switch d.fault(err) {
-	case faultBusy:
-		hint = "another program has it locked: close that program"
-	case faultFull:
-		hint = "the disk is full: make room, it goes on by itself"
-		if verb == opening {
-			hint = "the disk is full: make room and start again"
-		}
-	case faultReadOnly:
-		hint = "it cannot be opened for writing: check that the folder exists and that this user may write to it"
-	case faultDisk:
-		hint = "the disk reports an error: check it"
-	case faultDamaged:
-		hint = "the file is damaged or no database: put it back from a backup"
+	f := d.fault(err)
+	hint, ok := d.hints[f]
+	switch {
+	case f == faultFull && verb == opening:
+		hint = "the disk is full: make room and start again"
+	case ok:
+	case errors.Is(err, context.DeadlineExceeded):
+		hint = "it took too long: ask for less, or try again"
+	case errors.Is(err, context.Canceled):
+		hint = "the caller went away"
 	default:
-		if errors.Is(err, context.DeadlineExceeded) {
-			hint = "it took too long: ask for less, or try again"
-		} else if errors.Is(err, context.Canceled) {
-			hint = "the caller went away"
-		} else {
-			hint = "the database answered with an error"
-		}
+		hint = "the database answered with an error"
 	}
 	return fmt.Errorf("%s %s: %s: %w: %w", verb, path, hint, err, aloft.ErrUnavailable)
 }

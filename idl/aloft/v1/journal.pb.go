@@ -72,7 +72,7 @@ func (x AttemptEnded_Budget) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AttemptEnded_Budget.Descriptor instead.
 func (AttemptEnded_Budget) EnumDescriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{27, 0}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{28, 0}
 }
 
 // LiteralRef refers to a literal map that is kept elsewhere: in the row of the node (or execution) it belongs to, or,
@@ -830,6 +830,7 @@ type AttemptUsage struct {
 	Signal        int32                  `protobuf:"varint,5,opt,name=signal,proto3" json:"signal,omitempty"`
 	Mode          string                 `protobuf:"bytes,6,opt,name=mode,proto3" json:"mode,omitempty"`                               // "warm" or "cold"
 	ModeReason    string                 `protobuf:"bytes,7,opt,name=mode_reason,json=modeReason,proto3" json:"mode_reason,omitempty"` // why cold
+	Charge        *AttemptCharge         `protobuf:"bytes,8,opt,name=charge,proto3" json:"charge,omitempty"`                           // what its failure took from the node's budgets; absent: it did not fail
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -913,6 +914,90 @@ func (x *AttemptUsage) GetModeReason() string {
 	return ""
 }
 
+func (x *AttemptUsage) GetCharge() *AttemptCharge {
+	if x != nil {
+		return x.Charge
+	}
+	return nil
+}
+
+// AttemptCharge is what the failure of an attempt took from a budget of its node, and what follows.
+type AttemptCharge struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Budget         AttemptEnded_Budget    `protobuf:"varint,1,opt,name=budget,proto3,enum=aloft.v1.AttemptEnded_Budget" json:"budget,omitempty"` // NONE: nothing, as no other attempt follows whatever is left
+	RetriesUsed    uint32                 `protobuf:"varint,2,opt,name=retries_used,json=retriesUsed,proto3" json:"retries_used,omitempty"`      // of that budget, this one included
+	RetriesAllowed uint32                 `protobuf:"varint,3,opt,name=retries_allowed,json=retriesAllowed,proto3" json:"retries_allowed,omitempty"`
+	Reason         string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`                // why this budget, and why there is no other attempt if there is none
+	NextAt         int64                  `protobuf:"varint,5,opt,name=next_at,json=nextAt,proto3" json:"next_at,omitempty"` // from when the next attempt may start; 0: there is none
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *AttemptCharge) Reset() {
+	*x = AttemptCharge{}
+	mi := &file_aloft_v1_journal_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttemptCharge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttemptCharge) ProtoMessage() {}
+
+func (x *AttemptCharge) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_journal_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttemptCharge.ProtoReflect.Descriptor instead.
+func (*AttemptCharge) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AttemptCharge) GetBudget() AttemptEnded_Budget {
+	if x != nil {
+		return x.Budget
+	}
+	return AttemptEnded_NONE
+}
+
+func (x *AttemptCharge) GetRetriesUsed() uint32 {
+	if x != nil {
+		return x.RetriesUsed
+	}
+	return 0
+}
+
+func (x *AttemptCharge) GetRetriesAllowed() uint32 {
+	if x != nil {
+		return x.RetriesAllowed
+	}
+	return 0
+}
+
+func (x *AttemptCharge) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *AttemptCharge) GetNextAt() int64 {
+	if x != nil {
+		return x.NextAt
+	}
+	return 0
+}
+
 // JournalEntry is one row: what one step of one execution decided, all of it committed or none.
 type JournalEntry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -923,7 +1008,7 @@ type JournalEntry struct {
 
 func (x *JournalEntry) Reset() {
 	*x = JournalEntry{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[10]
+	mi := &file_aloft_v1_journal_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -935,7 +1020,7 @@ func (x *JournalEntry) String() string {
 func (*JournalEntry) ProtoMessage() {}
 
 func (x *JournalEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[10]
+	mi := &file_aloft_v1_journal_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -948,7 +1033,7 @@ func (x *JournalEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalEntry.ProtoReflect.Descriptor instead.
 func (*JournalEntry) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{10}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *JournalEntry) GetEvents() []*Event {
@@ -988,7 +1073,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[11]
+	mi := &file_aloft_v1_journal_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1000,7 +1085,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[11]
+	mi := &file_aloft_v1_journal_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1013,7 +1098,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{11}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Event) GetAt() int64 {
@@ -1278,13 +1363,14 @@ func (*Event_AttemptEnded) isEvent_Kind() {}
 type ExecutionStarted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Create        *Create                `protobuf:"bytes,1,opt,name=create,proto3" json:"create,omitempty"`
+	ExpiresAt     int64                  `protobuf:"varint,2,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"` // when it fails if it has not ended; 0: never
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExecutionStarted) Reset() {
 	*x = ExecutionStarted{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[12]
+	mi := &file_aloft_v1_journal_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1382,7 @@ func (x *ExecutionStarted) String() string {
 func (*ExecutionStarted) ProtoMessage() {}
 
 func (x *ExecutionStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[12]
+	mi := &file_aloft_v1_journal_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1395,7 @@ func (x *ExecutionStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutionStarted.ProtoReflect.Descriptor instead.
 func (*ExecutionStarted) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{12}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExecutionStarted) GetCreate() *Create {
@@ -1317,6 +1403,13 @@ func (x *ExecutionStarted) GetCreate() *Create {
 		return x.Create
 	}
 	return nil
+}
+
+func (x *ExecutionStarted) GetExpiresAt() int64 {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return 0
 }
 
 type TerminateRequested struct {
@@ -1329,7 +1422,7 @@ type TerminateRequested struct {
 
 func (x *TerminateRequested) Reset() {
 	*x = TerminateRequested{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[13]
+	mi := &file_aloft_v1_journal_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1341,7 +1434,7 @@ func (x *TerminateRequested) String() string {
 func (*TerminateRequested) ProtoMessage() {}
 
 func (x *TerminateRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[13]
+	mi := &file_aloft_v1_journal_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1354,7 +1447,7 @@ func (x *TerminateRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminateRequested.ProtoReflect.Descriptor instead.
 func (*TerminateRequested) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{13}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *TerminateRequested) GetCause() string {
@@ -1381,7 +1474,7 @@ type ExecutionFailing struct {
 
 func (x *ExecutionFailing) Reset() {
 	*x = ExecutionFailing{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[14]
+	mi := &file_aloft_v1_journal_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1393,7 +1486,7 @@ func (x *ExecutionFailing) String() string {
 func (*ExecutionFailing) ProtoMessage() {}
 
 func (x *ExecutionFailing) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[14]
+	mi := &file_aloft_v1_journal_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1406,7 +1499,7 @@ func (x *ExecutionFailing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutionFailing.ProtoReflect.Descriptor instead.
 func (*ExecutionFailing) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{14}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExecutionFailing) GetError() *core.ExecutionError {
@@ -1427,7 +1520,7 @@ type ExecutionEnded struct {
 
 func (x *ExecutionEnded) Reset() {
 	*x = ExecutionEnded{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[15]
+	mi := &file_aloft_v1_journal_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1439,7 +1532,7 @@ func (x *ExecutionEnded) String() string {
 func (*ExecutionEnded) ProtoMessage() {}
 
 func (x *ExecutionEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[15]
+	mi := &file_aloft_v1_journal_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1452,7 +1545,7 @@ func (x *ExecutionEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutionEnded.ProtoReflect.Descriptor instead.
 func (*ExecutionEnded) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{15}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ExecutionEnded) GetPhase() core.WorkflowExecution_Phase {
@@ -1487,7 +1580,7 @@ type ScopeOpened struct {
 
 func (x *ScopeOpened) Reset() {
 	*x = ScopeOpened{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[16]
+	mi := &file_aloft_v1_journal_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1499,7 +1592,7 @@ func (x *ScopeOpened) String() string {
 func (*ScopeOpened) ProtoMessage() {}
 
 func (x *ScopeOpened) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[16]
+	mi := &file_aloft_v1_journal_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1512,7 +1605,7 @@ func (x *ScopeOpened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeOpened.ProtoReflect.Descriptor instead.
 func (*ScopeOpened) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{16}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ScopeOpened) GetNode() uint32 {
@@ -1540,7 +1633,7 @@ type ScopeFailing struct {
 
 func (x *ScopeFailing) Reset() {
 	*x = ScopeFailing{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[17]
+	mi := &file_aloft_v1_journal_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1552,7 +1645,7 @@ func (x *ScopeFailing) String() string {
 func (*ScopeFailing) ProtoMessage() {}
 
 func (x *ScopeFailing) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[17]
+	mi := &file_aloft_v1_journal_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1565,7 +1658,7 @@ func (x *ScopeFailing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeFailing.ProtoReflect.Descriptor instead.
 func (*ScopeFailing) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{17}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ScopeFailing) GetNode() uint32 {
@@ -1592,7 +1685,7 @@ type NodeQueued struct {
 
 func (x *NodeQueued) Reset() {
 	*x = NodeQueued{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[18]
+	mi := &file_aloft_v1_journal_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1604,7 +1697,7 @@ func (x *NodeQueued) String() string {
 func (*NodeQueued) ProtoMessage() {}
 
 func (x *NodeQueued) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[18]
+	mi := &file_aloft_v1_journal_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1617,7 +1710,7 @@ func (x *NodeQueued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeQueued.ProtoReflect.Descriptor instead.
 func (*NodeQueued) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{18}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *NodeQueued) GetNode() uint32 {
@@ -1644,7 +1737,7 @@ type NodeRunning struct {
 
 func (x *NodeRunning) Reset() {
 	*x = NodeRunning{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[19]
+	mi := &file_aloft_v1_journal_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +1749,7 @@ func (x *NodeRunning) String() string {
 func (*NodeRunning) ProtoMessage() {}
 
 func (x *NodeRunning) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[19]
+	mi := &file_aloft_v1_journal_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +1762,7 @@ func (x *NodeRunning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRunning.ProtoReflect.Descriptor instead.
 func (*NodeRunning) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{19}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *NodeRunning) GetNode() uint32 {
@@ -1697,7 +1790,7 @@ type NodeSucceeded struct {
 
 func (x *NodeSucceeded) Reset() {
 	*x = NodeSucceeded{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[20]
+	mi := &file_aloft_v1_journal_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1709,7 +1802,7 @@ func (x *NodeSucceeded) String() string {
 func (*NodeSucceeded) ProtoMessage() {}
 
 func (x *NodeSucceeded) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[20]
+	mi := &file_aloft_v1_journal_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1722,7 +1815,7 @@ func (x *NodeSucceeded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSucceeded.ProtoReflect.Descriptor instead.
 func (*NodeSucceeded) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{20}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *NodeSucceeded) GetNode() uint32 {
@@ -1756,7 +1849,7 @@ type NodeFailed struct {
 
 func (x *NodeFailed) Reset() {
 	*x = NodeFailed{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[21]
+	mi := &file_aloft_v1_journal_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1768,7 +1861,7 @@ func (x *NodeFailed) String() string {
 func (*NodeFailed) ProtoMessage() {}
 
 func (x *NodeFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[21]
+	mi := &file_aloft_v1_journal_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1781,7 +1874,7 @@ func (x *NodeFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeFailed.ProtoReflect.Descriptor instead.
 func (*NodeFailed) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{21}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *NodeFailed) GetNode() uint32 {
@@ -1807,7 +1900,7 @@ type NodeSkipped struct {
 
 func (x *NodeSkipped) Reset() {
 	*x = NodeSkipped{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[22]
+	mi := &file_aloft_v1_journal_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +1912,7 @@ func (x *NodeSkipped) String() string {
 func (*NodeSkipped) ProtoMessage() {}
 
 func (x *NodeSkipped) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[22]
+	mi := &file_aloft_v1_journal_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +1925,7 @@ func (x *NodeSkipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSkipped.ProtoReflect.Descriptor instead.
 func (*NodeSkipped) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{22}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *NodeSkipped) GetNode() uint32 {
@@ -1852,7 +1945,7 @@ type NodeAborted struct {
 
 func (x *NodeAborted) Reset() {
 	*x = NodeAborted{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[23]
+	mi := &file_aloft_v1_journal_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1864,7 +1957,7 @@ func (x *NodeAborted) String() string {
 func (*NodeAborted) ProtoMessage() {}
 
 func (x *NodeAborted) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[23]
+	mi := &file_aloft_v1_journal_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1877,7 +1970,7 @@ func (x *NodeAborted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeAborted.ProtoReflect.Descriptor instead.
 func (*NodeAborted) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{23}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *NodeAborted) GetNode() uint32 {
@@ -1903,13 +1996,16 @@ type AttemptScheduled struct {
 	ByEngine      bool                   `protobuf:"varint,4,opt,name=by_engine,json=byEngine,proto3" json:"by_engine,omitempty"`
 	DueAt         int64                  `protobuf:"varint,5,opt,name=due_at,json=dueAt,proto3" json:"due_at,omitempty"`             // by_engine: when it is over
 	NotBefore     int64                  `protobuf:"varint,6,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"` // 0: at once
+	Timeout       int64                  `protobuf:"varint,7,opt,name=timeout,proto3" json:"timeout,omitempty"`                      // nanoseconds that it may run; 0: any number
+	ExpiresAt     int64                  `protobuf:"varint,8,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"` // when it is ended if it has not begun to run (by_engine: if it is not over); 0: never
+	Memory        int64                  `protobuf:"varint,9,opt,name=memory,proto3" json:"memory,omitempty"`                        // bytes it gets instead of what its node states; 0: as stated
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AttemptScheduled) Reset() {
 	*x = AttemptScheduled{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[24]
+	mi := &file_aloft_v1_journal_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1921,7 +2017,7 @@ func (x *AttemptScheduled) String() string {
 func (*AttemptScheduled) ProtoMessage() {}
 
 func (x *AttemptScheduled) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[24]
+	mi := &file_aloft_v1_journal_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1934,7 +2030,7 @@ func (x *AttemptScheduled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptScheduled.ProtoReflect.Descriptor instead.
 func (*AttemptScheduled) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{24}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AttemptScheduled) GetNode() uint32 {
@@ -1979,19 +2075,41 @@ func (x *AttemptScheduled) GetNotBefore() int64 {
 	return 0
 }
 
+func (x *AttemptScheduled) GetTimeout() int64 {
+	if x != nil {
+		return x.Timeout
+	}
+	return 0
+}
+
+func (x *AttemptScheduled) GetExpiresAt() int64 {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return 0
+}
+
+func (x *AttemptScheduled) GetMemory() int64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
 type AttemptRunning struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          uint32                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
 	Attempt       uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	Executor      string                 `protobuf:"bytes,3,opt,name=executor,proto3" json:"executor,omitempty"`
 	StartedAt     int64                  `protobuf:"varint,4,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	ExpiresAt     int64                  `protobuf:"varint,5,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"` // when it is stopped if it has not ended; 0: never
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AttemptRunning) Reset() {
 	*x = AttemptRunning{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[25]
+	mi := &file_aloft_v1_journal_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2003,7 +2121,7 @@ func (x *AttemptRunning) String() string {
 func (*AttemptRunning) ProtoMessage() {}
 
 func (x *AttemptRunning) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[25]
+	mi := &file_aloft_v1_journal_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2016,7 +2134,7 @@ func (x *AttemptRunning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptRunning.ProtoReflect.Descriptor instead.
 func (*AttemptRunning) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{25}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AttemptRunning) GetNode() uint32 {
@@ -2047,18 +2165,26 @@ func (x *AttemptRunning) GetStartedAt() int64 {
 	return 0
 }
 
+func (x *AttemptRunning) GetExpiresAt() int64 {
+	if x != nil {
+		return x.ExpiresAt
+	}
+	return 0
+}
+
 type AttemptStopRequested struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          uint32                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
 	Attempt       uint32                 `protobuf:"varint,2,opt,name=attempt,proto3" json:"attempt,omitempty"`
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Failure       *Failure               `protobuf:"bytes,4,opt,name=failure,proto3" json:"failure,omitempty"` // how it has failed once it has been stopped; absent: it is stopped for no fault of its own
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AttemptStopRequested) Reset() {
 	*x = AttemptStopRequested{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[26]
+	mi := &file_aloft_v1_journal_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2070,7 +2196,7 @@ func (x *AttemptStopRequested) String() string {
 func (*AttemptStopRequested) ProtoMessage() {}
 
 func (x *AttemptStopRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[26]
+	mi := &file_aloft_v1_journal_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2083,7 +2209,7 @@ func (x *AttemptStopRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStopRequested.ProtoReflect.Descriptor instead.
 func (*AttemptStopRequested) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{26}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AttemptStopRequested) GetNode() uint32 {
@@ -2107,6 +2233,13 @@ func (x *AttemptStopRequested) GetReason() string {
 	return ""
 }
 
+func (x *AttemptStopRequested) GetFailure() *Failure {
+	if x != nil {
+		return x.Failure
+	}
+	return nil
+}
+
 // AttemptEnded adopts a result, once. Which budget a failure used follows from the failure and is written down.
 type AttemptEnded struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -2126,14 +2259,15 @@ type AttemptEnded struct {
 	// Taken over from the outcome for the attempt's record; no decision rests on them.
 	Objects       []*ObjectDigest `protobuf:"bytes,11,rep,name=objects,proto3" json:"objects,omitempty"`
 	Environment   string          `protobuf:"bytes,12,opt,name=environment,proto3" json:"environment,omitempty"`
-	Usage         []byte          `protobuf:"bytes,13,opt,name=usage,proto3" json:"usage,omitempty"` // aloft.v1.AttemptUsage
+	Usage         []byte          `protobuf:"bytes,13,opt,name=usage,proto3" json:"usage,omitempty"`   // aloft.v1.AttemptUsage
+	Charge        *AttemptCharge  `protobuf:"bytes,14,opt,name=charge,proto3" json:"charge,omitempty"` // absent: it did not fail
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AttemptEnded) Reset() {
 	*x = AttemptEnded{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[27]
+	mi := &file_aloft_v1_journal_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2145,7 +2279,7 @@ func (x *AttemptEnded) String() string {
 func (*AttemptEnded) ProtoMessage() {}
 
 func (x *AttemptEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[27]
+	mi := &file_aloft_v1_journal_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2158,7 +2292,7 @@ func (x *AttemptEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptEnded.ProtoReflect.Descriptor instead.
 func (*AttemptEnded) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{27}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AttemptEnded) GetNode() uint32 {
@@ -2267,6 +2401,13 @@ func (x *AttemptEnded) GetUsage() []byte {
 	return nil
 }
 
+func (x *AttemptEnded) GetCharge() *AttemptCharge {
+	if x != nil {
+		return x.Charge
+	}
+	return nil
+}
+
 type isAttemptEnded_Result interface {
 	isAttemptEnded_Result()
 }
@@ -2354,7 +2495,7 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\fObjectDigest\x12\x10\n" +
 	"\x03uri\x18\x01 \x01(\tR\x03uri\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x12\n" +
-	"\x04size\x18\x03 \x01(\x03R\x04size\"\x89\x02\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\"\xba\x02\n" +
 	"\fAttemptUsage\x124\n" +
 	"\bcpu_user\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\acpuUser\x128\n" +
 	"\n" +
@@ -2365,7 +2506,14 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\x06signal\x18\x05 \x01(\x05R\x06signal\x12\x12\n" +
 	"\x04mode\x18\x06 \x01(\tR\x04mode\x12\x1f\n" +
 	"\vmode_reason\x18\a \x01(\tR\n" +
-	"modeReason\"7\n" +
+	"modeReason\x12/\n" +
+	"\x06charge\x18\b \x01(\v2\x17.aloft.v1.AttemptChargeR\x06charge\"\xc3\x01\n" +
+	"\rAttemptCharge\x125\n" +
+	"\x06budget\x18\x01 \x01(\x0e2\x1d.aloft.v1.AttemptEnded.BudgetR\x06budget\x12!\n" +
+	"\fretries_used\x18\x02 \x01(\rR\vretriesUsed\x12'\n" +
+	"\x0fretries_allowed\x18\x03 \x01(\rR\x0eretriesAllowed\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x17\n" +
+	"\anext_at\x18\x05 \x01(\x03R\x06nextAt\"7\n" +
 	"\fJournalEntry\x12'\n" +
 	"\x06events\x18\x01 \x03(\v2\x0f.aloft.v1.EventR\x06events\"\xd5\b\n" +
 	"\x05Event\x12\x0e\n" +
@@ -2389,9 +2537,11 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\x0fattempt_running\x18\x1f \x01(\v2\x18.aloft.v1.AttemptRunningH\x00R\x0eattemptRunning\x12V\n" +
 	"\x16attempt_stop_requested\x18  \x01(\v2\x1e.aloft.v1.AttemptStopRequestedH\x00R\x14attemptStopRequested\x12=\n" +
 	"\rattempt_ended\x18! \x01(\v2\x16.aloft.v1.AttemptEndedH\x00R\fattemptEndedB\x06\n" +
-	"\x04kind\"<\n" +
+	"\x04kind\"[\n" +
 	"\x10ExecutionStarted\x12(\n" +
-	"\x06create\x18\x01 \x01(\v2\x10.aloft.v1.CreateR\x06create\"H\n" +
+	"\x06create\x18\x01 \x01(\v2\x10.aloft.v1.CreateR\x06create\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\x02 \x01(\x03R\texpiresAt\"H\n" +
 	"\x12TerminateRequested\x12\x14\n" +
 	"\x05cause\x18\x01 \x01(\tR\x05cause\x12\x1c\n" +
 	"\tprincipal\x18\x02 \x01(\tR\tprincipal\"G\n" +
@@ -2427,7 +2577,7 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\rR\x04node\"9\n" +
 	"\vNodeAborted\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xa9\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xfa\x01\n" +
 	"\x10AttemptScheduled\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
@@ -2435,17 +2585,24 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\tby_engine\x18\x04 \x01(\bR\bbyEngine\x12\x15\n" +
 	"\x06due_at\x18\x05 \x01(\x03R\x05dueAt\x12\x1d\n" +
 	"\n" +
-	"not_before\x18\x06 \x01(\x03R\tnotBefore\"y\n" +
+	"not_before\x18\x06 \x01(\x03R\tnotBefore\x12\x18\n" +
+	"\atimeout\x18\a \x01(\x03R\atimeout\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\b \x01(\x03R\texpiresAt\x12\x16\n" +
+	"\x06memory\x18\t \x01(\x03R\x06memory\"\x98\x01\n" +
 	"\x0eAttemptRunning\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x1a\n" +
 	"\bexecutor\x18\x03 \x01(\tR\bexecutor\x12\x1d\n" +
 	"\n" +
-	"started_at\x18\x04 \x01(\x03R\tstartedAt\"\\\n" +
+	"started_at\x18\x04 \x01(\x03R\tstartedAt\x12\x1d\n" +
+	"\n" +
+	"expires_at\x18\x05 \x01(\x03R\texpiresAt\"\x89\x01\n" +
 	"\x14AttemptStopRequested\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xf9\x03\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12+\n" +
+	"\afailure\x18\x04 \x01(\v2\x11.aloft.v1.FailureR\afailure\"\xaa\x04\n" +
 	"\fAttemptEnded\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x1d\n" +
@@ -2461,7 +2618,8 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	" \x01(\tR\adeckUri\x120\n" +
 	"\aobjects\x18\v \x03(\v2\x16.aloft.v1.ObjectDigestR\aobjects\x12 \n" +
 	"\venvironment\x18\f \x01(\tR\venvironment\x12\x14\n" +
-	"\x05usage\x18\r \x01(\fR\x05usage\"(\n" +
+	"\x05usage\x18\r \x01(\fR\x05usage\x12/\n" +
+	"\x06charge\x18\x0e \x01(\v2\x17.aloft.v1.AttemptChargeR\x06charge\"(\n" +
 	"\x06Budget\x12\b\n" +
 	"\x04NONE\x10\x00\x12\b\n" +
 	"\x04USER\x10\x01\x12\n" +
@@ -2482,7 +2640,7 @@ func file_aloft_v1_journal_proto_rawDescGZIP() []byte {
 }
 
 var file_aloft_v1_journal_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_aloft_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_aloft_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_aloft_v1_journal_proto_goTypes = []any{
 	(AttemptEnded_Budget)(0),          // 0: aloft.v1.AttemptEnded.Budget
 	(*LiteralRef)(nil),                // 1: aloft.v1.LiteralRef
@@ -2495,80 +2653,85 @@ var file_aloft_v1_journal_proto_goTypes = []any{
 	(*Outcome)(nil),                   // 8: aloft.v1.Outcome
 	(*ObjectDigest)(nil),              // 9: aloft.v1.ObjectDigest
 	(*AttemptUsage)(nil),              // 10: aloft.v1.AttemptUsage
-	(*JournalEntry)(nil),              // 11: aloft.v1.JournalEntry
-	(*Event)(nil),                     // 12: aloft.v1.Event
-	(*ExecutionStarted)(nil),          // 13: aloft.v1.ExecutionStarted
-	(*TerminateRequested)(nil),        // 14: aloft.v1.TerminateRequested
-	(*ExecutionFailing)(nil),          // 15: aloft.v1.ExecutionFailing
-	(*ExecutionEnded)(nil),            // 16: aloft.v1.ExecutionEnded
-	(*ScopeOpened)(nil),               // 17: aloft.v1.ScopeOpened
-	(*ScopeFailing)(nil),              // 18: aloft.v1.ScopeFailing
-	(*NodeQueued)(nil),                // 19: aloft.v1.NodeQueued
-	(*NodeRunning)(nil),               // 20: aloft.v1.NodeRunning
-	(*NodeSucceeded)(nil),             // 21: aloft.v1.NodeSucceeded
-	(*NodeFailed)(nil),                // 22: aloft.v1.NodeFailed
-	(*NodeSkipped)(nil),               // 23: aloft.v1.NodeSkipped
-	(*NodeAborted)(nil),               // 24: aloft.v1.NodeAborted
-	(*AttemptScheduled)(nil),          // 25: aloft.v1.AttemptScheduled
-	(*AttemptRunning)(nil),            // 26: aloft.v1.AttemptRunning
-	(*AttemptStopRequested)(nil),      // 27: aloft.v1.AttemptStopRequested
-	(*AttemptEnded)(nil),              // 28: aloft.v1.AttemptEnded
-	(*core.LiteralMap)(nil),           // 29: flyteidl.core.LiteralMap
-	(*core.ExecutionError)(nil),       // 30: flyteidl.core.ExecutionError
-	(*core.Identifier)(nil),           // 31: flyteidl.core.Identifier
-	(*durationpb.Duration)(nil),       // 32: google.protobuf.Duration
-	(core.WorkflowExecution_Phase)(0), // 33: flyteidl.core.WorkflowExecution.Phase
+	(*AttemptCharge)(nil),             // 11: aloft.v1.AttemptCharge
+	(*JournalEntry)(nil),              // 12: aloft.v1.JournalEntry
+	(*Event)(nil),                     // 13: aloft.v1.Event
+	(*ExecutionStarted)(nil),          // 14: aloft.v1.ExecutionStarted
+	(*TerminateRequested)(nil),        // 15: aloft.v1.TerminateRequested
+	(*ExecutionFailing)(nil),          // 16: aloft.v1.ExecutionFailing
+	(*ExecutionEnded)(nil),            // 17: aloft.v1.ExecutionEnded
+	(*ScopeOpened)(nil),               // 18: aloft.v1.ScopeOpened
+	(*ScopeFailing)(nil),              // 19: aloft.v1.ScopeFailing
+	(*NodeQueued)(nil),                // 20: aloft.v1.NodeQueued
+	(*NodeRunning)(nil),               // 21: aloft.v1.NodeRunning
+	(*NodeSucceeded)(nil),             // 22: aloft.v1.NodeSucceeded
+	(*NodeFailed)(nil),                // 23: aloft.v1.NodeFailed
+	(*NodeSkipped)(nil),               // 24: aloft.v1.NodeSkipped
+	(*NodeAborted)(nil),               // 25: aloft.v1.NodeAborted
+	(*AttemptScheduled)(nil),          // 26: aloft.v1.AttemptScheduled
+	(*AttemptRunning)(nil),            // 27: aloft.v1.AttemptRunning
+	(*AttemptStopRequested)(nil),      // 28: aloft.v1.AttemptStopRequested
+	(*AttemptEnded)(nil),              // 29: aloft.v1.AttemptEnded
+	(*core.LiteralMap)(nil),           // 30: flyteidl.core.LiteralMap
+	(*core.ExecutionError)(nil),       // 31: flyteidl.core.ExecutionError
+	(*core.Identifier)(nil),           // 32: flyteidl.core.Identifier
+	(*durationpb.Duration)(nil),       // 33: google.protobuf.Duration
+	(core.WorkflowExecution_Phase)(0), // 34: flyteidl.core.WorkflowExecution.Phase
 }
 var file_aloft_v1_journal_proto_depIdxs = []int32{
 	1,  // 0: aloft.v1.Literals.ref:type_name -> aloft.v1.LiteralRef
-	29, // 1: aloft.v1.Literals.value:type_name -> flyteidl.core.LiteralMap
-	30, // 2: aloft.v1.Failure.error:type_name -> flyteidl.core.ExecutionError
+	30, // 1: aloft.v1.Literals.value:type_name -> flyteidl.core.LiteralMap
+	31, // 2: aloft.v1.Failure.error:type_name -> flyteidl.core.ExecutionError
 	5,  // 3: aloft.v1.Inbox.create:type_name -> aloft.v1.Create
 	6,  // 4: aloft.v1.Inbox.terminate:type_name -> aloft.v1.Terminate
 	7,  // 5: aloft.v1.Inbox.attempt_started:type_name -> aloft.v1.AttemptStarted
 	8,  // 6: aloft.v1.Inbox.outcome:type_name -> aloft.v1.Outcome
-	31, // 7: aloft.v1.Create.workflow:type_name -> flyteidl.core.Identifier
+	32, // 7: aloft.v1.Create.workflow:type_name -> flyteidl.core.Identifier
 	1,  // 8: aloft.v1.Create.inputs:type_name -> aloft.v1.LiteralRef
 	2,  // 9: aloft.v1.Outcome.outputs:type_name -> aloft.v1.Literals
 	3,  // 10: aloft.v1.Outcome.failure:type_name -> aloft.v1.Failure
 	9,  // 11: aloft.v1.Outcome.objects:type_name -> aloft.v1.ObjectDigest
-	32, // 12: aloft.v1.AttemptUsage.cpu_user:type_name -> google.protobuf.Duration
-	32, // 13: aloft.v1.AttemptUsage.cpu_system:type_name -> google.protobuf.Duration
-	12, // 14: aloft.v1.JournalEntry.events:type_name -> aloft.v1.Event
-	13, // 15: aloft.v1.Event.execution_started:type_name -> aloft.v1.ExecutionStarted
-	14, // 16: aloft.v1.Event.terminate_requested:type_name -> aloft.v1.TerminateRequested
-	15, // 17: aloft.v1.Event.execution_failing:type_name -> aloft.v1.ExecutionFailing
-	16, // 18: aloft.v1.Event.execution_ended:type_name -> aloft.v1.ExecutionEnded
-	17, // 19: aloft.v1.Event.scope_opened:type_name -> aloft.v1.ScopeOpened
-	18, // 20: aloft.v1.Event.scope_failing:type_name -> aloft.v1.ScopeFailing
-	19, // 21: aloft.v1.Event.node_queued:type_name -> aloft.v1.NodeQueued
-	20, // 22: aloft.v1.Event.node_running:type_name -> aloft.v1.NodeRunning
-	21, // 23: aloft.v1.Event.node_succeeded:type_name -> aloft.v1.NodeSucceeded
-	22, // 24: aloft.v1.Event.node_failed:type_name -> aloft.v1.NodeFailed
-	23, // 25: aloft.v1.Event.node_skipped:type_name -> aloft.v1.NodeSkipped
-	24, // 26: aloft.v1.Event.node_aborted:type_name -> aloft.v1.NodeAborted
-	25, // 27: aloft.v1.Event.attempt_scheduled:type_name -> aloft.v1.AttemptScheduled
-	26, // 28: aloft.v1.Event.attempt_running:type_name -> aloft.v1.AttemptRunning
-	27, // 29: aloft.v1.Event.attempt_stop_requested:type_name -> aloft.v1.AttemptStopRequested
-	28, // 30: aloft.v1.Event.attempt_ended:type_name -> aloft.v1.AttemptEnded
-	5,  // 31: aloft.v1.ExecutionStarted.create:type_name -> aloft.v1.Create
-	30, // 32: aloft.v1.ExecutionFailing.error:type_name -> flyteidl.core.ExecutionError
-	33, // 33: aloft.v1.ExecutionEnded.phase:type_name -> flyteidl.core.WorkflowExecution.Phase
-	1,  // 34: aloft.v1.ExecutionEnded.outputs:type_name -> aloft.v1.LiteralRef
-	30, // 35: aloft.v1.ExecutionEnded.error:type_name -> flyteidl.core.ExecutionError
-	30, // 36: aloft.v1.ScopeFailing.error:type_name -> flyteidl.core.ExecutionError
-	1,  // 37: aloft.v1.NodeQueued.inputs:type_name -> aloft.v1.LiteralRef
-	1,  // 38: aloft.v1.NodeSucceeded.outputs:type_name -> aloft.v1.LiteralRef
-	30, // 39: aloft.v1.NodeFailed.error:type_name -> flyteidl.core.ExecutionError
-	1,  // 40: aloft.v1.AttemptEnded.outputs:type_name -> aloft.v1.LiteralRef
-	3,  // 41: aloft.v1.AttemptEnded.failure:type_name -> aloft.v1.Failure
-	0,  // 42: aloft.v1.AttemptEnded.budget:type_name -> aloft.v1.AttemptEnded.Budget
-	9,  // 43: aloft.v1.AttemptEnded.objects:type_name -> aloft.v1.ObjectDigest
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	33, // 12: aloft.v1.AttemptUsage.cpu_user:type_name -> google.protobuf.Duration
+	33, // 13: aloft.v1.AttemptUsage.cpu_system:type_name -> google.protobuf.Duration
+	11, // 14: aloft.v1.AttemptUsage.charge:type_name -> aloft.v1.AttemptCharge
+	0,  // 15: aloft.v1.AttemptCharge.budget:type_name -> aloft.v1.AttemptEnded.Budget
+	13, // 16: aloft.v1.JournalEntry.events:type_name -> aloft.v1.Event
+	14, // 17: aloft.v1.Event.execution_started:type_name -> aloft.v1.ExecutionStarted
+	15, // 18: aloft.v1.Event.terminate_requested:type_name -> aloft.v1.TerminateRequested
+	16, // 19: aloft.v1.Event.execution_failing:type_name -> aloft.v1.ExecutionFailing
+	17, // 20: aloft.v1.Event.execution_ended:type_name -> aloft.v1.ExecutionEnded
+	18, // 21: aloft.v1.Event.scope_opened:type_name -> aloft.v1.ScopeOpened
+	19, // 22: aloft.v1.Event.scope_failing:type_name -> aloft.v1.ScopeFailing
+	20, // 23: aloft.v1.Event.node_queued:type_name -> aloft.v1.NodeQueued
+	21, // 24: aloft.v1.Event.node_running:type_name -> aloft.v1.NodeRunning
+	22, // 25: aloft.v1.Event.node_succeeded:type_name -> aloft.v1.NodeSucceeded
+	23, // 26: aloft.v1.Event.node_failed:type_name -> aloft.v1.NodeFailed
+	24, // 27: aloft.v1.Event.node_skipped:type_name -> aloft.v1.NodeSkipped
+	25, // 28: aloft.v1.Event.node_aborted:type_name -> aloft.v1.NodeAborted
+	26, // 29: aloft.v1.Event.attempt_scheduled:type_name -> aloft.v1.AttemptScheduled
+	27, // 30: aloft.v1.Event.attempt_running:type_name -> aloft.v1.AttemptRunning
+	28, // 31: aloft.v1.Event.attempt_stop_requested:type_name -> aloft.v1.AttemptStopRequested
+	29, // 32: aloft.v1.Event.attempt_ended:type_name -> aloft.v1.AttemptEnded
+	5,  // 33: aloft.v1.ExecutionStarted.create:type_name -> aloft.v1.Create
+	31, // 34: aloft.v1.ExecutionFailing.error:type_name -> flyteidl.core.ExecutionError
+	34, // 35: aloft.v1.ExecutionEnded.phase:type_name -> flyteidl.core.WorkflowExecution.Phase
+	1,  // 36: aloft.v1.ExecutionEnded.outputs:type_name -> aloft.v1.LiteralRef
+	31, // 37: aloft.v1.ExecutionEnded.error:type_name -> flyteidl.core.ExecutionError
+	31, // 38: aloft.v1.ScopeFailing.error:type_name -> flyteidl.core.ExecutionError
+	1,  // 39: aloft.v1.NodeQueued.inputs:type_name -> aloft.v1.LiteralRef
+	1,  // 40: aloft.v1.NodeSucceeded.outputs:type_name -> aloft.v1.LiteralRef
+	31, // 41: aloft.v1.NodeFailed.error:type_name -> flyteidl.core.ExecutionError
+	3,  // 42: aloft.v1.AttemptStopRequested.failure:type_name -> aloft.v1.Failure
+	1,  // 43: aloft.v1.AttemptEnded.outputs:type_name -> aloft.v1.LiteralRef
+	3,  // 44: aloft.v1.AttemptEnded.failure:type_name -> aloft.v1.Failure
+	0,  // 45: aloft.v1.AttemptEnded.budget:type_name -> aloft.v1.AttemptEnded.Budget
+	9,  // 46: aloft.v1.AttemptEnded.objects:type_name -> aloft.v1.ObjectDigest
+	11, // 47: aloft.v1.AttemptEnded.charge:type_name -> aloft.v1.AttemptCharge
+	48, // [48:48] is the sub-list for method output_type
+	48, // [48:48] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_aloft_v1_journal_proto_init() }
@@ -2588,7 +2751,7 @@ func file_aloft_v1_journal_proto_init() {
 		(*Outcome_Lost)(nil),
 		(*Outcome_Stopped)(nil),
 	}
-	file_aloft_v1_journal_proto_msgTypes[11].OneofWrappers = []any{
+	file_aloft_v1_journal_proto_msgTypes[12].OneofWrappers = []any{
 		(*Event_ExecutionStarted)(nil),
 		(*Event_TerminateRequested)(nil),
 		(*Event_ExecutionFailing)(nil),
@@ -2606,7 +2769,7 @@ func file_aloft_v1_journal_proto_init() {
 		(*Event_AttemptStopRequested)(nil),
 		(*Event_AttemptEnded)(nil),
 	}
-	file_aloft_v1_journal_proto_msgTypes[27].OneofWrappers = []any{
+	file_aloft_v1_journal_proto_msgTypes[28].OneofWrappers = []any{
 		(*AttemptEnded_Outputs)(nil),
 		(*AttemptEnded_Failure)(nil),
 		(*AttemptEnded_Lost)(nil),
@@ -2618,7 +2781,7 @@ func file_aloft_v1_journal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_aloft_v1_journal_proto_rawDesc), len(file_aloft_v1_journal_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

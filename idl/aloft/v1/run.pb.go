@@ -12,6 +12,7 @@ import (
 	core "github.com/aloft-dev/aloft/idl/flyteidl/core"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -428,6 +429,9 @@ type AttemptStatus struct {
 	StartedAt     *timestamppb.Timestamp   `protobuf:"bytes,9,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	EndedAt       *timestamppb.Timestamp   `protobuf:"bytes,10,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
 	Error         *core.ExecutionError     `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
+	Charge        *AttemptCharge           `protobuf:"bytes,12,opt,name=charge,proto3" json:"charge,omitempty"`                        // which budget its failure used, why, what remains, when the next one starts
+	NotBefore     *timestamppb.Timestamp   `protobuf:"bytes,13,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"` // when it may start; absent: at once
+	Stop          string                   `protobuf:"bytes,14,opt,name=stop,proto3" json:"stop,omitempty"`                            // why it is to be stopped; empty: it is not
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -537,6 +541,27 @@ func (x *AttemptStatus) GetError() *core.ExecutionError {
 		return x.Error
 	}
 	return nil
+}
+
+func (x *AttemptStatus) GetCharge() *AttemptCharge {
+	if x != nil {
+		return x.Charge
+	}
+	return nil
+}
+
+func (x *AttemptStatus) GetNotBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.NotBefore
+	}
+	return nil
+}
+
+func (x *AttemptStatus) GetStop() string {
+	if x != nil {
+		return x.Stop
+	}
+	return ""
 }
 
 type GetLogsRequest struct {
@@ -720,17 +745,20 @@ func (*GetServerInfoRequest) Descriptor() ([]byte, []int) {
 }
 
 type GetServerInfoResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
-	DataDir       string                 `protobuf:"bytes,2,opt,name=data_dir,json=dataDir,proto3" json:"data_dir,omitempty"`
-	Database      string                 `protobuf:"bytes,3,opt,name=database,proto3" json:"database,omitempty"`
-	Listen        string                 `protobuf:"bytes,4,opt,name=listen,proto3" json:"listen,omitempty"`
-	StartedAt     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	Executors     []*ExecutorInfo        `protobuf:"bytes,6,rep,name=executors,proto3" json:"executors,omitempty"`
-	Environments  []*EnvironmentInfo     `protobuf:"bytes,7,rep,name=environments,proto3" json:"environments,omitempty"`
-	Counts        *StoreCounts           `protobuf:"bytes,8,opt,name=counts,proto3" json:"counts,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Version          string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	DataDir          string                 `protobuf:"bytes,2,opt,name=data_dir,json=dataDir,proto3" json:"data_dir,omitempty"`
+	Database         string                 `protobuf:"bytes,3,opt,name=database,proto3" json:"database,omitempty"`
+	Listen           string                 `protobuf:"bytes,4,opt,name=listen,proto3" json:"listen,omitempty"`
+	StartedAt        *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	Executors        []*ExecutorInfo        `protobuf:"bytes,6,rep,name=executors,proto3" json:"executors,omitempty"`
+	Environments     []*EnvironmentInfo     `protobuf:"bytes,7,rep,name=environments,proto3" json:"environments,omitempty"`
+	Counts           *StoreCounts           `protobuf:"bytes,8,opt,name=counts,proto3" json:"counts,omitempty"`
+	TaskTimeout      *durationpb.Duration   `protobuf:"bytes,9,opt,name=task_timeout,json=taskTimeout,proto3" json:"task_timeout,omitempty"`                 // of attempts whose task states none
+	QueueTimeout     *durationpb.Duration   `protobuf:"bytes,10,opt,name=queue_timeout,json=queueTimeout,proto3" json:"queue_timeout,omitempty"`             // how long an attempt may wait for its start; absent: for ever
+	ExecutionTimeout *durationpb.Duration   `protobuf:"bytes,11,opt,name=execution_timeout,json=executionTimeout,proto3" json:"execution_timeout,omitempty"` // absent: none
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *GetServerInfoResponse) Reset() {
@@ -815,6 +843,27 @@ func (x *GetServerInfoResponse) GetEnvironments() []*EnvironmentInfo {
 func (x *GetServerInfoResponse) GetCounts() *StoreCounts {
 	if x != nil {
 		return x.Counts
+	}
+	return nil
+}
+
+func (x *GetServerInfoResponse) GetTaskTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.TaskTimeout
+	}
+	return nil
+}
+
+func (x *GetServerInfoResponse) GetQueueTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.QueueTimeout
+	}
+	return nil
+}
+
+func (x *GetServerInfoResponse) GetExecutionTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.ExecutionTimeout
 	}
 	return nil
 }
@@ -1059,7 +1108,7 @@ var File_aloft_v1_run_proto protoreflect.FileDescriptor
 
 const file_aloft_v1_run_proto_rawDesc = "" +
 	"\n" +
-	"\x12aloft/v1/run.proto\x12\baloft.v1\x1a\x1dflyteidl/core/execution.proto\x1a\x1eflyteidl/core/identifier.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"g\n" +
+	"\x12aloft/v1/run.proto\x12\baloft.v1\x1a\x16aloft/v1/journal.proto\x1a\x1dflyteidl/core/execution.proto\x1a\x1eflyteidl/core/identifier.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"g\n" +
 	"\x15WatchExecutionRequest\x12:\n" +
 	"\x02id\x18\x01 \x01(\v2*.flyteidl.core.WorkflowExecutionIdentifierR\x02id\x12\x12\n" +
 	"\x04once\x18\x02 \x01(\bR\x04once\"}\n" +
@@ -1098,7 +1147,7 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"started_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x125\n" +
 	"\bended_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x123\n" +
-	"\battempts\x18\v \x03(\v2\x17.aloft.v1.AttemptStatusR\battempts\"\xd2\x03\n" +
+	"\battempts\x18\v \x03(\v2\x17.aloft.v1.AttemptStatusR\battempts\"\xd2\x04\n" +
 	"\rAttemptStatus\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\rR\aattempt\x128\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\".flyteidl.core.TaskExecution.PhaseR\x05phase\x12\x18\n" +
@@ -1114,7 +1163,11 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"started_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x125\n" +
 	"\bended_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x123\n" +
-	"\x05error\x18\v \x01(\v2\x1d.flyteidl.core.ExecutionErrorR\x05error\"\xc2\x01\n" +
+	"\x05error\x18\v \x01(\v2\x1d.flyteidl.core.ExecutionErrorR\x05error\x12/\n" +
+	"\x06charge\x18\f \x01(\v2\x17.aloft.v1.AttemptChargeR\x06charge\x129\n" +
+	"\n" +
+	"not_before\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\tnotBefore\x12\x12\n" +
+	"\x04stop\x18\x0e \x01(\tR\x04stop\"\xc2\x01\n" +
 	"\x0eGetLogsRequest\x12:\n" +
 	"\x02id\x18\x01 \x01(\v2*.flyteidl.core.WorkflowExecutionIdentifierR\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x1d\n" +
@@ -1134,7 +1187,7 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"\x06STDOUT\x10\x00\x12\n" +
 	"\n" +
 	"\x06STDERR\x10\x01\"\x16\n" +
-	"\x14GetServerInfoRequest\"\xdf\x02\n" +
+	"\x14GetServerInfoRequest\"\xa5\x04\n" +
 	"\x15GetServerInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x19\n" +
 	"\bdata_dir\x18\x02 \x01(\tR\adataDir\x12\x1a\n" +
@@ -1144,7 +1197,11 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"started_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x124\n" +
 	"\texecutors\x18\x06 \x03(\v2\x16.aloft.v1.ExecutorInfoR\texecutors\x12=\n" +
 	"\fenvironments\x18\a \x03(\v2\x19.aloft.v1.EnvironmentInfoR\fenvironments\x12-\n" +
-	"\x06counts\x18\b \x01(\v2\x15.aloft.v1.StoreCountsR\x06counts\"\xa6\x01\n" +
+	"\x06counts\x18\b \x01(\v2\x15.aloft.v1.StoreCountsR\x06counts\x12<\n" +
+	"\ftask_timeout\x18\t \x01(\v2\x19.google.protobuf.DurationR\vtaskTimeout\x12>\n" +
+	"\rqueue_timeout\x18\n" +
+	" \x01(\v2\x19.google.protobuf.DurationR\fqueueTimeout\x12F\n" +
+	"\x11execution_timeout\x18\v \x01(\v2\x19.google.protobuf.DurationR\x10executionTimeout\"\xa6\x01\n" +
 	"\fExecutorInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x10\n" +
@@ -1208,6 +1265,8 @@ var file_aloft_v1_run_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),            // 17: google.protobuf.Timestamp
 	(core.NodeExecution_Phase)(0),            // 18: flyteidl.core.NodeExecution.Phase
 	(core.TaskExecution_Phase)(0),            // 19: flyteidl.core.TaskExecution.Phase
+	(*AttemptCharge)(nil),                    // 20: aloft.v1.AttemptCharge
+	(*durationpb.Duration)(nil),              // 21: google.protobuf.Duration
 }
 var file_aloft_v1_run_proto_depIdxs = []int32{
 	13, // 0: aloft.v1.WatchExecutionRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
@@ -1233,23 +1292,28 @@ var file_aloft_v1_run_proto_depIdxs = []int32{
 	17, // 20: aloft.v1.AttemptStatus.started_at:type_name -> google.protobuf.Timestamp
 	17, // 21: aloft.v1.AttemptStatus.ended_at:type_name -> google.protobuf.Timestamp
 	16, // 22: aloft.v1.AttemptStatus.error:type_name -> flyteidl.core.ExecutionError
-	13, // 23: aloft.v1.GetLogsRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
-	0,  // 24: aloft.v1.GetLogsResponse.stream:type_name -> aloft.v1.GetLogsResponse.Stream
-	17, // 25: aloft.v1.GetServerInfoResponse.started_at:type_name -> google.protobuf.Timestamp
-	10, // 26: aloft.v1.GetServerInfoResponse.executors:type_name -> aloft.v1.ExecutorInfo
-	11, // 27: aloft.v1.GetServerInfoResponse.environments:type_name -> aloft.v1.EnvironmentInfo
-	12, // 28: aloft.v1.GetServerInfoResponse.counts:type_name -> aloft.v1.StoreCounts
-	1,  // 29: aloft.v1.RunService.WatchExecution:input_type -> aloft.v1.WatchExecutionRequest
-	6,  // 30: aloft.v1.RunService.GetLogs:input_type -> aloft.v1.GetLogsRequest
-	8,  // 31: aloft.v1.ServerService.GetServerInfo:input_type -> aloft.v1.GetServerInfoRequest
-	2,  // 32: aloft.v1.RunService.WatchExecution:output_type -> aloft.v1.WatchExecutionResponse
-	7,  // 33: aloft.v1.RunService.GetLogs:output_type -> aloft.v1.GetLogsResponse
-	9,  // 34: aloft.v1.ServerService.GetServerInfo:output_type -> aloft.v1.GetServerInfoResponse
-	32, // [32:35] is the sub-list for method output_type
-	29, // [29:32] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	20, // 23: aloft.v1.AttemptStatus.charge:type_name -> aloft.v1.AttemptCharge
+	17, // 24: aloft.v1.AttemptStatus.not_before:type_name -> google.protobuf.Timestamp
+	13, // 25: aloft.v1.GetLogsRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	0,  // 26: aloft.v1.GetLogsResponse.stream:type_name -> aloft.v1.GetLogsResponse.Stream
+	17, // 27: aloft.v1.GetServerInfoResponse.started_at:type_name -> google.protobuf.Timestamp
+	10, // 28: aloft.v1.GetServerInfoResponse.executors:type_name -> aloft.v1.ExecutorInfo
+	11, // 29: aloft.v1.GetServerInfoResponse.environments:type_name -> aloft.v1.EnvironmentInfo
+	12, // 30: aloft.v1.GetServerInfoResponse.counts:type_name -> aloft.v1.StoreCounts
+	21, // 31: aloft.v1.GetServerInfoResponse.task_timeout:type_name -> google.protobuf.Duration
+	21, // 32: aloft.v1.GetServerInfoResponse.queue_timeout:type_name -> google.protobuf.Duration
+	21, // 33: aloft.v1.GetServerInfoResponse.execution_timeout:type_name -> google.protobuf.Duration
+	1,  // 34: aloft.v1.RunService.WatchExecution:input_type -> aloft.v1.WatchExecutionRequest
+	6,  // 35: aloft.v1.RunService.GetLogs:input_type -> aloft.v1.GetLogsRequest
+	8,  // 36: aloft.v1.ServerService.GetServerInfo:input_type -> aloft.v1.GetServerInfoRequest
+	2,  // 37: aloft.v1.RunService.WatchExecution:output_type -> aloft.v1.WatchExecutionResponse
+	7,  // 38: aloft.v1.RunService.GetLogs:output_type -> aloft.v1.GetLogsResponse
+	9,  // 39: aloft.v1.ServerService.GetServerInfo:output_type -> aloft.v1.GetServerInfoResponse
+	37, // [37:40] is the sub-list for method output_type
+	34, // [34:37] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_aloft_v1_run_proto_init() }
@@ -1257,6 +1321,7 @@ func file_aloft_v1_run_proto_init() {
 	if File_aloft_v1_run_proto != nil {
 		return
 	}
+	file_aloft_v1_journal_proto_init()
 	file_aloft_v1_run_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

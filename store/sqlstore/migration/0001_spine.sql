@@ -5,9 +5,9 @@
 
 CREATE TABLE projects (
   number {serial},
-  id TEXT NOT NULL UNIQUE CHECK (id <> ''),
-  name TEXT NOT NULL,
-  description TEXT NOT NULL,
+  id {text} NOT NULL UNIQUE CHECK (id <> ''),
+  name {text} NOT NULL,
+  description {text} NOT NULL,
   state BIGINT NOT NULL CHECK (state BETWEEN 0 AND 3),
   record {blob} NOT NULL -- flyteidl.admin.Project
 );
@@ -16,12 +16,12 @@ INSERT INTO projects (id, name, description, state, record) VALUES ('flytesnacks
 
 CREATE TABLE tasks (
   number {serial},
-  project TEXT NOT NULL CHECK (project <> ''),
-  domain TEXT NOT NULL CHECK (domain <> ''),
-  name TEXT NOT NULL CHECK (name <> ''),
-  version TEXT NOT NULL CHECK (version <> ''),
-  type TEXT NOT NULL,
-  short_description TEXT NOT NULL,
+  project {text} NOT NULL CHECK (project <> ''),
+  domain {text} NOT NULL CHECK (domain <> ''),
+  name {text} NOT NULL CHECK (name <> ''),
+  version {text} NOT NULL CHECK (version <> ''),
+  type {text} NOT NULL,
+  short_description {text} NOT NULL,
   digest {blob},
   created_at BIGINT NOT NULL,
   description {blob},       -- flyteidl.admin.DescriptionEntity
@@ -31,11 +31,11 @@ CREATE TABLE tasks (
 
 CREATE TABLE workflows (
   number {serial},
-  project TEXT NOT NULL CHECK (project <> ''),
-  domain TEXT NOT NULL CHECK (domain <> ''),
-  name TEXT NOT NULL CHECK (name <> ''),
-  version TEXT NOT NULL CHECK (version <> ''),
-  short_description TEXT NOT NULL,
+  project {text} NOT NULL CHECK (project <> ''),
+  domain {text} NOT NULL CHECK (domain <> ''),
+  name {text} NOT NULL CHECK (name <> ''),
+  version {text} NOT NULL CHECK (version <> ''),
+  short_description {text} NOT NULL,
   generated BIGINT NOT NULL CHECK (generated IN (0, 1)),
   digest {blob},
   created_at BIGINT NOT NULL,
@@ -47,17 +47,17 @@ CREATE TABLE workflows (
 
 CREATE TABLE launch_plans (
   number {serial},
-  project TEXT NOT NULL CHECK (project <> ''),
-  domain TEXT NOT NULL CHECK (domain <> ''),
-  name TEXT NOT NULL CHECK (name <> ''),
-  version TEXT NOT NULL CHECK (version <> ''),
+  project {text} NOT NULL CHECK (project <> ''),
+  domain {text} NOT NULL CHECK (domain <> ''),
+  name {text} NOT NULL CHECK (name <> ''),
+  version {text} NOT NULL CHECK (version <> ''),
   state BIGINT NOT NULL CHECK (state IN (0, 1)),
   generated BIGINT NOT NULL CHECK (generated IN (0, 1)),
-  schedule_type TEXT NOT NULL,
-  workflow_project TEXT NOT NULL,
-  workflow_domain TEXT NOT NULL,
-  workflow_name TEXT NOT NULL,
-  workflow_version TEXT NOT NULL,
+  schedule_type {text} NOT NULL,
+  workflow_project {text} NOT NULL,
+  workflow_domain {text} NOT NULL,
+  workflow_name {text} NOT NULL,
+  workflow_version {text} NOT NULL,
   digest {blob},
   created_at BIGINT NOT NULL,
   updated_at BIGINT NOT NULL,
@@ -71,7 +71,7 @@ CREATE UNIQUE INDEX launch_plans_active ON launch_plans (project, domain, name) 
 -- An epoch is what fences commits: it grows each time the shard changes hands.
 CREATE TABLE shards (
   shard BIGINT NOT NULL PRIMARY KEY CHECK (shard BETWEEN 0 AND 63),
-  owner TEXT NOT NULL, -- empty: free
+  owner {text} NOT NULL, -- empty: free
   epoch BIGINT NOT NULL,
   expires BIGINT NOT NULL
 );
@@ -83,9 +83,9 @@ INSERT INTO shards (shard, owner, epoch, expires) SELECT shard, '', 0, 0 FROM al
 CREATE TABLE executions (
   number {serial_for_ever},
   shard BIGINT NOT NULL REFERENCES shards (shard),
-  project TEXT NOT NULL CHECK (project <> ''),
-  domain TEXT NOT NULL CHECK (domain <> ''),
-  name TEXT NOT NULL CHECK (name <> ''),
+  project {text} NOT NULL CHECK (project <> ''),
+  domain {text} NOT NULL CHECK (domain <> ''),
+  name {text} NOT NULL CHECK (name <> ''),
   journal_version BIGINT NOT NULL CHECK (journal_version > 0),
   phase BIGINT NOT NULL,
   ended BIGINT NOT NULL CHECK (ended IN (0, 1)),
@@ -94,14 +94,14 @@ CREATE TABLE executions (
   updated_at BIGINT NOT NULL,
   ended_at BIGINT NOT NULL,
   due_at BIGINT NOT NULL CHECK (due_at = 0 OR ended = 0),
-  waiting TEXT NOT NULL,
-  abort_cause TEXT NOT NULL,
-  abort_principal TEXT NOT NULL,
+  waiting {text} NOT NULL,
+  abort_cause {text} NOT NULL,
+  abort_principal {text} NOT NULL,
   state BIGINT NOT NULL CHECK (state IN (0, 1)),
   state_changed_at BIGINT NOT NULL,
-  state_principal TEXT NOT NULL,
-  error_kind TEXT NOT NULL,
-  error_code TEXT NOT NULL,
+  state_principal {text} NOT NULL,
+  error_kind {text} NOT NULL,
+  error_code {text} NOT NULL,
   error {blob},  -- flyteidl.core.ExecutionError
   outputs {blob}, -- aloft.v1.Literals; written with the last change
   UNIQUE (project, domain, name)
@@ -115,16 +115,16 @@ CREATE INDEX executions_open ON executions (number) WHERE ended = 0;
 CREATE TABLE execution_specs (
   execution BIGINT NOT NULL PRIMARY KEY REFERENCES executions (number),
   mode BIGINT NOT NULL,
-  principal TEXT NOT NULL,
-  launch_entity TEXT NOT NULL CHECK (launch_entity IN ('launch_plan', 'task')),
-  launch_project TEXT NOT NULL,
-  launch_domain TEXT NOT NULL,
-  launch_name TEXT NOT NULL,
-  launch_version TEXT NOT NULL,
-  workflow_project TEXT NOT NULL,
-  workflow_domain TEXT NOT NULL,
-  workflow_name TEXT NOT NULL,
-  workflow_version TEXT NOT NULL,
+  principal {text} NOT NULL,
+  launch_entity {text} NOT NULL CHECK (launch_entity IN ('launch_plan', 'task')),
+  launch_project {text} NOT NULL,
+  launch_domain {text} NOT NULL,
+  launch_name {text} NOT NULL,
+  launch_version {text} NOT NULL,
+  workflow_project {text} NOT NULL,
+  workflow_domain {text} NOT NULL,
+  workflow_name {text} NOT NULL,
+  workflow_version {text} NOT NULL,
   workflow {blob},      -- flyteidl.core.Identifier
   task {blob},          -- flyteidl.core.Identifier
   notifications {blob}, -- flyteidl.admin.NotificationList
@@ -138,7 +138,7 @@ CREATE TABLE inbox (
   number {serial_for_ever},
   execution BIGINT NOT NULL REFERENCES executions (number),
   shard BIGINT NOT NULL,
-  dedup TEXT NOT NULL CHECK (dedup <> ''),
+  dedup {text} NOT NULL CHECK (dedup <> ''),
   message {blob} NOT NULL, -- aloft.v1.Inbox
   UNIQUE (execution, dedup)
 );
@@ -147,7 +147,7 @@ CREATE TABLE inbox (
 CREATE TABLE journal (
   execution BIGINT NOT NULL REFERENCES executions (number),
   seq BIGINT NOT NULL CHECK (seq > 0),
-  commit_id TEXT NOT NULL CHECK (commit_id <> ''),
+  commit_id {text} NOT NULL CHECK (commit_id <> ''),
   entry {blob} NOT NULL, -- aloft.v1.JournalEntry
   PRIMARY KEY (execution, seq)
 ) {clustered};
@@ -155,11 +155,11 @@ CREATE TABLE journal (
 CREATE TABLE nodes (
   number {serial},
   execution BIGINT NOT NULL REFERENCES executions (number),
-  node TEXT NOT NULL CHECK (node <> ''),
-  parent TEXT, -- text and blobs that most rows lack are NULL, which costs nothing to write
-  spec_node_id TEXT,
-  name TEXT,
-  retry_group TEXT,
+  node {text} NOT NULL CHECK (node <> ''),
+  parent {text}, -- text and blobs that most rows lack are NULL, which costs nothing to write
+  spec_node_id {text},
+  name {text},
+  retry_group {text},
   flags BIGINT NOT NULL, -- 1 is parent, 2 is dynamic, 4 is array
   phase BIGINT NOT NULL,
   ended BIGINT NOT NULL CHECK (ended IN (0, 1)),
@@ -167,7 +167,7 @@ CREATE TABLE nodes (
   started_at BIGINT NOT NULL,
   updated_at BIGINT NOT NULL,
   ended_at BIGINT NOT NULL,
-  deck_uri TEXT,
+  deck_uri {text},
   error {blob},    -- flyteidl.core.ExecutionError
   target {blob},   -- flyteidl.core.Identifier
   metadata {blob}, -- flyteidl.admin.TaskNodeMetadata
@@ -179,9 +179,9 @@ CREATE TABLE nodes (
 CREATE TABLE attempts (
   number {serial}, -- also the order of creation
   execution BIGINT NOT NULL REFERENCES executions (number),
-  node TEXT NOT NULL CHECK (node <> ''),
+  node {text} NOT NULL CHECK (node <> ''),
   attempt BIGINT NOT NULL,
-  token TEXT NOT NULL,
+  token {text} NOT NULL,
   phase BIGINT NOT NULL,
   ended BIGINT NOT NULL CHECK (ended IN (0, 1)),
   by_engine BIGINT NOT NULL CHECK (by_engine IN (0, 1)),
@@ -191,11 +191,11 @@ CREATE TABLE attempts (
   started_at BIGINT NOT NULL,
   updated_at BIGINT NOT NULL,
   ended_at BIGINT NOT NULL,
-  executor TEXT CHECK (executor IS NULL OR executor <> '' AND by_engine = 0), -- the instance that has it
-  waiting TEXT,
-  stop TEXT CHECK (stop <> ''),
-  deck_uri TEXT,
-  environment TEXT,
+  executor {text} CHECK (executor IS NULL OR executor <> '' AND by_engine = 0), -- the instance that has it
+  waiting {text},
+  stop {text} CHECK (stop <> ''),
+  deck_uri {text},
+  environment {text},
   error {blob},   -- flyteidl.core.ExecutionError
   outputs {blob}, -- aloft.v1.LiteralRef
   objects {blob}, -- aloft.v1.Outcome, of which objects are set
@@ -208,9 +208,9 @@ CREATE INDEX attempts_waiting ON attempts (number) WHERE ended = 0 AND by_engine
 CREATE INDEX attempts_executor ON attempts (executor) WHERE ended = 0 AND executor IS NOT NULL;
 
 CREATE TABLE instances (
-  id TEXT NOT NULL PRIMARY KEY CHECK (id <> ''),
-  kind TEXT NOT NULL,
-  place TEXT NOT NULL,
+  id {text} NOT NULL PRIMARY KEY CHECK (id <> ''),
+  kind {text} NOT NULL,
+  place {text} NOT NULL,
   milli_cpu BIGINT NOT NULL,
   memory BIGINT NOT NULL,
   slots BIGINT NOT NULL,

@@ -1,0 +1,33 @@
+package cli
+
+import (
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+func TestANodeThatWaitsForItsRetrySaysWhichBudgetPaidAndWhenItStarts(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	node := &aloftv1.NodeStatus{Phase: core.NodeExecution_RUNNING, Attempts: []*aloftv1.AttemptStatus{
+		{
+			Phase: core.TaskExecution_FAILED, Error: &core.ExecutionError{Message: "task execution timeout [10s] expired"},
+			Charge: &aloftv1.AttemptCharge{Budget: aloftv1.AttemptEnded_USER, RetriesUsed: 1, RetriesAllowed: 3, Reason: "its time was over"},
+		},
+		{Attempt: 1, Phase: core.TaskExecution_QUEUED, NotBefore: timestamppb.New(now.Add(12 * time.Second))},
+	}}
+	want := "  attempt 2  starts in 12s  before: task execution timeout [10s] expired (user retry 1 of 3: its time was over)"
+	if got := (&tree{}).note(node, now); got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	node.Attempts[1] = &aloftv1.AttemptStatus{Attempt: 1, Phase: core.TaskExecution_RUNNING, StartedAt: timestamppb.New(now), Stop: "task execution timeout [10s] expired"}
+	node.Attempts[0].Charge = &aloftv1.AttemptCharge{}
+	want = "  attempt 2  is being stopped: task execution timeout [10s] expired  before: task execution timeout [10s] expired"
+	if got := (&tree{}).note(node, now); got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}

@@ -1,0 +1,125 @@
+package aloft
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// RetryPolicy is what the people who run a server want of retries of tasks that they do not change: pauses between attempts
+// and more memory after a death for want of it. It changes no budget: how often a task is retried stays its author's to say.
+type RetryPolicy struct {
+	Task      string        // pattern for the name of the task, as path.Match has it; empty: every task
+	Error     string        // pattern for the code of the error, or USER or SYSTEM for its kind; empty: every error
+	Backoff   time.Duration // before the first retry; 0: the policy says nothing of pauses
+	Factor    float64       // by which each further pause is longer
+	Max       time.Duration // no pause is longer
+	Jitter    float64       // the part of a pause, from 0 to 1, that is left to chance
+	Memory    float64       // times the memory that was not enough; 0: the policy says nothing of memory
+	MaxMemory int64         // bytes; 0: no ceiling
+}
+
+// Matches says whether the policy is about such a failure of such a task.
+func (p RetryPolicy) Matches(task, kind, code string) bool {
+	if p.Task != "" {
+		if ok, _ := path.Match(p.Task, task); !ok {
+			return false
+		}
+	}
+	if p.Error == "" || p.Error == kind {
+		return true
+	}
+	ok, _ := path.Match(p.Error, code)
+	return ok
+}
+
+// Pause is how long to wait before a retry, which is numbered from 1; chance is from 0 to 1.
+func (p RetryPolicy) Pause(retry uint32, chance float64) time.Duration {
+	most := float64(p.Max)
+	if p.Max <= 0 {
+		most = float64(math.MaxInt64 / 2)
+	}
+	pause := min(float64(p.Backoff)*math.Pow(max(p.Factor, 1), float64(retry)-1), most)
+	return time.Duration(pause * (1 - p.Jitter*chance))
+}
+
+// More is the memory for the attempt after one that died with so many bytes; the same number: it gets no more.
+func (p RetryPolicy) More(bytes int64) int64 {
+	more := math.Ceil(float64(bytes) * p.Memory)
+	if p.MaxMemory > 0 {
+		more = min(more, float64(p.MaxMemory))
+	}
+	return max(bytes, int64(min(more, 1<<62)))
+}
+
+// ParseRetryPolicy reads a policy as the configuration has it: words of the form name=value with blanks between them, as in
+// "task=etl.* error=SYSTEM backoff=10s factor=2 max=10m jitter=0.5" or "error=OOMKilled memory=2 max-memory=64Gi".
+// quantity reads amounts of memory. All mistakes are reported at once.
+func ParseRetryPolicy(text string, quantity func(string) (int64, error)) (RetryPolicy, error) {
+	p := RetryPolicy{Factor: 2, Jitter: 0.5}
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	number := func(name, value string, from, to float64) float64 {
+		v, err := strconv.ParseFloat(value, 64)
+		if err != nil || !(v >= from && v <= to) {
+			bad("%s %q is no number from %v to %v", name, value, from, to)
+		}
+		return v
+	}
+	duration := func(name, value string) time.Duration {
+		d, err := time.ParseDuration(value)
+		if err != nil || d <= 0 {
+			bad("%s %q is no duration such as 10s or 5m", name, value)
+		}
+		return d
+	}
+	pattern := func(name, value string) string {
+		if _, err := path.Match(value, ""); err != nil || value == "" {
+			bad("%s %q is no pattern such as etl.*", name, value)
+		}
+		return value
+	}
+	seen := map[string]bool{}
+	for _, word := range strings.Fields(text) {
+		name, value, _ := strings.Cut(word, "=")
+		if seen[name] {
+			bad("%s is there twice", name)
+		}
+		seen[name] = true
+		switch name {
+		case "task":
+			p.Task = pattern(name, value)
+		case "error":
+			p.Error = pattern(name, value)
+		case "backoff":
+			p.Backoff = duration(name, value)
+		case "factor":
+			p.Factor = number(name, value, 1, 100)
+		case "max":
+			p.Max = duration(name, value)
+		case "jitter":
+			p.Jitter = number(name, value, 0, 1)
+		case "memory":
+			p.Memory = number(name, value, 1, 100)
+		case "max-memory":
+			bytes, err := quantity(value)
+			if err != nil || bytes <= 0 {
+				bad("max-memory %q is no amount such as 8Gi", value)
+			}
+			p.MaxMemory = bytes
+		default:
+			bad("%q is none of task, error, backoff, factor, max, jitter, memory, max-memory", name)
+		}
+	}
+	if len(errs) == 0 && p.Backoff == 0 && p.Memory == 0 {
+		bad("it says neither backoff nor memory")
+	}
+	if len(errs) > 0 {
+		return RetryPolicy{}, fmt.Errorf("retry policy %q: %w: %w", text, ErrInvalid, errors.Join(errs...))
+	}
+	return p, nil
+}

@@ -1,0 +1,229 @@
+package sqlstore_test
+
+import (
+	"compress/gzip"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+	"github.com/aloft-dev/aloft/store/sqlstore"
+	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
+)
+
+// Databases of every released schema are in testdata, as that release wrote them. With a new migration, record the schema it
+// makes under a new name before the release: go test ./store/sqlstore -run Recorded -record 2
+var recordSchema = flag.Int("record", 0, "write the databases of this schema to testdata (needs pg_dump)")
+
+var recordedID = core.Identifier{Project: "flytesnacks", Domain: "development", Name: "wf", Version: "v1"}
+
+func recordedVersion(t core.ResourceType) *core.Identifier {
+	return &core.Identifier{ResourceType: t, Project: recordedID.Project, Domain: recordedID.Domain, Name: recordedID.Name, Version: recordedID.Version}
+}
+
+// fillRecorded writes a row into every table.
+func fillRecorded(t *testing.T, s *sqlstore.Store) {
+	t.Helper()
+	leases := lease(t, s, "earlier release", now, 24*time.Hour)
+	if err := errors.Join(
+		s.CreateProject(t.Context(), &admin.Project{Id: "recorded", Name: "Recorded"}),
+		s.CreateTask(t.Context(), &store.Task{ID: recordedVersion(core.ResourceType_TASK), Compiled: &core.CompiledTask{Template: &core.TaskTemplate{Type: "python-task"}}, CreatedAt: now}),
+		s.CreateWorkflow(t.Context(), &store.Workflow{ID: recordedVersion(core.ResourceType_WORKFLOW), Compiled: &core.CompiledWorkflowClosure{}, CreatedAt: now}),
+		s.CreateLaunchPlan(t.Context(), &store.LaunchPlan{ID: recordedVersion(core.ResourceType_LAUNCH_PLAN), Spec: &admin.LaunchPlanSpec{WorkflowId: recordedVersion(core.ResourceType_WORKFLOW)},
+			Closure: &admin.LaunchPlanClosure{State: admin.LaunchPlanState_ACTIVE}, CreatedAt: now}),
+		s.Heartbeat(t.Context(), store.Instance{ID: "x", Kind: "process", Place: "here", Slots: 3, SeenAt: now, Expires: now.Add(time.Minute)}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	ended, running := mustCreate(t, s, "ended"), mustCreate(t, s, "running")
+	last := benchStep(ended, leases, 1)
+	last.Change = &store.ExecutionChange{Phase: core.WorkflowExecution_FAILED, EndedAt: now, UpdatedAt: now, Error: &core.ExecutionError{Code: "USER:Broken", Message: "it broke"}, Outputs: small()}
+	step := benchStep(running, leases, 1)
+	step.Nodes = []*store.Node{{ID: "n0", Phase: core.NodeExecution_RUNNING, CreatedAt: now, UpdatedAt: now, Inputs: small()}, {ID: "n1", Parent: "n0", Phase: core.NodeExecution_SUCCEEDED, Outputs: small()}}
+	step.Attempts = []*store.Attempt{
+		{AttemptKey: store.AttemptKey{Execution: running.Key, Node: "n0", Token: "token"}, Spec: &aloftv1.AttemptSpec{TaskType: "python-task"}, Phase: core.TaskExecution_QUEUED, CreatedAt: now, UpdatedAt: now},
+	}
+	step.DueAt = now.Add(time.Hour)
+	for _, err := range s.Commit(t.Context(), []*store.Step{last, step}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Append(t.Context(), running.ID, store.Message{Dedup: "signal", Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{Cause: "recorded"}}}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// checkRecorded reads it all and goes on with what had not ended.
+func checkRecorded(t *testing.T, s *sqlstore.Store) {
+	t.Helper()
+	ctx := t.Context()
+	if p, err := s.GetProject(ctx, "recorded"); err != nil || p.Name != "Recorded" {
+		t.Errorf("project: %v, %v", p, err)
+	}
+	if task, err := s.GetTask(ctx, recordedVersion(core.ResourceType_TASK)); err != nil || task.Compiled.GetTemplate().GetType() != "python-task" {
+		t.Errorf("task: %v, %v", task, err)
+	}
+	if _, err := s.GetWorkflow(ctx, recordedVersion(core.ResourceType_WORKFLOW)); err != nil {
+		t.Error(err)
+	}
+	if l, err := s.GetActiveLaunchPlan(ctx, recordedID.Project, recordedID.Domain, recordedID.Name); err != nil || l.Spec.GetWorkflowId().GetName() != "wf" {
+		t.Errorf("launch plan: %v, %v", l, err)
+	}
+	if ended, err := s.GetExecution(ctx, benchExecution("ended").ID); err != nil || ended.Error.GetMessage() != "it broke" || ended.Outputs == nil {
+		t.Errorf("the execution that had ended: %+v, %v", ended, err)
+	}
+	running, err := s.GetExecution(ctx, benchExecution("running").ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, journal, err := s.Load(ctx, running.Key); err != nil || len(journal) != 1 || len(journal[0].Entry.GetEvents()) != 1 {
+		t.Errorf("journal: %v, %v", journal, err)
+	}
+	if waiting, err := s.Waiting(ctx, now.Add(time.Hour), 0); err != nil || len(waiting) != 1 || waiting[0].Spec.GetTaskType() != "python-task" {
+		t.Errorf("attempts that wait: %v, %v", waiting, err)
+	}
+	if nodes, err := s.ListNodes(ctx, running.ID, "n0", false, store.Query{}); err != nil || len(nodes) != 1 || nodes[0].ID != "n1" {
+		t.Errorf("nodes below n0: %v, %v", nodes, err)
+	}
+	if i, err := s.Instances(ctx); err != nil || len(i) != 1 || i[0].Slots != 3 {
+		t.Errorf("instances: %v, %v", i, err)
+	}
+	all := make([]int, store.Shards)
+	for i := range all {
+		all[i] = i
+	}
+	rows, err := s.Inbox(ctx, all, 0, 0)
+	if err != nil || len(rows) != 2 || rows[1].Inbox.GetTerminate().GetCause() != "recorded" {
+		t.Fatalf("inbox: %v, %v", rows, err)
+	}
+	step := benchStep(running, lease(t, s, "earlier release", now, time.Hour), 2)
+	step.Consumed = []int64{rows[0].Seq, rows[1].Seq}
+	step.Nodes = []*store.Node{{ID: "n0", Phase: core.NodeExecution_SUCCEEDED, Outputs: small()}}
+	if err := s.Commit(ctx, []*store.Step{step})[0]; err != nil {
+		t.Errorf("going on with it: %v", err)
+	}
+	mustCreate(t, s, "new")
+}
+
+func TestRecordedDatabasesOfEveryReleaseAreMigrated(t *testing.T) {
+	t.Parallel()
+	if *recordSchema > 0 {
+		record(t, *recordSchema)
+	}
+	files, err := filepath.Glob("testdata/schema-*")
+	if err != nil || len(files) < 2 {
+		t.Fatalf("testdata has %v (%v)", files, err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			t.Parallel()
+			packed, err := os.Open(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer packed.Close()
+			unpacked, err := gzip.NewReader(packed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			content, err := io.ReadAll(unpacked)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.HasSuffix(file, ".db.gz") {
+				path := filepath.Join(t.TempDir(), "aloft.db")
+				if err := os.WriteFile(path, content, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				checkRecorded(t, open(t, path))
+				return
+			}
+			url := postgrestest.Database(t)
+			postgrestest.Exec(t, url, string(content))
+			checkRecorded(t, openPostgres(t, url))
+		})
+	}
+}
+
+// psqlWords are lines of pg_dump that only psql understands.
+var psqlWords = regexp.MustCompile(`(?m)^\\.*\n`)
+
+func record(t *testing.T, schema int) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "aloft.db")
+	s, err := sqlstore.Open(t.Context(), sqlstore.Options{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fillRecorded(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pack(t, fmt.Sprintf("testdata/schema-%d.db.gz", schema), content)
+
+	url := postgrestest.Database(t)
+	if s, err = sqlstore.Open(t.Context(), sqlstore.Options{URL: url}); err != nil {
+		t.Fatal(err)
+	}
+	fillRecorded(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	dump, err := exec.Command("pg_dump", "--inserts", "--no-owner", "--no-privileges", url).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pack(t, fmt.Sprintf("testdata/schema-%d.postgres.sql.gz", schema), psqlWords.ReplaceAll(dump, nil))
+}
+
+func pack(t *testing.T, file string, content []byte) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) // what was released is not recorded again
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := gzip.NewWriter(f)
+	if _, err := w.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Close(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestADatabaseOfANewerReleaseIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	url := postgrestest.Database(t)
+	s, err := sqlstore.Open(t.Context(), sqlstore.Options{URL: url})
+	if err == nil {
+		err = s.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	postgrestest.Exec(t, url, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)")
+	_, err = sqlstore.Open(t.Context(), sqlstore.Options{URL: url})
+	if !errors.Is(err, aloft.ErrUnavailable) || !strings.Contains(err.Error(), "written by a newer release (schema 9999") {
+		t.Errorf("got %v", err)
+	}
+}
