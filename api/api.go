@@ -240,8 +240,8 @@ func unknownCalls(mux *http.ServeMux) http.Handler {
 			handler.ServeHTTP(w, r)
 			return
 		}
-		if kind := r.Header.Get("Content-Type"); strings.HasPrefix(kind, "application/grpc") && !strings.HasPrefix(kind, "application/grpc-web") {
-			w.Header().Set("Content-Type", "application/grpc")
+		if kind := r.Header.Get("Content-Type"); strings.HasPrefix(kind, "application/grpc") {
+			w.Header().Set("Content-Type", kind) // gRPC-Web has the status in the header too where there is no message
 			w.Header().Set("Grpc-Status", "12")
 			w.Header().Set("Grpc-Message", fit(strings.TrimPrefix(r.URL.EscapedPath(), "/")+": "+aloft.ErrUnimplemented.Error(), 1024))
 			w.WriteHeader(http.StatusOK)

@@ -99,9 +99,11 @@ const (
 	forkTime        = 20 * time.Second
 	failureRest     = 30 * time.Second // a zygote that did not start is not tried again for so long
 
-	// A successor is started for so many modules that the zygote has not, or for a single one if imports were slow; and
-	// not sooner after the one before than this and than renewalShare times what that one took.
+	// A successor is started for so many modules that the zygote has not, at least this part of all, since it imports all of
+	// them again; or for a single one if imports were slow. And not sooner after the one before than renewalPause, and than
+	// renewalShare times what that one took.
 	manyModules  = 10
+	manyPart     = 50
 	slowImport   = 50 * time.Millisecond
 	renewalPause = 2 * time.Second
 	renewalShare = 2
@@ -379,13 +381,13 @@ func (zs *zygotes) improve(z *zygote, now time.Time) {
 	if z.state != zygoteReady || z.next != nil || z.retiring || now.Sub(z.renewed) < max(renewalPause, renewalShare*z.lasted) {
 		return
 	}
-	missing := 0
-	for _, m := range zs.lesson(z.env).Modules {
+	missing, all := 0, zs.lesson(z.env).Modules
+	for _, m := range all {
 		if !z.modules[m] {
 			missing++
 		}
 	}
-	if missing < manyModules && (missing == 0 || !z.slow) {
+	if missing < max(manyModules, len(all)/manyPart) && (missing == 0 || !z.slow) {
 		return
 	}
 	next := zs.newZygote(z.key, z.env, z.startup)
