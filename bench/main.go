@@ -98,7 +98,7 @@ func run(ctx context.Context) error {
 	}
 	fmt.Printf("%d cores, %s, load %s\n", runtime.NumCPU(), runtime.Version(), load())
 	parts := map[string]func(context.Context) error{"start": b.start, "api": b.api, "engine": b.engine, "load": b.load, "tasks": b.tasks}
-	for _, name := range strings.Split(*only, ",") {
+	for name := range strings.SplitSeq(*only, ",") {
 		part := parts[name]
 		if part == nil {
 			return fmt.Errorf("there is no part %q", name)

@@ -212,13 +212,13 @@ func TestOverTheWire(t *testing.T) {
 	defer server.Close()
 
 	// A body of unknown length: chunked, and empty.
-	r, err := http.NewRequest("PUT", server.URL+b.path("PUT", "upload/empty", nil), struct{ io.Reader }{strings.NewReader("")})
+	r, err := http.NewRequest(http.MethodPut, server.URL+b.path("PUT", "upload/empty", nil), struct{ io.Reader }{strings.NewReader("")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.ContentLength = -1
 	answer, err := http.DefaultClient.Do(r)
-	if err != nil || answer.StatusCode != 200 {
+	if err != nil || answer.StatusCode != http.StatusOK {
 		t.Fatalf("chunked empty body: %v %v", answer, err)
 	}
 	answer.Body.Close()

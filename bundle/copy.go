@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -110,8 +111,8 @@ func (c *Cache) copyTree(src, dst string, nodes []node) error {
 			return err
 		}
 	}
-	for i := len(nodes) - 1; i >= 0; i-- { // filling a folder changed its time
-		if n := nodes[i]; n.mode.IsDir() {
+	for _, node := range slices.Backward(nodes) { // filling a folder changed its time
+		if n := node; n.mode.IsDir() {
 			to := dst + string(filepath.Separator) + n.name
 			if err := errors.Join(os.Chmod(to, n.mode.Perm()), os.Chtimes(to, n.time, n.time)); err != nil {
 				return err
@@ -150,7 +151,7 @@ func writeFile(path string, n node) error {
 
 func retry(call func() (int, error)) (int, error) {
 	for {
-		if n, err := call(); err != unix.EINTR {
+		if n, err := call(); !errors.Is(err, unix.EINTR) {
 			return n, err
 		}
 	}

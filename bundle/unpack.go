@@ -115,7 +115,7 @@ func unpackTar(dir *os.Root, r io.Reader, limits Limits) (int64, error) {
 }
 
 func malformed(err error) error {
-	return fmt.Errorf("%w: it is neither a tar archive nor a gzipped one (%v); upload the code again", aloft.ErrInvalid, err)
+	return fmt.Errorf("%w: it is neither a tar archive nor a gzipped one (%w); upload the code again", aloft.ErrInvalid, err)
 }
 
 func tooLarge(limits Limits) error {

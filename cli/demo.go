@@ -191,7 +191,7 @@ func (d *demo) startServer(ctx context.Context, python string) (*demoServer, err
 		}
 		select {
 		case err := <-s.ended:
-			return nil, fmt.Errorf("the server ended: %v\n%s", err, s.output.String())
+			return nil, fmt.Errorf("the server ended: %w\n%s", err, s.output.String())
 		case <-ctx.Done():
 			s.stop()
 			return nil, ctx.Err()

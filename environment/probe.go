@@ -56,7 +56,7 @@ func (r *Resolver) describe(ctx context.Context, interpreter string) (Environmen
 	defer cancel()
 	cmd := exec.CommandContext(asked, interpreter, "-c", question)
 	cmd.WaitDelay = time.Second // something that it started may keep its output open
-	cmd.Dir = "/" // not some project's folder
+	cmd.Dir = "/"               // not some project's folder
 	for _, variable := range r.config.Env {
 		// A task does not get the server's PYTHONPATH, so the answer must not come from there.
 		if !strings.HasPrefix(variable, "PYTHON") && !strings.HasPrefix(variable, "VIRTUAL_ENV=") {

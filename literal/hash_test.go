@@ -160,7 +160,7 @@ func TestDigestTellsContentApartAndNotOrder(t *testing.T) {
 	}
 	big := func() *core.LiteralMap {
 		m := literals()
-		for _, k := range strings.Split("abcdefghijklmnop", "") {
+		for k := range strings.SplitSeq("abcdefghijklmnop", "") {
 			m.Literals[k] = strLit(k)
 		}
 		return m

@@ -291,12 +291,7 @@ func checkType(t *core.LiteralType, depth int) error {
 
 // Optional says whether a value of the type may be absent: a union with a NONE variant.
 func Optional(t *core.LiteralType) bool {
-	for _, v := range t.GetUnionType().GetVariants() {
-		if isNone(v) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(t.GetUnionType().GetVariants(), isNone)
 }
 
 func isNone(t *core.LiteralType) bool {

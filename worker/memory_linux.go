@@ -60,7 +60,7 @@ func ownGroups() (unified, memory string) {
 	if b, err := os.ReadFile("/proc/self/cgroup"); err == nil {
 		for line := range strings.Lines(string(b)) {
 			if part := strings.SplitN(strings.TrimSpace(line), ":", 3); len(part) == 3 {
-				for _, controller := range strings.Split(part[1], ",") {
+				for controller := range strings.SplitSeq(part[1], ",") {
 					own[controller] = part[2]
 				}
 			}

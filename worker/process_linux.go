@@ -36,7 +36,7 @@ func syncData(file *os.File) error {
 		return err
 	}
 	held := conn.Control(func(fd uintptr) {
-		for err = syscall.Fdatasync(int(fd)); err == syscall.EINTR; {
+		for err = syscall.Fdatasync(int(fd)); errors.Is(err, syscall.EINTR); {
 			err = syscall.Fdatasync(int(fd))
 		}
 	})

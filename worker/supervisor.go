@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/signal"
@@ -310,9 +311,7 @@ func (s *supervisor) handle(p *peer, line []byte) error {
 	case callPrepare:
 		if r.Environment != nil && r.Environment.Interpreter != "" {
 			c := command{env: map[string]string{}}
-			for name, value := range r.Environment.Variables {
-				c.env[name] = value
-			}
+			maps.Copy(c.env, r.Environment.Variables)
 			c.env["PATH"] = withFirst(dirOf(r.Environment.Interpreter), c.env["PATH"])
 			s.zygotes.obtain(*r.Environment, c.env, true)
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -137,9 +138,7 @@ func after(steps []step) *folderImage {
 				dir = parent.now[name].(*folderImage)
 			}
 			dir.sure = map[string]any{}
-			for name, n := range dir.now {
-				dir.sure[name] = n
-			}
+			maps.Copy(dir.sure, dir.now)
 			continue
 		}
 		dir, name := at(root, s.path)

@@ -3,6 +3,8 @@ package sqlstore
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -132,9 +134,7 @@ func versionColumns(of, prefix, only string) map[string]column {
 
 func with(columns map[string]column, more ...map[string]column) map[string]column {
 	for _, m := range more {
-		for name, c := range m {
-			columns[name] = c
-		}
+		maps.Copy(columns, m)
 	}
 	return columns
 }
@@ -200,10 +200,8 @@ func (e *entity) column(field string) (column, error) {
 		return c, nil
 	}
 	if dotted {
-		for _, join := range e.joins {
-			if join == prefix {
-				return column{}, fmt.Errorf("'%s' is invalid filter: %w", field, aloft.ErrInvalid)
-			}
+		if slices.Contains(e.joins, prefix) {
+			return column{}, fmt.Errorf("'%s' is invalid filter: %w", field, aloft.ErrInvalid)
 		}
 		return column{}, fmt.Errorf("'%s' entity is not allowed in filters: %w", prefix, aloft.ErrInvalid)
 	}

@@ -26,8 +26,7 @@ func missingKey(key store.Key) error {
 
 // plain takes the marking as a refusal away where no transaction is concerned.
 func plain(err error) error {
-	var r refusal
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[refusal](err); ok {
 		return r.error
 	}
 	return err

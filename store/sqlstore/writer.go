@@ -368,8 +368,7 @@ func (w *writer) refuses(err error) bool {
 }
 
 func (w *writer) refused(err error) error {
-	var r refusal
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[refusal](err); ok {
 		return r.error
 	}
 	return fmt.Errorf("the schema refuses it: %w: %w", err, aloft.ErrInvalid)
