@@ -17,6 +17,10 @@
 //   - The zygote is killed: its children run on as children of the supervisor; the next attempt gets a new zygote.
 //   - The machine stops: claims and exit records were synced, so each started attempt is reported, and none is started twice.
 //
+// A zygote preloads what tasks of its environment were seen to import. A task tells that when its own work begins; if it is
+// much, a successor is started in the background and takes the zygote's place when it is ready and has nothing that a fork
+// would not survive. The former then ends, and its children become the supervisor's.
+//
 // An attempt runs in its own session, with environment variables from nothing and its own temporary folder, and when it
 // is over nothing that it started is left. That is isolation against accidents, not against attackers.
 package worker
