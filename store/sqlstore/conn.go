@@ -84,7 +84,7 @@ func (c *conn) each(dest []any, got func() error, query string, args ...driver.V
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }()
 	values := make([]driver.Value, len(dest))
 	for {
 		switch err := rows.Next(values); {

@@ -294,7 +294,7 @@ func (w *writer) begin() error {
 			w.disconnect()
 			return err
 		}
-		time.Sleep(10 * time.Millisecond) // the driver waits for most locks by itself, but not for all
+		time.Sleep(10 * time.Millisecond) //nolint:forbidigo // there is no signal: the driver waits for most locks by itself, but not for all
 	}
 }
 
