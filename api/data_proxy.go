@@ -148,7 +148,7 @@ func (s *dataProxyService) CreateDownloadLink(ctx context.Context, r *service.Cr
 	if err != nil {
 		return nil, err
 	}
-	return &service.CreateDownloadLinkResponse{SignedUrl: links.SignedUrl, ExpiresAt: links.ExpiresAt, PreSignedUrls: links}, nil //nolint:staticcheck // older clients read the deprecated fields
+	return &service.CreateDownloadLinkResponse{SignedUrl: links.SignedUrl, ExpiresAt: links.ExpiresAt, PreSignedUrls: links}, nil
 }
 
 func (a *API) deckLink(ctx context.Context, n *store.Node, life time.Duration) (*service.PreSignedURLs, error) {

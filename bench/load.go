@@ -36,7 +36,7 @@ func createMany(ctx context.Context, addr string, clients, n int) (loaded, error
 	if err != nil {
 		return loaded{}, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	api := service.NewAdminServiceClient(conn)
 	plan, err := registerOne(ctx, api)
 	if err != nil {
@@ -55,7 +55,7 @@ func createMany(ctx context.Context, addr string, clients, n int) (loaded, error
 		if err != nil {
 			return loaded{}, err
 		}
-		defer own.Close()
+		defer func() { _ = own.Close() }()
 		client := service.NewAdminServiceClient(own)
 		all.Go(func() {
 			for {

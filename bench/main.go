@@ -288,7 +288,7 @@ func (b *bench) api(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer s.stop()
+	defer func() { _ = s.stop() }()
 	if _, err := b.shapes(ctx, s, 3, "one", "chain20", "fan100"); err != nil { // warm
 		return err
 	}
@@ -368,7 +368,7 @@ func (b *bench) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer s.stop()
+	defer func() { _ = s.stop() }()
 	if _, err := createMany(ctx, s.addr, 8, 200); err != nil { // warm
 		return err
 	}
@@ -420,7 +420,7 @@ func (b *bench) tasks(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer s.stop()
+	defer func() { _ = s.stop() }()
 	version := strconv.FormatInt(time.Now().UnixNano(), 36)
 	// The server is on this machine and uploads are signed links, as for any client.
 	register := exec.CommandContext(ctx, filepath.Join(filepath.Dir(b.python), "pyflyte"), "register", "-p", "flytesnacks", "-d", "development", "--version", version, "trivial.py")

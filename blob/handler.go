@@ -363,7 +363,7 @@ func (s *seeker) Seek(offset int64, whence int) (int64, error) {
 		return 0, fmt.Errorf("seek in object %s: %w: before its beginning", s.key, aloft.ErrInvalid)
 	}
 	if offset != s.offset {
-		s.Close()
+		_ = s.Close()
 		s.offset = offset
 	}
 	return offset, nil

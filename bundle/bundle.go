@@ -219,7 +219,7 @@ func (c *Cache) fill(ctx context.Context, key blob.Key, digest, name string, unp
 	if err != nil {
 		return 0, blob.Unavailable(err)
 	}
-	defer removeAll(temp)
+	defer func() { _ = removeAll(temp) }()
 	size, err := c.unpackInto(ctx, temp, key, digest, unpack)
 	if err != nil {
 		return 0, blob.Unavailable(err)
@@ -274,7 +274,7 @@ func (c *Cache) evict() (doomed []string) {
 // discard removes what evict renamed. What cannot be removed now goes at the next start.
 func discard(doomed []string) {
 	for _, dir := range doomed {
-		removeAll(dir)
+		_ = removeAll(dir)
 	}
 }
 
@@ -300,7 +300,7 @@ func (c *Cache) scan() {
 }
 
 func sizeOf(dir string) (size int64) {
-	filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
 			if info, err := d.Info(); err == nil {
 				size += info.Size()
@@ -316,9 +316,9 @@ func removeAll(dir string) error {
 	if err := os.RemoveAll(dir); err == nil {
 		return nil
 	}
-	filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if d != nil && d.IsDir() {
-			os.Chmod(path, 0o700)
+			_ = os.Chmod(path, 0o700)
 		}
 		return nil
 	})

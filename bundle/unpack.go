@@ -39,7 +39,7 @@ func (c *Cache) unpackInto(ctx context.Context, dir string, key blob.Key, digest
 	if err != nil {
 		return 0, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	seen := blob.NewDigest()
 	archive := io.TeeReader(r, seen)
 	size, err := unpack(root, archive, c.limits)
@@ -77,7 +77,7 @@ func unpackArchive(dir *os.Root, r io.Reader, limits Limits) (int64, error) {
 		if err != nil {
 			return 0, malformed(err)
 		}
-		defer unzipped.Close()
+		defer func() { _ = unzipped.Close() }()
 		return unpackTar(dir, unzipped, limits)
 	}
 	return unpackTar(dir, source, limits)

@@ -6,8 +6,6 @@
 package cli
 
 import (
-	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -16,7 +14,6 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-	"golang.org/x/net/http2"
 
 	"github.com/aloft-dev/aloft/idl/aloft/v1/aloftv1connect"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
@@ -90,12 +87,9 @@ func (c *client) connect() error {
 	if !strings.Contains(base, "://") {
 		base = "http://" + base
 	}
-	transport := &http2.Transport{AllowHTTP: true}
-	if strings.HasPrefix(base, "http://") {
-		transport.DialTLSContext = func(ctx context.Context, network, address string, _ *tls.Config) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, network, address)
-		}
-	}
+	transport := &http.Transport{Protocols: &http.Protocols{}} // HTTP/2 with TLS and without
+	transport.Protocols.SetHTTP2(true)
+	transport.Protocols.SetUnencryptedHTTP2(true)
 	h := &http.Client{Transport: transport}
 	c.admin = serviceconnect.NewAdminServiceClient(h, base, connect.WithGRPC())
 	c.run = aloftv1connect.NewRunServiceClient(h, base, connect.WithGRPC())

@@ -147,7 +147,7 @@ func (d *demo) runPipeline(ctx context.Context, python string) (*core.WorkflowEx
 	}
 	pyflyte := exec.CommandContext(ctx, filepath.Join(filepath.Dir(python), "pyflyte"), "run", "--remote", "breast_cancer.py", "choose_model")
 	pyflyte.Dir = folder
-	pyflyte.Env = append(os.Environ(), "FLYTE_PLATFORM_URL="+d.listen, "FLYTE_PLATFORM_INSECURE=true", "FLYTECTL_CONFIG=", "NO_COLOR=1")
+	pyflyte.Env = append(os.Environ(), "FLYTE_PLATFORM_URL="+d.listen, "FLYTE_PLATFORM_INSECURE=true", "FLYTECTL_CONFIG=", "NO_COLOR=1") //nolint:forbidigo // pyflyte is run as its user would run it
 	fmt.Fprintf(d.out, "$ FLYTE_PLATFORM_URL=%s FLYTE_PLATFORM_INSECURE=true pyflyte run --remote examples/breast_cancer.py choose_model\n", d.listen)
 	var output bytes.Buffer
 	pyflyte.Stdout, pyflyte.Stderr = io.MultiWriter(d.out, &output), io.MultiWriter(d.out, &output)
@@ -213,10 +213,10 @@ func (s *demoServer) stop() {
 	}
 	_ = s.process.Process.Signal(syscall.SIGTERM)
 	select {
-	case <-s.ended:
+	case <-s.ended: //nolint:errcheck // how it ended changes nothing any more
 	case <-time.After(15 * time.Second):
 		_ = s.process.Process.Kill()
-		<-s.ended
+		<-s.ended //nolint:errcheck // as above
 	}
 }
 

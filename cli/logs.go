@@ -49,7 +49,7 @@ Without NODE every line begins with the node that wrote it. NODE is a node's id 
 		if err != nil {
 			return c.explain(err)
 		}
-		defer stream.Close()
+		defer func() { _ = stream.Close() }()
 		printer := &logPrinter{out: command.OutOrStdout(), err: command.ErrOrStderr(), prefix: request.Node == "", partial: map[string][]byte{}}
 		for stream.Receive() {
 			if c.output == "json" {

@@ -57,7 +57,7 @@ func (c *client) statusJSON(ctx context.Context, id *core.WorkflowExecutionIdent
 	if err != nil {
 		return c.explain(err)
 	}
-	defer stream.Close()
+	defer func() { _ = stream.Close() }()
 	for stream.Receive() {
 		if err := printJSON(w, stream.Msg()); err != nil {
 			return err
@@ -81,7 +81,7 @@ func (c *client) watch(ctx context.Context, id *core.WorkflowExecutionIdentifier
 	if err != nil {
 		return 0, c.explain(err)
 	}
-	defer stream.Close()
+	defer func() { _ = stream.Close() }()
 	t := &tree{nodes: map[string]*aloftv1.NodeStatus{}, colour: isTerminal(w)}
 	live := follow && isTerminal(w)
 	messages := make(chan *aloftv1.WatchExecutionResponse)
@@ -155,7 +155,7 @@ func (s *screen) draw(lines []string, last bool) {
 		b.WriteString(line + "\n")
 	}
 	s.drawn = len(lines)
-	io.WriteString(s.w, b.String())
+	_, _ = io.WriteString(s.w, b.String())
 }
 
 // tree is an execution as it has been told so far.

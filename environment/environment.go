@@ -79,7 +79,7 @@ func New(config Config) *Resolver {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	if config.Env == nil {
-		config.Env = os.Environ()
+		config.Env = os.Environ() //nolint:forbidigo // the default of a setting
 	}
 	return &Resolver{config: config, patience: 30 * time.Second, probes: map[string]*probe{}, used: map[string]Environment{}}
 }
@@ -224,7 +224,7 @@ func (r *Resolver) lookup(name string) (string, error) {
 
 func (r *Resolver) all(name string) []string {
 	var found []string
-	for _, dir := range filepath.SplitList(cmp.Or(r.config.Path, os.Getenv("PATH"))) {
+	for _, dir := range filepath.SplitList(cmp.Or(r.config.Path, os.Getenv("PATH"))) { //nolint:forbidigo // the default of a setting
 		path := filepath.Join(dir, name)
 		if filepath.IsAbs(path) && executable(path) && !slices.Contains(found, path) {
 			found = append(found, path)

@@ -104,7 +104,9 @@ func (r *Resolver) recipe(base, dir, interpreter, requirement string) [][]string
 }
 
 func (r *Resolver) works(argv ...string) bool {
-	cmd := exec.Command(argv[0], argv[1:]...)
+	ctx, cancel := context.WithTimeout(context.Background(), r.patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = r.config.Env
 	return cmd.Run() == nil
 }

@@ -125,7 +125,7 @@ func packages(path []string) []string {
 			continue
 		}
 		for _, entry := range entries {
-			file := ""
+			var file string
 			switch name := entry.Name(); {
 			case strings.HasSuffix(name, ".dist-info"):
 				file = filepath.Join(dir, name, "METADATA")

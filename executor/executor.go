@@ -206,7 +206,7 @@ func (e *Executor) until(ctx context.Context, what string, do func() error) {
 			return
 		}
 		wait := pause.NextBackOff()
-		e.logger.Warn(what, "error", err, "again_in", wait)
+		e.logger.Warn("executor tries again", "what", what, "error", err, "again_in", wait)
 		select {
 		case <-ctx.Done():
 			return

@@ -46,7 +46,6 @@ type execution struct {
 
 // inBubble runs a test in which time stands still while anything happens.
 func inBubble(t *testing.T, test func(b *bench)) {
-	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{
 			T: t, store: memstore.New(), place: executortest.NewMemory(), leases: map[int]store.Lease{}, runs: map[string]*execution{}, byKey: map[store.Key]*execution{},
@@ -230,7 +229,7 @@ func settle() { synctest.Wait() }
 
 // pass lets time pass.
 func pass(d time.Duration) {
-	time.Sleep(d)
+	time.Sleep(d) //nolint:forbidigo // the time of the bubble
 	synctest.Wait()
 }
 
@@ -249,6 +248,7 @@ func stopped(o *aloftv1.Outcome) bool   { return o.GetStopped() != "" }
 func failed(o *aloftv1.Outcome) bool    { return o.GetFailure() != nil }
 
 func TestAnAttemptIsAssignedBeforeItStartsAndStartsWithoutWaiting(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(b *bench) {
 		var id aloft.AttemptID
 		b.place.Fault = func(op string, job *executor.Job) error {
@@ -278,6 +278,7 @@ func TestAnAttemptIsAssignedBeforeItStartsAndStartsWithoutWaiting(t *testing.T) 
 }
 
 func TestAnAttemptThatArrivesJustAfterALookWaitsForTheNextAndNoLonger(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(b *bench) {
 		b.place.Room = admission.Room{MilliCPU: 1000, Memory: 1 << 30, Slots: 8}
 		b.run("one")
@@ -296,6 +297,7 @@ func TestAnAttemptThatArrivesJustAfterALookWaitsForTheNextAndNoLonger(t *testing
 }
 
 func TestAnAttemptThatIsToBeStoppedBeforeItStartedNeverStarts(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(b *bench) {
 		b.place.Fault = func(op string, _ *executor.Job) error {
 			if op == "start" {
@@ -322,6 +324,7 @@ func TestAnAttemptThatIsToBeStoppedBeforeItStartedNeverStarts(t *testing.T) {
 }
 
 func TestARunningAttemptIsStopped(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(b *bench) {
 		refused := 0
 		b.place.Fault = func(op string, _ *executor.Job) error {
@@ -342,6 +345,7 @@ func TestARunningAttemptIsStopped(t *testing.T) {
 }
 
 func TestWhatIsStoppedWhileNobodyHasItIsTakenByNobody(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(b *bench) {
 		id := b.attempts("wait", "e/a")[0]
 		b.stop(id)
@@ -353,6 +357,7 @@ func TestWhatIsStoppedWhileNobodyHasItIsTakenByNobody(t *testing.T) {
 }
 
 func TestAnOutcomeIsAdoptedOnceThoughTheStoreFails(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []store.Fault{store.FailBefore, store.FailAfter} {
 		t.Run(fmt.Sprint(fault), func(t *testing.T) {
 			inBubble(t, func(b *bench) {
@@ -376,6 +381,7 @@ func TestAnOutcomeIsAdoptedOnceThoughTheStoreFails(t *testing.T) {
 }
 
 func TestACrashAtAnyPointStartsOnceAndAdoptsOnce(t *testing.T) {
+	t.Parallel()
 	for name, crash := range map[string]func(b *bench){
 		"BetweenAssignAndStart": func(b *bench) {
 			b.place.Fault = func(op string, _ *executor.Job) error {
@@ -420,6 +426,7 @@ func TestACrashAtAnyPointStartsOnceAndAdoptsOnce(t *testing.T) {
 }
 
 func TestAnAssignmentWhoseAnswerIsLostIsFoundWithoutARestart(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(b *bench) {
 		b.fault("Assign", store.FailAfter, 1)
 		b.run("one")
@@ -431,6 +438,7 @@ func TestAnAssignmentWhoseAnswerIsLostIsFoundWithoutARestart(t *testing.T) {
 }
 
 func TestAnExecutorWaitsForTheStoreItStartsWith(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(b *bench) {
 		b.fault("Heartbeat", store.FailBefore, 2)
 		b.fault("Assigned", store.FailBefore, 2)
@@ -443,6 +451,7 @@ func TestAnExecutorWaitsForTheStoreItStartsWith(t *testing.T) {
 }
 
 func TestAttemptsOfAnInstanceThatIsGoneAreTakenOver(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(b *bench) {
 		kill := b.run("one")
 		b.run("two")
@@ -465,6 +474,7 @@ func TestAttemptsOfAnInstanceThatIsGoneAreTakenOver(t *testing.T) {
 }
 
 func TestAnInstanceThatWasThoughtGoneLeavesItsAttemptsToTheHeir(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(b *bench) {
 		b.run("one")
 		id := b.attempts("wait", "e/a")[0]
@@ -490,6 +500,7 @@ func TestAnInstanceThatWasThoughtGoneLeavesItsAttemptsToTheHeir(t *testing.T) {
 }
 
 func TestWhatIsGivenUpIsStoppedAndItsOutcomeRefused(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(b *bench) {
 		b.run("one")
 		id := b.attempts("wait", "e/a")[0]
@@ -509,6 +520,7 @@ func TestWhatIsGivenUpIsStoppedAndItsOutcomeRefused(t *testing.T) {
 }
 
 func TestProjectsShareTheRoomAndWhoWaitsKnowsWhy(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(b *bench) {
 		b.place.Room = admission.Room{MilliCPU: 4000, Memory: 1 << 30, Slots: 2}
 		var names []string
@@ -539,6 +551,7 @@ func TestProjectsShareTheRoomAndWhoWaitsKnowsWhy(t *testing.T) {
 }
 
 func TestThousandsThatWaitAreReadSeldom(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(b *bench) {
 		const n = 5000
 		var names []string
@@ -562,6 +575,7 @@ func TestThousandsThatWaitAreReadSeldom(t *testing.T) {
 }
 
 func TestAShortAttemptNeedsNoMessageThatItRuns(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(b *bench) {
 		b.run("one")
 		short, long := b.attempts("succeed", "e/short")[0], b.attempts("wait", "e/long")[0]
@@ -578,6 +592,7 @@ func TestAShortAttemptNeedsNoMessageThatItRuns(t *testing.T) {
 }
 
 func TestWhatCanNeverRunFails(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(b *bench) {
 		b.run("one")
 		ids := append(b.attempts("impossible", "e/a"), b.attempts("no such task", "e/b")...)
@@ -590,6 +605,7 @@ func TestWhatCanNeverRunFails(t *testing.T) {
 }
 
 func TestAnOutcomeThatTheStoreCannotHoldIsAFailure(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(b *bench) {
 		ctx, cancel := context.WithCancel(b.Context())
 		e := executor.New(executor.Config{Instance: "one", Store: picky{b.store}, Backend: b.place.Open(t), Logger: slog.New(slog.DiscardHandler)})
@@ -622,6 +638,7 @@ func (p picky) Report(ctx context.Context, executor string, reports []store.Repo
 }
 
 func TestABackEndThatGivesUpWatchingEndsTheExecutor(t *testing.T) {
+	t.Parallel()
 	inBubble(t, func(b *bench) {
 		e := executor.New(executor.Config{Instance: "one", Store: b.store, Backend: blind{b.place.Open(t)}, Logger: slog.New(slog.DiscardHandler)})
 		if err := e.Run(b.Context()); !errors.Is(err, errBlind) {

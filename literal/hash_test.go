@@ -165,7 +165,7 @@ func TestDigestTellsContentApartAndNotOrder(t *testing.T) {
 		}
 		return m
 	}
-	if digest(big()) != digest(big()) {
+	if first, second := digest(big()), digest(big()); first != second {
 		t.Error("equal maps have different digests")
 	}
 	if digest(literals("a", intLit(1))) == digest(literals("a", intLit(2))) {

@@ -201,7 +201,7 @@ func (p *packed) rewriteText(out *bytes.Buffer, f func(string) string, depth int
 		out.Write(p.data[at:p.offset()])
 		return nil
 	}
-	n := 0
+	var n int
 	if kind == packedList {
 		n, err = p.d.DecodeArrayLen()
 	} else {

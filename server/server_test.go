@@ -2,10 +2,8 @@ package server
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -13,7 +11,6 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/net/http2"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/aloft-dev/aloft"
@@ -31,11 +28,11 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 3 && os.Args[1] == "worker" && os.Args[2] == "--data-dir" {
 		if err := worker.Main(context.Background(), worker.Config{DataDir: os.Args[3], Build: "v0.0.1"}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1) //nolint:forbidigo // this is a main
+			os.Exit(1)
 		}
-		os.Exit(0) //nolint:forbidigo // this is a main
+		os.Exit(0)
 	}
-	os.Exit(m.Run()) //nolint:forbidigo // this is a main
+	os.Exit(m.Run())
 }
 
 // testServer is a server with clients, each test its own.
@@ -96,12 +93,9 @@ func (s *testServer) adminClient(h *http.Client, options ...connect.ClientOption
 
 // cleartext speaks HTTP/2 as gRPC clients do, on one connection of its own.
 func cleartext() *http.Client {
-	return &http.Client{Transport: &http2.Transport{
-		AllowHTTP: true,
-		DialTLSContext: func(ctx context.Context, network, address string, _ *tls.Config) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, network, address)
-		},
-	}}
+	protocols := &http.Protocols{}
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Client{Transport: &http.Transport{Protocols: protocols}}
 }
 
 type testWriter struct{ t *testing.T }

@@ -291,9 +291,11 @@ func (j *journal) forget(attemptID string) {
 	_ = j.add(fact{AttemptID: attemptID, Forgotten: true}, false)
 }
 
-func readJSON(path string, into any) bool {
-	b, err := os.ReadFile(path)
-	return err == nil && json.Unmarshal(b, into) == nil
+// readJSON leaves what it is to fill as it is where there is nothing, or nothing whole.
+func readJSON(path string, into any) {
+	if b, err := os.ReadFile(path); err == nil {
+		_ = json.Unmarshal(b, into)
+	}
 }
 
 func syncDir(path string) error {

@@ -179,11 +179,11 @@ func (c *Client) spawn() (<-chan error, error) {
 	}
 	defer log.Close()
 	argv := append(append([]string{}, c.config.Executable...), "--data-dir", c.config.DataDir)
-	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it outlives us
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = []string{}
 	for _, name := range supervisorVariables {
-		if value, ok := os.LookupEnv(name); ok {
+		if value, ok := os.LookupEnv(name); ok { //nolint:forbidigo // handed on, not read
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
 	}

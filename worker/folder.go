@@ -51,7 +51,7 @@ func (f folder) socket() (string, error) {
 	if b, err := os.ReadFile(record); err == nil && len(b) > 0 {
 		return strings.TrimSpace(string(b)), nil
 	}
-	base := os.Getenv("XDG_RUNTIME_DIR")
+	base := os.Getenv("XDG_RUNTIME_DIR") //nolint:forbidigo // where the system wants sockets
 	if base == "" || len(base) > 60 {
 		base = os.TempDir()
 	}

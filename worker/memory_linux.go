@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-func maxRSS(u *syscall.Rusage) int64 { return int64(u.Maxrss) << 10 }
+func maxRSS(u *syscall.Rusage) int64 { return int64(u.Maxrss) << 10 } //nolint:unconvert // int32 on 32 bits
 
 func newLimiter(log *slog.Logger, f folder) *limiter {
 	l := &limiter{log: log}
@@ -199,7 +199,7 @@ func (g *group) remove() {
 			if err == nil || errors.Is(err, fs.ErrNotExist) {
 				break
 			}
-			time.Sleep(2 * time.Millisecond)
+			time.Sleep(2 * time.Millisecond) //nolint:forbidigo // the kernel tells nobody when a group is empty
 		}
 	}
 }

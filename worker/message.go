@@ -83,13 +83,14 @@ type outbox struct {
 	pending []byte
 	closed  bool
 	wake    chan struct{}
+	written chan struct{} // closed when nothing is written any more
 }
 
 // maxOutbox is where a peer that does not read is given up; it connects again and gets the present state instead.
 const maxOutbox = 256 << 20
 
 func newOutbox(conn net.Conn) *outbox {
-	o := &outbox{conn: conn, wake: make(chan struct{}, 1)}
+	o := &outbox{conn: conn, wake: make(chan struct{}, 1), written: make(chan struct{})}
 	go o.write()
 	return o
 }
@@ -128,6 +129,7 @@ func (o *outbox) close() {
 }
 
 func (o *outbox) write() {
+	defer close(o.written)
 	var batch []byte
 	for range o.wake {
 		o.mu.Lock()

@@ -170,7 +170,7 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 		record.Code, record.Signal = split(ended.status)
 		if ended.usage != nil {
 			record.CPUUser, record.CPUSystem = time.Duration(ended.usage.Utime.Nano()), time.Duration(ended.usage.Stime.Nano())
-			record.PeakMemory = max(record.PeakMemory, int64(ended.usage.Maxrss)<<10)
+			record.PeakMemory = max(record.PeakMemory, maxRSS(ended.usage))
 		}
 	}
 	if done != nil {
@@ -407,7 +407,7 @@ func (s *supervisor) killAll(a *attempt, pid int, group *group) {
 		for _, pid := range left {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
-		time.Sleep(time.Duration(min(round+1, 20)) * time.Millisecond)
+		time.Sleep(time.Duration(min(round+1, 20)) * time.Millisecond) //nolint:forbidigo // not our children: nobody tells us
 	}
 	s.log.Error("processes of an ended attempt cannot be killed", "attempt", a.spec.AttemptID)
 }

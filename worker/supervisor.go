@@ -114,7 +114,7 @@ func Main(ctx context.Context, config Config) error {
 	}
 	s.adopt(left)
 	_ = os.Remove(path) // of a supervisor that was killed: we have its lock
-	listener, err := net.Listen("unix", path)
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
 	if err != nil {
 		return fmt.Errorf("listen for the server: %w", err)
 	}
@@ -128,16 +128,24 @@ func Main(ctx context.Context, config Config) error {
 	case <-s.ended:
 	case <-ctx.Done():
 		s.shutdown(0)
-		<-s.ended
+		s.end()
 	}
 	_ = listener.Close() // removes the socket
 	s.zygotes.endAll()
 	s.limits.close()
 	s.mu.Lock()
+	told := time.After(time.Second)
 	for p := range s.peers {
 		p.close()
 	}
+	peers := slices.Collect(maps.Keys(s.peers))
 	s.mu.Unlock()
+	for _, p := range peers { // what waits for them is an answer, most likely
+		select {
+		case <-p.written:
+		case <-told:
+		}
+	}
 	s.log.Info("supervisor ended")
 	return nil
 }
@@ -152,7 +160,7 @@ func takeLock(ctx context.Context, lock *os.File, socket string) (another bool, 
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			return false, fmt.Errorf("lock worker folder: %w", err)
 		}
-		if conn, err := net.Dial("unix", socket); err == nil {
+		if conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket); err == nil {
 			_ = conn.Close()
 			return true, nil
 		}
@@ -194,7 +202,7 @@ func (s *supervisor) accept(listener net.Listener) {
 		}
 		if err != nil {
 			s.log.Error("accept connection", "error", err)
-			time.Sleep(100 * time.Millisecond) // out of descriptors, most likely
+			time.Sleep(100 * time.Millisecond) //nolint:forbidigo // out of descriptors, most likely: a pause
 			continue
 		}
 		p := &peer{outbox: newOutbox(conn)}
@@ -403,7 +411,7 @@ func (s *supervisor) forget(attemptIDs []string) {
 	}
 }
 
-// shutdown stops all attempts and returns when they are over.
+// shutdown stops all attempts, lets none start any more, and returns when they are over.
 func (s *supervisor) shutdown(grace time.Duration) {
 	s.mu.Lock()
 	s.closing = true
@@ -420,7 +428,6 @@ func (s *supervisor) shutdown(grace time.Duration) {
 	for _, a := range running {
 		<-a.over
 	}
-	s.end()
 }
 
 // status is called with the mutex held.

@@ -136,7 +136,7 @@ func (b *bench) eventually(what string, holds func() bool) {
 		if time.Now().After(end) {
 			b.Fatalf("never came true: %s", what)
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(2 * time.Millisecond) //nolint:forbidigo // of the files and processes that it asks for nobody tells
 	}
 }
 
@@ -577,7 +577,7 @@ func TestSupervisorStaysWhileATaskRuns(t *testing.T) {
 	b.await(s.AttemptID, EventStarted)
 	first := b.client.Hello().PID
 	_ = b.client.Close()
-	time.Sleep(200 * time.Millisecond) // ten graces: what must not happen has no signal
+	time.Sleep(200 * time.Millisecond) //nolint:forbidigo // ten graces: what must not happen has no signal
 	b.connect()
 	if got := b.client.Hello().PID; got != first {
 		t.Errorf("supervisor %d is there, want still %d", got, first)

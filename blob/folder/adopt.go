@@ -159,7 +159,7 @@ func (s *Store) adoptCopy(ctx context.Context, key blob.Key, f *os.File) (blob.A
 		return blob.Attributes{}, err
 	}
 	if err := s.disk.Rename(temp, s.Path(key)); err != nil {
-		s.disk.Remove(temp)
+		_ = s.disk.Remove(temp)
 		return blob.Attributes{}, err
 	}
 	return attributes, nil
@@ -174,7 +174,7 @@ func vanished(key blob.Key, err error) error {
 
 func links(info fs.FileInfo) uint64 {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return uint64(st.Nlink)
+		return uint64(st.Nlink) //nolint:unconvert // another type on other systems
 	}
 	return 1
 }

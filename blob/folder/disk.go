@@ -116,7 +116,7 @@ func readRecord(f *os.File, info fs.FileInfo) (blob.Attributes, bool) {
 
 func inode(info fs.FileInfo) uint64 {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return uint64(st.Ino)
+		return uint64(st.Ino) //nolint:unconvert // another type on other systems
 	}
 	return 0
 }

@@ -130,7 +130,7 @@ func (s *Store) put(ctx context.Context, key blob.Key, r io.Reader, o blob.PutOp
 	if err != nil {
 		return blob.Attributes{}, err
 	}
-	defer s.disk.Remove(temp)
+	defer func() { _ = s.disk.Remove(temp) }()
 
 	path := s.Path(key)
 	if err := s.name(temp, path, o.Overwrite); errors.Is(err, fs.ErrExist) {
@@ -149,8 +149,8 @@ func (s *Store) writeTemp(ctx context.Context, r io.Reader, check func(blob.Attr
 	}
 	defer func() {
 		if err != nil {
-			f.Close()
-			s.disk.Remove(f.Name())
+			_ = f.Close()
+			_ = s.disk.Remove(f.Name())
 		}
 	}()
 	digest := blob.NewDigest()

@@ -48,18 +48,18 @@ func TestDigestsFollowTheContentThatIsThereNotARecord(t *testing.T) {
 func TestAPathThroughALinkedDataFolderIsRecognised(t *testing.T) {
 	t.Parallel()
 	base := t.TempDir()
-	if err := errors.Join(os.Mkdir(filepath.Join(base, "real"), 0o755), os.Symlink("real", filepath.Join(base, "link"))); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(base, "actual"), 0o755), os.Symlink("actual", filepath.Join(base, "link"))); err != nil {
 		t.Fatal(err)
 	}
 	s, err := folder.Open(filepath.Join(base, "link", "blob"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	real, err := filepath.EvalSymlinks(filepath.Join(base, "link", "blob"))
+	actual, err := filepath.EvalSymlinks(filepath.Join(base, "link", "blob"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{filepath.Join(base, "link", "blob", "a", "b"), filepath.Join(real, "a", "b")} {
+	for _, path := range []string{filepath.Join(base, "link", "blob", "a", "b"), filepath.Join(actual, "a", "b")} {
 		if key, ok := s.KeyOf(path); !ok || key != "a/b" {
 			t.Errorf("key of %s: got %q, %v", path, key, ok)
 		}

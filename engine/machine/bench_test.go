@@ -116,7 +116,7 @@ func BenchmarkStateSize(b *testing.B) {
 	var before, after runtime.MemStats
 	var s *State
 	for b.Loop() {
-		s = nil
+		s = nil //nolint:ineffassign,wastedassign // lets the collector have it
 		runtime.GC()
 		runtime.ReadMemStats(&before)
 		s = New(testID, g)
@@ -129,7 +129,7 @@ func BenchmarkStateSize(b *testing.B) {
 }
 
 // Decisions are few allocations: one per event and little besides.
-func TestANodeCostsFewAllocations(t *testing.T) {
+func TestANodeCostsFewAllocations(t *testing.T) { //nolint:paralleltest // allocations are counted for the whole process
 	const n = 1000
 	g := mustGraph(t, fan(n, "sleep"))
 	f := quick{inputs: literals("inputs")}
@@ -139,7 +139,7 @@ func TestANodeCostsFewAllocations(t *testing.T) {
 }
 
 // What a message costs does not depend on how large the run is or how much of it is over.
-func TestTheCostOfAStepDoesNotGrowWithTheRun(t *testing.T) {
+func TestTheCostOfAStepDoesNotGrowWithTheRun(t *testing.T) { //nolint:paralleltest // allocations are counted for the whole process
 	cost := func(n int) float64 {
 		s := New(testID, mustGraph(t, fan(n, "task")))
 		f := quick{inputs: literals("inputs")}

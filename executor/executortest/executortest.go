@@ -169,13 +169,12 @@ func (s *server) await(job *executor.Job, what string, is func(executor.Event) b
 	}
 }
 
-func (s *server) started(job *executor.Job) *aloftv1.AttemptStarted {
+func (s *server) started(job *executor.Job) {
 	s.t.Helper()
 	e := s.await(job, "it runs", func(e executor.Event) bool { return e.Started != nil })
 	if got := e.Started; got.Node != string(job.Key.Node) || got.Attempt != job.Key.Attempt || got.Token != job.Key.Token || got.StartedAt == 0 {
 		s.t.Errorf("%s: started %v: want its node, attempt and token, and a time", job.ID, got)
 	}
-	return e.Started
 }
 
 func (s *server) outcome(job *executor.Job) *aloftv1.Outcome {
@@ -210,7 +209,7 @@ func gone(t *testing.T, w World, job *executor.Job) {
 		if time.Now().After(end) {
 			t.Fatalf("%s still runs", job.ID)
 		}
-		time.Sleep(2 * time.Millisecond)
+		time.Sleep(2 * time.Millisecond) //nolint:forbidigo // a process tells nobody but its parent that it is gone
 	}
 }
 

@@ -519,7 +519,7 @@ func TestFoldersOfAttemptsThatNobodyKnowsAreRemoved(t *testing.T) {
 	if o := w.run(t, w.open(t, noPython{}, w.blob), w.Job(t, "a", executortest.Succeed)); o.GetOutputs() == nil {
 		t.Errorf("outcome %v", o)
 	}
-	for end := time.Now().Add(deadline); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(deadline); ; time.Sleep(time.Millisecond) { //nolint:forbidigo // a file that goes tells nobody
 		if _, err := os.Stat(stale); errors.Is(err, os.ErrNotExist) {
 			break
 		}

@@ -89,7 +89,7 @@ func TestPythonTasksRunAsTheyWereRegistered(t *testing.T) {
 		if zygotes, err = client.Zygotes(t.Context()); err != nil || time.Now().After(end) {
 			t.Fatalf("no warm worker is ready: %+v, %v", zygotes, err)
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond) //nolint:forbidigo // the supervisor tells of attempts only
 	}
 	ahead := zygotes[0].PID
 	var modes []string

@@ -144,12 +144,12 @@ func (s *Store) wakeExecution(t *tx, key store.Key) error {
 }
 
 // state is why an attempt may not be assigned or reported on.
-func state(t *tx, key store.AttemptKey) (ended, byEngine, over bool, executor, stop string, found bool, err error) {
+func state(t *tx, key store.AttemptKey) (ended, byEngine, over bool, executor string, found bool, err error) {
 	var e, b, o int64
-	found, err = t.row([]any{&e, &b, &o, &executor, &stop}, `SELECT a.ended, a.by_engine, e.ended, COALESCE(a.executor, ''), COALESCE(a.stop, '')
+	found, err = t.row([]any{&e, &b, &o, &executor}, `SELECT a.ended, a.by_engine, e.ended, COALESCE(a.executor, '')
 		FROM attempts a JOIN executions e ON e.number = a.execution WHERE a.execution = ? AND a.node = ? AND a.attempt = ? AND a.token = ?`,
 		int64(key.Execution), string(key.Node), int64(key.Attempt), key.Token)
-	return e != 0, b != 0, o != 0, executor, stop, found, err
+	return e != 0, b != 0, o != 0, executor, found, err
 }
 
 func conflict(verb string, key store.AttemptKey, why string) error {
@@ -178,7 +178,7 @@ func (s *Store) Assign(ctx context.Context, executor string, attempts []store.At
 				}
 				continue
 			}
-			ended, byEngine, _, has, _, found, err := state(t, key)
+			ended, byEngine, _, has, found, err := state(t, key)
 			switch {
 			case err != nil:
 				return err
@@ -248,7 +248,7 @@ func (s *Store) Report(ctx context.Context, executor string, reports []store.Rep
 				t.topics = []store.Topic{store.TopicInbox}
 				continue
 			}
-			ended, _, over, has, _, found, err := state(t, key)
+			ended, _, over, has, found, err := state(t, key)
 			switch {
 			case err != nil:
 				return err

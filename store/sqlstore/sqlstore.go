@@ -182,7 +182,7 @@ func (s *Store) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
 	if stmt := s.stmts[query]; stmt != nil {
 		return stmt, nil
 	}
-	stmt, err := s.db.PrepareContext(ctx, s.dialect.rebind(query))
+	stmt, err := s.db.PrepareContext(ctx, s.dialect.rebind(query)) //nolint:sqlclosecheck // kept until the store is closed
 	if err != nil {
 		return nil, err
 	}
@@ -227,7 +227,7 @@ func (s *Store) readOnce(ctx context.Context, keep bool, query string, args []an
 	var rows *sql.Rows
 	if keep {
 		var stmt *sql.Stmt
-		if stmt, err = s.prepared(ctx, query); err != nil {
+		if stmt, err = s.prepared(ctx, query); err != nil { //nolint:sqlclosecheck // kept until the store is closed
 			return false, err
 		}
 		rows, err = stmt.QueryContext(ctx, args...)

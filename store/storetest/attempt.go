@@ -258,8 +258,8 @@ func anInstanceIsRemovedWhenItHasNothing(s *suite) {
 	e := s.make("e1")
 	a := s.schedule(e, "n0")[0]
 	s.heartbeat("y", "here", at(0))
-	x := s.heartbeat("x", "here", at(0))
-	x = s.heartbeat("x", "here", at(5))
+	s.heartbeat("x", "here", at(0))
+	x := s.heartbeat("x", "here", at(5))
 	got, err := s.store.Instances(s.ctx)
 	s.ok(err)
 	if len(got) != 2 {

@@ -83,10 +83,9 @@ func (s *suite) is(err, want error) {
 	}
 }
 
-func (s *suite) equal(got, want any, opts ...cmp.Option) {
+func (s *suite) equal(got, want any) {
 	s.Helper()
-	opts = append(opts, protocmp.Transform(), cmpopts.EquateEmpty())
-	if diff := cmp.Diff(want, got, opts...); diff != "" {
+	if diff := cmp.Diff(want, got, protocmp.Transform(), cmpopts.EquateEmpty()); diff != "" {
 		s.Fatalf("(-want +got):\n%s", diff)
 	}
 }
@@ -259,7 +258,7 @@ func nodesOf(attempts []*store.Attempt) []string {
 	return names
 }
 
-func (s *suite) assign(executor string, attempts ...*store.Attempt) {
+func (s *suite) assign(executor string, attempts ...*store.Attempt) { //nolint:unparam // who has it is part of the story
 	s.Helper()
 	for _, err := range s.store.Assign(s.ctx, executor, keys(attempts), at(2)) {
 		s.ok(err)
