@@ -84,7 +84,7 @@ func ParseRetryPolicy(text string, quantity func(string) (int64, error)) (RetryP
 		return value
 	}
 	seen := map[string]bool{}
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		name, value, _ := strings.Cut(word, "=")
 		if seen[name] {
 			bad("%s is there twice", name)

@@ -77,7 +77,7 @@ func alive(t *testing.T, file string) (pids, living []int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range strings.Fields(string(content)) {
+	for line := range strings.FieldsSeq(string(content)) {
 		pid, err := strconv.Atoi(line)
 		if err != nil {
 			continue

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -111,9 +112,7 @@ func postgresConfig(dsn string, more map[string]string) (*pgx.ConnConfig, error)
 		c.ConnectTimeout = awayFor
 	}
 	set := map[string]string{"application_name": "aloft", "enable_seqscan": "off", "jit": "off", "client_encoding": "UTF8", "timezone": "UTC"}
-	for name, value := range more {
-		set[name] = value
-	}
+	maps.Copy(set, more)
 	for name, value := range set {
 		if _, given := c.RuntimeParams[name]; !given {
 			c.RuntimeParams[name] = value
@@ -144,12 +143,12 @@ func preparePostgres(ctx context.Context, dsn string, log *slog.Logger) error {
 		return err
 	}
 	db := stdlib.OpenDB(*c)
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	one, err := db.Conn(ctx)
 	if err != nil {
 		return err
 	}
-	defer one.Close()
+	defer func() { _ = one.Close() }()
 	var version int
 	var encoding, sync string
 	if err := one.QueryRowContext(ctx, "SELECT current_setting('server_version_num')::INT, current_setting('server_encoding'), current_setting('fsync')").

@@ -202,7 +202,7 @@ func (s *sqliteSession) query(query string, args []driver.Value, columns int, go
 	if err != nil {
 		return err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }()
 	values := make([]driver.Value, columns)
 	for {
 		switch err := rows.Next(values); {

@@ -251,8 +251,9 @@ func (w *writer) write(batch []*job) {
 	}
 	var topics []store.Topic
 	if len(running) > 0 && err == nil {
-		careful, again := !w.dialect.optimist, false
+		careful := !w.dialect.optimist
 		for try := 1; try <= maxTries; try++ {
+			var again bool
 			if topics, again, err = w.transact(running, members > 1, careful, try < maxTries); !again {
 				break
 			}

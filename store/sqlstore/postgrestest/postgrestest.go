@@ -24,7 +24,7 @@ const Variable = "ALOFT_TEST_POSTGRES"
 // Server is the URL of the server; the test is skipped if there is none.
 func Server(t testing.TB) string {
 	t.Helper()
-	server := os.Getenv(Variable)
+	server := os.Getenv(Variable) //nolint:forbidigo // a test finds its server so
 	if server == "" {
 		t.Skipf("%s is not set: `make test` starts a PostgreSQL server for it", Variable)
 	}
@@ -66,7 +66,7 @@ func Exec(t testing.TB, database, statement string, args ...any) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // the test's own context is over in its clean-up
 	defer cancel()
 	conn := Connect(t, database)
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	if _, err := conn.Exec(ctx, statement, args...); err != nil {
 		t.Fatalf("%.60s: %v", statement, err)
 	}
