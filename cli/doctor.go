@@ -48,6 +48,9 @@ The exit code is 1 if something has to be done.`,
 	return command
 }
 
+// manySlots is a number that nobody states: CPU and memory are what limits then.
+const manySlots = 100_000
+
 type diagnosis struct {
 	command  *cobra.Command
 	problems int
@@ -77,7 +80,11 @@ func (d *diagnosis) server(c *client, info *aloftv1.GetServerInfoResponse, err e
 		d.problem("%d executions are stuck: nothing will ever move them. That is a bug of ours, please report it", stuck)
 	}
 	for _, e := range info.GetExecutors() {
-		d.ok("executor %s: %g CPU, %d MiB, %d slots; %d running, %d waiting", e.GetKind(), e.GetCpu(), e.GetMemory()>>20, e.GetSlots(), e.GetRunning(), e.GetWaiting())
+		slots := fmt.Sprintf("%d attempts at once", e.GetSlots())
+		if e.GetSlots() >= manySlots {
+			slots = "any number of attempts"
+		}
+		d.ok("executor %s: %g CPU, %d MiB, %s; %d running, %d waiting", e.GetKind(), e.GetCpu(), e.GetMemory()>>20, slots, e.GetRunning(), e.GetWaiting())
 	}
 	limit := func(d *durationpb.Duration) string {
 		if d == nil {
