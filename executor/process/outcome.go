@@ -306,15 +306,8 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 
 // keep makes the outputs canonical and everything that they refer to durable, with its digest.
 func (b *Backend) keep(ctx context.Context, job *executor.Job, outputs *core.LiteralMap, outcome *aloftv1.Outcome) error {
-	var problem error
-	if err := literal.RewriteURIs(outputs, func(uri string) string {
-		canonical, err := b.renderer.Canonical(uri)
-		if err != nil {
-			problem = err
-		}
-		return canonical
-	}); err != nil || problem != nil {
-		b.config.Logger.Warn("render locations in outputs", "attempt", job.ID.String(), "error", errors.Join(err, problem))
+	if err := render(outputs, b.renderer.Canonical); err != nil {
+		b.config.Logger.Warn("render locations in outputs", "attempt", job.ID.String(), "error", err)
 	}
 	written, err := b.config.Blob.Adopt(ctx, blob.Key("raw/"+job.ID.RawOutputKey()))
 	if err != nil {

@@ -452,18 +452,24 @@ func distribution(argv []string) string {
 	return ""
 }
 
-// writeInputs writes the inputs as the task reads them, with paths of this machine, and returns them.
-func (b *Backend) writeInputs(path string, inputs *core.LiteralMap) (*core.LiteralMap, error) {
-	local := proto.CloneOf(inputs)
+// render rewrites every location of the map, in place. One that cannot be rendered is reported; the others are rewritten.
+func render(m *core.LiteralMap, form func(uri string) (string, error)) error {
 	var problem error
-	if err := literal.RewriteURIs(local, func(uri string) string {
-		rendered, err := b.renderer.Path(uri)
+	err := literal.RewriteURIs(m, func(uri string) string {
+		rendered, err := form(uri)
 		if err != nil {
 			problem = err
 		}
 		return rendered
-	}); err != nil || problem != nil {
-		b.config.Logger.Warn("render locations in inputs", "file", path, "error", errors.Join(err, problem))
+	})
+	return errors.Join(err, problem)
+}
+
+// writeInputs writes the inputs as the task reads them, with paths of this machine, and returns them.
+func (b *Backend) writeInputs(path string, inputs *core.LiteralMap) (*core.LiteralMap, error) {
+	local := proto.CloneOf(inputs)
+	if err := render(local, b.renderer.Path); err != nil {
+		b.config.Logger.Warn("render locations in inputs", "file", path, "error", err)
 	}
 	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(local)
 	if err != nil {
