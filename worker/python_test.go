@@ -90,6 +90,13 @@ def noreturn(x: int) -> int:
 @task
 def getenv(x: int) -> str:
     return AT_IMPORT
+
+@task
+def logs(x: int) -> int:
+    import flytekit
+    flytekit.current_context().logging.info("logged by the user")
+    flytekit.logger.warning("logged by flytekit")
+    return x
 `
 
 // pythonSpec is a flytekit task as the client registers it, with x=41 as its input.
@@ -214,6 +221,9 @@ func TestWarmIsEqualToCold(t *testing.T) {
 		{"wrong input", "add1", wrong, 0, 0, "error.pb", "SYSTEM"},
 		{"missing return is judged in task mode", "noreturn", nil, 0, 0, "error.pb", ""},
 		{"variable read at import", "getenv", func(s *Spec) { s.Env["GREETING"] = "hello" }, 0, 0, "outputs.pb", `string_value: "hello"`},
+		{"log lines", "logs", nil, 0, 0, "outputs.pb", ""},
+		{"log lines in another form", "logs", func(s *Spec) { s.Env["FLYTE_SDK_LOGGING_FORMAT"] = "text" }, 0, 0, "outputs.pb", ""},
+		{"log lines of a level", "logs", func(s *Spec) { s.Env["FLYTE_SDK_LOGGING_LEVEL"] = "40" }, 0, 0, "outputs.pb", ""},
 		{"usage error", "add1", func(s *Spec) { s.Argv = append(s.Argv[:6:6], "pyflyte-execute", "--nonsense") }, 2, 0, "", ""},
 	} {
 		warm, cold := b.both(py, tasksSource, c.task, c.change)

@@ -242,13 +242,21 @@ def reset():
         mp = sys.modules["multiprocessing.process"]
         mp.current_process().authkey = os.urandom(32)
         mp.ORIGINAL_DIR = os.getcwd()
-    from flytekit import loggers
     from flytekit.core import context_manager as cm, data_persistence as dp
-    loggers.initialize_global_loggers()
     dp.flyte_tmp_dir = d = tempfile.mkdtemp(prefix="flyte-")
     dp.default_local_file_access_provider = cm.default_local_file_access_provider = dp.FileAccessProvider(
         local_sandbox_dir=d + "/sandbox", raw_output_prefix=d + "/raw", data_config=dp.DataConfig.auto())
     cm.FlyteContextManager.initialize()
+
+
+def set_up_loggers(env):
+    """flytekit's loggers are as its import made them, unless these variables say otherwise."""
+    if "FLYTE_INTERNAL_EXECUTION_ID" in env and not any(name.startswith("FLYTE_SDK_") for name in env):
+        return
+    from flytekit import loggers
+    for logger in loggers.logger, loggers.user_space_logger, loggers.developer_logger:
+        logger.handlers.clear()  # or each line would be written twice
+    loggers.initialize_global_loggers()
 
 
 def entry(argv):
@@ -345,6 +353,7 @@ def attempt(sock):
         os.chdir(req["cwd"])
         sys.path[1:1] = [p for p in req["env"].get("PYTHONPATH", "").split(os.pathsep) if p and p not in sys.path]
         reset()
+        set_up_loggers(req["env"])
         receive(sock, 1)
         writes_no_bytecode = sys.dont_write_bytecode
         with contextlib.suppress(Exception):  # a later flytekit may be built otherwise
