@@ -246,6 +246,7 @@ import json, tempfile, time, subprocess, threading, multiprocessing, atexit
 @task
 def facts(x: int) -> int:
     from flytekit.interfaces.random import random as private
+    import flytekit
     import numpy
     import grpc
     rng = numpy.random.default_rng()
@@ -258,6 +259,7 @@ def facts(x: int) -> int:
         "fds": [os.readlink("/proc/self/fd/%d" % i) for i in range(3)], "threads": [t.name for t in threading.enumerate() if "sync_" not in t.name and "Loop" not in t.name],
         "int": getattr(signal.getsignal(signal.SIGINT), "__qualname__", str(signal.getsignal(signal.SIGINT))), "chld": str(signal.getsignal(signal.SIGCHLD)),
         "modules_probe": "_zygote_probe" in sys.modules,
+        "scratch": os.path.commonpath([flytekit.current_context().working_directory, tempfile.gettempdir()]),
     }))
     return x
 
@@ -357,6 +359,7 @@ func TestWarmChildrenHaveFreshSeedsAndTheProcessStateOfAConsoleScript(t *testing
 		for name, want := range map[string]any{
 			"cwd": s.WorkDir, "tempdir": s.TempDir, "tz": "JST", "path1": "/extra", "main": filepath.Join(filepath.Dir(py), "pyflyte-execute"),
 			"argv0": filepath.Join(filepath.Dir(py), "pyflyte-execute"), "path0": filepath.Dir(py), "executable": py, "modules_probe": false,
+			"scratch": s.TempDir,
 		} {
 			if f[name] != want {
 				t.Errorf("%s: %s: got %v, want %v", mode, name, f[name], want)

@@ -98,7 +98,7 @@ func (s *supervisor) forkWarm(a *attempt, group *group) (child *forked, whyCold 
 	default:
 		child, whyCold, err = s.zygotes.fork(a.spec, a.command, childSpec{
 			Argv: a.command.argv, Env: a.command.env, Cwd: a.spec.WorkDir, Mark: a.mark, Cgroups: group.paths(),
-			Stdout: orNull(a.spec.Stdout), Stderr: orNull(a.spec.Stderr),
+			Stdout: orNull(a.spec.Stdout), Stderr: orNull(a.spec.Stderr), TempDir: a.spec.TempDir,
 			DoneFile: s.folder.done(a.spec.AttemptID),
 		}, a.stop)
 	}
