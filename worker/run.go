@@ -16,11 +16,12 @@ func dirOf(path string) string { return filepath.Dir(path) }
 
 // run is the life of one attempt. The claim is synced while the process is prepared; user code starts after both.
 func (s *supervisor) run(a *attempt) {
-	record := ExitRecord{AttemptID: a.spec.AttemptID, Token: a.spec.Token}
+	record := newRecord(a)
 	go func() {
 		a.claimErr = s.journal.claim(claim{
 			Version: Protocol, AttemptID: a.spec.AttemptID, Token: a.spec.Token, Mark: a.mark, BootID: s.boot, ClaimedAt: time.Now(),
 			OutputDir: a.spec.OutputDir, TempDir: a.spec.TempDir, MemoryLimit: a.spec.MemoryLimit, Grace: int64(a.spec.Grace),
+			Environment: a.spec.Environment.Digest,
 		})
 		close(a.claimed)
 	}()
@@ -62,6 +63,10 @@ func (s *supervisor) run(a *attempt) {
 	} else {
 		s.runCold(a, group, record)
 	}
+}
+
+func newRecord(a *attempt) ExitRecord {
+	return ExitRecord{AttemptID: a.spec.AttemptID, Token: a.spec.Token, Environment: a.spec.Environment.Digest}
 }
 
 // prepare makes what both ways of starting need, so that both fail alike.
@@ -269,7 +274,7 @@ func (s *supervisor) adopt(left []stored) {
 		c := found.claim
 		a := newAttempt(Spec{
 			AttemptID: c.AttemptID, Token: c.Token, OutputDir: c.OutputDir, TempDir: c.TempDir, MemoryLimit: c.MemoryLimit,
-			Grace: time.Duration(c.Grace),
+			Grace: time.Duration(c.Grace), Environment: Environment{Digest: c.Environment},
 		}, c.Mark)
 		a.adopted = true
 		close(a.claimed)
@@ -288,7 +293,7 @@ func (s *supervisor) adopt(left []stored) {
 
 // readopt watches an attempt that is not our child: its exit code is unknown unless it wrote it down.
 func (s *supervisor) readopt(a *attempt, found stored) {
-	record := ExitRecord{AttemptID: a.spec.AttemptID, Token: a.spec.Token}
+	record := newRecord(a)
 	sameBoot := found.claim.BootID == s.boot
 	p := found.process
 	if p == nil && sameBoot {

@@ -271,7 +271,7 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 	if exit.EndedAt.IsZero() {
 		outcome.EndedAt = time.Now().UnixNano()
 	}
-	outcome.Environment = a.environment
+	outcome.Environment = exit.Environment
 	if outcome.Usage, err = proto.Marshal(usage(exit)); err != nil {
 		return nil, fmt.Errorf("encode usage: %w", err)
 	}

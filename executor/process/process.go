@@ -95,12 +95,11 @@ type Backend struct {
 
 // attempt is a job that was started. The back end's lock guards it.
 type attempt struct {
-	job         *executor.Job
-	environment string        // digest of what it runs in; empty: of nothing of ours
-	handed      bool          // to the supervisor, whether or not it answered
-	exited      *worker.Event // nothing of it runs any more
-	reading     bool          // what it left is being read
-	reported    bool          // its outcome was
+	job      *executor.Job
+	handed   bool          // to the supervisor, whether or not it answered
+	exited   *worker.Event // nothing of it runs any more
+	reading  bool          // what it left is being read
+	reported bool          // its outcome was
 }
 
 // New makes a back end; nothing is started before the first attempt or Watch.
@@ -173,7 +172,7 @@ func (b *Backend) Start(ctx context.Context, job *executor.Job) (*aloftv1.Failur
 	}
 	b.mu.Lock()
 	if b.jobs[spec.AttemptID] == nil {
-		b.jobs[spec.AttemptID] = &attempt{job: job, environment: env.Digest}
+		b.jobs[spec.AttemptID] = &attempt{job: job}
 	}
 	b.jobs[spec.AttemptID].handed = true
 	b.mu.Unlock()
@@ -265,8 +264,7 @@ func (b *Backend) attached(ctx context.Context, client *worker.Client, job *exec
 	b.mu.Lock()
 	a := b.jobs[name]
 	if b.inherited[name] && a == nil { // before we ask: from here on its events find it
-		digest, _ := os.Readlink(filepath.Join(b.home(name), "environment")) // empty where it is not known
-		a = &attempt{job: job, environment: digest, handed: true}
+		a = &attempt{job: job, handed: true}
 		b.jobs[name] = a
 	}
 	ask := a != nil && a.handed
@@ -332,15 +330,6 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 	for _, dir := range []string{run, filepath.Dir(raw), home} {
 		if err := makeFolder(dir); err != nil {
 			return nil, nil, unavailable("make the folders of the attempt", err)
-		}
-	}
-	if env.Digest != "" { // a link is one call, a file three
-		err := os.Symlink(env.Digest, filepath.Join(home, "environment"))
-		if errors.Is(err, fs.ErrExist) {
-			err = errors.Join(os.Remove(filepath.Join(home, "environment")), os.Symlink(env.Digest, filepath.Join(home, "environment")))
-		}
-		if err != nil {
-			return nil, nil, unavailable("note the environment of the attempt", err)
 		}
 	}
 	inputs := filepath.Join(run, "inputs.pb")
