@@ -10,8 +10,8 @@
 //	<data>/blob/run/<project>/<domain>/<execution>/<node>/<attempt>/  inputs.pb, outputs.pb, error.pb, deck.html, stdout, stderr: kept
 //	<data>/blob/run/…/<attempt>/_flytecheckpoints/                   what it saves for the attempt after it: kept
 //	<data>/blob/raw/<xx>/<generated name>/                           files the task returns: kept
-//	<data>/attempts/<attempt>/work                                   its private copy of the code, its current directory: removed
-//	<data>/attempts/<attempt>/tmp                                    its TMPDIR: removed
+//	<data>/attempts/<attempt>/                                       its private copy of the code, its current directory: removed
+//	<data>/attempts/<attempt>.tmp/                                   its TMPDIR: removed
 //	<data>/worker/home                                               HOME of all attempts: a warm interpreter has one from its start
 package process
 
@@ -299,7 +299,13 @@ func find(ctx context.Context, client *worker.Client, name string) (*worker.Stat
 	return &known[i], nil
 }
 
-func (b *Backend) home(name string) string { return filepath.Join(b.config.DataDir, "attempts", name) }
+// workDir and tempDir stand side by side: a folder around them would be one more to make and to remove for each attempt.
+func (b *Backend) workDir(name string) string {
+	return filepath.Join(b.config.DataDir, "attempts", name)
+}
+func (b *Backend) tempDir(name string) string { return b.workDir(name) + tempSuffix }
+
+const tempSuffix = ".tmp" // a name of an attempt ends with its number
 
 // attach makes up for the events of an attempt that came before this backend knew it.
 func (b *Backend) attach(status worker.Status) {
@@ -325,9 +331,8 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 	name := attemptName(job.ID)
 	run := b.config.Blob.Path(blob.Key(job.ID.RunKey()))
 	raw := b.config.Blob.Path(blob.Key("raw/" + job.ID.RawOutputKey()))
-	home := b.home(name)
-	work, temp := filepath.Join(home, "work"), filepath.Join(home, "tmp")
-	for _, dir := range []string{run, filepath.Dir(raw), home} {
+	work, temp := b.workDir(name), b.tempDir(name)
+	for _, dir := range []string{run, filepath.Dir(raw)} {
 		if err := makeFolder(dir); err != nil {
 			return nil, nil, unavailable("make the folders of the attempt", err)
 		}
@@ -398,10 +403,13 @@ func (b *Backend) earlierCheckpoint(id aloft.AttemptID) (string, error) {
 // copyCode makes the working folder: a private copy of the archive that the command line names, or an empty folder.
 func (b *Backend) copyCode(ctx context.Context, spec *worker.Spec) (*aloftv1.Failure, error) {
 	err := os.Mkdir(spec.WorkDir, 0o755)
-	if errors.Is(err, fs.ErrExist) {
-		if err = removeAll(spec.WorkDir); err == nil {
+	switch {
+	case errors.Is(err, fs.ErrExist): // of a server that was killed before it had handed the attempt over
+		if err = errors.Join(removeAll(spec.WorkDir), removeAll(spec.TempDir)); err == nil {
 			err = os.Mkdir(spec.WorkDir, 0o755)
 		}
+	case errors.Is(err, fs.ErrNotExist): // the first attempt of all
+		err = makeFolder(spec.WorkDir)
 	}
 	if err != nil {
 		return nil, unavailable("make the working folder", err)
@@ -534,7 +542,7 @@ func (b *Backend) Forget(ctx context.Context, job *executor.Job) error {
 	b.mu.Lock()
 	delete(b.jobs, name)
 	b.mu.Unlock()
-	return removeAll(b.home(name))
+	return errors.Join(removeAll(b.workDir(name)), removeAll(b.tempDir(name)))
 }
 
 // removeAll also removes folders that a task made unwritable.
