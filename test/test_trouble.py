@@ -47,6 +47,6 @@ def test_a_task_that_fills_the_disk_fails_alone(small_disk):
         execution = run(server, "full")
         assert "No space left on device" in execution.error.message, execution.error
         assert run(server, "ones").outputs.get("o0", int) == 1
-        assert not list((server.data / "attempts").glob("*/tmp/*"))
+        assert not list((server.data / "attempts").glob("*.tmp/*"))
     finally:
         server.end()

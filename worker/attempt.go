@@ -80,6 +80,8 @@ type ExitRecord struct {
 	Lost    bool   `json:"lost,omitempty"`    // it is gone, how is unknown, and it left no complete result: run another attempt
 	Reason  string `json:"reason,omitempty"`  // a sentence where Code and Signal do not say it all
 
+	Environment string `json:"environment,omitempty"` // the spec's Environment.Digest, also where a supervisor before this one started it
+
 	Mode    Mode   `json:"mode,omitempty"`     // ModeWarm or ModeCold; empty: it never started
 	WhyCold string `json:"why_cold,omitempty"` // why not warm; empty when warm or when cold was asked for
 

@@ -25,6 +25,7 @@ type claim struct {
 	ClaimedAt   time.Time `json:"claimed_at"`
 	OutputDir   string    `json:"output_dir,omitempty"`
 	TempDir     string    `json:"temp_dir,omitempty"`
+	Environment string    `json:"environment,omitempty"` // its digest
 	MemoryLimit int64     `json:"memory_limit,omitempty"`
 	Grace       int64     `json:"grace,omitempty"`
 	// The environment's variables are not here: they may hold what should not be on disk.

@@ -90,6 +90,13 @@ def noreturn(x: int) -> int:
 @task
 def getenv(x: int) -> str:
     return AT_IMPORT
+
+@task
+def logs(x: int) -> int:
+    import flytekit
+    flytekit.current_context().logging.info("logged by the user")
+    flytekit.logger.warning("logged by flytekit")
+    return x
 `
 
 // pythonSpec is a flytekit task as the client registers it, with x=41 as its input.
@@ -214,6 +221,9 @@ func TestWarmIsEqualToCold(t *testing.T) {
 		{"wrong input", "add1", wrong, 0, 0, "error.pb", "SYSTEM"},
 		{"missing return is judged in task mode", "noreturn", nil, 0, 0, "error.pb", ""},
 		{"variable read at import", "getenv", func(s *Spec) { s.Env["GREETING"] = "hello" }, 0, 0, "outputs.pb", `string_value: "hello"`},
+		{"log lines", "logs", nil, 0, 0, "outputs.pb", ""},
+		{"log lines in another form", "logs", func(s *Spec) { s.Env["FLYTE_SDK_LOGGING_FORMAT"] = "text" }, 0, 0, "outputs.pb", ""},
+		{"log lines of a level", "logs", func(s *Spec) { s.Env["FLYTE_SDK_LOGGING_LEVEL"] = "40" }, 0, 0, "outputs.pb", ""},
 		{"usage error", "add1", func(s *Spec) { s.Argv = append(s.Argv[:6:6], "pyflyte-execute", "--nonsense") }, 2, 0, "", ""},
 	} {
 		warm, cold := b.both(py, tasksSource, c.task, c.change)
@@ -236,6 +246,7 @@ import json, tempfile, time, subprocess, threading, multiprocessing, atexit
 @task
 def facts(x: int) -> int:
     from flytekit.interfaces.random import random as private
+    import flytekit
     import numpy
     import grpc
     rng = numpy.random.default_rng()
@@ -248,6 +259,7 @@ def facts(x: int) -> int:
         "fds": [os.readlink("/proc/self/fd/%d" % i) for i in range(3)], "threads": [t.name for t in threading.enumerate() if "sync_" not in t.name and "Loop" not in t.name],
         "int": getattr(signal.getsignal(signal.SIGINT), "__qualname__", str(signal.getsignal(signal.SIGINT))), "chld": str(signal.getsignal(signal.SIGCHLD)),
         "modules_probe": "_zygote_probe" in sys.modules,
+        "scratch": os.path.commonpath([flytekit.current_context().working_directory, tempfile.gettempdir()]),
     }))
     return x
 
@@ -347,6 +359,7 @@ func TestWarmChildrenHaveFreshSeedsAndTheProcessStateOfAConsoleScript(t *testing
 		for name, want := range map[string]any{
 			"cwd": s.WorkDir, "tempdir": s.TempDir, "tz": "JST", "path1": "/extra", "main": filepath.Join(filepath.Dir(py), "pyflyte-execute"),
 			"argv0": filepath.Join(filepath.Dir(py), "pyflyte-execute"), "path0": filepath.Dir(py), "executable": py, "modules_probe": false,
+			"scratch": s.TempDir,
 		} {
 			if f[name] != want {
 				t.Errorf("%s: %s: got %v, want %v", mode, name, f[name], want)

@@ -16,11 +16,12 @@ func dirOf(path string) string { return filepath.Dir(path) }
 
 // run is the life of one attempt. The claim is synced while the process is prepared; user code starts after both.
 func (s *supervisor) run(a *attempt) {
-	record := ExitRecord{AttemptID: a.spec.AttemptID, Token: a.spec.Token}
+	record := newRecord(a)
 	go func() {
 		a.claimErr = s.journal.claim(claim{
 			Version: Protocol, AttemptID: a.spec.AttemptID, Token: a.spec.Token, Mark: a.mark, BootID: s.boot, ClaimedAt: time.Now(),
 			OutputDir: a.spec.OutputDir, TempDir: a.spec.TempDir, MemoryLimit: a.spec.MemoryLimit, Grace: int64(a.spec.Grace),
+			Environment: a.spec.Environment.Digest,
 		})
 		close(a.claimed)
 	}()
@@ -64,6 +65,10 @@ func (s *supervisor) run(a *attempt) {
 	}
 }
 
+func newRecord(a *attempt) ExitRecord {
+	return ExitRecord{AttemptID: a.spec.AttemptID, Token: a.spec.Token, Environment: a.spec.Environment.Digest}
+}
+
 // prepare makes what both ways of starting need, so that both fail alike.
 func (s *supervisor) prepare(a *attempt) (*group, error) {
 	if info, err := os.Stat(a.spec.WorkDir); err != nil {
@@ -98,7 +103,7 @@ func (s *supervisor) forkWarm(a *attempt, group *group) (child *forked, whyCold 
 	default:
 		child, whyCold, err = s.zygotes.fork(a.spec, a.command, childSpec{
 			Argv: a.command.argv, Env: a.command.env, Cwd: a.spec.WorkDir, Mark: a.mark, Cgroups: group.paths(),
-			Stdout: orNull(a.spec.Stdout), Stderr: orNull(a.spec.Stderr),
+			Stdout: orNull(a.spec.Stdout), Stderr: orNull(a.spec.Stderr), TempDir: a.spec.TempDir,
 			DoneFile: s.folder.done(a.spec.AttemptID),
 		}, a.stop)
 	}
@@ -269,7 +274,7 @@ func (s *supervisor) adopt(left []stored) {
 		c := found.claim
 		a := newAttempt(Spec{
 			AttemptID: c.AttemptID, Token: c.Token, OutputDir: c.OutputDir, TempDir: c.TempDir, MemoryLimit: c.MemoryLimit,
-			Grace: time.Duration(c.Grace),
+			Grace: time.Duration(c.Grace), Environment: Environment{Digest: c.Environment},
 		}, c.Mark)
 		a.adopted = true
 		close(a.claimed)
@@ -288,7 +293,7 @@ func (s *supervisor) adopt(left []stored) {
 
 // readopt watches an attempt that is not our child: its exit code is unknown unless it wrote it down.
 func (s *supervisor) readopt(a *attempt, found stored) {
-	record := ExitRecord{AttemptID: a.spec.AttemptID, Token: a.spec.Token}
+	record := newRecord(a)
 	sameBoot := found.claim.BootID == s.boot
 	p := found.process
 	if p == nil && sameBoot {

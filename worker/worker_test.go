@@ -435,6 +435,7 @@ func TestKilledSupervisorLosesNoAttempt(t *testing.T) {
 	b := newBench(t)
 	good, bad, over, killed := b.shell(`read x < ../fifo; printf '' > ../out/outputs.pb; exit 0`), b.shell(`read x < ../fifo; exit 9`),
 		b.shell(`exit 6`), b.shell(`exec sleep 1000`)
+	over.Environment.Digest, good.Environment.Digest = "sha256:of-over", "sha256:of-good"
 	cut := b.shell(`read x < ../fifo; printf '\012\100abc' > ../out/outputs.pb; exit 0`)
 	pids := map[string]int{}
 	for _, s := range []Spec{good, bad, cut, killed} {
@@ -444,7 +445,9 @@ func TestKilledSupervisorLosesNoAttempt(t *testing.T) {
 		b.start(s)
 		pids[s.AttemptID] = b.await(s.AttemptID, EventStarted).PID
 	}
-	b.run(over)
+	if r := b.run(over); r.Environment != "sha256:of-over" {
+		t.Errorf("it ran in environment %q", r.Environment)
+	}
 	// This one ends while there is no supervisor: it is stopped, so that no other one comes meanwhile.
 	b.killSupervisor()
 	for _, s := range []Spec{good, bad, cut, killed} {
@@ -463,8 +466,8 @@ func TestKilledSupervisorLosesNoAttempt(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if r := b.await(good.AttemptID, EventExited).Exit; r.Lost || r.Code != 0 || !strings.Contains(r.Reason, "outputs.pb") {
-		t.Errorf("with outputs: got %+v, want it not lost", r)
+	if r := b.await(good.AttemptID, EventExited).Exit; r.Lost || r.Code != 0 || !strings.Contains(r.Reason, "outputs.pb") || r.Environment != "sha256:of-good" {
+		t.Errorf("with outputs: got %+v, want it not lost, and in its environment", r)
 	}
 	for _, s := range []Spec{bad, cut} {
 		if r := b.await(s.AttemptID, EventExited).Exit; !r.Lost || r.Reason == "" {

@@ -169,6 +169,7 @@ type childSpec struct {
 	Cwd      string            `json:"cwd"`
 	Stdout   string            `json:"stdout"`
 	Stderr   string            `json:"stderr"`
+	TempDir  string            `json:"temp_dir,omitempty"` // made for this attempt alone; empty: none was
 	Mark     string            `json:"mark"`
 	Cgroups  []string          `json:"cgroups,omitempty"`
 	DoneFile string            `json:"done_file"`

@@ -178,7 +178,7 @@ def dry_run():
             g.write(b"\n\v\n\1x\22\6\n\4\n\2\10)")  # {"x": 41}
         sys.path.append(d)
         os.environ["TMPDIR"] = d
-        reset()
+        reset(d)
         code = entry(["pyflyte-execute", "--inputs", d + "/i.pb", "--output-prefix", d + "/o", "--raw-output-data-prefix",
                       d + "/r", "--resolver", "flytekit.core.python_auto_container.default_task_resolver", "--",
                       "task-module", "_zygote_probe", "task-name", "_zygote_probe"])
@@ -226,9 +226,10 @@ def collapse():
 
 # ---- what a child does ---------------------------------------------------------------------------------------------
 
-def reset():
-    """What a fresh process derives from its environment at import, done again."""
-    tempfile.tempdir = None
+def reset(temp):
+    """What a fresh process derives from its environment at import, done again. Each page that is touched here, and each file
+    and folder that is made, is a good part of what a short task costs."""
+    tempfile.tempdir = temp  # made for this attempt; else tempfile tries out what there is
     time.tzset()
     for r in UNSEEDED[:]:  # flytekit has one of its own, which names its files: equal in all children otherwise
         r.seed()
@@ -242,13 +243,21 @@ def reset():
         mp = sys.modules["multiprocessing.process"]
         mp.current_process().authkey = os.urandom(32)
         mp.ORIGINAL_DIR = os.getcwd()
-    from flytekit import loggers
     from flytekit.core import context_manager as cm, data_persistence as dp
-    loggers.initialize_global_loggers()
-    dp.flyte_tmp_dir = d = tempfile.mkdtemp(prefix="flyte-")
+    dp.flyte_tmp_dir = d = temp or tempfile.mkdtemp(prefix="flyte-")
     dp.default_local_file_access_provider = cm.default_local_file_access_provider = dp.FileAccessProvider(
-        local_sandbox_dir=d + "/sandbox", raw_output_prefix=d + "/raw", data_config=dp.DataConfig.auto())
+        local_sandbox_dir=d, raw_output_prefix=d + "/raw", data_config=dp.DataConfig.auto())
     cm.FlyteContextManager.initialize()
+
+
+def set_up_loggers(env):
+    """flytekit's loggers are as its import made them, unless these variables say otherwise."""
+    if "FLYTE_INTERNAL_EXECUTION_ID" in env and not any(name.startswith("FLYTE_SDK_") for name in env):
+        return
+    from flytekit import loggers
+    for logger in loggers.logger, loggers.user_space_logger, loggers.developer_logger:
+        logger.handlers.clear()  # or each line would be written twice
+    loggers.initialize_global_loggers()
 
 
 def entry(argv):
@@ -298,7 +307,14 @@ def receive(sock, n):
 
 def learnt_modules(argv, told):
     """Modules of the environment that this task has imported and the zygote had not; not those of its own package."""
-    new = [m for m in list(sys.modules) if m not in BASE and m not in told]
+    new = []
+    with contextlib.suppress(RuntimeError):  # a thread imports meanwhile: what is missed now is learnt another time
+        for m in reversed(sys.modules):  # not all of them: merely to touch a name copies its page
+            if m == "__zygote__":
+                break
+            if m not in BASE and m not in told:
+                new.append(m)
+    new.reverse()
     own = argv[argv.index("task-module") + 1].partition(".")[0] if "task-module" in argv[:-1] else None
     return [m for m in new if m.partition(".")[0] != own
             and str(getattr(sys.modules.get(m), "__file__", None) or "").startswith(ROOTS)][:5000]
@@ -344,7 +360,8 @@ def attempt(sock):
         os.environ.update(req["env"])
         os.chdir(req["cwd"])
         sys.path[1:1] = [p for p in req["env"].get("PYTHONPATH", "").split(os.pathsep) if p and p not in sys.path]
-        reset()
+        reset(req.get("temp_dir"))
+        set_up_loggers(req["env"])
         receive(sock, 1)
         writes_no_bytecode = sys.dont_write_bytecode
         with contextlib.suppress(Exception):  # a later flytekit may be built otherwise
@@ -514,6 +531,7 @@ def main():
         import site, sysconfig
         paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
         ROOTS = tuple(p.rstrip("/") + "/" for p in paths)
+        sys.modules["__zygote__"] = sys.modules.pop("__zygote__")  # the last one: what follows is a child's
         BASE = frozenset(sys.modules)
         gc.collect()
         gc.freeze()  # the children's collector never walks, so never copies, what is loaded here

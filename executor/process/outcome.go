@@ -181,14 +181,14 @@ func (b *Backend) sweep(keep map[string]bool, known []worker.Status) error {
 	}
 	var errs []error
 	for _, folder := range folders {
-		name := folder.Name()
+		name := strings.TrimSuffix(folder.Name(), tempSuffix)
 		b.mu.Lock()
 		started := b.jobs[name] != nil
 		b.mu.Unlock()
 		if info, err := folder.Info(); err != nil || keep[name] || started || info.ModTime().After(b.opened) {
 			continue // what is younger than we are is being prepared
 		}
-		errs = append(errs, removeAll(b.home(name)))
+		errs = append(errs, removeAll(filepath.Join(b.config.DataDir, "attempts", folder.Name())))
 	}
 	return errors.Join(errs...)
 }
@@ -269,7 +269,7 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 	if exit.EndedAt.IsZero() {
 		outcome.EndedAt = time.Now().UnixNano()
 	}
-	outcome.Environment = a.environment
+	outcome.Environment = exit.Environment
 	if outcome.Usage, err = proto.Marshal(usage(exit)); err != nil {
 		return nil, fmt.Errorf("encode usage: %w", err)
 	}

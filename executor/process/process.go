@@ -10,8 +10,8 @@
 //	<data>/blob/run/<project>/<domain>/<execution>/<node>/<attempt>/  inputs.pb, outputs.pb, error.pb, deck.html, stdout, stderr: kept
 //	<data>/blob/run/…/<attempt>/_flytecheckpoints/                   what it saves for the attempt after it: kept
 //	<data>/blob/raw/<xx>/<generated name>/                           files the task returns: kept
-//	<data>/attempts/<attempt>/work                                   its private copy of the code, its current directory: removed
-//	<data>/attempts/<attempt>/tmp                                    its TMPDIR: removed
+//	<data>/attempts/<attempt>/                                       its private copy of the code, its current directory: removed
+//	<data>/attempts/<attempt>.tmp/                                   its TMPDIR: removed
 //	<data>/worker/home                                               HOME of all attempts: a warm interpreter has one from its start
 package process
 
@@ -95,12 +95,11 @@ type Backend struct {
 
 // attempt is a job that was started. The back end's lock guards it.
 type attempt struct {
-	job         *executor.Job
-	environment string        // digest of what it runs in; empty: of nothing of ours
-	handed      bool          // to the supervisor, whether or not it answered
-	exited      *worker.Event // nothing of it runs any more
-	reading     bool          // what it left is being read
-	reported    bool          // its outcome was
+	job      *executor.Job
+	handed   bool          // to the supervisor, whether or not it answered
+	exited   *worker.Event // nothing of it runs any more
+	reading  bool          // what it left is being read
+	reported bool          // its outcome was
 }
 
 // New makes a back end; nothing is started before the first attempt or Watch.
@@ -173,7 +172,7 @@ func (b *Backend) Start(ctx context.Context, job *executor.Job) (*aloftv1.Failur
 	}
 	b.mu.Lock()
 	if b.jobs[spec.AttemptID] == nil {
-		b.jobs[spec.AttemptID] = &attempt{job: job, environment: env.Digest}
+		b.jobs[spec.AttemptID] = &attempt{job: job}
 	}
 	b.jobs[spec.AttemptID].handed = true
 	b.mu.Unlock()
@@ -265,8 +264,7 @@ func (b *Backend) attached(ctx context.Context, client *worker.Client, job *exec
 	b.mu.Lock()
 	a := b.jobs[name]
 	if b.inherited[name] && a == nil { // before we ask: from here on its events find it
-		digest, _ := os.Readlink(filepath.Join(b.home(name), "environment")) // empty where it is not known
-		a = &attempt{job: job, environment: digest, handed: true}
+		a = &attempt{job: job, handed: true}
 		b.jobs[name] = a
 	}
 	ask := a != nil && a.handed
@@ -301,7 +299,13 @@ func find(ctx context.Context, client *worker.Client, name string) (*worker.Stat
 	return &known[i], nil
 }
 
-func (b *Backend) home(name string) string { return filepath.Join(b.config.DataDir, "attempts", name) }
+// workDir and tempDir stand side by side: a folder around them would be one more to make and to remove for each attempt.
+func (b *Backend) workDir(name string) string {
+	return filepath.Join(b.config.DataDir, "attempts", name)
+}
+func (b *Backend) tempDir(name string) string { return b.workDir(name) + tempSuffix }
+
+const tempSuffix = ".tmp" // a name of an attempt ends with its number
 
 // attach makes up for the events of an attempt that came before this backend knew it.
 func (b *Backend) attach(status worker.Status) {
@@ -327,20 +331,10 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 	name := attemptName(job.ID)
 	run := b.config.Blob.Path(blob.Key(job.ID.RunKey()))
 	raw := b.config.Blob.Path(blob.Key("raw/" + job.ID.RawOutputKey()))
-	home := b.home(name)
-	work, temp := filepath.Join(home, "work"), filepath.Join(home, "tmp")
-	for _, dir := range []string{run, filepath.Dir(raw), home} {
+	work, temp := b.workDir(name), b.tempDir(name)
+	for _, dir := range []string{run, filepath.Dir(raw)} {
 		if err := makeFolder(dir); err != nil {
 			return nil, nil, unavailable("make the folders of the attempt", err)
-		}
-	}
-	if env.Digest != "" { // a link is one call, a file three
-		err := os.Symlink(env.Digest, filepath.Join(home, "environment"))
-		if errors.Is(err, fs.ErrExist) {
-			err = errors.Join(os.Remove(filepath.Join(home, "environment")), os.Symlink(env.Digest, filepath.Join(home, "environment")))
-		}
-		if err != nil {
-			return nil, nil, unavailable("note the environment of the attempt", err)
 		}
 	}
 	inputs := filepath.Join(run, "inputs.pb")
@@ -409,10 +403,13 @@ func (b *Backend) earlierCheckpoint(id aloft.AttemptID) (string, error) {
 // copyCode makes the working folder: a private copy of the archive that the command line names, or an empty folder.
 func (b *Backend) copyCode(ctx context.Context, spec *worker.Spec) (*aloftv1.Failure, error) {
 	err := os.Mkdir(spec.WorkDir, 0o755)
-	if errors.Is(err, fs.ErrExist) {
-		if err = removeAll(spec.WorkDir); err == nil {
+	switch {
+	case errors.Is(err, fs.ErrExist): // of a server that was killed before it had handed the attempt over
+		if err = errors.Join(removeAll(spec.WorkDir), removeAll(spec.TempDir)); err == nil {
 			err = os.Mkdir(spec.WorkDir, 0o755)
 		}
+	case errors.Is(err, fs.ErrNotExist): // the first attempt of all
+		err = makeFolder(spec.WorkDir)
 	}
 	if err != nil {
 		return nil, unavailable("make the working folder", err)
@@ -545,7 +542,7 @@ func (b *Backend) Forget(ctx context.Context, job *executor.Job) error {
 	b.mu.Lock()
 	delete(b.jobs, name)
 	b.mu.Unlock()
-	return removeAll(b.home(name))
+	return errors.Join(removeAll(b.workDir(name)), removeAll(b.tempDir(name)))
 }
 
 // removeAll also removes folders that a task made unwritable.

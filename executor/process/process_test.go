@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -509,18 +510,20 @@ func TestTheEnvironmentOfAnInheritedAttemptIsTheOneItWasStartedIn(t *testing.T) 
 func TestFoldersOfAttemptsThatNobodyKnowsAreRemoved(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	stale := filepath.Join(w.data, "attempts", "p_d_e_gone_0")
-	if err := os.MkdirAll(filepath.Join(stale, "work"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chtimes(stale, time.Now().Add(-time.Hour), time.Now().Add(-time.Hour)); err != nil {
-		t.Fatal(err)
+	stale := []string{filepath.Join(w.data, "attempts", "p_d_e_gone_0"), filepath.Join(w.data, "attempts", "p_d_e_gone_0.tmp")}
+	for _, folder := range stale {
+		if err := os.MkdirAll(filepath.Join(folder, "below"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(folder, time.Now().Add(-time.Hour), time.Now().Add(-time.Hour)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if o := w.run(t, w.open(t, noPython{}, w.blob), w.Job(t, "a", executortest.Succeed)); o.GetOutputs() == nil {
 		t.Errorf("outcome %v", o)
 	}
 	for end := time.Now().Add(deadline); ; time.Sleep(time.Millisecond) { //nolint:forbidigo // a file that goes tells nobody
-		if _, err := os.Stat(stale); errors.Is(err, os.ErrNotExist) {
+		if !slices.ContainsFunc(stale, func(folder string) bool { _, err := os.Stat(folder); return err == nil }) {
 			break
 		}
 		if time.Now().After(end) {
