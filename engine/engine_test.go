@@ -417,6 +417,33 @@ func TestClockThatWasSetBackAcrossARestartDelaysNoTimer(t *testing.T) {
 	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
 }
 
+// The look at the first timers, by which a shard's new owner learns how late it is, is repeated until it is done.
+func TestClockThatWasSetBackDelaysNoTimerAlsoWhenTheStoreFailsMeanwhile(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	w := workflow{name: "sleeps", tasks: []*core.TaskTemplate{sleepTask}, nodes: []*core.Node{sleepNode("s", time.Minute)}}
+	b.register(w)
+	id := b.create(w, "back", nil)
+	b.settle(b.engine("a"))
+	b.clock.advance(-time.Hour)
+	failed := false
+	b.memory.Faults = func(op string) store.Fault {
+		if op == "Due" && !failed {
+			failed = true
+			return store.FailBefore
+		}
+		return store.NoFault
+	}
+	e := b.engine("a")
+	if _, err := e.Pass(t.Context()); err == nil || !failed {
+		t.Fatalf("the pass should have failed, error %v", err)
+	}
+	b.settle(e)
+	b.clock.advance(time.Minute)
+	b.settle(e)
+	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
+}
+
 func TestATaskThatHangsEndsByTheDefaultWhateverBecomesOfTheClock(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
