@@ -609,7 +609,13 @@ func TestExecutionOfALaterReleaseIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	here := b.engine("a")
-	for range 30 {
+	for round := range 30 {
+		b.memory.Faults = func(op string) store.Fault {
+			if op == "Load" && round > 10 && round < 20 { // not even while it waits for a store that is away
+				return store.FailBefore
+			}
+			return store.NoFault
+		}
 		b.settle(here)
 		b.clock.advance(time.Second)
 	}
