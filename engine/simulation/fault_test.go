@@ -36,7 +36,7 @@ var faults = []fault{
 		d := time.Duration(r.IntN(60)) * time.Second
 		s.pause = w.mono + d
 		if s.clock != nil {
-			s.clock.stood += d
+			s.clock.suspend()
 			w.skewed = true
 		}
 		w.tell("%s is suspended for %s", s.name, d)
@@ -100,10 +100,11 @@ const (
 	callsLate      = "calls arrive long after they were given up"
 	callsHalfDone  = "members of a batch are done and others are not"
 	callsUnsynced  = "objects are written and not synced"
+	callsStall     = "a process stalls before a call, and the world goes on"
 	callsMisreport = "outcomes are wrong, double, or come late"
 )
 
-var callFaults = []string{callsFail, callsUntold, callsLate, callsHalfDone, callsUnsynced, callsMisreport}
+var callFaults = []string{callsFail, callsUntold, callsLate, callsHalfDone, callsUnsynced, callsStall, callsMisreport}
 
 // drawFaults decides what a world has to fear: each fault in half of all worlds.
 func (w *world) drawFaults(r *rand.Rand) {
@@ -202,6 +203,29 @@ func (w *world) draw(op string, can ...mishap) mishap {
 	w.see(names[m])
 	w.tell("%s: %s", op, names[m])
 	return m
+}
+
+// stall lets a process stand still between what it has read and what it writes, while the others go on.
+func (w *world) stall(op string) {
+	if w.inCheck || w.calm || w.stalled || w.current == nil || w.current.dead || !w.fears[callsStall] || w.random.IntN(30) > 0 {
+		return
+	}
+	who := w.current
+	w.see(callsStall)
+	w.tell("%s stalls before %s", who.name, op)
+	w.stalled = true
+	for range 1 + w.random.IntN(12) {
+		w.mono += time.Duration(w.random.IntN(10)) * time.Second
+		if s := w.engines[w.random.IntN(len(w.engines))]; &s.process != who {
+			w.pass(s)
+		}
+		if x := w.executors[w.random.IntN(len(w.executors))]; &x.process != who {
+			x.live()
+		}
+	}
+	w.stalled = false
+	who.dead = who.dead || w.powerless
+	w.tell("%s goes on with %s", who.name, op)
 }
 
 func unavailable(op string) error { return fmt.Errorf("%s: injected: %w", op, aloft.ErrUnavailable) }

@@ -54,6 +54,7 @@ func (s *fragileStore) writeEach(op string, n int, call func(from, to int) []err
 		}
 		return errs
 	}
+	s.world.stall(op)
 	switch s.world.draw(op, late, halfDone) {
 	case fails:
 		return nobodyKnows(n)

@@ -53,6 +53,7 @@ type world struct {
 	risk      int             // one of so many calls goes wrong; 0: none
 	burst     int             // of so many calls half go wrong
 	doom      *doom
+	stalled   bool // a process stands still
 	powerless bool // the power was cut in the middle of a call
 	late      []lateCall
 	current   *process // that makes the calls; nil: people
@@ -83,13 +84,34 @@ type slot struct {
 
 // slotClock is the clock of one process: the wall clock when it started, then monotonic. A suspended machine's stands still.
 type slotClock struct {
-	world *world
-	start time.Time
-	mono  time.Duration
-	stood time.Duration
+	world  *world
+	start  time.Time
+	mono   time.Duration  // when that was
+	stands *time.Duration // since when it stands still; nil: it goes
+	stood  time.Duration  // how long it has stood still before
 }
 
-func (c *slotClock) Now() time.Time { return c.start.Add(c.world.mono - c.mono - c.stood) }
+func (c *slotClock) Now() time.Time {
+	now := c.world.mono
+	if c.stands != nil {
+		now = *c.stands
+	}
+	return c.start.Add(now - c.mono - c.stood)
+}
+
+func (c *slotClock) suspend() {
+	if c.stands == nil {
+		now := c.world.mono
+		c.stands = &now
+	}
+}
+
+func (c *slotClock) resume() {
+	if c.stands != nil {
+		c.stood += c.world.mono - *c.stands
+		c.stands = nil
+	}
+}
 
 func newWorld(seed uint64, calm, detail bool) *world {
 	w := &world{
@@ -225,9 +247,10 @@ func (w *world) act() {
 
 // as lets a process make calls.
 func (w *world) as(p *process, f func()) {
+	was := w.current
 	p.dead, w.current = false, p
 	f()
-	w.current = nil
+	w.current = was
 }
 
 // pass is one pass of an engine, which may be its last.
@@ -238,6 +261,7 @@ func (w *world) pass(s *slot) (more bool) {
 	if s.engine == nil {
 		w.start(s)
 	}
+	s.clock.resume()
 	w.as(&s.process, func() {
 		var err error
 		more, err = s.engine.Pass(w.ctx)
