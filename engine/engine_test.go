@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -207,6 +208,13 @@ func (b *bench) waiting() []*store.Attempt {
 
 func (b *bench) assign(executor string, a *store.Attempt) {
 	b.Helper()
+	instances, err := b.store.Instances(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	if !slices.ContainsFunc(instances, func(i store.Instance) bool { return i.ID == executor }) {
+		b.heartbeat(executor, "here", 1000*time.Hour)
+	}
 	if err := errors.Join(b.store.Assign(b.Context(), executor, []store.AttemptKey{a.AttemptKey}, b.clock.Now())...); err != nil {
 		b.Fatal(err)
 	}
