@@ -42,7 +42,7 @@ func simulate(seed uint64, detail bool) (w *world, err error) {
 // Seeds that have found a bug, with the bug: they are always run. A seed is another world once something else is drawn from
 // it, so each bug is planted again by mutation_test.go, too. docs/bugs.md tells of each.
 var permanentSeeds = map[uint64]string{
-	59:  "the first timers of a shard were looked at once, whether or not that succeeded",
+	142: "the first timers of a shard were looked at once, whether or not that succeeded",
 	434: "an execution of a later release was written to while the store was away",
 }
 
