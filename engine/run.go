@@ -38,6 +38,7 @@ type run struct {
 	inputs   *aloftv1.Literals
 	seq      int64 // of the last journal entry
 	waiting  string
+	newer    bool      // it belongs to a later release: we may not write to it, whatever else goes wrong with it
 	failures int       // steps that we could not do, in a row
 	failedAt time.Time // the first of them
 	retryAt  time.Time // zero: at once

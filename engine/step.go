@@ -116,9 +116,6 @@ func (e *Engine) newStep(r *run, lease store.Lease) *store.Step {
 	}
 }
 
-// errNewer: the execution belongs to a later release, and we may not write to it.
-var errNewer = errors.New("run the newer release")
-
 // load folds the journal. It says whether the execution has ended: then nobody needs its state.
 func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 	record, journal, err := e.store.Load(ctx, r.key)
@@ -133,8 +130,8 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 	if aloft.Terminal(record.Phase) {
 		return true, nil
 	}
-	if record.JournalVersion > store.JournalVersion {
-		return false, fmt.Errorf("its journal has version %d, this release reads up to %d: %w", record.JournalVersion, store.JournalVersion, errNewer)
+	if r.newer = record.JournalVersion > store.JournalVersion; r.newer {
+		return false, fmt.Errorf("its journal has version %d, this release reads up to %d: run the newer release", record.JournalVersion, store.JournalVersion)
 	}
 	e.clock.seen(latest(journal))
 	graph, err := e.graph(ctx, record.Workflow)
@@ -193,7 +190,7 @@ func (e *Engine) postpone(ctx context.Context, r *run, lease store.Lease, cause 
 		reason = reason[:longestReason] + "…"
 	}
 	// Without an id it was never read, and the store has other worries.
-	if !lasts || r.waiting == reason || r.id == (aloft.ExecutionID{}) || errors.Is(cause, errNewer) {
+	if !lasts || r.waiting == reason || r.id == (aloft.ExecutionID{}) || r.newer {
 		return &decided{run: r}
 	}
 	step := e.newStep(r, lease)

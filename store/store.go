@@ -104,8 +104,8 @@ type Attempts interface {
 	SetWaiting(ctx context.Context, attempts []AttemptKey, reason string) error
 
 	// Assign gives attempts to an executor instance: each is claimed before anything is started. One error (or nil) for
-	// each: ErrConflict if another instance has it, it has ended, or it is to be stopped. Assigning again what the same
-	// instance has is no error.
+	// each: ErrConflict if another instance has it, it has ended, it is to be stopped, or the instance is not known (any
+	// more: it has to say first that it is there). Assigning again what the same instance has is no error.
 	Assign(ctx context.Context, executor string, attempts []AttemptKey, now time.Time) []error
 
 	// Assigned returns the attempts that the instance has and that have not ended: what to find again after a restart.

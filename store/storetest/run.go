@@ -840,6 +840,7 @@ func manyWritersAtOnceLoseNothing(s *suite) {
 	// Executors: each attempt is had and reported on by exactly one of them.
 	got := make([]int, executors)
 	for x := range executors {
+		s.known(fmt.Sprintf("x%d", x))
 		group.Go(func() {
 			name := fmt.Sprintf("x%d", x)
 			for _, a := range attempts {
