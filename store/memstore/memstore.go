@@ -40,6 +40,7 @@ type Store struct {
 	assigned   map[string]*ordered[*attempt]
 	leases     [store.Shards]store.Lease
 	instances  map[string]store.Instance
+	services   map[string]store.Service
 
 	tasks       map[version]*store.Task
 	workflows   map[version]*store.Workflow
@@ -59,6 +60,7 @@ func New() *Store {
 		waiting:     byCreation(),
 		assigned:    make(map[string]*ordered[*attempt]),
 		instances:   make(map[string]store.Instance),
+		services:    make(map[string]store.Service),
 		tasks:       make(map[version]*store.Task),
 		workflows:   make(map[version]*store.Workflow),
 		launchPlans: make(map[version]*store.LaunchPlan),

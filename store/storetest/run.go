@@ -57,6 +57,11 @@ var claims = []func(*suite){
 	namesAreDistinctAndGeneratedOnesHidden,
 	anArchivedExecutionSaysWhoDidIt,
 	manyWritersAtOnceLoseNothing,
+	theHealthOfServicesIsReadBackByName,
+	aServiceIsWrittenByWhoReadItLast,
+	ofManyWhoNoticeAnOutageOneWritesIt,
+	aChangeOfHealthWakesThoseWhoWait,
+	anExecutionSaysSinceWhenItWaits,
 }
 
 func anExecutionIsReadBackAsItWasCreated(s *suite) {
