@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"math"
@@ -17,13 +18,24 @@ type Policy struct {
 	QueueTimeout     time.Duration // from when an attempt may start until it runs; 0: none
 	ExecutionTimeout time.Duration // from an execution's start to its end; 0: none
 	Retries          []aloft.RetryPolicy
+	SystemRetries    SystemRetries
 }
+
+// SystemRetries is what becomes of attempts that failed through no fault of the user's, where no policy for retries says more.
+type SystemRetries struct {
+	Max        uint32        // how many of a node are replaced; 0: 3, as in Flyte
+	Backoff    time.Duration // before the first; each further one is twice as long, and half of each is left to chance; 0: none
+	MaxBackoff time.Duration // no pause is longer; 0: any
+}
+
+func (r SystemRetries) max() uint32 { return cmp.Or(r.Max, maxSystemFailures) }
 
 // Codes of failures by time.
 const (
 	CodeTimeout          = "TimeoutExpired"      // an attempt, as in Flyte
 	CodeQueueTimeout     = "QueueTimeoutExpired" // an attempt that did not begin; Flyte has no such limit
 	CodeExecutionTimeout = "Timeout"             // an execution, as in Flyte
+	CodeOutage           = "OutageTooLong"       // an execution that had to wait for a service; Flyte gives up after ten rounds instead
 )
 
 // CodeOutOfMemory is what executors call a death for want of memory, as Kubernetes does.
@@ -43,6 +55,10 @@ func (p *Policy) pause(task string, cause *core.ExecutionError, retry uint32, ch
 		if r.Backoff > 0 && r.Matches(task, cause.GetKind().String(), cause.GetCode()) {
 			return r.Pause(retry, chance)
 		}
+	}
+	if cause.GetKind() == core.ExecutionError_SYSTEM {
+		r := p.SystemRetries
+		return aloft.RetryPolicy{Backoff: r.Backoff, Factor: 2, Max: r.MaxBackoff, Jitter: 0.5}.Pause(retry, chance)
 	}
 	return 0
 }
