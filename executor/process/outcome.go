@@ -222,7 +222,7 @@ func (b *Backend) finish(ctx context.Context, a *attempt, event worker.Event, re
 		}
 		b.mu.Unlock()
 		// Our own part failed (a full disk): the task's result waits, it is not thrown away.
-		err = aloft.Blame(aloft.ServiceBlob, b.blame(err))
+		err = aloft.Blame(aloft.ServiceBlob, err) // all that it touches is there
 		b.config.Logger.Warn("keep what the attempt left", "attempt", a.job.ID.String(), "error", err, "again_in", wait)
 		report(executor.Event{Job: a.job, Held: err})
 		select {
