@@ -18,17 +18,11 @@ type Policy struct {
 	QueueTimeout     time.Duration // from when an attempt may start until it runs; 0: none
 	ExecutionTimeout time.Duration // from an execution's start to its end; 0: none
 	Retries          []aloft.RetryPolicy
-	SystemRetries    SystemRetries
+	SystemRetries    aloft.SystemRetries // where Retries says nothing of a failure of the system
 }
 
-// SystemRetries is what becomes of attempts that failed through no fault of the user's, where no policy for retries says more.
-type SystemRetries struct {
-	Max        uint32        // how many of a node are replaced; 0: 3, as in Flyte
-	Backoff    time.Duration // before the first; each further one is twice as long, and half of each is left to chance; 0: none
-	MaxBackoff time.Duration // no pause is longer; 0: any
-}
-
-func (r SystemRetries) max() uint32 { return cmp.Or(r.Max, maxSystemFailures) }
+// systemRetries is how often a node's attempts are replaced that the system failed.
+func (p *Policy) systemRetries() uint32 { return cmp.Or(p.SystemRetries.Max, maxSystemFailures) }
 
 // Codes of failures by time.
 const (
@@ -57,8 +51,7 @@ func (p *Policy) pause(task string, cause *core.ExecutionError, retry uint32, ch
 		}
 	}
 	if cause.GetKind() == core.ExecutionError_SYSTEM {
-		r := p.SystemRetries
-		return aloft.RetryPolicy{Backoff: r.Backoff, Factor: 2, Max: r.MaxBackoff, Jitter: 0.5}.Pause(retry, chance)
+		return p.SystemRetries.Pause(retry, chance)
 	}
 	return 0
 }

@@ -286,7 +286,7 @@ func (t *step) another(x *attemptEnded, cause *core.ExecutionError, recoverable 
 	done, most, retries := x.body.GetAttempt()+1-system-o.free, t.spec(i).maxAttempts, t.spec(i).maxAttempts-1
 	budget, used := aloftv1.AttemptEnded_USER, done
 	if cause.GetKind() == core.ExecutionError_SYSTEM {
-		limit := t.facts.Policy().SystemRetries.max()
+		limit := t.facts.Policy().systemRetries()
 		done, most, retries = system, limit, limit
 		budget, used = aloftv1.AttemptEnded_SYSTEM, system+1
 	}
@@ -568,7 +568,7 @@ func (t *step) schedule(i uint32, as next) error {
 	timeout := policy.timeout(spec)
 	scheduled.Timeout = int64(timeout)
 	if spec.byEngine == "" {
-		scheduled.Last = uint32(n.systemFailures) >= policy.SystemRetries.max()
+		scheduled.Last = uint32(n.systemFailures) >= policy.systemRetries()
 		scheduled.NotBefore, scheduled.Memory, scheduled.Checkpoint = as.notBefore, as.memory, as.checkpoint
 		if policy.QueueTimeout > 0 {
 			scheduled.ExpiresAt = after(max(t.at, as.notBefore), policy.QueueTimeout)
