@@ -66,6 +66,7 @@ const (
 	horizon      = 20_000                // attempts that are looked at to find those, in order of arrival
 	settle       = 50 * time.Millisecond // between two looks while something of the queue is known, and before a start is told
 	lookAgain    = time.Second           // without a wake-up: wake-ups of other processes come late, and times become due
+	lookInOutage = 30 * time.Second      // while nothing may start
 	explainAfter = time.Second           // an attempt that waits longer has its reason written down
 )
 
@@ -87,6 +88,7 @@ type Executor struct {
 	readPace time.Duration // not sooner again than that, so that reading a long queue stays a small part of the work
 	readDue  bool          // something was committed since
 	heldAt   time.Time     // when the instance's own attempts were read
+	wasAway  bool          // something that it needs was away when it looked last
 	heldDue  bool          // something was committed since
 
 	mu      sync.Mutex
@@ -242,7 +244,7 @@ func (e *Executor) until(ctx context.Context, what string, do func() error) {
 
 // pass looks once at what the instance has and at what may start. It returns when to look again without being woken.
 func (e *Executor) pass(ctx context.Context, background *sync.WaitGroup) (again time.Duration, err error) {
-	if wait := due(e.heldAt, settle, e.heldDue); wait > 0 {
+	if wait := due(e.heldAt, settle, lookAgain, e.heldDue); wait > 0 {
 		again = wait
 	} else if again, err = lookAgain, e.hold(ctx, background); err != nil {
 		return lookAgain, err
@@ -252,10 +254,10 @@ func (e *Executor) pass(ctx context.Context, background *sync.WaitGroup) (again 
 }
 
 // due says how long a look can wait: not at all, until pace has passed since the last one, or, if nobody has told of
-// anything, a long time. It asks the monotonic clock.
-func due(last time.Time, pace time.Duration, woken bool) time.Duration {
+// anything, until quiet has. It asks the monotonic clock.
+func due(last time.Time, pace, quiet time.Duration, woken bool) time.Duration {
 	if !woken {
-		pace = max(pace, lookAgain)
+		pace = max(pace, quiet)
 	}
 	return max(pace-time.Since(last), 0)
 }
@@ -406,7 +408,14 @@ func (e *Executor) admit(ctx context.Context, background *sync.WaitGroup) (again
 	case len(e.waiting) == 0:
 		pace, woken = 0, e.readDue || e.more
 	}
-	wait := due(e.readAt, pace, woken)
+	quiet := lookAgain
+	_, away := e.away()
+	if away {
+		quiet = lookInOutage
+	}
+	woken = woken || e.wasAway && !away
+	e.wasAway = away
+	wait := due(e.readAt, pace, quiet, woken)
 	fresh := wait == 0
 	if fresh {
 		if err := e.read(ctx, now); err != nil {
