@@ -46,7 +46,7 @@ type Config struct {
 // Health is what the executor asks of package health.
 type Health interface {
 	// Failed says that a service could not do its part and returns what is known of it then, and whether this was the
-	// failure that made it away: the one that is charged.
+	// failure that made it away: the one that is charged. Without a reason the service is asked whether it is well.
 	Failed(ctx context.Context, service, reason string) (s store.Service, first bool)
 	// Away returns the first of the services that is away.
 	Away(services ...string) (s store.Service, away bool)
@@ -424,7 +424,7 @@ func (e *Executor) admit(ctx context.Context, background *sync.WaitGroup) (again
 	} else {
 		again = wait
 	}
-	if len(e.waiting) == 0 || full && !fresh {
+	if len(e.waiting) == 0 || (full || away) && !fresh {
 		return again, nil
 	}
 	candidates := make([]admission.Candidate, len(e.waiting))
@@ -467,8 +467,9 @@ func (e *Executor) choose(candidates, running []admission.Candidate, capacity ad
 		return admission.Choose(candidates, running, capacity, now)
 	}
 	choice := admission.Choice{Reasons: make(map[int]string, len(candidates))}
+	reason := s.Waiting()
 	for i := range candidates {
-		choice.Reasons[i] = s.Waiting()
+		choice.Reasons[i] = reason
 	}
 	return choice
 }
@@ -620,7 +621,7 @@ func (e *Executor) giveBack(ctx context.Context, r *run, t *trouble, cause error
 // excuse makes a failure the system's where a task ended without a word while something was away that it needs. No
 // service is blamed for it: the task may be what broke it, and must not be repeated for ever.
 func excuse(f *aloftv1.Failure, s store.Service) {
-	if f.GetError().GetKind() != core.ExecutionError_USER || f.GetError().GetCode() != CodeExited && f.GetError().GetCode() != CodeOutputsNotFound {
+	if !mute(f) {
 		return
 	}
 	during := "what it left could not be read for a while"
@@ -629,6 +630,12 @@ func excuse(f *aloftv1.Failure, s store.Service) {
 	}
 	f.Recoverable, f.Error.Kind = true, core.ExecutionError_SYSTEM
 	f.Error.Message += "\nIt ended without a word of its own in an outage (" + during + "): that is not held against the task."
+}
+
+// mute says whether a task failed without a word of its own.
+func mute(f *aloftv1.Failure) bool {
+	code := f.GetError().GetCode()
+	return f.GetError().GetKind() == core.ExecutionError_USER && (code == CodeExited || code == CodeOutputsNotFound)
 }
 
 // attribute says what a failure is charged for: the service that is away, once. One that is well is not blamed.
@@ -720,6 +727,11 @@ func (e *Executor) handle(ctx context.Context, event Event) {
 		} else {
 			s, first := e.config.Health.Failed(ctx, f.GetService(), f.GetError().GetMessage())
 			attribute(f, s, first)
+		}
+	}
+	if mute(event.Outcome.GetFailure()) && e.config.Health != nil {
+		for _, service := range e.needs { // was it one of them?
+			e.config.Health.Failed(ctx, service, "")
 		}
 	}
 	e.tell(ctx, event)

@@ -107,13 +107,18 @@ func (m *Monitor) All() (away []store.Service) {
 }
 
 // Failed says that a service could not do its part. It returns what is known of the service then, and whether this was
-// the failure that made it away: the one that counts. A service whose probe works is well, whatever failed.
+// the failure that made it away: the one that counts. A service whose probe works is well, whatever failed. Without a
+// reason it is that of the probe.
 func (m *Monitor) Failed(ctx context.Context, name, reason string) (s store.Service, first bool) {
 	if s, away := m.Away(name); away {
 		return s, false
 	}
-	if m.answers(ctx, name) {
+	answer, asked := m.answer(ctx, name)
+	if asked && answer == nil || !asked && reason == "" || ctx.Err() != nil {
 		return m.known(name), false
+	}
+	if reason == "" {
+		reason = oneLine(answer)
 	}
 	for range 3 {
 		s, changed := failed(m.known(name), reason, m.config.Now(), m.pause(0))
@@ -136,11 +141,11 @@ func (m *Monitor) Failed(ctx context.Context, name, reason string) (s store.Serv
 	return m.known(name), false
 }
 
-// answers says whether the service does what its probe asks of it. One without a probe is not asked.
-func (m *Monitor) answers(ctx context.Context, name string) bool {
+// answer is what the service says when its probe asks it. One without a probe is not asked.
+func (m *Monitor) answer(ctx context.Context, name string) (err error, asked bool) { //nolint:staticcheck,revive // the error is the answer
 	a := m.asked[name]
 	if a == nil {
-		return false
+		return nil, false
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -148,8 +153,10 @@ func (m *Monitor) answers(ctx context.Context, name string) bool {
 		a.err = m.ask(ctx, name)
 		a.at = m.config.Now()
 	}
-	return a.err == nil
+	return a.err, true
 }
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 func (m *Monitor) ask(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, m.config.Timeout)
@@ -227,7 +234,7 @@ func (m *Monitor) probe(ctx context.Context, s store.Service) error {
 	}
 	reason := ""
 	if err := m.ask(ctx, s.Name); err != nil {
-		reason = strings.ReplaceAll(err.Error(), "\n", "; ")
+		reason = oneLine(err)
 	}
 	if ctx.Err() != nil {
 		return nil
