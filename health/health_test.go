@@ -169,3 +169,47 @@ func TestAnOutageOfADayIsProbedByOneAndNoticedByAll(t *testing.T) {
 		all.Wait()
 	})
 }
+
+// The disk that is full may be the database's, too.
+func TestAnOutageThatCannotBeWrittenDownHoldsAllTheSame(t *testing.T) {
+	t.Parallel()
+	s, o := memstore.New(), &outage{err: errors.New("no space")}
+	var broken atomic.Bool
+	s.Faults = func(op string) store.Fault {
+		if broken.Load() && op == "PutService" {
+			return store.FailBefore
+		}
+		return store.NoFault
+	}
+	now := noon
+	m := New(Config{Store: s, Logger: slog.New(slog.DiscardHandler), Probes: map[string]Probe{"blob": o.probe}, Now: func() time.Time { return now }})
+	broken.Store(true)
+	if known, first := m.Failed(t.Context(), "blob", ""); !first || known.Reason != "no space" {
+		t.Errorf("it is %+v, counted: %v", known, first)
+	}
+	if _, first := m.Failed(t.Context(), "blob", ""); first {
+		t.Error("it counts again")
+	}
+	now = now.Add(time.Minute)
+	if _, err := m.Pass(t.Context()); err == nil {
+		t.Error("nothing can be written and a pass is content")
+	}
+	if known, away := m.Away("blob"); !away || !known.AwaySince.Equal(noon) {
+		t.Errorf("after a pass it is %+v", known)
+	}
+	broken.Store(false)
+	if _, err := m.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if rows, _ := s.Services(t.Context()); len(rows) != 1 || !rows[0].AwaySince.Equal(noon) {
+		t.Errorf("the store has %+v", rows)
+	}
+	o.set(nil)
+	now = now.Add(time.Minute)
+	if _, err := m.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if known, away := m.Away("blob"); away {
+		t.Errorf("it is back and %+v is known", known)
+	}
+}

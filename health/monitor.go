@@ -45,6 +45,7 @@ type Monitor struct {
 
 	mu       sync.Mutex
 	services map[string]store.Service
+	unsaved  map[string]bool // those that are away as we know and could not write down
 	asked    map[string]*asked
 }
 
@@ -75,7 +76,7 @@ func New(config Config) *Monitor {
 	if config.Chance == nil {
 		config.Chance = rand.Float64
 	}
-	m := &Monitor{config: config, services: map[string]store.Service{}, asked: map[string]*asked{}}
+	m := &Monitor{config: config, services: map[string]store.Service{}, unsaved: map[string]bool{}, asked: map[string]*asked{}}
 	for name := range config.Probes {
 		m.asked[name] = new(asked)
 	}
@@ -131,8 +132,12 @@ func (m *Monitor) Failed(ctx context.Context, name, reason string) (s store.Serv
 			m.config.Logger.Warn("a service is away: what needs it waits", "service", name, "reason", reason)
 			return m.known(name), true
 		case !errors.Is(err, aloft.ErrConflict):
+			// A full disk often is the database's, too: then we know it alone, and write it down when that is possible.
 			m.config.Logger.Warn("a service is away and that cannot be written down", "service", name, "reason", reason, "error", err)
-			return s, false
+			m.mu.Lock()
+			m.services[name], m.unsaved[name] = s, true
+			m.mu.Unlock()
+			return s, true
 		}
 		if err := m.read(ctx); err != nil {
 			return s, false
@@ -187,6 +192,7 @@ func (m *Monitor) put(ctx context.Context, s store.Service) error {
 	if m.services[s.Name].Revision < s.Revision {
 		m.services[s.Name] = s
 	}
+	delete(m.unsaved, s.Name)
 	return nil
 }
 
@@ -198,8 +204,10 @@ func (m *Monitor) read(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range services {
-		if m.services[s.Name].Revision <= s.Revision {
+		known := m.services[s.Name].Revision
+		if known < s.Revision || known == s.Revision && !m.unsaved[s.Name] {
 			m.services[s.Name] = s
+			delete(m.unsaved, s.Name)
 		}
 	}
 	return nil
