@@ -294,3 +294,39 @@ func TestAnOutageOfADayBurnsNothing(t *testing.T) {
 		parts.Wait()
 	})
 }
+
+// What cannot be done must not stand in the way of giving up: neither an outcome that waits to be taken in, nor the failure
+// node that is to come.
+func TestGivingUpGoesBeforeWhatCannotBeDone(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	w := workflow{
+		name: "handled", tasks: []*core.TaskTemplate{runTask},
+		nodes:   []*core.Node{taskNode("a", runTask, map[string]*core.BindingData{"x": text("1")})},
+		failure: taskNode("f", runTask, map[string]*core.BindingData{"x": text("2")}),
+	}
+	b.register(w)
+	id := b.create(w, "handled", nil)
+	e := b.engine("a", func(c *engine.Config) { c.MaxOutage = time.Hour })
+	b.settle(e)
+	a := b.waiting()[0]
+	b.assign("x", a)
+	b.objects.limit, b.objects.err = 3, fmt.Errorf("write object x: no space left: %w", aloft.ErrUnavailable)
+	b.report(a, succeeded(map[string]string{"o0": "more than three bytes"}))
+	b.run(e, 2*time.Hour)
+	if rec := b.wantPhase(id, core.WorkflowExecution_FAILING); rec.Error.GetCode() != machine.CodeOutage {
+		t.Errorf("it is failing with %v", rec.Error)
+	}
+	b.objects.err = nil
+	b.run(e, 10*time.Minute)
+	f := b.waiting()
+	if len(f) != 1 || f[0].Node == a.Node {
+		t.Fatalf("attempts that wait: %v, want that of the failure node", f)
+	}
+	b.assign("x", f[0])
+	b.report(f[0], succeeded(nil))
+	b.settle(e)
+	if rec := b.wantPhase(id, core.WorkflowExecution_FAILED); rec.Error.GetCode() != machine.CodeOutage {
+		t.Errorf("it failed with %v", rec.Error)
+	}
+}
