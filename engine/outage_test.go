@@ -330,3 +330,26 @@ func TestGivingUpGoesBeforeWhatCannotBeDone(t *testing.T) {
 		t.Errorf("it failed with %v", rec.Error)
 	}
 }
+
+func TestGivingUpNeedsNothingThatIsAway(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	w := workflow{
+		name: "handled", tasks: []*core.TaskTemplate{runTask},
+		nodes:   []*core.Node{taskNode("a", runTask, map[string]*core.BindingData{"x": text("1")})},
+		failure: taskNode("f", runTask, map[string]*core.BindingData{"x": text("2")}),
+	}
+	b.register(w)
+	id := b.create(w, "handled", nil)
+	b.objects.limit, b.objects.err = 3, fmt.Errorf("write object x: no space left: %w", aloft.ErrUnavailable)
+	e := b.engine("a", func(c *engine.Config) { c.MaxOutage = time.Hour })
+	b.run(e, 2*time.Hour)
+	if rec := b.wantPhase(id, core.WorkflowExecution_FAILING); rec.Error.GetCode() != machine.CodeOutage {
+		t.Errorf("it is failing with %v", rec.Error)
+	}
+	b.objects.err = nil
+	b.run(e, 10*time.Minute)
+	if f := b.waiting(); len(f) != 1 || f[0].Node == "a" {
+		t.Errorf("attempts that wait: %v, want that of the failure node", f)
+	}
+}

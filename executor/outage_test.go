@@ -23,6 +23,7 @@ import (
 type disk struct {
 	mu          sync.Mutex
 	full, spite bool
+	unsure      bool // whether something was started when it refused
 	refused     int
 }
 
@@ -50,7 +51,11 @@ func (d *disk) fault(op string, job *executor.Job) error {
 		return nil
 	}
 	d.refused++
-	return errors.Join(&aloft.ServiceError{Service: theDisk, Err: errors.New("no space left")}, executor.ErrNotStarted)
+	err := error(&aloft.ServiceError{Service: theDisk, Err: errors.New("no space left")})
+	if d.unsure {
+		return err
+	}
+	return errors.Join(err, executor.ErrNotStarted)
 }
 
 // withDisk runs an executor whose back end needs a disk.
@@ -178,6 +183,24 @@ func TestAnAttemptThatAloneCannotBeStartedStopsNobody(t *testing.T) {
 		if services, _ := b.store.Services(b.Context()); len(services) != 0 {
 			t.Errorf("services: %v", services)
 		}
+	})
+}
+
+// Were it given back, another attempt could run beside it.
+func TestWhatMayHaveBeenStartedIsNotGivenBack(t *testing.T) {
+	t.Parallel()
+	inBubble(t, func(b *bench) {
+		d := &disk{full: true, unsure: true}
+		b.withDisk(d)
+		id := b.attempts("succeed", "e/a")[0]
+		pass(time.Hour)
+		if failures := b.failures(); len(failures) != 0 {
+			t.Errorf("failures: %v", failures)
+		}
+		d.set(false, false)
+		pass(time.Minute)
+		b.adopt()
+		b.wantOutcome(id, 1, succeeded)
 	})
 }
 
