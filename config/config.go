@@ -42,6 +42,8 @@ type Config struct {
 	SystemRetries    string   `key:"system-retries" help:"how often an attempt is replaced that the system failed, and the pauses before, such as 'max=3 backoff=1s max-backoff=5m'"`
 	WorkflowRetries  int      `key:"max-workflow-retries" help:"how often in a row a step of an execution is tried again while a service is away, before the execution is parked until the service is back"`
 	MaxOutage        string   `key:"max-outage" help:"how long an execution waits for a service that is away before it fails, such as 72h; 0: for ever"`
+	CacheMaxAge      string   `key:"cache-max-age" help:"how long after it was computed a cached result may be used, such as 720h; 0: for ever"`
+	CacheMaxSize     string   `key:"cache-max-size" help:"bytes that the cached results of one project may have with their objects, such as 500Gi; empty: any number"`
 	Projects         []string `key:"projects" help:"projects that are there from the beginning"`
 	Domains          []string `key:"domains" help:"domains of every project"`
 	Origins          []string `key:"origins" help:"web pages that may call the server, by origin; *: any"`
@@ -69,6 +71,7 @@ func Default(home string) Config {
 		TaskTimeout:      "48h",
 		QueueTimeout:     "0",
 		ExecutionTimeout: "0",
+		CacheMaxAge:      "0",
 		RetryPolicies:    []string{},
 		SystemRetries:    "max=3 backoff=1s max-backoff=5m",
 		WorkflowRetries:  10,
@@ -149,6 +152,10 @@ func (c Config) Validate() error {
 	if _, err := aloft.ParseSystemRetries(c.SystemRetries); err != nil {
 		wrong("system-retries: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
+	limit("cache-max-age", c.CacheMaxAge, true)
+	if _, err := ParseBytes(c.CacheMaxSize); err != nil {
+		wrong("cache-max-size %v", err)
+	}
 	for _, text := range c.RetryPolicies {
 		if _, err := aloft.ParseRetryPolicy(text, ParseBytes); err != nil {
 			wrong("retry-policies: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
@@ -217,7 +224,7 @@ func (c Config) System() aloft.SystemRetries {
 	return r
 }
 
-// Limit reads one of the timeouts. The configuration is valid.
+// Limit reads one of the durations. The configuration is valid.
 func Limit(text string) time.Duration {
 	d, _ := time.ParseDuration(text)
 	return d

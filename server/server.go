@@ -30,6 +30,7 @@ import (
 	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/blob/folder"
 	"github.com/aloft-dev/aloft/bundle"
+	"github.com/aloft-dev/aloft/catalog"
 	"github.com/aloft-dev/aloft/config"
 	"github.com/aloft-dev/aloft/engine"
 	"github.com/aloft-dev/aloft/engine/machine"
@@ -40,6 +41,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/aloft/v1/aloftv1connect"
 	"github.com/aloft-dev/aloft/launch"
 	"github.com/aloft-dev/aloft/registry"
+	"github.com/aloft-dev/aloft/store"
 	"github.com/aloft-dev/aloft/store/sqlstore"
 	"github.com/aloft-dev/aloft/worker"
 )
@@ -65,6 +67,7 @@ type Server struct {
 	api      *api.API
 	http     *http.Server
 	health   *health.Monitor
+	results  *catalog.Catalog
 	engine   *engine.Engine
 	executor *executor.Executor
 	resolver *environment.Resolver
@@ -85,7 +88,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{config: c, options: o, log: o.Logger, failed: make(chan error, 4)}
+	s := &Server{config: c, options: o, log: o.Logger, failed: make(chan error, 5)}
 	background, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	defer func() {
@@ -129,6 +132,13 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	})
 
 	// From a queued execution to its end.
+	size, err := config.ParseBytes(c.CacheMaxSize)
+	if err != nil {
+		return nil, err
+	}
+	s.results = &catalog.Catalog{
+		Store: s.store, Blob: blobs, Log: s.log, Limits: catalog.Limits{MaxAge: config.Limit(c.CacheMaxAge), MaxSize: size},
+	}
 	if s.room, err = capacity(c); err != nil {
 		return nil, err
 	}
@@ -146,14 +156,17 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		DataDir: c.DataDir, Blob: blobs, Environments: s.resolver, Code: process.Bundles{Cache: code},
 		Connect: s.connectWorker, Capacity: s.room, Mode: worker.Mode(c.WorkerMode), Logger: s.log,
 	})
-	probes := make(map[string]health.Probe)
+	probes := map[string]health.Probe{aloft.ServiceCatalog: func(ctx context.Context) error {
+		_, err := s.store.ListResults(ctx, store.CacheQuery{Limit: 1})
+		return err
+	}}
 	for name, probe := range backend.Services() {
 		probes[name] = probe
 	}
 	clock := engine.NewClock() // when a service was well is compared with when it failed an attempt
 	s.health = health.New(health.Config{Store: s.store, Logger: s.log, Probes: probes, Now: clock.Now})
 	s.engine = engine.New(engine.Config{
-		Store: s.store, Literals: literals, Logger: s.log, Owner: identity, Policy: policy(c),
+		Store: s.store, Literals: literals, Catalog: s.results, Logger: s.log, Owner: identity, Policy: policy(c),
 		MaxRetries: c.WorkflowRetries, MaxOutage: config.Limit(c.MaxOutage), Health: s.health, Clock: clock,
 	})
 	s.executor = executor.New(executor.Config{
@@ -181,6 +194,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	}
 	s.run("health", func() error { return s.health.Run(background) })
 	s.run("engine", func() error { return s.engine.Run(background) })
+	s.run("catalog", func() error { s.results.Run(background); return nil })
 	if len(o.Worker) > 0 {
 		s.run("executor", func() error { return s.executor.Run(background) })
 	}

@@ -62,6 +62,20 @@ var claims = []func(*suite){
 	ofManyWhoNoticeAnOutageOneWritesIt,
 	aChangeOfHealthWakesThoseWhoWait,
 	anExecutionSaysSinceWhenItWaits,
+	aResultIsFoundByItsTagAndReadBackWhole,
+	aTagGoesOnNamingTheFirstResult,
+	anOverwritingResultReplacesTheOneThatWasThere,
+	aResultOfACommitIsFoundOnceItIsCommitted,
+	aRefusedStepMakesNoResultFindable,
+	whatIsRemovedIsNotFoundAndSaysWhy,
+	resultsArePinnedUsedAndListed,
+	aResultMayHaveFurtherTags,
+	datasetsAreStatedOnce,
+	aReservationIsOneOwnersUntilItIsGivenBack,
+	aReservationEndsWithItsNodeOrItsExecution,
+	anOutsidersReservationRunsOut,
+	givingAReservationBackWakesThoseWhoWaitOnce,
+	aNodeKeepsItsLookupAndSaysWhatItWaitsFor,
 }
 
 func anExecutionIsReadBackAsItWasCreated(s *suite) {

@@ -305,6 +305,9 @@ type NodeStatus struct {
 	StartedAt     *timestamppb.Timestamp   `protobuf:"bytes,9,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	EndedAt       *timestamppb.Timestamp   `protobuf:"bytes,10,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
 	Attempts      []*AttemptStatus         `protobuf:"bytes,11,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	Cache         *CacheLookup             `protobuf:"bytes,20,opt,name=cache,proto3" json:"cache,omitempty"`                          // what became of the search for its result; absent: it is not cached, or not looked for yet
+	CacheNote     string                   `protobuf:"bytes,21,opt,name=cache_note,json=cacheNote,proto3" json:"cache_note,omitempty"` // the same in a line for people: "cached from a7…/n0", "miss: input "x" was 5 and is 6"
+	Waiting       string                   `protobuf:"bytes,22,opt,name=waiting,proto3" json:"waiting,omitempty"`                      // what it waits for outside of the execution, such as the result that another node computes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -414,6 +417,27 @@ func (x *NodeStatus) GetAttempts() []*AttemptStatus {
 		return x.Attempts
 	}
 	return nil
+}
+
+func (x *NodeStatus) GetCache() *CacheLookup {
+	if x != nil {
+		return x.Cache
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetCacheNote() string {
+	if x != nil {
+		return x.CacheNote
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetWaiting() string {
+	if x != nil {
+		return x.Waiting
+	}
+	return ""
 }
 
 type AttemptStatus struct {
@@ -1185,7 +1209,7 @@ var File_aloft_v1_run_proto protoreflect.FileDescriptor
 
 const file_aloft_v1_run_proto_rawDesc = "" +
 	"\n" +
-	"\x12aloft/v1/run.proto\x12\baloft.v1\x1a\x16aloft/v1/journal.proto\x1a\x1dflyteidl/core/execution.proto\x1a\x1eflyteidl/core/identifier.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"g\n" +
+	"\x12aloft/v1/run.proto\x12\baloft.v1\x1a\x14aloft/v1/cache.proto\x1a\x16aloft/v1/journal.proto\x1a\x1dflyteidl/core/execution.proto\x1a\x1eflyteidl/core/identifier.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"g\n" +
 	"\x15WatchExecutionRequest\x12:\n" +
 	"\x02id\x18\x01 \x01(\v2*.flyteidl.core.WorkflowExecutionIdentifierR\x02id\x12\x12\n" +
 	"\x04once\x18\x02 \x01(\bR\x04once\"}\n" +
@@ -1207,7 +1231,7 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"\bended_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x1f\n" +
 	"\vabort_cause\x18\n" +
 	" \x01(\tR\n" +
-	"abortCause\"\xee\x03\n" +
+	"abortCause\"\xd4\x04\n" +
 	"\n" +
 	"NodeStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
@@ -1224,7 +1248,11 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"started_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x125\n" +
 	"\bended_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x123\n" +
-	"\battempts\x18\v \x03(\v2\x17.aloft.v1.AttemptStatusR\battempts\"\xd2\x04\n" +
+	"\battempts\x18\v \x03(\v2\x17.aloft.v1.AttemptStatusR\battempts\x12+\n" +
+	"\x05cache\x18\x14 \x01(\v2\x15.aloft.v1.CacheLookupR\x05cache\x12\x1d\n" +
+	"\n" +
+	"cache_note\x18\x15 \x01(\tR\tcacheNote\x12\x18\n" +
+	"\awaiting\x18\x16 \x01(\tR\awaiting\"\xd2\x04\n" +
 	"\rAttemptStatus\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\rR\aattempt\x128\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\".flyteidl.core.TaskExecution.PhaseR\x05phase\x12\x18\n" +
@@ -1349,9 +1377,10 @@ var file_aloft_v1_run_proto_goTypes = []any{
 	(*core.ExecutionError)(nil),              // 17: flyteidl.core.ExecutionError
 	(*timestamppb.Timestamp)(nil),            // 18: google.protobuf.Timestamp
 	(core.NodeExecution_Phase)(0),            // 19: flyteidl.core.NodeExecution.Phase
-	(core.TaskExecution_Phase)(0),            // 20: flyteidl.core.TaskExecution.Phase
-	(*AttemptCharge)(nil),                    // 21: aloft.v1.AttemptCharge
-	(*durationpb.Duration)(nil),              // 22: google.protobuf.Duration
+	(*CacheLookup)(nil),                      // 20: aloft.v1.CacheLookup
+	(core.TaskExecution_Phase)(0),            // 21: flyteidl.core.TaskExecution.Phase
+	(*AttemptCharge)(nil),                    // 22: aloft.v1.AttemptCharge
+	(*durationpb.Duration)(nil),              // 23: google.protobuf.Duration
 }
 var file_aloft_v1_run_proto_depIdxs = []int32{
 	14, // 0: aloft.v1.WatchExecutionRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
@@ -1372,36 +1401,37 @@ var file_aloft_v1_run_proto_depIdxs = []int32{
 	18, // 15: aloft.v1.NodeStatus.started_at:type_name -> google.protobuf.Timestamp
 	18, // 16: aloft.v1.NodeStatus.ended_at:type_name -> google.protobuf.Timestamp
 	5,  // 17: aloft.v1.NodeStatus.attempts:type_name -> aloft.v1.AttemptStatus
-	20, // 18: aloft.v1.AttemptStatus.phase:type_name -> flyteidl.core.TaskExecution.Phase
-	18, // 19: aloft.v1.AttemptStatus.created_at:type_name -> google.protobuf.Timestamp
-	18, // 20: aloft.v1.AttemptStatus.started_at:type_name -> google.protobuf.Timestamp
-	18, // 21: aloft.v1.AttemptStatus.ended_at:type_name -> google.protobuf.Timestamp
-	17, // 22: aloft.v1.AttemptStatus.error:type_name -> flyteidl.core.ExecutionError
-	21, // 23: aloft.v1.AttemptStatus.charge:type_name -> aloft.v1.AttemptCharge
-	18, // 24: aloft.v1.AttemptStatus.not_before:type_name -> google.protobuf.Timestamp
-	14, // 25: aloft.v1.GetLogsRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
-	0,  // 26: aloft.v1.GetLogsResponse.stream:type_name -> aloft.v1.GetLogsResponse.Stream
-	18, // 27: aloft.v1.GetServerInfoResponse.started_at:type_name -> google.protobuf.Timestamp
-	11, // 28: aloft.v1.GetServerInfoResponse.executors:type_name -> aloft.v1.ExecutorInfo
-	12, // 29: aloft.v1.GetServerInfoResponse.environments:type_name -> aloft.v1.EnvironmentInfo
-	13, // 30: aloft.v1.GetServerInfoResponse.counts:type_name -> aloft.v1.StoreCounts
-	22, // 31: aloft.v1.GetServerInfoResponse.task_timeout:type_name -> google.protobuf.Duration
-	22, // 32: aloft.v1.GetServerInfoResponse.queue_timeout:type_name -> google.protobuf.Duration
-	22, // 33: aloft.v1.GetServerInfoResponse.execution_timeout:type_name -> google.protobuf.Duration
-	10, // 34: aloft.v1.GetServerInfoResponse.away:type_name -> aloft.v1.ServiceInfo
-	18, // 35: aloft.v1.ServiceInfo.away_since:type_name -> google.protobuf.Timestamp
-	18, // 36: aloft.v1.ServiceInfo.probe_at:type_name -> google.protobuf.Timestamp
-	1,  // 37: aloft.v1.RunService.WatchExecution:input_type -> aloft.v1.WatchExecutionRequest
-	6,  // 38: aloft.v1.RunService.GetLogs:input_type -> aloft.v1.GetLogsRequest
-	8,  // 39: aloft.v1.ServerService.GetServerInfo:input_type -> aloft.v1.GetServerInfoRequest
-	2,  // 40: aloft.v1.RunService.WatchExecution:output_type -> aloft.v1.WatchExecutionResponse
-	7,  // 41: aloft.v1.RunService.GetLogs:output_type -> aloft.v1.GetLogsResponse
-	9,  // 42: aloft.v1.ServerService.GetServerInfo:output_type -> aloft.v1.GetServerInfoResponse
-	40, // [40:43] is the sub-list for method output_type
-	37, // [37:40] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	20, // 18: aloft.v1.NodeStatus.cache:type_name -> aloft.v1.CacheLookup
+	21, // 19: aloft.v1.AttemptStatus.phase:type_name -> flyteidl.core.TaskExecution.Phase
+	18, // 20: aloft.v1.AttemptStatus.created_at:type_name -> google.protobuf.Timestamp
+	18, // 21: aloft.v1.AttemptStatus.started_at:type_name -> google.protobuf.Timestamp
+	18, // 22: aloft.v1.AttemptStatus.ended_at:type_name -> google.protobuf.Timestamp
+	17, // 23: aloft.v1.AttemptStatus.error:type_name -> flyteidl.core.ExecutionError
+	22, // 24: aloft.v1.AttemptStatus.charge:type_name -> aloft.v1.AttemptCharge
+	18, // 25: aloft.v1.AttemptStatus.not_before:type_name -> google.protobuf.Timestamp
+	14, // 26: aloft.v1.GetLogsRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	0,  // 27: aloft.v1.GetLogsResponse.stream:type_name -> aloft.v1.GetLogsResponse.Stream
+	18, // 28: aloft.v1.GetServerInfoResponse.started_at:type_name -> google.protobuf.Timestamp
+	11, // 29: aloft.v1.GetServerInfoResponse.executors:type_name -> aloft.v1.ExecutorInfo
+	12, // 30: aloft.v1.GetServerInfoResponse.environments:type_name -> aloft.v1.EnvironmentInfo
+	13, // 31: aloft.v1.GetServerInfoResponse.counts:type_name -> aloft.v1.StoreCounts
+	23, // 32: aloft.v1.GetServerInfoResponse.task_timeout:type_name -> google.protobuf.Duration
+	23, // 33: aloft.v1.GetServerInfoResponse.queue_timeout:type_name -> google.protobuf.Duration
+	23, // 34: aloft.v1.GetServerInfoResponse.execution_timeout:type_name -> google.protobuf.Duration
+	10, // 35: aloft.v1.GetServerInfoResponse.away:type_name -> aloft.v1.ServiceInfo
+	18, // 36: aloft.v1.ServiceInfo.away_since:type_name -> google.protobuf.Timestamp
+	18, // 37: aloft.v1.ServiceInfo.probe_at:type_name -> google.protobuf.Timestamp
+	1,  // 38: aloft.v1.RunService.WatchExecution:input_type -> aloft.v1.WatchExecutionRequest
+	6,  // 39: aloft.v1.RunService.GetLogs:input_type -> aloft.v1.GetLogsRequest
+	8,  // 40: aloft.v1.ServerService.GetServerInfo:input_type -> aloft.v1.GetServerInfoRequest
+	2,  // 41: aloft.v1.RunService.WatchExecution:output_type -> aloft.v1.WatchExecutionResponse
+	7,  // 42: aloft.v1.RunService.GetLogs:output_type -> aloft.v1.GetLogsResponse
+	9,  // 43: aloft.v1.ServerService.GetServerInfo:output_type -> aloft.v1.GetServerInfoResponse
+	41, // [41:44] is the sub-list for method output_type
+	38, // [38:41] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_aloft_v1_run_proto_init() }
@@ -1409,6 +1439,7 @@ func file_aloft_v1_run_proto_init() {
 	if File_aloft_v1_run_proto != nil {
 		return
 	}
+	file_aloft_v1_cache_proto_init()
 	file_aloft_v1_journal_proto_init()
 	file_aloft_v1_run_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}
