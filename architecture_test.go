@@ -56,6 +56,7 @@ var table = []station{
 	{name: "catalog", may: []string{"literal", "store", "blob"}},
 
 	{name: "admission", may: []string{"store"}, pure: true},
+	{name: "health", may: []string{"store"}},
 	{name: "executor", may: []string{"admission", "store", "blob", "environment", "bundle", "worker", "literal"}},
 	{name: "environment", may: []string{"store", "blob"}},
 	{name: "bundle", may: []string{"blob"}},

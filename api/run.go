@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -22,7 +23,8 @@ type Runs struct {
 		store.Wakes
 	}
 	Blobs blob.Store
-	Now   func() time.Time // nil: time.Now
+	Away  func() []store.Service // services that are away; nil: none ever
+	Now   func() time.Time       // nil: time.Now
 }
 
 // How often a watcher looks at most, so that a run of thousands of short nodes is not read thousands of times, and at
@@ -47,7 +49,7 @@ func (r *Runs) WatchExecution(ctx context.Context, request *aloftv1.WatchExecuti
 		if err != nil {
 			return err
 		}
-		if err := stream.Send(&aloftv1.WatchExecutionResponse{Execution: executionStatus(execution), Nodes: nodes}); err != nil {
+		if err := stream.Send(&aloftv1.WatchExecutionResponse{Execution: r.status(execution), Nodes: nodes}); err != nil {
 			return err
 		}
 		if request.GetOnce() || aloft.Terminal(execution.Phase) {
@@ -120,6 +122,20 @@ func (r *Runs) changedNodes(ctx context.Context, id aloft.ExecutionID, since tim
 		}
 	}
 	return statuses, latest, nil
+}
+
+// status says of an execution that does not say itself what it waits for which services are away: its attempts may need them.
+func (r *Runs) status(e *store.Execution) *aloftv1.ExecutionStatus {
+	status := executionStatus(e)
+	if status.Waiting != "" || aloft.Terminal(e.Phase) {
+		return status
+	}
+	var waiting []string
+	for _, s := range away(r.Away, time.Now()) {
+		waiting = append(waiting, s.Waiting())
+	}
+	status.Waiting = strings.Join(waiting, "; ")
+	return status
 }
 
 func executionStatus(e *store.Execution) *aloftv1.ExecutionStatus {

@@ -262,7 +262,7 @@ func (t *tree) head(now time.Time) string {
 	head := fmt.Sprintf("%s  %s  ", aloft.ExecutionIDOf(e.GetId()), strings.TrimPrefix(e.GetWorkflow().GetName(), ".flytegen."))
 	head += t.colourOf(executionColour(e.GetPhase()), phaseName(e.GetPhase())) + "  " + between(e.GetCreatedAt(), e.GetEndedAt(), now)
 	if e.GetWaiting() != "" {
-		head += "  waits: " + e.GetWaiting()
+		head += "  " + waits(e.GetWaiting())
 	}
 	if e.GetAbortCause() != "" {
 		head += "  cause: " + e.GetAbortCause()
@@ -291,7 +291,7 @@ func (t *tree) note(n *aloftv1.NodeStatus, now time.Time) string {
 	if len(attempts) > 0 && !aloft.Terminal(n.GetPhase()) {
 		last := attempts[len(attempts)-1]
 		if last.GetWaiting() != "" {
-			notes = append(notes, "waits: "+last.GetWaiting())
+			notes = append(notes, waits(last.GetWaiting()))
 		}
 		if last.GetStop() != "" {
 			notes = append(notes, "is being stopped: "+last.GetStop())
@@ -313,9 +313,20 @@ func (t *tree) note(n *aloftv1.NodeStatus, now time.Time) string {
 	return "  " + strings.Join(notes, "  ")
 }
 
+// waits says what something waits for. What waits for a service says so itself.
+func waits(reason string) string {
+	if strings.HasPrefix(reason, "waiting for ") {
+		return reason
+	}
+	return "waits: " + reason
+}
+
 // budget says what the failure of an attempt took from the retries of its node.
 func budget(c *aloftv1.AttemptCharge) string {
 	if c.GetBudget() == aloftv1.AttemptEnded_NONE {
+		if c.GetNextAt() != 0 {
+			return " (" + c.GetReason() + ")"
+		}
 		return ""
 	}
 	return fmt.Sprintf(" (%s retry %d of %d: %s)", strings.ToLower(c.GetBudget().String()), c.GetRetriesUsed(), c.GetRetriesAllowed(), c.GetReason())

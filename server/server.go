@@ -37,9 +37,11 @@ import (
 	"github.com/aloft-dev/aloft/environment"
 	"github.com/aloft-dev/aloft/executor"
 	"github.com/aloft-dev/aloft/executor/process"
+	"github.com/aloft-dev/aloft/health"
 	"github.com/aloft-dev/aloft/idl/aloft/v1/aloftv1connect"
 	"github.com/aloft-dev/aloft/launch"
 	"github.com/aloft-dev/aloft/registry"
+	"github.com/aloft-dev/aloft/store"
 	"github.com/aloft-dev/aloft/store/sqlstore"
 	"github.com/aloft-dev/aloft/worker"
 )
@@ -64,6 +66,7 @@ type Server struct {
 	store    *sqlstore.Store
 	api      *api.API
 	http     *http.Server
+	health   *health.Monitor
 	results  *catalog.Catalog
 	engine   *engine.Engine
 	executor *executor.Executor
@@ -85,7 +88,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{config: c, options: o, log: o.Logger, failed: make(chan error, 3)}
+	s := &Server{config: c, options: o, log: o.Logger, failed: make(chan error, 5)}
 	background, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	defer func() {
@@ -136,9 +139,6 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	s.results = &catalog.Catalog{
 		Store: s.store, Blob: blobs, Log: s.log, Limits: catalog.Limits{MaxAge: config.Limit(c.CacheMaxAge), MaxSize: size},
 	}
-	s.engine = engine.New(engine.Config{
-		Store: s.store, Literals: literals, Catalog: s.results, Logger: s.log, Owner: identity, Policy: policy(c),
-	})
 	if s.room, err = capacity(c); err != nil {
 		return nil, err
 	}
@@ -156,8 +156,21 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		DataDir: c.DataDir, Blob: blobs, Environments: s.resolver, Code: process.Bundles{Cache: code},
 		Connect: s.connectWorker, Capacity: s.room, Mode: worker.Mode(c.WorkerMode), Logger: s.log,
 	})
+	probes := map[string]health.Probe{aloft.ServiceCatalog: func(ctx context.Context) error {
+		_, err := s.store.ListResults(ctx, store.CacheQuery{Limit: 1})
+		return err
+	}}
+	for name, probe := range backend.Services() {
+		probes[name] = probe
+	}
+	clock := engine.NewClock() // when a service was well is compared with when it failed an attempt
+	s.health = health.New(health.Config{Store: s.store, Logger: s.log, Probes: probes, Now: clock.Now})
+	s.engine = engine.New(engine.Config{
+		Store: s.store, Literals: literals, Catalog: s.results, Logger: s.log, Owner: identity, Policy: policy(c),
+		MaxRetries: c.WorkflowRetries, MaxOutage: config.Limit(c.MaxOutage), Health: s.health, Clock: clock,
+	})
 	s.executor = executor.New(executor.Config{
-		Instance: identity, Store: s.store, Literals: literals, Backend: backend, Logger: s.log, Now: s.engine.Now,
+		Instance: identity, Store: s.store, Literals: literals, Backend: backend, Health: s.health, Logger: s.log, Now: s.engine.Now,
 	})
 
 	// What clients see.
@@ -179,6 +192,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	if err := s.executor.Register(ctx); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
+	s.run("health", func() error { return s.health.Run(background) })
 	s.run("engine", func() error { return s.engine.Run(background) })
 	s.run("catalog", func() error { s.results.Run(background); return nil })
 	if len(o.Worker) > 0 {
@@ -198,15 +212,15 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 func policy(c config.Config) machine.Policy {
 	return machine.Policy{
 		Timeout: config.Limit(c.TaskTimeout), QueueTimeout: config.Limit(c.QueueTimeout), ExecutionTimeout: config.Limit(c.ExecutionTimeout),
-		Retries: c.Retries(),
+		Retries: c.Retries(), SystemRetries: c.System(),
 	}
 }
 
 func (s *Server) newAPI(c api.Config) (*api.API, error) {
-	runs := &api.Runs{Store: s.store, Blobs: c.Blobs}
+	runs := &api.Runs{Store: s.store, Blobs: c.Blobs, Away: s.health.All}
 	info := &api.Info{
 		Store: s.store, Version: s.options.Version.Version, DataDir: s.config.DataDir, Database: s.database(), Listen: s.Address,
-		StartedAt: time.Now(), Room: s.queue, Environments: s.environments,
+		StartedAt: time.Now(), Room: s.queue, Environments: s.environments, Away: s.health.All,
 		TaskTimeout: config.Limit(s.config.TaskTimeout), QueueTimeout: config.Limit(s.config.QueueTimeout), ExecutionTimeout: config.Limit(s.config.ExecutionTimeout),
 	}
 	c.Services = append(c.Services,

@@ -220,7 +220,9 @@ func (b *Backend) finish(ctx context.Context, a *attempt, event worker.Event, re
 		}
 		b.mu.Unlock()
 		// Our own part failed (a full disk): the task's result waits, it is not thrown away.
+		err = aloft.Blame(aloft.ServiceBlob, err) // all that it touches is there
 		b.config.Logger.Warn("keep what the attempt left", "attempt", a.job.ID.String(), "error", err, "again_in", wait)
+		report(executor.Event{Job: a.job, Held: err})
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
@@ -244,6 +246,9 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 	}
 	if exit.Lost {
 		left.Lost = exit.Reason
+	}
+	if exit.Unready {
+		left.Service, left.Unready = b.machineService(), exit.Reason
 	}
 	var err error
 	if left.Error, _, err = readFile(filepath.Join(run, "error.pb")); err != nil {

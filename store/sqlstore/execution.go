@@ -15,7 +15,7 @@ import (
 // The columns of an execution, without and with what lists leave out.
 const (
 	executionColumns = `e.number, e.shard, e.project, e.domain, e.name, e.journal_version, e.phase, e.created_at, e.started_at, e.updated_at, e.ended_at,
-	e.waiting, e.abort_cause, e.abort_principal, e.state, e.state_changed_at, e.state_principal, e.error,
+	e.waiting, e.waiting_since, e.abort_cause, e.abort_principal, e.state, e.state_changed_at, e.state_principal, e.error,
 	x.workflow, x.task, x.notifications, x.spec`
 	executionFrom  = ` FROM executions e JOIN execution_specs x ON x.execution = e.number `
 	listExecutions = "SELECT " + executionColumns + ", NULL, NULL, NULL" + executionFrom
@@ -24,16 +24,16 @@ const (
 
 func scanExecution(scan scan) (*store.Execution, error) {
 	e := new(store.Execution)
-	var phase, createdAt, startedAt, updatedAt, endedAt, state, stateChangedAt int64
+	var phase, createdAt, startedAt, updatedAt, endedAt, waitingSince, state, stateChangedAt int64
 	var failure, workflow, task, notifications, spec, inputs, userInputs, outputs []byte
 	if err := scan(&e.Key, &e.Shard, &e.ID.Project, &e.ID.Domain, &e.ID.Name, &e.JournalVersion, &phase, &createdAt, &startedAt, &updatedAt, &endedAt,
-		&e.Waiting, &e.AbortCause, &e.AbortPrincipal, &state, &stateChangedAt, &e.StatePrincipal, &failure,
+		&e.Waiting, &waitingSince, &e.AbortCause, &e.AbortPrincipal, &state, &stateChangedAt, &e.StatePrincipal, &failure,
 		&workflow, &task, &notifications, &spec, &inputs, &userInputs, &outputs); err != nil {
 		return nil, err
 	}
 	e.Phase, e.State = core.WorkflowExecution_Phase(phase), admin.ExecutionState(state)
 	e.CreatedAt, e.StartedAt, e.UpdatedAt, e.EndedAt = instant(createdAt), instant(startedAt), instant(updatedAt), instant(endedAt)
-	e.StateChangedAt = instant(stateChangedAt)
+	e.StateChangedAt, e.WaitingSince = instant(stateChangedAt), instant(waitingSince)
 	var d decoder
 	e.Error = into(&d, new(core.ExecutionError), failure)
 	e.Workflow = into(&d, new(core.Identifier), workflow)

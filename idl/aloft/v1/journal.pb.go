@@ -2432,6 +2432,7 @@ type AttemptScheduled struct {
 	Timeout       int64                  `protobuf:"varint,7,opt,name=timeout,proto3" json:"timeout,omitempty"`                      // nanoseconds that it may run; 0: any number
 	ExpiresAt     int64                  `protobuf:"varint,8,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"` // when it is ended if it has not begun to run (by_engine: if it is not over); 0: never
 	Memory        int64                  `protobuf:"varint,9,opt,name=memory,proto3" json:"memory,omitempty"`                        // bytes it gets instead of what its node states; 0: as stated
+	Last          bool                   `protobuf:"varint,20,opt,name=last,proto3" json:"last,omitempty"`                           // the system may not fail it: no other follows then, and it runs on what is not taken away
 	Checkpoint    string                 `protobuf:"bytes,10,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`                // canonical URI of the folder that a failed attempt of the recovered execution left; empty: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2528,6 +2529,13 @@ func (x *AttemptScheduled) GetMemory() int64 {
 		return x.Memory
 	}
 	return 0
+}
+
+func (x *AttemptScheduled) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
 }
 
 func (x *AttemptScheduled) GetCheckpoint() string {
@@ -3054,7 +3062,7 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x0e\n" +
 	"\x02on\x18\x02 \x01(\tR\x02on\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
-	"\x05until\x18\x04 \x01(\x03R\x05until\"\x9a\x02\n" +
+	"\x05until\x18\x04 \x01(\x03R\x05until\"\xae\x02\n" +
 	"\x10AttemptScheduled\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
@@ -3066,7 +3074,8 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\atimeout\x18\a \x01(\x03R\atimeout\x12\x1d\n" +
 	"\n" +
 	"expires_at\x18\b \x01(\x03R\texpiresAt\x12\x16\n" +
-	"\x06memory\x18\t \x01(\x03R\x06memory\x12\x1e\n" +
+	"\x06memory\x18\t \x01(\x03R\x06memory\x12\x12\n" +
+	"\x04last\x18\x14 \x01(\bR\x04last\x12\x1e\n" +
 	"\n" +
 	"checkpoint\x18\n" +
 	" \x01(\tR\n" +

@@ -781,6 +781,7 @@ type GetServerInfoResponse struct {
 	TaskTimeout      *durationpb.Duration   `protobuf:"bytes,9,opt,name=task_timeout,json=taskTimeout,proto3" json:"task_timeout,omitempty"`                 // of attempts whose task states none
 	QueueTimeout     *durationpb.Duration   `protobuf:"bytes,10,opt,name=queue_timeout,json=queueTimeout,proto3" json:"queue_timeout,omitempty"`             // how long an attempt may wait for its start; absent: for ever
 	ExecutionTimeout *durationpb.Duration   `protobuf:"bytes,11,opt,name=execution_timeout,json=executionTimeout,proto3" json:"execution_timeout,omitempty"` // absent: none
+	Away             []*ServiceInfo         `protobuf:"bytes,14,rep,name=away,proto3" json:"away,omitempty"`                                                 // services that are away: what needs them waits
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -892,6 +893,82 @@ func (x *GetServerInfoResponse) GetExecutionTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *GetServerInfoResponse) GetAway() []*ServiceInfo {
+	if x != nil {
+		return x.Away
+	}
+	return nil
+}
+
+// ServiceInfo is a service that attempts or executions need.
+type ServiceInfo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	AwaySince     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=away_since,json=awaySince,proto3" json:"away_since,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	ProbeAt       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=probe_at,json=probeAt,proto3" json:"probe_at,omitempty"` // when it is asked next
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceInfo) Reset() {
+	*x = ServiceInfo{}
+	mi := &file_aloft_v1_run_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceInfo) ProtoMessage() {}
+
+func (x *ServiceInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_run_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceInfo.ProtoReflect.Descriptor instead.
+func (*ServiceInfo) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_run_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ServiceInfo) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ServiceInfo) GetAwaySince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AwaySince
+	}
+	return nil
+}
+
+func (x *ServiceInfo) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ServiceInfo) GetProbeAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ProbeAt
+	}
+	return nil
+}
+
 type ExecutorInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -907,7 +984,7 @@ type ExecutorInfo struct {
 
 func (x *ExecutorInfo) Reset() {
 	*x = ExecutorInfo{}
-	mi := &file_aloft_v1_run_proto_msgTypes[9]
+	mi := &file_aloft_v1_run_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +996,7 @@ func (x *ExecutorInfo) String() string {
 func (*ExecutorInfo) ProtoMessage() {}
 
 func (x *ExecutorInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_run_proto_msgTypes[9]
+	mi := &file_aloft_v1_run_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1009,7 @@ func (x *ExecutorInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorInfo.ProtoReflect.Descriptor instead.
 func (*ExecutorInfo) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_run_proto_rawDescGZIP(), []int{9}
+	return file_aloft_v1_run_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExecutorInfo) GetId() string {
@@ -998,7 +1075,7 @@ type EnvironmentInfo struct {
 
 func (x *EnvironmentInfo) Reset() {
 	*x = EnvironmentInfo{}
-	mi := &file_aloft_v1_run_proto_msgTypes[10]
+	mi := &file_aloft_v1_run_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1087,7 @@ func (x *EnvironmentInfo) String() string {
 func (*EnvironmentInfo) ProtoMessage() {}
 
 func (x *EnvironmentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_run_proto_msgTypes[10]
+	mi := &file_aloft_v1_run_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1100,7 @@ func (x *EnvironmentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvironmentInfo.ProtoReflect.Descriptor instead.
 func (*EnvironmentInfo) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_run_proto_rawDescGZIP(), []int{10}
+	return file_aloft_v1_run_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *EnvironmentInfo) GetInterpreter() string {
@@ -1079,7 +1156,7 @@ type StoreCounts struct {
 
 func (x *StoreCounts) Reset() {
 	*x = StoreCounts{}
-	mi := &file_aloft_v1_run_proto_msgTypes[11]
+	mi := &file_aloft_v1_run_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1091,7 +1168,7 @@ func (x *StoreCounts) String() string {
 func (*StoreCounts) ProtoMessage() {}
 
 func (x *StoreCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_run_proto_msgTypes[11]
+	mi := &file_aloft_v1_run_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1104,7 +1181,7 @@ func (x *StoreCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreCounts.ProtoReflect.Descriptor instead.
 func (*StoreCounts) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_run_proto_rawDescGZIP(), []int{11}
+	return file_aloft_v1_run_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StoreCounts) GetExecutions() int64 {
@@ -1215,7 +1292,7 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"\x06STDOUT\x10\x00\x12\n" +
 	"\n" +
 	"\x06STDERR\x10\x01\"\x16\n" +
-	"\x14GetServerInfoRequest\"\xa5\x04\n" +
+	"\x14GetServerInfoRequest\"\xd0\x04\n" +
 	"\x15GetServerInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x19\n" +
 	"\bdata_dir\x18\x02 \x01(\tR\adataDir\x12\x1a\n" +
@@ -1229,7 +1306,14 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"\ftask_timeout\x18\t \x01(\v2\x19.google.protobuf.DurationR\vtaskTimeout\x12>\n" +
 	"\rqueue_timeout\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\fqueueTimeout\x12F\n" +
-	"\x11execution_timeout\x18\v \x01(\v2\x19.google.protobuf.DurationR\x10executionTimeout\"\xa6\x01\n" +
+	"\x11execution_timeout\x18\v \x01(\v2\x19.google.protobuf.DurationR\x10executionTimeout\x12)\n" +
+	"\x04away\x18\x0e \x03(\v2\x15.aloft.v1.ServiceInfoR\x04away\"\xab\x01\n" +
+	"\vServiceInfo\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
+	"\n" +
+	"away_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tawaySince\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x125\n" +
+	"\bprobe_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aprobeAt\"\xa6\x01\n" +
 	"\fExecutorInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x10\n" +
@@ -1271,7 +1355,7 @@ func file_aloft_v1_run_proto_rawDescGZIP() []byte {
 }
 
 var file_aloft_v1_run_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_aloft_v1_run_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_aloft_v1_run_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_aloft_v1_run_proto_goTypes = []any{
 	(GetLogsResponse_Stream)(0),              // 0: aloft.v1.GetLogsResponse.Stream
 	(*WatchExecutionRequest)(nil),            // 1: aloft.v1.WatchExecutionRequest
@@ -1283,67 +1367,71 @@ var file_aloft_v1_run_proto_goTypes = []any{
 	(*GetLogsResponse)(nil),                  // 7: aloft.v1.GetLogsResponse
 	(*GetServerInfoRequest)(nil),             // 8: aloft.v1.GetServerInfoRequest
 	(*GetServerInfoResponse)(nil),            // 9: aloft.v1.GetServerInfoResponse
-	(*ExecutorInfo)(nil),                     // 10: aloft.v1.ExecutorInfo
-	(*EnvironmentInfo)(nil),                  // 11: aloft.v1.EnvironmentInfo
-	(*StoreCounts)(nil),                      // 12: aloft.v1.StoreCounts
-	(*core.WorkflowExecutionIdentifier)(nil), // 13: flyteidl.core.WorkflowExecutionIdentifier
-	(*core.Identifier)(nil),                  // 14: flyteidl.core.Identifier
-	(core.WorkflowExecution_Phase)(0),        // 15: flyteidl.core.WorkflowExecution.Phase
-	(*core.ExecutionError)(nil),              // 16: flyteidl.core.ExecutionError
-	(*timestamppb.Timestamp)(nil),            // 17: google.protobuf.Timestamp
-	(core.NodeExecution_Phase)(0),            // 18: flyteidl.core.NodeExecution.Phase
-	(*CacheLookup)(nil),                      // 19: aloft.v1.CacheLookup
-	(core.TaskExecution_Phase)(0),            // 20: flyteidl.core.TaskExecution.Phase
-	(*AttemptCharge)(nil),                    // 21: aloft.v1.AttemptCharge
-	(*durationpb.Duration)(nil),              // 22: google.protobuf.Duration
+	(*ServiceInfo)(nil),                      // 10: aloft.v1.ServiceInfo
+	(*ExecutorInfo)(nil),                     // 11: aloft.v1.ExecutorInfo
+	(*EnvironmentInfo)(nil),                  // 12: aloft.v1.EnvironmentInfo
+	(*StoreCounts)(nil),                      // 13: aloft.v1.StoreCounts
+	(*core.WorkflowExecutionIdentifier)(nil), // 14: flyteidl.core.WorkflowExecutionIdentifier
+	(*core.Identifier)(nil),                  // 15: flyteidl.core.Identifier
+	(core.WorkflowExecution_Phase)(0),        // 16: flyteidl.core.WorkflowExecution.Phase
+	(*core.ExecutionError)(nil),              // 17: flyteidl.core.ExecutionError
+	(*timestamppb.Timestamp)(nil),            // 18: google.protobuf.Timestamp
+	(core.NodeExecution_Phase)(0),            // 19: flyteidl.core.NodeExecution.Phase
+	(*CacheLookup)(nil),                      // 20: aloft.v1.CacheLookup
+	(core.TaskExecution_Phase)(0),            // 21: flyteidl.core.TaskExecution.Phase
+	(*AttemptCharge)(nil),                    // 22: aloft.v1.AttemptCharge
+	(*durationpb.Duration)(nil),              // 23: google.protobuf.Duration
 }
 var file_aloft_v1_run_proto_depIdxs = []int32{
-	13, // 0: aloft.v1.WatchExecutionRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	14, // 0: aloft.v1.WatchExecutionRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
 	3,  // 1: aloft.v1.WatchExecutionResponse.execution:type_name -> aloft.v1.ExecutionStatus
 	4,  // 2: aloft.v1.WatchExecutionResponse.nodes:type_name -> aloft.v1.NodeStatus
-	13, // 3: aloft.v1.ExecutionStatus.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
-	14, // 4: aloft.v1.ExecutionStatus.workflow:type_name -> flyteidl.core.Identifier
-	14, // 5: aloft.v1.ExecutionStatus.launch_plan:type_name -> flyteidl.core.Identifier
-	15, // 6: aloft.v1.ExecutionStatus.phase:type_name -> flyteidl.core.WorkflowExecution.Phase
-	16, // 7: aloft.v1.ExecutionStatus.error:type_name -> flyteidl.core.ExecutionError
-	17, // 8: aloft.v1.ExecutionStatus.created_at:type_name -> google.protobuf.Timestamp
-	17, // 9: aloft.v1.ExecutionStatus.started_at:type_name -> google.protobuf.Timestamp
-	17, // 10: aloft.v1.ExecutionStatus.ended_at:type_name -> google.protobuf.Timestamp
-	14, // 11: aloft.v1.NodeStatus.target:type_name -> flyteidl.core.Identifier
-	18, // 12: aloft.v1.NodeStatus.phase:type_name -> flyteidl.core.NodeExecution.Phase
-	16, // 13: aloft.v1.NodeStatus.error:type_name -> flyteidl.core.ExecutionError
-	17, // 14: aloft.v1.NodeStatus.created_at:type_name -> google.protobuf.Timestamp
-	17, // 15: aloft.v1.NodeStatus.started_at:type_name -> google.protobuf.Timestamp
-	17, // 16: aloft.v1.NodeStatus.ended_at:type_name -> google.protobuf.Timestamp
+	14, // 3: aloft.v1.ExecutionStatus.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	15, // 4: aloft.v1.ExecutionStatus.workflow:type_name -> flyteidl.core.Identifier
+	15, // 5: aloft.v1.ExecutionStatus.launch_plan:type_name -> flyteidl.core.Identifier
+	16, // 6: aloft.v1.ExecutionStatus.phase:type_name -> flyteidl.core.WorkflowExecution.Phase
+	17, // 7: aloft.v1.ExecutionStatus.error:type_name -> flyteidl.core.ExecutionError
+	18, // 8: aloft.v1.ExecutionStatus.created_at:type_name -> google.protobuf.Timestamp
+	18, // 9: aloft.v1.ExecutionStatus.started_at:type_name -> google.protobuf.Timestamp
+	18, // 10: aloft.v1.ExecutionStatus.ended_at:type_name -> google.protobuf.Timestamp
+	15, // 11: aloft.v1.NodeStatus.target:type_name -> flyteidl.core.Identifier
+	19, // 12: aloft.v1.NodeStatus.phase:type_name -> flyteidl.core.NodeExecution.Phase
+	17, // 13: aloft.v1.NodeStatus.error:type_name -> flyteidl.core.ExecutionError
+	18, // 14: aloft.v1.NodeStatus.created_at:type_name -> google.protobuf.Timestamp
+	18, // 15: aloft.v1.NodeStatus.started_at:type_name -> google.protobuf.Timestamp
+	18, // 16: aloft.v1.NodeStatus.ended_at:type_name -> google.protobuf.Timestamp
 	5,  // 17: aloft.v1.NodeStatus.attempts:type_name -> aloft.v1.AttemptStatus
-	19, // 18: aloft.v1.NodeStatus.cache:type_name -> aloft.v1.CacheLookup
-	20, // 19: aloft.v1.AttemptStatus.phase:type_name -> flyteidl.core.TaskExecution.Phase
-	17, // 20: aloft.v1.AttemptStatus.created_at:type_name -> google.protobuf.Timestamp
-	17, // 21: aloft.v1.AttemptStatus.started_at:type_name -> google.protobuf.Timestamp
-	17, // 22: aloft.v1.AttemptStatus.ended_at:type_name -> google.protobuf.Timestamp
-	16, // 23: aloft.v1.AttemptStatus.error:type_name -> flyteidl.core.ExecutionError
-	21, // 24: aloft.v1.AttemptStatus.charge:type_name -> aloft.v1.AttemptCharge
-	17, // 25: aloft.v1.AttemptStatus.not_before:type_name -> google.protobuf.Timestamp
-	13, // 26: aloft.v1.GetLogsRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	20, // 18: aloft.v1.NodeStatus.cache:type_name -> aloft.v1.CacheLookup
+	21, // 19: aloft.v1.AttemptStatus.phase:type_name -> flyteidl.core.TaskExecution.Phase
+	18, // 20: aloft.v1.AttemptStatus.created_at:type_name -> google.protobuf.Timestamp
+	18, // 21: aloft.v1.AttemptStatus.started_at:type_name -> google.protobuf.Timestamp
+	18, // 22: aloft.v1.AttemptStatus.ended_at:type_name -> google.protobuf.Timestamp
+	17, // 23: aloft.v1.AttemptStatus.error:type_name -> flyteidl.core.ExecutionError
+	22, // 24: aloft.v1.AttemptStatus.charge:type_name -> aloft.v1.AttemptCharge
+	18, // 25: aloft.v1.AttemptStatus.not_before:type_name -> google.protobuf.Timestamp
+	14, // 26: aloft.v1.GetLogsRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
 	0,  // 27: aloft.v1.GetLogsResponse.stream:type_name -> aloft.v1.GetLogsResponse.Stream
-	17, // 28: aloft.v1.GetServerInfoResponse.started_at:type_name -> google.protobuf.Timestamp
-	10, // 29: aloft.v1.GetServerInfoResponse.executors:type_name -> aloft.v1.ExecutorInfo
-	11, // 30: aloft.v1.GetServerInfoResponse.environments:type_name -> aloft.v1.EnvironmentInfo
-	12, // 31: aloft.v1.GetServerInfoResponse.counts:type_name -> aloft.v1.StoreCounts
-	22, // 32: aloft.v1.GetServerInfoResponse.task_timeout:type_name -> google.protobuf.Duration
-	22, // 33: aloft.v1.GetServerInfoResponse.queue_timeout:type_name -> google.protobuf.Duration
-	22, // 34: aloft.v1.GetServerInfoResponse.execution_timeout:type_name -> google.protobuf.Duration
-	1,  // 35: aloft.v1.RunService.WatchExecution:input_type -> aloft.v1.WatchExecutionRequest
-	6,  // 36: aloft.v1.RunService.GetLogs:input_type -> aloft.v1.GetLogsRequest
-	8,  // 37: aloft.v1.ServerService.GetServerInfo:input_type -> aloft.v1.GetServerInfoRequest
-	2,  // 38: aloft.v1.RunService.WatchExecution:output_type -> aloft.v1.WatchExecutionResponse
-	7,  // 39: aloft.v1.RunService.GetLogs:output_type -> aloft.v1.GetLogsResponse
-	9,  // 40: aloft.v1.ServerService.GetServerInfo:output_type -> aloft.v1.GetServerInfoResponse
-	38, // [38:41] is the sub-list for method output_type
-	35, // [35:38] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	18, // 28: aloft.v1.GetServerInfoResponse.started_at:type_name -> google.protobuf.Timestamp
+	11, // 29: aloft.v1.GetServerInfoResponse.executors:type_name -> aloft.v1.ExecutorInfo
+	12, // 30: aloft.v1.GetServerInfoResponse.environments:type_name -> aloft.v1.EnvironmentInfo
+	13, // 31: aloft.v1.GetServerInfoResponse.counts:type_name -> aloft.v1.StoreCounts
+	23, // 32: aloft.v1.GetServerInfoResponse.task_timeout:type_name -> google.protobuf.Duration
+	23, // 33: aloft.v1.GetServerInfoResponse.queue_timeout:type_name -> google.protobuf.Duration
+	23, // 34: aloft.v1.GetServerInfoResponse.execution_timeout:type_name -> google.protobuf.Duration
+	10, // 35: aloft.v1.GetServerInfoResponse.away:type_name -> aloft.v1.ServiceInfo
+	18, // 36: aloft.v1.ServiceInfo.away_since:type_name -> google.protobuf.Timestamp
+	18, // 37: aloft.v1.ServiceInfo.probe_at:type_name -> google.protobuf.Timestamp
+	1,  // 38: aloft.v1.RunService.WatchExecution:input_type -> aloft.v1.WatchExecutionRequest
+	6,  // 39: aloft.v1.RunService.GetLogs:input_type -> aloft.v1.GetLogsRequest
+	8,  // 40: aloft.v1.ServerService.GetServerInfo:input_type -> aloft.v1.GetServerInfoRequest
+	2,  // 41: aloft.v1.RunService.WatchExecution:output_type -> aloft.v1.WatchExecutionResponse
+	7,  // 42: aloft.v1.RunService.GetLogs:output_type -> aloft.v1.GetLogsResponse
+	9,  // 43: aloft.v1.ServerService.GetServerInfo:output_type -> aloft.v1.GetServerInfoResponse
+	41, // [41:44] is the sub-list for method output_type
+	38, // [38:41] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_aloft_v1_run_proto_init() }
@@ -1360,7 +1448,7 @@ func file_aloft_v1_run_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_aloft_v1_run_proto_rawDesc), len(file_aloft_v1_run_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
