@@ -117,7 +117,25 @@ type CacheReservation struct {
 	Expires   time.Time     // zero: with the node's end
 }
 
+// CacheRelease gives a reservation back, if it is the owner's.
+type CacheRelease struct {
+	ID    CacheID
+	Owner string
+}
+
 // WaitForResult is what a node is parked on until a reservation is given back.
 func WaitForResult(id CacheID) string {
 	return "result/" + id.Project + "/" + id.Domain + "/" + id.Name + "/" + id.Version + "/" + id.Tag
+}
+
+// ResultWake is the message that those get who wait for a result.
+func ResultWake(id CacheID) Message {
+	on := WaitForResult(id)
+	return Message{Dedup: "wake/" + on, Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Wake{Wake: &aloftv1.Wake{On: on}}}}
+}
+
+// Dataset is the dataset of a result, without what was said of it.
+func (id CacheID) Dataset() CacheID {
+	id.Tag = ""
+	return id
 }
