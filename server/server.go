@@ -30,6 +30,7 @@ import (
 	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/blob/folder"
 	"github.com/aloft-dev/aloft/bundle"
+	"github.com/aloft-dev/aloft/catalog"
 	"github.com/aloft-dev/aloft/config"
 	"github.com/aloft-dev/aloft/engine"
 	"github.com/aloft-dev/aloft/engine/machine"
@@ -63,6 +64,7 @@ type Server struct {
 	store    *sqlstore.Store
 	api      *api.API
 	http     *http.Server
+	results  *catalog.Catalog
 	engine   *engine.Engine
 	executor *executor.Executor
 	resolver *environment.Resolver
@@ -127,7 +129,10 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	})
 
 	// From a queued execution to its end.
-	s.engine = engine.New(engine.Config{Store: s.store, Literals: literals, Logger: s.log, Owner: identity, Policy: policy(c)})
+	s.results = &catalog.Catalog{Store: s.store, Blob: blobs, Log: s.log}
+	s.engine = engine.New(engine.Config{
+		Store: s.store, Literals: literals, Catalog: s.results, Logger: s.log, Owner: identity, Policy: policy(c),
+	})
 	if s.room, err = capacity(c); err != nil {
 		return nil, err
 	}
