@@ -129,7 +129,13 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	})
 
 	// From a queued execution to its end.
-	s.results = &catalog.Catalog{Store: s.store, Blob: blobs, Log: s.log}
+	size, err := config.ParseBytes(c.CacheMaxSize)
+	if err != nil {
+		return nil, err
+	}
+	s.results = &catalog.Catalog{
+		Store: s.store, Blob: blobs, Log: s.log, Limits: catalog.Limits{MaxAge: config.Limit(c.CacheMaxAge), MaxSize: size},
+	}
 	s.engine = engine.New(engine.Config{
 		Store: s.store, Literals: literals, Catalog: s.results, Logger: s.log, Owner: identity, Policy: policy(c),
 	})
@@ -174,6 +180,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		return nil, errors.Join(err, listener.Close())
 	}
 	s.run("engine", func() error { return s.engine.Run(background) })
+	s.run("catalog", func() error { s.results.Run(background); return nil })
 	if len(o.Worker) > 0 {
 		s.run("executor", func() error { return s.executor.Run(background) })
 	}
