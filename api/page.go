@@ -4,6 +4,7 @@ import (
 	"errors"
 	"html/template"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/aloft-dev/aloft"
@@ -25,9 +26,9 @@ td,th{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid #dd
 {{with .Execution.Waiting}}<p>Waiting: {{.}}</p>{{end}}
 {{with .Execution.AbortCause}}<p>Terminated: {{.}}</p>{{end}}
 {{with .Execution.Error}}<h2>{{.GetCode}}</h2><pre>{{.GetMessage}}</pre>{{end}}
-<h2>Nodes</h2><table><tr><th>Node<th>Name<th>Phase<th>Time<th>Deck</tr>
-{{range .Nodes}}<tr><td>{{.ID}}<td>{{.Name}}<td>{{.Phase}}<td>{{.Took}}<td>{{with .Deck}}<a href="{{.}}">deck</a>{{end}}</tr>
-{{if .Message}}<tr><td><td colspan="4"><pre>{{.Message}}</pre></tr>{{end}}{{end}}</table>
+<h2>Nodes</h2><table><tr><th>Node<th>Name<th>Phase<th>Time<th>Cache<th>Deck</tr>
+{{range .Nodes}}<tr><td>{{.ID}}<td>{{.Name}}<td>{{.Phase}}<td>{{.Took}}<td>{{.Cache}}<td>{{with .Deck}}<a href="{{.}}">deck</a>{{end}}</tr>
+{{if .Message}}<tr><td><td colspan="5"><pre>{{.Message}}</pre></tr>{{end}}{{end}}</table>
 <p>In a terminal: <code>aloft status {{.Execution.ID.Name}} --follow</code>, <code>aloft logs {{.Execution.ID.Name}}</code></p>{{end}}
 {{define "index"}}{{template "head" "executions"}}<h1>Executions</h1>
 {{range .}}<h2>{{.Project}} / {{.Domain}}</h2><table>{{range .Executions}}<tr><td><a href="/console/projects/{{.ID.Project}}/domains/{{.ID.Domain}}/executions/{{.ID.Name}}">{{.ID.Name}}</a><td>{{.Workflow.GetName}}<td>{{.Phase}}<td>{{.CreatedAt.UTC.Format "2006-01-02 15:04:05"}}</tr>{{end}}</table>
@@ -36,7 +37,7 @@ td,th{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid #dd
 `))
 
 type nodeRow struct {
-	ID, Name, Phase, Took, Deck, Message string
+	ID, Name, Phase, Took, Cache, Deck, Message string
 }
 
 func (a *API) executionPage(w http.ResponseWriter, r *http.Request) {
@@ -51,6 +52,7 @@ func (a *API) executionPage(w http.ResponseWriter, r *http.Request) {
 		a.problemPage(w, r, err)
 		return
 	}
+	notes := cacheNotes{store: a.Store, execution: id, before: e.CreatedAt}
 	var rows []nodeRow
 	for _, n := range nodes {
 		if n.SpecNodeID == aloft.StartNode || n.SpecNodeID == aloft.EndNode {
@@ -59,6 +61,13 @@ func (a *API) executionPage(w http.ResponseWriter, r *http.Request) {
 		row := nodeRow{ID: string(n.ID), Name: n.Name, Phase: n.Phase.String(), Took: a.took(n.StartedAt, n.EndedAt), Message: n.Error.GetMessage()}
 		if row.Deck, err = a.Renderer.Link(n.DeckURI, callerOf(r.Context()).base, a.Now().Add(maxLinkLife)); err != nil {
 			row.Deck = ""
+		}
+		if row.Cache, err = notes.of(r.Context(), string(n.ID), n.Cache); err != nil {
+			a.problemPage(w, r, err)
+			return
+		}
+		if n.Waiting != "" && !aloft.Terminal(n.Phase) {
+			row.Cache = strings.TrimPrefix(row.Cache+"; "+n.Waiting, "; ")
 		}
 		rows = append(rows, row)
 	}

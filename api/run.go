@@ -21,6 +21,7 @@ type Runs struct {
 	Store interface {
 		store.Queries
 		store.Wakes
+		store.Catalog
 	}
 	Blobs blob.Store
 	Away  func() []store.Service // services that are away; nil: none ever
@@ -40,6 +41,7 @@ func (r *Runs) WatchExecution(ctx context.Context, request *aloftv1.WatchExecuti
 	wake, cancel := r.Store.Subscribe(store.TopicExecution(id))
 	defer cancel()
 	var since time.Time // everything changed before it has been sent
+	var notes cacheNotes
 	for {
 		execution, err := r.Store.GetExecution(ctx, id)
 		if err != nil {
@@ -48,6 +50,18 @@ func (r *Runs) WatchExecution(ctx context.Context, request *aloftv1.WatchExecuti
 		nodes, latest, err := r.changedNodes(ctx, id, since)
 		if err != nil {
 			return err
+		}
+		if notes.store == nil {
+			notes = cacheNotes{store: r.Store, execution: id, before: execution.CreatedAt}
+		}
+		for _, n := range nodes {
+			if n.GetCache() == nil {
+				continue
+			}
+			if n.CacheNote, err = notes.of(ctx, n.GetId(), n.GetCache()); err != nil {
+				return err
+			}
+			n.Cache.Key = nil // it is large where there are many nodes, and ExplainCache has it
 		}
 		if err := stream.Send(&aloftv1.WatchExecutionResponse{Execution: r.status(execution), Nodes: nodes}); err != nil {
 			return err
@@ -149,6 +163,7 @@ func nodeStatus(n *store.Node) *aloftv1.NodeStatus {
 	return &aloftv1.NodeStatus{
 		Id: string(n.ID), Parent: string(n.Parent), SpecNodeId: n.SpecNodeID, Name: n.Name, Target: n.Target, Phase: n.Phase, Error: n.Error,
 		CreatedAt: stamp(n.CreatedAt), StartedAt: stamp(n.StartedAt), EndedAt: stamp(n.EndedAt),
+		Cache: n.Cache, Waiting: n.Waiting,
 	}
 }
 

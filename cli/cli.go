@@ -1,4 +1,5 @@
-// Package cli is the command line of people who run and watch pipelines: get, status, logs, terminate, doctor, demo.
+// Package cli is the command line of people who run and watch pipelines: get, status, logs, cache,
+// terminate, doctor, demo.
 //
 // It stands beside the flow and speaks to a server as everybody else does, through the public API. When the server cannot
 // be reached it says which address it tried and how to start one. Human output by default, -o json for machines; exit
@@ -47,7 +48,7 @@ func Commands(defaults Defaults) []*cobra.Command {
 		defaults.Domain = "development"
 	}
 	return []*cobra.Command{
-		newGet(defaults), newStatus(defaults), newLogs(defaults), newTerminate(defaults), newDoctor(defaults), newDemo(defaults),
+		newGet(defaults), newStatus(defaults), newLogs(defaults), newCache(defaults), newTerminate(defaults), newDoctor(defaults), newDemo(defaults),
 	}
 }
 
@@ -61,6 +62,8 @@ type client struct {
 	admin serviceconnect.AdminServiceClient
 	run   aloftv1connect.RunServiceClient
 	info  aloftv1connect.ServerServiceClient
+
+	result aloftv1connect.ResultServiceClient
 }
 
 // flags adds the flags that every verb has and returns the client that they describe; it connects on first use.
@@ -94,6 +97,7 @@ func (c *client) connect() error {
 	c.admin = serviceconnect.NewAdminServiceClient(h, base, connect.WithGRPC())
 	c.run = aloftv1connect.NewRunServiceClient(h, base, connect.WithGRPC())
 	c.info = aloftv1connect.NewServerServiceClient(h, base, connect.WithGRPC())
+	c.result = aloftv1connect.NewResultServiceClient(h, base, connect.WithGRPC())
 	return nil
 }
 

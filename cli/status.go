@@ -30,6 +30,12 @@ kept up to date until the execution ends; the exit code is then 0 if it succeede
 		Args: cobra.ExactArgs(1),
 	}
 	c := flags(command, defaults)
+	command.ValidArgsFunction = func(command *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return c.completeExecutions(command.Context()), cobra.ShellCompDirectiveNoFileComp
+	}
 	command.Flags().BoolVarP(&follow, "follow", "f", false, "keep it up to date until the execution ends")
 	command.RunE = func(command *cobra.Command, args []string) error {
 		id, err := c.execution(args[0])
@@ -166,7 +172,7 @@ type tree struct {
 	colour    bool
 }
 
-// update takes a message in and returns the nodes whose phase is new.
+// update takes a message in and returns the nodes of which there is something to tell: a phase, a wait, an attempt.
 func (t *tree) update(message *aloftv1.WatchExecutionResponse) []*aloftv1.NodeStatus {
 	t.execution = message.GetExecution()
 	var changed []*aloftv1.NodeStatus
@@ -175,7 +181,7 @@ func (t *tree) update(message *aloftv1.WatchExecutionResponse) []*aloftv1.NodeSt
 		if old == nil {
 			t.order = append(t.order, n.GetId())
 		}
-		if old == nil || old.GetPhase() != n.GetPhase() || len(old.GetAttempts()) != len(n.GetAttempts()) {
+		if old == nil || old.GetPhase() != n.GetPhase() || old.GetWaiting() != n.GetWaiting() || len(old.GetAttempts()) != len(n.GetAttempts()) {
 			changed = append(changed, n)
 		}
 		t.nodes[n.GetId()] = n
@@ -284,6 +290,12 @@ func (t *tree) note(n *aloftv1.NodeStatus, now time.Time) string {
 	if duration := between(n.GetStartedAt(), n.GetEndedAt(), now); duration != "" {
 		notes = append(notes, duration)
 	}
+	if n.GetCacheNote() != "" {
+		notes = append(notes, n.GetCacheNote())
+	}
+	if n.GetWaiting() != "" && !aloft.Terminal(n.GetPhase()) {
+		notes = append(notes, waits(n.GetWaiting()))
+	}
 	attempts := n.GetAttempts()
 	if len(attempts) > 1 {
 		notes = append(notes, fmt.Sprintf("attempt %d", len(attempts)))
@@ -313,9 +325,9 @@ func (t *tree) note(n *aloftv1.NodeStatus, now time.Time) string {
 	return "  " + strings.Join(notes, "  ")
 }
 
-// waits says what something waits for. What waits for a service says so itself.
+// waits says what is waited for, once: some reasons begin with the word.
 func waits(reason string) string {
-	if strings.HasPrefix(reason, "waiting for ") {
+	if strings.HasPrefix(reason, "waits ") || strings.HasPrefix(reason, "waiting for ") {
 		return reason
 	}
 	return "waits: " + reason

@@ -218,6 +218,7 @@ func policy(c config.Config) machine.Policy {
 
 func (s *Server) newAPI(c api.Config) (*api.API, error) {
 	runs := &api.Runs{Store: s.store, Blobs: c.Blobs, Away: s.health.All}
+	results := &api.Results{Store: s.store}
 	info := &api.Info{
 		Store: s.store, Version: s.options.Version.Version, DataDir: s.config.DataDir, Database: s.database(), Listen: s.Address,
 		StartedAt: time.Now(), Room: s.queue, Environments: s.environments, Away: s.health.All,
@@ -227,6 +228,10 @@ func (s *Server) newAPI(c api.Config) (*api.API, error) {
 		func(o ...connect.HandlerOption) (string, string, http.Handler) {
 			path, handler := aloftv1connect.NewRunServiceHandler(runs, o...)
 			return aloftv1connect.RunServiceName, path, handler
+		},
+		func(o ...connect.HandlerOption) (string, string, http.Handler) {
+			path, handler := aloftv1connect.NewResultServiceHandler(results, o...)
+			return aloftv1connect.ResultServiceName, path, handler
 		},
 		func(o ...connect.HandlerOption) (string, string, http.Handler) {
 			path, handler := aloftv1connect.NewServerServiceHandler(info, o...)
