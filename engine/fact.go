@@ -31,6 +31,8 @@ type facts struct {
 
 	// What this step brought about, by digest: it is in no record yet.
 	made map[string]*aloftv1.Literals
+
+	taken map[aloft.NodeID]*store.Node // read ahead of the execution that this one recovers, with values
 }
 
 func (f *facts) make(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals, error) {
@@ -64,9 +66,6 @@ func (f *facts) Policy() *machine.Policy { return &f.engine.config.Policy }
 func (f *facts) Cached(machine.NodeRef, *aloftv1.LiteralRef) (machine.CacheAnswer, error) {
 	return machine.CacheAnswer{}, nil
 }
-
-// Recovered says that nothing is known: this release recovers no execution.
-func (f *facts) Recovered(machine.NodeRef) (machine.Recovery, error) { return machine.Recovery{}, nil }
 
 // Inputs resolves the bindings of a node.
 func (f *facts) Inputs(node machine.NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error) {
