@@ -39,7 +39,7 @@ var table = []station{
 	{name: "server", everything: true},
 	{name: "config"},
 
-	{name: "api", may: []string{"registry", "launch", "recovery", "catalog", "store", "blob", "auth", "literal"}},
+	{name: "api", may: []string{"registry", "launch", "recovery/job", "catalog", "store", "blob", "auth", "literal"}},
 	{name: "registry", may: []string{"compiler", "literal", "store", "blob"}},
 	{name: "compiler", may: []string{"literal"}, pure: true},
 	{name: "literal", pure: true},

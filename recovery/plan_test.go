@@ -59,7 +59,9 @@ func TestEveryKindOfNodeIsTakenOverOrRunsByTheSameRules(t *testing.T) {
 		inside := func(group string) func(*store.Node) {
 			return func(n *store.Node) { n.Parent, n.RetryGroup = "p", group }
 		}
-		checkpoint := func(n *store.Node) { n.Metadata = &admin.TaskNodeMetadata{CheckpointUri: "aloft://saved/" + string(n.ID)} }
+		checkpoint := func(n *store.Node) {
+			n.Metadata = &admin.TaskNodeMetadata{CheckpointUri: "aloft://saved/" + string(n.ID)}
+		}
 		for _, c := range []struct {
 			name       string
 			records    []*store.Node
