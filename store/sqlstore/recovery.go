@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -168,8 +169,12 @@ func (s *Store) AcquireRecoveryJobs(ctx context.Context, owner string, now time.
 				return err
 			}
 		}
-		_, err := t.exec(`UPDATE recovery_jobs SET owner = ?, expires = ? WHERE ended = 0
-			AND (owner = ? AND (expires <= ? OR ? < 0) OR owner = '' OR expires <= ?)`, owner, now+int64(ttl), owner, now+int64(ttl)/2, int64(ttl), now)
+		renew := now + int64(ttl)/2 // a lease of which more than half is left is good as it is
+		if ttl < 0 {
+			renew = math.MaxInt64
+		}
+		_, err := t.exec("UPDATE recovery_jobs SET owner = ?, expires = ? WHERE ended = 0 AND (owner = ? AND expires <= ? OR owner = '' OR expires <= ?)",
+			owner, now+int64(ttl), owner, renew, now)
 		return err
 	}); err != nil {
 		return nil, err
