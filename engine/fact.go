@@ -32,7 +32,8 @@ type facts struct {
 	// What this step brought about, by digest: it is in no record yet.
 	made map[string]*aloftv1.Literals
 
-	taken map[aloft.NodeID]*store.Node // read ahead of the execution that this one recovers, with values
+	from  *source                      // the execution that this one recovers; nil: not asked for yet
+	taken map[aloft.NodeID]*store.Node // read ahead of it, with values
 }
 
 func (f *facts) make(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals, error) {

@@ -49,10 +49,14 @@ func (e *Engine) source(ctx context.Context, key store.Key, id aloft.ExecutionID
 // Recovered says what the execution that this one recovers has of a node. Which nodes it had finished is read once, what
 // they were given and returned in bulk as their turns come.
 func (f *facts) Recovered(node machine.NodeRef) (machine.Recovery, error) {
-	s, err := f.engine.source(f.ctx, f.key, aloft.ExecutionIDOf(f.state.Create().GetRecovers()))
-	if err != nil {
-		return machine.Recovery{}, err
+	if f.from == nil {
+		s, err := f.engine.source(f.ctx, f.key, aloft.ExecutionIDOf(f.state.Create().GetRecovers()))
+		if err != nil {
+			return machine.Recovery{}, err
+		}
+		f.from = s
 	}
+	s := f.from
 	d := s.run.Decide(pathOf(node), node.Template())
 	if !d.Take {
 		return machine.Recovery{Checkpoint: d.Checkpoint}, nil

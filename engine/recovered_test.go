@@ -116,7 +116,9 @@ func TestARecoveryRunsWhatFailedAndReadsTheRestInBulk(t *testing.T) {
 	b.wantPhase(first, core.WorkflowExecution_FAILED)
 
 	second := b.recover(first, "second")
-	ran = b.answer(e, func(a *store.Attempt) *aloftv1.Outcome { return succeeded(map[string]string{"o0": "again " + string(a.Node)}) })
+	ran = b.answer(e, func(a *store.Attempt) *aloftv1.Outcome {
+		return succeeded(map[string]string{"o0": "again " + string(a.Node)})
+	})
 	if got := fmt.Sprint(ran); got != "[last n0 n300]" {
 		t.Errorf("the recovery ran %s, want what failed and what waited for it", got)
 	}

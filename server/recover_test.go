@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -206,6 +207,24 @@ func TestWhatCannotBeRecoveredIsSaidWithTheWayOut(t *testing.T) {
 		if c.code == 0 && c.err != nil || c.code != 0 && code(c.err) != c.code || !strings.Contains(fmt.Sprint(c.err), c.text) {
 			t.Errorf("create, %s: got %v, want %s with %q", name, c.err, c.code, c.text)
 		}
+	}
+}
+
+// flytectl's `create execution --recover` is this call by gRPC, the console's button this one by REST.
+func TestAnExecutionIsRecoveredByREST(t *testing.T) {
+	t.Parallel()
+	g := newGated(startRunning(t, testConfig(t.TempDir())), t.TempDir())
+	failed := g.start("disk", 1)
+	g.wantEnd(failed, core.WorkflowExecution_FAILED)
+	g.fix("disk")
+	body := fmt.Sprintf(`{"id":{"project":"flytesnacks","domain":"development","name":%q},"name":"by-rest"}`, failed.GetName())
+	status, answer := g.do("POST", "/api/v1/executions/recover", http.Header{"Content-Type": {"application/json"}}, []byte(body))
+	if status.StatusCode != http.StatusOK || !strings.Contains(string(answer), "by-rest") {
+		t.Fatalf("got %s: %s", status.Status, answer)
+	}
+	g.wantEnd(&core.WorkflowExecutionIdentifier{Project: "flytesnacks", Domain: "development", Name: "by-rest"}, core.WorkflowExecution_SUCCEEDED)
+	if got := g.ran(1); got != "first second second" {
+		t.Errorf("ran %q", got)
 	}
 }
 
