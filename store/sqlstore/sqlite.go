@@ -28,7 +28,7 @@ var sqliteDialect = dialect{
 		"serial_for_ever": "INTEGER PRIMARY KEY AUTOINCREMENT", // a number is not used again after its row was deleted
 		"clustered":       "WITHOUT ROWID",
 		// There is one writer: nothing needs a lock.
-		"hold_shard": "", "hold_execution": "", "hold_instance": "", "hold_instance_weakly": "", "take": "", "lapsed": "0",
+		"hold_shard": "", "hold_execution": "", "hold_instance": "", "hold_instance_weakly": "", "hold_reservation": "", "take": "", "lapsed": "0",
 	},
 	bytes:   func(b []byte) string { return "x'" + hex.EncodeToString(b) + "'" },
 	fault:   sqliteFault,
