@@ -9,6 +9,7 @@ import (
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -23,6 +24,7 @@ td,th{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid #dd
 <p><a href="/console/">{{.Execution.ID.Project}} / {{.Execution.ID.Domain}}</a></p>
 <h1>{{.Execution.ID.Name}}: {{.Execution.Phase}}</h1>
 <p>{{.Execution.Workflow.GetName}}, version {{.Execution.Workflow.GetVersion}}. Created {{.Execution.CreatedAt.UTC.Format "2006-01-02 15:04:05"}} UTC{{with .Took}}, took {{.}}{{end}}.</p>
+{{with .Recovers}}<p>Recovers <a href="/console/projects/{{.Project}}/domains/{{.Domain}}/executions/{{.Name}}">{{.Name}}</a>: {{$.Recovered}} recovered</p>{{end}}
 {{with .Execution.Waiting}}<p>Waiting: {{.}}</p>{{end}}
 {{with .Execution.AbortCause}}<p>Terminated: {{.}}</p>{{end}}
 {{with .Execution.Error}}<h2>{{.GetCode}}</h2><pre>{{.GetMessage}}</pre>{{end}}
@@ -54,9 +56,13 @@ func (a *API) executionPage(w http.ResponseWriter, r *http.Request) {
 	}
 	notes := cacheNotes{store: a.Store, execution: id, before: e.CreatedAt}
 	var rows []nodeRow
+	recovered := 0
 	for _, n := range nodes {
 		if n.SpecNodeID == aloft.StartNode || n.SpecNodeID == aloft.EndNode {
 			continue
+		}
+		if n.Phase == core.NodeExecution_RECOVERED {
+			recovered++
 		}
 		row := nodeRow{ID: string(n.ID), Name: n.Name, Phase: n.Phase.String(), Took: a.took(n.StartedAt, n.EndedAt), Message: n.Error.GetMessage()}
 		if row.Deck, err = a.Renderer.Link(n.DeckURI, callerOf(r.Context()).base, a.Now().Add(maxLinkLife)); err != nil {
@@ -73,6 +79,7 @@ func (a *API) executionPage(w http.ResponseWriter, r *http.Request) {
 	}
 	a.page(w, r, http.StatusOK, "execution", map[string]any{
 		"Execution": e, "Running": !aloft.Terminal(e.Phase), "Took": a.took(e.StartedAt, e.EndedAt), "Nodes": rows,
+		"Recovers": executionStatus(e).GetRecovers(), "Recovered": recovered,
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
 )
@@ -153,10 +154,14 @@ func (r *Runs) status(e *store.Execution) *aloftv1.ExecutionStatus {
 }
 
 func executionStatus(e *store.Execution) *aloftv1.ExecutionStatus {
-	return &aloftv1.ExecutionStatus{
+	status := &aloftv1.ExecutionStatus{
 		Id: e.ID.Proto(), Workflow: e.Workflow, LaunchPlan: e.Spec.GetLaunchPlan(), Phase: e.Phase, Error: e.Error, Waiting: e.Waiting,
 		CreatedAt: stamp(e.CreatedAt), StartedAt: stamp(e.StartedAt), EndedAt: stamp(e.EndedAt), AbortCause: e.AbortCause,
 	}
+	if m := e.Spec.GetMetadata(); m.GetMode() == admin.ExecutionMetadata_RECOVERED {
+		status.Recovers = m.GetReferenceExecution()
+	}
+	return status
 }
 
 func nodeStatus(n *store.Node) *aloftv1.NodeStatus {

@@ -267,6 +267,15 @@ func (t *tree) head(now time.Time) string {
 	e := t.execution
 	head := fmt.Sprintf("%s  %s  ", aloft.ExecutionIDOf(e.GetId()), strings.TrimPrefix(e.GetWorkflow().GetName(), ".flytegen."))
 	head += t.colourOf(executionColour(e.GetPhase()), phaseName(e.GetPhase())) + "  " + between(e.GetCreatedAt(), e.GetEndedAt(), now)
+	if e.GetRecovers() != nil {
+		recovered := 0
+		for _, n := range t.nodes {
+			if n.GetPhase() == core.NodeExecution_RECOVERED {
+				recovered++
+			}
+		}
+		head += fmt.Sprintf("  recovers %s: %d recovered", e.GetRecovers().GetName(), recovered)
+	}
 	if e.GetWaiting() != "" {
 		head += "  " + waits(e.GetWaiting())
 	}

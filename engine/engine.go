@@ -30,6 +30,8 @@ type Store interface {
 	GetWorkflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error)
 	NodeInputs(ctx context.Context, execution store.Key, node aloft.NodeID) (*aloftv1.Literals, error)
 	NodeOutputs(ctx context.Context, execution store.Key, node aloft.NodeID) (*aloftv1.Literals, error)
+	ListNodes(ctx context.Context, id aloft.ExecutionID, parent aloft.NodeID, all bool, q store.Query) ([]*store.Node, error)
+	NodeValues(ctx context.Context, id aloft.ExecutionID, nodes []aloft.NodeID) ([]*store.Node, error)
 
 	Instances(ctx context.Context) ([]store.Instance, error)
 	Assigned(ctx context.Context, executor string) ([]*store.Attempt, error)
@@ -115,6 +117,7 @@ type Config struct {
 	CacheNodes      int   // 500,000 nodes of all of them
 	CacheGraphs     int64 // 64 MiB of compiled workflows
 	CacheLiterals   int64 // 64 MiB of literals
+	CacheSources    int64 // 64 MiB of what executions that are recovered had finished, without its values
 }
 
 func (c Config) withDefaults() Config {
@@ -132,6 +135,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.CacheNodes, 500_000)
 	setDefault(&c.CacheGraphs, 64<<20)
 	setDefault(&c.CacheLiterals, 64<<20)
+	setDefault(&c.CacheSources, 64<<20)
 	return c
 }
 
@@ -162,6 +166,7 @@ type Engine struct {
 
 	graphs   *cache[string, *machine.Graph]
 	values   *cache[string, *core.LiteralMap] // by digest
+	sources  *cache[store.Key, *source]       // by the execution that recovers it
 	keys     *cache[*core.Node, *catalog.Signature]
 	heard    map[string]heartbeat // of executors; of whoever reaps, as lookedAt
 	lookedAt time.Time
@@ -204,6 +209,7 @@ func New(config Config) *Engine {
 		logger:   config.Logger,
 		graphs:   newCache[string, *machine.Graph](config.CacheGraphs),
 		values:   newCache[string, *core.LiteralMap](config.CacheLiterals),
+		sources:  newCache[store.Key, *source](config.CacheSources),
 		keys:     newCache[*core.Node, *catalog.Signature](cachedKeys),
 		nonce:    rand.Text(),
 		runs:     make(map[store.Key]*run),

@@ -40,6 +40,7 @@ import (
 	"github.com/aloft-dev/aloft/health"
 	"github.com/aloft-dev/aloft/idl/aloft/v1/aloftv1connect"
 	"github.com/aloft-dev/aloft/launch"
+	"github.com/aloft-dev/aloft/recovery/job"
 	"github.com/aloft-dev/aloft/registry"
 	"github.com/aloft-dev/aloft/store"
 	"github.com/aloft-dev/aloft/store/sqlstore"
@@ -58,22 +59,23 @@ type Options struct {
 type Server struct {
 	Address string // host:port on which it listens; the port is the real one where 0 was asked for
 
-	config   config.Config
-	options  Options
-	log      *slog.Logger
-	room     admission.Room
-	lock     *os.File
-	store    *sqlstore.Store
-	api      *api.API
-	http     *http.Server
-	health   *health.Monitor
-	results  *catalog.Catalog
-	engine   *engine.Engine
-	executor *executor.Executor
-	resolver *environment.Resolver
+	config     config.Config
+	options    Options
+	log        *slog.Logger
+	room       admission.Room
+	lock       *os.File
+	store      *sqlstore.Store
+	api        *api.API
+	http       *http.Server
+	health     *health.Monitor
+	results    *catalog.Catalog
+	engine     *engine.Engine
+	executor   *executor.Executor
+	recoveries *job.Jobs
+	resolver   *environment.Resolver
 
-	stop    context.CancelFunc // ends engine and executor
-	running sync.WaitGroup     // engine, executor and the HTTP server
+	stop    context.CancelFunc // ends engine, executor and recovery jobs
+	running sync.WaitGroup     // engine, executor, recovery jobs and the HTTP server
 	failed  chan error         // the first of them that ended by itself
 
 	mu         sync.Mutex
@@ -130,6 +132,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		Store: s.store, Registry: versions, Literals: literals,
 		MaxParallelism: c.MaxParallelism, CanonicalFunc: renderer.Canonical,
 	})
+	s.recoveries = job.New(job.Config{Store: s.store, Launcher: launcher, Owner: identity, Logger: s.log})
 
 	// From a queued execution to its end.
 	size, err := config.ParseBytes(c.CacheMaxSize)
@@ -198,6 +201,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	if len(o.Worker) > 0 {
 		s.run("executor", func() error { return s.executor.Run(background) })
 	}
+	s.run("recovery jobs", func() error { return s.recoveries.Run(background) })
 	s.run("listener", func() error {
 		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -224,7 +228,12 @@ func (s *Server) newAPI(c api.Config) (*api.API, error) {
 		StartedAt: time.Now(), Room: s.queue, Environments: s.environments, Away: s.health.All,
 		TaskTimeout: config.Limit(s.config.TaskTimeout), QueueTimeout: config.Limit(s.config.QueueTimeout), ExecutionTimeout: config.Limit(s.config.ExecutionTimeout),
 	}
+	recoveries := &api.Recoveries{Jobs: s.recoveries}
 	c.Services = append(c.Services,
+		func(o ...connect.HandlerOption) (string, string, http.Handler) {
+			path, handler := aloftv1connect.NewRecoveryServiceHandler(recoveries, o...)
+			return aloftv1connect.RecoveryServiceName, path, handler
+		},
 		func(o ...connect.HandlerOption) (string, string, http.Handler) {
 			path, handler := aloftv1connect.NewRunServiceHandler(runs, o...)
 			return aloftv1connect.RunServiceName, path, handler

@@ -275,9 +275,7 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 		outcome.EndedAt = time.Now().UnixNano()
 	}
 	outcome.Environment = exit.Environment
-	if outcome.Usage, err = proto.Marshal(usage(exit)); err != nil {
-		return nil, fmt.Errorf("encode usage: %w", err)
-	}
+	used := usage(exit)
 	if outputs := left.Read(outcome); outputs != nil {
 		err := b.keep(ctx, job, outputs, outcome)
 		if over && (errors.Is(err, aloft.ErrInvalid) || errors.Is(err, aloft.ErrExhausted)) { // it will not get better
@@ -288,12 +286,18 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 		}
 	}
 	if outcome.GetOutputs() == nil { // whoever comes after it goes on from there
-		_, err := b.config.Blob.Adopt(ctx, checkpointKey(job.ID))
+		kept, err := b.config.Blob.Adopt(ctx, checkpointKey(job.ID))
+		if len(kept) > 0 {
+			used.Checkpoint = checkpointKey(job.ID).URI()
+		}
 		if errors.Is(err, aloft.ErrInvalid) {
 			b.config.Logger.Warn("the checkpoint cannot be kept", "attempt", job.ID.String(), "error", err)
 		} else if err != nil {
 			return nil, fmt.Errorf("keep the checkpoint: %w", err)
 		}
+	}
+	if outcome.Usage, err = proto.Marshal(used); err != nil {
+		return nil, fmt.Errorf("encode usage: %w", err)
 	}
 	deck, err := b.config.Blob.Adopt(ctx, blob.Key(job.ID.RunKey()+"/deck.html"))
 	if errors.Is(err, aloft.ErrInvalid) {

@@ -350,7 +350,7 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 	if err != nil {
 		return nil, nil, err
 	}
-	earlier, err := b.earlierCheckpoint(job.ID)
+	earlier, err := b.earlierCheckpoint(job.ID, job.Spec.GetCheckpoint())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -398,18 +398,31 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 func checkpointKey(id aloft.AttemptID) blob.Key { return blob.Key(id.RunKey() + "/_flytecheckpoints") }
 
 // earlierCheckpoint is the folder of the last attempt before this one that left a checkpoint; empty: none did. Flyte offers
-// that of the attempt directly before, so that one which dies early loses all that was saved.
-func (b *Backend) earlierCheckpoint(id aloft.AttemptID) (string, error) {
+// that of the attempt directly before, so that one which dies early loses all that was saved. If there is none, the one that
+// the node of a recovered execution left (a canonical URI; empty: none) counts as the one before the first.
+func (b *Backend) earlierCheckpoint(id aloft.AttemptID, recovered string) (string, error) {
 	for id.Attempt > 0 {
 		id.Attempt--
-		dir := b.config.Blob.Path(checkpointKey(id))
-		entries, err := os.ReadDir(dir)
-		switch {
-		case err == nil && len(entries) > 0:
-			return dir, nil
-		case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
-			return "", unavailable("look for the checkpoint of an earlier attempt", err)
+		if dir, err := b.filled(checkpointKey(id)); dir != "" || err != nil {
+			return dir, err
 		}
+	}
+	key, err := blob.ParseURI(recovered)
+	if recovered == "" || err != nil { // or of a place that we do not know: the task begins anew
+		return "", nil //nolint:nilerr // see above
+	}
+	return b.filled(key)
+}
+
+// filled is the path of a folder that has something in it; empty: it has nothing, or is not there.
+func (b *Backend) filled(key blob.Key) (string, error) {
+	dir := b.config.Blob.Path(key)
+	entries, err := os.ReadDir(dir)
+	switch {
+	case err == nil && len(entries) > 0:
+		return dir, nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
+		return "", unavailable("look for the checkpoint of an earlier attempt", err)
 	}
 	return "", nil
 }

@@ -3,6 +3,8 @@ package sqlstore
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/aloft-dev/aloft"
@@ -155,6 +157,35 @@ func (s *Store) GetAttempt(ctx context.Context, id aloft.AttemptID) (*store.Atte
 		return nil, fmt.Errorf("task execution %s: %w", id, aloft.ErrNotFound)
 	}
 	return found[0], nil
+}
+
+// valuesAtOnce is how many nodes one query names: it is prepared once, for that many.
+const valuesAtOnce = 64
+
+var nodeValues = oneNode + "WHERE n.execution = ? AND n.node IN (" + strings.TrimSuffix(strings.Repeat("?,", valuesAtOnce), ",") + ")"
+
+// NodeValues returns several nodes with inputs and outputs.
+func (s *Store) NodeValues(ctx context.Context, id aloft.ExecutionID, nodes []aloft.NodeID) ([]*store.Node, error) {
+	key, err := s.key(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	found := make([]*store.Node, 0, len(nodes))
+	for some := range slices.Chunk(nodes, valuesAtOnce) {
+		args := make([]any, 0, 1+valuesAtOnce)
+		args = append(args, key)
+		for i := range valuesAtOnce {
+			args = append(args, string(some[min(i, len(some)-1)]))
+		}
+		if err := s.read(ctx, true, nodeValues, args, func(scan scan) error {
+			n, err := scanNode(scan)
+			found = append(found, n)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
 }
 
 // NodeInputs is what an executor hands to a task.

@@ -985,6 +985,7 @@ type AttemptUsage struct {
 	Mode          string                 `protobuf:"bytes,6,opt,name=mode,proto3" json:"mode,omitempty"`                               // "warm" or "cold"
 	ModeReason    string                 `protobuf:"bytes,7,opt,name=mode_reason,json=modeReason,proto3" json:"mode_reason,omitempty"` // why cold
 	Charge        *AttemptCharge         `protobuf:"bytes,8,opt,name=charge,proto3" json:"charge,omitempty"`                           // what its failure took from the node's budgets; absent: it did not fail
+	Checkpoint    string                 `protobuf:"bytes,9,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`                   // canonical URI of the folder of what it saved for whoever comes after it; empty: nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1073,6 +1074,13 @@ func (x *AttemptUsage) GetCharge() *AttemptCharge {
 		return x.Charge
 	}
 	return nil
+}
+
+func (x *AttemptUsage) GetCheckpoint() string {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return ""
 }
 
 // AttemptCharge is what the failure of an attempt took from a budget of its node, and what follows.
@@ -2954,7 +2962,7 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\fObjectDigest\x12\x10\n" +
 	"\x03uri\x18\x01 \x01(\tR\x03uri\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x12\n" +
-	"\x04size\x18\x03 \x01(\x03R\x04size\"\xba\x02\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\"\xda\x02\n" +
 	"\fAttemptUsage\x124\n" +
 	"\bcpu_user\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\acpuUser\x128\n" +
 	"\n" +
@@ -2966,7 +2974,10 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\x04mode\x18\x06 \x01(\tR\x04mode\x12\x1f\n" +
 	"\vmode_reason\x18\a \x01(\tR\n" +
 	"modeReason\x12/\n" +
-	"\x06charge\x18\b \x01(\v2\x17.aloft.v1.AttemptChargeR\x06charge\"\xc3\x01\n" +
+	"\x06charge\x18\b \x01(\v2\x17.aloft.v1.AttemptChargeR\x06charge\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\t \x01(\tR\n" +
+	"checkpoint\"\xc3\x01\n" +
 	"\rAttemptCharge\x125\n" +
 	"\x06budget\x18\x01 \x01(\x0e2\x1d.aloft.v1.AttemptEnded.BudgetR\x06budget\x12!\n" +
 	"\fretries_used\x18\x02 \x01(\rR\vretriesUsed\x12'\n" +

@@ -188,6 +188,7 @@ type ExecutionStatus struct {
 	StartedAt     *timestamppb.Timestamp            `protobuf:"bytes,8,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	EndedAt       *timestamppb.Timestamp            `protobuf:"bytes,9,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
 	AbortCause    string                            `protobuf:"bytes,10,opt,name=abort_cause,json=abortCause,proto3" json:"abort_cause,omitempty"`
+	Recovers      *core.WorkflowExecutionIdentifier `protobuf:"bytes,11,opt,name=recovers,proto3" json:"recovers,omitempty"` // the execution whose finished nodes are taken over; absent: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -290,6 +291,13 @@ func (x *ExecutionStatus) GetAbortCause() string {
 		return x.AbortCause
 	}
 	return ""
+}
+
+func (x *ExecutionStatus) GetRecovers() *core.WorkflowExecutionIdentifier {
+	if x != nil {
+		return x.Recovers
+	}
+	return nil
 }
 
 type NodeStatus struct {
@@ -1215,7 +1223,7 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"\x04once\x18\x02 \x01(\bR\x04once\"}\n" +
 	"\x16WatchExecutionResponse\x127\n" +
 	"\texecution\x18\x01 \x01(\v2\x19.aloft.v1.ExecutionStatusR\texecution\x12*\n" +
-	"\x05nodes\x18\x02 \x03(\v2\x14.aloft.v1.NodeStatusR\x05nodes\"\x9b\x04\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x14.aloft.v1.NodeStatusR\x05nodes\"\xe3\x04\n" +
 	"\x0fExecutionStatus\x12:\n" +
 	"\x02id\x18\x01 \x01(\v2*.flyteidl.core.WorkflowExecutionIdentifierR\x02id\x125\n" +
 	"\bworkflow\x18\x02 \x01(\v2\x19.flyteidl.core.IdentifierR\bworkflow\x12:\n" +
@@ -1231,7 +1239,8 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"\bended_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x1f\n" +
 	"\vabort_cause\x18\n" +
 	" \x01(\tR\n" +
-	"abortCause\"\xd4\x04\n" +
+	"abortCause\x12F\n" +
+	"\brecovers\x18\v \x01(\v2*.flyteidl.core.WorkflowExecutionIdentifierR\brecovers\"\xd4\x04\n" +
 	"\n" +
 	"NodeStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
@@ -1394,44 +1403,45 @@ var file_aloft_v1_run_proto_depIdxs = []int32{
 	18, // 8: aloft.v1.ExecutionStatus.created_at:type_name -> google.protobuf.Timestamp
 	18, // 9: aloft.v1.ExecutionStatus.started_at:type_name -> google.protobuf.Timestamp
 	18, // 10: aloft.v1.ExecutionStatus.ended_at:type_name -> google.protobuf.Timestamp
-	15, // 11: aloft.v1.NodeStatus.target:type_name -> flyteidl.core.Identifier
-	19, // 12: aloft.v1.NodeStatus.phase:type_name -> flyteidl.core.NodeExecution.Phase
-	17, // 13: aloft.v1.NodeStatus.error:type_name -> flyteidl.core.ExecutionError
-	18, // 14: aloft.v1.NodeStatus.created_at:type_name -> google.protobuf.Timestamp
-	18, // 15: aloft.v1.NodeStatus.started_at:type_name -> google.protobuf.Timestamp
-	18, // 16: aloft.v1.NodeStatus.ended_at:type_name -> google.protobuf.Timestamp
-	5,  // 17: aloft.v1.NodeStatus.attempts:type_name -> aloft.v1.AttemptStatus
-	20, // 18: aloft.v1.NodeStatus.cache:type_name -> aloft.v1.CacheLookup
-	21, // 19: aloft.v1.AttemptStatus.phase:type_name -> flyteidl.core.TaskExecution.Phase
-	18, // 20: aloft.v1.AttemptStatus.created_at:type_name -> google.protobuf.Timestamp
-	18, // 21: aloft.v1.AttemptStatus.started_at:type_name -> google.protobuf.Timestamp
-	18, // 22: aloft.v1.AttemptStatus.ended_at:type_name -> google.protobuf.Timestamp
-	17, // 23: aloft.v1.AttemptStatus.error:type_name -> flyteidl.core.ExecutionError
-	22, // 24: aloft.v1.AttemptStatus.charge:type_name -> aloft.v1.AttemptCharge
-	18, // 25: aloft.v1.AttemptStatus.not_before:type_name -> google.protobuf.Timestamp
-	14, // 26: aloft.v1.GetLogsRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
-	0,  // 27: aloft.v1.GetLogsResponse.stream:type_name -> aloft.v1.GetLogsResponse.Stream
-	18, // 28: aloft.v1.GetServerInfoResponse.started_at:type_name -> google.protobuf.Timestamp
-	11, // 29: aloft.v1.GetServerInfoResponse.executors:type_name -> aloft.v1.ExecutorInfo
-	12, // 30: aloft.v1.GetServerInfoResponse.environments:type_name -> aloft.v1.EnvironmentInfo
-	13, // 31: aloft.v1.GetServerInfoResponse.counts:type_name -> aloft.v1.StoreCounts
-	23, // 32: aloft.v1.GetServerInfoResponse.task_timeout:type_name -> google.protobuf.Duration
-	23, // 33: aloft.v1.GetServerInfoResponse.queue_timeout:type_name -> google.protobuf.Duration
-	23, // 34: aloft.v1.GetServerInfoResponse.execution_timeout:type_name -> google.protobuf.Duration
-	10, // 35: aloft.v1.GetServerInfoResponse.away:type_name -> aloft.v1.ServiceInfo
-	18, // 36: aloft.v1.ServiceInfo.away_since:type_name -> google.protobuf.Timestamp
-	18, // 37: aloft.v1.ServiceInfo.probe_at:type_name -> google.protobuf.Timestamp
-	1,  // 38: aloft.v1.RunService.WatchExecution:input_type -> aloft.v1.WatchExecutionRequest
-	6,  // 39: aloft.v1.RunService.GetLogs:input_type -> aloft.v1.GetLogsRequest
-	8,  // 40: aloft.v1.ServerService.GetServerInfo:input_type -> aloft.v1.GetServerInfoRequest
-	2,  // 41: aloft.v1.RunService.WatchExecution:output_type -> aloft.v1.WatchExecutionResponse
-	7,  // 42: aloft.v1.RunService.GetLogs:output_type -> aloft.v1.GetLogsResponse
-	9,  // 43: aloft.v1.ServerService.GetServerInfo:output_type -> aloft.v1.GetServerInfoResponse
-	41, // [41:44] is the sub-list for method output_type
-	38, // [38:41] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	14, // 11: aloft.v1.ExecutionStatus.recovers:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	15, // 12: aloft.v1.NodeStatus.target:type_name -> flyteidl.core.Identifier
+	19, // 13: aloft.v1.NodeStatus.phase:type_name -> flyteidl.core.NodeExecution.Phase
+	17, // 14: aloft.v1.NodeStatus.error:type_name -> flyteidl.core.ExecutionError
+	18, // 15: aloft.v1.NodeStatus.created_at:type_name -> google.protobuf.Timestamp
+	18, // 16: aloft.v1.NodeStatus.started_at:type_name -> google.protobuf.Timestamp
+	18, // 17: aloft.v1.NodeStatus.ended_at:type_name -> google.protobuf.Timestamp
+	5,  // 18: aloft.v1.NodeStatus.attempts:type_name -> aloft.v1.AttemptStatus
+	20, // 19: aloft.v1.NodeStatus.cache:type_name -> aloft.v1.CacheLookup
+	21, // 20: aloft.v1.AttemptStatus.phase:type_name -> flyteidl.core.TaskExecution.Phase
+	18, // 21: aloft.v1.AttemptStatus.created_at:type_name -> google.protobuf.Timestamp
+	18, // 22: aloft.v1.AttemptStatus.started_at:type_name -> google.protobuf.Timestamp
+	18, // 23: aloft.v1.AttemptStatus.ended_at:type_name -> google.protobuf.Timestamp
+	17, // 24: aloft.v1.AttemptStatus.error:type_name -> flyteidl.core.ExecutionError
+	22, // 25: aloft.v1.AttemptStatus.charge:type_name -> aloft.v1.AttemptCharge
+	18, // 26: aloft.v1.AttemptStatus.not_before:type_name -> google.protobuf.Timestamp
+	14, // 27: aloft.v1.GetLogsRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	0,  // 28: aloft.v1.GetLogsResponse.stream:type_name -> aloft.v1.GetLogsResponse.Stream
+	18, // 29: aloft.v1.GetServerInfoResponse.started_at:type_name -> google.protobuf.Timestamp
+	11, // 30: aloft.v1.GetServerInfoResponse.executors:type_name -> aloft.v1.ExecutorInfo
+	12, // 31: aloft.v1.GetServerInfoResponse.environments:type_name -> aloft.v1.EnvironmentInfo
+	13, // 32: aloft.v1.GetServerInfoResponse.counts:type_name -> aloft.v1.StoreCounts
+	23, // 33: aloft.v1.GetServerInfoResponse.task_timeout:type_name -> google.protobuf.Duration
+	23, // 34: aloft.v1.GetServerInfoResponse.queue_timeout:type_name -> google.protobuf.Duration
+	23, // 35: aloft.v1.GetServerInfoResponse.execution_timeout:type_name -> google.protobuf.Duration
+	10, // 36: aloft.v1.GetServerInfoResponse.away:type_name -> aloft.v1.ServiceInfo
+	18, // 37: aloft.v1.ServiceInfo.away_since:type_name -> google.protobuf.Timestamp
+	18, // 38: aloft.v1.ServiceInfo.probe_at:type_name -> google.protobuf.Timestamp
+	1,  // 39: aloft.v1.RunService.WatchExecution:input_type -> aloft.v1.WatchExecutionRequest
+	6,  // 40: aloft.v1.RunService.GetLogs:input_type -> aloft.v1.GetLogsRequest
+	8,  // 41: aloft.v1.ServerService.GetServerInfo:input_type -> aloft.v1.GetServerInfoRequest
+	2,  // 42: aloft.v1.RunService.WatchExecution:output_type -> aloft.v1.WatchExecutionResponse
+	7,  // 43: aloft.v1.RunService.GetLogs:output_type -> aloft.v1.GetLogsResponse
+	9,  // 44: aloft.v1.ServerService.GetServerInfo:output_type -> aloft.v1.GetServerInfoResponse
+	42, // [42:45] is the sub-list for method output_type
+	39, // [39:42] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_aloft_v1_run_proto_init() }
