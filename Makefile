@@ -25,7 +25,7 @@ RACE := ./engine/... ./store/...
 FUZZTIME ?= 20s
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-go test-race test-python lint format fuzz demo generate python postgres lock clean
+.PHONY: help build test test-go test-race test-python mutations seeds lint format fuzz demo generate python postgres lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,6 +46,14 @@ test-go: python $(GOTESTSUM) postgres
 
 test-race:
 	CGO_ENABLED=1 $(GO) test -race -short $(RACE)
+
+mutations: ## plant bugs into the engine, one by one: the simulator must find each
+	$(GO) test ./engine/simulation -run Planted -mutations -v -count=1 -timeout 15m
+
+SEEDS ?= 100000
+FIRST ?= 1
+seeds: ## SEEDS (100,000) worlds of the simulator from FIRST (1) on
+	nice -n 19 $(GO) test ./engine/simulation -run Seeds -seeds=$(SEEDS) -first=$(FIRST) -v -count=1 -timeout 24h
 
 test-python: python build
 	ALOFT_TEST_BINARY=$(CURDIR)/bin/aloft PATH="$(dir $(PYTHON)):$$PATH" $(PYTHON) -m pytest test

@@ -47,6 +47,7 @@ func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machin
 	if f.serialized(node) {
 		var held store.CacheReservation
 		found, held, lookup.Reason, err = f.engine.config.Catalog.FindOrReserve(f.ctx, mine)
+		err = aloft.Blame(aloft.ServiceCatalog, err)
 		switch {
 		case err != nil || found != nil:
 		case held.Owner == mine.Owner:
@@ -57,6 +58,7 @@ func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machin
 		}
 	} else {
 		found, lookup.Reason, err = f.engine.config.Catalog.Find(f.ctx, mine.ID)
+		err = aloft.Blame(aloft.ServiceCatalog, err)
 	}
 	if err != nil {
 		return machine.CacheAnswer{}, err

@@ -56,6 +56,7 @@ func (e *Engine) collect(ctx context.Context) error {
 	}
 	e.mu.Lock()
 	e.fire(e.clock.Now())
+	e.wakeParked()
 	e.mu.Unlock()
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -209,6 +210,13 @@ func (b *bench) waiting() []*store.Attempt {
 
 func (b *bench) assign(executor string, a *store.Attempt) {
 	b.Helper()
+	instances, err := b.store.Instances(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	if !slices.ContainsFunc(instances, func(i store.Instance) bool { return i.ID == executor }) {
+		b.heartbeat(executor, "here", 1000*time.Hour)
+	}
 	if err := errors.Join(b.store.Assign(b.Context(), executor, []store.AttemptKey{a.AttemptKey}, b.clock.Now())...); err != nil {
 		b.Fatal(err)
 	}
@@ -419,6 +427,33 @@ func TestClockThatWasSetBackAcrossARestartDelaysNoTimer(t *testing.T) {
 	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
 }
 
+// The look at the first timers, by which a shard's new owner learns how late it is, is repeated until it is done.
+func TestClockThatWasSetBackDelaysNoTimerAlsoWhenTheStoreFailsMeanwhile(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	w := workflow{name: "sleeps", tasks: []*core.TaskTemplate{sleepTask}, nodes: []*core.Node{sleepNode("s", time.Minute)}}
+	b.register(w)
+	id := b.create(w, "back", nil)
+	b.settle(b.engine("a"))
+	b.clock.advance(-time.Hour)
+	failed := false
+	b.memory.Faults = func(op string) store.Fault {
+		if op == "Due" && !failed {
+			failed = true
+			return store.FailBefore
+		}
+		return store.NoFault
+	}
+	e := b.engine("a")
+	if _, err := e.Pass(t.Context()); err == nil || !failed {
+		t.Fatalf("the pass should have failed, error %v", err)
+	}
+	b.settle(e)
+	b.clock.advance(time.Minute)
+	b.settle(e)
+	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
+}
+
 func TestATaskThatHangsEndsByTheDefaultWhateverBecomesOfTheClock(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -584,7 +619,13 @@ func TestExecutionOfALaterReleaseIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	here := b.engine("a")
-	for range 30 {
+	for round := range 30 {
+		b.memory.Faults = func(op string) store.Fault {
+			if op == "Load" && round > 10 && round < 20 { // not even while it waits for a store that is away
+				return store.FailBefore
+			}
+			return store.NoFault
+		}
 		b.settle(here)
 		b.clock.advance(time.Second)
 	}

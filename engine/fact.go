@@ -31,6 +31,9 @@ type facts struct {
 
 	// What this step brought about, by digest: it is in no record yet.
 	made map[string]*aloftv1.Literals
+
+	from  *source                      // the execution that this one recovers; nil: not asked for yet
+	taken map[aloft.NodeID]*store.Node // read ahead of it, with values
 }
 
 func (f *facts) make(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals, error) {
@@ -59,9 +62,6 @@ const literalOverhead = 6
 
 // Policy is what the configuration says.
 func (f *facts) Policy() *machine.Policy { return &f.engine.config.Policy }
-
-// Recovered says that nothing is known: this release recovers no execution.
-func (f *facts) Recovered(machine.NodeRef) (machine.Recovery, error) { return machine.Recovery{}, nil }
 
 // Inputs resolves the bindings of a node.
 func (f *facts) Inputs(node machine.NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error) {

@@ -13,6 +13,7 @@ type lease struct {
 	store.Lease
 	held  bool
 	until time.Time // by our clock, counted from before we asked
+	timed bool      // its soonest timers were looked at
 }
 
 func (l lease) valid(now time.Time) bool { return l.held && now.Before(l.until) }
@@ -27,7 +28,7 @@ func (e *Engine) renew(ctx context.Context) error {
 		e.mu.Unlock()
 		return fmt.Errorf("acquire shards: %w", err)
 	}
-	var taken []int
+	taken, untimed := 0, []int(nil)
 	e.mu.Lock()
 	var ours [store.Shards]bool
 	for _, l := range leases {
@@ -38,9 +39,13 @@ func (e *Engine) renew(ctx context.Context) error {
 				// Somebody had it in between: what we know of it may be old.
 				e.dropShard(l.Shard)
 			}
-			taken = append(taken, l.Shard)
+			*old = lease{}
+			taken++
 		}
-		*old = lease{Lease: l, held: true, until: asked.Add(e.config.LeaseTTL)}
+		*old = lease{Lease: l, held: true, until: asked.Add(e.config.LeaseTTL), timed: old.timed}
+		if !old.timed {
+			untimed = append(untimed, l.Shard)
+		}
 	}
 	lost := 0
 	for shard := range e.leases {
@@ -50,7 +55,7 @@ func (e *Engine) renew(ctx context.Context) error {
 			lost++
 		}
 	}
-	if len(taken) > 0 {
+	if taken > 0 {
 		e.rescanAt = time.Time{}
 	}
 	e.mu.Unlock()
@@ -58,9 +63,11 @@ func (e *Engine) renew(ctx context.Context) error {
 	if lost > 0 {
 		e.logger.Warn("another engine has taken shards", "shards", lost)
 	}
-	if len(taken) > 0 {
-		e.logger.Info("shards taken", "shards", len(taken))
-		return e.learnTime(ctx, taken)
+	if taken > 0 {
+		e.logger.Info("shards taken", "shards", taken)
+	}
+	if len(untimed) > 0 {
+		return e.learnTime(ctx, untimed)
 	}
 	return nil
 }
@@ -74,6 +81,9 @@ func (e *Engine) learnTime(ctx context.Context, shards []int) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	for _, shard := range shards {
+		e.leases[shard].timed = true // until it is lost, and with it this
+	}
 	for _, row := range rows {
 		if e.leases[row.Shard].held {
 			e.push(e.run(row.Execution, row.Shard))

@@ -31,9 +31,10 @@ type Execution struct {
 	AbortPrincipal string
 	State          admin.ExecutionState // archived or not; independent of the phase
 	StateChangedAt time.Time
-	StatePrincipal string // who changed the state last
-	Waiting        string // what the execution as a whole waits for; empty: nothing
-	JournalVersion int    // an engine never claims an execution whose journal it cannot read
+	StatePrincipal string    // who changed the state last
+	Waiting        string    // what the execution as a whole waits for; empty: nothing
+	WaitingSince   time.Time // since when; zero: it does not wait
+	JournalVersion int       // an engine never claims an execution whose journal it cannot read
 }
 
 // JournalVersion is the version of the journal that this release writes.

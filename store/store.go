@@ -34,6 +34,7 @@ type Store interface {
 	Registry
 	Runs
 	Attempts
+	Health
 	Queries
 	Catalog
 	Wakes
@@ -104,8 +105,8 @@ type Attempts interface {
 	SetWaiting(ctx context.Context, attempts []AttemptKey, reason string) error
 
 	// Assign gives attempts to an executor instance: each is claimed before anything is started. One error (or nil) for
-	// each: ErrConflict if another instance has it, it has ended, or it is to be stopped. Assigning again what the same
-	// instance has is no error.
+	// each: ErrConflict if another instance has it, it has ended, it is to be stopped, or the instance is not known (any
+	// more: it has to say first that it is there). Assigning again what the same instance has is no error.
 	Assign(ctx context.Context, executor string, attempts []AttemptKey, now time.Time) []error
 
 	// Assigned returns the attempts that the instance has and that have not ended: what to find again after a restart.
@@ -181,22 +182,23 @@ type JournalRow struct {
 
 // Step is what one step of one execution commits: all of it or nothing.
 type Step struct {
-	Execution Key
-	ID        aloft.ExecutionID // for wake-ups and messages
-	Lease     Lease
-	Seq       int64  // the journal sequence it takes: the last one plus 1
-	CommitID  string // random; makes a repeated commit recognisable
-	Entry     *aloftv1.JournalEntry
-	Consumed  []int64          // inbox rows that it used up
-	Change    *ExecutionChange // nil: the execution's record stays as it is
-	Nodes     []*Node          // whole records, inserted or replaced (nil Inputs, Outputs, Metadata: as they were)
-	Attempts  []*Attempt       // whole records, inserted, or updated in what the engine owns (see Attempt; nil Objects, Usage, Environment: as they were)
-	Appends   []Append         // messages to other executions
-	Results   []*CacheEntry    // results that can be found from now on; as PutResult, and replacing if the execution overwrites
-	Overwrite bool             // of Results: the tags name them, whatever they named before
-	Releases  []CacheRelease   // reservations that the execution gives back; wakes those who wait
-	DueAt     time.Time        // the execution's next timer; zero: none (every step says it anew)
-	Waiting   string           // named external wait of the execution as a whole; empty: none (every step says it anew)
+	Execution    Key
+	ID           aloft.ExecutionID // for wake-ups and messages
+	Lease        Lease
+	Seq          int64  // the journal sequence it takes: the last one plus 1
+	CommitID     string // random; makes a repeated commit recognisable
+	Entry        *aloftv1.JournalEntry
+	Consumed     []int64          // inbox rows that it used up
+	Change       *ExecutionChange // nil: the execution's record stays as it is
+	Nodes        []*Node          // whole records, inserted or replaced (nil Inputs, Outputs, Metadata: as they were)
+	Attempts     []*Attempt       // whole records, inserted, or updated in what the engine owns (see Attempt; nil Objects, Usage, Environment: as they were)
+	Appends      []Append         // messages to other executions
+	Results      []*CacheEntry    // results that can be found from now on; as PutResult, and replacing if the execution overwrites
+	Overwrite    bool             // of Results: the tags name them, whatever they named before
+	Releases     []CacheRelease   // reservations that the execution gives back; wakes those who wait
+	DueAt        time.Time        // the execution's next timer; zero: none (every step says it anew)
+	Waiting      string           // named external wait of the execution as a whole; empty: none (every step says it anew)
+	WaitingSince time.Time        // since when; zero: it does not wait
 }
 
 // Append is a message to another execution.

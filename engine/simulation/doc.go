@@ -1,17 +1,40 @@
-// Package simulation runs whole worlds from a seed: beside the flow, to test its middle (store, engine, machine) as one.
+// Package simulation runs whole worlds from a seed: beside the flow, to test its middle (store, engine, machine, and how
+// literals become objects) as one.
 //
-// A world has engines that crash, pause, compete and lose leases, executors that lose tasks, fall silent and report late,
-// twice and wrongly, a store that fails in bursts before or after it did its work, clocks that jump, and people who create
-// and terminate random workflows. All of it runs on one goroutine under virtual time, drawn from one random source, so a
-// seed is a complete description of a run:
+// A world has engines, executors with places where tasks run, a store, blobs, clocks, and people who register versions of
+// workflows, create executions and terminate them. All of it runs on one goroutine under virtual time, drawn from one random
+// source, so a seed is a complete description of a run:
 //
-//	go test ./engine/simulation -run Seed -seed=17        one world, told in detail
-//	go test ./engine/simulation -run Seed -seeds=5000     many
+//	go test ./engine/simulation -run Seed -v -seed=17     one world, told in detail
+//	go test ./engine/simulation -run Seed -seeds=5000     many, from -first on
+//	make seeds SEEDS=100000                               very many, when nothing else is to be done
 //
-// After each commit the execution's journal is folded again and compared with its records, and the promises are checked:
-// nothing acknowledged is lost (P1), downstream starts after durable outputs (P2), a result is adopted once and from
-// the attempt that is meant (P3), nothing is ever stuck (P5). When the faults end, every execution must end as it does in
-// a world without faults.
+// What happens:
 //
-// It relies on store/memstore to keep to the contract of package store; storetest holds the real store to the same.
+//   - The plan (plan_test.go) is what people want, the same with and without faults: graphs with sub-workflows, failure
+//     nodes and both failure policies, tasks that succeed, fail, hang, starve, need retries or go on from checkpoints, sleeps,
+//     limits of time, of parallelism and of retries, literals of a few bytes and of more than a row holds, executions of a later
+//     release in the same store.
+//   - Faults (fault_test.go) have names. Some happen between calls: crashes, pauses, power cuts, clocks that jump, tasks that
+//     are lost or run twice, executors that fall silent or never come back. Some befall calls of the store and of the blobs
+//     (store_test.go): they fail, are done without a word, by halves, much later, or are the last of their process. Each world
+//     has about half of them, so that rare ones meet undisturbed by the others.
+//   - Invariants (invariant_test.go) are named by the promise of the design that they could falsify. They are checked after
+//     each commit against a fold of the journal, and P5 (nothing is stuck) after everything that happens.
+//   - After a while the faults end. Then every execution has to end, and as it does in a world without any, unless the world
+//     visibly had its part in it (somebody terminated it, too many attempts were lost).
+//
+// The promises: P1 what was acknowledged is there; P2 downstream starts after durable outputs, a node succeeds once, records say
+// what the journal says; P3 a result is adopted once, from the attempt that is meant, under the newest epoch; P4 what is
+// computed does not depend on what went wrong; P5; P6 what runs is the version that was launched, whatever is registered
+// meanwhile; P7 nobody touches an execution of a later release; P8 a node's life is a few rows (that memory follows what
+// runs is a test of package engine); P10 nothing happens before its time, nor long after it.
+//
+// Not here yet: results of the catalog (P9), recovery, services that are away.
+//
+// mutation_test.go turns it round: it plants bugs, one by one, and demands that a seed finds each (make mutations). It
+// is the list of what the simulator is known to see.
+//
+// The package relies on store/memstore and blobtest.Memory to keep to their contracts: the suites that hold them to these
+// hold the real ones to the same.
 package simulation

@@ -5,8 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/aloft-dev/aloft"
@@ -15,105 +14,162 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// fakeExecutor runs tasks by waiting. What it knows of them survives its own crashes, as a supervisor's disk does.
-type fakeExecutor struct {
-	world       *world
-	id, place   string
-	silentUntil time.Duration // it does nothing before; its tasks go on
-	jobs        map[store.AttemptKey]*job
+// place is where tasks run. What it knows of them survives its executors, as a supervisor's disk does.
+type place struct {
+	name string
+	jobs map[store.AttemptKey]*job
 }
 
 type job struct {
 	attempt *store.Attempt
 	started time.Duration
 	ends    time.Duration
-	told    bool             // that it runs
 	outcome *aloftv1.Outcome // how it ended; nil: not yet
+}
+
+func (p *place) sorted() []store.AttemptKey { return sortedKeys(p.jobs) }
+
+// lose ends tasks of which nobody will know how.
+func (p *place) lose(which func() bool, why string) {
+	for _, key := range p.sorted() {
+		if j := p.jobs[key]; j.outcome == nil && which() {
+			j.outcome = outcomeOf(j.attempt, time.Time{}, time.Time{})
+			j.outcome.Result = &aloftv1.Outcome_Lost{Lost: why}
+		}
+	}
+}
+
+// fakeExecutor runs tasks by waiting.
+type fakeExecutor struct {
+	process
+	world       *world
+	number      int
+	place       *place
+	server      *slot                               // of which it is a part: they have one idea of the time
+	silentUntil time.Duration                       // it does nothing before; its tasks go on
+	started     map[store.AttemptKey]bool           // whose start it has told
+	has         map[store.AttemptKey]*store.Attempt // what it believes to have: also what was taken from it meanwhile
 }
 
 const executorTTL = 15 * time.Second
 
+func newExecutor(w *world, number int, p *place, server *slot) *fakeExecutor {
+	x := &fakeExecutor{world: w, number: number, place: p, server: server}
+	x.replace()
+	return x
+}
+
+// replace starts it anew under a name that no other has had.
+func (x *fakeExecutor) replace() {
+	if x.name != "" {
+		x.world.gone = append(x.world.gone, x.name)
+	}
+	x.name = fmt.Sprintf("x%d.%d", x.number, x.world.serial)
+	x.world.serial++
+	x.forget()
+}
+
+// forget is what a process does when it ends.
+func (x *fakeExecutor) forget() {
+	x.started, x.has = map[store.AttemptKey]bool{}, map[store.AttemptKey]*store.Attempt{}
+}
+
+// live is one pass of the executor. When it dies in it, the next one begins with what its place and the store know.
+func (x *fakeExecutor) live() {
+	if x.world.mono < x.silentUntil || x.server.engine == nil {
+		return
+	}
+	x.world.as(&x.process, x.pass)
+	switch {
+	case !x.dead:
+	case x.world.fears[executorReplaced] && x.world.random.IntN(2) == 0:
+		x.replace()
+	default:
+		x.forget()
+	}
+}
+
 // pass does what an executor does, once. Whatever the store does not take now is tried again in the next one.
 func (x *fakeExecutor) pass() {
-	w := x.world
-	if w.mono < x.silentUntil {
-		return
-	}
-	ctx, r := w.ctx, w.random
+	w, r := x.world, x.world.random
 	now := w.now()
-	if w.store.Heartbeat(ctx, store.Instance{ID: x.id, Kind: "process", Place: x.place, Slots: 100, SeenAt: now, Expires: now.Add(executorTTL)}) != nil {
+	if w.store.Heartbeat(w.ctx, store.Instance{ID: x.name, Kind: "process", Place: x.place.name, Slots: 100, SeenAt: now, Expires: now.Add(executorTTL)}) != nil {
 		return
 	}
-	waiting, _ := w.store.Waiting(ctx, w.latest, 50)
+	waiting, _ := w.store.Waiting(w.ctx, x.server.engine.Now(), 50)
+	var taken []store.AttemptKey
 	for _, a := range waiting {
 		if w.calm || r.IntN(3) > 0 {
-			_ = w.store.Assign(ctx, x.id, []store.AttemptKey{a.AttemptKey}, now)
+			taken = append(taken, a.AttemptKey)
+			if !w.skewed && a.NotBefore.After(w.first.Add(w.mono)) {
+				w.fail("P10: attempt %d of node %s could start %s early", a.Attempt, a.Node, a.NotBefore.Sub(w.first.Add(w.mono)))
+			}
 		}
 	}
-	assigned, err := w.store.Assigned(ctx, x.id)
+	if len(taken) > 0 {
+		_ = w.store.Assign(w.ctx, x.name, taken, now)
+	}
+	assigned, err := w.store.Assigned(w.ctx, x.name)
 	if err != nil {
 		return
 	}
 	mine := map[store.AttemptKey]bool{}
 	for _, a := range assigned {
-		mine[a.AttemptKey] = true
-		j := x.jobs[a.AttemptKey]
-		if j == nil {
+		mine[a.AttemptKey], x.has[a.AttemptKey] = true, a
+		j := x.place.jobs[a.AttemptKey]
+		if j == nil { // else it was started before: by us or by whoever had it then
 			j = &job{attempt: a, started: w.mono, ends: w.mono + time.Duration(r.IntN(int(3*time.Second)))}
-			x.jobs[a.AttemptKey] = j
-			if !w.calm && r.IntN(25) == 0 {
-				j.outcome = x.outcome(j)
-				j.outcome.Result = &aloftv1.Outcome_Lost{Lost: "its process is gone and left no record"}
-			}
+			x.place.jobs[a.AttemptKey] = j
 		}
 		if a.Stop != "" && j.outcome == nil && (w.calm || r.IntN(3) > 0) {
 			j.outcome = x.outcome(j)
 			j.outcome.Result = &aloftv1.Outcome_Stopped{Stopped: a.Stop}
 		}
 	}
-	for _, key := range x.sorted() {
-		j := x.jobs[key]
-		if j.outcome == nil && w.mono >= j.ends && !x.hangs(j) {
-			if j.outcome = x.run(j); j.outcome == nil {
-				continue // its inputs cannot be read now
-			}
+	for _, key := range x.place.sorted() {
+		j := x.place.jobs[key]
+		if x.has[key] == nil {
+			continue
 		}
-		if j.outcome == nil && !j.told && r.IntN(2) == 0 {
-			started := &aloftv1.AttemptStarted{
-				Node: string(key.Node), Attempt: key.Attempt, Token: key.Token, Executor: x.id, StartedAt: now.UnixNano(),
-			}
-			j.told = errors.Join(w.store.Report(ctx, x.id, []store.Report{{Attempt: key, Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_AttemptStarted{AttemptStarted: started}}}})...) == nil
+		if j.outcome == nil && w.mono >= j.ends && !x.hangs(j) {
+			j.outcome = x.run(j) // nil: what it needs cannot be read now
+		}
+		if j.outcome == nil && !x.started[key] && r.IntN(2) == 0 {
+			message := &aloftv1.Inbox{Kind: &aloftv1.Inbox_AttemptStarted{AttemptStarted: &aloftv1.AttemptStarted{
+				Node: string(key.Node), Attempt: key.Attempt, Token: key.Token, Executor: x.name, StartedAt: now.UnixNano(),
+			}}}
+			x.started[key] = errors.Join(w.store.Report(w.ctx, x.name, []store.Report{{Attempt: key, Inbox: message}})...) == nil
 		}
 		if j.outcome == nil {
 			continue
 		}
 		message := &aloftv1.Inbox{Kind: &aloftv1.Inbox_Outcome{Outcome: j.outcome}}
-		if !w.calm && r.IntN(6) == 0 {
+		if !w.calm && w.fears[callsMisreport] && r.IntN(6) == 0 {
 			x.misreport(j, message)
 		}
-		err := errors.Join(w.store.Report(ctx, x.id, []store.Report{{Attempt: key, Inbox: message}})...)
+		err := errors.Join(w.store.Report(w.ctx, x.name, []store.Report{{Attempt: key, Inbox: message}})...)
 		// It stays until the attempt is over, so it is reported again and again; and what was taken from us once more.
 		if errors.Is(err, aloft.ErrConflict) && (w.calm || r.IntN(3) == 0) && !mine[key] {
-			delete(x.jobs, key)
+			delete(x.has, key)
 		}
 	}
-}
-
-func (x *fakeExecutor) sorted() []store.AttemptKey {
-	return slices.SortedFunc(maps.Keys(x.jobs), func(a, b store.AttemptKey) int {
-		return cmpKeys(a, b)
-	})
 }
 
 func (x *fakeExecutor) outcome(j *job) *aloftv1.Outcome {
-	k := j.attempt.AttemptKey
 	now := x.world.now()
-	return &aloftv1.Outcome{
-		Node: string(k.Node), Attempt: k.Attempt, Token: k.Token,
-		StartedAt: now.Add(j.started - x.world.mono).UnixNano(), EndedAt: now.UnixNano(),
+	return outcomeOf(j.attempt, now.Add(j.started-x.world.mono), now)
+}
+
+func outcomeOf(a *store.Attempt, started, ended time.Time) *aloftv1.Outcome {
+	o := &aloftv1.Outcome{
+		Node: string(a.Node), Attempt: a.Attempt, Token: a.Token,
 		// The check looks here for whose result was adopted.
-		Environment: origin(k.Node, k.Attempt, k.Token),
+		Environment: origin(a.Node, a.Attempt, a.Token),
 	}
+	if !ended.IsZero() {
+		o.StartedAt, o.EndedAt = started.UnixNano(), ended.UnixNano()
+	}
+	return o
 }
 
 func origin(node aloft.NodeID, attempt uint32, token string) string {
@@ -143,28 +199,43 @@ func (x *fakeExecutor) run(j *job) *aloftv1.Outcome {
 	}
 	inputs := l.GetValue()
 	if l.GetRef().GetUri() != "" {
-		if inputs, err = w.objects.ReadLiterals(w.ctx, l.GetRef()); err != nil {
+		if inputs, err = w.literals.ReadLiterals(w.ctx, l.GetRef()); err != nil {
+			if !errors.Is(err, aloft.ErrUnavailable) {
+				w.fail("P2: the inputs of node %s, which runs, cannot be read: %w", k.Node, err)
+			}
 			return nil
 		}
 	}
 	o := x.outcome(j)
 	failed := x.failed(j)
-	failure := func(kind core.ExecutionError_ErrorKind, recoverable bool) {
+	failure := func(code string, kind core.ExecutionError_ErrorKind, recoverable bool) {
 		o.Result = &aloftv1.Outcome_Failure{Failure: &aloftv1.Failure{
-			Error: &core.ExecutionError{Code: "Raised", Message: "it raised", Kind: kind}, Recoverable: recoverable,
+			Error: &core.ExecutionError{Code: code, Message: "it raised", Kind: kind}, Recoverable: recoverable,
 		}}
 	}
-	switch behaviour := j.attempt.Spec.GetTask().GetName(); {
+	behaviour := j.attempt.Spec.GetTask().GetName()
+	w.see(behaviour)
+	switch {
 	case behaviour == runFail:
-		failure(core.ExecutionError_USER, false)
+		failure("Raised", core.ExecutionError_USER, false)
 	case behaviour == runFailRetrying, behaviour == runFlakyUser && failed == 0:
-		failure(core.ExecutionError_USER, true)
+		failure("Raised", core.ExecutionError_USER, true)
 	case behaviour == runFlakySystem && failed == 0:
-		failure(core.ExecutionError_SYSTEM, true)
+		failure("Raised", core.ExecutionError_SYSTEM, true)
+	case behaviour == runHungry && j.attempt.Spec.GetMemory() < enough:
+		failure("OOMKilled", core.ExecutionError_USER, true)
+	case behaviour == runResume:
+		done, err := x.resume(j)
+		if err != nil {
+			return nil
+		}
+		if !done {
+			failure("Raised", core.ExecutionError_USER, true)
+			break
+		}
+		fallthrough
 	default:
-		sum := sha256.Sum256([]byte(inputs.GetLiterals()["x"].GetScalar().GetPrimitive().GetStringValue()))
-		value := hex.EncodeToString(sum[:])[:4+int(sum[0])%60]
-		outputs, err := w.objects.WriteLiterals(w.ctx, oneText("o0", value))
+		outputs, err := w.literals.WriteLiterals(w.ctx, oneText("o0", answer(inputs.GetLiterals()["x"].GetScalar().GetPrimitive().GetStringValue(), j.attempt.Spec.GetTask().GetVersion())))
 		if err != nil {
 			return nil
 		}
@@ -173,8 +244,36 @@ func (x *fakeExecutor) run(j *job) *aloftv1.Outcome {
 	return o
 }
 
-// misreport puts into the inbox what Report would not: a result under another attempt's number or token, a second and
-// different result, a result that comes after the attempt was given up.
+// answer is what a version of a task makes of its input: long if that is.
+func answer(input, version string) string {
+	sum := sha256.Sum256([]byte(version + input))
+	value := hex.EncodeToString(sum[:])[:4+int(sum[0])%60]
+	if len(input) >= long && sum[1]%4 > 0 {
+		value += strings.Repeat("o", long)
+	}
+	return value
+}
+
+// resume does one of three parts of a task from the checkpoint of the latest attempt before it that has one, and saves its
+// own. It says whether that was the last.
+func (x *fakeExecutor) resume(j *job) (done bool, err error) {
+	w, parts := x.world, ""
+	for n := j.attempt.Attempt; n > 0 && parts == ""; n-- {
+		if parts, err = w.blobs.read(w.ctx, checkpointKey(j.attempt.ID, n-1)); err != nil {
+			return false, err
+		}
+	}
+	if len(parts) == 2 {
+		return true, nil
+	}
+	key := checkpointKey(j.attempt.ID, j.attempt.Attempt)
+	w.blobs.WriteInPlace(key, []byte(parts+"."))
+	_, err = w.blobs.Adopt(w.ctx, key)
+	return false, err
+}
+
+// misreport puts into the inbox, now or later, what Report would not: a result under another attempt's number or token, or
+// the right one a second time.
 func (x *fakeExecutor) misreport(j *job, message *aloftv1.Inbox) {
 	w := x.world
 	wrong := &aloftv1.Outcome{
@@ -195,8 +294,14 @@ func (x *fakeExecutor) misreport(j *job, message *aloftv1.Inbox) {
 	case 3:
 		wrong = message.GetOutcome() // the right one, past the store's own check
 	}
+	w.see(callsMisreport)
 	w.serial++
-	_ = w.store.Append(w.ctx, j.attempt.ID.Execution, store.Message{
+	id, put := j.attempt.ID.Execution, store.Message{
 		Dedup: fmt.Sprintf("mis/%d", w.serial), Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Outcome{Outcome: wrong}},
-	})
+	}
+	if w.random.IntN(3) == 0 {
+		w.late = append(w.late, lateCall{"outcome", func() { _ = w.memory.Append(w.ctx, id, put) }})
+		return
+	}
+	_ = w.store.Append(w.ctx, id, put)
 }

@@ -3,6 +3,7 @@ package simulation
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -14,8 +15,9 @@ import (
 
 // plan is what people want of a world: the same with and without faults.
 type plan struct {
-	closures   []*core.CompiledWorkflowClosure
+	closures   []*core.CompiledWorkflowClosure // versions of workflows: the first is registered before anything else
 	executions []planned
+	policy     machine.Policy
 }
 
 type planned struct {
@@ -23,7 +25,9 @@ type planned struct {
 	workflow       int
 	input          string
 	maxParallelism uint32
+	interruptible  bool
 	terminated     bool // somebody may terminate it
+	newer          bool // it belongs to a later release, which shares the store
 }
 
 // What the tasks of executors do, by the name of their task.
@@ -34,15 +38,23 @@ const (
 	runFail         = "run-fail"
 	runHang         = "run-hang"          // never ends, the first time
 	runFailRetrying = "run-fail-retrying" // recoverable each time, until the budget is spent
+	runHungry       = "run-hungry"        // dies for want of memory below enough
+	runResume       = "run-resume"        // fails twice, recoverably, and goes on from its checkpoint
 )
 
-var behaviours = []string{runOK, runOK, runOK, runOK, runFlakyUser, runFlakySystem, runFail, runFailRetrying, runHang}
+var behaviours = []string{runOK, runOK, runOK, runOK, runFlakyUser, runFlakySystem, runFail, runFailRetrying, runHang, runHungry, runResume}
+
+// enough is the memory, in bytes, that hungry tasks need: twice what they ask for.
+const enough = 2 << 30
+
+// long is a text that makes its literal map an object instead of a part of a row.
+const long = aloft.MaxInlineLiterals + 1
 
 // hangs is the timeout of tasks that hang: longer than any executor is silent, so that nobody else loses an attempt by it.
 const hangs = 3 * time.Minute
 
-func identifier(kind core.ResourceType, name string) *core.Identifier {
-	return &core.Identifier{ResourceType: kind, Project: "flytesnacks", Domain: "development", Name: name, Version: "v1"}
+func identifier(kind core.ResourceType, name, version string) *core.Identifier {
+	return &core.Identifier{ResourceType: kind, Project: "flytesnacks", Domain: "development", Name: name, Version: version}
 }
 
 func variable(names ...string) *core.VariableMap {
@@ -53,18 +65,24 @@ func variable(names ...string) *core.VariableMap {
 	return m
 }
 
-func tasks() (all []*core.CompiledTask) {
+func tasks(version string) (all []*core.CompiledTask) {
 	add := func(name, kind string, inputs, outputs *core.VariableMap) {
-		all = append(all, &core.CompiledTask{Template: &core.TaskTemplate{
-			Id: identifier(core.ResourceType_TASK, name), Type: kind, Metadata: &core.TaskMetadata{},
+		t := &core.TaskTemplate{
+			Id: identifier(core.ResourceType_TASK, name, version), Type: kind, Metadata: &core.TaskMetadata{},
 			Interface: &core.TypedInterface{Inputs: inputs, Outputs: outputs},
-		}})
+		}
+		if name == runHungry {
+			t.Target = &core.TaskTemplate_Container{Container: &core.Container{Resources: &core.Resources{
+				Requests: []*core.Resources_ResourceEntry{{Name: core.Resources_MEMORY, Value: "1Gi"}},
+			}}}
+		}
+		all = append(all, &core.CompiledTask{Template: t})
 	}
 	add("sleep", machine.TaskSleep, &core.VariableMap{Variables: map[string]*core.Variable{
 		"duration": {Type: &core.LiteralType{Type: &core.LiteralType_Simple{Simple: core.SimpleType_DURATION}}},
 	}}, nil)
 	add("echo", machine.TaskEcho, variable("x"), variable("o0"))
-	for _, name := range []string{runOK, runFlakyUser, runFlakySystem, runFail, runFailRetrying, runHang} {
+	for _, name := range []string{runOK, runFlakyUser, runFlakySystem, runFail, runFailRetrying, runHang, runHungry, runResume} {
 		add(name, "python-task", variable("x"), variable("o0"))
 	}
 	return all
@@ -72,44 +90,63 @@ func tasks() (all []*core.CompiledTask) {
 
 func newPlan(r *rand.Rand) *plan {
 	p := &plan{}
+	heavy := r.IntN(3) == 0 // literals that are objects
 	for i := range 1 + r.IntN(3) {
-		p.closures = append(p.closures, newClosure(r, fmt.Sprintf("w%d", i)))
+		// Versions of one workflow, or of two.
+		p.closures = append(p.closures, newClosure(r, heavy, fmt.Sprintf("w%d", r.IntN(2)), fmt.Sprintf("v%d", i)))
 	}
 	for i := range 1 + r.IntN(5) {
 		p.executions = append(p.executions, planned{
-			name: fmt.Sprintf("e%d", i), workflow: r.IntN(len(p.closures)), input: word(r),
-			maxParallelism: uint32(r.IntN(4)), terminated: r.IntN(6) == 0,
+			name: fmt.Sprintf("e%d", i), workflow: r.IntN(len(p.closures)), input: word(r, heavy),
+			maxParallelism: uint32(r.IntN(4)), interruptible: r.IntN(4) == 0, terminated: r.IntN(6) == 0, newer: r.IntN(20) == 0,
 		})
+	}
+	if r.IntN(2) == 0 {
+		p.policy.Retries = append(p.policy.Retries, aloft.RetryPolicy{Error: machine.CodeOutOfMemory, Memory: 1.5, MaxMemory: 4 << 30})
+	}
+	if r.IntN(2) == 0 {
+		p.policy.Retries = append(p.policy.Retries, aloft.RetryPolicy{
+			Task: "run-flaky-*", Backoff: time.Second, Factor: 2, Max: time.Minute, Jitter: r.Float64(),
+		})
+	}
+	if r.IntN(6) == 0 {
+		p.policy.QueueTimeout = 2 * time.Minute
+	}
+	if r.IntN(6) == 0 {
+		p.policy.ExecutionTimeout = time.Duration(1+r.IntN(10)) * time.Minute
 	}
 	return p
 }
 
-// word is short or too long for a row.
-func word(r *rand.Rand) string {
+// word is a text, short or, in a heavy plan now and then, long.
+func word(r *rand.Rand, heavy bool) string {
 	b := make([]byte, 1+r.IntN(8)+r.IntN(2)*60)
 	for i := range b {
 		b[i] = byte('a' + r.IntN(26))
 	}
+	if heavy && r.IntN(2) == 0 {
+		return string(b) + strings.Repeat("i", long)
+	}
 	return string(b)
 }
 
-func newClosure(r *rand.Rand, name string) *core.CompiledWorkflowClosure {
-	c := &core.CompiledWorkflowClosure{Tasks: tasks()}
+func newClosure(r *rand.Rand, heavy bool, name, version string) *core.CompiledWorkflowClosure {
+	c := &core.CompiledWorkflowClosure{Tasks: tasks(version)}
 	failing := r.IntN(3) == 0 // most workflows succeed if nothing goes wrong
 	var subs []string
 	for i := range r.IntN(3) {
 		sub := fmt.Sprintf("%s-sub%d", name, i)
-		c.SubWorkflows = append(c.SubWorkflows, newWorkflow(r, sub, subs, failing)) // a later one may contain the earlier ones
+		c.SubWorkflows = append(c.SubWorkflows, newWorkflow(r, heavy, sub, version, subs, failing)) // a later one may contain the earlier ones
 		subs = append(subs, sub)
 	}
-	c.Primary = newWorkflow(r, name, subs, failing)
+	c.Primary = newWorkflow(r, heavy, name, version, subs, failing)
 	return c
 }
 
 // newWorkflow has one input x and one output o0.
-func newWorkflow(r *rand.Rand, name string, subs []string, failing bool) *core.CompiledWorkflow {
+func newWorkflow(r *rand.Rand, heavy bool, name, version string, subs []string, failing bool) *core.CompiledWorkflow {
 	t := &core.WorkflowTemplate{
-		Id: identifier(core.ResourceType_WORKFLOW, name), Metadata: &core.WorkflowMetadata{}, MetadataDefaults: &core.WorkflowMetadataDefaults{},
+		Id: identifier(core.ResourceType_WORKFLOW, name, version), Metadata: &core.WorkflowMetadata{}, MetadataDefaults: &core.WorkflowMetadataDefaults{},
 		Interface: &core.TypedInterface{Inputs: variable("x"), Outputs: variable("o0")},
 	}
 	if r.IntN(2) == 0 {
@@ -124,7 +161,7 @@ func newWorkflow(r *rand.Rand, name string, subs []string, failing bool) *core.C
 		if r.IntN(2) == 0 {
 			return promise(aloft.StartNode, "x")
 		}
-		return scalar(&core.Primitive{Value: &core.Primitive_StringValue{StringValue: word(r)}})
+		return scalar(&core.Primitive{Value: &core.Primitive_StringValue{StringValue: word(r, heavy)}})
 	}
 	for i := range 1 + r.IntN(6) {
 		n := &core.Node{Id: fmt.Sprintf("n%d", i), Metadata: &core.NodeMetadata{}}
@@ -135,7 +172,7 @@ func newWorkflow(r *rand.Rand, name string, subs []string, failing bool) *core.C
 			n.Inputs = append(n.Inputs, &core.Binding{Var: name, Binding: b})
 		}
 		run := func(task string) {
-			n.Target = &core.Node_TaskNode{TaskNode: &core.TaskNode{Reference: &core.TaskNode_ReferenceId{ReferenceId: identifier(core.ResourceType_TASK, task)}}}
+			n.Target = &core.Node_TaskNode{TaskNode: &core.TaskNode{Reference: &core.TaskNode_ReferenceId{ReferenceId: identifier(core.ResourceType_TASK, task, version)}}}
 		}
 		output := true
 		switch k := r.IntN(10); {
@@ -148,7 +185,7 @@ func newWorkflow(r *rand.Rand, name string, subs []string, failing bool) *core.C
 			bind("x", source())
 		case k <= 4 && len(subs) > 0:
 			n.Target = &core.Node_WorkflowNode{WorkflowNode: &core.WorkflowNode{Reference: &core.WorkflowNode_SubWorkflowRef{
-				SubWorkflowRef: identifier(core.ResourceType_WORKFLOW, subs[r.IntN(len(subs))]),
+				SubWorkflowRef: identifier(core.ResourceType_WORKFLOW, subs[r.IntN(len(subs))], version),
 			}}}
 			bind("x", source())
 		default:
@@ -161,7 +198,10 @@ func newWorkflow(r *rand.Rand, name string, subs []string, failing bool) *core.C
 			if behaviour == runHang {
 				n.Metadata.Timeout = durationpb.New(hangs)
 			}
-			n.Metadata.Retries = &core.RetryStrategy{Retries: uint32(1 + r.IntN(2))}
+			n.Metadata.Retries = &core.RetryStrategy{Retries: leastRetries[behaviour] + uint32(r.IntN(3))}
+			if r.IntN(4) == 0 {
+				n.Metadata.InterruptibleValue = &core.NodeMetadata_Interruptible{Interruptible: r.IntN(2) == 0}
+			}
 		}
 		nodes = append(nodes, n)
 		if output {
@@ -174,11 +214,14 @@ func newWorkflow(r *rand.Rand, name string, subs []string, failing bool) *core.C
 	if r.IntN(4) == 0 {
 		t.FailureNode = &core.Node{
 			Id: "efn", Metadata: &core.NodeMetadata{}, Inputs: []*core.Binding{{Var: "x", Binding: promise(aloft.StartNode, "x")}},
-			Target: &core.Node_TaskNode{TaskNode: &core.TaskNode{Reference: &core.TaskNode_ReferenceId{ReferenceId: identifier(core.ResourceType_TASK, runOK)}}},
+			Target: &core.Node_TaskNode{TaskNode: &core.TaskNode{Reference: &core.TaskNode_ReferenceId{ReferenceId: identifier(core.ResourceType_TASK, runOK, version)}}},
 		}
 	}
 	return &core.CompiledWorkflow{Template: t, Connections: &core.ConnectionSet{}}
 }
+
+// leastRetries is what behaviours need to end well.
+var leastRetries = map[string]uint32{runFlakyUser: 1, runHang: 2, runHungry: 2, runResume: 2}
 
 var sleeps = []time.Duration{0, 0, time.Millisecond, time.Second, time.Minute}
 

@@ -3,8 +3,11 @@ package simulation
 import (
 	"flag"
 	"fmt"
+	"maps"
+	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,37 +16,47 @@ import (
 
 var (
 	oneSeed  = flag.Uint64("seed", 0, "run the world of this seed only, and tell its story")
-	seeds    = flag.Uint64("seeds", 0, "how many worlds; 0: 300, 30 with -short")
+	seeds    = flag.Uint64("seeds", 0, "how many worlds; 0: 1,000, 100 with -short")
 	firstOne = flag.Uint64("first", 1, "the first seed")
+	enoughOf = flag.Int64("failures", 5, "stop after so many seeds that break a promise")
 )
 
 // simulate lives through the world of a seed and through the same plan without faults.
-func simulate(seed uint64, detail bool) (story []string, err error) {
-	var w *world
+func simulate(seed uint64, detail bool) (w *world, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
 		}
-		if w != nil {
-			story = w.story
-		}
 	}()
 	w = newWorld(seed, false, detail)
 	if err := w.run(); err != nil {
-		return w.story, err
+		return w, err
 	}
 	undisturbed := newWorld(seed, true, false)
 	if err := undisturbed.run(); err != nil {
-		return w.story, fmt.Errorf("without faults: %w", err)
+		return w, fmt.Errorf("without faults: %w", err)
 	}
-	return w.story, w.compare(undisturbed)
+	return w, w.compare(undisturbed)
+}
+
+// Seeds that have found a bug, with the bug: they are always run. A seed is another world once something else is drawn from
+// it, so each bug is planted again by mutation_test.go, too. docs/bugs.md tells of each.
+var permanentSeeds = map[uint64]string{
+	142: "the first timers of a shard were looked at once, whether or not that succeeded",
+	434: "an execution of a later release was written to while the store was away",
+}
+
+// TestMain collects garbage rarely: a world is small and gone soon. That is a third of the time.
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(1000)
+	os.Exit(m.Run())
 }
 
 func TestSeedsKeepEveryPromise(t *testing.T) {
 	t.Parallel()
 	if *oneSeed != 0 {
-		story, err := simulate(*oneSeed, true)
-		t.Log("\n" + strings.Join(story, "\n"))
+		w, err := simulate(*oneSeed, true)
+		t.Log("\n" + strings.Join(w.story, "\n"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,30 +64,56 @@ func TestSeedsKeepEveryPromise(t *testing.T) {
 	}
 	n := *seeds
 	if n == 0 {
-		n = 300
+		n = 1000
 		if testing.Short() {
-			n = 30
+			n = 100
 		}
 	}
-	next := atomic.Uint64{}
-	next.Store(*firstOne)
-	var failed atomic.Int64
-	var all sync.WaitGroup
+	all := slices.Sorted(maps.Keys(permanentSeeds))
+	for i := range n {
+		all = append(all, *firstOne+i)
+	}
+	var next, failed atomic.Int64
+	var mu sync.Mutex
+	seen := map[string]int{}
+	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
-		all.Go(func() {
+		workers.Go(func() {
 			for {
-				seed := next.Add(1) - 1
-				if seed >= *firstOne+n || failed.Load() >= 5 {
+				i := int(next.Add(1) - 1)
+				if i >= len(all) || failed.Load() >= *enoughOf {
 					return
 				}
-				if _, err := simulate(seed, false); err != nil {
+				w, err := simulate(all[i], false)
+				if err != nil {
 					failed.Add(1)
-					t.Errorf("seed %d: %v\nto see it again: go test ./engine/simulation -run Seed -v -seed=%d", seed, err, seed)
+					t.Errorf("seed %d: %v\nto see it again: go test ./engine/simulation -run Seed -v -seed=%d", all[i], err, all[i])
 				}
+				mu.Lock()
+				for what, n := range w.seen {
+					seen[what] += n
+				}
+				mu.Unlock()
 			}
 		})
 	}
-	all.Wait()
+	workers.Wait()
+	for _, what := range slices.Sorted(maps.Keys(seen)) {
+		t.Logf("%7d × %s", seen[what], what)
+	}
+	if t.Failed() || n < 100 {
+		return
+	}
+	// What never happens finds nothing.
+	wanted := slices.Concat(callFaults, behaviours, []string{"compared SUCCEEDED", "compared FAILED", "a late Commit", "a late Report", "a late outcome"})
+	for _, f := range faults {
+		wanted = append(wanted, f.name)
+	}
+	for _, what := range wanted {
+		if seen[what] == 0 {
+			t.Errorf("in %d worlds it never happened that: %s", len(all), what)
+		}
+	}
 }
 
 // A seed is worth something only if it gives the same world again.
@@ -86,11 +125,11 @@ func TestASeedGivesTheSameStoryAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		again, _ := simulate(seed+1, true)
-		if got, want := strings.Join(again, "\n"), strings.Join(first, "\n"); got != want {
+		if got, want := strings.Join(again.story, "\n"), strings.Join(first.story, "\n"); got != want {
 			t.Errorf("seed %d told two stories:\n%s\n\n%s", seed+1, want, got)
 		}
-		if len(first) < 20 {
-			t.Errorf("seed %d told only %d things", seed+1, len(first))
+		if len(first.story) < 20 {
+			t.Errorf("seed %d told only %d things", seed+1, len(first.story))
 		}
 	}
 }

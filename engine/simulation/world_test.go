@@ -1,11 +1,7 @@
 package simulation
 
 import (
-	"bytes"
-	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,9 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/blob"
+	"github.com/aloft-dev/aloft/blob/blobtest"
 	"github.com/aloft-dev/aloft/engine"
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
@@ -31,35 +27,56 @@ type world struct {
 	seed   uint64
 	random *rand.Rand
 	plan   *plan
-	calm   bool // nothing goes wrong (any more)
+	calm   bool          // nothing goes wrong (any more)
+	since  time.Duration // when it became calm
 	story  []string
 	detail bool
+	seen   map[string]int // what happened how often
 
 	memory    *memstore.Store
-	store     *checkedStore
-	objects   *objects
-	graphs    []*machine.Graph
+	store     *fragileStore
+	blobs     *fragileBlobs
+	literals  blob.Literals
+	graphs    []*machine.Graph // of the plan's workflows
 	engines   []*slot
 	executors []*fakeExecutor
+	gone      []string // names of executors that will never come back
 	serial    int
 
 	mono   time.Duration // since the beginning
 	wall   time.Time     // what the wall clock showed then: jumps change it
-	latest time.Time     // the latest time that any engine has had: when attempts are due
+	first  time.Time     // what the wall clock showed at the beginning when the first engine started
+	skewed bool          // not all engines have the same idea of the time
 
-	burst   int  // so many calls of the store are about to be at risk
-	inCheck bool // nothing fails while the world is looked at
-	crash   *crash
+	fears     map[string]bool // the faults that this world has, by name
+	weights   int             // of those that happen between calls
+	risk      int             // one of so many calls goes wrong; 0: none
+	burst     int             // of so many calls half go wrong
+	doom      *doom
+	stalled   bool // a process stands still
+	powerless bool // the power was cut in the middle of a call
+	late      []lateCall
+	current   *process // that makes the calls; nil: people
+	inCheck   bool     // nothing fails while the world is looked at
 
+	registered map[int]bool         // workflows of the plan, by number
 	created    map[string]store.Key // acknowledged, by name
 	terminated map[string]int       // acknowledged: journal entries at that time
-	ended      map[store.Key]core.WorkflowExecution_Phase
+	runs       map[store.Key]*observed
+	read       map[string]*core.LiteralMap // objects that were found to be what they are called, by URI
+	epochs     [store.Shards]int64         // the newest of each shard
 	broken     error
+}
+
+// process is what an operating system ends at any time. After that nothing of what it does reaches anybody.
+type process struct {
+	name string
+	dead bool
 }
 
 // slot is a place where an engine runs, or not.
 type slot struct {
-	owner  string
+	process
 	engine *engine.Engine // nil: crashed
 	clock  *slotClock
 	pause  time.Duration // it does nothing before
@@ -67,38 +84,47 @@ type slot struct {
 
 // slotClock is the clock of one process: the wall clock when it started, then monotonic. A suspended machine's stands still.
 type slotClock struct {
-	world *world
-	start time.Time
-	mono  time.Duration
-	stood time.Duration
+	world  *world
+	start  time.Time
+	mono   time.Duration  // when that was
+	stands *time.Duration // since when it stands still; nil: it goes
+	stood  time.Duration  // how long it has stood still before
 }
 
 func (c *slotClock) Now() time.Time {
-	now := c.start.Add(c.world.mono - c.mono - c.stood)
-	if now.After(c.world.latest) {
-		c.world.latest = now
+	now := c.world.mono
+	if c.stands != nil {
+		now = *c.stands
 	}
-	return now
+	return c.start.Add(now - c.mono - c.stood)
 }
 
-// crash ends an engine when it commits.
-type crash struct {
-	countdown int
-	fault     store.Fault
-	happened  bool
+func (c *slotClock) suspend() {
+	if c.stands == nil {
+		now := c.world.mono
+		c.stands = &now
+	}
+}
+
+func (c *slotClock) resume() {
+	if c.stands != nil {
+		c.stood += c.world.mono - *c.stands
+		c.stands = nil
+	}
 }
 
 func newWorld(seed uint64, calm, detail bool) *world {
 	w := &world{
-		ctx: context.Background(), seed: seed, calm: calm, detail: detail,
+		ctx: context.Background(), seed: seed, calm: calm, detail: detail, seen: map[string]int{},
 		plan: newPlan(rand.New(rand.NewPCG(seed, 1))), random: rand.New(rand.NewPCG(seed, 2)),
-		memory: memstore.New(), wall: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
-		created: map[string]store.Key{}, terminated: map[string]int{}, ended: map[store.Key]core.WorkflowExecution_Phase{},
+		memory: memstore.New(), wall: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), registered: map[int]bool{},
+		created: map[string]store.Key{}, terminated: map[string]int{}, runs: map[store.Key]*observed{}, read: map[string]*core.LiteralMap{},
 	}
-	w.latest = w.wall
-	w.objects = &objects{world: w, byURI: map[string]*core.LiteralMap{}}
-	w.store = &checkedStore{Store: w.memory, world: w}
+	w.blobs = &fragileBlobs{Memory: blobtest.NewMemory(), world: w}
+	w.literals = blob.Literals{Store: w.blobs}
+	w.store = &fragileStore{Store: w.memory, world: w}
 	w.memory.Faults = w.fault
+	w.drawFaults(w.random)
 	for _, c := range w.plan.closures {
 		g, err := machine.NewGraph(c)
 		if err != nil {
@@ -106,19 +132,21 @@ func newWorld(seed uint64, calm, detail bool) *world {
 			return w
 		}
 		w.graphs = append(w.graphs, g)
-		if err := w.memory.CreateWorkflow(w.ctx, &store.Workflow{ID: c.GetPrimary().GetTemplate().GetId(), Compiled: c}); err != nil {
-			w.fail("register: %v", err)
-		}
 	}
+	w.register(0)
 	slots, places := 1, 1
 	if !calm {
 		slots, places = 1+w.random.IntN(2), 1+w.random.IntN(2)
 	}
 	for i := range slots {
-		w.engines = append(w.engines, &slot{owner: fmt.Sprintf("engine%d", i)})
+		w.engines = append(w.engines, &slot{process: process{name: fmt.Sprintf("engine%d", i)}})
+	}
+	var all []*place
+	for i := range places {
+		all = append(all, &place{name: fmt.Sprintf("place%d", i), jobs: map[store.AttemptKey]*job{}})
 	}
 	for i := range 2 {
-		w.executors = append(w.executors, &fakeExecutor{world: w, id: fmt.Sprintf("x%d", i), place: fmt.Sprintf("place%d", i%places), jobs: map[store.AttemptKey]*job{}})
+		w.executors = append(w.executors, newExecutor(w, i, all[i%places], w.engines[i%slots]))
 	}
 	return w
 }
@@ -139,29 +167,6 @@ func (w *world) fail(format string, args ...any) {
 	}
 }
 
-// fault decides about each call of the store.
-func (w *world) fault(op string) store.Fault {
-	if w.inCheck || w.calm {
-		return store.NoFault
-	}
-	if c := w.crash; c != nil && op == "Commit" {
-		if c.countdown--; c.countdown < 0 && !c.happened {
-			c.happened = true
-			return c.fault
-		}
-	}
-	if w.burst > 0 {
-		w.burst--
-		switch w.random.IntN(4) {
-		case 0:
-			return store.FailBefore
-		case 1:
-			return store.FailAfter
-		}
-	}
-	return store.NoFault
-}
-
 // run lives through the plan, with faults for a while and then without.
 func (w *world) run() error {
 	turns := 150 + w.random.IntN(150)
@@ -173,7 +178,13 @@ func (w *world) run() error {
 		w.checkStuck()
 	}
 	w.tell("calm from here")
-	w.calm, w.burst, w.crash = true, 0, nil
+	for len(w.late) > 0 && w.random.IntN(2) == 0 {
+		w.arrive()
+	}
+	w.calm, w.since, w.burst, w.doom, w.late = true, w.mono, 0, nil, nil
+	for i := range w.plan.closures {
+		w.register(i)
+	}
 	for i := range w.plan.executions {
 		w.create(i)
 	}
@@ -193,15 +204,15 @@ func (w *world) run() error {
 		}
 		for _, x := range w.executors {
 			x.silentUntil = 0
-			x.pass()
+			x.live()
 		}
 		w.checkStuck()
 		if more {
 			continue
 		}
-		// Time moves to what comes next. Fine steps at first, for tasks; then to the next timer.
-		if idle++; idle%8 == 0 {
-			w.mono += 20 * time.Second
+		// Fine steps for tasks and larger ones for timers, but none for which an engine thinks that it was suspended.
+		if idle++; idle%4 == 0 {
+			w.mono += 10 * time.Second
 		} else {
 			w.mono += time.Second
 		}
@@ -214,83 +225,93 @@ func (w *world) run() error {
 func (w *world) act() {
 	r := w.random
 	switch k := r.IntN(100); {
-	case k < 40:
+	case k < 42:
 		w.pass(w.engines[r.IntN(len(w.engines))])
-	case k < 65:
-		w.executors[r.IntN(len(w.executors))].pass()
-	case k < 75:
-		d := []time.Duration{time.Millisecond, 50 * time.Millisecond, time.Second, 3 * time.Second, 20 * time.Second}[r.IntN(5)]
-		w.mono += d
-	case k < 82:
-		w.create(r.IntN(len(w.plan.executions)))
+	case k < 67:
+		w.executors[r.IntN(len(w.executors))].live()
+	case k < 77:
+		w.mono += []time.Duration{time.Millisecond, 50 * time.Millisecond, time.Second, 3 * time.Second, 20 * time.Second}[r.IntN(5)]
 	case k < 84:
+		w.create(r.IntN(len(w.plan.executions)))
+	case k < 86:
 		w.terminate()
 	case k < 88:
-		w.burst = r.IntN(20)
-		w.tell("the store fails for %d calls", w.burst)
-	case k < 93:
-		w.crash = &crash{countdown: r.IntN(3), fault: []store.Fault{store.FailBefore, store.FailAfter}[r.IntN(2)]}
-	case k < 94:
-		s := w.engines[r.IntN(len(w.engines))]
-		s.engine = nil
-		w.tell("%s crashes", s.owner)
-	case k < 96:
-		s := w.engines[r.IntN(len(w.engines))]
-		d := time.Duration(r.IntN(60)) * time.Second
-		s.pause = w.mono + d
-		if s.clock != nil && r.IntN(2) == 0 {
-			s.clock.stood += d
-		}
-		w.tell("%s pauses for %s", s.owner, d)
-	case k < 97:
-		w.wall = w.wall.Add(time.Duration(r.IntN(7201)-3600) * time.Second)
-		w.tell("the wall clock jumps to %s", w.now())
-	case k < 99:
-		x := w.executors[r.IntN(len(w.executors))]
-		x.silentUntil = w.mono + time.Duration(r.IntN(90))*time.Second
-		w.tell("%s falls silent until %s", x.id, x.silentUntil)
+		w.register(r.IntN(len(w.plan.closures)))
 	default:
-		x := w.executors[r.IntN(len(w.executors))]
-		for _, key := range x.sorted() {
-			if r.IntN(2) == 0 {
-				delete(x.jobs, key)
-			}
-		}
-		w.tell("%s loses half of its tasks", x.id)
+		w.strike(r)
+	}
+	if w.powerless {
+		w.cutPower()
 	}
 }
 
-// pass is one pass of an engine, which may crash at its commit.
+// as lets a process make calls.
+func (w *world) as(p *process, f func()) {
+	was := w.current
+	p.dead, w.current = false, p
+	f()
+	w.current = was
+}
+
+// pass is one pass of an engine, which may be its last.
 func (w *world) pass(s *slot) (more bool) {
 	if w.mono < s.pause {
 		return false
 	}
 	if s.engine == nil {
-		s.clock = &slotClock{world: w, start: w.now(), mono: w.mono}
-		s.engine = engine.New(engine.Config{
-			Store: w.store, Literals: w.objects, Owner: s.owner, Clock: s.clock, Logger: slog.New(slog.DiscardHandler),
-			StepLimit: 1 + w.random.IntN(30), CacheExecutions: 1 + w.random.IntN(4), CacheLiterals: int64(1 + w.random.IntN(4000)),
-		})
-		w.tell("%s starts", s.owner)
+		w.start(s)
 	}
-	more, err := s.engine.Pass(w.ctx)
-	if err != nil && (w.calm || !errors.Is(err, aloft.ErrUnavailable)) {
-		w.fail("pass of %s: %v", s.owner, err)
-	}
-	if w.crash != nil && w.crash.happened {
-		w.tell("%s crashes at a commit (%d)", s.owner, w.crash.fault)
-		w.crash, s.engine = nil, nil
+	s.clock.resume()
+	w.as(&s.process, func() {
+		var err error
+		more, err = s.engine.Pass(w.ctx)
+		if err != nil && (w.calm || !errors.Is(err, aloft.ErrUnavailable)) {
+			w.fail("pass of %s: %w", s.name, err)
+		}
+	})
+	if s.dead {
+		s.engine = nil
 	}
 	return more
+}
+
+func (w *world) start(s *slot) {
+	s.clock = &slotClock{world: w, start: w.now(), mono: w.mono}
+	if w.first.IsZero() {
+		w.first = w.wall
+	}
+	w.skewed = w.skewed || !w.wall.Equal(w.first)
+	s.engine = engine.New(engine.Config{
+		Store: w.store, Literals: w.literals, Owner: s.name, Clock: s.clock, Logger: slog.New(slog.DiscardHandler), Policy: w.plan.policy,
+		StepLimit: 1 + w.random.IntN(30), CacheExecutions: 1 + w.random.IntN(4), CacheLiterals: int64(1 + w.random.IntN(4000)),
+	})
+	w.tell("%s starts", s.name)
+}
+
+// register makes a version of a workflow known, or tries to change one that is known already.
+func (w *world) register(i int) {
+	closure := w.plan.closures[i]
+	id := closure.GetPrimary().GetTemplate().GetId()
+	if w.registered[i] {
+		other := w.plan.closures[(i+1)%len(w.plan.closures)]
+		err := w.memory.CreateWorkflow(w.ctx, &store.Workflow{ID: id, Compiled: other})
+		if err == nil || !errors.Is(err, aloft.ErrExists) && !errors.Is(err, aloft.ErrUnavailable) {
+			w.fail("P6: version %s of workflow %s could be registered again: %v", id.GetVersion(), id.GetName(), err)
+		}
+		return
+	}
+	err := w.memory.CreateWorkflow(w.ctx, &store.Workflow{ID: id, Compiled: closure})
+	w.registered[i] = err == nil || errors.Is(err, aloft.ErrExists)
+	w.tell("register %s %s: %v", id.GetName(), id.GetVersion(), err)
 }
 
 // create asks for an execution until that is acknowledged.
 func (w *world) create(i int) {
 	p := w.plan.executions[i]
-	if _, done := w.created[p.name]; done {
+	if _, done := w.created[p.name]; done || !w.registered[p.workflow] {
 		return
 	}
-	inputs, err := w.objects.WriteLiterals(w.ctx, oneText("x", p.input))
+	inputs, err := w.literals.WriteLiterals(w.ctx, oneText("x", p.input))
 	if err != nil {
 		return
 	}
@@ -299,8 +320,11 @@ func (w *world) create(i int) {
 		ID: w.id(p.name), Spec: &admin.ExecutionSpec{}, Workflow: workflow, Inputs: inputs,
 		CreatedAt: w.now(), UpdatedAt: w.now(), JournalVersion: store.JournalVersion,
 	}
-	err = w.memory.CreateExecution(w.ctx, e, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: &aloftv1.Create{
-		Workflow: workflow, Inputs: inputs.GetRef(), MaxParallelism: p.maxParallelism, Seed: p.name,
+	if p.newer {
+		e.JournalVersion++
+	}
+	err = w.store.CreateExecution(w.ctx, e, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: &aloftv1.Create{
+		Workflow: workflow, Inputs: inputs.GetRef(), MaxParallelism: p.maxParallelism, Interruptible: p.interruptible, Seed: p.name,
 	}}})
 	switch {
 	case err == nil:
@@ -323,7 +347,7 @@ func (w *world) terminate() {
 	if !created || !p.terminated {
 		return
 	}
-	err := w.memory.Append(w.ctx, w.id(p.name), store.Message{Dedup: "terminate", Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{
+	err := w.store.Append(w.ctx, w.id(p.name), store.Message{Dedup: "terminate", Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{
 		Terminate: &aloftv1.Terminate{Cause: "enough", Principal: "somebody"},
 	}}})
 	w.tell("terminate %s: %v", p.name, err)
@@ -362,14 +386,14 @@ func (w *world) attempts(id aloft.ExecutionID, node aloft.NodeID) (all []*store.
 
 func (w *world) over() bool {
 	over := true
-	for name := range w.created {
+	for _, p := range w.plan.executions {
 		w.look(func() {
-			e, err := w.memory.GetExecution(w.ctx, w.id(name))
+			e, err := w.memory.GetExecution(w.ctx, w.id(p.name))
 			if err != nil {
-				w.fail("P1: %s was acknowledged and is gone: %v", name, err)
+				w.fail("P1: %s was acknowledged and is gone: %w", p.name, err)
 				return
 			}
-			over = over && aloft.Terminal(e.Phase)
+			over = over && (p.newer || aloft.Terminal(e.Phase))
 		})
 	}
 	return over
@@ -380,7 +404,7 @@ func (w *world) whatIsLeft() string {
 	w.look(func() {
 		for _, p := range w.plan.executions {
 			e, err := w.memory.GetExecution(w.ctx, w.id(p.name))
-			if err != nil || aloft.Terminal(e.Phase) {
+			if err != nil || p.newer || aloft.Terminal(e.Phase) {
 				continue
 			}
 			fmt.Fprintf(&b, "%s is %s (waiting %q):", p.name, e.Phase, e.Waiting)
@@ -398,96 +422,4 @@ func (w *world) whatIsLeft() string {
 		}
 	})
 	return b.String()
-}
-
-// objects keeps large literal maps; it fails when the store does.
-type objects struct {
-	world *world
-	byURI map[string]*core.LiteralMap
-}
-
-const inlineLimit = 48
-
-func (o *objects) WriteLiterals(_ context.Context, m *core.LiteralMap) (*aloftv1.Literals, error) {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	if err != nil {
-		return nil, err
-	}
-	digest := sha256.Sum256(b)
-	ref := &aloftv1.LiteralRef{Digest: digest[:], Size: int64(len(b))}
-	if len(b) <= inlineLimit {
-		return &aloftv1.Literals{Ref: ref, Value: m}, nil
-	}
-	fault := o.world.fault("WriteLiterals")
-	if fault == store.FailBefore {
-		return nil, fmt.Errorf("write object: %w", aloft.ErrUnavailable)
-	}
-	ref.Uri = "aloft://blob/literals/" + hex.EncodeToString(digest[:])
-	o.byURI[ref.GetUri()] = proto.CloneOf(m)
-	if fault == store.FailAfter {
-		return nil, fmt.Errorf("write object: %w", aloft.ErrUnavailable)
-	}
-	return &aloftv1.Literals{Ref: ref}, nil
-}
-
-func (o *objects) ReadLiterals(_ context.Context, ref *aloftv1.LiteralRef) (*core.LiteralMap, error) {
-	if o.world.fault("ReadLiterals") != store.NoFault {
-		return nil, fmt.Errorf("read object: %w", aloft.ErrUnavailable)
-	}
-	m, ok := o.byURI[ref.GetUri()]
-	if !ok {
-		return nil, fmt.Errorf("read object %s: %w", ref.GetUri(), aloft.ErrNotFound)
-	}
-	return m, nil
-}
-
-// value is what a reference and its record say together; an error if that is nothing, or something else.
-func (o *objects) value(l *aloftv1.Literals) (*core.LiteralMap, error) {
-	m := l.GetValue()
-	if uri := l.GetRef().GetUri(); uri != "" {
-		if m = o.byURI[uri]; m == nil {
-			return nil, fmt.Errorf("object %s does not exist", uri)
-		}
-	}
-	if len(l.GetRef().GetDigest()) == 0 {
-		return nil, nil
-	}
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	if err != nil {
-		return nil, err
-	}
-	if digest := sha256.Sum256(b); !bytes.Equal(digest[:], l.GetRef().GetDigest()) {
-		return nil, fmt.Errorf("the value %v does not have the digest of its reference", m)
-	}
-	return m, nil
-}
-
-// checkedStore has every execution checked that a commit has touched.
-type checkedStore struct {
-	*memstore.Store
-	world *world
-}
-
-func (s *checkedStore) Commit(ctx context.Context, steps []*store.Step) []error {
-	before := make(map[store.Key]int, len(steps))
-	s.world.look(func() {
-		for _, step := range steps {
-			_, journal, _ := s.Load(ctx, step.Execution)
-			before[step.Execution] = len(journal)
-		}
-	})
-	results := s.Store.Commit(ctx, steps)
-	s.world.look(func() {
-		for i, step := range steps {
-			s.world.tell("commit %s entry %d with %d events: %v", step.ID.Name, step.Seq, len(step.Entry.GetEvents()), results[i])
-			if err := s.world.check(step.Execution); err != nil {
-				s.world.fail("execution %s after entry %d (there were %d): %w", step.ID.Name, step.Seq, before[step.Execution], err)
-			}
-		}
-	})
-	return results
-}
-
-func cmpKeys(a, b store.AttemptKey) int {
-	return cmp.Or(cmp.Compare(a.Execution, b.Execution), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Attempt, b.Attempt), cmp.Compare(a.Token, b.Token))
 }

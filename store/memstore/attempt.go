@@ -104,6 +104,9 @@ func (s *Store) Assign(_ context.Context, executor string, attempts []store.Atte
 		for i, key := range attempts {
 			e, try := s.try(key)
 			switch {
+			case s.instances[executor].ID == "":
+				errs[i] = conflict("assign", key, "executor "+executor+" is not known (any more)")
+				continue
 			case try == nil:
 				errs[i] = conflict("assign", key, "there is none with this token")
 				continue

@@ -40,6 +40,7 @@ type Store struct {
 	assigned   map[string]*ordered[*attempt]
 	leases     [store.Shards]store.Lease
 	instances  map[string]store.Instance
+	services   map[string]store.Service
 
 	results      map[string]*store.CacheEntry // by id
 	made         []*store.CacheEntry          // the same, in order of creation
@@ -66,6 +67,7 @@ func New() *Store {
 		waiting:   byCreation(),
 		assigned:  make(map[string]*ordered[*attempt]),
 		instances: make(map[string]store.Instance),
+		services:  make(map[string]store.Service),
 
 		results:      make(map[string]*store.CacheEntry),
 		tags:         make(map[store.CacheID]*store.CacheEntry),

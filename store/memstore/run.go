@@ -296,7 +296,7 @@ func (s *Store) change(e *execution, step *store.Step) {
 		e.rec.AbortCause, e.rec.AbortPrincipal = c.AbortCause, c.AbortPrincipal
 		e.ended = aloft.Terminal(c.Phase)
 	}
-	e.rec.Waiting = step.Waiting
+	e.rec.Waiting, e.rec.WaitingSince = step.Waiting, step.WaitingSince
 	dueAt := step.DueAt
 	if e.ended {
 		// Nothing will ever read what is still in the inbox.

@@ -43,7 +43,7 @@ func (s *Store) Instances(ctx context.Context) ([]store.Instance, error) {
 // RemoveInstance forgets an instance that has no attempts.
 func (s *Store) RemoveInstance(ctx context.Context, executor string) error {
 	return s.write(ctx, 1, func(t *tx) error {
-		// Whoever assigns to it holds it weakly: either we see what was assigned, or it is made known again by its next heartbeat.
+		// Whoever assigns to it holds it weakly: either we see what was assigned, or they see that it is gone.
 		var id string
 		if _, err := t.row([]any{&id}, "SELECT id FROM instances WHERE id = ? {hold_instance}", executor); err != nil {
 			return err
@@ -162,10 +162,15 @@ func (s *Store) Assign(ctx context.Context, executor string, attempts []store.At
 	if err := s.write(ctx, len(attempts), func(t *tx) error {
 		clear(errs)
 		var id string
-		if _, err := t.row([]any{&id}, "SELECT id FROM instances WHERE id = ? {hold_instance_weakly}", executor); err != nil {
+		known, err := t.row([]any{&id}, "SELECT id FROM instances WHERE id = ? {hold_instance_weakly}", executor)
+		if err != nil {
 			return err
 		}
 		for i, key := range attempts {
+			if !known {
+				errs[i] = conflict("assign", key, "executor "+executor+" is not known (any more)")
+				continue
+			}
 			n, err := t.exec(`UPDATE attempts SET executor = ?, waiting = NULL, phase = 6, updated_at = ? WHERE execution = ? AND node = ? AND attempt = ?
 				AND token = ? AND ended = 0 AND by_engine = 0 AND executor IS NULL AND stop IS NULL`,
 				optional(executor), nanos(now), int64(key.Execution), string(key.Node), int64(key.Attempt), key.Token)

@@ -53,7 +53,8 @@ func (s *Store) CreateExecution(ctx context.Context, e *store.Execution, create 
 	cold.add(nil, int64(e.Spec.GetMetadata().GetMode()), e.Spec.GetMetadata().GetPrincipal(), entity,
 		launch.GetProject(), launch.GetDomain(), launch.GetName(), launch.GetVersion(),
 		e.Workflow.GetProject(), e.Workflow.GetDomain(), e.Workflow.GetName(), e.Workflow.GetVersion(),
-		cold.blob(e.Workflow), cold.blob(e.Task), notifications, cold.blob(e.Spec), cold.blob(e.Inputs), cold.blob(e.UserInputs))
+		cold.blob(e.Workflow), cold.blob(e.Task), notifications, cold.blob(e.Spec), cold.blob(e.Inputs), cold.blob(e.UserInputs),
+		recovers(e), inputsDigest(e))
 	first := message.blob(create)
 	if err := errors.Join(hot.err, cold.err, message.err); err != nil {
 		return fmt.Errorf("create execution %s: %w", e.ID, err)
@@ -77,7 +78,7 @@ func (s *Store) CreateExecution(ctx context.Context, e *store.Execution, create 
 		cold.values[0] = key
 		if err := t.later(`INSERT INTO execution_specs (execution, mode, principal, launch_entity, launch_project, launch_domain, launch_name,
 			launch_version, workflow_project, workflow_domain, workflow_name, workflow_version, workflow, task, notifications, spec, inputs,
-			user_inputs) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, cold.values, nil); err != nil {
+			user_inputs, recovers, inputs_digest) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, cold.values, nil); err != nil {
 			return err
 		}
 		t.wake(store.TopicInbox)

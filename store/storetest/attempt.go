@@ -60,6 +60,7 @@ func oneInstanceGetsAnAttempt(s *suite) {
 	e := s.make("e1")
 	a := s.schedule(e, "n0", "n1")
 	s.assign("x", a[0])
+	s.known("y")
 	errs := s.store.Assign(s.ctx, "y", keys(a), at(3))
 	s.is(errs[0], aloft.ErrConflict)
 	s.ok(errs[1])
@@ -275,6 +276,8 @@ func anInstanceIsRemovedWhenItHasNothing(s *suite) {
 	s.commit(step)
 	s.ok(s.store.RemoveInstance(s.ctx, "x"))
 	s.ok(s.store.RemoveInstance(s.ctx, "x"))
+	// Nobody would ever miss what has an attempt and is not known.
+	s.is(s.store.Assign(s.ctx, "x", keys(s.schedule(e, "n1")), at(6))[0], aloft.ErrConflict)
 	got, err = s.store.Instances(s.ctx)
 	s.ok(err)
 	if len(got) != 0 {

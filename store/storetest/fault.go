@@ -168,6 +168,7 @@ func repeatedWritesAreDoneOnce(s *suite, twice func(func() error) error, done bo
 	step.Nodes, step.Attempts = []*store.Node{node("n0", core.NodeExecution_QUEUED)}, []*store.Attempt{a}
 	s.ok(twice(func() error { return s.store.Commit(s.ctx, []*store.Step{step})[0] }))
 	s.ok(twice(func() error { return s.store.SetWaiting(s.ctx, []store.AttemptKey{a.AttemptKey}, "no room") }))
+	s.known("x")
 	s.ok(twice(func() error { return s.store.Assign(s.ctx, "x", []store.AttemptKey{a.AttemptKey}, at(2))[0] }))
 	s.ok(twice(func() error { return s.store.Report(s.ctx, "x", []store.Report{outcome(a)})[0] }))
 

@@ -28,6 +28,7 @@ var claims = []func(*suite){
 	releasedShardsAreFreeAtOnce,
 	nodesKeepInputsOutputsAndMetadataThatAStepLeavesOut,
 	literalsOfANodeAreReadByKey,
+	manyNodesAreReadWithTheirValues,
 	aNodeThatHasEndedStaysAsItEnded,
 	anAttemptIsReadBackWhole,
 	theEngineDoesNotTouchWhatExecutorsOwn,
@@ -57,6 +58,11 @@ var claims = []func(*suite){
 	namesAreDistinctAndGeneratedOnesHidden,
 	anArchivedExecutionSaysWhoDidIt,
 	manyWritersAtOnceLoseNothing,
+	theHealthOfServicesIsReadBackByName,
+	aServiceIsWrittenByWhoReadItLast,
+	ofManyWhoNoticeAnOutageOneWritesIt,
+	aChangeOfHealthWakesThoseWhoWait,
+	anExecutionSaysSinceWhenItWaits,
 	aResultIsFoundByItsTagAndReadBackWhole,
 	aTagGoesOnNamingTheFirstResult,
 	anOverwritingResultReplacesTheOneThatWasThere,
@@ -405,6 +411,42 @@ func literalsOfANodeAreReadByKey(s *suite) {
 	out, err := s.store.NodeOutputs(s.ctx, e.Key, "n0")
 	s.ok(err)
 	s.equal(out, done.Outputs)
+}
+
+func manyNodesAreReadWithTheirValues(s *suite) {
+	e, other := s.make("first"), s.make("other")
+	step := s.step(e)
+	var wanted []aloft.NodeID
+	want := map[aloft.NodeID]*store.Node{}
+	for i := range 150 { // more than one statement names
+		n := node(fmt.Sprintf("n%d", i), core.NodeExecution_SUCCEEDED)
+		n.Inputs, n.Outputs = literals(fmt.Sprintf("in %d", i)), literals(fmt.Sprintf("out %d", i))
+		step.Nodes = append(step.Nodes, n)
+		if i%3 != 0 {
+			wanted, want[n.ID] = append(wanted, n.ID), n
+		}
+	}
+	s.commit(step)
+	same := s.step(other) // of the same name in another execution: not meant
+	same.Nodes = []*store.Node{node("n1", core.NodeExecution_FAILED)}
+	s.commit(same)
+	got, err := s.store.NodeValues(s.ctx, e.ID, append(wanted, "not there"))
+	s.ok(err)
+	if len(got) != len(want) {
+		s.Fatalf("got %d nodes, want %d", len(got), len(want))
+	}
+	for _, n := range got {
+		s.equal(n.Inputs, want[n.ID].Inputs)
+		s.equal(n.Outputs, want[n.ID].Outputs)
+		s.equal(n.Phase, want[n.ID].Phase)
+		delete(want, n.ID)
+	}
+	s.equal(len(want), 0)
+	none, err := s.store.NodeValues(s.ctx, e.ID, nil)
+	s.ok(err)
+	s.equal(len(none), 0)
+	_, err = s.store.NodeValues(s.ctx, id("missing"), wanted)
+	s.is(err, aloft.ErrNotFound)
 }
 
 func aNodeThatHasEndedStaysAsItEnded(s *suite) {
@@ -840,6 +882,7 @@ func manyWritersAtOnceLoseNothing(s *suite) {
 	// Executors: each attempt is had and reported on by exactly one of them.
 	got := make([]int, executors)
 	for x := range executors {
+		s.known(fmt.Sprintf("x%d", x))
 		group.Go(func() {
 			name := fmt.Sprintf("x%d", x)
 			for _, a := range attempts {

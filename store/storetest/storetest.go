@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,7 +50,9 @@ func RunFilters(t *testing.T, open Open) {
 }
 
 // name is that of the function, which is the claim.
-func name(f func(*suite)) string {
+func name(f func(*suite)) string { return nameOf(f) }
+
+func nameOf(f any) string {
 	full := runtime.FuncForPC(reflect.ValueOf(f).Pointer()).Name()
 	return full[strings.LastIndex(full, ".")+1:]
 }
@@ -260,8 +263,19 @@ func nodesOf(attempts []*store.Attempt) []string {
 
 func (s *suite) assign(executor string, attempts ...*store.Attempt) { //nolint:unparam // who has it is part of the story
 	s.Helper()
+	s.known(executor)
 	for _, err := range s.store.Assign(s.ctx, executor, keys(attempts), at(2)) {
 		s.ok(err)
+	}
+}
+
+// known makes an executor known that is not.
+func (s *suite) known(executor string) {
+	s.Helper()
+	instances, err := s.store.Instances(s.ctx)
+	s.ok(err)
+	if !slices.ContainsFunc(instances, func(i store.Instance) bool { return i.ID == executor }) {
+		s.heartbeat(executor, "here", at(0))
 	}
 }
 

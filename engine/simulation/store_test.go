@@ -1,0 +1,207 @@
+package simulation
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/blob"
+	"github.com/aloft-dev/aloft/blob/blobtest"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/store"
+	"github.com/aloft-dev/aloft/store/memstore"
+)
+
+// fragileStore is the store as processes have it. Writes can fail, be done without a word, be done by halves or arrive
+// late; reads can fail (through the hook of memstore). After each commit the promises are checked.
+type fragileStore struct {
+	*memstore.Store
+	world *world
+}
+
+// write carries out a call that changes something.
+func (s *fragileStore) write(op string, call func() error) (err error) {
+	really := func() { s.world.look(func() { err = call() }) }
+	switch s.world.draw(op, late) {
+	case fails:
+		return unavailable(op)
+	case late:
+		s.world.late = append(s.world.late, lateCall{op, func() { _ = call() }})
+		return unavailable(op)
+	case untold:
+		really()
+		return unavailable(op)
+	}
+	really()
+	return err
+}
+
+// writeEach carries out a batch of n members. The contract of Commit has all of a batch or nothing: a store that does
+// worse shows that each member is safe by itself.
+func (s *fragileStore) writeEach(op string, n int, call func(from, to int) []error) []error {
+	really := func(from, to int) (errs []error) {
+		s.world.look(func() { errs = call(from, to) })
+		return errs
+	}
+	nobodyKnows := func(n int) []error {
+		errs := make([]error, n)
+		for i := range errs {
+			errs[i] = unavailable(op)
+		}
+		return errs
+	}
+	s.world.stall(op)
+	switch s.world.draw(op, late, halfDone) {
+	case fails:
+		return nobodyKnows(n)
+	case untold:
+		really(0, n)
+		return nobodyKnows(n)
+	case late:
+		s.world.late = append(s.world.late, lateCall{op, func() { call(0, n) }})
+		return nobodyKnows(n)
+	case halfDone:
+		k := s.world.random.IntN(n + 1)
+		errs := really(0, k)
+		if s.world.random.IntN(2) == 0 {
+			return nobodyKnows(n)
+		}
+		return append(errs, nobodyKnows(n-k)...)
+	}
+	return really(0, n)
+}
+
+func (s *fragileStore) Commit(ctx context.Context, steps []*store.Step) []error {
+	return s.writeEach("Commit", len(steps), func(from, to int) []error {
+		results := s.Store.Commit(ctx, steps[from:to])
+		for i, step := range steps[from:to] {
+			s.world.committed(step, results[i])
+		}
+		return results
+	})
+}
+
+func (s *fragileStore) Assign(ctx context.Context, executor string, attempts []store.AttemptKey, now time.Time) []error {
+	return s.writeEach("Assign", len(attempts), func(from, to int) []error {
+		return s.Store.Assign(ctx, executor, attempts[from:to], now)
+	})
+}
+
+func (s *fragileStore) Report(ctx context.Context, executor string, reports []store.Report) []error {
+	return s.writeEach("Report", len(reports), func(from, to int) []error {
+		return s.Store.Report(ctx, executor, reports[from:to])
+	})
+}
+
+func (s *fragileStore) CreateExecution(ctx context.Context, e *store.Execution, create *aloftv1.Inbox) error {
+	return s.write("CreateExecution", func() error { return s.Store.CreateExecution(ctx, e, create) })
+}
+
+func (s *fragileStore) Append(ctx context.Context, id aloft.ExecutionID, message store.Message) error {
+	return s.write("Append", func() error { return s.Store.Append(ctx, id, message) })
+}
+
+func (s *fragileStore) AcquireShards(ctx context.Context, owner string, now time.Time, ttl time.Duration) (leases []store.Lease, err error) {
+	err = s.write("AcquireShards", func() (err error) {
+		leases, err = s.Store.AcquireShards(ctx, owner, now, ttl)
+		for _, l := range leases {
+			s.world.epochs[l.Shard] = max(s.world.epochs[l.Shard], l.Epoch)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return leases, nil
+}
+
+func (s *fragileStore) Heartbeat(ctx context.Context, instance store.Instance) error {
+	return s.write("Heartbeat", func() error { return s.Store.Heartbeat(ctx, instance) })
+}
+
+func (s *fragileStore) RemoveInstance(ctx context.Context, executor string) error {
+	return s.write("RemoveInstance", func() error { return s.Store.RemoveInstance(ctx, executor) })
+}
+
+func (s *fragileStore) Adopt(ctx context.Context, from, to string) (n int, err error) {
+	err = s.write("Adopt", func() (err error) {
+		n, err = s.Store.Adopt(ctx, from, to)
+		return err
+	})
+	return n, err
+}
+
+// fragileBlobs are the blobs as processes have them.
+type fragileBlobs struct {
+	*blobtest.Memory
+	world *world
+}
+
+func (b *fragileBlobs) Put(ctx context.Context, key blob.Key, r io.Reader, o blob.PutOptions) (blob.Attributes, error) {
+	m := b.world.draw("Put", unsynced)
+	if m == fails {
+		return blob.Attributes{}, unavailable("Put")
+	}
+	if m == unsynced {
+		content, err := io.ReadAll(r)
+		if err == nil && !b.Durable(key) {
+			b.WriteInPlace(key, content)
+		}
+		return blob.Attributes{}, unavailable("Put")
+	}
+	a, err := b.Memory.Put(ctx, key, r, o)
+	if m == untold {
+		return blob.Attributes{}, unavailable("Put")
+	}
+	return a, err
+}
+
+func (b *fragileBlobs) Get(ctx context.Context, key blob.Key, rng blob.Range) (io.ReadCloser, error) {
+	r, err := b.Memory.Get(ctx, key, rng)
+	switch b.world.draw("Get") {
+	case fails:
+		return nil, unavailable("Get")
+	case untold: // it breaks off in the middle
+		if err == nil {
+			r = io.NopCloser(io.MultiReader(io.LimitReader(r, 1), broken{}))
+		}
+	}
+	return r, err
+}
+
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return 0, unavailable("Get") }
+
+// Adopt makes durable what a task wrote.
+func (b *fragileBlobs) Adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, error) {
+	switch b.world.draw("Adopt objects") {
+	case fails:
+		return nil, unavailable("Adopt objects")
+	case untold:
+		_, _ = b.Memory.Adopt(ctx, prefix)
+		return nil, unavailable("Adopt objects")
+	}
+	return b.Memory.Adopt(ctx, prefix)
+}
+
+// read gives a small object as text; empty: there is none.
+func (b *fragileBlobs) read(ctx context.Context, key blob.Key) (string, error) {
+	if _, err := b.Stat(ctx, key); err != nil {
+		return "", nil //nolint:nilerr // memory has no other error
+	}
+	content, err := blob.ReadAll(ctx, b, key, 1<<10)
+	return string(bytes.Clone(content)), err
+}
+
+func cmpKeys(a, b store.AttemptKey) int {
+	return cmp.Or(cmp.Compare(a.Execution, b.Execution), cmp.Compare(a.Node, b.Node), cmp.Compare(a.Attempt, b.Attempt), cmp.Compare(a.Token, b.Token))
+}
+
+func checkpointKey(id aloft.AttemptID, attempt uint32) blob.Key {
+	return blob.Key(fmt.Sprintf("checkpoint/%s/%s/%d", id.Execution.Name, id.Node, attempt))
+}
