@@ -245,6 +245,51 @@ func (s *Store) FindResult(ctx context.Context, id store.CacheID) (*store.CacheE
 	return one(found, err, store.WaitForResult(id))
 }
 
+// Two ways to a result, as in FindResult, for several tags of one dataset.
+var (
+	byTags        = newIn([]int{1, 4, 16, 64}, "WHERE r.project = ? AND r.domain = ? AND r.name = ? AND r.version = ? AND r.gone_at = 0 AND r.tag IS NOT NULL AND r.tag IN ", "")
+	byFurtherTags = newIn([]int{1, 4, 16, 64}, `WHERE r.gone_at = 0 AND r.id IN (SELECT g.result FROM result_tags g
+		WHERE g.project = ? AND g.domain = ? AND g.name = ? AND g.version = ? AND g.tag IN `, ")")
+)
+
+// FindResults returns what several tags name.
+func (s *Store) FindResults(ctx context.Context, ids []store.CacheID) ([]*store.CacheEntry, error) {
+	found := make(map[store.CacheID]*store.CacheEntry, len(ids))
+	for _, way := range []in{byTags, byFurtherTags} {
+		open := make(map[store.CacheID][]string) // tags by their dataset
+		for _, id := range ids {
+			if found[id] == nil && id.Tag != "" {
+				open[id.Dataset()] = append(open[id.Dataset()], id.Tag)
+			}
+		}
+		for of, tags := range open {
+			for len(tags) > 0 {
+				text, places := way.fit(len(tags))
+				args := append(make([]any, 0, 4+places), of.Project, of.Domain, of.Name, of.Version)
+				for i := range places {
+					args = append(args, tags[min(i, len(tags)-1)])
+				}
+				tags = tags[min(places, len(tags)):]
+				all, err := s.results(ctx, true, true, text, args...)
+				if err != nil {
+					return nil, err
+				}
+				for _, e := range all {
+					for _, tag := range append([]string{e.Tag}, e.Tags...) {
+						of.Tag = tag
+						found[of] = e
+					}
+				}
+			}
+		}
+	}
+	all := make([]*store.CacheEntry, len(ids))
+	for i, id := range ids {
+		all[i] = found[id]
+	}
+	return all, nil
+}
+
 // GetResult returns a result by its id.
 func (s *Store) GetResult(ctx context.Context, id string) (*store.CacheEntry, error) {
 	found, err := s.results(ctx, true, true, "WHERE r.id = ?", id)

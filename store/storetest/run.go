@@ -64,6 +64,7 @@ var claims = []func(*suite){
 	aChangeOfHealthWakesThoseWhoWait,
 	anExecutionSaysSinceWhenItWaits,
 	aResultIsFoundByItsTagAndReadBackWhole,
+	severalResultsAreFoundAtOnce,
 	aTagGoesOnNamingTheFirstResult,
 	anOverwritingResultReplacesTheOneThatWasThere,
 	aResultOfACommitIsFoundOnceItIsCommitted,
