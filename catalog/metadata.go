@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
@@ -35,7 +36,7 @@ func Metadata(e *store.CacheEntry) *core.CatalogMetadata {
 	}
 	m.SourceExecution = &core.CatalogMetadata_SourceTaskExecution{SourceTaskExecution: &core.TaskExecutionIdentifier{
 		TaskId: &core.Identifier{
-			ResourceType: core.ResourceType_TASK, Project: e.Project, Domain: e.Domain, Name: e.Key.GetTask(), Version: e.Dataset[taskVersion],
+			ResourceType: core.ResourceType_TASK, Project: e.Project, Domain: e.Domain, Name: strings.TrimPrefix(e.Name, datasetPrefix), Version: e.Dataset[taskVersion],
 		},
 		NodeExecutionId: &core.NodeExecutionIdentifier{NodeId: string(e.Source.Node), ExecutionId: e.Source.Execution.Proto()},
 		RetryAttempt:    e.Source.Attempt,

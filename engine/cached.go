@@ -73,7 +73,7 @@ func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machin
 		catalog.Preview(key, of.values)
 		return answer, nil
 	}
-	if found.Key != nil {
+	if found.Source != (aloft.AttemptID{}) {
 		lookup.Key = nil // the result has the same, and there are many hits
 	}
 	lookup.Status, lookup.Found = core.CatalogCacheStatus_CACHE_HIT, catalog.Metadata(found)

@@ -53,7 +53,10 @@ func (s *Store) FindResults(_ context.Context, ids []store.CacheID) (all []*stor
 		all = make([]*store.CacheEntry, len(ids))
 		for i, id := range ids {
 			if found := s.tags[id]; found != nil && id.Tag != "" {
-				all[i] = cloneResult(found, true)
+				c := cloneResult(found, true)
+				all[i] = &store.CacheEntry{
+					CacheID: c.CacheID, ID: c.ID, Outputs: c.Outputs, Objects: c.Objects, Source: c.Source, Dataset: c.Dataset, CreatedAt: c.CreatedAt,
+				}
 			}
 		}
 		return nil, nil

@@ -77,6 +77,11 @@ func severalResultsAreFoundAtOnce(s *suite) {
 		s.ok(err)
 		return all
 	}
+	usable := func(e *store.CacheEntry) *store.CacheEntry {
+		return &store.CacheEntry{
+			CacheID: e.CacheID, ID: e.ID, Outputs: e.Outputs, Objects: e.Objects, Source: e.Source, Dataset: e.Dataset, CreatedAt: e.CreatedAt,
+		}
+	}
 	s.equal(len(find()), 0)
 	s.equal(find(cacheID("x"), cacheID("")), []*store.CacheEntry{nil, nil})
 	other := result("r-other", "x")
@@ -88,10 +93,10 @@ func severalResultsAreFoundAtOnce(s *suite) {
 		tag := fmt.Sprint("t", i)
 		ids, want = append(ids, cacheID(tag)), append(want, nil)
 		if i%3 > 0 {
-			want[i] = s.put(result("r-"+tag, tag), false)
+			want[i] = usable(s.put(result("r-"+tag, tag), false))
 		}
 	}
-	ids, want = append(ids, other.CacheID, cacheID("x"), cacheID("t1")), append(want, other, nil, want[1])
+	ids, want = append(ids, other.CacheID, cacheID("x"), cacheID("t1")), append(want, usable(other), nil, want[1])
 	s.equal(find(ids...), want)
 
 	// By a further name, and not what is gone.
@@ -100,7 +105,7 @@ func severalResultsAreFoundAtOnce(s *suite) {
 	s.ok(err)
 	s.put(result("r-new", "t4"), true)
 	got := find(cacheID("further"), cacheID("t1"), cacheID("t2"), cacheID("t4"))
-	s.equal(got, []*store.CacheEntry{s.found("further"), s.found("t1"), nil, s.found("t4")})
+	s.equal(got, []*store.CacheEntry{usable(s.found("further")), usable(s.found("t1")), nil, usable(s.found("t4"))})
 	s.equal(got[3].ID, "r-new")
 }
 
