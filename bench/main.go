@@ -331,19 +331,22 @@ func (b *bench) addCPU(what string, s shape, flyte float64) {
 func (b *bench) engine(ctx context.Context) error {
 	var out []byte
 	// One run of the memory benchmark is twenty executions of 10,000 nodes.
-	for _, set := range [][2]string{{"^Benchmark(FanOut10000|Chain100)$", strconv.Itoa(b.repeat(5)) + "x"}, {"^BenchmarkMemory$", "1x"}} {
+	for _, set := range [][2]string{{"^Benchmark(FanOut10000|Chain100|Echo|Cached)$/SQLite", strconv.Itoa(b.repeat(5)) + "x"}, {"^BenchmarkMemory$", "1x"}} {
 		more, err := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", set[0], "-benchtime", set[1], "./engine").CombinedOutput()
 		if err != nil {
 			return fmt.Errorf("go test -bench: %w\n%s", err, more)
 		}
 		out = append(out, more...)
 	}
+	var echo float64
 	for line := range strings.Lines(string(out)) {
 		fields := strings.Fields(line)
 		if len(fields) < 4 || !strings.HasPrefix(line, "Benchmark") {
 			continue
 		}
-		name, metric := strings.TrimRight(strings.TrimPrefix(fields[0], "Benchmark"), "-0123456789"), map[string]float64{}
+		name, _, _ := strings.Cut(strings.TrimPrefix(fields[0], "Benchmark"), "/")
+		name = strings.TrimRight(name, "-0123456789")
+		metric := map[string]float64{}
 		for i := 2; i+1 < len(fields); i += 2 {
 			metric[fields[i+1]], _ = strconv.ParseFloat(fields[i], 64)
 		}
@@ -353,6 +356,13 @@ func (b *bench) engine(ctx context.Context) error {
 			b.add("engine alone, fan-out 10,000", fmt.Sprintf("%.0f nodes/s", got), "≥ 5,000/s", got >= 5000, fmt.Sprintf("CPU %.3f ms a node", metric["cpu-ms/node"]))
 		case "Chain":
 			b.add("engine alone, chain of 100", fmt.Sprintf("%.0f nodes/s", metric["nodes/s"]), "", true, fmt.Sprintf("CPU %.3f ms a node", metric["cpu-ms/node"]))
+		case "Echo":
+			echo = metric["nodes/s"]
+			b.add("engine alone, fan-out of 10,000 echoes", fmt.Sprintf("%.0f nodes/s", echo), "", true, fmt.Sprintf("CPU %.3f ms a node", metric["cpu-ms/node"]))
+		case "Cached":
+			got := metric["nodes/s"]
+			b.add("… the same, their results known", fmt.Sprintf("%.0f nodes/s", got), "≥ 10,000/s", got >= 10_000,
+				fmt.Sprintf("CPU %.3f ms a node; %.2f of the echoes, same run", metric["cpu-ms/node"], got/echo))
 		case "Memory":
 			first, last := metric["heap-after-10k-bytes"]/(1<<20), metric["heap-after-200k-bytes"]/(1<<20)
 			b.add("engine alone, heap after 10,000 and after 200,000 nodes", fmt.Sprintf("%.1f and %.1f MiB", first, last), "flat",
