@@ -41,7 +41,6 @@ func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machin
 			Status: core.CatalogCacheStatus_CACHE_SKIPPED, Key: key, Reason: "the execution overwrites what was cached",
 		}}, nil
 	}
-	mine := store.CacheReservation{ID: catalog.ID(key), Owner: f.owner(node.ID()), Execution: f.key, Node: node.ID()}
 	lookup := &aloftv1.CacheLookup{Status: core.CatalogCacheStatus_CACHE_MISS, Key: key}
 	answer := machine.CacheAnswer{Lookup: lookup}
 	if found != nil {
@@ -50,6 +49,7 @@ func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machin
 		}
 	}
 	if err == nil && found == nil && f.serialized(node) {
+		mine := store.CacheReservation{ID: catalog.ID(key), Owner: f.owner(node.ID()), Execution: f.key, Node: node.ID()}
 		var held store.CacheReservation
 		var reason string
 		found, held, reason, err = f.engine.config.Catalog.FindOrReserve(f.ctx, mine)
