@@ -103,16 +103,18 @@ const (
 // costs little beside that read. The first read of a step is for one node and each further one for twice as many, so that
 // hardly more is looked for in vain than was of use. Nothing of it outlives the step.
 func (f *facts) lookAhead(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*ahead, error) {
-	now := f.engine.clock.Now()
-	if a := f.ahead[node.Index()]; a != nil && now.Sub(f.aheadAt) <= aheadLasts {
+	if a := f.ahead[node.Index()]; a != nil {
 		delete(f.ahead, node.Index()) // whoever asks again wants to know what there is by then
-		return a, nil
+		if f.engine.clock.Now().Sub(f.aheadAt) <= aheadLasts {
+			return a, nil
+		}
+		f.reach = 0 // each takes long: to read far ahead would be in vain
 	}
 	a, err := f.begun(node, inputs)
 	if err != nil || f.state.Create().GetOverwriteCache() {
 		return a, err
 	}
-	f.ahead, f.aheadAt, f.reach = make(map[uint32]*ahead), now, min(max(2*f.reach, 1), maxReach)
+	f.ahead, f.reach = make(map[uint32]*ahead), min(max(2*f.reach, 1), maxReach)
 	all, ids := []*ahead{a}, []store.CacheID{catalog.ID(a.key)}
 	reach := f.reach
 	if f.state.Create().GetRecovers() != nil {
@@ -139,6 +141,7 @@ func (f *facts) lookAhead(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*ah
 		f.ahead = nil
 		return nil, aloft.Blame(aloft.ServiceCatalog, err)
 	}
+	f.aheadAt = f.engine.clock.Now()
 	for i, e := range found {
 		all[i].found = e
 	}

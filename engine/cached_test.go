@@ -379,6 +379,23 @@ func TestAResultThatGoesWhileOthersAreLookedAtIsNotUsed(t *testing.T) {
 	b.wantHits(second, 60, "n45")
 }
 
+func TestLittleIsReadAheadWhereEachResultTakesLong(t *testing.T) {
+	t.Parallel()
+	b, w, known, engineOf := knownBench(t, 60, short)
+	known.use = func(*store.CacheEntry) { b.clock.advance(101 * time.Millisecond) }
+	second := b.create(w, "second", nil)
+	b.settle(engineOf())
+	b.wantPhase(second, core.WorkflowExecution_SUCCEEDED)
+	b.wantHits(second, 60, "")
+	read := 0
+	for _, ids := range known.reads {
+		read += len(ids)
+	}
+	if read > 2*60 {
+		t.Errorf("60 nodes took reads of %d results, want at most two for each", read)
+	}
+}
+
 // of is what was last read of the result of a node.
 func (w *watched) of(node aloft.NodeID) (last *store.CacheEntry) {
 	for _, read := range w.found {

@@ -34,7 +34,7 @@ type facts struct {
 
 	// What was read ahead in this step for nodes that begin next.
 	ahead   map[uint32]*ahead
-	aheadAt time.Time // when
+	aheadAt time.Time // when that had been read
 	reach   int       // how many nodes it was for
 
 	from  *source                      // the execution that this one recovers; nil: not asked for yet
