@@ -39,6 +39,7 @@ type Store struct {
 	lastTry    int64
 	assigned   map[string]*ordered[*attempt]
 	leases     [store.Shards]store.Lease
+	engines    map[string]time.Time // until when they are there
 	instances  map[string]store.Instance
 
 	tasks       map[version]*store.Task
@@ -59,6 +60,7 @@ func New() *Store {
 		waiting:     byCreation(),
 		assigned:    make(map[string]*ordered[*attempt]),
 		instances:   make(map[string]store.Instance),
+		engines:     make(map[string]time.Time),
 		tasks:       make(map[version]*store.Task),
 		workflows:   make(map[version]*store.Workflow),
 		launchPlans: make(map[version]*store.LaunchPlan),

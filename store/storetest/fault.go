@@ -41,6 +41,10 @@ func (f *Faulty) AcquireShards(ctx context.Context, owner string, now time.Time,
 	return try(f.Faults, "AcquireShards", func() ([]store.Lease, error) { return f.Store.AcquireShards(ctx, owner, now, ttl) })
 }
 
+func (f *Faulty) YieldShards(ctx context.Context, leases []store.Lease) error {
+	return f.Faults.Do("YieldShards", func() error { return f.Store.YieldShards(ctx, leases) })
+}
+
 func (f *Faulty) ReleaseShards(ctx context.Context, owner string) error {
 	return f.Faults.Do("ReleaseShards", func() error { return f.Store.ReleaseShards(ctx, owner) })
 }
@@ -170,6 +174,9 @@ func repeatedWritesAreDoneOnce(s *suite, twice func(func() error) error, done bo
 	s.ok(twice(func() error { return s.store.SetWaiting(s.ctx, []store.AttemptKey{a.AttemptKey}, "no room") }))
 	s.ok(twice(func() error { return s.store.Assign(s.ctx, "x", []store.AttemptKey{a.AttemptKey}, at(2))[0] }))
 	s.ok(twice(func() error { return s.store.Report(s.ctx, "x", []store.Report{outcome(a)})[0] }))
+
+	s.ok(twice(func() error { return s.store.YieldShards(s.ctx, []store.Lease{s.leases[e.Shard]}) }))
+	s.ok(twice(func() error { return s.store.ReleaseShards(s.ctx, s.owner) }))
 
 	_, journal, err := s.store.Load(s.ctx, e.Key)
 	s.ok(err)
