@@ -49,6 +49,8 @@ type Options struct {
 	Path    string   // where python3 and uv are looked for, as PATH has it
 	Worker  []string // command line that starts a supervisor, such as {"/usr/bin/aloft", "worker"}; empty: tasks that need a process wait
 	Logger  *slog.Logger
+
+	leaseTTL time.Duration // zero: the engine's default; tests that wait for leases to run out take less
 }
 
 // Server is a running server.
@@ -127,7 +129,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	})
 
 	// From a queued execution to its end.
-	s.engine = engine.New(engine.Config{Store: s.store, Literals: literals, Logger: s.log, Owner: identity, Policy: policy(c)})
+	s.engine = engine.New(engine.Config{Store: s.store, Literals: literals, Logger: s.log, Owner: identity, Policy: policy(c), LeaseTTL: o.leaseTTL})
 	if s.room, err = capacity(c); err != nil {
 		return nil, err
 	}
