@@ -368,7 +368,6 @@ func (c *cluster) register() (plans []*core.Identifier) {
 		Target: &core.Node_TaskNode{TaskNode: &core.TaskNode{Reference: &core.TaskNode_ReferenceId{ReferenceId: id(core.ResourceType_TASK, "slow.sleep")}}},
 	})
 	slow.Spec.Template.Nodes[1].UpstreamNodeIds = []string{"sleep"}
-	c.Helper()
 	err := c.anywhere("register", func(ctx context.Context, a serviceconnect.AdminServiceClient) error {
 		for _, task := range []*admin.TaskCreateRequest{echoTask("slow.echo"), sleepTask("slow.sleep"), shellTask("process", "exit 0", &core.TaskMetadata{})} {
 			if _, err := a.CreateTask(ctx, task); err != nil && code(err) != connect.CodeAlreadyExists {
@@ -402,7 +401,8 @@ func TestKillsOfServersAndTheirDatabaseLoseNothing(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
 	c := startCluster(t, 2, 1500*time.Millisecond)
-	c.load(6, c.register()...)
+	plans := c.register()
+	c.load(6, plans...)
 	defer func() { c.stop.Store(true); c.clients.Wait() }()
 	c.afterEnds(20)
 	done := map[string]int{}
@@ -448,7 +448,7 @@ func TestKillsOfServersAndTheirDatabaseLoseNothing(t *testing.T) {
 			c.drain()
 			c.stop.Store(false)
 			t.Logf("after %d kills: %v, %d executions", n+1, done, len(c.names))
-			c.load(6, c.register()...)
+			c.load(6, plans...)
 		}
 	}
 	c.drain()

@@ -87,10 +87,10 @@ func (s *Store) do(op string, call func() ([]store.Topic, error)) error {
 	})
 }
 
-func (s *Store) doEach(op string, n int, call func() ([]store.Topic, []error)) []error {
-	return s.Faults.DoEach(op, n, func() []error {
+func (s *Store) doEach(op string, n int, call func(first int) ([]store.Topic, []error)) []error {
+	return s.Faults.DoEach(op, n, func(first int) []error {
 		s.mu.Lock()
-		topics, errs := call()
+		topics, errs := call(first)
 		s.mu.Unlock()
 		s.Wake(topics...)
 		return errs

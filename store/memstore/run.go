@@ -217,9 +217,9 @@ func (s *Store) Load(_ context.Context, key store.Key) (rec *store.Execution, jo
 
 // Commit writes steps, each of them wholly or not at all.
 func (s *Store) Commit(_ context.Context, steps []*store.Step) []error {
-	return s.doEach("Commit", len(steps), func() (topics []store.Topic, errs []error) {
-		errs = make([]error, len(steps))
-		for i, step := range steps {
+	return s.doEach("Commit", len(steps), func(first int) (topics []store.Topic, errs []error) {
+		errs = make([]error, first)
+		for i, step := range steps[:first] {
 			woken, err := s.commit(step)
 			errs[i] = err
 			topics = append(topics, woken...)

@@ -14,7 +14,7 @@ import (
 )
 
 // Faulty is a store whose calls by launch, engine and executors fail as Faults says: for sweeps that fail each call once
-// before and once after it did its work. What only people read goes through undisturbed.
+// before, once after and once in the middle of its work. What only people read goes through undisturbed.
 type Faulty struct {
 	store.Store
 	Faults store.Faults
@@ -69,7 +69,7 @@ func (f *Faulty) Load(ctx context.Context, key store.Key) (rec *store.Execution,
 }
 
 func (f *Faulty) Commit(ctx context.Context, steps []*store.Step) []error {
-	return f.Faults.DoEach("Commit", len(steps), func() []error { return f.Store.Commit(ctx, steps) })
+	return f.Faults.DoEach("Commit", len(steps), func(first int) []error { return f.Store.Commit(ctx, steps[:first]) })
 }
 
 func (f *Faulty) Heartbeat(ctx context.Context, instance store.Instance) error {
@@ -93,7 +93,7 @@ func (f *Faulty) SetWaiting(ctx context.Context, attempts []store.AttemptKey, re
 }
 
 func (f *Faulty) Assign(ctx context.Context, executor string, attempts []store.AttemptKey, now time.Time) []error {
-	return f.Faults.DoEach("Assign", len(attempts), func() []error { return f.Store.Assign(ctx, executor, attempts, now) })
+	return f.Faults.DoEach("Assign", len(attempts), func(first int) []error { return f.Store.Assign(ctx, executor, attempts[:first], now) })
 }
 
 func (f *Faulty) Assigned(ctx context.Context, executor string) ([]*store.Attempt, error) {
@@ -101,7 +101,7 @@ func (f *Faulty) Assigned(ctx context.Context, executor string) ([]*store.Attemp
 }
 
 func (f *Faulty) Report(ctx context.Context, executor string, reports []store.Report) []error {
-	return f.Faults.DoEach("Report", len(reports), func() []error { return f.Store.Report(ctx, executor, reports) })
+	return f.Faults.DoEach("Report", len(reports), func(first int) []error { return f.Store.Report(ctx, executor, reports[:first]) })
 }
 
 func (f *Faulty) Adopt(ctx context.Context, from, to string) (int, error) {
@@ -110,6 +110,10 @@ func (f *Faulty) Adopt(ctx context.Context, from, to string) (int, error) {
 
 func (f *Faulty) GetExecution(ctx context.Context, id aloft.ExecutionID) (*store.Execution, error) {
 	return try(f.Faults, "GetExecution", func() (*store.Execution, error) { return f.Store.GetExecution(ctx, id) })
+}
+
+func (f *Faulty) GetWorkflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error) {
+	return try(f.Faults, "GetWorkflow", func() (*store.Workflow, error) { return f.Store.GetWorkflow(ctx, id) })
 }
 
 func (f *Faulty) NodeInputs(ctx context.Context, key store.Key, node aloft.NodeID) (*aloftv1.Literals, error) {
