@@ -59,7 +59,7 @@ type row struct {
 
 func run(ctx context.Context) error {
 	b := &bench{}
-	only := flag.String("only", "start,api,engine,load,tasks", "parts to run")
+	only := flag.String("only", "start,api,engine,load,tasks,takeover", "parts to run")
 	flag.StringVar(&b.python, "python", os.Getenv("ALOFT_TEST_PYTHON"), "Python with flytekit; default ALOFT_TEST_PYTHON, else .cache/python/bin/python")
 	flag.BoolVar(&b.quick, "quick", false, "fewer repetitions: to see that it works, not to compare")
 	keep := flag.Bool("keep", false, "keep the data folders")
@@ -97,7 +97,7 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("build: %w\n%s", err, out)
 	}
 	fmt.Printf("%d cores, %s, load %s\n", runtime.NumCPU(), runtime.Version(), load())
-	parts := map[string]func(context.Context) error{"start": b.start, "api": b.api, "engine": b.engine, "load": b.load, "tasks": b.tasks}
+	parts := map[string]func(context.Context) error{"start": b.start, "api": b.api, "engine": b.engine, "load": b.load, "tasks": b.tasks, "takeover": b.takeover}
 	for name := range strings.SplitSeq(*only, ",") {
 		part := parts[name]
 		if part == nil {
