@@ -10,6 +10,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -19,11 +20,24 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 	state := f.state
 	newInputs := map[uint32]*aloftv1.LiteralRef{}
 	newOutputs := map[uint32]*aloftv1.LiteralRef{}
+	lookups := map[uint32]*aloftv1.CacheLookup{}
+	decks := map[uint32]string{} // taken over with the results they belong to
 	ends := map[machine.AttemptRef]*aloftv1.AttemptEnded{}
 	for _, e := range events {
 		switch k := e.GetKind().(type) {
 		case *aloftv1.Event_NodeQueued:
 			newInputs[k.NodeQueued.GetNode()] = k.NodeQueued.GetInputs()
+			lookups[k.NodeQueued.GetNode()] = k.NodeQueued.GetCache()
+		case *aloftv1.Event_NodeCached:
+			i := k.NodeCached.GetNode()
+			if k.NodeCached.GetInputs() != nil { // else it was queued in this step or before
+				newInputs[i] = k.NodeCached.GetInputs()
+			}
+			newOutputs[i], lookups[i] = k.NodeCached.GetOutputs(), k.NodeCached.GetCache()
+		case *aloftv1.Event_NodeRecovered:
+			i := k.NodeRecovered.GetNode()
+			newInputs[i], newOutputs[i] = k.NodeRecovered.GetInputs(), k.NodeRecovered.GetOutputs()
+			lookups[i], decks[i] = k.NodeRecovered.GetCache(), k.NodeRecovered.GetDeckUri()
 		case *aloftv1.Event_NodeSucceeded:
 			newOutputs[k.NodeSucceeded.GetNode()] = k.NodeSucceeded.GetOutputs()
 		case *aloftv1.Event_AttemptEnded:
@@ -38,6 +52,10 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 	for _, i := range touched.Nodes {
 		node := state.Node(i)
 		record := nodeRecord(node)
+		record.Cache = lookups[i]
+		if decks[i] != "" {
+			record.DeckURI = decks[i]
+		}
 		var err error
 		if ref := newInputs[i]; ref != nil {
 			if record.Inputs, err = f.record(ref, func() (*aloftv1.Literals, error) { return f.engine.store.NodeInputs(f.ctx, f.key, node.ID()) }); err != nil {
@@ -80,6 +98,9 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 // outputsOf reads outputs from the record in which they were first written. A node that takes them over from another may do
 // so in a later step, when they have left memory, and its own record does not have them before that is committed.
 func (f *facts) outputsOf(node machine.NodeRef) (*aloftv1.Literals, error) {
+	if f.state.Node(node.Index()).Phase == core.NodeExecution_RECOVERED { // a sub-workflow, too: nothing ran inside
+		return f.engine.store.NodeOutputs(f.ctx, f.key, node.ID())
+	}
 	switch node.Kind() {
 	case machine.KindStart:
 		if parent, nested := node.Parent(); nested {
@@ -115,6 +136,7 @@ func nodeRecord(n machine.NodeView) *store.Node {
 		Error:      n.Error,
 		Target:     n.Target(),
 		DeckURI:    n.DeckURI,
+		Waiting:    n.Waiting,
 	}
 	if parent, nested := n.Parent(); nested {
 		record.Parent = parent.ID()

@@ -31,4 +31,6 @@ type Node struct {
 	Inputs     *aloftv1.Literals       // written once; nil in a step: as it was
 	Outputs    *aloftv1.Literals       // written once; nil in a step: as it was
 	Metadata   *admin.TaskNodeMetadata // cache status, checkpoint; nil: none
+	Cache      *aloftv1.CacheLookup    // what became of the search for its result; nil: it is not cached; in a step: as it was
+	Waiting    string                  // what it waits for outside of the execution (a reservation); empty: nothing
 }

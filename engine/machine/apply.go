@@ -81,6 +81,12 @@ func (s *State) apply(e *aloftv1.Event) error {
 		return s.nodeSkipped(at, k.NodeSkipped)
 	case *aloftv1.Event_NodeAborted:
 		return s.nodeAborted(at, k.NodeAborted)
+	case *aloftv1.Event_NodeCached:
+		return s.nodeCached(at, k.NodeCached)
+	case *aloftv1.Event_NodeRecovered:
+		return s.nodeRecovered(at, k.NodeRecovered)
+	case *aloftv1.Event_NodeParked:
+		return s.nodeParked(at, k.NodeParked)
 	case *aloftv1.Event_AttemptScheduled:
 		return s.attemptScheduled(at, k.AttemptScheduled)
 	case *aloftv1.Event_AttemptRunning:
@@ -238,7 +244,7 @@ func (s *State) halt(number uint32) {
 			s.scopes[n.child].stopped = true
 			s.halt(n.child)
 			s.rest(n.child)
-		} else if n.attempt != none {
+		} else if _, parked := s.parked[i]; parked || n.attempt != none {
 			s.stops.push(i)
 		}
 	}
@@ -378,6 +384,7 @@ func (s *State) end(i uint32, at int64, phase core.NodeExecution_Phase, cause *c
 		s.scopes[n.child].done = true
 	}
 	n.phase, n.err, n.updated, n.ended = uint8(phase), cause, at, at
+	delete(s.parked, i)
 }
 
 // isActive says whether the node has begun and not ended.
@@ -421,14 +428,20 @@ func (s *State) nodeSucceeded(at int64, e *aloftv1.NodeSucceeded) error {
 	case spec.kind == KindWorkflow && (n.child == none || s.scopes[n.child].failing || !s.succeeded(&s.scopes[n.child])):
 		return errors.New("the graph inside has not succeeded")
 	}
-	outputs, err := s.intern(e.GetOutputs())
+	return s.succeed(i, at, core.NodeExecution_SUCCEEDED, e.GetOutputs())
+}
+
+// succeed ends a node with outputs and lets begin what waited for it alone.
+func (s *State) succeed(i uint32, at int64, phase core.NodeExecution_Phase, ref *aloftv1.LiteralRef) error {
+	outputs, err := s.intern(ref)
 	if err != nil {
 		return err
 	}
+	n := &s.nodes[i]
 	n.outputs = outputs
-	s.end(i, at, core.NodeExecution_SUCCEEDED, nil)
+	s.end(i, at, phase, nil)
 	first := s.scopes[n.scope].first
-	for _, d := range spec.downstream {
+	for _, d := range s.spec(i).downstream {
 		if s.nodes[first+d].missing--; s.mayBegin(first + d) {
 			s.makeReady(first + d)
 		}
@@ -551,6 +564,10 @@ func (s *State) attemptScheduled(at int64, e *aloftv1.AttemptScheduled) error {
 	if e.GetMemory() > 0 {
 		s.memory[n.attempt] = e.GetMemory()
 	}
+	if e.GetCheckpoint() != "" {
+		s.offers[i] = e.GetCheckpoint()
+	}
+	delete(s.parked, i)
 	if a.byEngine {
 		a.phase, a.started, a.due = uint8(core.TaskExecution_RUNNING), at, e.GetDueAt()
 		s.timers++
@@ -558,7 +575,7 @@ func (s *State) attemptScheduled(at int64, e *aloftv1.AttemptScheduled) error {
 		s.outstanding[s.nodeID(i)] = i
 	}
 	if at := a.timer(); at != 0 || a.byEngine {
-		s.due.push(timer{at: at, attempt: n.attempt})
+		s.due.push(timer{at: at, of: n.attempt})
 	}
 	s.attempts = append(s.attempts, a)
 	return nil
@@ -590,7 +607,7 @@ func (s *State) attemptRunning(at int64, e *aloftv1.AttemptRunning) error {
 	}
 	a.expires = e.GetExpiresAt()
 	if at := a.timer(); at != 0 {
-		s.due.push(timer{at: at, attempt: s.nodes[a.node].attempt})
+		s.due.push(timer{at: at, of: s.nodes[a.node].attempt})
 	}
 	return nil
 }
@@ -683,7 +700,11 @@ func (s *State) settle() {
 		s.skips.pop()
 	}
 	for !s.stops.empty() {
-		if a := &s.attempts[s.nodes[s.stops.front()].attempt]; a.ended == 0 && a.stop == 0 {
+		i := s.stops.front()
+		if _, parked := s.parked[i]; parked {
+			break
+		}
+		if at := s.nodes[i].attempt; at != none && s.attempts[at].ended == 0 && s.attempts[at].stop == 0 {
 			break
 		}
 		s.stops.pop()
@@ -695,8 +716,11 @@ func (s *State) settle() {
 		s.rested.pop()
 	}
 	// An attempt has one timer after the other: those before its present one are in here, too.
-	for len(s.due) > 0 && s.attempts[s.due[0].attempt].timer() != s.due[0].at {
+	for len(s.due) > 0 && s.attempts[s.due[0].of].timer() != s.due[0].at {
 		s.due.pop()
+	}
+	for len(s.looks) > 0 && s.parked[s.looks[0].of].until != s.looks[0].at {
+		s.looks.pop()
 	}
 }
 

@@ -17,6 +17,9 @@ type quick struct {
 
 func (quick) Policy() *Policy { return &Policy{Timeout: 48 * time.Hour} }
 
+func (quick) Cached(NodeRef, *aloftv1.LiteralRef) (CacheAnswer, error) { return CacheAnswer{}, nil }
+func (quick) Recovered(NodeRef) (Recovery, error)                      { return Recovery{}, nil }
+
 func (q quick) Inputs(NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error) {
 	return q.inputs, nil, nil
 }

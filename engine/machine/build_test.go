@@ -36,6 +36,7 @@ type flowNode struct {
 	timeout       time.Duration
 	memory        string // of the task's limit, stated by the node
 	interruptible bool
+	cached        bool
 }
 
 func identifier(t core.ResourceType, name string) *core.Identifier {
@@ -84,6 +85,9 @@ func (n flowNode) proto() *core.Node {
 	if n.timeout > 0 {
 		p.Metadata.Timeout = durationpb.New(n.timeout)
 	}
+	if n.cached {
+		p.Metadata.CacheableValue = &core.NodeMetadata_Cacheable{Cacheable: true}
+	}
 	if n.interruptible {
 		p.Metadata.InterruptibleValue = &core.NodeMetadata_Interruptible{Interruptible: true}
 	}
@@ -129,6 +133,14 @@ type facts struct {
 	fails   map[string]*aloftv1.Failure // inputs, or the run of what the machine runs itself when the key ends in "!"
 	missing map[string]bool             // cannot be had now
 	policy  Policy
+
+	// By unique id. What is not here is a miss, or was not finished.
+	cache     map[aloft.NodeID]CacheAnswer
+	recovered map[aloft.NodeID]Recovery
+
+	// Of random worlds, instead.
+	answer func(NodeRef) CacheAnswer
+	source func(NodeRef) Recovery
 }
 
 func literals(of string) *aloftv1.LiteralRef {
@@ -156,6 +168,33 @@ func (f *facts) Echo(n NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error) {
 	return n.Inputs(), f.fails[n.SpecID()+"!"], nil
 }
 
+func (f *facts) Cached(n NodeRef, inputs *aloftv1.LiteralRef) (CacheAnswer, error) {
+	if f.missing[n.SpecID()] {
+		return CacheAnswer{}, errors.New("the catalog is away")
+	}
+	if f.answer != nil {
+		return f.answer(n), nil
+	}
+	if c, ok := f.cache[n.ID()]; ok {
+		return c, nil
+	}
+	return lookup(core.CatalogCacheStatus_CACHE_MISS), nil
+}
+
+func lookup(status core.CatalogCacheStatus) CacheAnswer {
+	return CacheAnswer{Lookup: &aloftv1.CacheLookup{Status: status}}
+}
+
+func (f *facts) Recovered(n NodeRef) (Recovery, error) {
+	if f.missing[n.SpecID()] {
+		return Recovery{}, errors.New("the store is away")
+	}
+	if f.source != nil {
+		return f.source(n), nil
+	}
+	return f.recovered[n.ID()], nil
+}
+
 func (f *facts) Policy() *Policy { return &f.policy }
 
 func (f *facts) Duration(n NodeRef) (time.Duration, *aloftv1.Failure, error) {
@@ -168,7 +207,7 @@ func (f *facts) Duration(n NodeRef) (time.Duration, *aloftv1.Failure, error) {
 // stateDiff compares states field by field, graphs by identity.
 func stateDiff(want, got *State) string {
 	return cmp.Diff(want, got,
-		cmp.AllowUnexported(State{}, scope{}, node{}, attempt{}, ref{}, queue{}, timer{}),
+		cmp.AllowUnexported(State{}, scope{}, node{}, attempt{}, ref{}, queue{}, timer{}, parking{}),
 		cmp.Comparer(func(a, b *Graph) bool { return a == b }),
 		cmp.Comparer(func(a, b *workflow) bool { return a == b }),
 		protocmp.Transform())

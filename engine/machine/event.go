@@ -11,14 +11,14 @@ import (
 // An event is three messages inside each other. Those that every node has are made in one piece: a run of many nodes is
 // mostly the making of events.
 
-func nodeQueued(at int64, i uint32, inputs *aloftv1.LiteralRef) *aloftv1.Event {
+func nodeQueued(at int64, i uint32, inputs *aloftv1.LiteralRef, cache *aloftv1.CacheLookup) *aloftv1.Event {
 	x := &struct {
 		event aloftv1.Event
 		kind  aloftv1.Event_NodeQueued
 		body  aloftv1.NodeQueued
 	}{}
 	x.event.At, x.event.Kind, x.kind.NodeQueued = at, &x.kind, &x.body
-	x.body.Node, x.body.Inputs = i, inputs
+	x.body.Node, x.body.Inputs, x.body.Cache = i, inputs, cache
 	return &x.event
 }
 
@@ -126,6 +126,12 @@ func Touch(events []*aloftv1.Event) Touched {
 			t.Nodes = append(t.Nodes, k.NodeSkipped.GetNode())
 		case *aloftv1.Event_NodeAborted:
 			t.Nodes = append(t.Nodes, k.NodeAborted.GetNode())
+		case *aloftv1.Event_NodeCached:
+			t.Nodes = append(t.Nodes, k.NodeCached.GetNode())
+		case *aloftv1.Event_NodeRecovered:
+			t.Nodes = append(t.Nodes, k.NodeRecovered.GetNode())
+		case *aloftv1.Event_NodeParked:
+			t.Nodes = append(t.Nodes, k.NodeParked.GetNode())
 		case *aloftv1.Event_AttemptScheduled:
 			attempt(k.AttemptScheduled.GetNode(), k.AttemptScheduled.GetAttempt())
 		case *aloftv1.Event_AttemptRunning:

@@ -62,6 +62,7 @@ type nodeSpec struct {
 	maxAttempts   uint32             // by the user's budget
 	timeout       time.Duration      // of each attempt; 0: not stated
 	interruptible *bool              // nil: as the execution says
+	cacheable     bool               // its results may be used again
 	stable, spot  *aloftv1.AttemptSpec
 }
 
@@ -214,6 +215,10 @@ func (b *builder) task(w *workflow, n *core.Node, target *core.TaskNode, s *node
 	s.timeout = cmp.Or(n.GetMetadata().GetTimeout().AsDuration(), t.GetMetadata().GetTimeout().AsDuration())
 	if v, ok := n.GetMetadata().GetInterruptibleValue().(*core.NodeMetadata_Interruptible); ok {
 		s.interruptible = &v.Interruptible
+	}
+	s.cacheable = t.GetMetadata().GetDiscoverable()
+	if v, ok := n.GetMetadata().GetCacheableValue().(*core.NodeMetadata_Cacheable); ok {
+		s.cacheable = v.Cacheable // with_overrides(cache=…)
 	}
 	need, err := demandOf(t.GetContainer().GetResources(), target.GetOverrides().GetResources())
 	if err != nil {

@@ -49,7 +49,7 @@ func TestApplyRefusesWhatCannotHaveHappened(t *testing.T) {
 	scopeFailing := func(i uint32) *aloftv1.Event {
 		return event(&aloftv1.Event{Kind: &aloftv1.Event_ScopeFailing{ScopeFailing: &aloftv1.ScopeFailing{Node: i, Error: problem}}})
 	}
-	queued := func(i uint32) *aloftv1.Event { return nodeQueued(at, i, nil) }
+	queued := func(i uint32) *aloftv1.Event { return nodeQueued(at, i, nil, nil) }
 	running := func(i uint32) *aloftv1.Event { return nodeRunning(at, i, at) }
 	done := func(i uint32) *aloftv1.Event { return nodeSucceeded(at, i, nil, "") }
 	scheduled := func(i, n uint32) *aloftv1.Event {
@@ -167,7 +167,7 @@ func TestApplyRefusesWhatCannotHaveHappened(t *testing.T) {
 func TestAFoldNamesTheEntryThatItRefuses(t *testing.T) {
 	t.Parallel()
 	g := mustGraph(t, flow{name: "main"})
-	_, err := Fold(testID, g, []*aloftv1.JournalEntry{{}, {Events: []*aloftv1.Event{nodeQueued(1, 7, nil)}}})
+	_, err := Fold(testID, g, []*aloftv1.JournalEntry{{}, {Events: []*aloftv1.Event{nodeQueued(1, 7, nil, nil)}}})
 	if err == nil || !strings.Contains(err.Error(), "entry 2") || !strings.Contains(err.Error(), "node_queued to node number 7") {
 		t.Fatalf("got %v", err)
 	}
@@ -291,7 +291,7 @@ func TestTimersComeInOrder(t *testing.T) {
 	var h timerHeap
 	var want []timer
 	for i := range uint32(1000) {
-		x := timer{at: dice.Int64N(100), attempt: i}
+		x := timer{at: dice.Int64N(100), of: i}
 		h.push(x)
 		want = append(want, x)
 	}

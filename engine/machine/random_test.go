@@ -27,6 +27,7 @@ type world struct {
 	sleep       map[string]time.Duration
 	fails       map[string]*aloftv1.Failure
 	policy      Policy
+	recovers    bool // half of the nodes are taken over from another execution
 }
 
 func drawWorld(t *rapid.T) *world {
@@ -37,6 +38,7 @@ func drawWorld(t *rapid.T) *world {
 		sleep:       map[string]time.Duration{},
 		fails:       map[string]*aloftv1.Failure{},
 	}
+	w.recovers = rapid.IntRange(0, 3).Draw(t, "recovers") == 0
 	if rapid.Bool().Draw(t, "terminated") {
 		w.terminate = rapid.IntRange(1, 12).Draw(t, "terminate after")
 	}
@@ -62,6 +64,7 @@ func drawWorld(t *rapid.T) *world {
 				n.timeout = time.Duration(rapid.SampledFrom([]int{0, 0, 1, 4}).Draw(t, "timeout")) * time.Second
 			}
 			n.run = rapid.SampledFrom(kinds).Draw(t, "kind")
+			n.cached = n.run != "" && n.run[0] != 'w' && rapid.IntRange(0, 2).Draw(t, "cached") == 0
 			if n.run == "sleep" {
 				w.sleep[n.id] = time.Duration(rapid.IntRange(-1, 3).Draw(t, "seconds")) * time.Second
 			}
@@ -89,6 +92,38 @@ func drawWorld(t *rapid.T) *world {
 		w.flows = append(w.flows, f)
 	}
 	return w
+}
+
+// cached is what the catalog says of a node at that time: a third are hits, a third are being computed by somebody else who
+// sooner or later succeeds or fails.
+func (w *world) cached(n NodeRef, at time.Time) CacheAnswer {
+	h := fnv.New64a()
+	fmt.Fprint(h, w.seed, "cached", n.ID())
+	dice := h.Sum64()
+	hit, miss := lookup(core.CatalogCacheStatus_CACHE_HIT), lookup(core.CatalogCacheStatus_CACHE_MISS)
+	hit.Outputs = literals("outputs of " + string(n.ID()))
+	switch {
+	case dice%3 == 0:
+		return hit
+	case dice%3 == 1:
+		return miss
+	case at.Before(epoch.Add(time.Duration(dice>>8%20) * time.Second)):
+		miss.WaitFor, miss.Reason = fmt.Sprint("result/", dice>>16%3), "somebody computes it"
+		return miss
+	case dice>>24%2 == 0:
+		return hit
+	}
+	return miss
+}
+
+// source is what the execution that is recovered has of a node.
+func (w *world) source(n NodeRef) Recovery {
+	h := fnv.New64a()
+	fmt.Fprint(h, w.seed, "source", n.ID())
+	if dice := h.Sum64(); dice%2 == 0 {
+		return Recovery{Checkpoint: "aloft://blob/checkpoint"}
+	}
+	return Recovery{Take: true, Outputs: literals("outputs of " + string(n.ID())), Source: n.ID()}
 }
 
 // outcome is how an attempt ends.
@@ -139,16 +174,23 @@ func (w *world) play(t *rapid.T, limit func() int, crash func() bool) *run {
 		t.Fatal(err)
 	}
 	r := &run{t: t, g: g, s: New(testID, g), facts: &facts{t: t, sleep: w.sleep, fails: w.fails, policy: w.policy}}
+	at := epoch // of the step that asks
+	r.facts.answer = func(n NodeRef) CacheAnswer { return w.cached(n, at) }
+	r.facts.source = w.source
 	o := newOracle(t, r)
 	dice := rand.New(rand.NewPCG(w.seed, 1))
 	now := epoch
 	var old []*aloftv1.Inbox
 	messages := []*aloftv1.Inbox{create(w.parallelism)}
+	if w.recovers {
+		messages[0].GetCreate().Recovers = &core.WorkflowExecutionIdentifier{Name: "source"}
+	}
 	told := 0
 	for turn := 0; ; turn++ {
 		if turn > 20_000 {
 			t.Fatalf("no end after %d steps:\n%s", turn, phases(r.s))
 		}
+		at = now
 		d := r.step(now, limit(), messages...)
 		o.hear(d.Events)
 		if crash() {
@@ -184,6 +226,9 @@ func (w *world) play(t *rapid.T, limit func() int, crash func() bool) *run {
 			}
 			if dice.IntN(3) == 0 {
 				messages = append(messages, garbage(r.s, dice))
+			}
+			if dice.IntN(3) == 0 {
+				messages = append(messages, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Wake{Wake: &aloftv1.Wake{On: fmt.Sprint("result/", dice.IntN(3))}}})
 			}
 			dice.Shuffle(len(messages), func(i, j int) { messages[i], messages[j] = messages[j], messages[i] })
 			now = now.Add(time.Duration(dice.IntN(5)-2) * time.Second) // backwards too
@@ -281,6 +326,7 @@ type oracle struct {
 	t        *rapid.T
 	run      *run
 	phase    map[uint32]core.NodeExecution_Phase
+	parked   map[uint32]bool
 	attempts map[uint32]int  // how many were scheduled
 	live     map[uint32]bool // the last one has not ended
 	good     map[uint32]bool // the last one has ended well
@@ -296,7 +342,7 @@ type oracle struct {
 
 func newOracle(t *rapid.T, r *run) *oracle {
 	return &oracle{
-		t: t, run: r, phase: map[uint32]core.NodeExecution_Phase{}, attempts: map[uint32]int{}, live: map[uint32]bool{},
+		t: t, run: r, phase: map[uint32]core.NodeExecution_Phase{}, parked: map[uint32]bool{}, attempts: map[uint32]int{}, live: map[uint32]bool{},
 		good: map[uint32]bool{}, users: map[uint32]uint32{}, systems: map[uint32]uint32{},
 		expires: map[uint32]int64{}, expired: map[uint32]bool{}, stopped: map[uint32]bool{},
 	}
@@ -332,6 +378,24 @@ func (o *oracle) hear(events []*aloftv1.Event) {
 				limit := o.run.s.Create().GetMaxParallelism()
 				o.check(limit == 0 || o.running <= int(limit), e, "no more task nodes than max_parallelism")
 			}
+		case *aloftv1.Event_NodeCached:
+			i := k.NodeCached.Node
+			o.check(o.run.s.Ref(i).Cacheable(), e, "what is not cached is not found")
+			if o.parked[i] {
+				o.check(o.phase[i] == core.NodeExecution_QUEUED && o.attempts[i] == 0, e, "what is parked is queued and has no attempt")
+			} else {
+				o.begin(e, i)
+			}
+			o.finish(i, core.NodeExecution_SUCCEEDED)
+		case *aloftv1.Event_NodeRecovered:
+			i := k.NodeRecovered.Node
+			o.check(o.run.s.Create().GetRecovers() != nil && o.run.s.Ref(i).Handles() == nil, e, "who handles a failure is not taken over")
+			o.begin(e, i)
+			o.finish(i, core.NodeExecution_RECOVERED)
+		case *aloftv1.Event_NodeParked:
+			i := k.NodeParked.Node
+			o.check(o.phase[i] == core.NodeExecution_QUEUED && o.attempts[i] == 0 && !o.aborting, e, "what is parked is queued and has no attempt")
+			o.parked[i] = true
 		case *aloftv1.Event_NodeRunning:
 			o.check(o.phase[k.NodeRunning.Node] == core.NodeExecution_QUEUED, e, "queued comes before running")
 			o.phase[k.NodeRunning.Node] = core.NodeExecution_RUNNING
@@ -416,7 +480,7 @@ func (o *oracle) begin(e *aloftv1.Event, i uint32) {
 		}
 		for _, up := range w.Connections.Upstream[n.SpecID()].GetIds() {
 			producer, ok := n.Sibling(up)
-			o.check(ok && o.phase[producer.Index()] == core.NodeExecution_SUCCEEDED, e, "upstream "+up+" has not succeeded")
+			o.check(ok && aloft.Succeeded(o.phase[producer.Index()]), e, "upstream "+up+" has not succeeded")
 		}
 	}
 	if p, ok := n.Parent(); ok {

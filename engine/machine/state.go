@@ -45,6 +45,8 @@ type State struct {
 	decks    map[uint32]string
 	expired  map[uint32]*aloftv1.Failure // attempts that are being stopped because their time is over: how they have failed
 	memory   map[uint32]int64            // attempts that get another amount than their node states
+	parked   map[uint32]parking          // nodes that wait for something outside of the execution
+	offers   map[uint32]string           // nodes that get the checkpoint of an attempt of the execution that is recovered
 	renamed  map[uint32]aloft.NodeID     // nodes whose unique id is not Flyte's: see distinctID
 	ids      map[uint64]struct{}         // hashes of the unique ids of nested nodes
 
@@ -60,6 +62,15 @@ type State struct {
 	stops  queue // nodes whose attempt is to be stopped
 	rested queue // scopes in which nothing is active and nothing waits
 	due    timerHeap
+	looks  timerHeap // of parked nodes
+}
+
+// parking is what a queued node waits for.
+type parking struct {
+	on     string // by which it is woken
+	reason string
+	since  int64
+	until  int64 // when it looks again unasked
 }
 
 // scope is one run of one graph: of the execution, or of the sub-workflow inside a node.
@@ -132,6 +143,8 @@ func New(id aloft.ExecutionID, g *Graph) *State {
 		decks:       make(map[uint32]string),
 		expired:     make(map[uint32]*aloftv1.Failure),
 		memory:      make(map[uint32]int64),
+		parked:      make(map[uint32]parking),
+		offers:      make(map[uint32]string),
 		renamed:     make(map[uint32]aloft.NodeID),
 		ids:         make(map[uint64]struct{}),
 		recent:      [4]uint32{},
@@ -193,6 +206,9 @@ func (s *State) Check() error {
 			}
 		}
 		isActive := phase == core.NodeExecution_QUEUED || phase == core.NodeExecution_RUNNING
+		if _, parked := s.parked[uint32(i)]; parked {
+			live++
+		}
 		if spec.kind == KindTask && isActive != (live == 1) {
 			bad("node %s is %s with %d live attempts", r.ID(), phase, live)
 		}
@@ -233,7 +249,7 @@ func (s *State) Check() error {
 	switch {
 	case s.ended != 0 && (outstanding > 0 || timers > 0 || tasks > 0):
 		bad("the execution has ended with %d attempts and %d timers left", outstanding, timers)
-	case s.ended == 0 && s.create != nil && outstanding == 0 && timers == 0 && !s.More():
+	case s.ended == 0 && s.create != nil && outstanding == 0 && timers == 0 && len(s.parked) == 0 && !s.More():
 		bad("the execution is stuck: nothing is outstanding and nothing is left to decide")
 	}
 	return errors.Join(errs...)
@@ -260,8 +276,10 @@ func (s *State) dueAt() int64 {
 		return 0
 	}
 	due := s.expiry()
-	if len(s.due) > 0 && (due == 0 || s.due[0].at < due) {
-		due = s.due[0].at
+	for _, h := range []timerHeap{s.due, s.looks} {
+		if len(h) > 0 && (due == 0 || h[0].at < due) {
+			due = h[0].at
+		}
 	}
 	return due
 }
@@ -416,15 +434,15 @@ func (q *queue) pop() {
 	}
 }
 
-// timerHeap has the soonest timer first; of equal ones that of the older attempt.
+// timerHeap has the soonest timer first; of equal ones that of the older attempt, or node.
 type timerHeap []timer
 
 type timer struct {
-	at      int64
-	attempt uint32
+	at int64
+	of uint32 // an attempt; of looks: a node
 }
 
-func (a timer) before(b timer) bool { return a.at < b.at || a.at == b.at && a.attempt < b.attempt }
+func (a timer) before(b timer) bool { return a.at < b.at || a.at == b.at && a.of < b.of }
 
 func (h *timerHeap) push(t timer) {
 	*h = append(*h, t)

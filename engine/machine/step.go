@@ -35,6 +35,11 @@ type Facts interface {
 	Echo(node NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error)
 	// Duration gives the single input of a task of type core-sleep.
 	Duration(node NodeRef) (time.Duration, *aloftv1.Failure, error)
+	// Cached asks the catalog for the outputs of a task node that may be cached (NodeRef.Cacheable) and has these inputs.
+	// It may be asked again while the node is parked: that the answer is another one then is the point.
+	Cached(node NodeRef, inputs *aloftv1.LiteralRef) (CacheAnswer, error)
+	// Recovered asks what the execution that this one recovers has of a node.
+	Recovered(node NodeRef) (Recovery, error)
 	// Policy is what holds now. It may be another one the next time: what follows from it is written down. Not to be changed.
 	Policy() *Policy
 }
@@ -115,6 +120,8 @@ func (t *step) consume(m *aloftv1.Inbox) error {
 		return t.attemptStarted(k.AttemptStarted)
 	case *aloftv1.Inbox_Outcome:
 		return t.outcome(k.Outcome)
+	case *aloftv1.Inbox_Wake:
+		return t.wake(k.Wake)
 	}
 	return fmt.Errorf("this release does not know inbox messages of kind %T", m.GetKind())
 }
@@ -313,8 +320,9 @@ func reasonOf(cause *core.ExecutionError) string {
 
 // next is what sets an attempt apart from the one before.
 type next struct {
-	notBefore int64 // 0: at once
-	memory    int64 // 0: as its node states
+	notBefore  int64  // 0: at once
+	memory     int64  // 0: as its node states
+	checkpoint string // of an attempt of the execution that is recovered; stated with the first attempt
 }
 
 // next asks the policies what becomes of a retry. What we run ourselves needs neither pause nor memory.
@@ -385,13 +393,16 @@ func (t *step) advance() error {
 	case !t.stops.empty():
 		return t.stop(t.stops.front())
 	case t.timerDue():
-		if at := t.expiry(); at != 0 && at <= t.at && (len(t.due) == 0 || at <= t.due[0].at) {
+		if at := t.expiry(); at != 0 && at == t.dueAt() {
 			return t.decide(t.failing(0, &core.ExecutionError{
 				Code: CodeExecutionTimeout, Kind: core.ExecutionError_USER,
 				Message: fmt.Sprintf("execution timeout [%s] expired", time.Duration(at-t.started)),
 			}))
 		}
-		return t.fire(t.attempts[t.due[0].attempt].node)
+		if len(t.due) == 0 || t.due[0].at > t.dueAt() {
+			return t.look(t.looks[0].of)
+		}
+		return t.fire(t.attempts[t.due[0].of].node)
 	case !t.skips.empty():
 		return t.decide(nodeSkipped(t.at, t.skips.front()))
 	case !t.rested.empty():
@@ -404,6 +415,9 @@ func (t *step) advance() error {
 }
 
 func (t *step) stop(i uint32) error {
+	if _, parked := t.parked[i]; parked {
+		return t.decide(nodeAborted(t.at, i, t.reason()))
+	}
 	a := &t.attempts[t.nodes[i].attempt]
 	if a.byEngine {
 		x := newAttemptEnded(t.at, i, a.number)
@@ -450,6 +464,9 @@ func (t *step) start(i uint32) error {
 	if spec.kind == KindStart {
 		return t.decide(nodeSucceeded(t.at, i, t.Ref(i).ScopeInputs(), ""))
 	}
+	if taken, err := t.recover(i); taken || err != nil {
+		return err
+	}
 	inputs, failure, err := t.facts.Inputs(t.Ref(i))
 	switch {
 	case err != nil:
@@ -457,22 +474,44 @@ func (t *step) start(i uint32) error {
 	case failure != nil:
 		return t.fail(i, cut(failureOf(failure)))
 	}
-	if err := t.decide(nodeQueued(t.at, i, inputs)); err != nil {
+	var cache CacheAnswer
+	if spec.cacheable {
+		if cache, err = t.cached(i, inputs); err != nil {
+			return err
+		}
+		if cache.hit() {
+			return t.decide(nodeCached(t.at, i, inputs, cache))
+		}
+	}
+	if err := t.decide(nodeQueued(t.at, i, inputs, cache.Lookup)); err != nil {
 		return err
 	}
 	switch {
+	case cache.WaitFor != "":
+		return t.park(i, cache)
 	case spec.kind == KindEnd:
 		return t.decide(nodeSucceeded(t.at, i, inputs, ""))
 	case spec.kind == KindWorkflow:
 		return t.all(nodeRunning(t.at, i, t.at), &aloftv1.Event{At: t.at, Kind: &aloftv1.Event_ScopeOpened{
 			ScopeOpened: &aloftv1.ScopeOpened{Node: i},
 		}})
-	case spec.byEngine != "":
+	}
+	return t.begin(i)
+}
+
+// begin gives a queued task node its first attempt.
+func (t *step) begin(i uint32) error {
+	if t.spec(i).byEngine != "" {
 		if err := t.decide(nodeRunning(t.at, i, t.at)); err != nil {
 			return err
 		}
+		return t.schedule(i, next{})
 	}
-	return t.schedule(i, next{})
+	checkpoint, err := t.checkpoint(i)
+	if err != nil {
+		return err
+	}
+	return t.schedule(i, next{checkpoint: checkpoint})
 }
 
 func failureOf(f *aloftv1.Failure) *core.ExecutionError {
@@ -494,7 +533,7 @@ func (t *step) schedule(i uint32, as next) error {
 	timeout := policy.timeout(spec)
 	scheduled.Timeout = int64(timeout)
 	if spec.byEngine == "" {
-		scheduled.NotBefore, scheduled.Memory = as.notBefore, as.memory
+		scheduled.NotBefore, scheduled.Memory, scheduled.Checkpoint = as.notBefore, as.memory, as.checkpoint
 		if policy.QueueTimeout > 0 {
 			scheduled.ExpiresAt = after(max(t.at, as.notBefore), policy.QueueTimeout)
 		}

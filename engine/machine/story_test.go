@@ -24,14 +24,15 @@ var update = flag.Bool("update", false, "record what stories answer, to be revie
 // it, a line of dashes, and what it answers. Lines that begin with # are for the reader. Commands:
 //
 //	graph               the workflows, the first is run: "main:" (or "main goes on:", the policy that lets the rest run),
-//	                    then a node per line, "c wf:inner retries=2 timeout=1m memory=1Gi interruptible <- a b"; without a kind it is a task for
+//	                    then a node per line, "c wf:inner retries=2 timeout=1m memory=1Gi interruptible cached <- a b"; without a kind it is a task for
 //	                    an executor; also echo and sleep=1s; "on_failure f" is the failure node
 //	policy timeout=1h queue=1m execution=1d: the limits of the server, with a policy for retries per line
 //	step @2s limit=10   a step at that time with the messages below it:
-//	                    create [parallelism=2] [interruptible] | terminate CAUSE |
+//	                    create [parallelism=2] [interruptible] [recovers] | terminate CAUSE | wake KEY |
 //	                    started|ok|stopped|lost|empty NODE/ATTEMPT [@2s] [token=x] [never] |
 //	                    fail NODE/ATTEMPT user|system|unknown [recoverable] CODE MESSAGE
-//	facts               "inputs a fail MESSAGE", "run a fail MESSAGE", "inputs a away", "inputs a back"
+//	facts               "inputs a fail MESSAGE", "run a fail MESSAGE", "inputs a away", "inputs a back",
+//	                    "cache a hit|miss|skipped", "cache a wait KEY", "source a finished", "source a checkpoint URI"
 //	show                nodes and attempts as records say
 //
 // After each step the invariants are checked and a fold of the journal is compared with the live state.
@@ -161,6 +162,8 @@ func (s *story) graph(lines []string) string {
 				n.retries = uint32(retries)
 			case w == "interruptible":
 				n.interruptible = true
+			case w == "cached":
+				n.cached = true
 			default:
 				s.t.Fatalf("unknown word %q in %q", w, line)
 			}
@@ -193,6 +196,7 @@ func (s *story) graph(lines []string) string {
 	s.run, s.said = newRun(s.t, g), 0
 	s.run.facts.sleep = s.sleep
 	s.run.facts.fails, s.run.facts.missing = map[string]*aloftv1.Failure{}, map[string]bool{}
+	s.run.facts.cache, s.run.facts.recovered = map[aloft.NodeID]CacheAnswer{}, map[aloft.NodeID]Recovery{}
 	return "ok\n"
 }
 
@@ -229,6 +233,25 @@ func (s *story) fact(line string) {
 		s.run.facts.fails[node] = failure(core.ExecutionError_USER, false, "BindingResolutionFailure", words[3])
 	case verb == "fail" && what == "run":
 		s.run.facts.fails[node+"!"] = failure(core.ExecutionError_USER, false, "BadInput", words[3])
+	case what == "cache":
+		status := "CACHE_" + strings.ToUpper(verb)
+		if verb == "wait" {
+			status = "CACHE_MISS"
+		}
+		c := lookup(core.CatalogCacheStatus(core.CatalogCacheStatus_value[status]))
+		if verb == "hit" {
+			c.Outputs = literals("outputs of " + node)
+		}
+		if verb == "wait" {
+			c.WaitFor, c.Reason = words[3], "somebody else computes it"
+		}
+		s.run.facts.cache[aloft.NodeID(node)] = c
+	case what == "source" && verb == "finished":
+		s.run.facts.recovered[aloft.NodeID(node)] = Recovery{
+			Take: true, Inputs: literals("inputs of " + node), Outputs: literals("outputs of " + node), Source: aloft.NodeID(node),
+		}
+	case what == "source" && verb == "checkpoint":
+		s.run.facts.recovered[aloft.NodeID(node)] = Recovery{Checkpoint: words[3]}
 	default:
 		s.t.Fatalf("unknown fact %q", line)
 	}
@@ -306,10 +329,15 @@ func (s *story) message(line string, now time.Time) *aloftv1.Inbox {
 				m.GetCreate().MaxParallelism = uint32(limit)
 			}
 			m.GetCreate().Interruptible = m.GetCreate().Interruptible || w == "interruptible"
+			if w == "recovers" {
+				m.GetCreate().Recovers = &core.WorkflowExecutionIdentifier{Project: testID.Project, Domain: testID.Domain, Name: "source"}
+			}
 		}
 		return m
 	case "terminate":
 		return terminate(strings.Join(words[1:], " "))
+	case "wake":
+		return &aloftv1.Inbox{Kind: &aloftv1.Inbox_Wake{Wake: &aloftv1.Wake{On: words[1]}}}
 	}
 	node, number, _ := strings.Cut(words[1], "/")
 	attempt, err := strconv.Atoi(number)
@@ -389,7 +417,14 @@ func (s *story) event(e *aloftv1.Event) string {
 	case *aloftv1.Event_ScopeFailing:
 		return fmt.Sprintf("%s: scope failing: %s", id(k.ScopeFailing.Node), problem(k.ScopeFailing.Error))
 	case *aloftv1.Event_NodeQueued:
-		return fmt.Sprintf("%s: queued", id(k.NodeQueued.Node))
+		return fmt.Sprintf("%s: queued%s", id(k.NodeQueued.Node), cacheStatus(k.NodeQueued.Cache))
+	case *aloftv1.Event_NodeCached:
+		return fmt.Sprintf("%s: cached%s%s", id(k.NodeCached.Node), cacheStatus(k.NodeCached.Cache), s.value(" with", k.NodeCached.Outputs))
+	case *aloftv1.Event_NodeRecovered:
+		return fmt.Sprintf("%s: recovered from %s%s", id(k.NodeRecovered.Node), k.NodeRecovered.Source, s.value(" with", k.NodeRecovered.Outputs))
+	case *aloftv1.Event_NodeParked:
+		x := k.NodeParked
+		return fmt.Sprintf("%s: parked on %s until %s: %s", id(x.Node), x.On, time.Unix(0, x.Until).Sub(epoch), x.Reason)
 	case *aloftv1.Event_NodeRunning:
 		return fmt.Sprintf("%s: running%s", id(k.NodeRunning.Node), since(k.NodeRunning.StartedAt))
 	case *aloftv1.Event_NodeSucceeded:
@@ -414,6 +449,9 @@ func (s *story) event(e *aloftv1.Event) string {
 		}
 		if x.Memory != 0 {
 			by += fmt.Sprintf(" with %d bytes", x.Memory)
+		}
+		if x.Checkpoint != "" {
+			by += " from " + x.Checkpoint
 		}
 		return fmt.Sprintf("%s/%d: scheduled%s", id(x.Node), x.Attempt, by)
 	case *aloftv1.Event_AttemptRunning:
@@ -464,6 +502,13 @@ func (s *story) value(before string, r *aloftv1.LiteralRef) string {
 	return before + " [unknown]"
 }
 
+func cacheStatus(l *aloftv1.CacheLookup) string {
+	if l == nil {
+		return ""
+	}
+	return ", a " + strings.ToLower(strings.TrimPrefix(l.GetStatus().String(), "CACHE_"))
+}
+
 func problem(e *core.ExecutionError) string {
 	m := e.GetMessage()
 	if len(m) > 200 {
@@ -493,6 +538,9 @@ func (s *story) show() string {
 			parent = fmt.Sprintf(" in %s/%s", p.ID(), n.RetryGroup())
 		}
 		fmt.Fprintf(&b, "%s%s %s created %s started %s ended %s%s\n", n.ID(), parent, n.Phase, time(n.CreatedAt), time(n.StartedAt), time(n.EndedAt), problemIf(n.Error))
+		if n.Waiting != "" {
+			fmt.Fprintf(&b, "  waits: %s\n", n.Waiting)
+		}
 		for _, a := range s.run.s.Attempts(n.Index()) {
 			fmt.Fprintf(&b, "  %d %s created %s started %s ended %s%s", a.Attempt, a.Phase, time(a.CreatedAt), time(a.StartedAt), time(a.EndedAt), problemIf(a.Error))
 			if a.Stop != "" {
@@ -503,6 +551,9 @@ func (s *story) show() string {
 			}
 			if a.Spec.Interruptible {
 				b.WriteString(" interruptible")
+			}
+			if a.Spec.Checkpoint != "" {
+				fmt.Fprintf(&b, " checkpoint=%s", a.Spec.Checkpoint)
 			}
 			if a.Lost {
 				b.WriteString(" lost")

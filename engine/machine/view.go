@@ -33,6 +33,7 @@ type NodeView struct {
 	Outputs   *aloftv1.LiteralRef      // nil: none, or not yet
 	DeckURI   string                   // canonical; empty: none
 	Attempts  uint32                   // how many it has had, numbered from 0
+	Waiting   string                   // what it waits for outside of the execution; empty: nothing
 }
 
 // AttemptView is what the record of an attempt says, by value. Digests of objects, environment and usage are in the
@@ -110,6 +111,7 @@ func (s *State) Node(i uint32) NodeView {
 		v.Attempts = s.attempts[n.attempt].number + 1
 		v.DeckURI = s.decks[n.attempt]
 	}
+	v.Waiting = s.parked[i].reason
 	return v
 }
 
@@ -194,12 +196,15 @@ func (s *State) attemptSpec(index uint32) *aloftv1.AttemptSpec {
 	if interruptible && a.systemFailures < maxSystemFailures {
 		of = spec.spot
 	}
-	memory := s.memory[index]
-	if memory == 0 {
+	memory, checkpoint := s.memory[index], s.offers[a.node]
+	if memory == 0 && checkpoint == "" {
 		return of
 	}
 	of = proto.CloneOf(of)
-	of.Memory, of.MemoryLimit = memory, memory
+	of.Checkpoint = checkpoint
+	if memory != 0 {
+		of.Memory, of.MemoryLimit = memory, memory
+	}
 	return of
 }
 
@@ -251,6 +256,9 @@ func (n NodeRef) RetryGroup() string {
 	}
 	return ""
 }
+
+// Cacheable says whether its results may be used again: as the node says, or else its task.
+func (n NodeRef) Cacheable() bool { return n.spec().cacheable }
 
 // IsParent says whether it contains nodes.
 func (n NodeRef) IsParent() bool { return n.spec().kind == KindWorkflow }

@@ -38,6 +38,7 @@ type AttemptSpec struct {
 	MemoryLimit   int64                   `protobuf:"varint,9,opt,name=memory_limit,json=memoryLimit,proto3" json:"memory_limit,omitempty"` // bytes it may not exceed; 0: none
 	Gpu           int64                   `protobuf:"varint,10,opt,name=gpu,proto3" json:"gpu,omitempty"`
 	Interruptible bool                    `protobuf:"varint,11,opt,name=interruptible,proto3" json:"interruptible,omitempty"`
+	Checkpoint    string                  `protobuf:"bytes,12,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"` // what the attempt may go on from if no earlier attempt of its own node left anything; empty: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -149,11 +150,18 @@ func (x *AttemptSpec) GetInterruptible() bool {
 	return false
 }
 
+func (x *AttemptSpec) GetCheckpoint() string {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return ""
+}
+
 var File_aloft_v1_attempt_proto protoreflect.FileDescriptor
 
 const file_aloft_v1_attempt_proto_rawDesc = "" +
 	"\n" +
-	"\x16aloft/v1/attempt.proto\x12\baloft.v1\x1a\x1eflyteidl/core/identifier.proto\x1a\x1cflyteidl/core/workflow.proto\"\x9f\x03\n" +
+	"\x16aloft/v1/attempt.proto\x12\baloft.v1\x1a\x1eflyteidl/core/identifier.proto\x1a\x1cflyteidl/core/workflow.proto\"\xbf\x03\n" +
 	"\vAttemptSpec\x12-\n" +
 	"\x04task\x18\x01 \x01(\v2\x19.flyteidl.core.IdentifierR\x04task\x12\x1b\n" +
 	"\ttask_type\x18\x02 \x01(\tR\btaskType\x12>\n" +
@@ -167,7 +175,10 @@ const file_aloft_v1_attempt_proto_rawDesc = "" +
 	"\fmemory_limit\x18\t \x01(\x03R\vmemoryLimit\x12\x10\n" +
 	"\x03gpu\x18\n" +
 	" \x01(\x03R\x03gpu\x12$\n" +
-	"\rinterruptible\x18\v \x01(\bR\rinterruptibleb\x06proto3"
+	"\rinterruptible\x18\v \x01(\bR\rinterruptible\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\f \x01(\tR\n" +
+	"checkpointb\x06proto3"
 
 var (
 	file_aloft_v1_attempt_proto_rawDescOnce sync.Once

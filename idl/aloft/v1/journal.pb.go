@@ -72,7 +72,7 @@ func (x AttemptEnded_Budget) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AttemptEnded_Budget.Descriptor instead.
 func (AttemptEnded_Budget) EnumDescriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{28, 0}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{33, 0}
 }
 
 // LiteralRef refers to a literal map that is kept elsewhere: in the row of the node (or execution) it belongs to, or,
@@ -192,11 +192,14 @@ func (x *Literals) GetValue() *core.LiteralMap {
 
 // Failure is a result of user code or of what it ran on, never a Go error.
 type Failure struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Error         *core.ExecutionError   `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`              // code, message, kind USER or SYSTEM
-	Recoverable   bool                   `protobuf:"varint,2,opt,name=recoverable,proto3" json:"recoverable,omitempty"` // another attempt may succeed
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Error            *core.ExecutionError   `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`                                                  // code, message, kind USER or SYSTEM
+	Recoverable      bool                   `protobuf:"varint,2,opt,name=recoverable,proto3" json:"recoverable,omitempty"`                                     // another attempt may succeed
+	Service          string                 `protobuf:"bytes,3,opt,name=service,proto3" json:"service,omitempty"`                                              // what failed, where it is known: "process executor", "blob store", …
+	ServiceAwaySince int64                  `protobuf:"varint,4,opt,name=service_away_since,json=serviceAwaySince,proto3" json:"service_away_since,omitempty"` // the failure fell into an outage that had begun before and is counted already; 0: it did not
+	ServiceWellAt    int64                  `protobuf:"varint,5,opt,name=service_well_at,json=serviceWellAt,proto3" json:"service_well_at,omitempty"`          // when the service was last known to work; 0: never
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Failure) Reset() {
@@ -243,6 +246,27 @@ func (x *Failure) GetRecoverable() bool {
 	return false
 }
 
+func (x *Failure) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Failure) GetServiceAwaySince() int64 {
+	if x != nil {
+		return x.ServiceAwaySince
+	}
+	return 0
+}
+
+func (x *Failure) GetServiceWellAt() int64 {
+	if x != nil {
+		return x.ServiceWellAt
+	}
+	return 0
+}
+
 // Inbox is one message to an execution. Anyone may append one; only the holder of the lease consumes it.
 type Inbox struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -252,6 +276,8 @@ type Inbox struct {
 	//	*Inbox_Terminate
 	//	*Inbox_AttemptStarted
 	//	*Inbox_Outcome
+	//	*Inbox_Wake
+	//	*Inbox_GiveUp
 	Kind          isInbox_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -330,6 +356,24 @@ func (x *Inbox) GetOutcome() *Outcome {
 	return nil
 }
 
+func (x *Inbox) GetWake() *Wake {
+	if x != nil {
+		if x, ok := x.Kind.(*Inbox_Wake); ok {
+			return x.Wake
+		}
+	}
+	return nil
+}
+
+func (x *Inbox) GetGiveUp() *GiveUp {
+	if x != nil {
+		if x, ok := x.Kind.(*Inbox_GiveUp); ok {
+			return x.GiveUp
+		}
+	}
+	return nil
+}
+
 type isInbox_Kind interface {
 	isInbox_Kind()
 }
@@ -350,6 +394,14 @@ type Inbox_Outcome struct {
 	Outcome *Outcome `protobuf:"bytes,4,opt,name=outcome,proto3,oneof"`
 }
 
+type Inbox_Wake struct {
+	Wake *Wake `protobuf:"bytes,5,opt,name=wake,proto3,oneof"`
+}
+
+type Inbox_GiveUp struct {
+	GiveUp *GiveUp `protobuf:"bytes,6,opt,name=give_up,json=giveUp,proto3,oneof"`
+}
+
 func (*Inbox_Create) isInbox_Kind() {}
 
 func (*Inbox_Terminate) isInbox_Kind() {}
@@ -358,22 +410,117 @@ func (*Inbox_AttemptStarted) isInbox_Kind() {}
 
 func (*Inbox_Outcome) isInbox_Kind() {}
 
+func (*Inbox_Wake) isInbox_Kind() {}
+
+func (*Inbox_GiveUp) isInbox_Kind() {}
+
+// Wake says that what nodes are parked on may have changed: they look again.
+type Wake struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	On            string                 `protobuf:"bytes,1,opt,name=on,proto3" json:"on,omitempty"` // as in NodeParked
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Wake) Reset() {
+	*x = Wake{}
+	mi := &file_aloft_v1_journal_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Wake) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Wake) ProtoMessage() {}
+
+func (x *Wake) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_journal_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Wake.ProtoReflect.Descriptor instead.
+func (*Wake) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Wake) GetOn() string {
+	if x != nil {
+		return x.On
+	}
+	return ""
+}
+
+// GiveUp says that our own part could not be done for longer than the configuration allows.
+type GiveUp struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Error         *core.ExecutionError   `protobuf:"bytes,1,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GiveUp) Reset() {
+	*x = GiveUp{}
+	mi := &file_aloft_v1_journal_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GiveUp) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GiveUp) ProtoMessage() {}
+
+func (x *GiveUp) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_journal_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GiveUp.ProtoReflect.Descriptor instead.
+func (*GiveUp) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GiveUp) GetError() *core.ExecutionError {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
 // Create is the first message of every execution.
 type Create struct {
-	state          protoimpl.MessageState `protogen:"open.v1"`
-	Workflow       *core.Identifier       `protobuf:"bytes,1,opt,name=workflow,proto3" json:"workflow,omitempty"`                                    // whose compiled closure is run; versions never change
-	Inputs         *LiteralRef            `protobuf:"bytes,2,opt,name=inputs,proto3" json:"inputs,omitempty"`                                        // complete: given, default and fixed inputs
-	MaxParallelism uint32                 `protobuf:"varint,3,opt,name=max_parallelism,json=maxParallelism,proto3" json:"max_parallelism,omitempty"` // task nodes that may run at once; 0: no limit
-	Interruptible  bool                   `protobuf:"varint,4,opt,name=interruptible,proto3" json:"interruptible,omitempty"`
-	OverwriteCache bool                   `protobuf:"varint,5,opt,name=overwrite_cache,json=overwriteCache,proto3" json:"overwrite_cache,omitempty"`
-	Seed           string                 `protobuf:"bytes,6,opt,name=seed,proto3" json:"seed,omitempty"` // random text from which the attempts' tokens are derived
+	state          protoimpl.MessageState            `protogen:"open.v1"`
+	Workflow       *core.Identifier                  `protobuf:"bytes,1,opt,name=workflow,proto3" json:"workflow,omitempty"`                                    // whose compiled closure is run; versions never change
+	Inputs         *LiteralRef                       `protobuf:"bytes,2,opt,name=inputs,proto3" json:"inputs,omitempty"`                                        // complete: given, default and fixed inputs
+	MaxParallelism uint32                            `protobuf:"varint,3,opt,name=max_parallelism,json=maxParallelism,proto3" json:"max_parallelism,omitempty"` // task nodes that may run at once; 0: no limit
+	Interruptible  bool                              `protobuf:"varint,4,opt,name=interruptible,proto3" json:"interruptible,omitempty"`
+	OverwriteCache bool                              `protobuf:"varint,5,opt,name=overwrite_cache,json=overwriteCache,proto3" json:"overwrite_cache,omitempty"`
+	Seed           string                            `protobuf:"bytes,6,opt,name=seed,proto3" json:"seed,omitempty"`         // random text from which the attempts' tokens are derived
+	Recovers       *core.WorkflowExecutionIdentifier `protobuf:"bytes,7,opt,name=recovers,proto3" json:"recovers,omitempty"` // whose finished nodes are taken over; absent: nobody's
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Create) Reset() {
 	*x = Create{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[4]
+	mi := &file_aloft_v1_journal_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +532,7 @@ func (x *Create) String() string {
 func (*Create) ProtoMessage() {}
 
 func (x *Create) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[4]
+	mi := &file_aloft_v1_journal_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +545,7 @@ func (x *Create) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Create.ProtoReflect.Descriptor instead.
 func (*Create) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{4}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Create) GetWorkflow() *core.Identifier {
@@ -443,6 +590,13 @@ func (x *Create) GetSeed() string {
 	return ""
 }
 
+func (x *Create) GetRecovers() *core.WorkflowExecutionIdentifier {
+	if x != nil {
+		return x.Recovers
+	}
+	return nil
+}
+
 type Terminate struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Cause         string                 `protobuf:"bytes,1,opt,name=cause,proto3" json:"cause,omitempty"`
@@ -453,7 +607,7 @@ type Terminate struct {
 
 func (x *Terminate) Reset() {
 	*x = Terminate{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[5]
+	mi := &file_aloft_v1_journal_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -465,7 +619,7 @@ func (x *Terminate) String() string {
 func (*Terminate) ProtoMessage() {}
 
 func (x *Terminate) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[5]
+	mi := &file_aloft_v1_journal_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -478,7 +632,7 @@ func (x *Terminate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Terminate.ProtoReflect.Descriptor instead.
 func (*Terminate) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{5}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Terminate) GetCause() string {
@@ -509,7 +663,7 @@ type AttemptStarted struct {
 
 func (x *AttemptStarted) Reset() {
 	*x = AttemptStarted{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[6]
+	mi := &file_aloft_v1_journal_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -521,7 +675,7 @@ func (x *AttemptStarted) String() string {
 func (*AttemptStarted) ProtoMessage() {}
 
 func (x *AttemptStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[6]
+	mi := &file_aloft_v1_journal_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -534,7 +688,7 @@ func (x *AttemptStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStarted.ProtoReflect.Descriptor instead.
 func (*AttemptStarted) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{6}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AttemptStarted) GetNode() string {
@@ -597,7 +751,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[7]
+	mi := &file_aloft_v1_journal_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -609,7 +763,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[7]
+	mi := &file_aloft_v1_journal_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -622,7 +776,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{7}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Outcome) GetNode() string {
@@ -771,7 +925,7 @@ type ObjectDigest struct {
 
 func (x *ObjectDigest) Reset() {
 	*x = ObjectDigest{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[8]
+	mi := &file_aloft_v1_journal_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -783,7 +937,7 @@ func (x *ObjectDigest) String() string {
 func (*ObjectDigest) ProtoMessage() {}
 
 func (x *ObjectDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[8]
+	mi := &file_aloft_v1_journal_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -796,7 +950,7 @@ func (x *ObjectDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectDigest.ProtoReflect.Descriptor instead.
 func (*ObjectDigest) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{8}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ObjectDigest) GetUri() string {
@@ -837,7 +991,7 @@ type AttemptUsage struct {
 
 func (x *AttemptUsage) Reset() {
 	*x = AttemptUsage{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[9]
+	mi := &file_aloft_v1_journal_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +1003,7 @@ func (x *AttemptUsage) String() string {
 func (*AttemptUsage) ProtoMessage() {}
 
 func (x *AttemptUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[9]
+	mi := &file_aloft_v1_journal_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +1016,7 @@ func (x *AttemptUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptUsage.ProtoReflect.Descriptor instead.
 func (*AttemptUsage) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{9}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AttemptUsage) GetCpuUser() *durationpb.Duration {
@@ -935,7 +1089,7 @@ type AttemptCharge struct {
 
 func (x *AttemptCharge) Reset() {
 	*x = AttemptCharge{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[10]
+	mi := &file_aloft_v1_journal_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1101,7 @@ func (x *AttemptCharge) String() string {
 func (*AttemptCharge) ProtoMessage() {}
 
 func (x *AttemptCharge) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[10]
+	mi := &file_aloft_v1_journal_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1114,7 @@ func (x *AttemptCharge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptCharge.ProtoReflect.Descriptor instead.
 func (*AttemptCharge) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{10}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AttemptCharge) GetBudget() AttemptEnded_Budget {
@@ -1008,7 +1162,7 @@ type JournalEntry struct {
 
 func (x *JournalEntry) Reset() {
 	*x = JournalEntry{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[11]
+	mi := &file_aloft_v1_journal_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1020,7 +1174,7 @@ func (x *JournalEntry) String() string {
 func (*JournalEntry) ProtoMessage() {}
 
 func (x *JournalEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[11]
+	mi := &file_aloft_v1_journal_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1033,7 +1187,7 @@ func (x *JournalEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JournalEntry.ProtoReflect.Descriptor instead.
 func (*JournalEntry) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{11}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *JournalEntry) GetEvents() []*Event {
@@ -1062,6 +1216,9 @@ type Event struct {
 	//	*Event_NodeFailed
 	//	*Event_NodeSkipped
 	//	*Event_NodeAborted
+	//	*Event_NodeCached
+	//	*Event_NodeRecovered
+	//	*Event_NodeParked
 	//	*Event_AttemptScheduled
 	//	*Event_AttemptRunning
 	//	*Event_AttemptStopRequested
@@ -1073,7 +1230,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[12]
+	mi := &file_aloft_v1_journal_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1085,7 +1242,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[12]
+	mi := &file_aloft_v1_journal_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1098,7 +1255,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{12}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Event) GetAt() int64 {
@@ -1223,6 +1380,33 @@ func (x *Event) GetNodeAborted() *NodeAborted {
 	return nil
 }
 
+func (x *Event) GetNodeCached() *NodeCached {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_NodeCached); ok {
+			return x.NodeCached
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetNodeRecovered() *NodeRecovered {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_NodeRecovered); ok {
+			return x.NodeRecovered
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetNodeParked() *NodeParked {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_NodeParked); ok {
+			return x.NodeParked
+		}
+	}
+	return nil
+}
+
 func (x *Event) GetAttemptScheduled() *AttemptScheduled {
 	if x != nil {
 		if x, ok := x.Kind.(*Event_AttemptScheduled); ok {
@@ -1311,6 +1495,18 @@ type Event_NodeAborted struct {
 	NodeAborted *NodeAborted `protobuf:"bytes,25,opt,name=node_aborted,json=nodeAborted,proto3,oneof"`
 }
 
+type Event_NodeCached struct {
+	NodeCached *NodeCached `protobuf:"bytes,26,opt,name=node_cached,json=nodeCached,proto3,oneof"`
+}
+
+type Event_NodeRecovered struct {
+	NodeRecovered *NodeRecovered `protobuf:"bytes,27,opt,name=node_recovered,json=nodeRecovered,proto3,oneof"`
+}
+
+type Event_NodeParked struct {
+	NodeParked *NodeParked `protobuf:"bytes,28,opt,name=node_parked,json=nodeParked,proto3,oneof"`
+}
+
 type Event_AttemptScheduled struct {
 	AttemptScheduled *AttemptScheduled `protobuf:"bytes,30,opt,name=attempt_scheduled,json=attemptScheduled,proto3,oneof"`
 }
@@ -1351,6 +1547,12 @@ func (*Event_NodeSkipped) isEvent_Kind() {}
 
 func (*Event_NodeAborted) isEvent_Kind() {}
 
+func (*Event_NodeCached) isEvent_Kind() {}
+
+func (*Event_NodeRecovered) isEvent_Kind() {}
+
+func (*Event_NodeParked) isEvent_Kind() {}
+
 func (*Event_AttemptScheduled) isEvent_Kind() {}
 
 func (*Event_AttemptRunning) isEvent_Kind() {}
@@ -1370,7 +1572,7 @@ type ExecutionStarted struct {
 
 func (x *ExecutionStarted) Reset() {
 	*x = ExecutionStarted{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[13]
+	mi := &file_aloft_v1_journal_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1382,7 +1584,7 @@ func (x *ExecutionStarted) String() string {
 func (*ExecutionStarted) ProtoMessage() {}
 
 func (x *ExecutionStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[13]
+	mi := &file_aloft_v1_journal_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1395,7 +1597,7 @@ func (x *ExecutionStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutionStarted.ProtoReflect.Descriptor instead.
 func (*ExecutionStarted) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{13}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ExecutionStarted) GetCreate() *Create {
@@ -1422,7 +1624,7 @@ type TerminateRequested struct {
 
 func (x *TerminateRequested) Reset() {
 	*x = TerminateRequested{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[14]
+	mi := &file_aloft_v1_journal_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1434,7 +1636,7 @@ func (x *TerminateRequested) String() string {
 func (*TerminateRequested) ProtoMessage() {}
 
 func (x *TerminateRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[14]
+	mi := &file_aloft_v1_journal_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1447,7 +1649,7 @@ func (x *TerminateRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TerminateRequested.ProtoReflect.Descriptor instead.
 func (*TerminateRequested) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{14}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *TerminateRequested) GetCause() string {
@@ -1474,7 +1676,7 @@ type ExecutionFailing struct {
 
 func (x *ExecutionFailing) Reset() {
 	*x = ExecutionFailing{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[15]
+	mi := &file_aloft_v1_journal_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1486,7 +1688,7 @@ func (x *ExecutionFailing) String() string {
 func (*ExecutionFailing) ProtoMessage() {}
 
 func (x *ExecutionFailing) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[15]
+	mi := &file_aloft_v1_journal_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1499,7 +1701,7 @@ func (x *ExecutionFailing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutionFailing.ProtoReflect.Descriptor instead.
 func (*ExecutionFailing) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{15}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ExecutionFailing) GetError() *core.ExecutionError {
@@ -1520,7 +1722,7 @@ type ExecutionEnded struct {
 
 func (x *ExecutionEnded) Reset() {
 	*x = ExecutionEnded{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[16]
+	mi := &file_aloft_v1_journal_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +1734,7 @@ func (x *ExecutionEnded) String() string {
 func (*ExecutionEnded) ProtoMessage() {}
 
 func (x *ExecutionEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[16]
+	mi := &file_aloft_v1_journal_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,7 +1747,7 @@ func (x *ExecutionEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutionEnded.ProtoReflect.Descriptor instead.
 func (*ExecutionEnded) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{16}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ExecutionEnded) GetPhase() core.WorkflowExecution_Phase {
@@ -1580,7 +1782,7 @@ type ScopeOpened struct {
 
 func (x *ScopeOpened) Reset() {
 	*x = ScopeOpened{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[17]
+	mi := &file_aloft_v1_journal_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1592,7 +1794,7 @@ func (x *ScopeOpened) String() string {
 func (*ScopeOpened) ProtoMessage() {}
 
 func (x *ScopeOpened) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[17]
+	mi := &file_aloft_v1_journal_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1605,7 +1807,7 @@ func (x *ScopeOpened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeOpened.ProtoReflect.Descriptor instead.
 func (*ScopeOpened) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{17}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ScopeOpened) GetNode() uint32 {
@@ -1633,7 +1835,7 @@ type ScopeFailing struct {
 
 func (x *ScopeFailing) Reset() {
 	*x = ScopeFailing{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[18]
+	mi := &file_aloft_v1_journal_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1645,7 +1847,7 @@ func (x *ScopeFailing) String() string {
 func (*ScopeFailing) ProtoMessage() {}
 
 func (x *ScopeFailing) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[18]
+	mi := &file_aloft_v1_journal_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1658,7 +1860,7 @@ func (x *ScopeFailing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeFailing.ProtoReflect.Descriptor instead.
 func (*ScopeFailing) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{18}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ScopeFailing) GetNode() uint32 {
@@ -1679,13 +1881,14 @@ type NodeQueued struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          uint32                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
 	Inputs        *LiteralRef            `protobuf:"bytes,2,opt,name=inputs,proto3" json:"inputs,omitempty"`
+	Cache         *CacheLookup           `protobuf:"bytes,3,opt,name=cache,proto3" json:"cache,omitempty"` // what the catalog said; absent: it was not asked
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeQueued) Reset() {
 	*x = NodeQueued{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[19]
+	mi := &file_aloft_v1_journal_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1697,7 +1900,7 @@ func (x *NodeQueued) String() string {
 func (*NodeQueued) ProtoMessage() {}
 
 func (x *NodeQueued) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[19]
+	mi := &file_aloft_v1_journal_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1710,7 +1913,7 @@ func (x *NodeQueued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeQueued.ProtoReflect.Descriptor instead.
 func (*NodeQueued) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{19}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *NodeQueued) GetNode() uint32 {
@@ -1727,6 +1930,13 @@ func (x *NodeQueued) GetInputs() *LiteralRef {
 	return nil
 }
 
+func (x *NodeQueued) GetCache() *CacheLookup {
+	if x != nil {
+		return x.Cache
+	}
+	return nil
+}
+
 type NodeRunning struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          uint32                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -1737,7 +1947,7 @@ type NodeRunning struct {
 
 func (x *NodeRunning) Reset() {
 	*x = NodeRunning{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[20]
+	mi := &file_aloft_v1_journal_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1749,7 +1959,7 @@ func (x *NodeRunning) String() string {
 func (*NodeRunning) ProtoMessage() {}
 
 func (x *NodeRunning) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[20]
+	mi := &file_aloft_v1_journal_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1762,7 +1972,7 @@ func (x *NodeRunning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRunning.ProtoReflect.Descriptor instead.
 func (*NodeRunning) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{20}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *NodeRunning) GetNode() uint32 {
@@ -1790,7 +2000,7 @@ type NodeSucceeded struct {
 
 func (x *NodeSucceeded) Reset() {
 	*x = NodeSucceeded{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[21]
+	mi := &file_aloft_v1_journal_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1802,7 +2012,7 @@ func (x *NodeSucceeded) String() string {
 func (*NodeSucceeded) ProtoMessage() {}
 
 func (x *NodeSucceeded) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[21]
+	mi := &file_aloft_v1_journal_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1815,7 +2025,7 @@ func (x *NodeSucceeded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSucceeded.ProtoReflect.Descriptor instead.
 func (*NodeSucceeded) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{21}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *NodeSucceeded) GetNode() uint32 {
@@ -1849,7 +2059,7 @@ type NodeFailed struct {
 
 func (x *NodeFailed) Reset() {
 	*x = NodeFailed{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[22]
+	mi := &file_aloft_v1_journal_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1861,7 +2071,7 @@ func (x *NodeFailed) String() string {
 func (*NodeFailed) ProtoMessage() {}
 
 func (x *NodeFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[22]
+	mi := &file_aloft_v1_journal_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1874,7 +2084,7 @@ func (x *NodeFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeFailed.ProtoReflect.Descriptor instead.
 func (*NodeFailed) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{22}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *NodeFailed) GetNode() uint32 {
@@ -1900,7 +2110,7 @@ type NodeSkipped struct {
 
 func (x *NodeSkipped) Reset() {
 	*x = NodeSkipped{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[23]
+	mi := &file_aloft_v1_journal_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1912,7 +2122,7 @@ func (x *NodeSkipped) String() string {
 func (*NodeSkipped) ProtoMessage() {}
 
 func (x *NodeSkipped) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[23]
+	mi := &file_aloft_v1_journal_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1925,7 +2135,7 @@ func (x *NodeSkipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSkipped.ProtoReflect.Descriptor instead.
 func (*NodeSkipped) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{23}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *NodeSkipped) GetNode() uint32 {
@@ -1945,7 +2155,7 @@ type NodeAborted struct {
 
 func (x *NodeAborted) Reset() {
 	*x = NodeAborted{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[24]
+	mi := &file_aloft_v1_journal_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2167,7 @@ func (x *NodeAborted) String() string {
 func (*NodeAborted) ProtoMessage() {}
 
 func (x *NodeAborted) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[24]
+	mi := &file_aloft_v1_journal_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2180,7 @@ func (x *NodeAborted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeAborted.ProtoReflect.Descriptor instead.
 func (*NodeAborted) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{24}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *NodeAborted) GetNode() uint32 {
@@ -1987,6 +2197,229 @@ func (x *NodeAborted) GetReason() string {
 	return ""
 }
 
+// NodeCached: the catalog had the node's outputs. It succeeds without an attempt: before it was queued, or while parked.
+type NodeCached struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint32                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	Inputs        *LiteralRef            `protobuf:"bytes,2,opt,name=inputs,proto3" json:"inputs,omitempty"` // absent if it was queued before
+	Outputs       *LiteralRef            `protobuf:"bytes,3,opt,name=outputs,proto3" json:"outputs,omitempty"`
+	Cache         *CacheLookup           `protobuf:"bytes,4,opt,name=cache,proto3" json:"cache,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeCached) Reset() {
+	*x = NodeCached{}
+	mi := &file_aloft_v1_journal_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeCached) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeCached) ProtoMessage() {}
+
+func (x *NodeCached) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_journal_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeCached.ProtoReflect.Descriptor instead.
+func (*NodeCached) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *NodeCached) GetNode() uint32 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *NodeCached) GetInputs() *LiteralRef {
+	if x != nil {
+		return x.Inputs
+	}
+	return nil
+}
+
+func (x *NodeCached) GetOutputs() *LiteralRef {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+func (x *NodeCached) GetCache() *CacheLookup {
+	if x != nil {
+		return x.Cache
+	}
+	return nil
+}
+
+// NodeRecovered: the execution that this one recovers had finished the node, and its results are taken over.
+type NodeRecovered struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint32                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	Inputs        *LiteralRef            `protobuf:"bytes,2,opt,name=inputs,proto3" json:"inputs,omitempty"`
+	Outputs       *LiteralRef            `protobuf:"bytes,3,opt,name=outputs,proto3" json:"outputs,omitempty"`
+	DeckUri       string                 `protobuf:"bytes,4,opt,name=deck_uri,json=deckUri,proto3" json:"deck_uri,omitempty"`
+	Cache         *CacheLookup           `protobuf:"bytes,5,opt,name=cache,proto3" json:"cache,omitempty"`   // as the node had it there
+	Source        string                 `protobuf:"bytes,6,opt,name=source,proto3" json:"source,omitempty"` // the node's unique id there
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeRecovered) Reset() {
+	*x = NodeRecovered{}
+	mi := &file_aloft_v1_journal_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeRecovered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeRecovered) ProtoMessage() {}
+
+func (x *NodeRecovered) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_journal_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeRecovered.ProtoReflect.Descriptor instead.
+func (*NodeRecovered) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *NodeRecovered) GetNode() uint32 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *NodeRecovered) GetInputs() *LiteralRef {
+	if x != nil {
+		return x.Inputs
+	}
+	return nil
+}
+
+func (x *NodeRecovered) GetOutputs() *LiteralRef {
+	if x != nil {
+		return x.Outputs
+	}
+	return nil
+}
+
+func (x *NodeRecovered) GetDeckUri() string {
+	if x != nil {
+		return x.DeckUri
+	}
+	return ""
+}
+
+func (x *NodeRecovered) GetCache() *CacheLookup {
+	if x != nil {
+		return x.Cache
+	}
+	return nil
+}
+
+func (x *NodeRecovered) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+// NodeParked: the node is queued and waits for something outside of the execution. A Wake, or the time, makes it look again.
+type NodeParked struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint32                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
+	On            string                 `protobuf:"bytes,2,opt,name=on,proto3" json:"on,omitempty"`         // what it waits for, as in Wake: "reservation/<key>"
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // for people
+	Until         int64                  `protobuf:"varint,4,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeParked) Reset() {
+	*x = NodeParked{}
+	mi := &file_aloft_v1_journal_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeParked) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeParked) ProtoMessage() {}
+
+func (x *NodeParked) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_journal_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeParked.ProtoReflect.Descriptor instead.
+func (*NodeParked) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *NodeParked) GetNode() uint32 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *NodeParked) GetOn() string {
+	if x != nil {
+		return x.On
+	}
+	return ""
+}
+
+func (x *NodeParked) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *NodeParked) GetUntil() int64 {
+	if x != nil {
+		return x.Until
+	}
+	return 0
+}
+
 // AttemptScheduled: the attempt exists and is due. One with a wake-up time is run by the engine itself.
 type AttemptScheduled struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1999,13 +2432,14 @@ type AttemptScheduled struct {
 	Timeout       int64                  `protobuf:"varint,7,opt,name=timeout,proto3" json:"timeout,omitempty"`                      // nanoseconds that it may run; 0: any number
 	ExpiresAt     int64                  `protobuf:"varint,8,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"` // when it is ended if it has not begun to run (by_engine: if it is not over); 0: never
 	Memory        int64                  `protobuf:"varint,9,opt,name=memory,proto3" json:"memory,omitempty"`                        // bytes it gets instead of what its node states; 0: as stated
+	Checkpoint    string                 `protobuf:"bytes,10,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`                // canonical URI of the folder that a failed attempt of the recovered execution left; empty: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AttemptScheduled) Reset() {
 	*x = AttemptScheduled{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[25]
+	mi := &file_aloft_v1_journal_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2451,7 @@ func (x *AttemptScheduled) String() string {
 func (*AttemptScheduled) ProtoMessage() {}
 
 func (x *AttemptScheduled) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[25]
+	mi := &file_aloft_v1_journal_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2464,7 @@ func (x *AttemptScheduled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptScheduled.ProtoReflect.Descriptor instead.
 func (*AttemptScheduled) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{25}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AttemptScheduled) GetNode() uint32 {
@@ -2096,6 +2530,13 @@ func (x *AttemptScheduled) GetMemory() int64 {
 	return 0
 }
 
+func (x *AttemptScheduled) GetCheckpoint() string {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return ""
+}
+
 type AttemptRunning struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          uint32                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -2109,7 +2550,7 @@ type AttemptRunning struct {
 
 func (x *AttemptRunning) Reset() {
 	*x = AttemptRunning{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[26]
+	mi := &file_aloft_v1_journal_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +2562,7 @@ func (x *AttemptRunning) String() string {
 func (*AttemptRunning) ProtoMessage() {}
 
 func (x *AttemptRunning) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[26]
+	mi := &file_aloft_v1_journal_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2134,7 +2575,7 @@ func (x *AttemptRunning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptRunning.ProtoReflect.Descriptor instead.
 func (*AttemptRunning) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{26}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AttemptRunning) GetNode() uint32 {
@@ -2184,7 +2625,7 @@ type AttemptStopRequested struct {
 
 func (x *AttemptStopRequested) Reset() {
 	*x = AttemptStopRequested{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[27]
+	mi := &file_aloft_v1_journal_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2196,7 +2637,7 @@ func (x *AttemptStopRequested) String() string {
 func (*AttemptStopRequested) ProtoMessage() {}
 
 func (x *AttemptStopRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[27]
+	mi := &file_aloft_v1_journal_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2209,7 +2650,7 @@ func (x *AttemptStopRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStopRequested.ProtoReflect.Descriptor instead.
 func (*AttemptStopRequested) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{27}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AttemptStopRequested) GetNode() uint32 {
@@ -2267,7 +2708,7 @@ type AttemptEnded struct {
 
 func (x *AttemptEnded) Reset() {
 	*x = AttemptEnded{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[28]
+	mi := &file_aloft_v1_journal_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2279,7 +2720,7 @@ func (x *AttemptEnded) String() string {
 func (*AttemptEnded) ProtoMessage() {}
 
 func (x *AttemptEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[28]
+	mi := &file_aloft_v1_journal_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2292,7 +2733,7 @@ func (x *AttemptEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptEnded.ProtoReflect.Descriptor instead.
 func (*AttemptEnded) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{28}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AttemptEnded) GetNode() uint32 {
@@ -2440,7 +2881,7 @@ var File_aloft_v1_journal_proto protoreflect.FileDescriptor
 
 const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\n" +
-	"\x16aloft/v1/journal.proto\x12\baloft.v1\x1a\x1dflyteidl/core/execution.proto\x1a\x1eflyteidl/core/identifier.proto\x1a\x1cflyteidl/core/literals.proto\x1a\x1egoogle/protobuf/duration.proto\"J\n" +
+	"\x16aloft/v1/journal.proto\x12\baloft.v1\x1a\x14aloft/v1/cache.proto\x1a\x1dflyteidl/core/execution.proto\x1a\x1eflyteidl/core/identifier.proto\x1a\x1cflyteidl/core/literals.proto\x1a\x1egoogle/protobuf/duration.proto\"J\n" +
 	"\n" +
 	"LiteralRef\x12\x10\n" +
 	"\x03uri\x18\x01 \x01(\tR\x03uri\x12\x16\n" +
@@ -2448,23 +2889,33 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\x04size\x18\x03 \x01(\x03R\x04size\"c\n" +
 	"\bLiterals\x12&\n" +
 	"\x03ref\x18\x01 \x01(\v2\x14.aloft.v1.LiteralRefR\x03ref\x12/\n" +
-	"\x05value\x18\x02 \x01(\v2\x19.flyteidl.core.LiteralMapR\x05value\"`\n" +
+	"\x05value\x18\x02 \x01(\v2\x19.flyteidl.core.LiteralMapR\x05value\"\xd0\x01\n" +
 	"\aFailure\x123\n" +
 	"\x05error\x18\x01 \x01(\v2\x1d.flyteidl.core.ExecutionErrorR\x05error\x12 \n" +
-	"\vrecoverable\x18\x02 \x01(\bR\vrecoverable\"\xe4\x01\n" +
+	"\vrecoverable\x18\x02 \x01(\bR\vrecoverable\x12\x18\n" +
+	"\aservice\x18\x03 \x01(\tR\aservice\x12,\n" +
+	"\x12service_away_since\x18\x04 \x01(\x03R\x10serviceAwaySince\x12&\n" +
+	"\x0fservice_well_at\x18\x05 \x01(\x03R\rserviceWellAt\"\xb7\x02\n" +
 	"\x05Inbox\x12*\n" +
 	"\x06create\x18\x01 \x01(\v2\x10.aloft.v1.CreateH\x00R\x06create\x123\n" +
 	"\tterminate\x18\x02 \x01(\v2\x13.aloft.v1.TerminateH\x00R\tterminate\x12C\n" +
 	"\x0fattempt_started\x18\x03 \x01(\v2\x18.aloft.v1.AttemptStartedH\x00R\x0eattemptStarted\x12-\n" +
-	"\aoutcome\x18\x04 \x01(\v2\x11.aloft.v1.OutcomeH\x00R\aoutcomeB\x06\n" +
-	"\x04kind\"\xf9\x01\n" +
+	"\aoutcome\x18\x04 \x01(\v2\x11.aloft.v1.OutcomeH\x00R\aoutcome\x12$\n" +
+	"\x04wake\x18\x05 \x01(\v2\x0e.aloft.v1.WakeH\x00R\x04wake\x12+\n" +
+	"\agive_up\x18\x06 \x01(\v2\x10.aloft.v1.GiveUpH\x00R\x06giveUpB\x06\n" +
+	"\x04kind\"\x16\n" +
+	"\x04Wake\x12\x0e\n" +
+	"\x02on\x18\x01 \x01(\tR\x02on\"=\n" +
+	"\x06GiveUp\x123\n" +
+	"\x05error\x18\x01 \x01(\v2\x1d.flyteidl.core.ExecutionErrorR\x05error\"\xc1\x02\n" +
 	"\x06Create\x125\n" +
 	"\bworkflow\x18\x01 \x01(\v2\x19.flyteidl.core.IdentifierR\bworkflow\x12,\n" +
 	"\x06inputs\x18\x02 \x01(\v2\x14.aloft.v1.LiteralRefR\x06inputs\x12'\n" +
 	"\x0fmax_parallelism\x18\x03 \x01(\rR\x0emaxParallelism\x12$\n" +
 	"\rinterruptible\x18\x04 \x01(\bR\rinterruptible\x12'\n" +
 	"\x0foverwrite_cache\x18\x05 \x01(\bR\x0eoverwriteCache\x12\x12\n" +
-	"\x04seed\x18\x06 \x01(\tR\x04seed\"?\n" +
+	"\x04seed\x18\x06 \x01(\tR\x04seed\x12F\n" +
+	"\brecovers\x18\a \x01(\v2*.flyteidl.core.WorkflowExecutionIdentifierR\brecovers\"?\n" +
 	"\tTerminate\x12\x14\n" +
 	"\x05cause\x18\x01 \x01(\tR\x05cause\x12\x1c\n" +
 	"\tprincipal\x18\x02 \x01(\tR\tprincipal\"\x8f\x01\n" +
@@ -2515,7 +2966,8 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x17\n" +
 	"\anext_at\x18\x05 \x01(\x03R\x06nextAt\"7\n" +
 	"\fJournalEntry\x12'\n" +
-	"\x06events\x18\x01 \x03(\v2\x0f.aloft.v1.EventR\x06events\"\xd5\b\n" +
+	"\x06events\x18\x01 \x03(\v2\x0f.aloft.v1.EventR\x06events\"\x89\n" +
+	"\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02at\x18\x01 \x01(\x03R\x02at\x12I\n" +
 	"\x11execution_started\x18\x02 \x01(\v2\x1a.aloft.v1.ExecutionStartedH\x00R\x10executionStarted\x12O\n" +
@@ -2532,7 +2984,12 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\vnode_failed\x18\x17 \x01(\v2\x14.aloft.v1.NodeFailedH\x00R\n" +
 	"nodeFailed\x12:\n" +
 	"\fnode_skipped\x18\x18 \x01(\v2\x15.aloft.v1.NodeSkippedH\x00R\vnodeSkipped\x12:\n" +
-	"\fnode_aborted\x18\x19 \x01(\v2\x15.aloft.v1.NodeAbortedH\x00R\vnodeAborted\x12I\n" +
+	"\fnode_aborted\x18\x19 \x01(\v2\x15.aloft.v1.NodeAbortedH\x00R\vnodeAborted\x127\n" +
+	"\vnode_cached\x18\x1a \x01(\v2\x14.aloft.v1.NodeCachedH\x00R\n" +
+	"nodeCached\x12@\n" +
+	"\x0enode_recovered\x18\x1b \x01(\v2\x17.aloft.v1.NodeRecoveredH\x00R\rnodeRecovered\x127\n" +
+	"\vnode_parked\x18\x1c \x01(\v2\x14.aloft.v1.NodeParkedH\x00R\n" +
+	"nodeParked\x12I\n" +
 	"\x11attempt_scheduled\x18\x1e \x01(\v2\x1a.aloft.v1.AttemptScheduledH\x00R\x10attemptScheduled\x12C\n" +
 	"\x0fattempt_running\x18\x1f \x01(\v2\x18.aloft.v1.AttemptRunningH\x00R\x0eattemptRunning\x12V\n" +
 	"\x16attempt_stop_requested\x18  \x01(\v2\x1e.aloft.v1.AttemptStopRequestedH\x00R\x14attemptStopRequested\x12=\n" +
@@ -2556,11 +3013,12 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\"W\n" +
 	"\fScopeFailing\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x123\n" +
-	"\x05error\x18\x02 \x01(\v2\x1d.flyteidl.core.ExecutionErrorR\x05error\"N\n" +
+	"\x05error\x18\x02 \x01(\v2\x1d.flyteidl.core.ExecutionErrorR\x05error\"{\n" +
 	"\n" +
 	"NodeQueued\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12,\n" +
-	"\x06inputs\x18\x02 \x01(\v2\x14.aloft.v1.LiteralRefR\x06inputs\"@\n" +
+	"\x06inputs\x18\x02 \x01(\v2\x14.aloft.v1.LiteralRefR\x06inputs\x12+\n" +
+	"\x05cache\x18\x03 \x01(\v2\x15.aloft.v1.CacheLookupR\x05cache\"@\n" +
 	"\vNodeRunning\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x1d\n" +
 	"\n" +
@@ -2577,7 +3035,26 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\rR\x04node\"9\n" +
 	"\vNodeAborted\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xfa\x01\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"\xab\x01\n" +
+	"\n" +
+	"NodeCached\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\rR\x04node\x12,\n" +
+	"\x06inputs\x18\x02 \x01(\v2\x14.aloft.v1.LiteralRefR\x06inputs\x12.\n" +
+	"\aoutputs\x18\x03 \x01(\v2\x14.aloft.v1.LiteralRefR\aoutputs\x12+\n" +
+	"\x05cache\x18\x04 \x01(\v2\x15.aloft.v1.CacheLookupR\x05cache\"\xe1\x01\n" +
+	"\rNodeRecovered\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\rR\x04node\x12,\n" +
+	"\x06inputs\x18\x02 \x01(\v2\x14.aloft.v1.LiteralRefR\x06inputs\x12.\n" +
+	"\aoutputs\x18\x03 \x01(\v2\x14.aloft.v1.LiteralRefR\aoutputs\x12\x19\n" +
+	"\bdeck_uri\x18\x04 \x01(\tR\adeckUri\x12+\n" +
+	"\x05cache\x18\x05 \x01(\v2\x15.aloft.v1.CacheLookupR\x05cache\x12\x16\n" +
+	"\x06source\x18\x06 \x01(\tR\x06source\"^\n" +
+	"\n" +
+	"NodeParked\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\rR\x04node\x12\x0e\n" +
+	"\x02on\x18\x02 \x01(\tR\x02on\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05until\x18\x04 \x01(\x03R\x05until\"\x9a\x02\n" +
 	"\x10AttemptScheduled\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
@@ -2589,7 +3066,11 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\atimeout\x18\a \x01(\x03R\atimeout\x12\x1d\n" +
 	"\n" +
 	"expires_at\x18\b \x01(\x03R\texpiresAt\x12\x16\n" +
-	"\x06memory\x18\t \x01(\x03R\x06memory\"\x98\x01\n" +
+	"\x06memory\x18\t \x01(\x03R\x06memory\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\n" +
+	" \x01(\tR\n" +
+	"checkpoint\"\x98\x01\n" +
 	"\x0eAttemptRunning\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x1a\n" +
@@ -2640,98 +3121,119 @@ func file_aloft_v1_journal_proto_rawDescGZIP() []byte {
 }
 
 var file_aloft_v1_journal_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_aloft_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_aloft_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_aloft_v1_journal_proto_goTypes = []any{
-	(AttemptEnded_Budget)(0),          // 0: aloft.v1.AttemptEnded.Budget
-	(*LiteralRef)(nil),                // 1: aloft.v1.LiteralRef
-	(*Literals)(nil),                  // 2: aloft.v1.Literals
-	(*Failure)(nil),                   // 3: aloft.v1.Failure
-	(*Inbox)(nil),                     // 4: aloft.v1.Inbox
-	(*Create)(nil),                    // 5: aloft.v1.Create
-	(*Terminate)(nil),                 // 6: aloft.v1.Terminate
-	(*AttemptStarted)(nil),            // 7: aloft.v1.AttemptStarted
-	(*Outcome)(nil),                   // 8: aloft.v1.Outcome
-	(*ObjectDigest)(nil),              // 9: aloft.v1.ObjectDigest
-	(*AttemptUsage)(nil),              // 10: aloft.v1.AttemptUsage
-	(*AttemptCharge)(nil),             // 11: aloft.v1.AttemptCharge
-	(*JournalEntry)(nil),              // 12: aloft.v1.JournalEntry
-	(*Event)(nil),                     // 13: aloft.v1.Event
-	(*ExecutionStarted)(nil),          // 14: aloft.v1.ExecutionStarted
-	(*TerminateRequested)(nil),        // 15: aloft.v1.TerminateRequested
-	(*ExecutionFailing)(nil),          // 16: aloft.v1.ExecutionFailing
-	(*ExecutionEnded)(nil),            // 17: aloft.v1.ExecutionEnded
-	(*ScopeOpened)(nil),               // 18: aloft.v1.ScopeOpened
-	(*ScopeFailing)(nil),              // 19: aloft.v1.ScopeFailing
-	(*NodeQueued)(nil),                // 20: aloft.v1.NodeQueued
-	(*NodeRunning)(nil),               // 21: aloft.v1.NodeRunning
-	(*NodeSucceeded)(nil),             // 22: aloft.v1.NodeSucceeded
-	(*NodeFailed)(nil),                // 23: aloft.v1.NodeFailed
-	(*NodeSkipped)(nil),               // 24: aloft.v1.NodeSkipped
-	(*NodeAborted)(nil),               // 25: aloft.v1.NodeAborted
-	(*AttemptScheduled)(nil),          // 26: aloft.v1.AttemptScheduled
-	(*AttemptRunning)(nil),            // 27: aloft.v1.AttemptRunning
-	(*AttemptStopRequested)(nil),      // 28: aloft.v1.AttemptStopRequested
-	(*AttemptEnded)(nil),              // 29: aloft.v1.AttemptEnded
-	(*core.LiteralMap)(nil),           // 30: flyteidl.core.LiteralMap
-	(*core.ExecutionError)(nil),       // 31: flyteidl.core.ExecutionError
-	(*core.Identifier)(nil),           // 32: flyteidl.core.Identifier
-	(*durationpb.Duration)(nil),       // 33: google.protobuf.Duration
-	(core.WorkflowExecution_Phase)(0), // 34: flyteidl.core.WorkflowExecution.Phase
+	(AttemptEnded_Budget)(0),                 // 0: aloft.v1.AttemptEnded.Budget
+	(*LiteralRef)(nil),                       // 1: aloft.v1.LiteralRef
+	(*Literals)(nil),                         // 2: aloft.v1.Literals
+	(*Failure)(nil),                          // 3: aloft.v1.Failure
+	(*Inbox)(nil),                            // 4: aloft.v1.Inbox
+	(*Wake)(nil),                             // 5: aloft.v1.Wake
+	(*GiveUp)(nil),                           // 6: aloft.v1.GiveUp
+	(*Create)(nil),                           // 7: aloft.v1.Create
+	(*Terminate)(nil),                        // 8: aloft.v1.Terminate
+	(*AttemptStarted)(nil),                   // 9: aloft.v1.AttemptStarted
+	(*Outcome)(nil),                          // 10: aloft.v1.Outcome
+	(*ObjectDigest)(nil),                     // 11: aloft.v1.ObjectDigest
+	(*AttemptUsage)(nil),                     // 12: aloft.v1.AttemptUsage
+	(*AttemptCharge)(nil),                    // 13: aloft.v1.AttemptCharge
+	(*JournalEntry)(nil),                     // 14: aloft.v1.JournalEntry
+	(*Event)(nil),                            // 15: aloft.v1.Event
+	(*ExecutionStarted)(nil),                 // 16: aloft.v1.ExecutionStarted
+	(*TerminateRequested)(nil),               // 17: aloft.v1.TerminateRequested
+	(*ExecutionFailing)(nil),                 // 18: aloft.v1.ExecutionFailing
+	(*ExecutionEnded)(nil),                   // 19: aloft.v1.ExecutionEnded
+	(*ScopeOpened)(nil),                      // 20: aloft.v1.ScopeOpened
+	(*ScopeFailing)(nil),                     // 21: aloft.v1.ScopeFailing
+	(*NodeQueued)(nil),                       // 22: aloft.v1.NodeQueued
+	(*NodeRunning)(nil),                      // 23: aloft.v1.NodeRunning
+	(*NodeSucceeded)(nil),                    // 24: aloft.v1.NodeSucceeded
+	(*NodeFailed)(nil),                       // 25: aloft.v1.NodeFailed
+	(*NodeSkipped)(nil),                      // 26: aloft.v1.NodeSkipped
+	(*NodeAborted)(nil),                      // 27: aloft.v1.NodeAborted
+	(*NodeCached)(nil),                       // 28: aloft.v1.NodeCached
+	(*NodeRecovered)(nil),                    // 29: aloft.v1.NodeRecovered
+	(*NodeParked)(nil),                       // 30: aloft.v1.NodeParked
+	(*AttemptScheduled)(nil),                 // 31: aloft.v1.AttemptScheduled
+	(*AttemptRunning)(nil),                   // 32: aloft.v1.AttemptRunning
+	(*AttemptStopRequested)(nil),             // 33: aloft.v1.AttemptStopRequested
+	(*AttemptEnded)(nil),                     // 34: aloft.v1.AttemptEnded
+	(*core.LiteralMap)(nil),                  // 35: flyteidl.core.LiteralMap
+	(*core.ExecutionError)(nil),              // 36: flyteidl.core.ExecutionError
+	(*core.Identifier)(nil),                  // 37: flyteidl.core.Identifier
+	(*core.WorkflowExecutionIdentifier)(nil), // 38: flyteidl.core.WorkflowExecutionIdentifier
+	(*durationpb.Duration)(nil),              // 39: google.protobuf.Duration
+	(core.WorkflowExecution_Phase)(0),        // 40: flyteidl.core.WorkflowExecution.Phase
+	(*CacheLookup)(nil),                      // 41: aloft.v1.CacheLookup
 }
 var file_aloft_v1_journal_proto_depIdxs = []int32{
 	1,  // 0: aloft.v1.Literals.ref:type_name -> aloft.v1.LiteralRef
-	30, // 1: aloft.v1.Literals.value:type_name -> flyteidl.core.LiteralMap
-	31, // 2: aloft.v1.Failure.error:type_name -> flyteidl.core.ExecutionError
-	5,  // 3: aloft.v1.Inbox.create:type_name -> aloft.v1.Create
-	6,  // 4: aloft.v1.Inbox.terminate:type_name -> aloft.v1.Terminate
-	7,  // 5: aloft.v1.Inbox.attempt_started:type_name -> aloft.v1.AttemptStarted
-	8,  // 6: aloft.v1.Inbox.outcome:type_name -> aloft.v1.Outcome
-	32, // 7: aloft.v1.Create.workflow:type_name -> flyteidl.core.Identifier
-	1,  // 8: aloft.v1.Create.inputs:type_name -> aloft.v1.LiteralRef
-	2,  // 9: aloft.v1.Outcome.outputs:type_name -> aloft.v1.Literals
-	3,  // 10: aloft.v1.Outcome.failure:type_name -> aloft.v1.Failure
-	9,  // 11: aloft.v1.Outcome.objects:type_name -> aloft.v1.ObjectDigest
-	33, // 12: aloft.v1.AttemptUsage.cpu_user:type_name -> google.protobuf.Duration
-	33, // 13: aloft.v1.AttemptUsage.cpu_system:type_name -> google.protobuf.Duration
-	11, // 14: aloft.v1.AttemptUsage.charge:type_name -> aloft.v1.AttemptCharge
-	0,  // 15: aloft.v1.AttemptCharge.budget:type_name -> aloft.v1.AttemptEnded.Budget
-	13, // 16: aloft.v1.JournalEntry.events:type_name -> aloft.v1.Event
-	14, // 17: aloft.v1.Event.execution_started:type_name -> aloft.v1.ExecutionStarted
-	15, // 18: aloft.v1.Event.terminate_requested:type_name -> aloft.v1.TerminateRequested
-	16, // 19: aloft.v1.Event.execution_failing:type_name -> aloft.v1.ExecutionFailing
-	17, // 20: aloft.v1.Event.execution_ended:type_name -> aloft.v1.ExecutionEnded
-	18, // 21: aloft.v1.Event.scope_opened:type_name -> aloft.v1.ScopeOpened
-	19, // 22: aloft.v1.Event.scope_failing:type_name -> aloft.v1.ScopeFailing
-	20, // 23: aloft.v1.Event.node_queued:type_name -> aloft.v1.NodeQueued
-	21, // 24: aloft.v1.Event.node_running:type_name -> aloft.v1.NodeRunning
-	22, // 25: aloft.v1.Event.node_succeeded:type_name -> aloft.v1.NodeSucceeded
-	23, // 26: aloft.v1.Event.node_failed:type_name -> aloft.v1.NodeFailed
-	24, // 27: aloft.v1.Event.node_skipped:type_name -> aloft.v1.NodeSkipped
-	25, // 28: aloft.v1.Event.node_aborted:type_name -> aloft.v1.NodeAborted
-	26, // 29: aloft.v1.Event.attempt_scheduled:type_name -> aloft.v1.AttemptScheduled
-	27, // 30: aloft.v1.Event.attempt_running:type_name -> aloft.v1.AttemptRunning
-	28, // 31: aloft.v1.Event.attempt_stop_requested:type_name -> aloft.v1.AttemptStopRequested
-	29, // 32: aloft.v1.Event.attempt_ended:type_name -> aloft.v1.AttemptEnded
-	5,  // 33: aloft.v1.ExecutionStarted.create:type_name -> aloft.v1.Create
-	31, // 34: aloft.v1.ExecutionFailing.error:type_name -> flyteidl.core.ExecutionError
-	34, // 35: aloft.v1.ExecutionEnded.phase:type_name -> flyteidl.core.WorkflowExecution.Phase
-	1,  // 36: aloft.v1.ExecutionEnded.outputs:type_name -> aloft.v1.LiteralRef
-	31, // 37: aloft.v1.ExecutionEnded.error:type_name -> flyteidl.core.ExecutionError
-	31, // 38: aloft.v1.ScopeFailing.error:type_name -> flyteidl.core.ExecutionError
-	1,  // 39: aloft.v1.NodeQueued.inputs:type_name -> aloft.v1.LiteralRef
-	1,  // 40: aloft.v1.NodeSucceeded.outputs:type_name -> aloft.v1.LiteralRef
-	31, // 41: aloft.v1.NodeFailed.error:type_name -> flyteidl.core.ExecutionError
-	3,  // 42: aloft.v1.AttemptStopRequested.failure:type_name -> aloft.v1.Failure
-	1,  // 43: aloft.v1.AttemptEnded.outputs:type_name -> aloft.v1.LiteralRef
-	3,  // 44: aloft.v1.AttemptEnded.failure:type_name -> aloft.v1.Failure
-	0,  // 45: aloft.v1.AttemptEnded.budget:type_name -> aloft.v1.AttemptEnded.Budget
-	9,  // 46: aloft.v1.AttemptEnded.objects:type_name -> aloft.v1.ObjectDigest
-	11, // 47: aloft.v1.AttemptEnded.charge:type_name -> aloft.v1.AttemptCharge
-	48, // [48:48] is the sub-list for method output_type
-	48, // [48:48] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	35, // 1: aloft.v1.Literals.value:type_name -> flyteidl.core.LiteralMap
+	36, // 2: aloft.v1.Failure.error:type_name -> flyteidl.core.ExecutionError
+	7,  // 3: aloft.v1.Inbox.create:type_name -> aloft.v1.Create
+	8,  // 4: aloft.v1.Inbox.terminate:type_name -> aloft.v1.Terminate
+	9,  // 5: aloft.v1.Inbox.attempt_started:type_name -> aloft.v1.AttemptStarted
+	10, // 6: aloft.v1.Inbox.outcome:type_name -> aloft.v1.Outcome
+	5,  // 7: aloft.v1.Inbox.wake:type_name -> aloft.v1.Wake
+	6,  // 8: aloft.v1.Inbox.give_up:type_name -> aloft.v1.GiveUp
+	36, // 9: aloft.v1.GiveUp.error:type_name -> flyteidl.core.ExecutionError
+	37, // 10: aloft.v1.Create.workflow:type_name -> flyteidl.core.Identifier
+	1,  // 11: aloft.v1.Create.inputs:type_name -> aloft.v1.LiteralRef
+	38, // 12: aloft.v1.Create.recovers:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	2,  // 13: aloft.v1.Outcome.outputs:type_name -> aloft.v1.Literals
+	3,  // 14: aloft.v1.Outcome.failure:type_name -> aloft.v1.Failure
+	11, // 15: aloft.v1.Outcome.objects:type_name -> aloft.v1.ObjectDigest
+	39, // 16: aloft.v1.AttemptUsage.cpu_user:type_name -> google.protobuf.Duration
+	39, // 17: aloft.v1.AttemptUsage.cpu_system:type_name -> google.protobuf.Duration
+	13, // 18: aloft.v1.AttemptUsage.charge:type_name -> aloft.v1.AttemptCharge
+	0,  // 19: aloft.v1.AttemptCharge.budget:type_name -> aloft.v1.AttemptEnded.Budget
+	15, // 20: aloft.v1.JournalEntry.events:type_name -> aloft.v1.Event
+	16, // 21: aloft.v1.Event.execution_started:type_name -> aloft.v1.ExecutionStarted
+	17, // 22: aloft.v1.Event.terminate_requested:type_name -> aloft.v1.TerminateRequested
+	18, // 23: aloft.v1.Event.execution_failing:type_name -> aloft.v1.ExecutionFailing
+	19, // 24: aloft.v1.Event.execution_ended:type_name -> aloft.v1.ExecutionEnded
+	20, // 25: aloft.v1.Event.scope_opened:type_name -> aloft.v1.ScopeOpened
+	21, // 26: aloft.v1.Event.scope_failing:type_name -> aloft.v1.ScopeFailing
+	22, // 27: aloft.v1.Event.node_queued:type_name -> aloft.v1.NodeQueued
+	23, // 28: aloft.v1.Event.node_running:type_name -> aloft.v1.NodeRunning
+	24, // 29: aloft.v1.Event.node_succeeded:type_name -> aloft.v1.NodeSucceeded
+	25, // 30: aloft.v1.Event.node_failed:type_name -> aloft.v1.NodeFailed
+	26, // 31: aloft.v1.Event.node_skipped:type_name -> aloft.v1.NodeSkipped
+	27, // 32: aloft.v1.Event.node_aborted:type_name -> aloft.v1.NodeAborted
+	28, // 33: aloft.v1.Event.node_cached:type_name -> aloft.v1.NodeCached
+	29, // 34: aloft.v1.Event.node_recovered:type_name -> aloft.v1.NodeRecovered
+	30, // 35: aloft.v1.Event.node_parked:type_name -> aloft.v1.NodeParked
+	31, // 36: aloft.v1.Event.attempt_scheduled:type_name -> aloft.v1.AttemptScheduled
+	32, // 37: aloft.v1.Event.attempt_running:type_name -> aloft.v1.AttemptRunning
+	33, // 38: aloft.v1.Event.attempt_stop_requested:type_name -> aloft.v1.AttemptStopRequested
+	34, // 39: aloft.v1.Event.attempt_ended:type_name -> aloft.v1.AttemptEnded
+	7,  // 40: aloft.v1.ExecutionStarted.create:type_name -> aloft.v1.Create
+	36, // 41: aloft.v1.ExecutionFailing.error:type_name -> flyteidl.core.ExecutionError
+	40, // 42: aloft.v1.ExecutionEnded.phase:type_name -> flyteidl.core.WorkflowExecution.Phase
+	1,  // 43: aloft.v1.ExecutionEnded.outputs:type_name -> aloft.v1.LiteralRef
+	36, // 44: aloft.v1.ExecutionEnded.error:type_name -> flyteidl.core.ExecutionError
+	36, // 45: aloft.v1.ScopeFailing.error:type_name -> flyteidl.core.ExecutionError
+	1,  // 46: aloft.v1.NodeQueued.inputs:type_name -> aloft.v1.LiteralRef
+	41, // 47: aloft.v1.NodeQueued.cache:type_name -> aloft.v1.CacheLookup
+	1,  // 48: aloft.v1.NodeSucceeded.outputs:type_name -> aloft.v1.LiteralRef
+	36, // 49: aloft.v1.NodeFailed.error:type_name -> flyteidl.core.ExecutionError
+	1,  // 50: aloft.v1.NodeCached.inputs:type_name -> aloft.v1.LiteralRef
+	1,  // 51: aloft.v1.NodeCached.outputs:type_name -> aloft.v1.LiteralRef
+	41, // 52: aloft.v1.NodeCached.cache:type_name -> aloft.v1.CacheLookup
+	1,  // 53: aloft.v1.NodeRecovered.inputs:type_name -> aloft.v1.LiteralRef
+	1,  // 54: aloft.v1.NodeRecovered.outputs:type_name -> aloft.v1.LiteralRef
+	41, // 55: aloft.v1.NodeRecovered.cache:type_name -> aloft.v1.CacheLookup
+	3,  // 56: aloft.v1.AttemptStopRequested.failure:type_name -> aloft.v1.Failure
+	1,  // 57: aloft.v1.AttemptEnded.outputs:type_name -> aloft.v1.LiteralRef
+	3,  // 58: aloft.v1.AttemptEnded.failure:type_name -> aloft.v1.Failure
+	0,  // 59: aloft.v1.AttemptEnded.budget:type_name -> aloft.v1.AttemptEnded.Budget
+	11, // 60: aloft.v1.AttemptEnded.objects:type_name -> aloft.v1.ObjectDigest
+	13, // 61: aloft.v1.AttemptEnded.charge:type_name -> aloft.v1.AttemptCharge
+	62, // [62:62] is the sub-list for method output_type
+	62, // [62:62] is the sub-list for method input_type
+	62, // [62:62] is the sub-list for extension type_name
+	62, // [62:62] is the sub-list for extension extendee
+	0,  // [0:62] is the sub-list for field type_name
 }
 
 func init() { file_aloft_v1_journal_proto_init() }
@@ -2739,19 +3241,22 @@ func file_aloft_v1_journal_proto_init() {
 	if File_aloft_v1_journal_proto != nil {
 		return
 	}
+	file_aloft_v1_cache_proto_init()
 	file_aloft_v1_journal_proto_msgTypes[3].OneofWrappers = []any{
 		(*Inbox_Create)(nil),
 		(*Inbox_Terminate)(nil),
 		(*Inbox_AttemptStarted)(nil),
 		(*Inbox_Outcome)(nil),
+		(*Inbox_Wake)(nil),
+		(*Inbox_GiveUp)(nil),
 	}
-	file_aloft_v1_journal_proto_msgTypes[7].OneofWrappers = []any{
+	file_aloft_v1_journal_proto_msgTypes[9].OneofWrappers = []any{
 		(*Outcome_Outputs)(nil),
 		(*Outcome_Failure)(nil),
 		(*Outcome_Lost)(nil),
 		(*Outcome_Stopped)(nil),
 	}
-	file_aloft_v1_journal_proto_msgTypes[12].OneofWrappers = []any{
+	file_aloft_v1_journal_proto_msgTypes[14].OneofWrappers = []any{
 		(*Event_ExecutionStarted)(nil),
 		(*Event_TerminateRequested)(nil),
 		(*Event_ExecutionFailing)(nil),
@@ -2764,12 +3269,15 @@ func file_aloft_v1_journal_proto_init() {
 		(*Event_NodeFailed)(nil),
 		(*Event_NodeSkipped)(nil),
 		(*Event_NodeAborted)(nil),
+		(*Event_NodeCached)(nil),
+		(*Event_NodeRecovered)(nil),
+		(*Event_NodeParked)(nil),
 		(*Event_AttemptScheduled)(nil),
 		(*Event_AttemptRunning)(nil),
 		(*Event_AttemptStopRequested)(nil),
 		(*Event_AttemptEnded)(nil),
 	}
-	file_aloft_v1_journal_proto_msgTypes[28].OneofWrappers = []any{
+	file_aloft_v1_journal_proto_msgTypes[33].OneofWrappers = []any{
 		(*AttemptEnded_Outputs)(nil),
 		(*AttemptEnded_Failure)(nil),
 		(*AttemptEnded_Lost)(nil),
@@ -2781,7 +3289,7 @@ func file_aloft_v1_journal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_aloft_v1_journal_proto_rawDesc), len(file_aloft_v1_journal_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   29,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,218 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// What was computed before is not computed again: results that the catalog has, and those of the execution that this one
+// recovers. Either is asked once, when a node's turn has come, and the answer is written into the event that used it.
+//
+//	recovered ◀── begins ──▶ hit ──▶ succeeded
+//	                 │
+//	                 ├──▶ miss ──▶ queued ──▶ first attempt
+//	                 └──▶ computed by somebody else ──▶ queued, parked ──(woken, or by its time)──▶ looks again
+
+// CacheAnswer is what the catalog says of a node.
+type CacheAnswer struct {
+	Lookup  *aloftv1.CacheLookup // nil: the node is not cached after all
+	Outputs *aloftv1.LiteralRef  // on a hit; nil: a result without outputs
+	WaitFor string               // what a Wake will say when the one who computes the result has ended; empty: it is ours to compute
+	Reason  string               // who that is, for people
+}
+
+func (c *CacheAnswer) hit() bool {
+	return c.Lookup.GetStatus() == core.CatalogCacheStatus_CACHE_HIT
+}
+
+// Recovery is what an execution that is recovered has of a node.
+type Recovery struct {
+	Take       bool                 // the node had finished: its results are taken over
+	Inputs     *aloftv1.LiteralRef  // the rest up to Source is set if so
+	Outputs    *aloftv1.LiteralRef  // nil: none
+	DeckURI    string               // canonical; empty: none
+	Cache      *aloftv1.CacheLookup // as the node had it; nil: it was not cached
+	Source     aloft.NodeID         // the node there
+	Checkpoint string               // of its last attempt, if it had not finished and left one
+}
+
+// A parked node looks again by itself: after a second, and then whenever it has waited twice as long, but each five
+// minutes at least. The first look is soon because what it waits for may have ended just before it was known to wait.
+const (
+	firstLook = time.Second
+	lastLook  = 5 * time.Minute
+)
+
+// ---- deciding
+
+// recover takes over what the execution that this one recovers has of a node. Whatever ends a scope is not taken over: its
+// outputs follow from those of its nodes, and who handles a failure does so each time.
+func (t *step) recover(i uint32) (taken bool, err error) {
+	if !t.recoverable(i) {
+		return false, nil
+	}
+	r, err := t.facts.Recovered(t.Ref(i))
+	if err != nil {
+		return false, fmt.Errorf("recover node %s: %w", t.nodeID(i), err)
+	}
+	if !r.Take {
+		return false, nil
+	}
+	return true, t.decide(&aloftv1.Event{At: t.at, Kind: &aloftv1.Event_NodeRecovered{NodeRecovered: &aloftv1.NodeRecovered{
+		Node: i, Inputs: r.Inputs, Outputs: r.Outputs, DeckUri: r.DeckURI, Cache: r.Cache, Source: string(r.Source),
+	}}})
+}
+
+// checkpoint is where the first attempt of a node may go on from.
+func (t *step) checkpoint(i uint32) (string, error) {
+	if !t.recoverable(i) {
+		return "", nil
+	}
+	r, err := t.facts.Recovered(t.Ref(i))
+	if err != nil {
+		return "", fmt.Errorf("find the checkpoint of node %s: %w", t.nodeID(i), err)
+	}
+	return r.Checkpoint, nil
+}
+
+func (t *step) cached(i uint32, inputs *aloftv1.LiteralRef) (CacheAnswer, error) {
+	c, err := t.facts.Cached(t.Ref(i), inputs)
+	if err != nil {
+		return c, fmt.Errorf("look up the result of node %s: %w", t.nodeID(i), err)
+	}
+	return c, nil
+}
+
+func (t *step) park(i uint32, c CacheAnswer) error {
+	since := t.at
+	if p, parked := t.parked[i]; parked {
+		since = p.since
+	}
+	pause := min(max(time.Duration(t.at-since), firstLook), lastLook)
+	return t.decide(&aloftv1.Event{At: t.at, Kind: &aloftv1.Event_NodeParked{NodeParked: &aloftv1.NodeParked{
+		Node: i, On: c.WaitFor, Reason: c.Reason, Until: after(t.at, pause),
+	}}})
+}
+
+// wake lets every node look again that is parked on what changed.
+func (t *step) wake(m *aloftv1.Wake) error {
+	var woken []uint32
+	for i, p := range t.parked {
+		if p.on == m.GetOn() {
+			woken = append(woken, i)
+		}
+	}
+	slices.Sort(woken)
+	for _, i := range woken {
+		if !t.mayRetry(i) {
+			continue // it is about to be aborted
+		}
+		if err := t.look(i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// look asks again for what a parked node waits for.
+func (t *step) look(i uint32) error {
+	c, err := t.cached(i, t.ref(t.nodes[i].inputs))
+	switch {
+	case err != nil:
+		return err
+	case c.hit():
+		return t.decide(nodeCached(t.at, i, nil, c))
+	case c.WaitFor != "":
+		return t.park(i, c)
+	}
+	return t.begin(i)
+}
+
+func nodeCached(at int64, i uint32, inputs *aloftv1.LiteralRef, c CacheAnswer) *aloftv1.Event {
+	x := &struct {
+		event aloftv1.Event
+		kind  aloftv1.Event_NodeCached
+		body  aloftv1.NodeCached
+	}{}
+	x.event.At, x.event.Kind, x.kind.NodeCached = at, &x.kind, &x.body
+	x.body.Node, x.body.Inputs, x.body.Outputs, x.body.Cache = i, inputs, c.Outputs, c.Lookup
+	return &x.event
+}
+
+// ---- applying
+
+// recoverable says whether a node can be taken over from another execution.
+func (s *State) recoverable(i uint32) bool {
+	spec, c := s.spec(i), &s.scopes[s.nodes[i].scope]
+	return s.create.GetRecovers() != nil && (spec.kind == KindTask || spec.kind == KindWorkflow) && i-c.first != c.workflow.failure
+}
+
+func (s *State) nodeCached(at int64, e *aloftv1.NodeCached) error {
+	i := e.GetNode()
+	if err := s.expectNode(i, KindTask); err != nil {
+		return err
+	}
+	if c := (CacheAnswer{Lookup: e.GetCache()}); !s.spec(i).cacheable || !c.hit() {
+		return errors.New("its result is not to be used again, or was not found")
+	}
+	if _, parked := s.parked[i]; parked {
+		if !s.mayRetry(i) {
+			return errors.New("its scope is ending")
+		}
+	} else if err := s.beginWith(i, at, e.GetInputs()); err != nil {
+		return err
+	}
+	return s.succeed(i, at, core.NodeExecution_SUCCEEDED, e.GetOutputs())
+}
+
+func (s *State) nodeRecovered(at int64, e *aloftv1.NodeRecovered) error {
+	i := e.GetNode()
+	if err := s.expectNode(i, KindTask, KindWorkflow); err != nil {
+		return err
+	}
+	if !s.recoverable(i) {
+		return errors.New("the execution recovers no other, or the node handles a failure")
+	}
+	if err := s.beginWith(i, at, e.GetInputs()); err != nil {
+		return err
+	}
+	return s.succeed(i, at, core.NodeExecution_RECOVERED, e.GetOutputs())
+}
+
+// beginWith begins a node that ends with the same event: it needs no room.
+func (s *State) beginWith(i uint32, at int64, inputs *aloftv1.LiteralRef) error {
+	if err := s.begin(i, at); err != nil {
+		return err
+	}
+	var err error
+	s.nodes[i].inputs, err = s.intern(inputs)
+	return err
+}
+
+func (s *State) nodeParked(at int64, e *aloftv1.NodeParked) error {
+	i := e.GetNode()
+	if err := s.expectNode(i, KindTask); err != nil {
+		return err
+	}
+	n := &s.nodes[i]
+	if n.phase != uint8(core.NodeExecution_QUEUED) || n.attempt != none || !s.mayRetry(i) {
+		return fmt.Errorf("the node is %s, has had an attempt, or its scope is ending", s.Ref(i).phase())
+	}
+	if e.GetOn() == "" || e.GetUntil() <= at {
+		return errors.New("it does not say on what, or until when")
+	}
+	p := parking{on: e.GetOn(), reason: e.GetReason(), since: at, until: e.GetUntil()}
+	if before, again := s.parked[i]; again {
+		p.since = before.since
+	}
+	s.parked[i] = p
+	n.updated = at
+	s.looks.push(timer{at: p.until, of: i})
+	return nil
+}

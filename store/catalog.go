@@ -1,0 +1,97 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// Catalog is what package catalog and the API need: results that may be used again, and who is computing one.
+//
+// A result is found by its dataset (project, domain, name and version) and a tag within it, as in Flyte's data catalog. The
+// engine adds results and gives back reservations by Commit, together with the success they come from: a result that can be
+// found is a result that was adopted, once.
+type Catalog interface {
+	// FindResult returns the result that the tag of a dataset names now. ErrNotFound: there is none; the error says nothing
+	// about why. A result that is gone (see CacheEntry) is not found.
+	FindResult(ctx context.Context, id CacheID) (*CacheEntry, error)
+
+	// PutResult adds a result from outside of the engine. A tag that names a result already goes on naming that one, and
+	// that one is returned, unless overwrite is set: then the tag names the new one and the old one is gone.
+	PutResult(ctx context.Context, e *CacheEntry, overwrite bool) (*CacheEntry, error)
+
+	// RemoveResults makes results gone for a reason; those that are gone stay as they are. Returns how many it changed.
+	RemoveResults(ctx context.Context, ids []string, reason string, now time.Time) (int, error)
+
+	// PinResults exempts results from limits of age and size, or ends that. Returns how many it changed.
+	PinResults(ctx context.Context, ids []string, pinned bool) (int, error)
+
+	// UsedResults notes that results were found at now. Advisory: it may be late or lost.
+	UsedResults(ctx context.Context, ids []string, now time.Time) error
+
+	// ListResults returns results, the latest first, without their outputs.
+	ListResults(ctx context.Context, q CacheQuery) ([]*CacheEntry, error)
+
+	// Reserve asks for the right to compute a result: the reservation that holds now is returned, which is r if it was free,
+	// r's owner's already (it is extended), over (Expires is not after now), or its node or execution has ended. Otherwise
+	// r.Execution, if it is set, is put among those that wait: its inbox gets Wake{on: WaitForResult(r.ID)} once, when
+	// the reservation is given back.
+	Reserve(ctx context.Context, r CacheReservation, now time.Time) (CacheReservation, error)
+
+	// Release gives back a reservation of an owner, if it is that owner's, and wakes those who wait.
+	Release(ctx context.Context, id CacheID, owner string) error
+}
+
+// CacheID is what a result is found by.
+type CacheID struct {
+	Project, Domain string // of the task
+	Name            string // "flyte_task-<task name>"
+	Version         string // "<cache version>-<inputs type>-<outputs type>"
+	Tag             string // "flyte_cached-<hash of inputs>"
+}
+
+// CacheEntry is one result.
+type CacheEntry struct {
+	CacheID
+	ID         string            // the artifact's id: unique for ever
+	Outputs    *aloftv1.Literals // what the task returned
+	Objects    []*aloftv1.ObjectDigest
+	Key        *aloftv1.CacheKey // nil: from outside of the engine
+	Source     aloft.AttemptID   // which attempt computed it; zero: from outside
+	Metadata   map[string]string // as the data catalog shows it
+	Dataset    map[string]string // metadata of the dataset, kept where it was first stated
+	CreatedAt  time.Time
+	UsedAt     time.Time // when it was last found, or CreatedAt
+	Size       int64     // bytes of its outputs and of the objects they refer to
+	Pinned     bool      // limits do not make it go
+	GoneAt     time.Time // zero: it can be found
+	GoneReason string    // why it is gone: removed by whom, too old, replaced, its object is missing or another
+}
+
+// CacheQuery narrows a list of results; empty fields are no condition.
+type CacheQuery struct {
+	Project, Domain, Name, Version, Tag string
+	ID                                  string
+	Execution                           *core.WorkflowExecutionIdentifier // that computed it
+	Gone                                bool                              // those that are gone, too
+	Before                              time.Time                         // created before
+	Limit, Offset                       int
+}
+
+// CacheReservation is the right to compute a result.
+type CacheReservation struct {
+	ID        CacheID
+	Owner     string        // who holds it
+	Execution Key           // 0: somebody outside of the engine
+	Node      aloft.NodeID  // whose node; it holds until that node or its execution has ended
+	Heartbeat time.Duration // of somebody outside: how often they extend it
+	Expires   time.Time     // zero: with the node's end
+}
+
+// WaitForResult is what a node is parked on until a reservation is given back.
+func WaitForResult(id CacheID) string {
+	return "result/" + id.Project + "/" + id.Domain + "/" + id.Name + "/" + id.Version + "/" + id.Tag
+}
