@@ -39,9 +39,16 @@ const killsVariable = "ALOFT_TEST_KILLS"
 
 // member is what a server of the cluster, a process of its own, is told.
 type member struct {
-	Dir, Database string
-	LeaseTTL      time.Duration
+	Dir      string        `json:"dir"`
+	Database string        `json:"database"`
+	LeaseTTL time.Duration `json:"lease_ttl"`
 }
+
+const (
+	clusterServers = 2
+	clusterClients = 6
+	clusterLease   = 1500 * time.Millisecond // short: what is suspended or killed is waited for again and again
+)
 
 // serve is that process.
 func serve(text string) error {
@@ -88,7 +95,7 @@ type running struct {
 	admin   serviceconnect.AdminServiceClient
 }
 
-func startCluster(t *testing.T, servers int, ttl time.Duration) *cluster {
+func startCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{TB: t, database: postgrestest.Start(t), ended: make(chan struct{}, 1<<16)}
 	var err error
@@ -100,8 +107,8 @@ func startCluster(t *testing.T, servers int, ttl time.Duration) *cluster {
 	if err := os.WriteFile(filepath.Join(shared, "signing.key"), []byte(strings.Repeat("0a", 32)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for range servers {
-		m := &running{member: member{Dir: t.TempDir(), Database: c.database.URL, LeaseTTL: ttl}}
+	for range clusterServers {
+		m := &running{member: member{Dir: t.TempDir(), Database: c.database.URL, LeaseTTL: clusterLease}}
 		data := filepath.Join(m.Dir, "data")
 		if err := errors.Join(os.MkdirAll(data, 0o700), os.MkdirAll(filepath.Join(shared, "blob"), 0o700),
 			os.Symlink(filepath.Join(shared, "blob"), filepath.Join(data, "blob")), os.Symlink(filepath.Join(shared, "signing.key"), filepath.Join(data, "signing.key"))); err != nil {
@@ -212,8 +219,8 @@ func (c *cluster) anywhere(what string, call func(context.Context, serviceconnec
 }
 
 // load has clients create executions one after the other until stop is set: each is waited for before the next is created.
-func (c *cluster) load(clients int, plans ...*core.Identifier) {
-	for client := range clients {
+func (c *cluster) load(plans []*core.Identifier) {
+	for client := range clusterClients {
 		c.clients.Go(func() {
 			for n := 0; !c.stop.Load(); n++ {
 				request := execute(plans[(client+n)%len(plans)], nil)
@@ -400,9 +407,9 @@ func TestKillsOfServersAndTheirDatabaseLoseNothing(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	c := startCluster(t, 2, 1500*time.Millisecond)
+	c := startCluster(t)
 	plans := c.register()
-	c.load(6, plans...)
+	c.load(plans)
 	defer func() { c.stop.Store(true); c.clients.Wait() }()
 	c.afterEnds(20)
 	done := map[string]int{}
@@ -448,7 +455,7 @@ func TestKillsOfServersAndTheirDatabaseLoseNothing(t *testing.T) {
 			c.drain()
 			c.stop.Store(false)
 			t.Logf("after %d kills: %v, %d executions", n+1, done, len(c.names))
-			c.load(6, plans...)
+			c.load(plans)
 		}
 	}
 	c.drain()

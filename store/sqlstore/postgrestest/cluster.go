@@ -35,7 +35,7 @@ func Start(t testing.TB) *Cluster {
 	Server(t)
 	c := &Cluster{t: t, bin: programs(t)}
 	var err error
-	if c.dir, err = os.MkdirTemp("", "aloft-postgres-"); err != nil { // a socket's path is short, and nobody must be able to get there
+	if c.dir, err = os.MkdirTemp("", "aloft-postgres-"); err != nil { //nolint:usetesting // a socket's path is short, and nobody must be able to get there
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -97,7 +97,7 @@ func (c *Cluster) Kill() {
 	pids := []int{postmaster}
 	// Stopped first, it starts no others meanwhile.
 	_ = syscall.Kill(postmaster, syscall.SIGSTOP)
-	out, _ := exec.Command("ps", "-e", "-o", "pid=,ppid=").Output()
+	out, _ := exec.CommandContext(context.Background(), "ps", "-e", "-o", "pid=,ppid=").Output()
 	for line := range strings.Lines(string(out)) {
 		var pid, parent int
 		if _, err := fmt.Sscan(line, &pid, &parent); err == nil && parent == postmaster {
@@ -110,7 +110,7 @@ func (c *Cluster) Kill() {
 }
 
 func (c *Cluster) run(program string, args ...string) ([]byte, error) {
-	command := exec.Command(filepath.Join(c.bin, program), args...)
+	command := exec.CommandContext(context.Background(), filepath.Join(c.bin, program), args...) // also in a clean-up, when the test's own is over
 	command.Dir = c.dir
 	command.SysProcAttr = &syscall.SysProcAttr{Credential: c.user}
 	// Into a file: the server that pg_ctl starts would keep a pipe open.
