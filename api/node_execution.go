@@ -118,8 +118,10 @@ func (a *API) nodeExecutionMessage(ctx context.Context, n *store.Node) (*admin.N
 	case aloft.Succeeded(n.Phase):
 		closure.OutputResult = &admin.NodeExecutionClosure_OutputUri{OutputUri: flyteURL(n.Execution, string(n.ID), nil, "o")}
 	}
-	if n.Metadata != nil {
-		closure.TargetMetadata = &admin.NodeExecutionClosure_TaskNodeMetadata{TaskNodeMetadata: n.Metadata}
+	if n.Metadata != nil || n.Cache != nil {
+		closure.TargetMetadata = &admin.NodeExecutionClosure_TaskNodeMetadata{TaskNodeMetadata: &admin.TaskNodeMetadata{
+			CacheStatus: n.Cache.GetStatus(), CatalogKey: n.Cache.GetFound(), CheckpointUri: n.Metadata.GetCheckpointUri(),
+		}}
 	}
 	m := &admin.NodeExecution{
 		Id:      &core.NodeExecutionIdentifier{NodeId: string(n.ID), ExecutionId: n.Execution.Proto()},

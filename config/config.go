@@ -39,6 +39,8 @@ type Config struct {
 	QueueTimeout     string   `key:"queue-timeout" help:"how long an attempt may wait for its start, such as 12h; 0: for ever"`
 	ExecutionTimeout string   `key:"execution-timeout" help:"how long an execution may last, such as 240h; 0: for ever"`
 	RetryPolicies    []string `key:"retry-policies" help:"pauses before retries and memory after a death for want of it, such as 'error=SYSTEM backoff=10s max=10m'"`
+	CacheMaxAge      string   `key:"cache-max-age" help:"how long after it was computed a cached result may be used, such as 720h; 0: for ever"`
+	CacheMaxSize     string   `key:"cache-max-size" help:"bytes that the cached results of one project may have with their objects, such as 500Gi; empty: any number"`
 	Projects         []string `key:"projects" help:"projects that are there from the beginning"`
 	Domains          []string `key:"domains" help:"domains of every project"`
 	Origins          []string `key:"origins" help:"web pages that may call the server, by origin; *: any"`
@@ -66,6 +68,7 @@ func Default(home string) Config {
 		TaskTimeout:      "48h",
 		QueueTimeout:     "0",
 		ExecutionTimeout: "0",
+		CacheMaxAge:      "0",
 		RetryPolicies:    []string{},
 		Projects:         []string{"flytesnacks"},
 		Domains:          []string{"development", "staging", "production"},
@@ -136,6 +139,10 @@ func (c Config) Validate() error {
 	limit("task-timeout", c.TaskTimeout, false)
 	limit("queue-timeout", c.QueueTimeout, true)
 	limit("execution-timeout", c.ExecutionTimeout, true)
+	limit("cache-max-age", c.CacheMaxAge, true)
+	if _, err := ParseBytes(c.CacheMaxSize); err != nil {
+		wrong("cache-max-size %v", err)
+	}
 	for _, text := range c.RetryPolicies {
 		if _, err := aloft.ParseRetryPolicy(text, ParseBytes); err != nil {
 			wrong("retry-policies: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
@@ -198,7 +205,7 @@ func (c Config) Retries() []aloft.RetryPolicy {
 	return policies
 }
 
-// Limit reads one of the timeouts. The configuration is valid.
+// Limit reads one of the durations. The configuration is valid.
 func Limit(text string) time.Duration {
 	d, _ := time.ParseDuration(text)
 	return d

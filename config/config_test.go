@@ -93,12 +93,12 @@ func TestAFlagComesBeforeAVariableAndThatBeforeTheFile(t *testing.T) {
 
 func TestAllMistakesAreReportedAtOnceWithTheirPlace(t *testing.T) {
 	t.Parallel()
-	path := write(t, "slots: many\nlisten: 30080\nlog-lvl: debug\nmemory: lots\ncpu: [1, 2]\n")
+	path := write(t, "slots: many\nlisten: 30080\nlog-lvl: debug\nmemory: lots\ncpu: [1, 2]\ncache-max-age: old\ncache-max-size: large\n")
 	_, err := load(t, []string{"--config", path}, []string{"ALOFT_LOCAL_PATHS=perhaps", "ALOFT_DOMAINS=Upper,a,a"})
 	if err == nil {
 		t.Fatal("loaded, want an error")
 	}
-	for _, want := range []string{"slots in " + path, "listen", "log-lvl in " + path, "memory", "cpu in " + path, "ALOFT_LOCAL_PATHS", `"Upper"`, `"a" is there twice`} {
+	for _, want := range []string{"slots in " + path, "listen", "log-lvl in " + path, "memory", "cache-max-age", "cache-max-size", "cpu in " + path, "ALOFT_LOCAL_PATHS", `"Upper"`, `"a" is there twice`} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not mention %q: %v", want, err)
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/catalog"
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
@@ -40,6 +41,16 @@ type Store interface {
 	store.Wakes
 }
 
+// Catalog finds results that may be used again: catalog.Catalog. An error means that it could not look.
+type Catalog interface {
+	// Find returns the result, once all that it refers to was seen to be there, or nil and what is to be said of that: a
+	// result that was there and is not what it was.
+	Find(ctx context.Context, id store.CacheID) (e *store.CacheEntry, reason string, err error)
+	// FindOrReserve is Find and, on a miss, asks for the right to compute the result: the reservation that holds is
+	// returned, r's own or that of somebody to wait for.
+	FindOrReserve(ctx context.Context, r store.CacheReservation) (e *store.CacheEntry, held store.CacheReservation, reason string, err error)
+}
+
 // Literals keeps literal maps that are too large for a row: blob.Literals.
 type Literals interface {
 	// WriteLiterals returns once an object that it needs is durable.
@@ -51,6 +62,7 @@ type Literals interface {
 type Config struct {
 	Store    Store
 	Literals Literals
+	Catalog  Catalog // nil: nothing is used again
 	Logger   *slog.Logger
 
 	// Owner names the engine in its leases. Two that run at once must differ. One that is started again in the place of
@@ -105,6 +117,7 @@ const (
 	messagesKnown   = 50_000 // read and not consumed yet
 	rowsPerCommit   = 8_000
 	rowsWaiting     = 24_000 // decided and not committed: workers pause above
+	cachedKeys      = 16_384 // nodes of graphs whose part of a cache key is known
 	firstTimers     = 64     // looked at when a shard is taken, to learn how late it is
 )
 
@@ -118,7 +131,8 @@ type Engine struct {
 
 	graphs   *cache[string, *machine.Graph]
 	values   *cache[string, *core.LiteralMap] // by digest
-	heard    map[string]heartbeat             // of executors; of whoever reaps, as lookedAt
+	keys     *cache[*core.Node, *catalog.Signature]
+	heard    map[string]heartbeat // of executors; of whoever reaps, as lookedAt
 	lookedAt time.Time
 	nonce    string // begins the commit ids of this process
 
@@ -158,6 +172,7 @@ func New(config Config) *Engine {
 		logger:   config.Logger,
 		graphs:   newCache[string, *machine.Graph](config.CacheGraphs),
 		values:   newCache[string, *core.LiteralMap](config.CacheLiterals),
+		keys:     newCache[*core.Node, *catalog.Signature](cachedKeys),
 		nonce:    rand.Text(),
 		runs:     make(map[store.Key]*run),
 		known:    make(map[int64]struct{}),

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/blob/folder"
 	"github.com/aloft-dev/aloft/engine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
@@ -113,6 +114,7 @@ type bench struct {
 	store   *counted
 	clock   *handClock
 	objects *objects
+	blobs   *folder.Store // nil until something caches
 }
 
 func newBench(t testing.TB) *bench {

@@ -60,11 +60,6 @@ const literalOverhead = 6
 // Policy is what the configuration says.
 func (f *facts) Policy() *machine.Policy { return &f.engine.config.Policy }
 
-// Cached says that nothing is known: this release has no catalog.
-func (f *facts) Cached(machine.NodeRef, *aloftv1.LiteralRef) (machine.CacheAnswer, error) {
-	return machine.CacheAnswer{}, nil
-}
-
 // Recovered says that nothing is known: this release recovers no execution.
 func (f *facts) Recovered(machine.NodeRef) (machine.Recovery, error) { return machine.Recovery{}, nil }
 

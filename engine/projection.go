@@ -21,7 +21,8 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 	newInputs := map[uint32]*aloftv1.LiteralRef{}
 	newOutputs := map[uint32]*aloftv1.LiteralRef{}
 	lookups := map[uint32]*aloftv1.CacheLookup{}
-	decks := map[uint32]string{} // taken over with the results they belong to
+	results := map[uint32]*aloftv1.AttemptEnded{} // by nodes whose result may be used again from now on
+	decks := map[uint32]string{}                  // taken over with the results they belong to
 	ends := map[machine.AttemptRef]*aloftv1.AttemptEnded{}
 	for _, e := range events {
 		switch k := e.GetKind().(type) {
@@ -44,6 +45,9 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 			// Its node succeeds in the same step: the machine decides that in one piece.
 			ended := k.AttemptEnded
 			ends[machine.AttemptRef{Node: ended.GetNode(), Attempt: ended.GetAttempt()}] = ended
+			if _, ok := ended.GetResult().(*aloftv1.AttemptEnded_Outputs); ok && f.engine.config.Catalog != nil && state.Ref(ended.GetNode()).Cacheable() {
+				results[ended.GetNode()] = ended
+			}
 		}
 	}
 	touched := machine.Touch(events)
@@ -60,6 +64,16 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 		if ref := newInputs[i]; ref != nil {
 			if record.Inputs, err = f.record(ref, func() (*aloftv1.Literals, error) { return f.engine.store.NodeInputs(f.ctx, f.key, node.ID()) }); err != nil {
 				return fmt.Errorf("inputs of node %s: %w", node.ID(), err)
+			}
+		}
+		if ended, computed := results[i]; computed {
+			if err := f.populate(node, ended, record, step); err != nil {
+				return fmt.Errorf("cache the result of node %s: %w", node.ID(), err)
+			}
+		}
+		if aloft.Terminal(node.Phase) && f.serialized(node.NodeRef) {
+			if err := f.release(node, step); err != nil {
+				return fmt.Errorf("give back the reservation of node %s: %w", node.ID(), err)
 			}
 		}
 		if ref := newOutputs[i]; ref != nil {

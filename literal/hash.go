@@ -56,17 +56,44 @@ func StructureDigest(m proto.Message) Hash {
 	return hashMessage(m.ProtoReflect())
 }
 
+// InputHash is what one input contributes to the hash of a task's inputs.
+type InputHash struct {
+	Name   string
+	Hash   Hash // structure hash of the literal
+	ByHash bool // it, or something in its lists and maps, counts with a hash of its own (flytekit's HashMethod)
+}
+
 // HashInputs is the hash of a task's inputs in a cache tag. A literal that carries a hash of its own (flytekit's
 // HashMethod) counts with that alone, at any level of lists and maps; ignored inputs do not count. No inputs and nil are equal.
 func HashInputs(m *core.LiteralMap, ignored []string) Hash {
-	kept := make(map[string]*core.Literal, len(m.GetLiterals()))
-	for name, l := range m.GetLiterals() {
-		if !slices.Contains(ignored, name) {
-			kept[name] = byHash(l, 0)
-		}
-	}
-	return StructureDigest(&core.LiteralMap{Literals: kept})
+	_, h := HashEachInput(m, ignored)
+	return h
 }
+
+// HashEachInput is HashInputs together with what it is made of: those inputs that count, by name.
+func HashEachInput(m *core.LiteralMap, ignored []string) ([]InputHash, Hash) {
+	inputs := make([]InputHash, 0, len(m.GetLiterals()))
+	for name, l := range m.GetLiterals() {
+		if slices.Contains(ignored, name) {
+			continue
+		}
+		counts := byHash(l, 0)
+		inputs = append(inputs, InputHash{Name: name, Hash: hashMessage(counts.ProtoReflect()), ByHash: counts != l})
+	}
+	slices.SortFunc(inputs, func(a, b InputHash) int { return strings.Compare(a.Name, b.Name) })
+	if len(inputs) == 0 {
+		return nil, hashObject(nil)
+	}
+	// What StructureDigest makes of the LiteralMap: an object with one field, an object of the literals.
+	var short [8]hashPair
+	pairs := short[:0]
+	for _, in := range inputs {
+		pairs = append(pairs, hashPair{key: hashString(in.Name), value: in.Hash})
+	}
+	return inputs, hashOne(hashPair{key: literalsKey, value: hashObject(pairs)})
+}
+
+var literalsKey = hashString("literals")
 
 // byHash replaces literals that have a hash; what has none below it is returned as it is.
 func byHash(l *core.Literal, depth int) *core.Literal {

@@ -30,6 +30,7 @@ import (
 	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/blob/folder"
 	"github.com/aloft-dev/aloft/bundle"
+	"github.com/aloft-dev/aloft/catalog"
 	"github.com/aloft-dev/aloft/config"
 	"github.com/aloft-dev/aloft/engine"
 	"github.com/aloft-dev/aloft/engine/machine"
@@ -65,6 +66,7 @@ type Server struct {
 	store    *sqlstore.Store
 	api      *api.API
 	http     *http.Server
+	results  *catalog.Catalog
 	engine   *engine.Engine
 	executor *executor.Executor
 	resolver *environment.Resolver
@@ -129,7 +131,17 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	})
 
 	// From a queued execution to its end.
-	s.engine = engine.New(engine.Config{Store: s.store, Literals: literals, Logger: s.log, Owner: identity, Policy: policy(c), LeaseTTL: o.leaseTTL})
+	size, err := config.ParseBytes(c.CacheMaxSize)
+	if err != nil {
+		return nil, err
+	}
+	s.results = &catalog.Catalog{
+		Store: s.store, Blob: blobs, Log: s.log, Limits: catalog.Limits{MaxAge: config.Limit(c.CacheMaxAge), MaxSize: size},
+	}
+	s.engine = engine.New(engine.Config{
+		Store: s.store, Literals: literals, Catalog: s.results, Logger: s.log, Owner: identity, Policy: policy(c),
+		LeaseTTL: o.leaseTTL,
+	})
 	if s.room, err = capacity(c); err != nil {
 		return nil, err
 	}
@@ -171,6 +183,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		return nil, errors.Join(err, listener.Close())
 	}
 	s.run("engine", func() error { return s.engine.Run(background) })
+	s.run("catalog", func() error { s.results.Run(background); return nil })
 	if len(o.Worker) > 0 {
 		s.run("executor", func() error { return s.executor.Run(background) })
 	}

@@ -20,8 +20,23 @@ type Catalog interface {
 	FindResult(ctx context.Context, id CacheID) (*CacheEntry, error)
 
 	// PutResult adds a result from outside of the engine. A tag that names a result already goes on naming that one, and
-	// that one is returned, unless overwrite is set: then the tag names the new one and the old one is gone.
+	// that one is returned, unless overwrite is set: then the tag names the new one and the old one is gone. So it is with
+	// each of its further tags. A result without a tag (see TagResult) is found by its id alone. ErrExists: the id is taken.
 	PutResult(ctx context.Context, e *CacheEntry, overwrite bool) (*CacheEntry, error)
+
+	// GetResult returns a result by its id, with its outputs, gone or not. ErrNotFound.
+	GetResult(ctx context.Context, id string) (*CacheEntry, error)
+
+	// TagResult gives a result that is not gone another tag of its dataset; the first one it gets is its Tag. ErrNotFound: no
+	// such result, or it is gone. ErrExists: the tag names a result already, be it this one.
+	TagResult(ctx context.Context, id, tag string) error
+
+	// CreateDataset states a dataset before it has a result. ErrExists: it was stated before, or has had a result.
+	CreateDataset(ctx context.Context, d *CacheDataset) error
+
+	// ListDatasets returns datasets, those that were stated and those that have had a result, the latest first. Of the
+	// query, Project, Domain, Name, Version, Ascending, Limit and Offset count.
+	ListDatasets(ctx context.Context, q CacheQuery) ([]*CacheDataset, error)
 
 	// RemoveResults makes results gone for a reason; those that are gone stay as they are. Returns how many it changed.
 	RemoveResults(ctx context.Context, ids []string, reason string, now time.Time) (int, error)
@@ -61,6 +76,8 @@ type CacheEntry struct {
 	Objects    []*aloftv1.ObjectDigest
 	Key        *aloftv1.CacheKey // nil: from outside of the engine
 	Source     aloft.AttemptID   // which attempt computed it; zero: from outside
+	Tags       []string          // further tags that name it, sorted
+	Partitions map[string]string // values of the dataset's partition keys
 	Metadata   map[string]string // as the data catalog shows it
 	Dataset    map[string]string // metadata of the dataset, kept where it was first stated
 	CreatedAt  time.Time
@@ -71,6 +88,14 @@ type CacheEntry struct {
 	GoneReason string    // why it is gone: removed by whom, too old, replaced, its object is missing or another
 }
 
+// CacheDataset is what results with the same task, cache version and interface belong to.
+type CacheDataset struct {
+	Project, Domain, Name, Version string
+	Metadata                       map[string]string
+	PartitionKeys                  []string  // each of its results has a value for each of them
+	CreatedAt                      time.Time // when it was stated, or got its first result
+}
+
 // CacheQuery narrows a list of results; empty fields are no condition.
 type CacheQuery struct {
 	Project, Domain, Name, Version, Tag string
@@ -78,6 +103,7 @@ type CacheQuery struct {
 	Execution                           *core.WorkflowExecutionIdentifier // that computed it
 	Gone                                bool                              // those that are gone, too
 	Before                              time.Time                         // created before
+	Ascending                           bool                              // the earliest first
 	Limit, Offset                       int
 }
 
@@ -91,7 +117,25 @@ type CacheReservation struct {
 	Expires   time.Time     // zero: with the node's end
 }
 
+// CacheRelease gives a reservation back, if it is the owner's.
+type CacheRelease struct {
+	ID    CacheID
+	Owner string
+}
+
 // WaitForResult is what a node is parked on until a reservation is given back.
 func WaitForResult(id CacheID) string {
 	return "result/" + id.Project + "/" + id.Domain + "/" + id.Name + "/" + id.Version + "/" + id.Tag
+}
+
+// ResultWake is the message that those get who wait for a result.
+func ResultWake(id CacheID) Message {
+	on := WaitForResult(id)
+	return Message{Dedup: "wake/" + on, Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Wake{Wake: &aloftv1.Wake{On: on}}}}
+}
+
+// Dataset is the dataset of a result, without what was said of it.
+func (id CacheID) Dataset() CacheID {
+	id.Tag = ""
+	return id
 }

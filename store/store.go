@@ -35,6 +35,7 @@ type Store interface {
 	Runs
 	Attempts
 	Queries
+	Catalog
 	Wakes
 	Close() error
 }
@@ -202,7 +203,7 @@ type Step struct {
 	Appends   []Append         // messages to other executions
 	Results   []*CacheEntry    // results that can be found from now on; as PutResult, and replacing if the execution overwrites
 	Overwrite bool             // of Results: the tags name them, whatever they named before
-	Releases  []CacheID        // reservations that the execution gives back, if they are its own; wakes those who wait
+	Releases  []CacheRelease   // reservations that the execution gives back; wakes those who wait
 	DueAt     time.Time        // the execution's next timer; zero: none (every step says it anew)
 	Waiting   string           // named external wait of the execution as a whole; empty: none (every step says it anew)
 }

@@ -286,7 +286,7 @@ func (s *Store) openObject(key blob.Key) (*os.File, fs.FileInfo, error) {
 	}
 	f, err := os.OpenFile(s.Path(key), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, nil, missing(err)
+		return nil, nil, s.missing(err)
 	}
 	info, err := f.Stat()
 	if err != nil || !info.Mode().IsRegular() {
@@ -294,15 +294,28 @@ func (s *Store) openObject(key blob.Key) (*os.File, fs.FileInfo, error) {
 		if err == nil {
 			err = fs.ErrNotExist
 		}
-		return nil, nil, missing(err)
+		return nil, nil, s.missing(err)
 	}
 	return f, info, nil
 }
 
 // missing tells absence, which is a fact about the key, from a disk that does not do its part.
-func missing(err error) error {
+func (s *Store) missing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		if err := s.present(); err != nil {
+			return err
+		}
 		return aloft.ErrNotFound
+	}
+	return blob.Unavailable(err)
+}
+
+// present says whether the folder that was opened is there. On a volume that is not mounted nothing would be: whoever took
+// that for the absence of an object would give up results that are well.
+func (s *Store) present() error {
+	_, err := os.Lstat(filepath.Join(s.root, partialFolder))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w; the store's folder is not the one it was: mount its volume", aloft.ErrUnavailable, err)
 	}
 	return blob.Unavailable(err)
 }
@@ -332,7 +345,7 @@ func (s *Store) List(ctx context.Context, prefix blob.Key) iter.Seq2[blob.Entry,
 			case ctx.Err() != nil:
 				return ctx.Err()
 			case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-				return nil // the prefix, or it was deleted meanwhile
+				return s.present() // without the prefix, or what was deleted meanwhile
 			case err != nil:
 				return err
 			case d.IsDir() && path == filepath.Join(s.root, partialFolder):
@@ -371,7 +384,7 @@ func (s *Store) Delete(ctx context.Context, key blob.Key) error {
 		return nil // a prefix is not an object
 	}
 	if err := s.disk.Remove(path); err != nil {
-		if errors.Is(missing(err), aloft.ErrNotFound) {
+		if errors.Is(s.missing(err), aloft.ErrNotFound) {
 			return nil
 		}
 		return fmt.Errorf("delete object %s: %w", key, blob.Unavailable(err))

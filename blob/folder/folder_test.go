@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/blob/blobtest"
 	"github.com/aloft-dev/aloft/blob/folder"
@@ -130,4 +131,36 @@ func BenchmarkAdopt10Files(b *testing.B) {
 			b.Fatal(got, err)
 		}
 	}
+}
+
+func TestWithoutItsFolderNothingIsKnownToBeAbsent(t *testing.T) {
+	t.Parallel()
+	root := filepath.Join(t.TempDir(), "blob")
+	s, err := folder.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Put(t.Context(), "a", strings.NewReader("content"), blob.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// A volume that is not mounted leaves an empty folder in its place.
+	if err := os.Rename(root, root+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Get(t.Context(), "a", blob.Range{}); !errors.Is(err, aloft.ErrUnavailable) {
+		t.Errorf("Get: %v", err)
+	}
+	if _, err := s.Stat(t.Context(), "a"); !errors.Is(err, aloft.ErrUnavailable) {
+		t.Errorf("Stat: %v", err)
+	}
+	for _, err := range s.List(t.Context(), "a") {
+		if !errors.Is(err, aloft.ErrUnavailable) {
+			t.Errorf("List: %v", err)
+		}
+		return
+	}
+	t.Error("List says that nothing is there")
 }

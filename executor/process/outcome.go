@@ -3,8 +3,6 @@ package process
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -367,22 +365,10 @@ func (b *Backend) digests(ctx context.Context, outputs *core.LiteralMap, written
 			b.config.Logger.Warn("an output refers to an object that is not there", "uri", key.URI())
 			continue
 		}
-		digests = append(digests, digest(key, below))
+		digest, size := blob.DigestBelow(key, below)
+		digests = append(digests, &aloftv1.ObjectDigest{Uri: key.URI(), Digest: digest, Size: size})
 	}
 	return digests, nil
-}
-
-// digest is the object's own, or for a folder that of its listing.
-func digest(key blob.Key, below []blob.Object) *aloftv1.ObjectDigest {
-	if len(below) == 1 && below[0].Key == key {
-		return &aloftv1.ObjectDigest{Uri: key.URI(), Digest: below[0].SHA256, Size: below[0].Size}
-	}
-	hash, size := sha256.New(), int64(0)
-	for _, o := range below {
-		fmt.Fprintf(hash, "%s %s\n", o.SHA256, strings.TrimPrefix(string(o.Key), string(key)+"/"))
-		size += o.Size
-	}
-	return &aloftv1.ObjectDigest{Uri: key.URI(), Digest: "sha256:" + hex.EncodeToString(hash.Sum(nil)), Size: size}
 }
 
 func usage(exit *worker.ExitRecord) *aloftv1.AttemptUsage {

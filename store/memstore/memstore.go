@@ -42,6 +42,13 @@ type Store struct {
 	engines    map[string]time.Time // until when they are there
 	instances  map[string]store.Instance
 
+	results      map[string]*store.CacheEntry // by id
+	made         []*store.CacheEntry          // the same, in order of creation
+	tags         map[store.CacheID]*store.CacheEntry
+	datasets     []*store.CacheDataset
+	reservations map[store.CacheID]store.CacheReservation
+	waiters      map[store.CacheID][]store.Key
+
 	tasks       map[version]*store.Task
 	workflows   map[version]*store.Workflow
 	launchPlans map[version]*store.LaunchPlan
@@ -54,17 +61,22 @@ var _ store.Store = (*Store)(nil)
 // New makes an empty store that has the project flytesnacks.
 func New() *Store {
 	s := &Store{
-		byID:        make(map[aloft.ExecutionID]*execution),
-		inbox:       ordered[inboxRow]{func(a, b inboxRow) int { return cmp.Compare(a.seq, b.seq) }, nil},
-		due:         ordered[dueRow]{func(a, b dueRow) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.key, b.key)) }, nil},
-		waiting:     byCreation(),
-		assigned:    make(map[string]*ordered[*attempt]),
-		instances:   make(map[string]store.Instance),
-		engines:     make(map[string]time.Time),
-		tasks:       make(map[version]*store.Task),
-		workflows:   make(map[version]*store.Workflow),
-		launchPlans: make(map[version]*store.LaunchPlan),
-		projects:    map[string]*admin.Project{"flytesnacks": {Id: "flytesnacks", Name: "flytesnacks"}},
+		byID:      make(map[aloft.ExecutionID]*execution),
+		inbox:     ordered[inboxRow]{func(a, b inboxRow) int { return cmp.Compare(a.seq, b.seq) }, nil},
+		due:       ordered[dueRow]{func(a, b dueRow) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.key, b.key)) }, nil},
+		waiting:   byCreation(),
+		assigned:  make(map[string]*ordered[*attempt]),
+		instances: make(map[string]store.Instance),
+		engines:   make(map[string]time.Time),
+
+		results:      make(map[string]*store.CacheEntry),
+		tags:         make(map[store.CacheID]*store.CacheEntry),
+		reservations: make(map[store.CacheID]store.CacheReservation),
+		waiters:      make(map[store.CacheID][]store.Key),
+		tasks:        make(map[version]*store.Task),
+		workflows:    make(map[version]*store.Workflow),
+		launchPlans:  make(map[version]*store.LaunchPlan),
+		projects:     map[string]*admin.Project{"flytesnacks": {Id: "flytesnacks", Name: "flytesnacks"}},
 	}
 	for shard := range s.leases {
 		s.leases[shard].Shard = shard
@@ -201,7 +213,7 @@ func cloneExecution(e *store.Execution, whole bool) *store.Execution {
 
 func cloneNode(n *store.Node, whole bool) *store.Node {
 	c := *n
-	c.Error, c.Target, c.Metadata = clone(n.Error), clone(n.Target), clone(n.Metadata)
+	c.Error, c.Target, c.Metadata, c.Cache = clone(n.Error), clone(n.Target), clone(n.Metadata), clone(n.Cache)
 	c.Inputs, c.Outputs = nil, nil
 	if whole {
 		c.Inputs, c.Outputs = clone(n.Inputs), clone(n.Outputs)

@@ -286,7 +286,13 @@ func (s *Store) commit(step *store.Step) ([]store.Topic, error) {
 			inbox = s.put(to, m.Message) || inbox
 		}
 	}
+	for _, r := range step.Results {
+		_, _ = s.putResult(r, step.Overwrite) // one that is there already is what is meant
+	}
 	s.change(e, step)
+	for _, r := range step.Releases {
+		inbox = s.release(r) || inbox
+	}
 	if inbox {
 		topics = append(topics, store.TopicInbox)
 	}
@@ -357,6 +363,9 @@ func (e *execution) putNode(n *store.Node) {
 		}
 		if made.Metadata == nil {
 			made.Metadata = old.Metadata
+		}
+		if made.Cache == nil {
+			made.Cache = old.Cache
 		}
 		made.CreatedAt = old.CreatedAt
 	}

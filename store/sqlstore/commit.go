@@ -26,7 +26,7 @@ func (s *Store) Commit(ctx context.Context, steps []*store.Step) []error {
 		}
 		facts.keys = append(facts.keys, int64(step.Execution))
 		members, which = append(members, func(t *tx) error { return e.commit(t, facts) }), append(which, i)
-		rows += 2 + len(step.Nodes) + len(step.Attempts) + len(step.Consumed) + len(step.Appends)
+		rows += 2 + len(step.Nodes) + len(step.Attempts) + len(step.Consumed) + len(step.Appends) + len(step.Results)
 	}
 	if len(members) == 0 {
 		return errs
@@ -47,6 +47,8 @@ type encodedStep struct {
 	ended    bool           // by the change
 	stops    []stop
 	appends  []appended
+	results  []driver.Value
+	releases []released
 	wakes    []store.Topic
 }
 
@@ -84,6 +86,11 @@ func encodeStep(step *store.Step) (*encodedStep, error) {
 	}
 	for _, m := range step.Appends {
 		e.appends = append(e.appends, appended{m.ID, m.Message.Dedup, entry.blob(m.Message.Inbox)})
+	}
+	e.results = encodeResults(step.Results, &entry)
+	for _, r := range step.Releases {
+		m := store.ResultWake(r.ID)
+		e.releases = append(e.releases, released{store.WaitForResult(r.ID), r.Owner, m.Dedup, entry.blob(m.Inbox)})
 	}
 	if c := step.Change; c != nil {
 		e.ended = aloft.Terminal(c.Phase)
@@ -229,6 +236,9 @@ func (e *encodedStep) commit(t *tx, known *prefetched) error {
 		return err
 	}
 	if err := e.send(t); err != nil {
+		return err
+	}
+	if err := e.catalog(t); err != nil {
 		return err
 	}
 	t.wake(e.wakes...)

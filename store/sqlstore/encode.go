@@ -110,22 +110,24 @@ const (
 	flagArray
 )
 
-const nodeColumns = 19
+const nodeColumns = 21
 
 var writeNodes = newMany(nodeColumns, `INSERT INTO nodes (execution, node, parent, spec_node_id, name, retry_group, flags, phase, ended,
-	created_at, started_at, updated_at, ended_at, deck_uri, error, target, metadata, inputs, outputs)`,
+	created_at, started_at, updated_at, ended_at, deck_uri, error, target, metadata, inputs, outputs, cache, waiting)`,
 	`ON CONFLICT (execution, node) DO UPDATE SET parent = excluded.parent, spec_node_id = excluded.spec_node_id, name = excluded.name,
 	retry_group = excluded.retry_group, flags = excluded.flags, phase = excluded.phase, ended = excluded.ended,
 	started_at = excluded.started_at, updated_at = excluded.updated_at, ended_at = excluded.ended_at, deck_uri = excluded.deck_uri,
 	error = excluded.error, target = excluded.target, metadata = COALESCE(excluded.metadata, nodes.metadata),
-	inputs = COALESCE(excluded.inputs, nodes.inputs), outputs = COALESCE(excluded.outputs, nodes.outputs)
+	inputs = COALESCE(excluded.inputs, nodes.inputs), outputs = COALESCE(excluded.outputs, nodes.outputs),
+	cache = COALESCE(excluded.cache, nodes.cache), waiting = excluded.waiting
 	WHERE nodes.ended = 0 OR nodes.phase = excluded.phase`)
 
 func (e *encoder) node(execution store.Key, n *store.Node) {
 	flags := flag(n.IsParent)*flagParent | flag(n.IsDynamic)*flagDynamic | flag(n.IsArray)*flagArray
 	e.add(int64(execution), string(n.ID), optional(string(n.Parent)), optional(n.SpecNodeID), optional(n.Name), optional(n.RetryGroup),
 		flags, int64(n.Phase), flag(aloft.Terminal(n.Phase)), nanos(n.CreatedAt), nanos(n.StartedAt), nanos(n.UpdatedAt), nanos(n.EndedAt),
-		optional(n.DeckURI), e.blob(n.Error), e.blob(n.Target), e.blob(n.Metadata), e.blob(n.Inputs), e.blob(n.Outputs))
+		optional(n.DeckURI), e.blob(n.Error), e.blob(n.Target), e.blob(n.Metadata), e.blob(n.Inputs), e.blob(n.Outputs),
+		e.blob(n.Cache), optional(n.Waiting))
 }
 
 const attemptColumns = 23

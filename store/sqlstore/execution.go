@@ -100,7 +100,8 @@ func (s *Store) Counts(ctx context.Context) (counts store.Counts, err error) {
 
 const (
 	nodeColumnsOf = `e.project, e.domain, e.name, n.node, COALESCE(n.parent, ''), COALESCE(n.spec_node_id, ''), COALESCE(n.name, ''),
-	COALESCE(n.retry_group, ''), n.flags, n.phase, n.created_at, n.started_at, n.updated_at, n.ended_at, COALESCE(n.deck_uri, ''), n.error, n.target, n.metadata`
+	COALESCE(n.retry_group, ''), n.flags, n.phase, n.created_at, n.started_at, n.updated_at, n.ended_at, COALESCE(n.deck_uri, ''), n.error, n.target, n.metadata, n.cache,
+	COALESCE(n.waiting, '')`
 	nodeFrom  = ` FROM nodes n JOIN executions e ON e.number = n.execution `
 	listNodes = "SELECT " + nodeColumnsOf + ", NULL, NULL" + nodeFrom
 	oneNode   = "SELECT " + nodeColumnsOf + ", n.inputs, n.outputs" + nodeFrom
@@ -109,9 +110,9 @@ const (
 func scanNode(scan scan) (*store.Node, error) {
 	n := new(store.Node)
 	var flags, phase, createdAt, startedAt, updatedAt, endedAt int64
-	var failure, target, metadata, inputs, outputs []byte
+	var failure, target, metadata, cache, inputs, outputs []byte
 	if err := scan(&n.Execution.Project, &n.Execution.Domain, &n.Execution.Name, &n.ID, &n.Parent, &n.SpecNodeID, &n.Name, &n.RetryGroup, &flags, &phase,
-		&createdAt, &startedAt, &updatedAt, &endedAt, &n.DeckURI, &failure, &target, &metadata, &inputs, &outputs); err != nil {
+		&createdAt, &startedAt, &updatedAt, &endedAt, &n.DeckURI, &failure, &target, &metadata, &cache, &n.Waiting, &inputs, &outputs); err != nil {
 		return nil, err
 	}
 	n.IsParent, n.IsDynamic, n.IsArray = flags&flagParent != 0, flags&flagDynamic != 0, flags&flagArray != 0
@@ -121,6 +122,7 @@ func scanNode(scan scan) (*store.Node, error) {
 	n.Error = into(&d, new(core.ExecutionError), failure)
 	n.Target = into(&d, new(core.Identifier), target)
 	n.Metadata = into(&d, new(admin.TaskNodeMetadata), metadata)
+	n.Cache = into(&d, new(aloftv1.CacheLookup), cache)
 	n.Inputs = into(&d, new(aloftv1.Literals), inputs)
 	n.Outputs = into(&d, new(aloftv1.Literals), outputs)
 	return n, d.of("node "+string(n.ID)+" of execution", n.Execution)

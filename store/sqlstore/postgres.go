@@ -44,6 +44,7 @@ var postgresDialect = dialect{
 		"hold_shard":           "FOR SHARE OF s",
 		"hold_execution":       "FOR KEY SHARE OF e",
 		"hold_instance":        "FOR UPDATE",
+		"hold_reservation":     "FOR UPDATE OF r",
 		"hold_instance_weakly": "FOR KEY SHARE",
 		"take":                 "FOR UPDATE SKIP LOCKED", // who commits just now under a lease that has run out is alive
 		"lapsed":               "CASE WHEN s.expires <= " + postgresClock + " THEN 1 ELSE 0 END",

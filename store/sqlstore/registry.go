@@ -110,10 +110,9 @@ func (s *Store) CreateLaunchPlan(ctx context.Context, l *store.LaunchPlan) error
 
 // deactivate makes room for another active version of a name.
 func deactivate(t *tx, id *core.Identifier, now time.Time) error {
-	if t.lockName != "" { // two that activate at once do so one after the other
-		if _, err := t.exec(t.lockName, "launch plan "+id.GetProject()+"/"+id.GetDomain()+"/"+id.GetName()); err != nil {
-			return err
-		}
+	// Two that activate at once do so one after the other.
+	if err := t.hold("launch plan " + id.GetProject() + "/" + id.GetDomain() + "/" + id.GetName()); err != nil {
+		return err
 	}
 	_, err := t.exec("UPDATE launch_plans SET state = 0, updated_at = ? WHERE project = ? AND domain = ? AND name = ? AND state = 1",
 		nanos(now), id.GetProject(), id.GetDomain(), id.GetName())

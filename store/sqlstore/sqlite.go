@@ -29,7 +29,7 @@ var sqliteDialect = dialect{
 		"clustered":           "WITHOUT ROWID",
 		"rows_follow_journal": "", // it checks foreign keys as it goes
 		// There is one writer: nothing needs a lock.
-		"hold_shard": "", "hold_execution": "", "hold_instance": "", "hold_instance_weakly": "", "take": "", "lapsed": "0",
+		"hold_shard": "", "hold_execution": "", "hold_instance": "", "hold_instance_weakly": "", "hold_reservation": "", "take": "", "lapsed": "0",
 	},
 	bytes:   func(b []byte) string { return "x'" + hex.EncodeToString(b) + "'" },
 	fault:   sqliteFault,

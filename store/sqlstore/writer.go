@@ -71,6 +71,15 @@ type tx struct {
 
 func (t *tx) wake(topics ...store.Topic) { t.topics = append(t.topics, topics...) }
 
+// hold makes whoever else holds this name wait until the transaction is over.
+func (t *tx) hold(name string) error {
+	if t.lockName == "" {
+		return nil
+	}
+	_, err := t.exec(t.lockName, name)
+	return err
+}
+
 // guard opens the savepoint that a refusal goes back to, before the member's first write: most refusals come earlier.
 func (t *tx) guard() error {
 	if t.wrote {

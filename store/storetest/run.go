@@ -59,6 +59,20 @@ var claims = []func(*suite){
 	namesAreDistinctAndGeneratedOnesHidden,
 	anArchivedExecutionSaysWhoDidIt,
 	manyWritersAtOnceLoseNothing,
+	aResultIsFoundByItsTagAndReadBackWhole,
+	aTagGoesOnNamingTheFirstResult,
+	anOverwritingResultReplacesTheOneThatWasThere,
+	aResultOfACommitIsFoundOnceItIsCommitted,
+	aRefusedStepMakesNoResultFindable,
+	whatIsRemovedIsNotFoundAndSaysWhy,
+	resultsArePinnedUsedAndListed,
+	aResultMayHaveFurtherTags,
+	datasetsAreStatedOnce,
+	aReservationIsOneOwnersUntilItIsGivenBack,
+	aReservationEndsWithItsNodeOrItsExecution,
+	anOutsidersReservationRunsOut,
+	givingAReservationBackWakesThoseWhoWaitOnce,
+	aNodeKeepsItsLookupAndSaysWhatItWaitsFor,
 }
 
 func anExecutionIsReadBackAsItWasCreated(s *suite) {

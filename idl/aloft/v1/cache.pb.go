@@ -12,6 +12,7 @@ import (
 	core "github.com/aloft-dev/aloft/idl/flyteidl/core"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -23,6 +24,82 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+type CacheDifference_Component int32
+
+const (
+	CacheDifference_UNDEFINED     CacheDifference_Component = 0
+	CacheDifference_PROJECT       CacheDifference_Component = 1
+	CacheDifference_DOMAIN        CacheDifference_Component = 2
+	CacheDifference_TASK          CacheDifference_Component = 3 // renamed, or moved to another module
+	CacheDifference_CACHE_VERSION CacheDifference_Component = 4
+	CacheDifference_INPUTS        CacheDifference_Component = 5 // the type of the inputs
+	CacheDifference_OUTPUTS       CacheDifference_Component = 6 // the type of the outputs
+	CacheDifference_INPUT         CacheDifference_Component = 7 // the value of one input
+	CacheDifference_INPUT_ADDED   CacheDifference_Component = 8
+	CacheDifference_INPUT_REMOVED CacheDifference_Component = 9
+	CacheDifference_IGNORED       CacheDifference_Component = 10 // which inputs do not count
+	CacheDifference_GONE          CacheDifference_Component = 11 // nothing in the key: the result was there and is gone
+)
+
+// Enum value maps for CacheDifference_Component.
+var (
+	CacheDifference_Component_name = map[int32]string{
+		0:  "UNDEFINED",
+		1:  "PROJECT",
+		2:  "DOMAIN",
+		3:  "TASK",
+		4:  "CACHE_VERSION",
+		5:  "INPUTS",
+		6:  "OUTPUTS",
+		7:  "INPUT",
+		8:  "INPUT_ADDED",
+		9:  "INPUT_REMOVED",
+		10: "IGNORED",
+		11: "GONE",
+	}
+	CacheDifference_Component_value = map[string]int32{
+		"UNDEFINED":     0,
+		"PROJECT":       1,
+		"DOMAIN":        2,
+		"TASK":          3,
+		"CACHE_VERSION": 4,
+		"INPUTS":        5,
+		"OUTPUTS":       6,
+		"INPUT":         7,
+		"INPUT_ADDED":   8,
+		"INPUT_REMOVED": 9,
+		"IGNORED":       10,
+		"GONE":          11,
+	}
+)
+
+func (x CacheDifference_Component) Enum() *CacheDifference_Component {
+	p := new(CacheDifference_Component)
+	*p = x
+	return p
+}
+
+func (x CacheDifference_Component) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CacheDifference_Component) Descriptor() protoreflect.EnumDescriptor {
+	return file_aloft_v1_cache_proto_enumTypes[0].Descriptor()
+}
+
+func (CacheDifference_Component) Type() protoreflect.EnumType {
+	return &file_aloft_v1_cache_proto_enumTypes[0]
+}
+
+func (x CacheDifference_Component) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CacheDifference_Component.Descriptor instead.
+func (CacheDifference_Component) EnumDescriptor() ([]byte, []int) {
+	return file_aloft_v1_cache_proto_rawDescGZIP(), []int{5, 0}
+}
 
 // CacheKey is what a cached result is found by, taken apart so that two of them can be compared. Two keys with equal
 // datasets and tags mean the same result: everything else here is there to say why they are not equal.
@@ -280,11 +357,709 @@ func (x *CacheLookup) GetReservation() core.CatalogReservation_Status {
 	return core.CatalogReservation_Status(0)
 }
 
+type ExplainCacheRequest struct {
+	state         protoimpl.MessageState            `protogen:"open.v1"`
+	Id            *core.WorkflowExecutionIdentifier `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Node          string                            `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"` // its unique id, its id in the template, or its name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainCacheRequest) Reset() {
+	*x = ExplainCacheRequest{}
+	mi := &file_aloft_v1_cache_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainCacheRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainCacheRequest) ProtoMessage() {}
+
+func (x *ExplainCacheRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_cache_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainCacheRequest.ProtoReflect.Descriptor instead.
+func (*ExplainCacheRequest) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_cache_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ExplainCacheRequest) GetId() *core.WorkflowExecutionIdentifier {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *ExplainCacheRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type ExplainCacheResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`               // its unique id
+	Lookup        *CacheLookup           `protobuf:"bytes,2,opt,name=lookup,proto3" json:"lookup,omitempty"`           // absent: the node is not cached, or has not been looked for yet
+	Summary       string                 `protobuf:"bytes,3,opt,name=summary,proto3" json:"summary,omitempty"`         // all of it in one line, for people
+	Nearest       *CachedResult          `protobuf:"bytes,4,opt,name=nearest,proto3" json:"nearest,omitempty"`         // on a miss: the earlier result of the task that differs least; absent: there was none
+	Differences   []*CacheDifference     `protobuf:"bytes,5,rep,name=differences,proto3" json:"differences,omitempty"` // between nearest and the node, in the order in which they matter
+	Waiting       string                 `protobuf:"bytes,6,opt,name=waiting,proto3" json:"waiting,omitempty"`         // what the node waits for, while it does
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainCacheResponse) Reset() {
+	*x = ExplainCacheResponse{}
+	mi := &file_aloft_v1_cache_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainCacheResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainCacheResponse) ProtoMessage() {}
+
+func (x *ExplainCacheResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_cache_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainCacheResponse.ProtoReflect.Descriptor instead.
+func (*ExplainCacheResponse) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_cache_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ExplainCacheResponse) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *ExplainCacheResponse) GetLookup() *CacheLookup {
+	if x != nil {
+		return x.Lookup
+	}
+	return nil
+}
+
+func (x *ExplainCacheResponse) GetSummary() string {
+	if x != nil {
+		return x.Summary
+	}
+	return ""
+}
+
+func (x *ExplainCacheResponse) GetNearest() *CachedResult {
+	if x != nil {
+		return x.Nearest
+	}
+	return nil
+}
+
+func (x *ExplainCacheResponse) GetDifferences() []*CacheDifference {
+	if x != nil {
+		return x.Differences
+	}
+	return nil
+}
+
+func (x *ExplainCacheResponse) GetWaiting() string {
+	if x != nil {
+		return x.Waiting
+	}
+	return ""
+}
+
+// CacheDifference is one component of a key that is not what it was.
+type CacheDifference struct {
+	state         protoimpl.MessageState    `protogen:"open.v1"`
+	Component     CacheDifference_Component `protobuf:"varint,1,opt,name=component,proto3,enum=aloft.v1.CacheDifference_Component" json:"component,omitempty"`
+	Name          string                    `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`     // of the input
+	Before        string                    `protobuf:"bytes,3,opt,name=before,proto3" json:"before,omitempty"` // in the nearest earlier result
+	Now           string                    `protobuf:"bytes,4,opt,name=now,proto3" json:"now,omitempty"`
+	Text          string                    `protobuf:"bytes,5,opt,name=text,proto3" json:"text,omitempty"` // the same in words: "input "x" was 5 and is 6"
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CacheDifference) Reset() {
+	*x = CacheDifference{}
+	mi := &file_aloft_v1_cache_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CacheDifference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CacheDifference) ProtoMessage() {}
+
+func (x *CacheDifference) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_cache_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CacheDifference.ProtoReflect.Descriptor instead.
+func (*CacheDifference) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_cache_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CacheDifference) GetComponent() CacheDifference_Component {
+	if x != nil {
+		return x.Component
+	}
+	return CacheDifference_UNDEFINED
+}
+
+func (x *CacheDifference) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CacheDifference) GetBefore() string {
+	if x != nil {
+		return x.Before
+	}
+	return ""
+}
+
+func (x *CacheDifference) GetNow() string {
+	if x != nil {
+		return x.Now
+	}
+	return ""
+}
+
+func (x *CacheDifference) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// CachedResult is a result that can be used again, or could be once.
+type CachedResult struct {
+	state         protoimpl.MessageState        `protogen:"open.v1"`
+	Id            string                        `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`           // the artifact's id in DataCatalog
+	Project       string                        `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"` // with domain, name and version: its dataset
+	Domain        string                        `protobuf:"bytes,3,opt,name=domain,proto3" json:"domain,omitempty"`
+	Name          string                        `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`       // "flyte_task-<task name>"
+	Version       string                        `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"` // "<cache version>-<inputs type>-<outputs type>"
+	Tag           string                        `protobuf:"bytes,6,opt,name=tag,proto3" json:"tag,omitempty"`         // "flyte_cached-<hash of inputs>"
+	Key           *CacheKey                     `protobuf:"bytes,7,opt,name=key,proto3" json:"key,omitempty"`         // absent: it came from outside of the engine
+	Source        *core.TaskExecutionIdentifier `protobuf:"bytes,8,opt,name=source,proto3" json:"source,omitempty"`   // which attempt computed it; absent: it came from outside
+	CreatedAt     *timestamppb.Timestamp        `protobuf:"bytes,9,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	UsedAt        *timestamppb.Timestamp        `protobuf:"bytes,10,opt,name=used_at,json=usedAt,proto3" json:"used_at,omitempty"` // when it was last found
+	Size          int64                         `protobuf:"varint,11,opt,name=size,proto3" json:"size,omitempty"`                  // bytes of its outputs and of the objects that they refer to
+	Pinned        bool                          `protobuf:"varint,12,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	GoneAt        *timestamppb.Timestamp        `protobuf:"bytes,13,opt,name=gone_at,json=goneAt,proto3" json:"gone_at,omitempty"` // absent: it can be found
+	GoneReason    string                        `protobuf:"bytes,14,opt,name=gone_reason,json=goneReason,proto3" json:"gone_reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CachedResult) Reset() {
+	*x = CachedResult{}
+	mi := &file_aloft_v1_cache_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CachedResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CachedResult) ProtoMessage() {}
+
+func (x *CachedResult) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_cache_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CachedResult.ProtoReflect.Descriptor instead.
+func (*CachedResult) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_cache_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CachedResult) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *CachedResult) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *CachedResult) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *CachedResult) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CachedResult) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *CachedResult) GetTag() string {
+	if x != nil {
+		return x.Tag
+	}
+	return ""
+}
+
+func (x *CachedResult) GetKey() *CacheKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *CachedResult) GetSource() *core.TaskExecutionIdentifier {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+func (x *CachedResult) GetCreatedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreatedAt
+	}
+	return nil
+}
+
+func (x *CachedResult) GetUsedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UsedAt
+	}
+	return nil
+}
+
+func (x *CachedResult) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *CachedResult) GetPinned() bool {
+	if x != nil {
+		return x.Pinned
+	}
+	return false
+}
+
+func (x *CachedResult) GetGoneAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.GoneAt
+	}
+	return nil
+}
+
+func (x *CachedResult) GetGoneReason() string {
+	if x != nil {
+		return x.GoneReason
+	}
+	return ""
+}
+
+type ListResultsRequest struct {
+	state         protoimpl.MessageState            `protogen:"open.v1"`
+	Project       string                            `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"` // empty fields are no condition
+	Domain        string                            `protobuf:"bytes,2,opt,name=domain,proto3" json:"domain,omitempty"`
+	Task          string                            `protobuf:"bytes,3,opt,name=task,proto3" json:"task,omitempty"`
+	Execution     *core.WorkflowExecutionIdentifier `protobuf:"bytes,4,opt,name=execution,proto3" json:"execution,omitempty"` // that computed it
+	Gone          bool                              `protobuf:"varint,5,opt,name=gone,proto3" json:"gone,omitempty"`          // those that are gone, too
+	Limit         uint32                            `protobuf:"varint,6,opt,name=limit,proto3" json:"limit,omitempty"`        // 0: 100; at most 1,000
+	Token         string                            `protobuf:"bytes,7,opt,name=token,proto3" json:"token,omitempty"`         // as the answer before this one gave it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListResultsRequest) Reset() {
+	*x = ListResultsRequest{}
+	mi := &file_aloft_v1_cache_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListResultsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListResultsRequest) ProtoMessage() {}
+
+func (x *ListResultsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_cache_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListResultsRequest.ProtoReflect.Descriptor instead.
+func (*ListResultsRequest) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_cache_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListResultsRequest) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *ListResultsRequest) GetDomain() string {
+	if x != nil {
+		return x.Domain
+	}
+	return ""
+}
+
+func (x *ListResultsRequest) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *ListResultsRequest) GetExecution() *core.WorkflowExecutionIdentifier {
+	if x != nil {
+		return x.Execution
+	}
+	return nil
+}
+
+func (x *ListResultsRequest) GetGone() bool {
+	if x != nil {
+		return x.Gone
+	}
+	return false
+}
+
+func (x *ListResultsRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+func (x *ListResultsRequest) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+type ListResultsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Results       []*CachedResult        `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	Token         string                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"` // empty: there is nothing more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListResultsResponse) Reset() {
+	*x = ListResultsResponse{}
+	mi := &file_aloft_v1_cache_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListResultsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListResultsResponse) ProtoMessage() {}
+
+func (x *ListResultsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_cache_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListResultsResponse.ProtoReflect.Descriptor instead.
+func (*ListResultsResponse) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_cache_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ListResultsResponse) GetResults() []*CachedResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+func (x *ListResultsResponse) GetToken() string {
+	if x != nil {
+		return x.Token
+	}
+	return ""
+}
+
+type RemoveResultsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ids           []string               `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // kept with them; empty: "removed by a user"
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveResultsRequest) Reset() {
+	*x = RemoveResultsRequest{}
+	mi := &file_aloft_v1_cache_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveResultsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveResultsRequest) ProtoMessage() {}
+
+func (x *RemoveResultsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_cache_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveResultsRequest.ProtoReflect.Descriptor instead.
+func (*RemoveResultsRequest) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_cache_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *RemoveResultsRequest) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *RemoveResultsRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type RemoveResultsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Removed       uint32                 `protobuf:"varint,1,opt,name=removed,proto3" json:"removed,omitempty"` // those that were not gone before
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveResultsResponse) Reset() {
+	*x = RemoveResultsResponse{}
+	mi := &file_aloft_v1_cache_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveResultsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveResultsResponse) ProtoMessage() {}
+
+func (x *RemoveResultsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_cache_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveResultsResponse.ProtoReflect.Descriptor instead.
+func (*RemoveResultsResponse) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_cache_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RemoveResultsResponse) GetRemoved() uint32 {
+	if x != nil {
+		return x.Removed
+	}
+	return 0
+}
+
+type PinResultsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ids           []string               `protobuf:"bytes,1,rep,name=ids,proto3" json:"ids,omitempty"`
+	Unpin         bool                   `protobuf:"varint,2,opt,name=unpin,proto3" json:"unpin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinResultsRequest) Reset() {
+	*x = PinResultsRequest{}
+	mi := &file_aloft_v1_cache_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinResultsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinResultsRequest) ProtoMessage() {}
+
+func (x *PinResultsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_cache_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinResultsRequest.ProtoReflect.Descriptor instead.
+func (*PinResultsRequest) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_cache_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PinResultsRequest) GetIds() []string {
+	if x != nil {
+		return x.Ids
+	}
+	return nil
+}
+
+func (x *PinResultsRequest) GetUnpin() bool {
+	if x != nil {
+		return x.Unpin
+	}
+	return false
+}
+
+type PinResultsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Changed       uint32                 `protobuf:"varint,1,opt,name=changed,proto3" json:"changed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PinResultsResponse) Reset() {
+	*x = PinResultsResponse{}
+	mi := &file_aloft_v1_cache_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PinResultsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PinResultsResponse) ProtoMessage() {}
+
+func (x *PinResultsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_cache_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PinResultsResponse.ProtoReflect.Descriptor instead.
+func (*PinResultsResponse) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_cache_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PinResultsResponse) GetChanged() uint32 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
 var File_aloft_v1_cache_proto protoreflect.FileDescriptor
 
 const file_aloft_v1_cache_proto_rawDesc = "" +
 	"\n" +
-	"\x14aloft/v1/cache.proto\x12\baloft.v1\x1a\x1bflyteidl/core/catalog.proto\"\x93\x02\n" +
+	"\x14aloft/v1/cache.proto\x12\baloft.v1\x1a\x1bflyteidl/core/catalog.proto\x1a\x1eflyteidl/core/identifier.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x02\n" +
 	"\bCacheKey\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x16\n" +
 	"\x06domain\x18\x02 \x01(\tR\x06domain\x12\x12\n" +
@@ -307,7 +1082,84 @@ const file_aloft_v1_cache_proto_rawDesc = "" +
 	"\x05found\x18\x02 \x01(\v2\x1e.flyteidl.core.CatalogMetadataR\x05found\x12$\n" +
 	"\x03key\x18\x03 \x01(\v2\x12.aloft.v1.CacheKeyR\x03key\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12J\n" +
-	"\vreservation\x18\x05 \x01(\x0e2(.flyteidl.core.CatalogReservation.StatusR\vreservationb\x06proto3"
+	"\vreservation\x18\x05 \x01(\x0e2(.flyteidl.core.CatalogReservation.StatusR\vreservation\"e\n" +
+	"\x13ExplainCacheRequest\x12:\n" +
+	"\x02id\x18\x01 \x01(\v2*.flyteidl.core.WorkflowExecutionIdentifierR\x02id\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\"\xfc\x01\n" +
+	"\x14ExplainCacheResponse\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12-\n" +
+	"\x06lookup\x18\x02 \x01(\v2\x15.aloft.v1.CacheLookupR\x06lookup\x12\x18\n" +
+	"\asummary\x18\x03 \x01(\tR\asummary\x120\n" +
+	"\anearest\x18\x04 \x01(\v2\x16.aloft.v1.CachedResultR\anearest\x12;\n" +
+	"\vdifferences\x18\x05 \x03(\v2\x19.aloft.v1.CacheDifferenceR\vdifferences\x12\x18\n" +
+	"\awaiting\x18\x06 \x01(\tR\awaiting\"\xd8\x02\n" +
+	"\x0fCacheDifference\x12A\n" +
+	"\tcomponent\x18\x01 \x01(\x0e2#.aloft.v1.CacheDifference.ComponentR\tcomponent\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
+	"\x06before\x18\x03 \x01(\tR\x06before\x12\x10\n" +
+	"\x03now\x18\x04 \x01(\tR\x03now\x12\x12\n" +
+	"\x04text\x18\x05 \x01(\tR\x04text\"\xaf\x01\n" +
+	"\tComponent\x12\r\n" +
+	"\tUNDEFINED\x10\x00\x12\v\n" +
+	"\aPROJECT\x10\x01\x12\n" +
+	"\n" +
+	"\x06DOMAIN\x10\x02\x12\b\n" +
+	"\x04TASK\x10\x03\x12\x11\n" +
+	"\rCACHE_VERSION\x10\x04\x12\n" +
+	"\n" +
+	"\x06INPUTS\x10\x05\x12\v\n" +
+	"\aOUTPUTS\x10\x06\x12\t\n" +
+	"\x05INPUT\x10\a\x12\x0f\n" +
+	"\vINPUT_ADDED\x10\b\x12\x11\n" +
+	"\rINPUT_REMOVED\x10\t\x12\v\n" +
+	"\aIGNORED\x10\n" +
+	"\x12\b\n" +
+	"\x04GONE\x10\v\"\xe8\x03\n" +
+	"\fCachedResult\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aproject\x18\x02 \x01(\tR\aproject\x12\x16\n" +
+	"\x06domain\x18\x03 \x01(\tR\x06domain\x12\x12\n" +
+	"\x04name\x18\x04 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12\x10\n" +
+	"\x03tag\x18\x06 \x01(\tR\x03tag\x12$\n" +
+	"\x03key\x18\a \x01(\v2\x12.aloft.v1.CacheKeyR\x03key\x12>\n" +
+	"\x06source\x18\b \x01(\v2&.flyteidl.core.TaskExecutionIdentifierR\x06source\x129\n" +
+	"\n" +
+	"created_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x123\n" +
+	"\aused_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x06usedAt\x12\x12\n" +
+	"\x04size\x18\v \x01(\x03R\x04size\x12\x16\n" +
+	"\x06pinned\x18\f \x01(\bR\x06pinned\x123\n" +
+	"\agone_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x06goneAt\x12\x1f\n" +
+	"\vgone_reason\x18\x0e \x01(\tR\n" +
+	"goneReason\"\xe4\x01\n" +
+	"\x12ListResultsRequest\x12\x18\n" +
+	"\aproject\x18\x01 \x01(\tR\aproject\x12\x16\n" +
+	"\x06domain\x18\x02 \x01(\tR\x06domain\x12\x12\n" +
+	"\x04task\x18\x03 \x01(\tR\x04task\x12H\n" +
+	"\texecution\x18\x04 \x01(\v2*.flyteidl.core.WorkflowExecutionIdentifierR\texecution\x12\x12\n" +
+	"\x04gone\x18\x05 \x01(\bR\x04gone\x12\x14\n" +
+	"\x05limit\x18\x06 \x01(\rR\x05limit\x12\x14\n" +
+	"\x05token\x18\a \x01(\tR\x05token\"]\n" +
+	"\x13ListResultsResponse\x120\n" +
+	"\aresults\x18\x01 \x03(\v2\x16.aloft.v1.CachedResultR\aresults\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\tR\x05token\"@\n" +
+	"\x14RemoveResultsRequest\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"1\n" +
+	"\x15RemoveResultsResponse\x12\x18\n" +
+	"\aremoved\x18\x01 \x01(\rR\aremoved\";\n" +
+	"\x11PinResultsRequest\x12\x10\n" +
+	"\x03ids\x18\x01 \x03(\tR\x03ids\x12\x14\n" +
+	"\x05unpin\x18\x02 \x01(\bR\x05unpin\".\n" +
+	"\x12PinResultsResponse\x12\x18\n" +
+	"\achanged\x18\x01 \x01(\rR\achanged2\xc5\x02\n" +
+	"\rResultService\x12M\n" +
+	"\fExplainCache\x12\x1d.aloft.v1.ExplainCacheRequest\x1a\x1e.aloft.v1.ExplainCacheResponse\x12J\n" +
+	"\vListResults\x12\x1c.aloft.v1.ListResultsRequest\x1a\x1d.aloft.v1.ListResultsResponse\x12P\n" +
+	"\rRemoveResults\x12\x1e.aloft.v1.RemoveResultsRequest\x1a\x1f.aloft.v1.RemoveResultsResponse\x12G\n" +
+	"\n" +
+	"PinResults\x12\x1b.aloft.v1.PinResultsRequest\x1a\x1c.aloft.v1.PinResultsResponseb\x06proto3"
 
 var (
 	file_aloft_v1_cache_proto_rawDescOnce sync.Once
@@ -321,26 +1173,61 @@ func file_aloft_v1_cache_proto_rawDescGZIP() []byte {
 	return file_aloft_v1_cache_proto_rawDescData
 }
 
-var file_aloft_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_aloft_v1_cache_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_aloft_v1_cache_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_aloft_v1_cache_proto_goTypes = []any{
-	(*CacheKey)(nil),                    // 0: aloft.v1.CacheKey
-	(*CacheInput)(nil),                  // 1: aloft.v1.CacheInput
-	(*CacheLookup)(nil),                 // 2: aloft.v1.CacheLookup
-	(core.CatalogCacheStatus)(0),        // 3: flyteidl.core.CatalogCacheStatus
-	(*core.CatalogMetadata)(nil),        // 4: flyteidl.core.CatalogMetadata
-	(core.CatalogReservation_Status)(0), // 5: flyteidl.core.CatalogReservation.Status
+	(CacheDifference_Component)(0),           // 0: aloft.v1.CacheDifference.Component
+	(*CacheKey)(nil),                         // 1: aloft.v1.CacheKey
+	(*CacheInput)(nil),                       // 2: aloft.v1.CacheInput
+	(*CacheLookup)(nil),                      // 3: aloft.v1.CacheLookup
+	(*ExplainCacheRequest)(nil),              // 4: aloft.v1.ExplainCacheRequest
+	(*ExplainCacheResponse)(nil),             // 5: aloft.v1.ExplainCacheResponse
+	(*CacheDifference)(nil),                  // 6: aloft.v1.CacheDifference
+	(*CachedResult)(nil),                     // 7: aloft.v1.CachedResult
+	(*ListResultsRequest)(nil),               // 8: aloft.v1.ListResultsRequest
+	(*ListResultsResponse)(nil),              // 9: aloft.v1.ListResultsResponse
+	(*RemoveResultsRequest)(nil),             // 10: aloft.v1.RemoveResultsRequest
+	(*RemoveResultsResponse)(nil),            // 11: aloft.v1.RemoveResultsResponse
+	(*PinResultsRequest)(nil),                // 12: aloft.v1.PinResultsRequest
+	(*PinResultsResponse)(nil),               // 13: aloft.v1.PinResultsResponse
+	(core.CatalogCacheStatus)(0),             // 14: flyteidl.core.CatalogCacheStatus
+	(*core.CatalogMetadata)(nil),             // 15: flyteidl.core.CatalogMetadata
+	(core.CatalogReservation_Status)(0),      // 16: flyteidl.core.CatalogReservation.Status
+	(*core.WorkflowExecutionIdentifier)(nil), // 17: flyteidl.core.WorkflowExecutionIdentifier
+	(*core.TaskExecutionIdentifier)(nil),     // 18: flyteidl.core.TaskExecutionIdentifier
+	(*timestamppb.Timestamp)(nil),            // 19: google.protobuf.Timestamp
 }
 var file_aloft_v1_cache_proto_depIdxs = []int32{
-	1, // 0: aloft.v1.CacheKey.inputs:type_name -> aloft.v1.CacheInput
-	3, // 1: aloft.v1.CacheLookup.status:type_name -> flyteidl.core.CatalogCacheStatus
-	4, // 2: aloft.v1.CacheLookup.found:type_name -> flyteidl.core.CatalogMetadata
-	0, // 3: aloft.v1.CacheLookup.key:type_name -> aloft.v1.CacheKey
-	5, // 4: aloft.v1.CacheLookup.reservation:type_name -> flyteidl.core.CatalogReservation.Status
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	2,  // 0: aloft.v1.CacheKey.inputs:type_name -> aloft.v1.CacheInput
+	14, // 1: aloft.v1.CacheLookup.status:type_name -> flyteidl.core.CatalogCacheStatus
+	15, // 2: aloft.v1.CacheLookup.found:type_name -> flyteidl.core.CatalogMetadata
+	1,  // 3: aloft.v1.CacheLookup.key:type_name -> aloft.v1.CacheKey
+	16, // 4: aloft.v1.CacheLookup.reservation:type_name -> flyteidl.core.CatalogReservation.Status
+	17, // 5: aloft.v1.ExplainCacheRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	3,  // 6: aloft.v1.ExplainCacheResponse.lookup:type_name -> aloft.v1.CacheLookup
+	7,  // 7: aloft.v1.ExplainCacheResponse.nearest:type_name -> aloft.v1.CachedResult
+	6,  // 8: aloft.v1.ExplainCacheResponse.differences:type_name -> aloft.v1.CacheDifference
+	0,  // 9: aloft.v1.CacheDifference.component:type_name -> aloft.v1.CacheDifference.Component
+	1,  // 10: aloft.v1.CachedResult.key:type_name -> aloft.v1.CacheKey
+	18, // 11: aloft.v1.CachedResult.source:type_name -> flyteidl.core.TaskExecutionIdentifier
+	19, // 12: aloft.v1.CachedResult.created_at:type_name -> google.protobuf.Timestamp
+	19, // 13: aloft.v1.CachedResult.used_at:type_name -> google.protobuf.Timestamp
+	19, // 14: aloft.v1.CachedResult.gone_at:type_name -> google.protobuf.Timestamp
+	17, // 15: aloft.v1.ListResultsRequest.execution:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	7,  // 16: aloft.v1.ListResultsResponse.results:type_name -> aloft.v1.CachedResult
+	4,  // 17: aloft.v1.ResultService.ExplainCache:input_type -> aloft.v1.ExplainCacheRequest
+	8,  // 18: aloft.v1.ResultService.ListResults:input_type -> aloft.v1.ListResultsRequest
+	10, // 19: aloft.v1.ResultService.RemoveResults:input_type -> aloft.v1.RemoveResultsRequest
+	12, // 20: aloft.v1.ResultService.PinResults:input_type -> aloft.v1.PinResultsRequest
+	5,  // 21: aloft.v1.ResultService.ExplainCache:output_type -> aloft.v1.ExplainCacheResponse
+	9,  // 22: aloft.v1.ResultService.ListResults:output_type -> aloft.v1.ListResultsResponse
+	11, // 23: aloft.v1.ResultService.RemoveResults:output_type -> aloft.v1.RemoveResultsResponse
+	13, // 24: aloft.v1.ResultService.PinResults:output_type -> aloft.v1.PinResultsResponse
+	21, // [21:25] is the sub-list for method output_type
+	17, // [17:21] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_aloft_v1_cache_proto_init() }
@@ -353,13 +1240,14 @@ func file_aloft_v1_cache_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_aloft_v1_cache_proto_rawDesc), len(file_aloft_v1_cache_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   3,
+			NumEnums:      1,
+			NumMessages:   13,
 			NumExtensions: 0,
-			NumServices:   0,
+			NumServices:   1,
 		},
 		GoTypes:           file_aloft_v1_cache_proto_goTypes,
 		DependencyIndexes: file_aloft_v1_cache_proto_depIdxs,
+		EnumInfos:         file_aloft_v1_cache_proto_enumTypes,
 		MessageInfos:      file_aloft_v1_cache_proto_msgTypes,
 	}.Build()
 	File_aloft_v1_cache_proto = out.File

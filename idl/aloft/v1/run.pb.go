@@ -305,6 +305,9 @@ type NodeStatus struct {
 	StartedAt     *timestamppb.Timestamp   `protobuf:"bytes,9,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	EndedAt       *timestamppb.Timestamp   `protobuf:"bytes,10,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
 	Attempts      []*AttemptStatus         `protobuf:"bytes,11,rep,name=attempts,proto3" json:"attempts,omitempty"`
+	Cache         *CacheLookup             `protobuf:"bytes,20,opt,name=cache,proto3" json:"cache,omitempty"`                          // what became of the search for its result; absent: it is not cached, or not looked for yet
+	CacheNote     string                   `protobuf:"bytes,21,opt,name=cache_note,json=cacheNote,proto3" json:"cache_note,omitempty"` // the same in a line for people: "cached from a7…/n0", "miss: input "x" was 5 and is 6"
+	Waiting       string                   `protobuf:"bytes,22,opt,name=waiting,proto3" json:"waiting,omitempty"`                      // what it waits for outside of the execution, such as the result that another node computes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -414,6 +417,27 @@ func (x *NodeStatus) GetAttempts() []*AttemptStatus {
 		return x.Attempts
 	}
 	return nil
+}
+
+func (x *NodeStatus) GetCache() *CacheLookup {
+	if x != nil {
+		return x.Cache
+	}
+	return nil
+}
+
+func (x *NodeStatus) GetCacheNote() string {
+	if x != nil {
+		return x.CacheNote
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetWaiting() string {
+	if x != nil {
+		return x.Waiting
+	}
+	return ""
 }
 
 type AttemptStatus struct {
@@ -1108,7 +1132,7 @@ var File_aloft_v1_run_proto protoreflect.FileDescriptor
 
 const file_aloft_v1_run_proto_rawDesc = "" +
 	"\n" +
-	"\x12aloft/v1/run.proto\x12\baloft.v1\x1a\x16aloft/v1/journal.proto\x1a\x1dflyteidl/core/execution.proto\x1a\x1eflyteidl/core/identifier.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"g\n" +
+	"\x12aloft/v1/run.proto\x12\baloft.v1\x1a\x14aloft/v1/cache.proto\x1a\x16aloft/v1/journal.proto\x1a\x1dflyteidl/core/execution.proto\x1a\x1eflyteidl/core/identifier.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"g\n" +
 	"\x15WatchExecutionRequest\x12:\n" +
 	"\x02id\x18\x01 \x01(\v2*.flyteidl.core.WorkflowExecutionIdentifierR\x02id\x12\x12\n" +
 	"\x04once\x18\x02 \x01(\bR\x04once\"}\n" +
@@ -1130,7 +1154,7 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"\bended_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x1f\n" +
 	"\vabort_cause\x18\n" +
 	" \x01(\tR\n" +
-	"abortCause\"\xee\x03\n" +
+	"abortCause\"\xd4\x04\n" +
 	"\n" +
 	"NodeStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
@@ -1147,7 +1171,11 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"started_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x125\n" +
 	"\bended_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x123\n" +
-	"\battempts\x18\v \x03(\v2\x17.aloft.v1.AttemptStatusR\battempts\"\xd2\x04\n" +
+	"\battempts\x18\v \x03(\v2\x17.aloft.v1.AttemptStatusR\battempts\x12+\n" +
+	"\x05cache\x18\x14 \x01(\v2\x15.aloft.v1.CacheLookupR\x05cache\x12\x1d\n" +
+	"\n" +
+	"cache_note\x18\x15 \x01(\tR\tcacheNote\x12\x18\n" +
+	"\awaiting\x18\x16 \x01(\tR\awaiting\"\xd2\x04\n" +
 	"\rAttemptStatus\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\rR\aattempt\x128\n" +
 	"\x05phase\x18\x02 \x01(\x0e2\".flyteidl.core.TaskExecution.PhaseR\x05phase\x12\x18\n" +
@@ -1264,9 +1292,10 @@ var file_aloft_v1_run_proto_goTypes = []any{
 	(*core.ExecutionError)(nil),              // 16: flyteidl.core.ExecutionError
 	(*timestamppb.Timestamp)(nil),            // 17: google.protobuf.Timestamp
 	(core.NodeExecution_Phase)(0),            // 18: flyteidl.core.NodeExecution.Phase
-	(core.TaskExecution_Phase)(0),            // 19: flyteidl.core.TaskExecution.Phase
-	(*AttemptCharge)(nil),                    // 20: aloft.v1.AttemptCharge
-	(*durationpb.Duration)(nil),              // 21: google.protobuf.Duration
+	(*CacheLookup)(nil),                      // 19: aloft.v1.CacheLookup
+	(core.TaskExecution_Phase)(0),            // 20: flyteidl.core.TaskExecution.Phase
+	(*AttemptCharge)(nil),                    // 21: aloft.v1.AttemptCharge
+	(*durationpb.Duration)(nil),              // 22: google.protobuf.Duration
 }
 var file_aloft_v1_run_proto_depIdxs = []int32{
 	13, // 0: aloft.v1.WatchExecutionRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
@@ -1287,33 +1316,34 @@ var file_aloft_v1_run_proto_depIdxs = []int32{
 	17, // 15: aloft.v1.NodeStatus.started_at:type_name -> google.protobuf.Timestamp
 	17, // 16: aloft.v1.NodeStatus.ended_at:type_name -> google.protobuf.Timestamp
 	5,  // 17: aloft.v1.NodeStatus.attempts:type_name -> aloft.v1.AttemptStatus
-	19, // 18: aloft.v1.AttemptStatus.phase:type_name -> flyteidl.core.TaskExecution.Phase
-	17, // 19: aloft.v1.AttemptStatus.created_at:type_name -> google.protobuf.Timestamp
-	17, // 20: aloft.v1.AttemptStatus.started_at:type_name -> google.protobuf.Timestamp
-	17, // 21: aloft.v1.AttemptStatus.ended_at:type_name -> google.protobuf.Timestamp
-	16, // 22: aloft.v1.AttemptStatus.error:type_name -> flyteidl.core.ExecutionError
-	20, // 23: aloft.v1.AttemptStatus.charge:type_name -> aloft.v1.AttemptCharge
-	17, // 24: aloft.v1.AttemptStatus.not_before:type_name -> google.protobuf.Timestamp
-	13, // 25: aloft.v1.GetLogsRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
-	0,  // 26: aloft.v1.GetLogsResponse.stream:type_name -> aloft.v1.GetLogsResponse.Stream
-	17, // 27: aloft.v1.GetServerInfoResponse.started_at:type_name -> google.protobuf.Timestamp
-	10, // 28: aloft.v1.GetServerInfoResponse.executors:type_name -> aloft.v1.ExecutorInfo
-	11, // 29: aloft.v1.GetServerInfoResponse.environments:type_name -> aloft.v1.EnvironmentInfo
-	12, // 30: aloft.v1.GetServerInfoResponse.counts:type_name -> aloft.v1.StoreCounts
-	21, // 31: aloft.v1.GetServerInfoResponse.task_timeout:type_name -> google.protobuf.Duration
-	21, // 32: aloft.v1.GetServerInfoResponse.queue_timeout:type_name -> google.protobuf.Duration
-	21, // 33: aloft.v1.GetServerInfoResponse.execution_timeout:type_name -> google.protobuf.Duration
-	1,  // 34: aloft.v1.RunService.WatchExecution:input_type -> aloft.v1.WatchExecutionRequest
-	6,  // 35: aloft.v1.RunService.GetLogs:input_type -> aloft.v1.GetLogsRequest
-	8,  // 36: aloft.v1.ServerService.GetServerInfo:input_type -> aloft.v1.GetServerInfoRequest
-	2,  // 37: aloft.v1.RunService.WatchExecution:output_type -> aloft.v1.WatchExecutionResponse
-	7,  // 38: aloft.v1.RunService.GetLogs:output_type -> aloft.v1.GetLogsResponse
-	9,  // 39: aloft.v1.ServerService.GetServerInfo:output_type -> aloft.v1.GetServerInfoResponse
-	37, // [37:40] is the sub-list for method output_type
-	34, // [34:37] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	19, // 18: aloft.v1.NodeStatus.cache:type_name -> aloft.v1.CacheLookup
+	20, // 19: aloft.v1.AttemptStatus.phase:type_name -> flyteidl.core.TaskExecution.Phase
+	17, // 20: aloft.v1.AttemptStatus.created_at:type_name -> google.protobuf.Timestamp
+	17, // 21: aloft.v1.AttemptStatus.started_at:type_name -> google.protobuf.Timestamp
+	17, // 22: aloft.v1.AttemptStatus.ended_at:type_name -> google.protobuf.Timestamp
+	16, // 23: aloft.v1.AttemptStatus.error:type_name -> flyteidl.core.ExecutionError
+	21, // 24: aloft.v1.AttemptStatus.charge:type_name -> aloft.v1.AttemptCharge
+	17, // 25: aloft.v1.AttemptStatus.not_before:type_name -> google.protobuf.Timestamp
+	13, // 26: aloft.v1.GetLogsRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	0,  // 27: aloft.v1.GetLogsResponse.stream:type_name -> aloft.v1.GetLogsResponse.Stream
+	17, // 28: aloft.v1.GetServerInfoResponse.started_at:type_name -> google.protobuf.Timestamp
+	10, // 29: aloft.v1.GetServerInfoResponse.executors:type_name -> aloft.v1.ExecutorInfo
+	11, // 30: aloft.v1.GetServerInfoResponse.environments:type_name -> aloft.v1.EnvironmentInfo
+	12, // 31: aloft.v1.GetServerInfoResponse.counts:type_name -> aloft.v1.StoreCounts
+	22, // 32: aloft.v1.GetServerInfoResponse.task_timeout:type_name -> google.protobuf.Duration
+	22, // 33: aloft.v1.GetServerInfoResponse.queue_timeout:type_name -> google.protobuf.Duration
+	22, // 34: aloft.v1.GetServerInfoResponse.execution_timeout:type_name -> google.protobuf.Duration
+	1,  // 35: aloft.v1.RunService.WatchExecution:input_type -> aloft.v1.WatchExecutionRequest
+	6,  // 36: aloft.v1.RunService.GetLogs:input_type -> aloft.v1.GetLogsRequest
+	8,  // 37: aloft.v1.ServerService.GetServerInfo:input_type -> aloft.v1.GetServerInfoRequest
+	2,  // 38: aloft.v1.RunService.WatchExecution:output_type -> aloft.v1.WatchExecutionResponse
+	7,  // 39: aloft.v1.RunService.GetLogs:output_type -> aloft.v1.GetLogsResponse
+	9,  // 40: aloft.v1.ServerService.GetServerInfo:output_type -> aloft.v1.GetServerInfoResponse
+	38, // [38:41] is the sub-list for method output_type
+	35, // [35:38] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_aloft_v1_run_proto_init() }
@@ -1321,6 +1351,7 @@ func file_aloft_v1_run_proto_init() {
 	if File_aloft_v1_run_proto != nil {
 		return
 	}
+	file_aloft_v1_cache_proto_init()
 	file_aloft_v1_journal_proto_init()
 	file_aloft_v1_run_proto_msgTypes[5].OneofWrappers = []any{}
 	type x struct{}

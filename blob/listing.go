@@ -1,0 +1,23 @@
+package blob
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+)
+
+// DigestBelow is the digest and the size of what a URI with this key means: an object's own, or for a folder the digest of its
+// listing ("<digest> <path below the folder>" and a line feed, for each) and the bytes of all. below are the objects there, in
+// the order of List.
+func DigestBelow(key Key, below []Object) (digest string, size int64) {
+	if len(below) == 1 && below[0].Key == key {
+		return below[0].SHA256, below[0].Size
+	}
+	hash := sha256.New()
+	for _, o := range below {
+		fmt.Fprintf(hash, "%s %s\n", o.SHA256, strings.TrimPrefix(string(o.Key), string(key)+"/"))
+		size += o.Size
+	}
+	return "sha256:" + hex.EncodeToString(hash.Sum(nil)), size
+}

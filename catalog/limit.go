@@ -1,0 +1,145 @@
+package catalog
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/aloft-dev/aloft/store"
+)
+
+// Limits say which results of a project go. Every project has them for itself.
+type Limits struct {
+	MaxAge  time.Duration // since a result was computed, be it used or not: so Flyte counts, too. 0: no limit
+	MaxSize int64         // bytes of a project's results with the objects that they refer to. 0: no limit
+}
+
+// Gone is a result that is to go.
+type Gone struct {
+	ID     string
+	Reason string
+}
+
+// Excess says which of a project's results go: first those that are too old, then, while the others are too large together,
+// those whose last use is longest ago. Pinned ones stay and count. An object that two results refer to counts twice.
+func (l Limits) Excess(results []*store.CacheEntry, now time.Time) []Gone {
+	var gone []Gone
+	var left []*store.CacheEntry
+	size := int64(0)
+	for _, e := range results {
+		switch {
+		case !e.GoneAt.IsZero():
+			continue
+		case !e.Pinned && l.MaxAge > 0 && now.Sub(e.CreatedAt) > l.MaxAge:
+			gone = append(gone, Gone{e.ID, fmt.Sprintf("too old: computed more than %v ago (cache-max-age)", l.MaxAge)})
+			continue
+		}
+		size += e.Size
+		left = append(left, e)
+	}
+	if l.MaxSize <= 0 || size <= l.MaxSize {
+		return gone
+	}
+	slices.SortStableFunc(left, func(a, b *store.CacheEntry) int {
+		if c := a.UsedAt.Compare(b.UsedAt); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID) // two servers choose the same ones
+	})
+	for _, e := range left {
+		if size <= l.MaxSize {
+			break
+		}
+		if e.Pinned || e.Size == 0 { // what has no size makes no room
+			continue
+		}
+		size -= e.Size
+		gone = append(gone, Gone{e.ID, fmt.Sprintf("no room: the project's results had more than %d bytes and this one's last use was longest ago (cache-max-size)", l.MaxSize)})
+	}
+	return gone
+}
+
+// page is how many results one look at the store's list has.
+const page = 1000
+
+// Tidy lets go of what is beyond the limits. Several servers may do it at once: what is gone stays gone, for its first reason.
+func (c *Catalog) Tidy(ctx context.Context, now time.Time) error {
+	if c.Limits == (Limits{}) {
+		return nil
+	}
+	if err := c.NoteUses(ctx); err != nil {
+		return err // without them, what is in use would go
+	}
+	byProject := map[string][]*store.CacheEntry{}
+	// Earliest first, so that results which are added meanwhile do not move the others to another page. One that goes
+	// meanwhile makes us overlook another, until the next time.
+	for offset := 0; ; offset += page {
+		results, err := c.Store.ListResults(ctx, store.CacheQuery{Ascending: true, Limit: page, Offset: offset})
+		if err != nil {
+			return fmt.Errorf("tidy cached results: %w", err)
+		}
+		for _, e := range results {
+			// Keys and objects of all results would be much to hold at once.
+			byProject[e.Project] = append(byProject[e.Project], &store.CacheEntry{
+				ID: e.ID, Size: e.Size, CreatedAt: e.CreatedAt, UsedAt: e.UsedAt, Pinned: e.Pinned, GoneAt: e.GoneAt,
+			})
+		}
+		if len(results) < page {
+			break
+		}
+	}
+	byReason := map[string][]string{}
+	for project, results := range byProject {
+		gone := c.Limits.Excess(results, now)
+		for _, g := range gone {
+			byReason[g.Reason] = append(byReason[g.Reason], g.ID)
+		}
+		if len(gone) > 0 {
+			c.log().Info("let go of cached results beyond the limits", "project", project, "results", len(gone))
+		}
+	}
+	for reason, ids := range byReason {
+		for batch := range slices.Chunk(ids, maxBatch) {
+			if _, err := c.Store.RemoveResults(ctx, batch, reason, now); err != nil {
+				return fmt.Errorf("tidy cached results: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// How often Run does its work.
+const (
+	notePause = 10 * time.Second
+	tidyPause = 10 * time.Minute
+)
+
+// Run notes uses and tidies now and then until ctx ends, and notes the last uses then. It waits out what fails: the next pass
+// does what this one could not.
+func (c *Catalog) Run(ctx context.Context) {
+	note, tidy := time.NewTicker(notePause), time.NewTicker(tidyPause)
+	defer note.Stop()
+	defer tidy.Stop()
+	pass := func(ctx context.Context, what string, do func(context.Context) error) {
+		if err := do(ctx); err != nil && ctx.Err() == nil {
+			c.log().Warn(what, "error", err)
+		}
+	}
+	tidyNow := func(ctx context.Context) error { return c.Tidy(ctx, c.now()) }
+	pass(ctx, "tidy cached results", tidyNow)
+	for {
+		select {
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			pass(last, "note uses of cached results", c.NoteUses)
+			return
+		case <-note.C:
+			pass(ctx, "note uses of cached results", c.NoteUses)
+		case <-tidy.C:
+			pass(ctx, "tidy cached results", tidyNow)
+		}
+	}
+}

@@ -1,0 +1,159 @@
+package engine
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/catalog"
+	"github.com/aloft-dev/aloft/engine/machine"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// signature is the part of a node's cache keys that does not depend on its inputs.
+func (e *Engine) signature(node machine.NodeRef) *catalog.Signature {
+	template := node.Template()
+	if s, ok := e.keys.get(template); ok {
+		return s
+	}
+	s := catalog.NewSignature(node.Task(), template.GetMetadata())
+	e.keys.put(template, s, 1)
+	return s
+}
+
+// Cached looks for a result. Where results are computed by one at a time, a miss also asks for the right to be that one.
+func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machine.CacheAnswer, error) {
+	if f.engine.config.Catalog == nil {
+		return machine.CacheAnswer{}, nil
+	}
+	values, err := f.value(inputs, func() (*aloftv1.Literals, error) { return f.engine.store.NodeInputs(f.ctx, f.key, node.ID()) })
+	if err != nil {
+		return machine.CacheAnswer{}, err
+	}
+	key := f.engine.signature(node).Key(values)
+	if f.state.Create().GetOverwriteCache() {
+		catalog.Preview(key, values)
+		return machine.CacheAnswer{Lookup: &aloftv1.CacheLookup{
+			Status: core.CatalogCacheStatus_CACHE_SKIPPED, Key: key, Reason: "the execution overwrites what was cached",
+		}}, nil
+	}
+	mine := store.CacheReservation{ID: catalog.ID(key), Owner: f.owner(node.ID()), Execution: f.key, Node: node.ID()}
+	lookup := &aloftv1.CacheLookup{Status: core.CatalogCacheStatus_CACHE_MISS, Key: key}
+	answer := machine.CacheAnswer{Lookup: lookup}
+	var found *store.CacheEntry
+	if f.serialized(node) {
+		var held store.CacheReservation
+		found, held, lookup.Reason, err = f.engine.config.Catalog.FindOrReserve(f.ctx, mine)
+		switch {
+		case err != nil || found != nil:
+		case held.Owner == mine.Owner:
+			lookup.Reservation = core.CatalogReservation_RESERVATION_ACQUIRED
+		default:
+			lookup.Reservation = core.CatalogReservation_RESERVATION_EXISTS
+			answer.WaitFor, answer.Reason = store.WaitForResult(mine.ID), "waits for the result that "+held.Owner+" computes"
+		}
+	} else {
+		found, lookup.Reason, err = f.engine.config.Catalog.Find(f.ctx, mine.ID)
+	}
+	if err != nil {
+		return machine.CacheAnswer{}, err
+	}
+	if found != nil {
+		lookup.Reason = lacks(found, node.Interface())
+	}
+	if found == nil || lookup.Reason != "" {
+		catalog.Preview(key, values)
+		return answer, nil
+	}
+	lookup.Status, lookup.Found = core.CatalogCacheStatus_CACHE_HIT, catalog.Metadata(found)
+	if len(found.Outputs.GetRef().GetDigest()) > 0 {
+		f.keep(found.Outputs, found.Outputs.GetValue())
+		answer.Outputs = found.Outputs.GetRef()
+	}
+	return answer, nil
+}
+
+// lacks says which output a result does not have: what a client put there may be anything.
+func lacks(e *store.CacheEntry, of *core.TypedInterface) string {
+	if e.Outputs.GetRef().GetUri() != "" {
+		return "" // an object, and too large for a look
+	}
+	for name := range of.GetOutputs().GetVariables() {
+		if e.Outputs.GetValue().GetLiterals()[name] == nil {
+			return fmt.Sprintf("the result that was found, %s, has no output %q", e.ID, name)
+		}
+	}
+	return ""
+}
+
+// serialized says whether the node's result is computed by one at a time.
+func (f *facts) serialized(node machine.NodeRef) bool {
+	return f.engine.config.Catalog != nil && node.Cacheable() && catalog.Serialized(node.Task(), node.Template().GetMetadata())
+}
+
+// owner names a node of this execution where reservations are kept.
+func (f *facts) owner(node aloft.NodeID) string {
+	return f.state.Execution().ID.String() + "/" + string(node)
+}
+
+// populate makes the result of an attempt findable with the commit that adopts it.
+func (f *facts) populate(node machine.NodeView, ended *aloftv1.AttemptEnded, record *store.Node, step *store.Step) error {
+	key, err := f.cacheKey(node)
+	if err != nil {
+		return err
+	}
+	outputs, err := f.record(node.Outputs, func() (*aloftv1.Literals, error) { return f.outputsOf(node.NodeRef) })
+	if err != nil {
+		return err
+	}
+	attempt := aloft.AttemptID{Execution: step.ID, Node: node.ID(), Attempt: ended.GetAttempt()}
+	found := &store.CacheEntry{
+		CacheID: catalog.ID(key), ID: resultID(attempt), Outputs: outputs, Objects: ended.GetObjects(), Key: key,
+		Source: attempt, Metadata: catalog.SourceMetadata(attempt), Dataset: catalog.DatasetMetadata(node.Task().GetId().GetVersion()),
+		CreatedAt: time.Unix(0, ended.GetEndedAt()).UTC(), Size: outputs.GetRef().GetSize(),
+	}
+	for _, o := range ended.GetObjects() {
+		found.Size += o.GetSize()
+	}
+	step.Results = append(step.Results, found)
+	step.Overwrite = f.state.Create().GetOverwriteCache()
+	lookup := &aloftv1.CacheLookup{Status: core.CatalogCacheStatus_CACHE_POPULATED, Key: key, Found: catalog.Metadata(found)}
+	if record.Cache != nil { // queued in this very step
+		lookup.Reason, lookup.Reservation = record.Cache.GetReason(), record.Cache.GetReservation()
+	}
+	record.Cache = lookup
+	return nil
+}
+
+func (f *facts) cacheKey(node machine.NodeView) (*aloftv1.CacheKey, error) {
+	inputs, err := f.nodeInputs(node.NodeRef)
+	if err != nil {
+		return nil, err
+	}
+	key := f.engine.signature(node.NodeRef).Key(inputs)
+	catalog.Preview(key, inputs)
+	return key, nil
+}
+
+// release gives back the node's reservation, if it has one.
+func (f *facts) release(node machine.NodeView, step *store.Step) error {
+	if node.Inputs == nil && len(node.Interface().GetInputs().GetVariables()) > 0 {
+		return nil // they could not be resolved: it never came to a reservation
+	}
+	key, err := f.cacheKey(node)
+	if err != nil {
+		return err
+	}
+	step.Releases = append(step.Releases, store.CacheRelease{ID: catalog.ID(key), Owner: f.owner(node.ID())})
+	return nil
+}
+
+// resultID is the same each time it is asked for, so that a repeated step makes the same result. It has the form of a UUID,
+// which clients of a data catalog expect.
+func resultID(a aloft.AttemptID) string {
+	sum := sha256.Sum256([]byte("result/" + a.String()))
+	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
+}

@@ -1,0 +1,328 @@
+package memstore
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/store"
+)
+
+func cloneResult(e *store.CacheEntry, whole bool) *store.CacheEntry {
+	c := *e
+	c.Outputs, c.Objects = nil, nil
+	if whole {
+		c.Outputs, c.Objects = clone(e.Outputs), cloneAll(e.Objects)
+	}
+	c.Key = clone(e.Key)
+	c.Tags, c.Partitions = slices.Clone(e.Tags), maps.Clone(e.Partitions)
+	c.Metadata, c.Dataset = maps.Clone(e.Metadata), maps.Clone(e.Dataset)
+	return &c
+}
+
+func missingResult(what fmt.Stringer) error {
+	return fmt.Errorf("result %s: %w", what, aloft.ErrNotFound)
+}
+
+type resultID string
+
+func (id resultID) String() string { return string(id) }
+
+// FindResult returns what a tag names.
+func (s *Store) FindResult(_ context.Context, id store.CacheID) (e *store.CacheEntry, err error) {
+	err = s.do("FindResult", func() ([]store.Topic, error) {
+		found := s.tags[id]
+		if found == nil || id.Tag == "" {
+			return nil, missingResult(resultID(store.WaitForResult(id)))
+		}
+		e = cloneResult(found, true)
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// GetResult returns a result by its id.
+func (s *Store) GetResult(_ context.Context, id string) (e *store.CacheEntry, err error) {
+	err = s.do("GetResult", func() ([]store.Topic, error) {
+		found := s.results[id]
+		if found == nil {
+			return nil, missingResult(resultID(id))
+		}
+		e = cloneResult(found, true)
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// PutResult adds a result.
+func (s *Store) PutResult(_ context.Context, e *store.CacheEntry, overwrite bool) (now *store.CacheEntry, err error) {
+	err = s.do("PutResult", func() ([]store.Topic, error) {
+		found, err := s.putResult(e, overwrite)
+		if err != nil {
+			return nil, err
+		}
+		now = cloneResult(found, true)
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return now, nil
+}
+
+// names are the tags of a result, the first one first.
+func names(e *store.CacheEntry) (ids []store.CacheID) {
+	if e.Tag != "" {
+		ids = append(ids, e.CacheID)
+	}
+	for _, tag := range e.Tags {
+		id := e.CacheID
+		id.Tag = tag
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+func (s *Store) putResult(e *store.CacheEntry, overwrite bool) (*store.CacheEntry, error) {
+	if old := s.results[e.ID]; old != nil {
+		if old.CacheID == e.CacheID && old.Source == e.Source && e.Source != (aloft.AttemptID{}) {
+			return old, nil // a repetition
+		}
+		return nil, fmt.Errorf("result %s: %w", e.ID, aloft.ErrExists)
+	}
+	for _, id := range names(e) {
+		old := s.tags[id]
+		switch {
+		case old == nil:
+		case !overwrite:
+			return old, nil
+		default:
+			s.removeResult(old, "replaced by "+e.ID, e.CreatedAt)
+		}
+	}
+	made := cloneResult(e, true)
+	if made.UsedAt.IsZero() {
+		made.UsedAt = made.CreatedAt
+	}
+	s.results[made.ID] = made
+	s.made = append(s.made, made)
+	for _, id := range names(made) {
+		s.tags[id] = made
+	}
+	if s.dataset(made.CacheID) == nil {
+		s.datasets = append(s.datasets, &store.CacheDataset{
+			Project: made.Project, Domain: made.Domain, Name: made.Name, Version: made.Version,
+			Metadata: maps.Clone(made.Dataset), CreatedAt: made.CreatedAt,
+		})
+	}
+	return made, nil
+}
+
+func (s *Store) dataset(id store.CacheID) *store.CacheDataset {
+	for _, d := range s.datasets {
+		if d.Project == id.Project && d.Domain == id.Domain && d.Name == id.Name && d.Version == id.Version {
+			return d
+		}
+	}
+	return nil
+}
+
+func (s *Store) removeResult(e *store.CacheEntry, reason string, now time.Time) {
+	for _, id := range names(e) {
+		delete(s.tags, id)
+	}
+	e.Tags, e.GoneAt, e.GoneReason = nil, now, reason
+}
+
+// TagResult gives a result another tag.
+func (s *Store) TagResult(_ context.Context, id, tag string) error {
+	return s.do("TagResult", func() ([]store.Topic, error) {
+		e := s.results[id]
+		if e == nil || !e.GoneAt.IsZero() {
+			return nil, missingResult(resultID(id))
+		}
+		name := e.CacheID
+		name.Tag = tag
+		if s.tags[name] != nil {
+			return nil, fmt.Errorf("tag %s: %w", tag, aloft.ErrExists)
+		}
+		if e.Tag == "" {
+			e.Tag = tag
+		} else {
+			e.Tags = append(e.Tags, tag)
+			slices.Sort(e.Tags)
+		}
+		s.tags[name] = e
+		return nil, nil
+	})
+}
+
+// CreateDataset states a dataset.
+func (s *Store) CreateDataset(_ context.Context, d *store.CacheDataset) error {
+	return s.do("CreateDataset", func() ([]store.Topic, error) {
+		if s.dataset(store.CacheID{Project: d.Project, Domain: d.Domain, Name: d.Name, Version: d.Version}) != nil {
+			return nil, fmt.Errorf("dataset %s/%s/%s/%s: %w", d.Project, d.Domain, d.Name, d.Version, aloft.ErrExists)
+		}
+		s.datasets = append(s.datasets, cloneDataset(d))
+		return nil, nil
+	})
+}
+
+func cloneDataset(d *store.CacheDataset) *store.CacheDataset {
+	c := *d
+	c.Metadata, c.PartitionKeys = maps.Clone(d.Metadata), slices.Clone(d.PartitionKeys)
+	return &c
+}
+
+// asks says whether a result, or a dataset, is one of those that a query asks for.
+func asks(q store.CacheQuery, id store.CacheID) bool {
+	return (q.Project == "" || q.Project == id.Project) && (q.Domain == "" || q.Domain == id.Domain) &&
+		(q.Name == "" || q.Name == id.Name) && (q.Version == "" || q.Version == id.Version)
+}
+
+// ListDatasets lists datasets.
+func (s *Store) ListDatasets(_ context.Context, q store.CacheQuery) (all []*store.CacheDataset, err error) {
+	err = s.do("ListDatasets", func() ([]store.Topic, error) {
+		all = nil
+		for _, d := range s.datasets {
+			if asks(q, store.CacheID{Project: d.Project, Domain: d.Domain, Name: d.Name, Version: d.Version}) {
+				all = append(all, cloneDataset(d))
+			}
+		}
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return page(turn(all, store.Query{Ascending: q.Ascending}), store.Query{Limit: q.Limit, Offset: q.Offset}), nil
+}
+
+// RemoveResults makes results gone.
+func (s *Store) RemoveResults(_ context.Context, ids []string, reason string, now time.Time) (n int, err error) {
+	err = s.do("RemoveResults", func() ([]store.Topic, error) {
+		n = 0
+		for _, id := range ids {
+			if e := s.results[id]; e != nil && e.GoneAt.IsZero() {
+				s.removeResult(e, reason, now)
+				n++
+			}
+		}
+		return nil, nil
+	})
+	return n, err
+}
+
+// PinResults exempts results from limits, or ends that.
+func (s *Store) PinResults(_ context.Context, ids []string, pinned bool) (n int, err error) {
+	err = s.do("PinResults", func() ([]store.Topic, error) {
+		n = 0
+		for _, id := range ids {
+			if e := s.results[id]; e != nil && e.GoneAt.IsZero() && e.Pinned != pinned {
+				e.Pinned = pinned
+				n++
+			}
+		}
+		return nil, nil
+	})
+	return n, err
+}
+
+// UsedResults notes that results were found.
+func (s *Store) UsedResults(_ context.Context, ids []string, now time.Time) error {
+	return s.do("UsedResults", func() ([]store.Topic, error) {
+		for _, id := range ids {
+			if e := s.results[id]; e != nil && e.UsedAt.Before(now) {
+				e.UsedAt = now
+			}
+		}
+		return nil, nil
+	})
+}
+
+// ListResults lists results without their outputs.
+func (s *Store) ListResults(_ context.Context, q store.CacheQuery) (all []*store.CacheEntry, err error) {
+	err = s.do("ListResults", func() ([]store.Topic, error) {
+		all = nil
+		for _, e := range s.made {
+			if !asks(q, e.CacheID) || q.ID != "" && q.ID != e.ID || !q.Gone && !e.GoneAt.IsZero() || !q.Before.IsZero() && !e.CreatedAt.Before(q.Before) {
+				continue
+			}
+			if q.Tag != "" && q.Tag != e.Tag && !slices.Contains(e.Tags, q.Tag) {
+				continue
+			}
+			if q.Execution != nil && e.Source.Execution != aloft.ExecutionIDOf(q.Execution) {
+				continue
+			}
+			all = append(all, cloneResult(e, false))
+		}
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return page(turn(all, store.Query{Ascending: q.Ascending}), store.Query{Limit: q.Limit, Offset: q.Offset}), nil
+}
+
+// Reserve asks for the right to compute a result.
+func (s *Store) Reserve(_ context.Context, r store.CacheReservation, now time.Time) (holds store.CacheReservation, err error) {
+	err = s.do("Reserve", func() ([]store.Topic, error) {
+		old, held := s.reservations[r.ID]
+		if held && old.Owner != r.Owner && s.alive(old, now) {
+			holds = old
+			if r.Execution != 0 && !slices.Contains(s.waiters[r.ID], r.Execution) {
+				s.waiters[r.ID] = append(s.waiters[r.ID], r.Execution)
+			}
+			return nil, nil
+		}
+		s.reservations[r.ID], holds = r, r
+		return nil, nil
+	})
+	return holds, err
+}
+
+// alive says whether who holds a reservation may still be computing.
+func (s *Store) alive(r store.CacheReservation, now time.Time) bool {
+	if r.Execution == 0 {
+		return r.Expires.After(now)
+	}
+	e := s.find(r.Execution)
+	if e == nil || e.ended {
+		return false
+	}
+	n := e.nodes[r.Node]
+	return n == nil || !aloft.Terminal(n.Phase)
+}
+
+// Release gives a reservation back.
+func (s *Store) Release(_ context.Context, id store.CacheID, owner string) error {
+	return s.do("Release", func() ([]store.Topic, error) {
+		if s.release(store.CacheRelease{ID: id, Owner: owner}) {
+			return []store.Topic{store.TopicInbox}, nil
+		}
+		return nil, nil
+	})
+}
+
+// release says whether somebody was woken.
+func (s *Store) release(r store.CacheRelease) (woken bool) {
+	if s.reservations[r.ID].Owner != r.Owner {
+		return false
+	}
+	delete(s.reservations, r.ID)
+	for _, key := range s.waiters[r.ID] {
+		if e := s.find(key); e != nil && !e.ended {
+			woken = s.put(e, store.ResultWake(r.ID)) || woken
+		}
+	}
+	delete(s.waiters, r.ID)
+	return woken
+}
