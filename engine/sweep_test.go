@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/blob/folder"
+	"github.com/aloft-dev/aloft/catalog"
 	"github.com/aloft-dev/aloft/engine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
@@ -23,7 +25,7 @@ import (
 )
 
 // TestEachCallFailsOnceInEachModeAndTheRunEndsAlike makes the same run again and again: executions with a nested workflow,
-// tasks of the engine and of an executor, a retry and a termination. Each time one call of the store or of the blobs, by
+// tasks of the engine and of an executor, one whose result two of them share, a retry and a termination. Each time one call of the store or of the blobs, by
 // client, engine or executor, fails: before it was done, after it was done, or with half of its members done. The run must
 // end as the undisturbed one, with as many attempts: nothing is lost and nothing done again.
 func TestEachCallFailsOnceInEachModeAndTheRunEndsAlike(t *testing.T) {
@@ -51,20 +53,28 @@ func sweep(t *testing.T, o sqlstore.Options) {
 	}
 	retried := task("retried", "python-task", map[string]core.SimpleType{"x": core.SimpleType_STRING}, map[string]core.SimpleType{"o0": core.SimpleType_STRING})
 	retried.Metadata.Retries = &core.RetryStrategy{Retries: 1}
+	cached := task("cached", "python-task", map[string]core.SimpleType{"x": core.SimpleType_STRING}, map[string]core.SimpleType{"o0": core.SimpleType_STRING})
+	cached.Metadata = &core.TaskMetadata{Discoverable: true, DiscoveryVersion: "1", CacheSerializable: true}
 	w := workflow{
-		name: "swept", inputs: map[string]core.SimpleType{"in": core.SimpleType_STRING}, tasks: []*core.TaskTemplate{echoTask, retried, sleepTask},
+		name: "swept", inputs: map[string]core.SimpleType{"in": core.SimpleType_STRING, "key": core.SimpleType_STRING},
+		tasks: []*core.TaskTemplate{echoTask, retried, sleepTask, cached},
 		nodes: []*core.Node{
 			taskNode("echo", echoTask, map[string]*core.BindingData{"x": promise(aloft.StartNode, "in")}),
 			taskNode("retried", retried, map[string]*core.BindingData{"x": promise("echo", "o0")}),
 			workflowNode("sub", inner, map[string]*core.BindingData{"y": promise("echo", "o0")}),
 			sleepNode("sleep", time.Second, "retried"),
+			taskNode("cached", cached, map[string]*core.BindingData{"x": promise(aloft.StartNode, "key")}),
 		},
 		outputs: map[string]*core.BindingData{"out": promise("sub", "z"), "again": promise("retried", "o0")},
 	}
 	if err := s.CreateWorkflow(t.Context(), &store.Workflow{ID: identifier(core.ResourceType_WORKFLOW, w.name), Compiled: w.compiled(inner)}); err != nil {
 		t.Fatal(err)
 	}
-	clean := &swept{TB: t, store: s, workflow: w, name: "clean"}
+	blobs, err := folder.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	clean := &swept{TB: t, store: s, blobs: blobs, workflow: w, name: "clean"}
 	want := clean.run(t)
 	for _, sign := range []string{"SUCCEEDED", "ABORTED", "retried/1 SUCCEEDED", "nothing else"} {
 		if !strings.Contains(want+"nothing else", sign) {
@@ -81,7 +91,7 @@ func sweep(t *testing.T, o sqlstore.Options) {
 		fault store.Fault
 	}{{"before", store.FailBefore}, {"after", store.FailAfter}, {"partly", store.FailPartly}} {
 		for at := 0; at < len(clean.calls); at += every {
-			r := &swept{TB: t, store: s, workflow: w, name: fmt.Sprintf("%s%d", mode.name, at), fault: mode.fault, at: at}
+			r := &swept{TB: t, store: s, blobs: blobs, workflow: w, name: fmt.Sprintf("%s%d", mode.name, at), fault: mode.fault, at: at}
 			if got := r.run(t); got != want {
 				t.Fatalf("call %d (%s) failed %s, and the run ended\n%s\nwithout that\n%s", at, r.struck, mode.name, got, want)
 			}
@@ -90,7 +100,7 @@ func sweep(t *testing.T, o sqlstore.Options) {
 	}
 	t.Logf("%d calls, each in three modes: %v", len(clean.calls), struck)
 	for _, op := range []string{"CreateExecution", "Append", "AcquireShards", "ReleaseShards", "Inbox", "Due", "Load", "GetWorkflow", "Commit", "Heartbeat",
-		"Instances", "Waiting", "Assign", "Assigned", "Report", "NodeOutputs", "WriteLiterals", "ReadLiterals"} {
+		"Instances", "Waiting", "Assign", "Assigned", "Report", "NodeOutputs", "FindResult", "Reserve", "WriteLiterals", "ReadLiterals"} {
 		if every == 1 && struck[op] == 0 {
 			t.Errorf("%s was never struck", op)
 		}
@@ -104,6 +114,7 @@ func sweep(t *testing.T, o sqlstore.Options) {
 type swept struct {
 	testing.TB
 	store    *sqlstore.Store
+	blobs    *folder.Store
 	workflow workflow
 	name     string // begins the names of its executions
 	fault    store.Fault
@@ -157,7 +168,8 @@ func (r *swept) run(t *testing.T) string {
 	r.clock, r.ended = newHandClock(), map[store.AttemptKey]bool{}
 	faulty := &storetest.Faulty{Store: r.store, Faults: r.strike}
 	r.values = &struckLiterals{objects: &objects{limit: 64, byURI: map[string]*core.LiteralMap{}}, faults: r.strike}
-	e := engine.New(engine.Config{Store: faulty, Literals: r.values, Owner: r.name, Clock: r.clock, Logger: slog.New(slog.DiscardHandler), CacheLiterals: 1})
+	results := &catalog.Catalog{Store: faulty, Blob: r.blobs, Now: r.clock.Now}
+	e := engine.New(engine.Config{Store: faulty, Literals: r.values, Owner: r.name, Clock: r.clock, Catalog: results, Logger: slog.New(slog.DiscardHandler), CacheLiterals: 1})
 	ids := []aloft.ExecutionID{r.create(faulty, "a"), r.create(faulty, "b"), r.create(faulty, "terminated")}
 	over := func() bool {
 		for _, id := range ids {
@@ -197,7 +209,11 @@ func (r *swept) run(t *testing.T) string {
 
 func (r *swept) create(s store.Store, which string) aloft.ExecutionID {
 	id := aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: r.name + "-" + which}
-	inputs, err := r.values.objects.WriteLiterals(r.Context(), texts(map[string]string{"in": "hello " + which}))
+	key := r.name // of what two share
+	if which == "terminated" {
+		key = id.Name
+	}
+	inputs, err := r.values.objects.WriteLiterals(r.Context(), texts(map[string]string{"in": "hello " + which, "key": key}))
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -242,6 +258,12 @@ func (r *swept) execute(s store.Store) {
 			outcome.Result = &aloftv1.Outcome_Stopped{Stopped: a.Stop}
 		case a.Node == "retried" && a.Attempt == 0:
 			outcome.Result = &aloftv1.Outcome_Failure{Failure: &aloftv1.Failure{Error: &core.ExecutionError{Code: "USER:Again", Message: "not yet", Kind: core.ExecutionError_USER}, Recoverable: true}}
+		case a.Node == "cached":
+			outputs, err := r.values.WriteLiterals(ctx, texts(map[string]string{"o0": "computed once"}))
+			if err != nil {
+				continue
+			}
+			outcome.Result = &aloftv1.Outcome_Outputs{Outputs: outputs}
 		default:
 			outputs, err := r.values.WriteLiterals(ctx, texts(map[string]string{"o0": fmt.Sprintf("%s of %s, %s", a.Node, a.ID.Execution.Name[len(r.name):], strings.Repeat("at length ", int(a.Attempt)*9))}))
 			if err != nil {
@@ -276,6 +298,9 @@ func (r *swept) tell(ids []aloft.ExecutionID) string {
 			if err != nil && !errors.Is(err, aloft.ErrNotFound) {
 				r.Fatal(err)
 			}
+			if n.ID == aloft.StartNode {
+				outputs = nil // the key of what is shared is the run's own
+			}
 			lines = append(lines, fmt.Sprintf("%s %s %s %x", which, n.ID, n.Phase, outputs.GetRef().GetDigest()))
 		}
 		attempts, err := r.store.ListAttempts(r.Context(), id, "", store.Query{})
@@ -283,7 +308,11 @@ func (r *swept) tell(ids []aloft.ExecutionID) string {
 			r.Fatal(err)
 		}
 		for _, a := range attempts {
-			lines = append(lines, fmt.Sprintf("%s %s/%d %s", which, a.Node, a.Attempt, a.Phase))
+			who := which
+			if a.Node == "cached" && which != "terminated" {
+				who = "one of them" // who comes first computes for both
+			}
+			lines = append(lines, fmt.Sprintf("%s %s/%d %s", who, a.Node, a.Attempt, a.Phase))
 		}
 		_, journal, err := r.store.Load(r.Context(), rec.Key)
 		if err != nil {
