@@ -25,8 +25,7 @@ func (b *bench) postgres(ctx context.Context) (url string, stop func(), err erro
 	}
 	out, err := script(ctx, "start", "durable")
 	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			err = fmt.Errorf("%w: %s", err, exit.Stderr)
 		}
 		return "", nil, fmt.Errorf("start PostgreSQL (`make postgres` installs one): %w", err)

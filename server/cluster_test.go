@@ -415,8 +415,8 @@ func TestKillsOfServersAndTheirDatabaseLoseNothing(t *testing.T) {
 	done := map[string]int{}
 	for n := range kills {
 		m := c.members[random.IntN(len(c.members))]
-		switch {
-		case n%6 == 2: // one is suspended until the others have what it had, and does not know
+		switch n % 6 {
+		case 2: // one is suspended until the others have what it had, and does not know
 			done["suspended"]++
 			if err := m.process.Process.Signal(syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
@@ -430,11 +430,11 @@ func TestKillsOfServersAndTheirDatabaseLoseNothing(t *testing.T) {
 			for c.shards(m) == 0 { // it takes part again
 				c.afterEnds(1)
 			}
-		case n%6 == 4:
+		case 4:
 			done["database killed"]++
 			c.database.Kill()
 			c.database.Restart()
-		case n%6 == 5:
+		case 5:
 			done["all killed"]++
 			c.database.Kill()
 			for _, m := range c.members {
