@@ -50,7 +50,7 @@ func (e *Engine) step(ctx context.Context, r *run) *decided {
 	messages := r.taken
 	lease, dropped := e.leases[r.shard], r.dropped
 	e.mu.Unlock()
-	if dropped || !lease.valid(e.clock.Now()) {
+	if dropped || !lease.moving(e.clock.Now()) {
 		return &decided{run: r, lost: true}
 	}
 	d, err := e.decide(ctx, r, messages, lease.Lease)
