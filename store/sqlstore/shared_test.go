@@ -150,7 +150,7 @@ func TestConnectionsThatAreLostAtAnyMomentLoseAndDoubleNothing(t *testing.T) {
 	leases := lease(t, s, "a", now, time.Hour)
 	const executions, steps = 8, 60
 	var unknown atomic.Int64
-	committed := make(chan struct{}, executions*steps)
+	committed := make(chan struct{}, executions) // nobody gets far ahead of the one who ends connections
 	var group sync.WaitGroup
 	made := make([]*store.Execution, executions)
 	for i := range made {
