@@ -245,3 +245,36 @@ func TestALargeResultIsUsedAgain(t *testing.T) {
 		t.Error("the outputs are in the row, want an object")
 	}
 }
+
+func TestAnExecutionOfTheReleaseBeforeStaysReadableForIt(t *testing.T) {
+	t.Parallel()
+	b, e, w := cachedBench(t)
+	b.create(w, "first", map[string]string{"x": "a"})
+	b.runs(e, succeeded(map[string]string{"o0": "computed"}))
+	l, err := b.objects.WriteLiterals(t.Context(), texts(map[string]string{"x": "a"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := &store.Execution{
+		ID: aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: "older"}, Workflow: identifier(core.ResourceType_WORKFLOW, w.name),
+		Inputs: l, JournalVersion: 1,
+	}
+	create := &aloftv1.Create{Workflow: older.Workflow, Seed: "older", Inputs: l.GetRef()}
+	if err := b.store.CreateExecution(t.Context(), older, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: create}}); err != nil {
+		t.Fatal(err)
+	}
+	b.runs(e, succeeded(map[string]string{"o0": "again"}))
+	b.wantPhase(older.ID, core.WorkflowExecution_SUCCEEDED)
+	_, journal, err := b.store.Load(t.Context(), older.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range journal {
+		for _, event := range row.Entry.GetEvents() {
+			switch event.GetKind().(type) {
+			case *aloftv1.Event_NodeCached, *aloftv1.Event_NodeRecovered, *aloftv1.Event_NodeParked:
+				t.Errorf("the release before cannot read %v", event)
+			}
+		}
+	}
+}
