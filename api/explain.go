@@ -87,7 +87,7 @@ func nearest(ctx context.Context, catalogue store.Catalog, key *aloftv1.CacheKey
 // summary is an explanation in one line.
 func summary(n *store.Node, answer *aloftv1.ExplainCacheResponse, miss string) string {
 	lookup := answer.GetLookup()
-	text := ""
+	var text string
 	switch status := lookup.GetStatus(); {
 	case lookup == nil && n.Phase == core.NodeExecution_RECOVERED:
 		text = "recovered: the execution that this one recovers had computed it"

@@ -206,6 +206,3 @@ func cachedResult(e *store.CacheEntry) *aloftv1.CachedResult {
 	}
 	return m
 }
-
-// datasetPrefix stands before a task's name in that of its datasets.
-const datasetPrefix = "flyte_task-"

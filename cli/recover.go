@@ -160,7 +160,7 @@ func printPlan(w io.Writer, plan *aloftv1.PlanRecoveryResponse) error {
 		}
 		rows = append(rows, []string{e.GetExecution().GetName(), strconv.Itoa(int(e.GetCause()) + 1), fmt.Sprint(e.GetReused()), fmt.Sprint(e.GetRuns()), ""})
 	}
-	fmt.Fprintf(w, "%d executions: %d would be recovered, %d skipped. %d nodes would be reused, %d would run.\n\n",
+	fmt.Fprintf(w, "Executions: %d, of which %d would be recovered and %d skipped. Nodes: %d would be reused, %d would run.\n\n",
 		len(plan.GetExecutions()), len(plan.GetExecutions())-skipped, skipped, reused, runs)
 	if err := printCauses(w, plan.GetCauses()); err != nil {
 		return err

@@ -61,7 +61,7 @@ func TestAPlanSaysWhatIsReusedAndWhatRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"2 executions: 1 would be recovered, 1 skipped. 3 nodes would be reused, 1 would run.", "USER:E: row <n>",
+		"Executions: 2, of which 1 would be recovered and 1 skipped. Nodes: 3 would be reused, 1 would run.", "USER:E: row <n>",
 		"skipped: execution r has recovered it", "n1/n0  load  reused  it had succeeded", "n2     fit   runs    it had failed: USER:E",
 	} {
 		if !strings.Contains(b.String(), want) {

@@ -25,9 +25,12 @@ func (e *Engine) signature(node machine.NodeRef) *catalog.Signature {
 	return s
 }
 
+// cachedSince is the first version of the journal that has cached nodes.
+const cachedSince = 2
+
 // Cached looks for a result. Where results are computed by one at a time, a miss also asks for the right to be that one.
 func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machine.CacheAnswer, error) {
-	if f.engine.config.Catalog == nil {
+	if f.engine.config.Catalog == nil || f.version < cachedSince {
 		return machine.CacheAnswer{}, nil
 	}
 	of, err := f.lookAhead(node, inputs)

@@ -21,6 +21,7 @@ import (
 // Store is what the engine needs of the store.
 type Store interface {
 	AcquireShards(ctx context.Context, owner string, now time.Time, ttl time.Duration) ([]store.Lease, error)
+	YieldShards(ctx context.Context, leases []store.Lease) error
 	ReleaseShards(ctx context.Context, owner string) error
 	Inbox(ctx context.Context, shards []int, after int64, limit int) ([]store.InboxRow, error)
 	Due(ctx context.Context, shards []int, until time.Time, limit int) ([]store.DueRow, error)
@@ -265,6 +266,9 @@ func (e *Engine) Pass(ctx context.Context) (more bool, err error) {
 			e.renewAt = time.Time{}
 			return true, err
 		}
+		if e.leaving() { // what is in flight there ends with this pass
+			e.renewAt = time.Time{}
+		}
 	}
 	if due(now, &e.reapAt, e.config.Grace/3) {
 		if err := e.Reap(ctx); err != nil {
@@ -291,9 +295,10 @@ func (e *Engine) Pass(ctx context.Context) (more bool, err error) {
 		e.finish(e.step(ctx, r))
 	}
 	err = e.settle(ctx)
+	leaving := e.leaving()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return err != nil || e.ready.len() > 0 || e.again || e.starved, err
+	return err != nil || leaving || e.ready.len() > 0 || e.again || e.starved, err
 }
 
 // Now is the time by which the engine decides: executors that share it agree with it on when an attempt may start.

@@ -23,11 +23,12 @@ import (
 // facts answers what the machine asks within one step. The machine keeps references; the values that were made in this
 // step are here until the projection writes them into their records.
 type facts struct {
-	ctx    context.Context
-	engine *Engine
-	key    store.Key
-	state  *machine.State
-	inputs *aloftv1.Literals // of the execution
+	ctx     context.Context
+	engine  *Engine
+	key     store.Key
+	version int // of the journal: what may be written
+	state   *machine.State
+	inputs  *aloftv1.Literals // of the execution
 
 	// What this step brought about, by digest: it is in no record yet.
 	made map[string]*aloftv1.Literals

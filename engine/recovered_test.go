@@ -49,8 +49,8 @@ func (b *bench) recover(old aloft.ExecutionID, name string) aloft.ExecutionID {
 	return id
 }
 
-func failed(code string) *aloftv1.Outcome {
-	return &aloftv1.Outcome{Result: &aloftv1.Outcome_Failure{Failure: &aloftv1.Failure{Error: &core.ExecutionError{Code: code, Message: "it broke", Kind: core.ExecutionError_USER}}}}
+func broken() *aloftv1.Outcome {
+	return &aloftv1.Outcome{Result: &aloftv1.Outcome_Failure{Failure: &aloftv1.Failure{Error: &core.ExecutionError{Code: "USER:Broken", Message: "it broke", Kind: core.ExecutionError_USER}}}}
 }
 
 // answer reports how each attempt that waits ends, until none waits, and returns the nodes that ran, in order.
@@ -106,7 +106,7 @@ func TestARecoveryRunsWhatFailedAndReadsTheRestInBulk(t *testing.T) {
 	first := b.create(w, "first", map[string]string{"x": "in"})
 	ran := b.answer(e, func(a *store.Attempt) *aloftv1.Outcome {
 		if a.Node == "n0" || a.Node == "n300" {
-			return failed("USER:Broken")
+			return broken()
 		}
 		return succeeded(map[string]string{"o0": "of " + string(a.Node)})
 	})
@@ -156,7 +156,7 @@ func TestRecoveriesFollowOneAnother(t *testing.T) {
 	for i, want := range []string{"[n0 n1 n2 n3]", "[last n1 n2 n3]", "[last n2 n3]", "[last n3]"} {
 		ran := b.answer(b.engine("engine"), func(a *store.Attempt) *aloftv1.Outcome {
 			if i < 3 && string(a.Node) != fmt.Sprintf("n%d", i) {
-				return failed("USER:Broken")
+				return broken()
 			}
 			return succeeded(map[string]string{"o0": string(a.Node)})
 		})
@@ -189,7 +189,7 @@ func TestASubWorkflowIsRecoveredAsAWholeOrEntered(t *testing.T) {
 	first := b.create(w, "first", nil)
 	b.answer(b.engine("engine"), func(a *store.Attempt) *aloftv1.Outcome {
 		if a.Node == "partly-0-n1" {
-			return failed("USER:Broken")
+			return broken()
 		}
 		return succeeded(map[string]string{"o0": "of " + string(a.Node)})
 	})
@@ -218,7 +218,7 @@ func TestTheCheckpointOfAFailedNodeIsHandedOverUntilThereIsALaterOne(t *testing.
 	b.heartbeat("x", "here", 1<<40)
 	id := b.create(w, "run0", nil)
 	saving := func(uri string) *aloftv1.Outcome {
-		o := failed("USER:Broken")
+		o := broken()
 		o.Usage, _ = proto.Marshal(&aloftv1.AttemptUsage{Checkpoint: uri})
 		return o
 	}

@@ -50,7 +50,7 @@ func (e *Engine) step(ctx context.Context, r *run) *decided {
 	messages := r.taken
 	lease, dropped := e.leases[r.shard], r.dropped
 	e.mu.Unlock()
-	if dropped || !lease.valid(e.clock.Now()) {
+	if dropped || !lease.moving(e.clock.Now()) {
 		return &decided{run: r, lost: true}
 	}
 	d, err := e.decide(ctx, r, messages, lease.Lease)
@@ -93,7 +93,7 @@ func (e *Engine) decide(ctx context.Context, r *run, messages []store.InboxRow, 
 			return &decided{run: r, next: turn{ended: true}}, nil
 		}
 	}
-	f := &facts{ctx: ctx, engine: e, key: r.key, state: r.state, inputs: r.inputs, made: make(map[string]*aloftv1.Literals)}
+	f := &facts{ctx: ctx, engine: e, key: r.key, version: r.version, state: r.state, inputs: r.inputs, made: make(map[string]*aloftv1.Literals)}
 	inbox := make([]*aloftv1.Inbox, len(messages))
 	for i, m := range messages {
 		if inbox[i], err = f.receive(m.Inbox); err != nil {
@@ -157,6 +157,7 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 	if aloft.Terminal(record.Phase) {
 		return true, nil
 	}
+	r.version = record.JournalVersion
 	if r.newer = record.JournalVersion > store.JournalVersion; r.newer {
 		return false, fmt.Errorf("its journal has version %d, this release reads up to %d: run the newer release", record.JournalVersion, store.JournalVersion)
 	}

@@ -29,10 +29,10 @@ type disk struct {
 
 const theDisk = "the disk"
 
-func (d *disk) set(full, spite bool) {
+func (d *disk) set(spite bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.full, d.spite = full, spite
+	d.full, d.spite = false, spite
 }
 
 func (d *disk) probe(context.Context) error {
@@ -147,7 +147,7 @@ func TestWhatAServiceKeepsFromStartingIsGivenBackAndOneIsCharged(t *testing.T) {
 		if d.refused > 40 {
 			t.Errorf("three attempts were tried %d times", d.refused)
 		}
-		d.set(false, false)
+		d.set(false)
 		pass(2 * time.Minute)
 		b.adopt()
 		for _, id := range late {
@@ -166,14 +166,14 @@ func TestAnAttemptThatAloneCannotBeStartedStopsNobody(t *testing.T) {
 		b.withDisk(d)
 		b.attempts("succeed", "e/a")
 		pass(2 * time.Second)
-		d.set(false, false)
+		d.set(false)
 		good := b.attempts("succeed", "f/a")
 		settle()
 		pass(time.Second)
 		if n := b.place.StartsID(good[0]); n != 1 {
 			t.Errorf("another attempt was started %d times, want once", n)
 		}
-		d.set(false, true)
+		d.set(true)
 		bad := b.attempts("succeed", "g/a")
 		pass(time.Minute)
 		failures := b.failures()
@@ -197,7 +197,7 @@ func TestWhatMayHaveBeenStartedIsNotGivenBack(t *testing.T) {
 		if failures := b.failures(); len(failures) != 0 {
 			t.Errorf("failures: %v", failures)
 		}
-		d.set(false, false)
+		d.set(false)
 		pass(time.Minute)
 		b.adopt()
 		b.wantOutcome(id, 1, succeeded)
@@ -211,7 +211,7 @@ func TestAShortOutageIsWaitedForInPlace(t *testing.T) {
 		b.withDisk(d)
 		ids := b.attempts("succeed", "e/a", "e/b")
 		pass(2 * time.Second)
-		d.set(false, false)
+		d.set(false)
 		pass(10 * time.Second)
 		if failures := b.failures(); len(failures) != 0 {
 			t.Errorf("failures: %v", failures)

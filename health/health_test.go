@@ -139,7 +139,7 @@ func TestAnOutageOfADayIsProbedByOneAndNoticedByAll(t *testing.T) {
 		if _, first := monitors[0].Failed(ctx, "blob", "no space"); !first {
 			t.Error("the first failure does not count")
 		}
-		time.Sleep(24 * time.Hour)
+		time.Sleep(24 * time.Hour) //nolint:forbidigo // of the clock of the bubble
 		synctest.Wait()
 		for i, m := range monitors {
 			if known, away := m.Away("other", "blob"); !away || !known.AwaySince.Equal(since) {
@@ -150,7 +150,7 @@ func TestAnOutageOfADayIsProbedByOneAndNoticedByAll(t *testing.T) {
 			t.Errorf("it was asked %d times in a day, want once or twice a minute", n)
 		}
 		o.set(nil)
-		time.Sleep(2 * time.Minute)
+		time.Sleep(2 * time.Minute) //nolint:forbidigo // of the clock of the bubble
 		synctest.Wait()
 		for i, m := range monitors {
 			if known, away := m.Away("blob"); away {
@@ -161,7 +161,7 @@ func TestAnOutageOfADayIsProbedByOneAndNoticedByAll(t *testing.T) {
 			t.Errorf("the store has %+v", rows)
 		}
 		asked := o.asked.Load()
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) //nolint:forbidigo // of the clock of the bubble
 		if got := o.asked.Load(); got != asked {
 			t.Errorf("while it is well it was asked %d times", got-asked)
 		}

@@ -147,7 +147,7 @@ func (m *Monitor) Failed(ctx context.Context, name, reason string) (s store.Serv
 }
 
 // answer is what the service says when its probe asks it. One without a probe is not asked.
-func (m *Monitor) answer(ctx context.Context, name string) (err error, asked bool) { //nolint:staticcheck,revive // the error is the answer
+func (m *Monitor) answer(ctx context.Context, name string) (err error, asked bool) {
 	a := m.asked[name]
 	if a == nil {
 		return nil, false
@@ -245,7 +245,7 @@ func (m *Monitor) probe(ctx context.Context, s store.Service) error {
 		reason = oneLine(err)
 	}
 	if ctx.Err() != nil {
-		return nil
+		return nil //nolint:nilerr // what was asked while we were told to end says nothing
 	}
 	next := answered(m.known(s.Name), reason, m.config.Now())
 	if err := m.put(ctx, next); err != nil {

@@ -16,14 +16,14 @@ func identifier(kind core.ResourceType, name, version string) *core.Identifier {
 	return &core.Identifier{ResourceType: kind, Project: "flytesnacks", Domain: "development", Name: name, Version: version}
 }
 
-func taskNode(id, task, version string) *core.Node {
+func taskNode(id, version string) *core.Node {
 	return &core.Node{Id: id, Metadata: &core.NodeMetadata{Name: id}, Target: &core.Node_TaskNode{TaskNode: &core.TaskNode{
-		Reference: &core.TaskNode_ReferenceId{ReferenceId: identifier(core.ResourceType_TASK, task, version)}}}}
+		Reference: &core.TaskNode_ReferenceId{ReferenceId: identifier(core.ResourceType_TASK, "t", version)}}}}
 }
 
-func workflowNode(id, sub string) *core.Node {
+func workflowNode(id string) *core.Node {
 	return &core.Node{Id: id, Metadata: &core.NodeMetadata{Name: id}, Target: &core.Node_WorkflowNode{WorkflowNode: &core.WorkflowNode{
-		Reference: &core.WorkflowNode_SubWorkflowRef{SubWorkflowRef: identifier(core.ResourceType_WORKFLOW, sub, "v1")}}}}
+		Reference: &core.WorkflowNode_SubWorkflowRef{SubWorkflowRef: identifier(core.ResourceType_WORKFLOW, "sub", "v1")}}}}
 }
 
 // kind is one kind of node. A new one gets a row here and then has to pass every case below.
@@ -35,8 +35,8 @@ type kind struct {
 }
 
 var kinds = []kind{
-	{"task", taskNode("n0", "t", "v1"), identifier(core.ResourceType_TASK, "t", "v1"), false},
-	{"sub-workflow", workflowNode("n0", "sub"), identifier(core.ResourceType_WORKFLOW, "sub", "v1"), true},
+	{"task", taskNode("n0", "v1"), identifier(core.ResourceType_TASK, "t", "v1"), false},
+	{"sub-workflow", workflowNode("n0"), identifier(core.ResourceType_WORKFLOW, "sub", "v1"), true},
 	{"launch plan", &core.Node{Id: "n0", Target: &core.Node_WorkflowNode{WorkflowNode: &core.WorkflowNode{
 		Reference: &core.WorkflowNode_LaunchplanRef{LaunchplanRef: identifier(core.ResourceType_LAUNCH_PLAN, "lp", "v1")}}}},
 		identifier(core.ResourceType_LAUNCH_PLAN, "lp", "v1"), false},
@@ -119,7 +119,7 @@ func TestEveryKindOfNodeIsTakenOverOrRunsByTheSameRules(t *testing.T) {
 func TestWhatRunsAnotherVersionIsNotTakenOver(t *testing.T) {
 	t.Parallel()
 	run := recovery.NewRun([]*store.Node{{ID: "n0", SpecNodeID: "n0", Phase: core.NodeExecution_SUCCEEDED, Target: identifier(core.ResourceType_TASK, "t", "v1")}})
-	if d := run.Decide("n0", taskNode("n0", "t", "v2")); d.Take || !strings.Contains(d.Reason, "it ran t v1 there and is to run t v2") {
+	if d := run.Decide("n0", taskNode("n0", "v2")); d.Take || !strings.Contains(d.Reason, "it ran t v1 there and is to run t v2") {
 		t.Errorf("taken over: %t, %s", d.Take, d.Reason)
 	}
 }
@@ -139,8 +139,8 @@ func TestAPlanTakesFinishedSubWorkflowsAsAWholeAndEntersTheOthers(t *testing.T) 
 		return &core.CompiledWorkflow{Template: &core.WorkflowTemplate{Id: identifier(core.ResourceType_WORKFLOW, name, "v1"), Nodes: append(all, &core.Node{Id: aloft.EndNode})}}
 	}
 	target := &core.CompiledWorkflowClosure{
-		Primary:      graph("main", taskNode("n0", "t", "v1"), workflowNode("n1", "sub"), workflowNode("n2", "sub"), workflowNode("n3", "sub")),
-		SubWorkflows: []*core.CompiledWorkflow{graph("sub", taskNode("n0", "t", "v1"), taskNode("n1", "t", "v1"))},
+		Primary:      graph("main", taskNode("n0", "v1"), workflowNode("n1"), workflowNode("n2"), workflowNode("n3")),
+		SubWorkflows: []*core.CompiledWorkflow{graph("sub", taskNode("n0", "v1"), taskNode("n1", "v1"))},
 	}
 	node := func(id, parent, spec string, phase core.NodeExecution_Phase) *store.Node {
 		return &store.Node{ID: aloft.NodeID(id), Parent: aloft.NodeID(parent), SpecNodeID: spec, RetryGroup: "0", Phase: phase}

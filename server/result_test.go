@@ -68,7 +68,7 @@ func TestResultsAreListedRemovedAndPinned(t *testing.T) {
 		t.Errorf("pinned %d, want 2", pinned.GetChanged())
 	}
 	// As JSON over HTTP, which is how scripts ask.
-	response, err := http.Post("http://"+s.Address+"/aloft.v1.ResultService/ListResults", "application/json", strings.NewReader(`{"task": "kept", "gone": true}`)) //nolint:noctx // as a script does
+	response, err := http.Post("http://"+s.Address+"/aloft.v1.ResultService/ListResults", "application/json", strings.NewReader(`{"task": "kept", "gone": true}`))
 	s.ok(err)
 	body, err := io.ReadAll(response.Body)
 	s.ok(err)

@@ -53,6 +53,8 @@ type Options struct {
 	Path    string   // where python3 and uv are looked for, as PATH has it
 	Worker  []string // command line that starts a supervisor, such as {"/usr/bin/aloft", "worker"}; empty: tasks that need a process wait
 	Logger  *slog.Logger
+
+	leaseTTL time.Duration // zero: the engine's default; tests that wait for leases to run out take less
 }
 
 // Server is a running server.
@@ -171,6 +173,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	s.engine = engine.New(engine.Config{
 		Store: s.store, Literals: literals, Catalog: s.results, Logger: s.log, Owner: identity, Policy: policy(c),
 		MaxRetries: c.WorkflowRetries, MaxOutage: config.Limit(c.MaxOutage), Health: s.health, Clock: clock,
+		LeaseTTL: o.leaseTTL,
 	})
 	s.executor = executor.New(executor.Config{
 		Instance: identity, Store: s.store, Literals: literals, Backend: backend, Health: s.health, Logger: s.log, Now: s.engine.Now,

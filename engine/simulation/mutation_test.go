@@ -119,7 +119,7 @@ var mutations = []mutation{
 var caught = regexp.MustCompile(`(?s)seed (\d+): (.*?)\n`)
 
 // A simulator that finds no bugs may be a bad simulator.
-func TestPlantedBugsAreFound(t *testing.T) {
+func TestPlantedBugsAreFound(t *testing.T) { //nolint:paralleltest // each bug has all processors for its worlds
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)

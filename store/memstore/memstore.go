@@ -39,6 +39,7 @@ type Store struct {
 	lastTry    int64
 	assigned   map[string]*ordered[*attempt]
 	leases     [store.Shards]store.Lease
+	engines    map[string]time.Time // until when they are there
 	instances  map[string]store.Instance
 	services   map[string]store.Service
 
@@ -68,6 +69,7 @@ func New() *Store {
 		assigned:  make(map[string]*ordered[*attempt]),
 		instances: make(map[string]store.Instance),
 		services:  make(map[string]store.Service),
+		engines:   make(map[string]time.Time),
 
 		results:      make(map[string]*store.CacheEntry),
 		tags:         make(map[store.CacheID]*store.CacheEntry),
@@ -99,10 +101,10 @@ func (s *Store) do(op string, call func() ([]store.Topic, error)) error {
 	})
 }
 
-func (s *Store) doEach(op string, n int, call func() ([]store.Topic, []error)) []error {
-	return s.Faults.DoEach(op, n, func() []error {
+func (s *Store) doEach(op string, n int, call func(first int) ([]store.Topic, []error)) []error {
+	return s.Faults.DoEach(op, n, func(first int) []error {
 		s.mu.Lock()
-		topics, errs := call()
+		topics, errs := call(first)
 		s.mu.Unlock()
 		s.Wake(topics...)
 		return errs

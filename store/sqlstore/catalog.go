@@ -466,8 +466,8 @@ func asked(q store.CacheQuery) (conditions []string, args []any) {
 // tail is the rest of a query: conditions, order and page.
 func tail(prefix string, conditions []string, args []any, q store.CacheQuery) (string, []any) {
 	where := ""
-	for i, c := range conditions {
-		where += map[bool]string{true: "WHERE ", false: " AND "}[i == 0] + prefix + c
+	if len(conditions) > 0 {
+		where = "WHERE " + prefix + strings.Join(conditions, " AND "+prefix)
 	}
 	order := " DESC"
 	if q.Ascending {

@@ -26,6 +26,8 @@ var claims = []func(*suite){
 	aRefusedStepHasNoEffectAndDoesNotHinderOthers,
 	aLeaseChangesHandsWhenItHasRunOutAndOnlyThen,
 	releasedShardsAreFreeAtOnce,
+	shardsAreSharedByThoseWhoAreThere,
+	whatIsAnothersByNowIsNotGivenBack,
 	nodesKeepInputsOutputsAndMetadataThatAStepLeavesOut,
 	literalsOfANodeAreReadByKey,
 	manyNodesAreReadWithTheirValues,
@@ -353,6 +355,64 @@ func releasedShardsAreFreeAtOnce(s *suite) {
 	if len(leases) != store.Shards || leases[0].Epoch <= s.leases[leases[0].Shard].Epoch {
 		s.Fatalf("got %d shards, the first under epoch %d", len(leases), leases[0].Epoch)
 	}
+}
+
+func shardsAreSharedByThoseWhoAreThere(s *suite) {
+	var last [store.Shards]store.Lease
+	// acquire checks what holds whenever somebody asks, and gives what is surplus back.
+	acquire := func(owner string, second, want, wantSurplus int) {
+		s.Helper()
+		leases, err := s.store.AcquireShards(s.ctx, owner, at(second), 10*time.Second)
+		s.ok(err)
+		var surplus []store.Lease
+		for i, l := range leases {
+			if before := last[l.Shard]; l.Owner != owner || i > 0 && l.Shard <= leases[i-1].Shard || (l.Epoch > before.Epoch) != (before.Owner != owner) {
+				s.Fatalf("%s has %+v, it was %+v", owner, l, before)
+			}
+			last[l.Shard] = l
+			if l.Surplus {
+				surplus = append(surplus, l)
+			}
+		}
+		if len(leases) != want || len(surplus) != wantSurplus {
+			s.Fatalf("%s has %d shards, %d of them surplus, want %d and %d", owner, len(leases), len(surplus), want, wantSurplus)
+		}
+		s.ok(s.store.YieldShards(s.ctx, surplus))
+		for _, l := range surplus {
+			last[l.Shard].Owner = ""
+		}
+	}
+	acquire("a", 0, 64, 0)
+	acquire("b", 1, 0, 0)
+	acquire("a", 2, 64, 32)
+	acquire("b", 3, 32, 0)
+	acquire("c", 4, 0, 0)
+	acquire("a", 5, 32, 10)
+	acquire("b", 5, 32, 10)
+	acquire("c", 6, 20, 0)
+	acquire("a", 7, 22, 0)
+	// Nothing more is heard of b.
+	acquire("a", 13, 22, 0)
+	acquire("c", 13, 20, 0)
+	acquire("a", 15, 32, 0)
+	acquire("c", 15, 32, 0)
+	s.ok(s.store.ReleaseShards(s.ctx, "c"))
+	acquire("a", 16, 64, 0)
+}
+
+func whatIsAnothersByNowIsNotGivenBack(s *suite) {
+	e := s.make("e1")
+	s.acquire(at(0))
+	old := s.leases[e.Shard]
+	_, err := s.store.AcquireShards(s.ctx, "other", at(3600), time.Minute)
+	s.ok(err)
+	s.ok(s.store.YieldShards(s.ctx, []store.Lease{old}))
+	s.acquire(at(7200)) // ours again, under another epoch
+	s.ok(s.store.YieldShards(s.ctx, []store.Lease{old}))
+	s.commit(s.step(e))
+	stale := s.step(e)
+	s.ok(s.store.YieldShards(s.ctx, []store.Lease{s.leases[e.Shard]}))
+	s.refused(stale, aloft.ErrFenced)
 }
 
 func nodesKeepInputsOutputsAndMetadataThatAStepLeavesOut(s *suite) {
