@@ -24,7 +24,7 @@ td,th{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid #dd
 <p><a href="/console/">{{.Execution.ID.Project}} / {{.Execution.ID.Domain}}</a></p>
 <h1>{{.Execution.ID.Name}}: {{.Execution.Phase}}</h1>
 <p>{{.Execution.Workflow.GetName}}, version {{.Execution.Workflow.GetVersion}}. Created {{.Execution.CreatedAt.UTC.Format "2006-01-02 15:04:05"}} UTC{{with .Took}}, took {{.}}{{end}}.</p>
-{{with .Recovers}}<p>Recovers <a href="/console/projects/{{.Project}}/domains/{{.Domain}}/executions/{{.Name}}">{{.Name}}</a>: {{$.Recovered}} recovered</p>{{end}}
+{{with .Recovers}}<p>Recovers <a href="/console/projects/{{.Project}}/domains/{{.Domain}}/executions/{{.Name}}">{{.Name}}</a>, nodes taken over: {{$.Recovered}}</p>{{end}}
 {{with .Execution.Waiting}}<p>Waiting: {{.}}</p>{{end}}
 {{with .Execution.AbortCause}}<p>Terminated: {{.}}</p>{{end}}
 {{with .Execution.Error}}<h2>{{.GetCode}}</h2><pre>{{.GetMessage}}</pre>{{end}}

@@ -141,7 +141,7 @@ func TestARecoveryRunsOnlyWhatFailed(t *testing.T) {
 	if err != nil || len(attempts) != 1 {
 		t.Errorf("it has %d attempts (%v), want 1", len(attempts), err)
 	}
-	if _, page := g.do("GET", "/console/projects/flytesnacks/domains/development/executions/"+third.GetName(), nil, nil); !strings.Contains(string(page), second.GetName()+"</a>: 1 recovered") {
+	if _, page := g.do("GET", "/console/projects/flytesnacks/domains/development/executions/"+third.GetName(), nil, nil); !strings.Contains(string(page), second.GetName()+"</a>, nodes taken over: 1") {
 		t.Errorf("its page does not say what it recovers:\n%s", page)
 	}
 }
