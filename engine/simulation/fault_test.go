@@ -89,6 +89,7 @@ var faults = []fault{
 		p.lose(func() bool { return r.IntN(3) == 0 }, "its process is gone and left no record")
 		w.tell("%s loses a third of its tasks", p.name)
 	}},
+	{"results are removed, or their objects deleted or changed", 4, (*world).damage},
 }
 
 const executorReplaced = "an executor is replaced by one of another name"

@@ -105,7 +105,8 @@ func TestSeedsKeepEveryPromise(t *testing.T) {
 		return
 	}
 	// What never happens finds nothing.
-	wanted := slices.Concat(callFaults, behaviours, []string{"compared SUCCEEDED", "compared FAILED", "a late Commit", "a late Report", "a late outcome"})
+	wanted := slices.Concat(callFaults, behaviours, []string{"compared SUCCEEDED", "compared FAILED", "a late Commit", "a late Report", "a late outcome"},
+		[]string{resultUsed, resultRepaired, resultOverwritten, waitsForResult})
 	for _, f := range faults {
 		wanted = append(wanted, f.name)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/blob/blobtest"
+	"github.com/aloft-dev/aloft/catalog"
 	"github.com/aloft-dev/aloft/engine"
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
@@ -64,7 +65,10 @@ type world struct {
 	terminated map[string]int       // acknowledged: journal entries at that time
 	runs       map[store.Key]*observed
 	read       map[string]*core.LiteralMap // objects that were found to be what they are called, by URI
-	epochs     [store.Shards]int64         // the newest of each shard
+	contents   map[string]string           // digests of the files of tasks, by URI
+	damaged    map[string]bool             // objects that were deleted or changed, by URI
+	computing  computing
+	epochs     [store.Shards]int64 // the newest of each shard
 	broken     error
 }
 
@@ -119,6 +123,7 @@ func newWorld(seed uint64, calm, detail bool) *world {
 		plan: newPlan(rand.New(rand.NewPCG(seed, 1))), random: rand.New(rand.NewPCG(seed, 2)),
 		memory: memstore.New(), wall: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), registered: map[int]bool{},
 		created: map[string]store.Key{}, terminated: map[string]int{}, runs: map[store.Key]*observed{}, read: map[string]*core.LiteralMap{},
+		contents: map[string]string{}, damaged: map[string]bool{}, computing: newComputing(),
 	}
 	w.blobs = &fragileBlobs{Memory: blobtest.NewMemory(), world: w}
 	w.literals = blob.Literals{Store: w.blobs}
@@ -210,6 +215,7 @@ func (w *world) run() error {
 		if more {
 			continue
 		}
+		w.checkWaiters()
 		// Fine steps for tasks and larger ones for timers, but none for which an engine thinks that it was suspended.
 		if idle++; idle%4 == 0 {
 			w.mono += 10 * time.Second
@@ -282,7 +288,7 @@ func (w *world) start(s *slot) {
 	}
 	w.skewed = w.skewed || !w.wall.Equal(w.first)
 	s.engine = engine.New(engine.Config{
-		Store: w.store, Literals: w.literals, Owner: s.name, Clock: s.clock, Logger: slog.New(slog.DiscardHandler), Policy: w.plan.policy,
+		Store: w.store, Literals: w.literals, Catalog: &watchedCatalog{world: w, catalog: &catalog.Catalog{Store: w.store, Blob: w.blobs, Now: s.clock.Now}}, Owner: s.name, Clock: s.clock, Logger: slog.New(slog.DiscardHandler), Policy: w.plan.policy,
 		StepLimit: 1 + w.random.IntN(30), CacheExecutions: 1 + w.random.IntN(4), CacheLiterals: int64(1 + w.random.IntN(4000)),
 	})
 	w.tell("%s starts", s.name)
@@ -325,6 +331,7 @@ func (w *world) create(i int) {
 	}
 	err = w.store.CreateExecution(w.ctx, e, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: &aloftv1.Create{
 		Workflow: workflow, Inputs: inputs.GetRef(), MaxParallelism: p.maxParallelism, Interruptible: p.interruptible, Seed: p.name,
+		OverwriteCache: p.overwrites,
 	}}})
 	switch {
 	case err == nil:
@@ -364,6 +371,15 @@ func (w *world) terminate() {
 
 func (w *world) id(name string) aloft.ExecutionID {
 	return aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: name}
+}
+
+func (w *world) planned(name string) planned {
+	for _, p := range w.plan.executions {
+		if p.name == name {
+			return p
+		}
+	}
+	return planned{}
 }
 
 // look lets nothing fail meanwhile.
