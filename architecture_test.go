@@ -39,23 +39,26 @@ var table = []station{
 	{name: "server", everything: true},
 	{name: "config"},
 
-	{name: "api", may: []string{"registry", "launch", "recovery", "catalog", "store", "blob", "auth", "literal"}},
+	{name: "api", may: []string{"registry", "launch", "recovery/job", "catalog", "store", "blob", "auth", "literal"}},
 	{name: "registry", may: []string{"compiler", "literal", "store", "blob"}},
 	{name: "compiler", may: []string{"literal"}, pure: true},
 	{name: "literal", pure: true},
 	{name: "launch", may: []string{"literal", "store"}},
-	{name: "recovery", may: []string{"literal", "store"}},
+	{name: "recovery", may: []string{"literal", "store"}, pure: true},
+	{name: "recovery/job", may: []string{"recovery", "store"}},
 	{name: "schedule", may: []string{"launch", "store"}},
 
 	{name: "store"},
 	{name: "store/sqlstore", may: []string{"store"}},
 	{name: "store/storetest", may: []string{"store"}},
 
-	{name: "engine", may: []string{"engine/machine", "store", "blob", "catalog", "literal"}},
+	// recovery: what a dry run promises of a node and what the engine then does with it is one decision.
+	{name: "engine", may: []string{"engine/machine", "store", "blob", "catalog", "literal", "recovery"}},
 	{name: "engine/machine", may: []string{"literal"}, pure: true},
 	{name: "catalog", may: []string{"literal", "store", "blob"}},
 
 	{name: "admission", may: []string{"store"}, pure: true},
+	{name: "health", may: []string{"store"}},
 	{name: "executor", may: []string{"admission", "store", "blob", "environment", "bundle", "worker", "literal"}},
 	{name: "environment", may: []string{"store", "blob"}},
 	{name: "bundle", may: []string{"blob"}},

@@ -123,3 +123,58 @@ func ParseRetryPolicy(text string, quantity func(string) (int64, error)) (RetryP
 	}
 	return p, nil
 }
+
+// SystemRetries is what becomes of attempts that failed through no fault of the user's, where no policy for retries says more.
+type SystemRetries struct {
+	Max        uint32        // how many of a node are replaced; 0: 3, as in Flyte
+	Backoff    time.Duration // before the first; each further one is twice as long, and half of each is left to chance; 0: none
+	MaxBackoff time.Duration // no pause is longer; 0: any
+}
+
+// Pause is how long to wait before a retry, which is numbered from 1; chance is from 0 to 1.
+func (r SystemRetries) Pause(retry uint32, chance float64) time.Duration {
+	return RetryPolicy{Backoff: r.Backoff, Factor: 2, Max: r.MaxBackoff, Jitter: 0.5}.Pause(retry, chance)
+}
+
+// maxSystemRetries bounds Max: a node counts them in few bits, and more would be another word for ever.
+const maxSystemRetries = 100
+
+// ParseSystemRetries reads what the configuration has: words of the form name=value with blanks between them, as in
+// "max=3 backoff=1s max-backoff=5m". What is left out is 3, none and any. All mistakes are reported at once.
+func ParseSystemRetries(text string) (SystemRetries, error) {
+	var r SystemRetries
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	seen := map[string]bool{}
+	for word := range strings.FieldsSeq(text) {
+		name, value, _ := strings.Cut(word, "=")
+		if seen[name] {
+			bad("%s is there twice", name)
+		}
+		seen[name] = true
+		switch name {
+		case "max":
+			n, err := strconv.ParseUint(value, 10, 32)
+			if err != nil || n < 1 || n > maxSystemRetries {
+				bad("max %q is no number from 1 to %d", value, maxSystemRetries)
+			}
+			r.Max = uint32(n)
+		case "backoff", "max-backoff":
+			d, err := time.ParseDuration(value)
+			if err != nil || d < 0 {
+				bad("%s %q is no duration such as 10s or 5m", name, value)
+			}
+			if name == "backoff" {
+				r.Backoff = d
+			} else {
+				r.MaxBackoff = d
+			}
+		default:
+			bad("%q is none of max, backoff, max-backoff", name)
+		}
+	}
+	if len(errs) > 0 {
+		return SystemRetries{}, fmt.Errorf("system retries %q: %w: %w", text, ErrInvalid, errors.Join(errs...))
+	}
+	return r, nil
+}

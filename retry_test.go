@@ -80,3 +80,31 @@ func TestAllMistakesOfAPolicyAreToldAtOnce(t *testing.T) {
 		t.Errorf("a policy that says nothing: %v", err)
 	}
 }
+
+func TestSystemRetriesAreReadWithAllTheirMistakes(t *testing.T) {
+	t.Parallel()
+	got, err := aloft.ParseSystemRetries("max=5 backoff=2s max-backoff=1m")
+	if want := (aloft.SystemRetries{Max: 5, Backoff: 2 * time.Second, MaxBackoff: time.Minute}); err != nil || got != want {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	for retry, want := range map[uint32]time.Duration{1: 2 * time.Second, 2: 4 * time.Second, 6: time.Minute, 1000: time.Minute} {
+		if pause := got.Pause(retry, 0); pause != want {
+			t.Errorf("the pause before retry %d is %s, want %s", retry, pause, want)
+		}
+		if pause := got.Pause(retry, 1); pause != want/2 {
+			t.Errorf("the shortest pause before retry %d is %s, want %s", retry, pause, want/2)
+		}
+	}
+	if got, err := aloft.ParseSystemRetries(""); err != nil || got != (aloft.SystemRetries{}) || got.Pause(3, 0) != 0 {
+		t.Errorf("nothing said: %+v, %v", got, err)
+	}
+	_, err = aloft.ParseSystemRetries("max=0 backoff=soon max-backoff=-1s colour=red max=101")
+	if !errors.Is(err, aloft.ErrInvalid) {
+		t.Fatalf("got %v, want ErrInvalid", err)
+	}
+	for _, part := range []string{`max "0"`, `max "101"`, `backoff "soon"`, `max-backoff "-1s"`, `"colour"`, "max is there twice"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q is missing in %v", part, err)
+		}
+	}
+}

@@ -56,6 +56,7 @@ type Store interface {
 	store.Queries
 	store.Wakes
 	store.Registry
+	store.Catalog
 	Append(ctx context.Context, id aloft.ExecutionID, message store.Message) error
 }
 
@@ -126,8 +127,8 @@ func New(config Config) (*API, error) {
 	serve(serviceconnect.AsyncAgentServiceName)(serviceconnect.NewAsyncAgentServiceHandler(serviceconnect.UnimplementedAsyncAgentServiceHandler{}, options...))
 	serve(serviceconnect.AgentMetadataServiceName)(serviceconnect.NewAgentMetadataServiceHandler(serviceconnect.UnimplementedAgentMetadataServiceHandler{}, options...))
 	serve(serviceconnect.ExternalPluginServiceName)(serviceconnect.NewExternalPluginServiceHandler(serviceconnect.UnimplementedExternalPluginServiceHandler{}, options...))
-	serve(datacatalogconnect.DataCatalogName)(datacatalogconnect.NewDataCatalogHandler(datacatalogconnect.UnimplementedDataCatalogHandler{}, options...))
-	serve(cacheserviceconnect.CacheServiceName)(cacheserviceconnect.NewCacheServiceHandler(cacheserviceconnect.UnimplementedCacheServiceHandler{}, options...))
+	serve(datacatalogconnect.DataCatalogName)(datacatalogconnect.NewDataCatalogHandler(&dataCatalog{a}, options...))
+	serve(cacheserviceconnect.CacheServiceName)(cacheserviceconnect.NewCacheServiceHandler(&cacheService{a}, options...))
 	for _, build := range config.Services {
 		mount(build(options...))
 	}

@@ -11,6 +11,9 @@
 //	browser ─ gRPC-Web ─▶ connect ─┼─▶ guard ─▶ task.go, workflow.go, execution.go … ─▶ registry, launch, store, blob
 //	console ─── REST ──▶ gateway ──┘
 //
+// Cached results have three services over the same records: Flyte's DataCatalog and CacheService, and our own ResultService,
+// which says why there was none (explain.go, by package catalog).
+//
 // It relies on store, blob, registry and launch. When one of them cannot do its part, the answer is UNAVAILABLE with the
 // reason, and the client tries again: every call may be repeated, because flytekit repeats each failed call three times.
 package api

@@ -44,6 +44,20 @@ func (s *adminService) RelaunchExecution(ctx context.Context, r *admin.Execution
 	return &admin.ExecutionCreateResponse{Id: id.Proto()}, nil
 }
 
+// RecoverExecution creates an execution that takes over what another one has finished. Of the metadata only the node that
+// asks for it counts, as in Flyte.
+func (s *adminService) RecoverExecution(ctx context.Context, r *admin.ExecutionRecoverRequest) (*admin.ExecutionCreateResponse, error) {
+	if err := checkExecution(r.GetId()); err != nil {
+		return nil, err
+	}
+	id, err := s.Launcher.Recover(ctx, aloft.ExecutionIDOf(r.GetId()), r.GetName(), r.GetMetadata().GetParentNodeExecution())
+	if err != nil {
+		return nil, registryError(err)
+	}
+	callerOf(ctx).connection.created(id)
+	return &admin.ExecutionCreateResponse{Id: id.Proto()}, nil
+}
+
 // GetExecution may hold its answer back for a client that waits for the end: see hold.
 func (s *adminService) GetExecution(ctx context.Context, r *admin.WorkflowExecutionGetRequest) (*admin.Execution, error) {
 	if err := checkExecution(r.GetId()); err != nil {

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -25,6 +26,7 @@ type Info struct {
 	TaskTimeout, QueueTimeout, ExecutionTimeout time.Duration                     // 0: none
 	Room                                        func() (running, waiting int64)   // of this server's executor
 	Environments                                func() []*aloftv1.EnvironmentInfo // those that tasks have used so far
+	Away                                        func() []store.Service            // services that are away; nil: none ever
 }
 
 // stuckLimit is how many stuck executions are counted; one is already too many.
@@ -54,8 +56,22 @@ func (i *Info) GetServerInfo(ctx context.Context, _ *aloftv1.GetServerInfoReques
 			Slots: e.Slots, Running: running, Waiting: waiting})
 	}
 	answer.Environments = i.Environments()
+	for _, s := range away(i.Away, time.Now()) {
+		answer.Away = append(answer.Away, &aloftv1.ServiceInfo{Name: s.Name, AwaySince: stamp(s.AwaySince), Reason: s.Reason, ProbeAt: stamp(s.ProbeAt)})
+	}
 	answer.TaskTimeout, answer.QueueTimeout, answer.ExecutionTimeout = span(i.TaskTimeout), span(i.QueueTimeout), span(i.ExecutionTimeout)
 	return answer, nil
+}
+
+// forgotten is after how long without a probe a service is nobody's any more: its server is gone.
+const forgotten = 10 * time.Minute
+
+// away are the services that somebody still asks.
+func away(of func() []store.Service, now time.Time) []store.Service {
+	if of == nil {
+		return nil
+	}
+	return slices.DeleteFunc(of(), func(s store.Service) bool { return now.Sub(s.ProbeAt) > forgotten })
 }
 
 // span leaves out a limit that there is not.

@@ -26,6 +26,7 @@ const followLogs = 150 * time.Millisecond
 // all of them as they come. ErrNotFound for an execution, node or attempt that is not there.
 func (r *Runs) GetLogs(ctx context.Context, request *aloftv1.GetLogsRequest, stream *connect.ServerStream[aloftv1.GetLogsResponse]) error {
 	id, node := aloft.ExecutionIDOf(request.GetId()), aloft.NodeID(request.GetNode())
+	named := node == "" // whether node is one that exists, and not only what somebody calls it
 	wake, cancel := r.Store.Subscribe(store.TopicExecution(id))
 	defer cancel()
 	logs := map[string]*log{}
@@ -33,6 +34,15 @@ func (r *Runs) GetLogs(ctx context.Context, request *aloftv1.GetLogsRequest, str
 		execution, err := r.Store.GetExecution(ctx, id)
 		if err != nil {
 			return err
+		}
+		if !named {
+			n, err := findNode(ctx, r.Store, id, request.GetNode())
+			switch {
+			case err == nil:
+				node, named = n.ID, true
+			case !errors.Is(err, aloft.ErrNotFound) || !request.GetFollow() || aloft.Terminal(execution.Phase):
+				return err
+			}
 		}
 		attempts, err := r.attempts(ctx, id, node, request, aloft.Terminal(execution.Phase) || !request.GetFollow())
 		if err != nil {

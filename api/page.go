@@ -4,10 +4,12 @@ import (
 	"errors"
 	"html/template"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -22,12 +24,13 @@ td,th{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid #dd
 <p><a href="/console/">{{.Execution.ID.Project}} / {{.Execution.ID.Domain}}</a></p>
 <h1>{{.Execution.ID.Name}}: {{.Execution.Phase}}</h1>
 <p>{{.Execution.Workflow.GetName}}, version {{.Execution.Workflow.GetVersion}}. Created {{.Execution.CreatedAt.UTC.Format "2006-01-02 15:04:05"}} UTC{{with .Took}}, took {{.}}{{end}}.</p>
+{{with .Recovers}}<p>Recovers <a href="/console/projects/{{.Project}}/domains/{{.Domain}}/executions/{{.Name}}">{{.Name}}</a>: {{$.Recovered}} recovered</p>{{end}}
 {{with .Execution.Waiting}}<p>Waiting: {{.}}</p>{{end}}
 {{with .Execution.AbortCause}}<p>Terminated: {{.}}</p>{{end}}
 {{with .Execution.Error}}<h2>{{.GetCode}}</h2><pre>{{.GetMessage}}</pre>{{end}}
-<h2>Nodes</h2><table><tr><th>Node<th>Name<th>Phase<th>Time<th>Deck</tr>
-{{range .Nodes}}<tr><td>{{.ID}}<td>{{.Name}}<td>{{.Phase}}<td>{{.Took}}<td>{{with .Deck}}<a href="{{.}}">deck</a>{{end}}</tr>
-{{if .Message}}<tr><td><td colspan="4"><pre>{{.Message}}</pre></tr>{{end}}{{end}}</table>
+<h2>Nodes</h2><table><tr><th>Node<th>Name<th>Phase<th>Time<th>Cache<th>Deck</tr>
+{{range .Nodes}}<tr><td>{{.ID}}<td>{{.Name}}<td>{{.Phase}}<td>{{.Took}}<td>{{.Cache}}<td>{{with .Deck}}<a href="{{.}}">deck</a>{{end}}</tr>
+{{if .Message}}<tr><td><td colspan="5"><pre>{{.Message}}</pre></tr>{{end}}{{end}}</table>
 <p>In a terminal: <code>aloft status {{.Execution.ID.Name}} --follow</code>, <code>aloft logs {{.Execution.ID.Name}}</code></p>{{end}}
 {{define "index"}}{{template "head" "executions"}}<h1>Executions</h1>
 {{range .}}<h2>{{.Project}} / {{.Domain}}</h2><table>{{range .Executions}}<tr><td><a href="/console/projects/{{.ID.Project}}/domains/{{.ID.Domain}}/executions/{{.ID.Name}}">{{.ID.Name}}</a><td>{{.Workflow.GetName}}<td>{{.Phase}}<td>{{.CreatedAt.UTC.Format "2006-01-02 15:04:05"}}</tr>{{end}}</table>
@@ -36,7 +39,7 @@ td,th{text-align:left;padding:.25rem .75rem .25rem 0;border-bottom:1px solid #dd
 `))
 
 type nodeRow struct {
-	ID, Name, Phase, Took, Deck, Message string
+	ID, Name, Phase, Took, Cache, Deck, Message string
 }
 
 func (a *API) executionPage(w http.ResponseWriter, r *http.Request) {
@@ -51,19 +54,32 @@ func (a *API) executionPage(w http.ResponseWriter, r *http.Request) {
 		a.problemPage(w, r, err)
 		return
 	}
+	notes := cacheNotes{store: a.Store, execution: id, before: e.CreatedAt}
 	var rows []nodeRow
+	recovered := 0
 	for _, n := range nodes {
 		if n.SpecNodeID == aloft.StartNode || n.SpecNodeID == aloft.EndNode {
 			continue
+		}
+		if n.Phase == core.NodeExecution_RECOVERED {
+			recovered++
 		}
 		row := nodeRow{ID: string(n.ID), Name: n.Name, Phase: n.Phase.String(), Took: a.took(n.StartedAt, n.EndedAt), Message: n.Error.GetMessage()}
 		if row.Deck, err = a.Renderer.Link(n.DeckURI, callerOf(r.Context()).base, a.Now().Add(maxLinkLife)); err != nil {
 			row.Deck = ""
 		}
+		if row.Cache, err = notes.of(r.Context(), string(n.ID), n.Cache); err != nil {
+			a.problemPage(w, r, err)
+			return
+		}
+		if n.Waiting != "" && !aloft.Terminal(n.Phase) {
+			row.Cache = strings.TrimPrefix(row.Cache+"; "+n.Waiting, "; ")
+		}
 		rows = append(rows, row)
 	}
 	a.page(w, r, http.StatusOK, "execution", map[string]any{
 		"Execution": e, "Running": !aloft.Terminal(e.Phase), "Took": a.took(e.StartedAt, e.EndedAt), "Nodes": rows,
+		"Recovers": executionStatus(e).GetRecovers(), "Recovered": recovered,
 	})
 }
 

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -11,6 +12,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
 )
@@ -20,9 +22,11 @@ type Runs struct {
 	Store interface {
 		store.Queries
 		store.Wakes
+		store.Catalog
 	}
 	Blobs blob.Store
-	Now   func() time.Time // nil: time.Now
+	Away  func() []store.Service // services that are away; nil: none ever
+	Now   func() time.Time       // nil: time.Now
 }
 
 // How often a watcher looks at most, so that a run of thousands of short nodes is not read thousands of times, and at
@@ -38,6 +42,7 @@ func (r *Runs) WatchExecution(ctx context.Context, request *aloftv1.WatchExecuti
 	wake, cancel := r.Store.Subscribe(store.TopicExecution(id))
 	defer cancel()
 	var since time.Time // everything changed before it has been sent
+	var notes cacheNotes
 	for {
 		execution, err := r.Store.GetExecution(ctx, id)
 		if err != nil {
@@ -47,7 +52,19 @@ func (r *Runs) WatchExecution(ctx context.Context, request *aloftv1.WatchExecuti
 		if err != nil {
 			return err
 		}
-		if err := stream.Send(&aloftv1.WatchExecutionResponse{Execution: executionStatus(execution), Nodes: nodes}); err != nil {
+		if notes.store == nil {
+			notes = cacheNotes{store: r.Store, execution: id, before: execution.CreatedAt}
+		}
+		for _, n := range nodes {
+			if n.GetCache() == nil {
+				continue
+			}
+			if n.CacheNote, err = notes.of(ctx, n.GetId(), n.GetCache()); err != nil {
+				return err
+			}
+			n.Cache.Key = nil // it is large where there are many nodes, and ExplainCache has it
+		}
+		if err := stream.Send(&aloftv1.WatchExecutionResponse{Execution: r.status(execution), Nodes: nodes}); err != nil {
 			return err
 		}
 		if request.GetOnce() || aloft.Terminal(execution.Phase) {
@@ -122,17 +139,36 @@ func (r *Runs) changedNodes(ctx context.Context, id aloft.ExecutionID, since tim
 	return statuses, latest, nil
 }
 
+// status says of an execution that does not say itself what it waits for which services are away: its attempts may need them.
+func (r *Runs) status(e *store.Execution) *aloftv1.ExecutionStatus {
+	status := executionStatus(e)
+	if status.Waiting != "" || aloft.Terminal(e.Phase) {
+		return status
+	}
+	var waiting []string
+	for _, s := range away(r.Away, time.Now()) {
+		waiting = append(waiting, s.Waiting())
+	}
+	status.Waiting = strings.Join(waiting, "; ")
+	return status
+}
+
 func executionStatus(e *store.Execution) *aloftv1.ExecutionStatus {
-	return &aloftv1.ExecutionStatus{
+	status := &aloftv1.ExecutionStatus{
 		Id: e.ID.Proto(), Workflow: e.Workflow, LaunchPlan: e.Spec.GetLaunchPlan(), Phase: e.Phase, Error: e.Error, Waiting: e.Waiting,
 		CreatedAt: stamp(e.CreatedAt), StartedAt: stamp(e.StartedAt), EndedAt: stamp(e.EndedAt), AbortCause: e.AbortCause,
 	}
+	if m := e.Spec.GetMetadata(); m.GetMode() == admin.ExecutionMetadata_RECOVERED {
+		status.Recovers = m.GetReferenceExecution()
+	}
+	return status
 }
 
 func nodeStatus(n *store.Node) *aloftv1.NodeStatus {
 	return &aloftv1.NodeStatus{
 		Id: string(n.ID), Parent: string(n.Parent), SpecNodeId: n.SpecNodeID, Name: n.Name, Target: n.Target, Phase: n.Phase, Error: n.Error,
 		CreatedAt: stamp(n.CreatedAt), StartedAt: stamp(n.StartedAt), EndedAt: stamp(n.EndedAt),
+		Cache: n.Cache, Waiting: n.Waiting,
 	}
 }
 

@@ -38,7 +38,7 @@ func createMany(ctx context.Context, addr string, clients, n int) (loaded, error
 	}
 	defer func() { _ = conn.Close() }()
 	api := service.NewAdminServiceClient(conn)
-	plan, err := registerOne(ctx, api)
+	plan, err := registerSleep(ctx, api, 0)
 	if err != nil {
 		return loaded{}, err
 	}
@@ -106,8 +106,8 @@ func createMany(ctx context.Context, addr string, clients, n int) (loaded, error
 	return result, nil
 }
 
-// registerOne registers a workflow of one node that the engine runs by itself, and its launch plan.
-func registerOne(ctx context.Context, api service.AdminServiceClient) (*core.Identifier, error) {
+// registerSleep registers a workflow of one node that the engine runs by itself and that lasts for d, and its launch plan.
+func registerSleep(ctx context.Context, api service.AdminServiceClient, d time.Duration) (*core.Identifier, error) {
 	version := fmt.Sprintf("%x", time.Now().UnixNano())
 	id := func(kind core.ResourceType) *core.Identifier {
 		return &core.Identifier{ResourceType: kind, Project: "flytesnacks", Domain: "development", Name: "bench.load", Version: version}
@@ -121,12 +121,12 @@ func registerOne(ctx context.Context, api service.AdminServiceClient) (*core.Ide
 	}}}); err != nil {
 		return nil, fmt.Errorf("register task: %w", err)
 	}
-	nothing := &core.BindingData{Value: &core.BindingData_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Primitive{
-		Primitive: &core.Primitive{Value: &core.Primitive_Duration{Duration: &durationpb.Duration{}}}}}}}
+	lasts := &core.BindingData{Value: &core.BindingData_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Primitive{
+		Primitive: &core.Primitive{Value: &core.Primitive_Duration{Duration: durationpb.New(d)}}}}}}
 	if _, err := api.CreateWorkflow(ctx, &admin.WorkflowCreateRequest{Id: workflow, Spec: &admin.WorkflowSpec{Template: &core.WorkflowTemplate{
 		Id: workflow, Interface: &core.TypedInterface{}, Metadata: &core.WorkflowMetadata{},
 		Nodes: []*core.Node{{
-			Id: "n0", Metadata: &core.NodeMetadata{Name: "n0"}, Inputs: []*core.Binding{{Var: "duration", Binding: nothing}},
+			Id: "n0", Metadata: &core.NodeMetadata{Name: "n0"}, Inputs: []*core.Binding{{Var: "duration", Binding: lasts}},
 			Target: &core.Node_TaskNode{TaskNode: &core.TaskNode{Reference: &core.TaskNode_ReferenceId{ReferenceId: task}}},
 		}},
 	}}}); err != nil {

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -59,7 +60,7 @@ type row struct {
 
 func run(ctx context.Context) error {
 	b := &bench{}
-	only := flag.String("only", "start,api,engine,load,tasks", "parts to run")
+	only := flag.String("only", "start,api,engine,load,tasks,recover,takeover", "parts to run")
 	flag.StringVar(&b.python, "python", os.Getenv("ALOFT_TEST_PYTHON"), "Python with flytekit; default ALOFT_TEST_PYTHON, else .cache/python/bin/python")
 	flag.BoolVar(&b.quick, "quick", false, "fewer repetitions: to see that it works, not to compare")
 	keep := flag.Bool("keep", false, "keep the data folders")
@@ -97,7 +98,9 @@ func run(ctx context.Context) error {
 		return fmt.Errorf("build: %w\n%s", err, out)
 	}
 	fmt.Printf("%d cores, %s, load %s\n", runtime.NumCPU(), runtime.Version(), load())
-	parts := map[string]func(context.Context) error{"start": b.start, "api": b.api, "engine": b.engine, "load": b.load, "tasks": b.tasks}
+	parts := map[string]func(context.Context) error{
+		"start": b.start, "api": b.api, "engine": b.engine, "load": b.load, "tasks": b.tasks, "recover": b.recover, "takeover": b.takeover,
+	}
 	for name := range strings.SplitSeq(*only, ",") {
 		part := parts[name]
 		if part == nil {
@@ -327,39 +330,76 @@ func (b *bench) addCPU(what string, s shape, flyte float64) {
 	b.add(what, fmt.Sprintf("%.2f ms", ms), "≤ 0.3 ms", ms <= 0.3, fmt.Sprintf("Flyte 1: %.0f ms, %.0f×", flyte, flyte/ms))
 }
 
-// engine runs the engine's own benchmarks: no API, no client.
+// engine runs the benchmarks of the engine and of commits, on SQLite and, where there is one, on PostgreSQL: no API, no client.
 func (b *bench) engine(ctx context.Context) error {
-	var out []byte
-	// One run of the memory benchmark is twenty executions of 10,000 nodes.
-	for _, set := range [][2]string{{"^Benchmark(FanOut10000|Chain100)$", strconv.Itoa(b.repeat(5)) + "x"}, {"^BenchmarkMemory$", "1x"}} {
-		more, err := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", set[0], "-benchtime", set[1], "./engine").CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("go test -bench: %w\n%s", err, more)
-		}
-		out = append(out, more...)
+	database := ""
+	if url, stop, err := b.postgres(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "SQLite alone is measured:", err)
+	} else {
+		defer stop()
+		database = url
 	}
-	for line := range strings.Lines(string(out)) {
-		fields := strings.Fields(line)
-		if len(fields) < 4 || !strings.HasPrefix(line, "Benchmark") {
+	// One run of the memory benchmark is twenty executions of 10,000 nodes.
+	measured := map[string]map[string]float64{}
+	for _, set := range [][3]string{
+		{"./engine", "^Benchmark(FanOut10000|Chain100)$", strconv.Itoa(b.repeat(5)) + "x"},
+		{"./engine", "^BenchmarkMemory$", "1x"},
+		{"./store/sqlstore", "^BenchmarkCost$", strconv.Itoa(b.repeat(200)) + "x"},
+	} {
+		command := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", set[1], "-benchtime", set[2], set[0])
+		command.Env = append(os.Environ(), "ALOFT_TEST_POSTGRES="+database)
+		out, err := command.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("go test -bench: %w\n%s", err, out)
+		}
+		maps.Copy(measured, metrics(out))
+	}
+	for _, database := range []string{"SQLite", "PostgreSQL"} {
+		fan, ok := measured["FanOut10000/"+database]
+		if !ok {
 			continue
 		}
-		name, metric := strings.TrimRight(strings.TrimPrefix(fields[0], "Benchmark"), "-0123456789"), map[string]float64{}
-		for i := 2; i+1 < len(fields); i += 2 {
-			metric[fields[i+1]], _ = strconv.ParseFloat(fields[i], 64)
+		rate := fan["nodes/s"]
+		goal, met, beside := "≥ 5,000/s", rate >= 5000, fmt.Sprintf("CPU %.3f ms a node", fan["cpu-ms/node"])
+		if database == "PostgreSQL" {
+			ratio := rate / measured["FanOut10000/SQLite"]["nodes/s"]
+			goal, met, beside = "≥ half of SQLite's", ratio >= 0.5, fmt.Sprintf("%.2f of SQLite's, same run; %s without the server's", ratio, beside)
 		}
-		switch name {
-		case "FanOut":
-			got := metric["nodes/s"]
-			b.add("engine alone, fan-out 10,000", fmt.Sprintf("%.0f nodes/s", got), "≥ 5,000/s", got >= 5000, fmt.Sprintf("CPU %.3f ms a node", metric["cpu-ms/node"]))
-		case "Chain":
-			b.add("engine alone, chain of 100", fmt.Sprintf("%.0f nodes/s", metric["nodes/s"]), "", true, fmt.Sprintf("CPU %.3f ms a node", metric["cpu-ms/node"]))
-		case "Memory":
-			first, last := metric["heap-after-10k-bytes"]/(1<<20), metric["heap-after-200k-bytes"]/(1<<20)
-			b.add("engine alone, heap after 10,000 and after 200,000 nodes", fmt.Sprintf("%.1f and %.1f MiB", first, last), "flat",
-				last > 0 && last <= 1.25*first, "")
+		b.add("engine alone, "+database+", fan-out 10,000", fmt.Sprintf("%.0f nodes/s", rate), goal, met, beside)
+		chain := measured["Chain100/"+database]
+		b.add("engine alone, "+database+", chain of 100", fmt.Sprintf("%.0f nodes/s", chain["nodes/s"]), "", true, fmt.Sprintf("CPU %.3f ms a node", chain["cpu-ms/node"]))
+		for _, nodes := range []string{"1", "200"} {
+			cost := measured["Cost/"+database+"/nodes="+nodes]
+			b.add("commit of "+nodes+" nodes, "+database, fmt.Sprintf("%.0f µs", cost["µs/commit"]), "", true,
+				fmt.Sprintf("of it the journal %.0f µs, fencing %.0f µs", cost["µs-journal"], cost["µs-fencing"]))
 		}
 	}
+	first, last := measured["Memory"]["heap-after-10k-bytes"]/(1<<20), measured["Memory"]["heap-after-200k-bytes"]/(1<<20)
+	b.add("engine alone, heap after 10,000 and after 200,000 nodes", fmt.Sprintf("%.1f and %.1f MiB", first, last), "flat", last > 0 && last <= 1.25*first, "")
 	return nil
+}
+
+// metrics reads what go test -bench prints, by the name of the benchmark.
+func metrics(out []byte) map[string]map[string]float64 {
+	all := map[string]map[string]float64{}
+	for line := range strings.Lines(string(out)) {
+		fields := strings.Fields(line)
+		name, is := "", false
+		if len(fields) > 3 {
+			name, is = strings.CutPrefix(fields[0], "Benchmark")
+		}
+		if !is {
+			continue
+		}
+		if at := strings.LastIndexByte(name, '-'); at >= 0 { // the number of processors
+			name = name[:at]
+		}
+		all[name] = map[string]float64{}
+		for i := 2; i+1 < len(fields); i += 2 {
+			all[name][fields[i+1]], _ = strconv.ParseFloat(fields[i], 64)
+		}
+	}
+	return all
 }
 
 // load has 64 clients create executions at once.

@@ -186,7 +186,7 @@ func (c *Catalog) look(ctx context.Context, o *aloftv1.ObjectDigest, hash bool) 
 	missing := "its object " + o.GetUri() + " is missing"
 	key, err := blob.ParseURI(strings.TrimSuffix(o.GetUri(), "/"))
 	if err != nil {
-		return missing, nil //nolint:nilerr // nothing can be at a place that cannot be named
+		return missing, nil // nothing can be at a place that cannot be named
 	}
 	var below []blob.Object
 	size := int64(0)

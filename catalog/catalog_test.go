@@ -562,7 +562,7 @@ func TestRunNotesAndTidiesUntilItEnds(t *testing.T) {
 			return found
 		}
 		find()
-		time.Sleep(30 * time.Minute)
+		time.Sleep(30 * time.Minute) //nolint:forbidigo // of the clock of the bubble
 		synctest.Wait()
 		if len(s.noted) != 1 || !e.GoneAt.IsZero() {
 			t.Errorf("after half an hour: noted %v, gone %q", s.noted, e.GoneReason)
@@ -576,7 +576,7 @@ func TestRunNotesAndTidiesUntilItEnds(t *testing.T) {
 		ctx, cancel = context.WithCancel(t.Context())
 		defer cancel()
 		go cat.Run(ctx)
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour) //nolint:forbidigo // of the clock of the bubble
 		synctest.Wait()
 		if e.GoneAt.IsZero() || find() != nil {
 			t.Error("a result older than the limit is there")

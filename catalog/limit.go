@@ -124,7 +124,7 @@ func (c *Catalog) Run(ctx context.Context) {
 	defer tidy.Stop()
 	pass := func(ctx context.Context, what string, do func(context.Context) error) {
 		if err := do(ctx); err != nil && ctx.Err() == nil {
-			c.log().Warn(what, "error", err)
+			c.log().Warn("a part of the catalog's care has to wait", "part", what, "error", err)
 		}
 	}
 	tidyNow := func(ctx context.Context) error { return c.Tidy(ctx, c.now()) }

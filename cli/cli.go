@@ -1,4 +1,5 @@
-// Package cli is the command line of people who run and watch pipelines: get, status, logs, terminate, doctor, demo.
+// Package cli is the command line of people who run and watch pipelines: get, status, logs, cache, terminate, recover,
+// doctor, demo.
 //
 // It stands beside the flow and speaks to a server as everybody else does, through the public API. When the server cannot
 // be reached it says which address it tried and how to start one. Human output by default, -o json for machines; exit
@@ -47,7 +48,8 @@ func Commands(defaults Defaults) []*cobra.Command {
 		defaults.Domain = "development"
 	}
 	return []*cobra.Command{
-		newGet(defaults), newStatus(defaults), newLogs(defaults), newTerminate(defaults), newDoctor(defaults), newDemo(defaults),
+		newGet(defaults), newStatus(defaults), newLogs(defaults), newCache(defaults), newTerminate(defaults), newRecover(defaults),
+		newDoctor(defaults), newDemo(defaults),
 	}
 }
 
@@ -58,9 +60,11 @@ type client struct {
 	domain  string
 	output  string // "" or "json"
 
-	admin serviceconnect.AdminServiceClient
-	run   aloftv1connect.RunServiceClient
-	info  aloftv1connect.ServerServiceClient
+	admin    serviceconnect.AdminServiceClient
+	run      aloftv1connect.RunServiceClient
+	recovery aloftv1connect.RecoveryServiceClient
+	result   aloftv1connect.ResultServiceClient
+	info     aloftv1connect.ServerServiceClient
 }
 
 // flags adds the flags that every verb has and returns the client that they describe; it connects on first use.
@@ -93,7 +97,9 @@ func (c *client) connect() error {
 	h := &http.Client{Transport: transport}
 	c.admin = serviceconnect.NewAdminServiceClient(h, base, connect.WithGRPC())
 	c.run = aloftv1connect.NewRunServiceClient(h, base, connect.WithGRPC())
+	c.recovery = aloftv1connect.NewRecoveryServiceClient(h, base, connect.WithGRPC())
 	c.info = aloftv1connect.NewServerServiceClient(h, base, connect.WithGRPC())
+	c.result = aloftv1connect.NewResultServiceClient(h, base, connect.WithGRPC())
 	return nil
 }
 

@@ -79,6 +79,9 @@ func (d *diagnosis) server(c *client, info *aloftv1.GetServerInfoResponse, err e
 	if stuck := info.GetCounts().GetStuck(); stuck > 0 {
 		d.problem("%d executions are stuck: nothing will ever move them. That is a bug of ours, please report it", stuck)
 	}
+	for _, s := range info.GetAway() {
+		d.problem("%s is away since %s, what needs it waits and goes on by itself: %s", s.GetName(), s.GetAwaySince().AsTime().Format(time.RFC3339), s.GetReason())
+	}
 	for _, e := range info.GetExecutors() {
 		slots := fmt.Sprintf("%d attempts at once", e.GetSlots())
 		if e.GetSlots() >= manySlots {

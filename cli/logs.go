@@ -21,14 +21,15 @@ func newLogs(defaults Defaults) *cobra.Command {
 		Short: "Show what an execution's tasks wrote to stdout and stderr",
 		Long: `Show what an execution's tasks wrote to stdout and stderr.
 
-Without NODE every line begins with the node that wrote it. NODE is a node's id as
-"aloft status -o json" shows it. stdout goes to stdout and stderr to stderr.`,
+Without NODE every line begins with the node that wrote it. NODE is its id, its id in the
+workflow, or its name. stdout goes to stdout and stderr to stderr.`,
 		Example: `  aloft logs a7xkq2m9fz4n8wv6tbrl
   aloft logs a7xkq2m9fz4n8wv6tbrl n2 --follow
   aloft logs a7xkq2m9fz4n8wv6tbrl n2 --attempt 0 --tail 20`,
 		Args: cobra.RangeArgs(1, 2),
 	}
 	c := flags(command, defaults)
+	command.ValidArgsFunction = c.completeExecutionAndNode
 	command.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the execution, or the node, has ended")
 	command.Flags().IntVar(&attempt, "attempt", -1, "one attempt only, counted from 0")
 	command.Flags().Int64Var(&tail, "tail", 0, "begin with the last lines of each stream; 0: with the first")

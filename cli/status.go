@@ -30,6 +30,12 @@ kept up to date until the execution ends; the exit code is then 0 if it succeede
 		Args: cobra.ExactArgs(1),
 	}
 	c := flags(command, defaults)
+	command.ValidArgsFunction = func(command *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return c.completeExecutions(command.Context()), cobra.ShellCompDirectiveNoFileComp
+	}
 	command.Flags().BoolVarP(&follow, "follow", "f", false, "keep it up to date until the execution ends")
 	command.RunE = func(command *cobra.Command, args []string) error {
 		id, err := c.execution(args[0])
@@ -166,7 +172,7 @@ type tree struct {
 	colour    bool
 }
 
-// update takes a message in and returns the nodes whose phase is new.
+// update takes a message in and returns the nodes of which there is something to tell: a phase, a wait, an attempt.
 func (t *tree) update(message *aloftv1.WatchExecutionResponse) []*aloftv1.NodeStatus {
 	t.execution = message.GetExecution()
 	var changed []*aloftv1.NodeStatus
@@ -175,7 +181,7 @@ func (t *tree) update(message *aloftv1.WatchExecutionResponse) []*aloftv1.NodeSt
 		if old == nil {
 			t.order = append(t.order, n.GetId())
 		}
-		if old == nil || old.GetPhase() != n.GetPhase() || len(old.GetAttempts()) != len(n.GetAttempts()) {
+		if old == nil || old.GetPhase() != n.GetPhase() || old.GetWaiting() != n.GetWaiting() || len(old.GetAttempts()) != len(n.GetAttempts()) {
 			changed = append(changed, n)
 		}
 		t.nodes[n.GetId()] = n
@@ -261,8 +267,17 @@ func (t *tree) head(now time.Time) string {
 	e := t.execution
 	head := fmt.Sprintf("%s  %s  ", aloft.ExecutionIDOf(e.GetId()), strings.TrimPrefix(e.GetWorkflow().GetName(), ".flytegen."))
 	head += t.colourOf(executionColour(e.GetPhase()), phaseName(e.GetPhase())) + "  " + between(e.GetCreatedAt(), e.GetEndedAt(), now)
+	if e.GetRecovers() != nil {
+		recovered := 0
+		for _, n := range t.nodes {
+			if n.GetPhase() == core.NodeExecution_RECOVERED {
+				recovered++
+			}
+		}
+		head += fmt.Sprintf("  recovers %s: %d recovered", e.GetRecovers().GetName(), recovered)
+	}
 	if e.GetWaiting() != "" {
-		head += "  waits: " + e.GetWaiting()
+		head += "  " + waits(e.GetWaiting())
 	}
 	if e.GetAbortCause() != "" {
 		head += "  cause: " + e.GetAbortCause()
@@ -284,6 +299,12 @@ func (t *tree) note(n *aloftv1.NodeStatus, now time.Time) string {
 	if duration := between(n.GetStartedAt(), n.GetEndedAt(), now); duration != "" {
 		notes = append(notes, duration)
 	}
+	if n.GetCacheNote() != "" {
+		notes = append(notes, n.GetCacheNote())
+	}
+	if n.GetWaiting() != "" && !aloft.Terminal(n.GetPhase()) {
+		notes = append(notes, waits(n.GetWaiting()))
+	}
 	attempts := n.GetAttempts()
 	if len(attempts) > 1 {
 		notes = append(notes, fmt.Sprintf("attempt %d", len(attempts)))
@@ -291,7 +312,7 @@ func (t *tree) note(n *aloftv1.NodeStatus, now time.Time) string {
 	if len(attempts) > 0 && !aloft.Terminal(n.GetPhase()) {
 		last := attempts[len(attempts)-1]
 		if last.GetWaiting() != "" {
-			notes = append(notes, "waits: "+last.GetWaiting())
+			notes = append(notes, waits(last.GetWaiting()))
 		}
 		if last.GetStop() != "" {
 			notes = append(notes, "is being stopped: "+last.GetStop())
@@ -313,9 +334,20 @@ func (t *tree) note(n *aloftv1.NodeStatus, now time.Time) string {
 	return "  " + strings.Join(notes, "  ")
 }
 
+// waits says what is waited for, once: some reasons begin with the word.
+func waits(reason string) string {
+	if strings.HasPrefix(reason, "waits ") || strings.HasPrefix(reason, "waiting for ") {
+		return reason
+	}
+	return "waits: " + reason
+}
+
 // budget says what the failure of an attempt took from the retries of its node.
 func budget(c *aloftv1.AttemptCharge) string {
 	if c.GetBudget() == aloftv1.AttemptEnded_NONE {
+		if c.GetNextAt() != 0 {
+			return " (" + c.GetReason() + ")"
+		}
 		return ""
 	}
 	return fmt.Sprintf(" (%s retry %d of %d: %s)", strings.ToLower(c.GetBudget().String()), c.GetRetriesUsed(), c.GetRetriesAllowed(), c.GetReason())

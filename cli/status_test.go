@@ -31,3 +31,28 @@ func TestANodeThatWaitsForItsRetrySaysWhichBudgetPaidAndWhenItStarts(t *testing.
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }
+
+func TestANodeSaysWhetherItsResultWasThereAndWhatItWaitsFor(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		node *aloftv1.NodeStatus
+		want string
+	}{
+		{&aloftv1.NodeStatus{Phase: core.NodeExecution_SUCCEEDED, CacheNote: "cached from a7/n0"}, "  cached from a7/n0"},
+		{&aloftv1.NodeStatus{Phase: core.NodeExecution_QUEUED, CacheNote: `miss: input "x" was 5 and is 6`, Waiting: "waits for the result that a7/n0 computes"},
+			`  miss: input "x" was 5 and is 6  waits for the result that a7/n0 computes`},
+		{&aloftv1.NodeStatus{Phase: core.NodeExecution_QUEUED, Waiting: "the blob store"}, "  waits: the blob store"},
+		{&aloftv1.NodeStatus{Phase: core.NodeExecution_SUCCEEDED, Waiting: "the blob store"}, ""}, // it is over
+	} {
+		if got := (&tree{}).note(c.node, time.Now()); got != c.want {
+			t.Errorf("got  %q\nwant %q", got, c.want)
+		}
+	}
+	tree := &tree{nodes: map[string]*aloftv1.NodeStatus{}}
+	tell := func(waiting string) int {
+		return len(tree.update(&aloftv1.WatchExecutionResponse{Nodes: []*aloftv1.NodeStatus{{Id: "n0", Waiting: waiting}}}))
+	}
+	if first, second, third := tell(""), tell("waits for a result"), tell("waits for a result"); first != 1 || second != 1 || third != 0 {
+		t.Errorf("told %d, %d, %d times, want a wait told once", first, second, third)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -41,6 +42,7 @@ func CompileTask(id *core.Identifier, template *core.TaskTemplate) (*core.Compil
 	if m := template.GetMetadata(); m.GetDiscoverable() && m.GetDiscoveryVersion() == "" {
 		errs.add(ValueRequired, name, "Value required [template.metadata.discovery_version]: a cached task states its cache version.")
 	}
+	checkCacheVersion(&errs, name, "template.metadata.discovery_version", template.GetMetadata().GetDiscoveryVersion())
 	if template.GetInterface() == nil {
 		required("template.interface")
 	}
@@ -71,6 +73,16 @@ func CompileTask(id *core.Identifier, template *core.TaskTemplate) (*core.Compil
 func checkRetries(errs *Errors, node, field string, r *core.RetryStrategy) {
 	if n := r.GetRetries(); n > aloft.MaxRetries {
 		errs.add(InvalidValue, node, "Invalid value [%d] for %s: it is between 0 and %d.", n, field, aloft.MaxRetries)
+	}
+}
+
+// checkCacheVersion bounds what becomes a part of the name of every cached result.
+func checkCacheVersion(errs *Errors, node, field, version string) {
+	if n := len(version); n > aloft.MaxCacheVersion {
+		errs.add(InvalidValue, node, "Invalid value for %s: it has %d bytes, the limit is %d; a long cache version can be replaced by its hash.", field, n, aloft.MaxCacheVersion)
+	}
+	if strings.ContainsRune(version, 0) {
+		errs.add(InvalidValue, node, "Invalid value for %s: it contains a NUL character.", field)
 	}
 }
 

@@ -250,6 +250,7 @@ func (g *graph) prepare(n *node) {
 	slices.Sort(n.UpstreamNodeIds)
 	checkRetries(&g.errs, id, "metadata.retries", n.GetMetadata().GetRetries())
 	checkTimeout(&g.errs, id, "metadata.timeout", n.GetMetadata().GetTimeout())
+	checkCacheVersion(&g.errs, id, "metadata.cache_version", n.GetMetadata().GetCacheVersion())
 	for _, a := range n.GetOutputAliases() {
 		if _, ok := n.aliases[a.GetAlias()]; ok {
 			g.errs.add(DuplicateAlias, id, "Duplicate alias [%s] of node [%s].", a.GetAlias(), id)

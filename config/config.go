@@ -39,6 +39,9 @@ type Config struct {
 	QueueTimeout     string   `key:"queue-timeout" help:"how long an attempt may wait for its start, such as 12h; 0: for ever"`
 	ExecutionTimeout string   `key:"execution-timeout" help:"how long an execution may last, such as 240h; 0: for ever"`
 	RetryPolicies    []string `key:"retry-policies" help:"pauses before retries and memory after a death for want of it, such as 'error=SYSTEM backoff=10s max=10m'"`
+	SystemRetries    string   `key:"system-retries" help:"how often an attempt is replaced that the system failed, and the pauses before, such as 'max=3 backoff=1s max-backoff=5m'"`
+	WorkflowRetries  int      `key:"max-workflow-retries" help:"how often in a row a step of an execution is tried again while a service is away, before the execution is parked until the service is back"`
+	MaxOutage        string   `key:"max-outage" help:"how long an execution waits for a service that is away before it fails, such as 72h; 0: for ever"`
 	CacheMaxAge      string   `key:"cache-max-age" help:"how long after it was computed a cached result may be used, such as 720h; 0: for ever"`
 	CacheMaxSize     string   `key:"cache-max-size" help:"bytes that the cached results of one project may have with their objects, such as 500Gi; empty: any number"`
 	Projects         []string `key:"projects" help:"projects that are there from the beginning"`
@@ -70,6 +73,9 @@ func Default(home string) Config {
 		ExecutionTimeout: "0",
 		CacheMaxAge:      "0",
 		RetryPolicies:    []string{},
+		SystemRetries:    "max=3 backoff=1s max-backoff=5m",
+		WorkflowRetries:  10,
+		MaxOutage:        "0",
 		Projects:         []string{"flytesnacks"},
 		Domains:          []string{"development", "staging", "production"},
 		Origins:          []string{"*"},
@@ -139,6 +145,13 @@ func (c Config) Validate() error {
 	limit("task-timeout", c.TaskTimeout, false)
 	limit("queue-timeout", c.QueueTimeout, true)
 	limit("execution-timeout", c.ExecutionTimeout, true)
+	limit("max-outage", c.MaxOutage, true)
+	if c.WorkflowRetries < 1 || c.WorkflowRetries > 1000 {
+		wrong("max-workflow-retries %d is not between 1 and 1000", c.WorkflowRetries)
+	}
+	if _, err := aloft.ParseSystemRetries(c.SystemRetries); err != nil {
+		wrong("system-retries: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
 	limit("cache-max-age", c.CacheMaxAge, true)
 	if _, err := ParseBytes(c.CacheMaxSize); err != nil {
 		wrong("cache-max-size %v", err)
@@ -203,6 +216,12 @@ func (c Config) Retries() []aloft.RetryPolicy {
 		}
 	}
 	return policies
+}
+
+// System is what becomes of attempts that the system failed. The configuration is valid.
+func (c Config) System() aloft.SystemRetries {
+	r, _ := aloft.ParseSystemRetries(c.SystemRetries)
+	return r
 }
 
 // Limit reads one of the durations. The configuration is valid.

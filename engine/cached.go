@@ -24,9 +24,12 @@ func (e *Engine) signature(node machine.NodeRef) *catalog.Signature {
 	return s
 }
 
+// cachedSince is the first version of the journal that has cached nodes.
+const cachedSince = 2
+
 // Cached looks for a result. Where results are computed by one at a time, a miss also asks for the right to be that one.
 func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machine.CacheAnswer, error) {
-	if f.engine.config.Catalog == nil {
+	if f.engine.config.Catalog == nil || f.version < cachedSince {
 		return machine.CacheAnswer{}, nil
 	}
 	values, err := f.value(inputs, func() (*aloftv1.Literals, error) { return f.engine.store.NodeInputs(f.ctx, f.key, node.ID()) })
@@ -47,6 +50,7 @@ func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machin
 	if f.serialized(node) {
 		var held store.CacheReservation
 		found, held, lookup.Reason, err = f.engine.config.Catalog.FindOrReserve(f.ctx, mine)
+		err = aloft.Blame(aloft.ServiceCatalog, err)
 		switch {
 		case err != nil || found != nil:
 		case held.Owner == mine.Owner:
@@ -57,6 +61,7 @@ func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machin
 		}
 	} else {
 		found, lookup.Reason, err = f.engine.config.Catalog.Find(f.ctx, mine.ID)
+		err = aloft.Blame(aloft.ServiceCatalog, err)
 	}
 	if err != nil {
 		return machine.CacheAnswer{}, err

@@ -68,9 +68,9 @@ func (b *bench) rest(e *engine.Engine) {
 	b.settle(e)
 }
 
-func (b *bench) node(id aloft.ExecutionID, node aloft.NodeID) *store.Node {
+func (b *bench) node(id aloft.ExecutionID) *store.Node {
 	b.Helper()
-	n, err := b.store.GetNode(b.Context(), id, node)
+	n, err := b.store.GetNode(b.Context(), id, "n0")
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func (b *bench) node(id aloft.ExecutionID, node aloft.NodeID) *store.Node {
 
 func (b *bench) wantLookup(id aloft.ExecutionID, status core.CatalogCacheStatus, source string) {
 	b.Helper()
-	n := b.node(id, "n0")
+	n := b.node(id)
 	if got := n.Cache.GetStatus(); got != status {
 		b.Fatalf("node n0 of %s is a %s (%s), want %s", id, got, n.Cache.GetReason(), status)
 	}
@@ -114,7 +114,7 @@ func TestAResultIsUsedAgainWhereverTheSameIsAsked(t *testing.T) {
 	b.wantLookup(second, core.CatalogCacheStatus_CACHE_HIT, "first")
 	b.wantNoAttempts(second)
 	b.wantLiterals("outputs of second", b.execution(second).Outputs, map[string]string{"o0": "computed"})
-	if n := b.node(second, "n0"); n.Inputs == nil || n.Outputs == nil || !n.StartedAt.IsZero() || n.EndedAt.IsZero() {
+	if n := b.node(second); n.Inputs == nil || n.Outputs == nil || !n.StartedAt.IsZero() || n.EndedAt.IsZero() {
 		t.Errorf("the record of a cached node: %+v", n)
 	}
 
@@ -182,7 +182,7 @@ func TestOneComputesAndTheOthersWaitForIt(t *testing.T) {
 	others := []aloft.ExecutionID{b.create(w, "second", map[string]string{"x": "a"}), b.create(w, "third", map[string]string{"x": "a"})}
 	b.settle(e)
 	for _, id := range others {
-		if got, want := b.node(id, "n0").Waiting, "waits for the result that flytesnacks/development/first/n0 computes"; got != want {
+		if got, want := b.node(id).Waiting, "waits for the result that flytesnacks/development/first/n0 computes"; got != want {
 			t.Errorf("execution %s waits for %q, want %q", id, got, want)
 		}
 		b.wantNoAttempts(id)
@@ -196,7 +196,7 @@ func TestOneComputesAndTheOthersWaitForIt(t *testing.T) {
 		b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
 		b.wantLookup(id, core.CatalogCacheStatus_CACHE_HIT, "first")
 		b.wantNoAttempts(id)
-		if waits := b.node(id, "n0").Waiting; waits != "" {
+		if waits := b.node(id).Waiting; waits != "" {
 			t.Errorf("it has ended and waits: %s", waits)
 		}
 	}
@@ -222,7 +222,7 @@ func TestWhoWaitsForAResultThatDoesNotComeComputesIt(t *testing.T) {
 	computed := 0
 	for _, id := range []aloft.ExecutionID{second, third} {
 		b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
-		if b.node(id, "n0").Cache.GetStatus() == core.CatalogCacheStatus_CACHE_POPULATED {
+		if b.node(id).Cache.GetStatus() == core.CatalogCacheStatus_CACHE_POPULATED {
 			computed++
 		}
 	}
@@ -243,5 +243,38 @@ func TestALargeResultIsUsedAgain(t *testing.T) {
 	b.wantLookup(second, core.CatalogCacheStatus_CACHE_HIT, "first")
 	if uri := b.execution(second).Outputs.GetRef().GetUri(); uri == "" {
 		t.Error("the outputs are in the row, want an object")
+	}
+}
+
+func TestAnExecutionOfTheReleaseBeforeStaysReadableForIt(t *testing.T) {
+	t.Parallel()
+	b, e, w := cachedBench(t)
+	b.create(w, "first", map[string]string{"x": "a"})
+	b.runs(e, succeeded(map[string]string{"o0": "computed"}))
+	l, err := b.objects.WriteLiterals(t.Context(), texts(map[string]string{"x": "a"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	older := &store.Execution{
+		ID: aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: "older"}, Workflow: identifier(core.ResourceType_WORKFLOW, w.name),
+		Inputs: l, JournalVersion: 1,
+	}
+	create := &aloftv1.Create{Workflow: older.Workflow, Seed: "older", Inputs: l.GetRef()}
+	if err := b.store.CreateExecution(t.Context(), older, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: create}}); err != nil {
+		t.Fatal(err)
+	}
+	b.runs(e, succeeded(map[string]string{"o0": "again"}))
+	b.wantPhase(older.ID, core.WorkflowExecution_SUCCEEDED)
+	_, journal, err := b.store.Load(t.Context(), older.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range journal {
+		for _, event := range row.Entry.GetEvents() {
+			switch event.GetKind().(type) {
+			case *aloftv1.Event_NodeCached, *aloftv1.Event_NodeRecovered, *aloftv1.Event_NodeParked:
+				t.Errorf("the release before cannot read %v", event)
+			}
+		}
 	}
 }

@@ -41,7 +41,7 @@ func (e *Engine) collect(ctx context.Context) error {
 		}
 		e.mu.Lock()
 		for _, row := range rows {
-			if e.leases[row.Shard].held {
+			if e.leases[row.Shard].moving(now) {
 				e.add(row)
 			}
 			after = row.Seq
@@ -56,6 +56,7 @@ func (e *Engine) collect(ctx context.Context) error {
 	}
 	e.mu.Lock()
 	e.fire(e.clock.Now())
+	e.wakeParked()
 	e.mu.Unlock()
 	return nil
 }
@@ -68,10 +69,11 @@ func (e *Engine) collectDue(ctx context.Context, shards []int, until time.Time, 
 		e.mu.Unlock()
 		return fmt.Errorf("read timers: %w", err)
 	}
+	now := e.clock.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, row := range rows {
-		if !e.leases[row.Shard].held {
+		if !e.leases[row.Shard].moving(now) {
 			continue
 		}
 		if _, have := e.runs[row.Execution]; have {

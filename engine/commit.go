@@ -131,7 +131,7 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 func (e *Engine) committed(d *decided) {
 	r := d.run
 	r.seq = d.step.Seq
-	r.waiting = d.step.Waiting
+	r.waiting, r.waitingSince = d.step.Waiting, d.step.WaitingSince
 	for _, seq := range d.step.Consumed {
 		e.consumed[seq] = struct{}{}
 		delete(e.known, seq)

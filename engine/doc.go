@@ -13,6 +13,10 @@
 // them once on the caller's goroutine (tests and the simulator drive passes by hand); and the decision itself, which is
 // the machine's.
 //
+// Several engines may run on one store. Each says that it is there and holds its share of the shards: it takes no more than
+// that, and of those that it has above it, because another one came, it begins no step any more, finishes its commits and
+// gives them back. What a dead one had is taken when its leases have run out.
+//
 // What it relies on, and what happens when that fails:
 //   - Nothing is visible before its commit. A step that the store refuses (fenced, overtaken) is thrown away with the
 //     state it changed, and the execution is folded from its journal again by whoever owns it then.

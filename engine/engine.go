@@ -21,6 +21,7 @@ import (
 // Store is what the engine needs of the store.
 type Store interface {
 	AcquireShards(ctx context.Context, owner string, now time.Time, ttl time.Duration) ([]store.Lease, error)
+	YieldShards(ctx context.Context, leases []store.Lease) error
 	ReleaseShards(ctx context.Context, owner string) error
 	Inbox(ctx context.Context, shards []int, after int64, limit int) ([]store.InboxRow, error)
 	Due(ctx context.Context, shards []int, until time.Time, limit int) ([]store.DueRow, error)
@@ -30,6 +31,8 @@ type Store interface {
 	GetWorkflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error)
 	NodeInputs(ctx context.Context, execution store.Key, node aloft.NodeID) (*aloftv1.Literals, error)
 	NodeOutputs(ctx context.Context, execution store.Key, node aloft.NodeID) (*aloftv1.Literals, error)
+	ListNodes(ctx context.Context, id aloft.ExecutionID, parent aloft.NodeID, all bool, q store.Query) ([]*store.Node, error)
+	NodeValues(ctx context.Context, id aloft.ExecutionID, nodes []aloft.NodeID) ([]*store.Node, error)
 
 	Instances(ctx context.Context) ([]store.Instance, error)
 	Assigned(ctx context.Context, executor string) ([]*store.Attempt, error)
@@ -57,6 +60,27 @@ type Literals interface {
 	ReadLiterals(ctx context.Context, ref *aloftv1.LiteralRef) (*core.LiteralMap, error)
 }
 
+// Health is what the engine asks of package health.
+type Health interface {
+	// Failed says that a service could not do its part and returns what is known of it then.
+	Failed(ctx context.Context, service, reason string) (s store.Service, first bool)
+	// Away returns the first of the services that is away.
+	Away(services ...string) (s store.Service, away bool)
+}
+
+// blamed says of whoever keeps literals that it was them.
+type blamed struct{ Literals }
+
+func (b blamed) WriteLiterals(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals, error) {
+	l, err := b.Literals.WriteLiterals(ctx, m)
+	return l, aloft.Blame(aloft.ServiceBlob, err)
+}
+
+func (b blamed) ReadLiterals(ctx context.Context, ref *aloftv1.LiteralRef) (*core.LiteralMap, error) {
+	m, err := b.Literals.ReadLiterals(ctx, ref)
+	return m, aloft.Blame(aloft.ServiceBlob, err)
+}
+
 // Config of an engine. Store, Literals, Owner and Logger are required, zero values of the others take the default.
 type Config struct {
 	Store    Store
@@ -73,6 +97,16 @@ type Config struct {
 	// after 48 h unless it says otherwise: every task ends.
 	Policy machine.Policy
 
+	// MaxRetries is how often a step is tried again that could not be done because something of ours was away, in a row,
+	// before its execution is parked. 10, as Flyte's max-workflow-retries, which fails the execution then.
+	MaxRetries int
+
+	// MaxOutage is for how long an execution waits for a service before it fails. 0: for ever.
+	MaxOutage time.Duration
+
+	// Health of the services; nil: nobody tells when one is back, and what is parked asks by itself.
+	Health Health
+
 	Clock     Clock         // NewClock
 	LeaseTTL  time.Duration // 10 s; renewed each third of it
 	Poll      time.Duration // 1 s; how often it looks at the store without being woken
@@ -84,6 +118,7 @@ type Config struct {
 	CacheNodes      int   // 500,000 nodes of all of them
 	CacheGraphs     int64 // 64 MiB of compiled workflows
 	CacheLiterals   int64 // 64 MiB of literals
+	CacheSources    int64 // 64 MiB of what executions that are recovered had finished, without its values
 }
 
 func (c Config) withDefaults() Config {
@@ -91,6 +126,7 @@ func (c Config) withDefaults() Config {
 		c.Clock = NewClock()
 	}
 	setDefault(&c.Policy.Timeout, 48*time.Hour)
+	setDefault(&c.MaxRetries, 10)
 	setDefault(&c.LeaseTTL, 10*time.Second)
 	setDefault(&c.Poll, time.Second)
 	setDefault(&c.Grace, 15*time.Second)
@@ -100,6 +136,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.CacheNodes, 500_000)
 	setDefault(&c.CacheGraphs, 64<<20)
 	setDefault(&c.CacheLiterals, 64<<20)
+	setDefault(&c.CacheSources, 64<<20)
 	return c
 }
 
@@ -130,6 +167,7 @@ type Engine struct {
 
 	graphs   *cache[string, *machine.Graph]
 	values   *cache[string, *core.LiteralMap] // by digest
+	sources  *cache[store.Key, *source]       // by the execution that recovers it
 	keys     *cache[*core.Node, *catalog.Signature]
 	heard    map[string]heartbeat // of executors; of whoever reaps, as lookedAt
 	lookedAt time.Time
@@ -143,6 +181,7 @@ type Engine struct {
 	runs        map[store.Key]*run
 	ready       queue[*run]
 	timers      timers
+	parked      map[*run]struct{}  // those that wait for a service that is away
 	known       map[int64]struct{} // inbox rows in memory
 	consumed    map[int64]struct{} // those that went since the last collection began: it may have read them before
 	cursor      int64              // inbox rows up to here have been read
@@ -166,14 +205,16 @@ func New(config Config) *Engine {
 	e := &Engine{
 		config:   config,
 		store:    config.Store,
-		literals: config.Literals,
+		literals: blamed{config.Literals},
 		clock:    &flooredClock{clock: config.Clock, logger: config.Logger},
 		logger:   config.Logger,
 		graphs:   newCache[string, *machine.Graph](config.CacheGraphs),
 		values:   newCache[string, *core.LiteralMap](config.CacheLiterals),
+		sources:  newCache[store.Key, *source](config.CacheSources),
 		keys:     newCache[*core.Node, *catalog.Signature](cachedKeys),
 		nonce:    rand.Text(),
 		runs:     make(map[store.Key]*run),
+		parked:   make(map[*run]struct{}),
 		known:    make(map[int64]struct{}),
 		idle:     list.New(),
 		tick:     make(chan struct{}, 1),
@@ -224,6 +265,9 @@ func (e *Engine) Pass(ctx context.Context) (more bool, err error) {
 			e.renewAt = time.Time{}
 			return true, err
 		}
+		if e.leaving() { // what is in flight there ends with this pass
+			e.renewAt = time.Time{}
+		}
 	}
 	if due(now, &e.reapAt, e.config.Grace/3) {
 		if err := e.Reap(ctx); err != nil {
@@ -250,9 +294,10 @@ func (e *Engine) Pass(ctx context.Context) (more bool, err error) {
 		e.finish(e.step(ctx, r))
 	}
 	err = e.settle(ctx)
+	leaving := e.leaving()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return err != nil || e.ready.len() > 0 || e.again || e.starved, err
+	return err != nil || leaving || e.ready.len() > 0 || e.again || e.starved, err
 }
 
 // Now is the time by which the engine decides: executors that share it agree with it on when an attempt may start.

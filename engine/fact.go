@@ -23,14 +23,18 @@ import (
 // facts answers what the machine asks within one step. The machine keeps references; the values that were made in this
 // step are here until the projection writes them into their records.
 type facts struct {
-	ctx    context.Context
-	engine *Engine
-	key    store.Key
-	state  *machine.State
-	inputs *aloftv1.Literals // of the execution
+	ctx     context.Context
+	engine  *Engine
+	key     store.Key
+	version int // of the journal: what may be written
+	state   *machine.State
+	inputs  *aloftv1.Literals // of the execution
 
 	// What this step brought about, by digest: it is in no record yet.
 	made map[string]*aloftv1.Literals
+
+	from  *source                      // the execution that this one recovers; nil: not asked for yet
+	taken map[aloft.NodeID]*store.Node // read ahead of it, with values
 }
 
 func (f *facts) make(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals, error) {
@@ -59,9 +63,6 @@ const literalOverhead = 6
 
 // Policy is what the configuration says.
 func (f *facts) Policy() *machine.Policy { return &f.engine.config.Policy }
-
-// Recovered says that nothing is known: this release recovers no execution.
-func (f *facts) Recovered(machine.NodeRef) (machine.Recovery, error) { return machine.Recovery{}, nil }
 
 // Inputs resolves the bindings of a node.
 func (f *facts) Inputs(node machine.NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error) {

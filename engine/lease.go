@@ -16,9 +16,14 @@ type lease struct {
 	timed bool      // its soonest timers were looked at
 }
 
+// valid says whether we may commit under it.
 func (l lease) valid(now time.Time) bool { return l.held && now.Before(l.until) }
 
-// renew takes what is free, renews what we have, and forgets the executions of shards that are not ours any more.
+// moving says whether we may begin a step under it: not when it is about to be another engine's.
+func (l lease) moving(now time.Time) bool { return l.valid(now) && !l.Surplus }
+
+// renew says that we are there, takes our share of what is free, renews what we have, gives back what is more than our
+// share, and forgets the executions of shards that are not ours any more.
 func (e *Engine) renew(ctx context.Context) error {
 	asked := e.clock.Now()
 	leases, err := e.store.AcquireShards(ctx, e.config.Owner, asked, e.config.LeaseTTL)
@@ -34,12 +39,17 @@ func (e *Engine) renew(ctx context.Context) error {
 	for _, l := range leases {
 		old := &e.leases[l.Shard]
 		ours[l.Shard] = true
-		if !old.held || old.Epoch != l.Epoch {
-			if old.held {
-				// Somebody had it in between: what we know of it may be old.
-				e.dropShard(l.Shard)
-			}
+		switch {
+		case old.held && old.Epoch != l.Epoch:
+			// Somebody had it in between: what we know of it may be old.
+			e.dropShard(l.Shard)
 			*old = lease{}
+			taken++
+		case !old.held:
+			*old = lease{}
+			taken++
+		case old.Surplus && !l.Surplus:
+			old.timed = false // it stays with us after all: what came meanwhile has not been read
 			taken++
 		}
 		*old = lease{Lease: l, held: true, until: asked.Add(e.config.LeaseTTL), timed: old.timed}
@@ -58,8 +68,15 @@ func (e *Engine) renew(ctx context.Context) error {
 	if taken > 0 {
 		e.rescanAt = time.Time{}
 	}
+	yielded := e.resting()
 	e.mu.Unlock()
 
+	if len(yielded) > 0 {
+		if err := e.store.YieldShards(ctx, yielded); err != nil {
+			return fmt.Errorf("give shards to other engines: %w", err) // the next renewal says whether they are still ours
+		}
+		e.logger.Info("shards given to other engines", "shards", len(yielded))
+	}
 	if lost > 0 {
 		e.logger.Warn("another engine has taken shards", "shards", lost)
 	}
@@ -79,17 +96,46 @@ func (e *Engine) learnTime(ctx context.Context, shards []int) error {
 	if err != nil {
 		return fmt.Errorf("read the first timers: %w", err)
 	}
+	now := e.clock.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, shard := range shards {
 		e.leases[shard].timed = true // until it is lost, and with it this
 	}
 	for _, row := range rows {
-		if e.leases[row.Shard].held {
+		if e.leases[row.Shard].moving(now) {
 			e.push(e.run(row.Execution, row.Shard))
 		}
 	}
 	return nil
+}
+
+// resting takes out the surplus shards of which nothing is being stepped or committed. The others finish that first.
+func (e *Engine) resting() (yielded []store.Lease) {
+	var busy [store.Shards]bool
+	for _, r := range e.runs {
+		busy[r.shard] = busy[r.shard] || r.busy
+	}
+	for shard := range e.leases {
+		if l := &e.leases[shard]; l.held && l.Surplus && !busy[shard] {
+			yielded = append(yielded, l.Lease)
+			e.dropShard(shard)
+			*l = lease{}
+		}
+	}
+	return yielded
+}
+
+// leaving says whether surplus shards are still to be given back.
+func (e *Engine) leaving() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for shard := range e.leases {
+		if e.leases[shard].held && e.leases[shard].Surplus {
+			return true
+		}
+	}
+	return false
 }
 
 // dropExpired forgets what belongs to leases that have run out without being renewed.
@@ -117,7 +163,7 @@ func (e *Engine) shards() []int {
 	defer e.mu.Unlock()
 	shards := make([]int, 0, store.Shards)
 	for shard := range e.leases {
-		if e.leases[shard].valid(now) {
+		if e.leases[shard].moving(now) {
 			shards = append(shards, shard)
 		}
 	}
@@ -131,6 +177,8 @@ func (e *Engine) keepLeases(ctx context.Context) {
 		if err := e.renew(ctx); err != nil && ctx.Err() == nil {
 			e.logger.Warn("leases were not renewed", "error", err)
 			wait = every / 8
+		} else if e.leaving() {
+			wait = every / 32
 		} else if len(e.shards()) < store.Shards {
 			wait = every / 4 // another engine has the others: soon after it has died, its executions go on here
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
 )
@@ -51,6 +52,22 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 		}
 	}
 	touched := machine.Touch(events)
+	checkpoints := map[uint32]string{} // what whoever runs the node next may go on from
+
+	step.Attempts = make([]*store.Attempt, 0, len(touched.Attempts))
+	for _, r := range touched.Attempts {
+		attempt, ok := state.Attempt(r)
+		if !ok {
+			return fmt.Errorf("attempt %d of node %d is in an event and not in the state", r.Attempt, r.Node)
+		}
+		record := attemptRecord(f.key, step.ID, attempt, ends[r])
+		step.Attempts = append(step.Attempts, record)
+		if c := record.Usage.GetCheckpoint(); c != "" {
+			checkpoints[r.Node] = c
+		} else if r.Attempt == 0 && checkpoints[r.Node] == "" {
+			checkpoints[r.Node] = attempt.Spec.GetCheckpoint() // it is handed on until there is a later one
+		}
+	}
 
 	step.Nodes = make([]*store.Node, 0, len(touched.Nodes))
 	for _, i := range touched.Nodes {
@@ -59,6 +76,9 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 		record.Cache = lookups[i]
 		if decks[i] != "" {
 			record.DeckURI = decks[i]
+		}
+		if checkpoints[i] != "" {
+			record.Metadata = &admin.TaskNodeMetadata{CheckpointUri: checkpoints[i]}
 		}
 		var err error
 		if ref := newInputs[i]; ref != nil {
@@ -82,15 +102,6 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 			}
 		}
 		step.Nodes = append(step.Nodes, record)
-	}
-
-	step.Attempts = make([]*store.Attempt, 0, len(touched.Attempts))
-	for _, r := range touched.Attempts {
-		attempt, ok := state.Attempt(r)
-		if !ok {
-			return fmt.Errorf("attempt %d of node %d is in an event and not in the state", r.Attempt, r.Node)
-		}
-		step.Attempts = append(step.Attempts, attemptRecord(f.key, step.ID, attempt, ends[r]))
 	}
 
 	if touched.Execution {

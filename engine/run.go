@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"container/heap"
 	"container/list"
+	"maps"
 	"slices"
 	"time"
 
@@ -33,15 +34,18 @@ type run struct {
 	counted  int           // nodes it is counted for while it is idle
 
 	// Belongs to whoever has it while it is busy.
-	state    *machine.State // nil: to be folded from the journal
-	id       aloft.ExecutionID
-	inputs   *aloftv1.Literals
-	seq      int64 // of the last journal entry
-	waiting  string
-	newer    bool      // it belongs to a later release: we may not write to it, whatever else goes wrong with it
-	failures int       // steps that we could not do, in a row
-	failedAt time.Time // the first of them
-	retryAt  time.Time // zero: at once
+	state        *machine.State // nil: to be folded from the journal
+	id           aloft.ExecutionID
+	inputs       *aloftv1.Literals
+	seq          int64 // of the last journal entry
+	waiting      string
+	waitingSince time.Time // of waiting, as the record has it
+	version      int       // of its journal
+	newer        bool      // it belongs to a later release: we may not write to it, whatever else goes wrong with it
+	failures     int       // steps that we could not do, in a row
+	failedAt     time.Time // the first of them
+	retryAt      time.Time // zero: at once
+	waitsFor     string    // the service that is away and whose return makes it ready; empty: none
 }
 
 // run returns the execution, made known if it was not. The caller holds mu, as for all methods here.
@@ -70,6 +74,9 @@ func (e *Engine) add(row store.InboxRow) {
 	} else {
 		r.messages = append(r.messages, row)
 	}
+	if !r.busy && (row.Inbox.GetTerminate() != nil || row.Inbox.GetGiveUp() != nil) {
+		r.retryAt = time.Time{} // what cannot be done may not have to be done any more
+	}
 	e.push(r)
 }
 
@@ -96,6 +103,7 @@ func (e *Engine) next() (*run, bool) {
 			continue
 		}
 		r.busy = true
+		delete(e.parked, r)
 		return r, true
 	}
 }
@@ -113,6 +121,9 @@ func (e *Engine) rest(r *run) {
 		wakeAt = r.retryAt
 	}
 	e.setTimer(r, wakeAt)
+	if !r.retryAt.IsZero() && r.waitsFor != "" {
+		e.parked[r] = struct{}{}
+	}
 	switch {
 	case !r.retryAt.IsZero():
 	case r.more || len(r.messages) > 0 || (!r.due.IsZero() && !r.due.After(e.clock.Now())):
@@ -129,6 +140,7 @@ func (e *Engine) drop(r *run) {
 	}
 	e.setTimer(r, time.Time{})
 	e.leaveIdle(r)
+	delete(e.parked, r)
 	r.dropped = true
 	delete(e.runs, r.key)
 	if len(r.messages)+len(r.taken) > 0 {
@@ -192,6 +204,26 @@ func (e *Engine) fire(now time.Time) {
 		r := e.timers[0]
 		e.setTimer(r, time.Time{})
 		if !r.busy {
+			r.retryAt = time.Time{}
+			e.push(r)
+		}
+	}
+}
+
+// wakeParked makes ready what waits for a service that is back.
+func (e *Engine) wakeParked() {
+	back := make(map[string]bool)
+	all := slices.SortedFunc(maps.Keys(e.parked), func(a, b *run) int { return cmp.Compare(a.key, b.key) }) // the same order each time
+	for _, r := range all {
+		well, asked := back[r.waitsFor]
+		if !asked {
+			_, away := e.config.Health.Away(r.waitsFor)
+			well = !away
+			back[r.waitsFor] = well
+		}
+		if well {
+			delete(e.parked, r)
+			e.setTimer(r, time.Time{})
 			r.retryAt = time.Time{}
 			e.push(r)
 		}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -36,6 +38,7 @@ type turn struct {
 const (
 	firstPause    = 50 * time.Millisecond
 	longestPause  = 30 * time.Second
+	longestPark   = 5 * time.Minute // of an execution that is parked: it is woken when its service is back
 	waitingLasts  = 5 * time.Second
 	longestReason = 500
 )
@@ -43,20 +46,41 @@ const (
 // step makes one step of a run that is busy with this goroutine: load, decide, project.
 func (e *Engine) step(ctx context.Context, r *run) *decided {
 	e.mu.Lock()
-	n := min(len(r.messages), messagesPerStep)
-	r.taken, r.messages = r.messages[:n:n], r.messages[n:]
+	e.takeMessages(r)
 	messages := r.taken
 	lease, dropped := e.leases[r.shard], r.dropped
 	e.mu.Unlock()
-	if dropped || !lease.valid(e.clock.Now()) {
+	if dropped || !lease.moving(e.clock.Now()) {
 		return &decided{run: r, lost: true}
 	}
 	d, err := e.decide(ctx, r, messages, lease.Lease)
 	if err != nil {
 		return e.postpone(ctx, r, lease.Lease, err)
 	}
-	r.failures, r.retryAt = 0, time.Time{}
+	r.failures, r.retryAt, r.waitsFor = 0, time.Time{}, ""
 	return d
+}
+
+// takeMessages takes what the next step consumes. Giving up goes before all others, which may be what cannot be done.
+func (e *Engine) takeMessages(r *run) {
+	if givesUp(r.messages) {
+		var rest []store.InboxRow
+		for _, m := range r.messages {
+			if m.Inbox.GetGiveUp() != nil || m.Inbox.GetCreate() != nil {
+				r.taken = append(r.taken, m)
+			} else {
+				rest = append(rest, m)
+			}
+		}
+		r.messages = rest
+		return
+	}
+	n := min(len(r.messages), messagesPerStep)
+	r.taken, r.messages = r.messages[:n:n], r.messages[n:]
+}
+
+func givesUp(messages []store.InboxRow) bool {
+	return slices.ContainsFunc(messages, func(m store.InboxRow) bool { return m.Inbox.GetGiveUp() != nil })
 }
 
 func (e *Engine) decide(ctx context.Context, r *run, messages []store.InboxRow, lease store.Lease) (d *decided, err error) {
@@ -69,15 +93,18 @@ func (e *Engine) decide(ctx context.Context, r *run, messages []store.InboxRow, 
 			return &decided{run: r, next: turn{ended: true}}, nil
 		}
 	}
-	f := &facts{ctx: ctx, engine: e, key: r.key, state: r.state, inputs: r.inputs, made: make(map[string]*aloftv1.Literals)}
+	f := &facts{ctx: ctx, engine: e, key: r.key, version: r.version, state: r.state, inputs: r.inputs, made: make(map[string]*aloftv1.Literals)}
 	inbox := make([]*aloftv1.Inbox, len(messages))
 	for i, m := range messages {
 		if inbox[i], err = f.receive(m.Inbox); err != nil {
 			return nil, fmt.Errorf("receive message of execution %s: %w", r.id, err)
 		}
 	}
-	now := e.clock.Now()
-	decision, err := r.state.Step(inbox, now, f, e.config.StepLimit)
+	now, limit := e.clock.Now(), e.config.StepLimit
+	if givesUp(messages) {
+		limit = 1 // it is consumed, and nothing is done that needs a fact
+	}
+	decision, err := r.state.Step(inbox, now, f, limit)
 	if err != nil {
 		return nil, err
 	}
@@ -125,11 +152,12 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	r.id, r.inputs, r.waiting = record.ID, record.Inputs, record.Waiting
+	r.id, r.inputs, r.waiting, r.waitingSince = record.ID, record.Inputs, record.Waiting, record.WaitingSince
 	r.seq = int64(len(journal))
 	if aloft.Terminal(record.Phase) {
 		return true, nil
 	}
+	r.version = record.JournalVersion
 	if r.newer = record.JournalVersion > store.JournalVersion; r.newer {
 		return false, fmt.Errorf("its journal has version %d, this release reads up to %d: run the newer release", record.JournalVersion, store.JournalVersion)
 	}
@@ -168,35 +196,80 @@ func (e *Engine) graph(ctx context.Context, id *core.Identifier) (*machine.Graph
 	return g, nil
 }
 
-// postpone is what becomes of a step that we could not do. The state may be half changed and goes. Once it has lasted, the
-// record of the execution says what it waits for.
+// postpone is what becomes of a step that we could not do. The state may be half changed and goes. The step alone is tried
+// again, with growing pauses; once that has lasted, the record of the execution says what it waits for and since when. After
+// MaxRetries it is parked: it asks seldom, and is woken when the service it waits for is back. Past MaxOutage it fails, by a
+// message to itself.
 func (e *Engine) postpone(ctx context.Context, r *run, lease store.Lease, cause error) *decided {
 	now := e.clock.Now()
 	if r.failures++; r.failures == 1 {
 		r.failedAt = now
+		if !r.waitingSince.IsZero() && r.waitingSince.Before(now) { // it goes on waiting after a restart
+			r.failedAt = r.waitingSince
+		}
 	}
 	r.state = nil
-	r.retryAt = now.Add(pause(r.failures))
+	r.retryAt = now.Add(e.patience(r.failures))
 	if ctx.Err() != nil {
 		return &decided{run: r}
 	}
-	lasts := now.Sub(r.failedAt) >= waitingLasts
+	cause = aloft.Blame(aloft.ServiceDatabase, cause) // what is not blamed on another is the store
+	parked, lasts := r.failures > e.config.MaxRetries, now.Sub(r.failedAt) >= waitingLasts
 	// A store that is away for a moment stops everybody at once, and says so itself.
 	if lasts || r.failures == 1 && !errors.Is(cause, aloft.ErrUnavailable) {
-		e.logger.Warn("an execution cannot go on and is tried again", "execution", r.id.String(), "tries", r.failures, "error", cause)
-	}
-	reason := cause.Error()
-	if len(reason) > longestReason {
-		reason = reason[:longestReason] + "…"
+		e.logger.Warn("an execution cannot go on and is tried again", "execution", r.id.String(), "tries", r.failures, "parked", parked, "error", cause)
 	}
 	// Without an id it was never read, and the store has other worries.
-	if !lasts || r.waiting == reason || r.id == (aloft.ExecutionID{}) || r.newer {
+	if !lasts && !parked || r.id == (aloft.ExecutionID{}) || r.newer {
+		return &decided{run: r}
+	}
+	service, reason := aloft.ServiceOf(cause)
+	since := r.failedAt.UTC().Format(time.RFC3339)
+	waiting := fmt.Sprintf("cannot go on since %s: %v", since, cause)
+	if service != "" {
+		waiting = aloft.WaitingFor(service, since, reason)
+		r.waitsFor = e.waitsFor(ctx, service, reason)
+	}
+	if len(waiting) > longestReason {
+		waiting = strings.ToValidUTF8(waiting[:longestReason], "") + "…"
+	}
+	giveUp := e.config.MaxOutage > 0 && parked && now.Sub(r.failedAt) >= e.config.MaxOutage
+	if r.waiting == waiting && !giveUp {
 		return &decided{run: r}
 	}
 	step := e.newStep(r, lease)
-	step.Waiting = reason
+	step.Waiting, step.WaitingSince = waiting, r.failedAt
 	step.DueAt = r.retryAt
+	if giveUp {
+		step.Appends = []store.Append{{ID: r.id, Message: store.Message{Dedup: "give up", Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_GiveUp{
+			GiveUp: &aloftv1.GiveUp{Error: &core.ExecutionError{
+				Code: machine.CodeOutage, Kind: core.ExecutionError_SYSTEM,
+				Message: fmt.Sprintf("gave up after %s (max-outage is %s): %s", now.Sub(r.failedAt).Round(time.Second), e.config.MaxOutage, waiting),
+			}},
+		}}}}}
+	}
 	return &decided{run: r, step: step}
+}
+
+// waitsFor tells that a service has failed us, and returns it if it will be told when it is back. The database tells
+// nobody anything while it is away.
+func (e *Engine) waitsFor(ctx context.Context, service, reason string) string {
+	if e.config.Health == nil || service == aloft.ServiceDatabase {
+		return ""
+	}
+	if s, _ := e.config.Health.Failed(ctx, service, reason); !s.Away() {
+		return ""
+	}
+	return service
+}
+
+// patience is how long to wait after so many failures in a row.
+func (e *Engine) patience(failures int) time.Duration {
+	parked := failures - e.config.MaxRetries
+	if parked <= 0 {
+		return pause(failures)
+	}
+	return min(longestPause<<min(parked-1, 10), longestPark)
 }
 
 // pause is how long to wait after so many failures in a row.

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"errors"
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/admission"
@@ -16,9 +17,14 @@ type Backend interface {
 	Place() string            // instances of the same place can reach each other's attempts
 	Capacity() admission.Room // all there is, not what is free
 
+	// Services are what it needs to start jobs and to keep what they leave, by the names under which its errors blame
+	// them (aloft.ServiceError), each with a probe: a cheap operation that works only while the service does.
+	Services() map[string]func(context.Context) error
+
 	// Start starts a job, or attaches to it where it was started before, by us or by who was here before us. It
 	// returns once the start is durable or known to be impossible: a Failure is the attempt's outcome (the task can
-	// never run like this), an error means that the back end cannot do its part now and Start will be called again.
+	// never run like this), an error means that the back end cannot do its part now and Start will be called again. Where
+	// it is certain that nothing of the job was started, now or before, the error wraps ErrNotStarted.
 	Start(ctx context.Context, job *Job) (*aloftv1.Failure, error)
 
 	// Stop asks a job to end, with time to clean up, and returns at once. Its event tells the end. Repeating it and
@@ -34,11 +40,16 @@ type Backend interface {
 	Forget(ctx context.Context, job *Job) error
 }
 
-// Event is a step of a job. Exactly one of Started and Outcome is set. Everything an outcome refers to is durable.
+// ErrNotStarted says of an error of Start that nothing runs of the job: another attempt may be made of it.
+var ErrNotStarted = errors.New("nothing was started")
+
+// Event is a step of a job. Exactly one of Started, Outcome and Held is set. Everything an outcome refers to is durable. A
+// failure may name the service that it is about; whether that is away is for the executor to find out.
 type Event struct {
 	Job     *Job
 	Started *aloftv1.AttemptStarted
 	Outcome *aloftv1.Outcome
+	Held    error // the job is over, and what it left cannot be kept now: that is tried again, not the job
 }
 
 // Job is an attempt with all that a back end must know to run it.

@@ -10,5 +10,6 @@
 // It relies on the store for what must survive: an attempt is assigned before it is started, its outcome is in the inbox
 // before the back end forgets it. So a crash at any point ends in starting an attempt again that a back end attaches to,
 // or in reporting an outcome again that the store drops. When the store is unavailable nothing new starts and outcomes
-// wait; when the back end is, its attempts stay assigned and starting them is tried again.
+// wait; when the back end is, its attempts stay assigned and starting them is tried again; one that blames a service which is away
+// gives back to the queue what it has not started, and nothing more starts until package health says that it is well.
 package executor

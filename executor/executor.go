@@ -33,6 +33,7 @@ type Config struct {
 	Store    Store
 	Literals LiteralReader // literal maps that are too large for a row
 	Backend  Backend
+	Health   Health // nil: every service counts as well
 	Logger   *slog.Logger
 	Now      func() time.Time // nil: time.Now
 
@@ -42,6 +43,22 @@ type Config struct {
 	TTL time.Duration
 }
 
+// Health is what the executor asks of package health.
+type Health interface {
+	// Failed says that a service could not do its part and returns what is known of it then, and whether this was the
+	// failure that made it away: the one that is charged. Without a reason the service is asked whether it is well.
+	Failed(ctx context.Context, service, reason string) (s store.Service, first bool)
+	// Away returns the first of the services that is away.
+	Away(services ...string) (s store.Service, away bool)
+}
+
+// How long an attempt that cannot be started is kept: by a service that is away, and by one that says it is well. Then it is
+// given back to wait where all can see it and any executor can take it.
+const (
+	patience     = 5 * time.Second
+	wellPatience = 30 * time.Second
+)
+
 // How much of the queue is looked at, and how often. What is known of it is enough for most starts: reading it for each
 // attempt that ends would cost more than the attempts.
 const (
@@ -49,6 +66,7 @@ const (
 	horizon      = 20_000                // attempts that are looked at to find those, in order of arrival
 	settle       = 50 * time.Millisecond // between two looks while something of the queue is known, and before a start is told
 	lookAgain    = time.Second           // without a wake-up: wake-ups of other processes come late, and times become due
+	lookInOutage = 30 * time.Second      // while nothing may start
 	explainAfter = time.Second           // an attempt that waits longer has its reason written down
 )
 
@@ -56,6 +74,7 @@ const (
 type Executor struct {
 	config Config
 	jobs   *jobs
+	needs  []string // names of services
 	logger *slog.Logger
 	now    func() time.Time
 
@@ -69,6 +88,7 @@ type Executor struct {
 	readPace time.Duration // not sooner again than that, so that reading a long queue stays a small part of the work
 	readDue  bool          // something was committed since
 	heldAt   time.Time     // when the instance's own attempts were read
+	wasAway  bool          // something that it needs was away when it looked last
 	heldDue  bool          // something was committed since
 
 	mu      sync.Mutex
@@ -85,12 +105,14 @@ type waiting struct {
 // for stop.
 type run struct {
 	attempt *store.Attempt
+	fresh   bool // nobody had it before it was given to us: nothing of it runs before we start it
 	asks    admission.Candidate
 	job     *Job          // nil: not read yet
 	reason  string        // why it is to be stopped; empty: it is not
 	stop    chan struct{} // closed with reason
 	left    chan struct{} // closed when its goroutine has nothing to wait for any more
 	told    *time.Timer   // will report that it runs
+	held    bool          // what it left could not be kept for a while
 	over    bool          // its outcome is known: it takes no room any more
 	durable durability    // of its outcome
 	forgets bool          // the back end is being told to forget it
@@ -124,6 +146,7 @@ func New(config Config) *Executor {
 	return &Executor{
 		config:      config,
 		jobs:        newJobs(config.Store, config.Literals),
+		needs:       slices.Sorted(maps.Keys(config.Backend.Services())),
 		logger:      config.Logger,
 		now:         config.Now,
 		running:     map[store.AttemptKey]*run{},
@@ -157,6 +180,8 @@ func (e *Executor) Run(ctx context.Context) error {
 
 	wake, unsubscribe := e.config.Store.Subscribe(store.TopicAttempts)
 	defer unsubscribe()
+	healthier, unsubscribeHealth := e.config.Store.Subscribe(store.TopicHealth)
+	defer unsubscribeHealth()
 	var found []aloft.AttemptID
 	e.until(ctx, "find attempts again", func() (err error) {
 		if err = e.Register(ctx); err == nil {
@@ -190,6 +215,8 @@ func (e *Executor) Run(ctx context.Context) error {
 			return fmt.Errorf("watch attempts: %w", err)
 		case <-wake:
 			e.readDue, e.heldDue = true, true
+		case <-healthier:
+			e.readDue = true
 		case <-e.roomChanged:
 		case <-timer.C:
 		}
@@ -217,7 +244,7 @@ func (e *Executor) until(ctx context.Context, what string, do func() error) {
 
 // pass looks once at what the instance has and at what may start. It returns when to look again without being woken.
 func (e *Executor) pass(ctx context.Context, background *sync.WaitGroup) (again time.Duration, err error) {
-	if wait := due(e.heldAt, settle, e.heldDue); wait > 0 {
+	if wait := due(e.heldAt, settle, lookAgain, e.heldDue); wait > 0 {
 		again = wait
 	} else if again, err = lookAgain, e.hold(ctx, background); err != nil {
 		return lookAgain, err
@@ -227,10 +254,10 @@ func (e *Executor) pass(ctx context.Context, background *sync.WaitGroup) (again 
 }
 
 // due says how long a look can wait: not at all, until pace has passed since the last one, or, if nobody has told of
-// anything, a long time. It asks the monotonic clock.
-func due(last time.Time, pace time.Duration, woken bool) time.Duration {
+// anything, until quiet has. It asks the monotonic clock.
+func due(last time.Time, pace, quiet time.Duration, woken bool) time.Duration {
 	if !woken {
-		pace = max(pace, lookAgain)
+		pace = max(pace, quiet)
 	}
 	return max(pace-time.Since(last), 0)
 }
@@ -254,7 +281,7 @@ func (e *Executor) findAgain(ctx context.Context, background *sync.WaitGroup) ([
 		for _, a := range assigned {
 			ids = append(ids, a.ID)
 			if i.ID == e.config.Instance {
-				e.take(ctx, background, a)
+				e.take(ctx, background, a, false)
 			}
 		}
 	}
@@ -284,7 +311,7 @@ func (e *Executor) hold(ctx context.Context, background *sync.WaitGroup) error {
 		r := missing[a.AttemptKey]
 		delete(missing, a.AttemptKey)
 		if r == nil {
-			e.take(ctx, background, a)
+			e.take(ctx, background, a, false)
 		} else if a.Stop != "" {
 			e.stop(r, a.Stop)
 		}
@@ -381,7 +408,14 @@ func (e *Executor) admit(ctx context.Context, background *sync.WaitGroup) (again
 	case len(e.waiting) == 0:
 		pace, woken = 0, e.readDue || e.more
 	}
-	wait := due(e.readAt, pace, woken)
+	quiet := lookAgain
+	_, away := e.away()
+	if away {
+		quiet = lookInOutage
+	}
+	woken = woken || e.wasAway && !away
+	e.wasAway = away
+	wait := due(e.readAt, pace, quiet, woken)
 	fresh := wait == 0
 	if fresh {
 		if err := e.read(ctx, now); err != nil {
@@ -390,14 +424,14 @@ func (e *Executor) admit(ctx context.Context, background *sync.WaitGroup) (again
 	} else {
 		again = wait
 	}
-	if len(e.waiting) == 0 || full && !fresh {
+	if len(e.waiting) == 0 || (full || away) && !fresh {
 		return again, nil
 	}
 	candidates := make([]admission.Candidate, len(e.waiting))
 	for i, w := range e.waiting {
 		candidates[i] = w.candidate
 	}
-	choice := admission.Choose(candidates, running, capacity, now)
+	choice := e.choose(candidates, running, capacity, now)
 	if fresh {
 		if err := e.explain(ctx, choice, now); err != nil {
 			return again, err
@@ -416,7 +450,7 @@ func (e *Executor) admit(ctx context.Context, background *sync.WaitGroup) (again
 	for i, err := range e.config.Store.Assign(ctx, e.config.Instance, keys, now) {
 		switch {
 		case err == nil:
-			e.take(ctx, background, chosen[i].Attempt)
+			e.take(ctx, background, chosen[i].Attempt, true)
 		case errors.Is(err, aloft.ErrConflict): // somebody else has it, it has ended or is to be stopped
 		default: // it may be ours or not: look at what is true
 			e.waiting, e.readDue, e.heldDue, again = nil, true, true, settle
@@ -424,6 +458,27 @@ func (e *Executor) admit(ctx context.Context, background *sync.WaitGroup) (again
 		}
 	}
 	return again, nil
+}
+
+// choose lets nothing start while a service is away that it would need.
+func (e *Executor) choose(candidates, running []admission.Candidate, capacity admission.Room, now time.Time) admission.Choice {
+	s, away := e.away()
+	if !away {
+		return admission.Choose(candidates, running, capacity, now)
+	}
+	choice := admission.Choice{Reasons: make(map[int]string, len(candidates))}
+	reason := s.Waiting()
+	for i := range candidates {
+		choice.Reasons[i] = reason
+	}
+	return choice
+}
+
+func (e *Executor) away() (store.Service, bool) {
+	if e.config.Health == nil {
+		return store.Service{}, false
+	}
+	return e.config.Health.Away(e.needs...)
 }
 
 // read takes the fair first ones out of all that waits.
@@ -474,8 +529,8 @@ func (e *Executor) explain(ctx context.Context, choice admission.Choice, now tim
 }
 
 // take runs an attempt that the store says is ours.
-func (e *Executor) take(ctx context.Context, background *sync.WaitGroup, a *store.Attempt) {
-	r := &run{attempt: a, asks: e.candidate(a), stop: make(chan struct{}), left: make(chan struct{})}
+func (e *Executor) take(ctx context.Context, background *sync.WaitGroup, a *store.Attempt, fresh bool) {
+	r := &run{attempt: a, fresh: fresh, asks: e.candidate(a), stop: make(chan struct{}), left: make(chan struct{})}
 	e.mu.Lock()
 	if e.running[a.AttemptKey] != nil {
 		e.mu.Unlock()
@@ -494,6 +549,7 @@ func (e *Executor) tend(ctx context.Context, r *run) {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 10*time.Second
 	started, stopped := false, false
+	var t trouble
 	for {
 		err := e.step(ctx, r, &started, &stopped)
 		var (
@@ -504,6 +560,9 @@ func (e *Executor) tend(ctx context.Context, r *run) {
 		case ctx.Err() != nil || started && stopped:
 			return
 		case err != nil:
+			if !started && e.giveBack(ctx, r, &t, err) {
+				return
+			}
 			wait := pause.NextBackOff()
 			e.logger.Warn("tend attempt", "attempt", r.attempt.ID.String(), "error", err, "again_in", wait)
 			again = time.After(wait)
@@ -519,6 +578,78 @@ func (e *Executor) tend(ctx context.Context, r *run) {
 		case <-again:
 		case <-stop:
 		}
+	}
+}
+
+// trouble is what keeps an attempt from being started.
+type trouble struct {
+	since   time.Time // zero: nothing
+	charged bool      // this attempt found out that the service is away
+}
+
+// giveBack ends an attempt that a service has kept from being started for too long, if it is certain that it was not: its
+// node gets another attempt, which waits in the queue with the reason.
+func (e *Executor) giveBack(ctx context.Context, r *run, t *trouble, cause error) bool {
+	service, reason := aloft.ServiceOf(cause)
+	if service == "" || e.config.Health == nil {
+		return false
+	}
+	now := e.now()
+	if t.since.IsZero() {
+		t.since = now
+	}
+	s, first := e.config.Health.Failed(ctx, service, reason)
+	t.charged = t.charged || first
+	limit := wellPatience
+	if s.Away() {
+		limit = patience
+	}
+	certain := errors.Is(cause, ErrNotStarted) || r.fresh && r.job == nil
+	if !certain || now.Sub(t.since) < limit || ctx.Err() != nil || e.askedToStop(r) != "" {
+		return false
+	}
+	job := r.job
+	if job == nil {
+		job = &Job{Key: r.attempt.AttemptKey, ID: r.attempt.ID, Spec: r.attempt.Spec}
+	}
+	failure := NewFailure(core.ExecutionError_SYSTEM, true, CodeServiceAway, fmt.Sprintf("the attempt was not started: %v", cause))
+	attribute(failure, s, t.charged)
+	e.tell(ctx, Event{Job: job, Outcome: FailedToStart(job, failure, now)})
+	return true
+}
+
+// excuse makes a failure the system's where a task ended without a word while something was away that it needs. No
+// service is blamed for it: the task may be what broke it, and must not be repeated for ever.
+func excuse(f *aloftv1.Failure, s store.Service) {
+	if !mute(f) {
+		return
+	}
+	during := "what it left could not be read for a while"
+	if s.Away() {
+		during = s.Waiting()
+	}
+	f.Recoverable, f.Error.Kind = true, core.ExecutionError_SYSTEM
+	f.Error.Message += "\nIt ended without a word of its own in an outage (" + during + "): that is not held against the task."
+}
+
+// mute says whether a task failed without a word of its own.
+func mute(f *aloftv1.Failure) bool {
+	code := f.GetError().GetCode()
+	return f.GetError().GetKind() == core.ExecutionError_USER && (code == CodeExited || code == CodeOutputsNotFound)
+}
+
+// attribute says what a failure is charged for: the service that is away, once. One that is well is not blamed.
+func attribute(f *aloftv1.Failure, s store.Service, charged bool) {
+	f.Service, f.ServiceAwaySince, f.ServiceWellAt = "", 0, 0
+	if !s.Away() {
+		return
+	}
+	f.Service = s.Name
+	if !charged {
+		f.ServiceAwaySince = s.AwaySince.UnixNano()
+	}
+	if !s.WellAt.IsZero() {
+		f.ServiceWellAt = s.WellAt.UnixNano()
 	}
 }
 
@@ -577,14 +708,46 @@ func (e *Executor) askedToStop(r *run) string {
 	return r.reason
 }
 
-// handle takes an event of the back end to the inbox. That an attempt runs is told a moment later: most of those that are
-// over by then need no message of their own for it, as their outcome says when they began.
+// handle hears an event of the back end: what it says of services is looked into, the rest goes to the inbox.
 func (e *Executor) handle(ctx context.Context, event Event) {
+	if event.Held != nil {
+		e.mu.Lock()
+		if r := e.running[event.Job.Key]; r != nil {
+			r.held = true
+		}
+		e.mu.Unlock()
+		if service, reason := aloft.ServiceOf(event.Held); service != "" && e.config.Health != nil {
+			e.config.Health.Failed(ctx, service, reason)
+		}
+		return
+	}
+	if f := event.Outcome.GetFailure(); f.GetService() != "" {
+		if e.config.Health == nil {
+			attribute(f, store.Service{}, false)
+		} else {
+			s, first := e.config.Health.Failed(ctx, f.GetService(), f.GetError().GetMessage())
+			attribute(f, s, first)
+		}
+	}
+	if mute(event.Outcome.GetFailure()) && e.config.Health != nil {
+		for _, service := range e.needs { // was it one of them?
+			e.config.Health.Failed(ctx, service, "")
+		}
+	}
+	e.tell(ctx, event)
+}
+
+// tell takes a start or an outcome to the inbox. That an attempt runs is told a moment later: most of those that are over
+// by then need no message of their own for it, as their outcome says when they began.
+func (e *Executor) tell(ctx context.Context, event Event) {
 	e.mu.Lock()
 	r := e.running[event.Job.Key]
 	if r == nil || r.over {
 		e.mu.Unlock()
 		return
+	}
+	if s, away := e.away(); away || r.held {
+		excuse(event.Outcome.GetFailure(), s)
 	}
 	if event.Outcome == nil {
 		if r.told == nil {

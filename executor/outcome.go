@@ -26,7 +26,8 @@ const (
 	CodeEnvironment       = "EnvironmentUnavailable"
 	CodeDynamic           = "DynamicWorkflowBuildFailed"
 	CodeOutputTooLarge    = "OutputSizeExceeded"
-	CodeOutcomeRefused    = "OutcomeRefused" // ours: the store cannot hold what the attempt ended with
+	CodeServiceAway       = "ServiceUnavailable" // ours: what an attempt needs to run could not do its part
+	CodeOutcomeRefused    = "OutcomeRefused"     // ours: the store cannot hold what the attempt ended with
 )
 
 // Left is what an attempt left behind: how its process ended and the files in its output folder.
@@ -38,6 +39,8 @@ type Left struct {
 	Limit       int64  // that limit in bytes
 	Stopped     string // it ended because it was asked to; the reason
 	Lost        string // nobody knows how it ended; the reason
+	Unready     string // it never ran, as a service lacked something it needs; the reason
+	Service     string // which that is
 	Reason      string // a sentence where the others do not say it all
 	Tail        string // the last lines it wrote to stderr
 
@@ -63,6 +66,9 @@ func (l Left) Read(outcome *aloftv1.Outcome) *core.LiteralMap {
 	switch {
 	case l.Stopped != "":
 		outcome.Result = &aloftv1.Outcome_Stopped{Stopped: l.Stopped}
+	case l.Unready != "":
+		fail(core.ExecutionError_SYSTEM, true, CodeServiceAway, "%s", l.Unready)
+		outcome.GetFailure().Service = l.Service
 	case l.OutOfMemory:
 		fail(core.ExecutionError_USER, true, CodeOutOfMemory, "%s was killed: it used more than its memory limit of %d MiB. Ask for more with Resources(mem=...) or with_overrides(limits=...).%s", l.Name, l.Limit>>20, l.tail())
 	case document.GetError() != nil:

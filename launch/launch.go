@@ -104,8 +104,20 @@ func (l *Launcher) Create(ctx context.Context, r Request) (aloft.ExecutionID, er
 	}
 	problems.Labels(spec.GetLabels())
 	problems.Notifications(spec.GetNotifications().GetNotifications())
+	var recovered *store.Execution
 	if spec.GetMetadata().GetMode() == admin.ExecutionMetadata_RECOVERED {
-		problems.Include(fmt.Errorf("recover execution %s: %w", spec.GetMetadata().GetReferenceExecution().GetName(), aloft.ErrUnimplemented))
+		var err error
+		if recovered, err = l.recoverable(ctx, r.Project, r.Domain, spec.GetMetadata().GetReferenceExecution()); err != nil {
+			return aloft.ExecutionID{}, fmt.Errorf("recover: %w", err) // what else there is to say depends on it
+		}
+		if len(given.GetLiterals()) == 0 {
+			if given, err = l.load(ctx, recovered.UserInputs); err != nil {
+				return aloft.ExecutionID{}, fmt.Errorf("recover execution %s: read its inputs: %w", recovered.ID, err)
+			}
+			if given == nil {
+				given = &core.LiteralMap{}
+			}
+		}
 	}
 	if r.Project != "" && r.Domain != "" {
 		problems.Include(l.Registry.CheckProject(ctx, r.Project, r.Domain))
@@ -120,6 +132,9 @@ func (l *Launcher) Create(ctx context.Context, r Request) (aloft.ExecutionID, er
 		inputs, err = l.resolve(plan, given)
 		problems.Include(err)
 	}
+	if recovered != nil && err == nil {
+		problems.Include(l.sameRun(ctx, recovered, plan, inputs))
+	}
 	if err := problems.Err(); err != nil {
 		return aloft.ExecutionID{}, fmt.Errorf("create execution: %w", err)
 	}
@@ -131,6 +146,9 @@ func (l *Launcher) Create(ctx context.Context, r Request) (aloft.ExecutionID, er
 		Interruptible:  spec.GetInterruptible().GetValue(),
 		OverwriteCache: spec.GetOverwriteCache(),
 		Seed:           seed(),
+	}
+	if recovered != nil {
+		create.Recovers = recovered.ID.Proto()
 	}
 	return l.commit(ctx, e, create, r.Name == "", given, inputs)
 }

@@ -144,8 +144,6 @@ func TestARelaunchUsesWhatTheUserGave(t *testing.T) {
 	}
 	_, err = s.admin.RelaunchExecution(t.Context(), &admin.ExecutionRelaunchRequest{Id: &core.WorkflowExecutionIdentifier{Project: "p", Domain: "d", Name: "n"}})
 	s.wantCode(err, connect.CodeNotFound)
-	_, err = s.admin.RecoverExecution(t.Context(), &admin.ExecutionRecoverRequest{Id: first})
-	s.wantCode(err, connect.CodeUnimplemented, "RecoverExecution", "not supported yet")
 }
 
 func TestATerminatedExecutionIsAbortedWithItsCauseAndOnlyOnce(t *testing.T) {

@@ -37,9 +37,12 @@ import (
 	"github.com/aloft-dev/aloft/environment"
 	"github.com/aloft-dev/aloft/executor"
 	"github.com/aloft-dev/aloft/executor/process"
+	"github.com/aloft-dev/aloft/health"
 	"github.com/aloft-dev/aloft/idl/aloft/v1/aloftv1connect"
 	"github.com/aloft-dev/aloft/launch"
+	"github.com/aloft-dev/aloft/recovery/job"
 	"github.com/aloft-dev/aloft/registry"
+	"github.com/aloft-dev/aloft/store"
 	"github.com/aloft-dev/aloft/store/sqlstore"
 	"github.com/aloft-dev/aloft/worker"
 )
@@ -50,27 +53,31 @@ type Options struct {
 	Path    string   // where python3 and uv are looked for, as PATH has it
 	Worker  []string // command line that starts a supervisor, such as {"/usr/bin/aloft", "worker"}; empty: tasks that need a process wait
 	Logger  *slog.Logger
+
+	leaseTTL time.Duration // zero: the engine's default; tests that wait for leases to run out take less
 }
 
 // Server is a running server.
 type Server struct {
 	Address string // host:port on which it listens; the port is the real one where 0 was asked for
 
-	config   config.Config
-	options  Options
-	log      *slog.Logger
-	room     admission.Room
-	lock     *os.File
-	store    *sqlstore.Store
-	api      *api.API
-	http     *http.Server
-	results  *catalog.Catalog
-	engine   *engine.Engine
-	executor *executor.Executor
-	resolver *environment.Resolver
+	config     config.Config
+	options    Options
+	log        *slog.Logger
+	room       admission.Room
+	lock       *os.File
+	store      *sqlstore.Store
+	api        *api.API
+	http       *http.Server
+	health     *health.Monitor
+	results    *catalog.Catalog
+	engine     *engine.Engine
+	executor   *executor.Executor
+	recoveries *job.Jobs
+	resolver   *environment.Resolver
 
-	stop    context.CancelFunc // ends engine and executor
-	running sync.WaitGroup     // engine, executor and the HTTP server
+	stop    context.CancelFunc // ends engine, executor and recovery jobs
+	running sync.WaitGroup     // engine, executor, recovery jobs and the HTTP server
 	failed  chan error         // the first of them that ended by itself
 
 	mu         sync.Mutex
@@ -85,7 +92,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{config: c, options: o, log: o.Logger, failed: make(chan error, 3)}
+	s := &Server{config: c, options: o, log: o.Logger, failed: make(chan error, 5)}
 	background, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	defer func() {
@@ -127,6 +134,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		Store: s.store, Registry: versions, Literals: literals,
 		MaxParallelism: c.MaxParallelism, CanonicalFunc: renderer.Canonical,
 	})
+	s.recoveries = job.New(job.Config{Store: s.store, Launcher: launcher, Owner: identity, Logger: s.log})
 
 	// From a queued execution to its end.
 	size, err := config.ParseBytes(c.CacheMaxSize)
@@ -136,9 +144,6 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	s.results = &catalog.Catalog{
 		Store: s.store, Blob: blobs, Log: s.log, Limits: catalog.Limits{MaxAge: config.Limit(c.CacheMaxAge), MaxSize: size},
 	}
-	s.engine = engine.New(engine.Config{
-		Store: s.store, Literals: literals, Catalog: s.results, Logger: s.log, Owner: identity, Policy: policy(c),
-	})
 	if s.room, err = capacity(c); err != nil {
 		return nil, err
 	}
@@ -156,8 +161,22 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		DataDir: c.DataDir, Blob: blobs, Environments: s.resolver, Code: process.Bundles{Cache: code},
 		Connect: s.connectWorker, Capacity: s.room, Mode: worker.Mode(c.WorkerMode), Logger: s.log,
 	})
+	probes := map[string]health.Probe{aloft.ServiceCatalog: func(ctx context.Context) error {
+		_, err := s.store.ListResults(ctx, store.CacheQuery{Limit: 1})
+		return err
+	}}
+	for name, probe := range backend.Services() {
+		probes[name] = probe
+	}
+	clock := engine.NewClock() // when a service was well is compared with when it failed an attempt
+	s.health = health.New(health.Config{Store: s.store, Logger: s.log, Probes: probes, Now: clock.Now})
+	s.engine = engine.New(engine.Config{
+		Store: s.store, Literals: literals, Catalog: s.results, Logger: s.log, Owner: identity, Policy: policy(c),
+		MaxRetries: c.WorkflowRetries, MaxOutage: config.Limit(c.MaxOutage), Health: s.health, Clock: clock,
+		LeaseTTL: o.leaseTTL,
+	})
 	s.executor = executor.New(executor.Config{
-		Instance: identity, Store: s.store, Literals: literals, Backend: backend, Logger: s.log, Now: s.engine.Now,
+		Instance: identity, Store: s.store, Literals: literals, Backend: backend, Health: s.health, Logger: s.log, Now: s.engine.Now,
 	})
 
 	// What clients see.
@@ -179,11 +198,13 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	if err := s.executor.Register(ctx); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
+	s.run("health", func() error { return s.health.Run(background) })
 	s.run("engine", func() error { return s.engine.Run(background) })
 	s.run("catalog", func() error { s.results.Run(background); return nil })
 	if len(o.Worker) > 0 {
 		s.run("executor", func() error { return s.executor.Run(background) })
 	}
+	s.run("recovery jobs", func() error { return s.recoveries.Run(background) })
 	s.run("listener", func() error {
 		if err := s.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -198,21 +219,31 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 func policy(c config.Config) machine.Policy {
 	return machine.Policy{
 		Timeout: config.Limit(c.TaskTimeout), QueueTimeout: config.Limit(c.QueueTimeout), ExecutionTimeout: config.Limit(c.ExecutionTimeout),
-		Retries: c.Retries(),
+		Retries: c.Retries(), SystemRetries: c.System(),
 	}
 }
 
 func (s *Server) newAPI(c api.Config) (*api.API, error) {
-	runs := &api.Runs{Store: s.store, Blobs: c.Blobs}
+	runs := &api.Runs{Store: s.store, Blobs: c.Blobs, Away: s.health.All}
+	results := &api.Results{Store: s.store}
 	info := &api.Info{
 		Store: s.store, Version: s.options.Version.Version, DataDir: s.config.DataDir, Database: s.database(), Listen: s.Address,
-		StartedAt: time.Now(), Room: s.queue, Environments: s.environments,
+		StartedAt: time.Now(), Room: s.queue, Environments: s.environments, Away: s.health.All,
 		TaskTimeout: config.Limit(s.config.TaskTimeout), QueueTimeout: config.Limit(s.config.QueueTimeout), ExecutionTimeout: config.Limit(s.config.ExecutionTimeout),
 	}
+	recoveries := &api.Recoveries{Jobs: s.recoveries}
 	c.Services = append(c.Services,
+		func(o ...connect.HandlerOption) (string, string, http.Handler) {
+			path, handler := aloftv1connect.NewRecoveryServiceHandler(recoveries, o...)
+			return aloftv1connect.RecoveryServiceName, path, handler
+		},
 		func(o ...connect.HandlerOption) (string, string, http.Handler) {
 			path, handler := aloftv1connect.NewRunServiceHandler(runs, o...)
 			return aloftv1connect.RunServiceName, path, handler
+		},
+		func(o ...connect.HandlerOption) (string, string, http.Handler) {
+			path, handler := aloftv1connect.NewResultServiceHandler(results, o...)
+			return aloftv1connect.ResultServiceName, path, handler
 		},
 		func(o ...connect.HandlerOption) (string, string, http.Handler) {
 			path, handler := aloftv1connect.NewServerServiceHandler(info, o...)

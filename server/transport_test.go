@@ -18,8 +18,11 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/cacheservice"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/idl/flyteidl/datacatalog"
 	"github.com/aloft-dev/aloft/idl/flyteidl/service"
 )
 
@@ -182,6 +185,7 @@ func TestCallsThatAreNotServedAnswerUnimplementedByName(t *testing.T) {
 	for _, file := range []*grpc.ServiceDesc{
 		&service.AdminService_ServiceDesc, &service.DataProxyService_ServiceDesc, &service.SignalService_ServiceDesc, &service.IdentityService_ServiceDesc,
 		&service.AuthMetadataService_ServiceDesc, &service.AsyncAgentService_ServiceDesc, &service.AgentMetadataService_ServiceDesc,
+		&datacatalog.DataCatalog_ServiceDesc, &cacheservice.CacheService_ServiceDesc, &aloftv1.ResultService_ServiceDesc,
 	} {
 		for _, m := range file.Methods {
 			var answer admin.GetVersionRequest // any message: unknown fields are kept

@@ -31,10 +31,13 @@ type Execution struct {
 	AbortPrincipal string
 	State          admin.ExecutionState // archived or not; independent of the phase
 	StateChangedAt time.Time
-	StatePrincipal string // who changed the state last
-	Waiting        string // what the execution as a whole waits for; empty: nothing
-	JournalVersion int    // an engine never claims an execution whose journal it cannot read
+	StatePrincipal string    // who changed the state last
+	Waiting        string    // what the execution as a whole waits for; empty: nothing
+	WaitingSince   time.Time // since when; zero: it does not wait
+	JournalVersion int       // an engine never claims an execution whose journal it cannot read
 }
 
-// JournalVersion is the version of the journal that this release writes.
-const JournalVersion = 1
+// JournalVersion is the version of the journal that this release writes for new executions. An execution keeps the version
+// that it was created with, and nothing is written to its journal that a release of that version could not read: releases
+// may run side by side. Versions: 1, the spine; 2, nodes that are cached, recovered or parked.
+const JournalVersion = 2

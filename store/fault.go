@@ -13,6 +13,7 @@ const (
 	NoFault    Fault = iota
 	FailBefore       // ErrUnavailable, and nothing was done
 	FailAfter        // ErrUnavailable, although it was done: the caller does not know
+	FailPartly       // ErrUnavailable, although the first half of its members was done; of a single call: nothing was done
 )
 
 // Faults says what goes wrong with the next call of the method named op. Nil: nothing ever.
@@ -24,7 +25,7 @@ func (f Faults) Do(op string, call func() error) error {
 		return call()
 	}
 	switch f(op) {
-	case FailBefore:
+	case FailBefore, FailPartly:
 		return fmt.Errorf("%s: injected fault before it was done: %w", op, aloft.ErrUnavailable)
 	case FailAfter:
 		_ = call() // what it would have answered is exactly what gets lost
@@ -34,14 +35,29 @@ func (f Faults) Do(op string, call func() error) error {
 	}
 }
 
-// DoEach is Do for a call that has one error for each of n members: a fault is all of theirs.
-func (f Faults) DoEach(op string, n int, call func() []error) []error {
-	var errs []error
-	if err := f.Do(op, func() error { errs = call(); return nil }); err != nil {
-		errs = make([]error, n)
-		for i := range errs {
-			errs[i] = err
-		}
+// DoEach is Do for a call that has one error for each of n members, of which it is given the first so many: a fault is told
+// to all of them.
+func (f Faults) DoEach(op string, n int, call func(first int) []error) []error {
+	fault := NoFault
+	if f != nil {
+		fault = f(op)
+	}
+	var told error
+	switch fault {
+	case FailBefore:
+		told = fmt.Errorf("%s: injected fault before it was done: %w", op, aloft.ErrUnavailable)
+	case FailPartly:
+		_ = call(n / 2)
+		told = fmt.Errorf("%s: injected fault, half of it was done: %w", op, aloft.ErrUnavailable)
+	case FailAfter:
+		_ = call(n)
+		told = fmt.Errorf("%s: injected fault, outcome unknown: %w", op, aloft.ErrUnavailable)
+	default:
+		return call(n)
+	}
+	errs := make([]error, n)
+	for i := range errs {
+		errs[i] = told
 	}
 	return errs
 }

@@ -33,6 +33,10 @@ type Queries interface {
 	// NodeOutputs is what downstream nodes bind to. ErrNotFound.
 	NodeOutputs(ctx context.Context, execution Key, node aloft.NodeID) (*aloftv1.Literals, error)
 
+	// NodeValues returns whole records of several nodes of an execution, with inputs and outputs, in any order; what is not
+	// there is left out. ErrNotFound if there is no such execution.
+	NodeValues(ctx context.Context, id aloft.ExecutionID, nodes []aloft.NodeID) ([]*Node, error)
+
 	// SetExecutionState archives an execution or brings it back. ErrNotFound.
 	SetExecutionState(ctx context.Context, id aloft.ExecutionID, state admin.ExecutionState, principal string) error
 

@@ -34,6 +34,7 @@ type Store interface {
 	Registry
 	Runs
 	Attempts
+	Health
 	Queries
 	Catalog
 	Wakes
@@ -50,11 +51,16 @@ type Runs interface {
 	// not put there again, which is no error. ErrNotFound if there is no such execution, ErrPrecondition if it has ended.
 	Append(ctx context.Context, id aloft.ExecutionID, message Message) error
 
-	// AcquireShards takes every shard that is free or whose lease has run out, renews those that owner has, and returns all
-	// that owner has now, each with the epoch under which it must commit. The epoch grows each time a shard changes hands.
+	// AcquireShards says that owner is there, for ttl, and renews the leases that it has. If it has less than its share (see
+	// Share) of those who are there, it takes shards that are free or whose lease has run out until it has that. It returns
+	// all that owner has now, in their order, each with the epoch under which it must commit: those above its share are marked
+	// as surplus. The epoch grows each time a shard changes hands.
 	AcquireShards(ctx context.Context, owner string, now time.Time, ttl time.Duration) ([]Lease, error)
 
-	// ReleaseShards gives all of owner's shards back, at an orderly end.
+	// YieldShards gives single shards back, so that others can take them at once. A lease that is another's by now is left alone.
+	YieldShards(ctx context.Context, leases []Lease) error
+
+	// ReleaseShards gives all of owner's shards back, at an orderly end: it is not there any more.
 	ReleaseShards(ctx context.Context, owner string) error
 
 	// Inbox returns messages of executions in the shards, oldest first, those with a larger sequence than after.
@@ -144,12 +150,16 @@ type Key int64
 // Shards is the number of parts into which executions are divided among engines. It never changes.
 const Shards = 64
 
+// Share is how many shards each of so many engines has at most: all of them together have room for every shard.
+func Share(engines int) int { return (Shards + engines - 1) / max(engines, 1) }
+
 // Lease is the right to commit to the executions of a shard.
 type Lease struct {
 	Shard   int
 	Owner   string
 	Epoch   int64
 	Expires time.Time
+	Surplus bool // more than the owner's share: it finishes what it has begun there and gives the shard back
 }
 
 // Message is one message for an inbox.
@@ -181,22 +191,23 @@ type JournalRow struct {
 
 // Step is what one step of one execution commits: all of it or nothing.
 type Step struct {
-	Execution Key
-	ID        aloft.ExecutionID // for wake-ups and messages
-	Lease     Lease
-	Seq       int64  // the journal sequence it takes: the last one plus 1
-	CommitID  string // random; makes a repeated commit recognisable
-	Entry     *aloftv1.JournalEntry
-	Consumed  []int64          // inbox rows that it used up
-	Change    *ExecutionChange // nil: the execution's record stays as it is
-	Nodes     []*Node          // whole records, inserted or replaced (nil Inputs, Outputs, Metadata: as they were)
-	Attempts  []*Attempt       // whole records, inserted, or updated in what the engine owns (see Attempt; nil Objects, Usage, Environment: as they were)
-	Appends   []Append         // messages to other executions
-	Results   []*CacheEntry    // results that can be found from now on; as PutResult, and replacing if the execution overwrites
-	Overwrite bool             // of Results: the tags name them, whatever they named before
-	Releases  []CacheRelease   // reservations that the execution gives back; wakes those who wait
-	DueAt     time.Time        // the execution's next timer; zero: none (every step says it anew)
-	Waiting   string           // named external wait of the execution as a whole; empty: none (every step says it anew)
+	Execution    Key
+	ID           aloft.ExecutionID // for wake-ups and messages
+	Lease        Lease
+	Seq          int64  // the journal sequence it takes: the last one plus 1
+	CommitID     string // random; makes a repeated commit recognisable
+	Entry        *aloftv1.JournalEntry
+	Consumed     []int64          // inbox rows that it used up
+	Change       *ExecutionChange // nil: the execution's record stays as it is
+	Nodes        []*Node          // whole records, inserted or replaced (nil Inputs, Outputs, Metadata: as they were)
+	Attempts     []*Attempt       // whole records, inserted, or updated in what the engine owns (see Attempt; nil Objects, Usage, Environment: as they were)
+	Appends      []Append         // messages to other executions
+	Results      []*CacheEntry    // results that can be found from now on; as PutResult, and replacing if the execution overwrites
+	Overwrite    bool             // of Results: the tags name them, whatever they named before
+	Releases     []CacheRelease   // reservations that the execution gives back; wakes those who wait
+	DueAt        time.Time        // the execution's next timer; zero: none (every step says it anew)
+	Waiting      string           // named external wait of the execution as a whole; empty: none (every step says it anew)
+	WaitingSince time.Time        // since when; zero: it does not wait
 }
 
 // Append is a message to another execution.

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# A throw-away PostgreSQL server for the tests, below .cache/postgres, with its socket only: no port, no password.
-#   install   make sure that there is a PostgreSQL to run (Debian's package, as root or with sudo)
-#   start     make the cluster anew, start it and print its URL
-#   stop      stop it and remove it
+# A throw-away PostgreSQL server for the tests, known below .cache/postgres or ALOFT_POSTGRES_DIR, with its socket only: no
+# port, no password.
+#   install         make sure that there is a PostgreSQL to run (Debian's package, as root or with sudo)
+#   start [durable] make the cluster anew, start it and print its URL; it syncs nothing unless it is to be durable
+#   stop            stop it and remove it
 # Root may not run PostgreSQL: there it runs as nobody.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-dir=$PWD/.cache/postgres
+dir=${ALOFT_POSTGRES_DIR:-$PWD/.cache/postgres}
 
 programs() {
 	local found
@@ -53,17 +54,19 @@ start)
 	at=$(mktemp -d "${TMPDIR:-/tmp}/aloft-postgres-XXXXXX")
 	echo "$at" >"$dir/home"
 	[ "$(id -u)" != 0 ] || chown nobody:nogroup "$at"
+	settings='-c fsync=off -c full_page_writes=off -c shared_buffers=64MB'
+	[ "${2:-}" != durable ] || settings='-c shared_buffers=256MB'
 	cd "$at"
 	unprivileged "$(programs)/initdb" -D "$at/data" -U aloft -A trust -N --no-instructions -E UTF8 --locale=C >&2
 	unprivileged "$(programs)/pg_ctl" -D "$at/data" -w -s -l "$at/log" \
-		-o "-c listen_addresses='' -k $at -c fsync=off -c full_page_writes=off -c shared_buffers=64MB -c max_connections=400" start >&2
+		-o "-c listen_addresses='' -k $at $settings -c max_connections=400" start >&2
 	echo "postgres:///postgres?host=$at&user=aloft"
 	;;
 stop)
 	stop
 	;;
 *)
-	echo "usage: $0 install|start|stop" >&2
+	echo "usage: $0 install|start [durable]|stop" >&2
 	exit 2
 	;;
 esac

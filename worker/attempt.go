@@ -78,6 +78,7 @@ type ExitRecord struct {
 	OOM     bool   `json:"oom,omitempty"`     // it was killed for its memory limit
 	Stopped bool   `json:"stopped,omitempty"` // it ended after a Stop
 	Lost    bool   `json:"lost,omitempty"`    // it is gone, how is unknown, and it left no complete result: run another attempt
+	Unready bool   `json:"unready,omitempty"` // it never ran, as the machine lacked something that it needs: room on the disk, a process
 	Reason  string `json:"reason,omitempty"`  // a sentence where Code and Signal do not say it all
 
 	Environment string `json:"environment,omitempty"` // the spec's Environment.Digest, also where a supervisor before this one started it

@@ -310,8 +310,20 @@ func (c *Client) judge(a reply) (reply, error) {
 	case a.Invalid:
 		return a, fmt.Errorf("%s: %w", strings.TrimSuffix(a.Error, ": "+aloft.ErrInvalid.Error()), aloft.ErrInvalid)
 	default:
-		return a, fmt.Errorf("%s: %w", a.Error, aloft.ErrUnavailable)
+		return a, refusedError(a.Error)
 	}
+}
+
+// refusedError is what the supervisor answered when it could not do its part.
+type refusedError string
+
+func (e refusedError) Error() string { return string(e) + ": " + aloft.ErrUnavailable.Error() }
+func (e refusedError) Unwrap() error { return aloft.ErrUnavailable }
+
+// Refused says of an error of a call that the supervisor has answered it: nothing of what was asked for was done.
+func Refused(err error) bool {
+	var refused refusedError
+	return errors.As(err, &refused)
 }
 
 // Hello is what the present supervisor said when we connected.

@@ -47,6 +47,7 @@ func (s *supervisor) run(a *attempt) {
 	if err != nil {
 		record.Stopped = errors.Is(err, errStopped)
 		record.Code, record.Reason = 128, "the attempt was not started: "+err.Error()
+		record.Unready = !record.Stopped
 		if record.Stopped {
 			record.Reason = "stopped before it was started"
 		}
@@ -216,6 +217,7 @@ func (s *supervisor) runCold(a *attempt, group *group, record ExitRecord) {
 	pid, ended, err := s.execute(a)
 	if err != nil {
 		record.Code, record.Reason, record.EndedAt = 127, err.Error(), time.Now()
+		record.Unready = machineLacks(err)
 		if errors.Is(err, os.ErrPermission) {
 			record.Code = 126
 		}
@@ -243,6 +245,19 @@ func (s *supervisor) runCold(a *attempt, group *group, record ExitRecord) {
 	s.killAll(a, pid, group)
 	watched.judge(&record)
 	s.finish(a, group, record)
+}
+
+// machineLacks says whether a process could not be started for want of something that a machine has when it is well. A
+// program that is not there is the task's own mistake.
+func machineLacks(err error) bool {
+	for _, lack := range []error{
+		syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO, syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE,
+	} {
+		if errors.Is(err, lack) {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *supervisor) execute(a *attempt) (int, <-chan ending, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"runtime"
@@ -26,13 +27,15 @@ func TestMain(m *testing.M) {
 //	serving DIR [FLAG...]     starts a server on a data folder and waits until it answers; $SERVER is its address
 //	listening                 takes a port, $PORT
 //	mount-read-only DIR       mounts an empty file system; for root only: [root]
+//	put PROJECT/DOMAIN/NAME/VERSION/TAG
+//	                          a client puts a result under a key of CacheService
 //	one-line                  what the last command wrote to stderr is one line that begins with "aloft: "
 func TestTerminal(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": exits, "serving": serving, "listening": listening, "mount-read-only": mountReadOnly, "one-line": oneLine,
+			"exits": exits, "serving": serving, "listening": listening, "mount-read-only": mountReadOnly, "one-line": oneLine, "put": put,
 		},
 		Condition: func(name string) (bool, error) {
 			if name != "root" {
@@ -103,5 +106,15 @@ func oneLine(ts *testscript.TestScript, _ bool, _ []string) {
 	text := ts.ReadFile("stderr")
 	if !strings.HasPrefix(text, "aloft: ") || strings.Count(text, "\n") != 1 {
 		ts.Fatalf("stderr is not one line that begins with \"aloft: \":\n%s", text)
+	}
+}
+
+func put(ts *testscript.TestScript, _ bool, args []string) {
+	body := fmt.Sprintf(`{"key": %q, "output": {"output_literals": {"literals": {"o0": {"scalar": {"primitive": {"integer": "7"}}}}}}}`, args[0])
+	answer, err := http.Post("http://"+ts.Getenv("SERVER")+"/flyteidl.cacheservice.CacheService/Put", "application/json", strings.NewReader(body))
+	ts.Check(err)
+	defer func() { _ = answer.Body.Close() }()
+	if answer.StatusCode != http.StatusOK {
+		ts.Fatalf("put %s: %s", args[0], answer.Status)
 	}
 }

@@ -558,7 +558,7 @@ func (s *State) attemptScheduled(at int64, e *aloftv1.AttemptScheduled) error {
 		created: at, updated: at, due: e.GetNotBefore(),
 		node: i, prev: n.attempt, number: number,
 		phase: uint8(core.TaskExecution_QUEUED), systemFailures: n.systemFailures, byEngine: e.GetByEngine(),
-		timeout: e.GetTimeout(), expires: e.GetExpiresAt(),
+		timeout: e.GetTimeout(), expires: e.GetExpiresAt(), last: e.GetLast(),
 	}
 	n.attempt, n.updated = uint32(len(s.attempts)), at
 	if e.GetMemory() > 0 {
@@ -665,6 +665,17 @@ func (s *State) attemptEnded(at int64, e *aloftv1.AttemptEnded) error {
 	}
 	if e.GetDeckUri() != "" {
 		s.decks[s.nodes[i].attempt] = e.GetDeckUri()
+	}
+	if f := e.GetFailure(); f.GetService() != "" {
+		o := s.outages[i].before(f)
+		s.nodes[i].systemFailures -= uint8(s.outages[i].charged - o.charged)
+		switch {
+		case e.GetBudget() == aloftv1.AttemptEnded_SYSTEM:
+			o.charged, o.at = o.charged+1, at
+		case spared(f):
+			o.free++
+		}
+		s.outages[i] = o
 	}
 	if e.GetBudget() == aloftv1.AttemptEnded_SYSTEM {
 		s.nodes[i].systemFailures++

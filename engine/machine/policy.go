@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"math"
@@ -17,13 +18,18 @@ type Policy struct {
 	QueueTimeout     time.Duration // from when an attempt may start until it runs; 0: none
 	ExecutionTimeout time.Duration // from an execution's start to its end; 0: none
 	Retries          []aloft.RetryPolicy
+	SystemRetries    aloft.SystemRetries // where Retries says nothing of a failure of the system
 }
+
+// systemRetries is how often a node's attempts are replaced that the system failed.
+func (p *Policy) systemRetries() uint32 { return cmp.Or(p.SystemRetries.Max, maxSystemFailures) }
 
 // Codes of failures by time.
 const (
 	CodeTimeout          = "TimeoutExpired"      // an attempt, as in Flyte
 	CodeQueueTimeout     = "QueueTimeoutExpired" // an attempt that did not begin; Flyte has no such limit
 	CodeExecutionTimeout = "Timeout"             // an execution, as in Flyte
+	CodeOutage           = "OutageTooLong"       // an execution that had to wait for a service; Flyte gives up after ten rounds instead
 )
 
 // CodeOutOfMemory is what executors call a death for want of memory, as Kubernetes does.
@@ -43,6 +49,9 @@ func (p *Policy) pause(task string, cause *core.ExecutionError, retry uint32, ch
 		if r.Backoff > 0 && r.Matches(task, cause.GetKind().String(), cause.GetCode()) {
 			return r.Pause(retry, chance)
 		}
+	}
+	if cause.GetKind() == core.ExecutionError_SYSTEM {
+		return p.SystemRetries.Pause(retry, chance)
 	}
 	return 0
 }

@@ -45,6 +45,7 @@ type State struct {
 	decks    map[uint32]string
 	expired  map[uint32]*aloftv1.Failure // attempts that are being stopped because their time is over: how they have failed
 	memory   map[uint32]int64            // attempts that get another amount than their node states
+	outages  map[uint32]outage           // nodes that services have failed
 	parked   map[uint32]parking          // nodes that wait for something outside of the execution
 	offers   map[uint32]string           // nodes that get the checkpoint of an attempt of the execution that is recovered
 	renamed  map[uint32]aloft.NodeID     // nodes whose unique id is not Flyte's: see distinctID
@@ -63,6 +64,26 @@ type State struct {
 	rested queue // scopes in which nothing is active and nothing waits
 	due    timerHeap
 	looks  timerHeap // of parked nodes
+}
+
+// outage is what the failures of services with a health have cost a node.
+type outage struct {
+	charged uint32 // system failures of the node by services
+	free    uint32 // attempts that are charged to nobody
+	at      int64  // when the last one was charged
+}
+
+// before is what counts when a failure comes: nothing of what was charged if the service was well since.
+func (o outage) before(f *aloftv1.Failure) outage {
+	if f.GetService() != "" && o.charged > 0 && f.GetServiceWellAt() > o.at {
+		o.free, o.charged = o.free+o.charged, 0
+	}
+	return o
+}
+
+// spared says whether a failure fell into an outage that is known: nobody is charged for it.
+func spared(f *aloftv1.Failure) bool {
+	return f.GetService() != "" && f.GetServiceAwaySince() != 0 && f.GetRecoverable()
 }
 
 // parking is what a queued node waits for.
@@ -124,6 +145,7 @@ type attempt struct {
 	stop                             uint32 // why it is to be stopped, plus 1; 0: it is not
 	phase                            uint8
 	systemFailures                   uint8 // of the node when the attempt was scheduled
+	last                             bool  // no other follows if the system fails it
 	byEngine                         bool
 	lost                             bool
 }
@@ -143,6 +165,7 @@ func New(id aloft.ExecutionID, g *Graph) *State {
 		decks:       make(map[uint32]string),
 		expired:     make(map[uint32]*aloftv1.Failure),
 		memory:      make(map[uint32]int64),
+		outages:     make(map[uint32]outage),
 		parked:      make(map[uint32]parking),
 		offers:      make(map[uint32]string),
 		renamed:     make(map[uint32]aloft.NodeID),

@@ -44,7 +44,7 @@ type Facts interface {
 	Policy() *Policy
 }
 
-// maxSystemFailures is how often an attempt is replaced that failed through no fault of the user's.
+// maxSystemFailures is how often an attempt is replaced that failed through no fault of the user's, unless the policy says.
 const maxSystemFailures = 3
 
 // maxErrorMessage is the number of bytes from which a message loses its middle, as in Flyte.
@@ -120,6 +120,8 @@ func (t *step) consume(m *aloftv1.Inbox) error {
 		return t.attemptStarted(k.AttemptStarted)
 	case *aloftv1.Inbox_Outcome:
 		return t.outcome(k.Outcome)
+	case *aloftv1.Inbox_GiveUp:
+		return t.giveUp(k.GiveUp)
 	case *aloftv1.Inbox_Wake:
 		return t.wake(k.Wake)
 	}
@@ -137,6 +139,19 @@ func (t *step) terminate(m *aloftv1.Terminate) error {
 		return err
 	}
 	return t.endExecution(core.WorkflowExecution_ABORTED, nil, nil) // it overtook Create
+}
+
+// giveUp fails an execution whose steps could not be done for longer than the configuration allows. One that is ending
+// already goes on ending.
+func (t *step) giveUp(m *aloftv1.GiveUp) error {
+	if t.create == nil || t.terminated || t.scopes[0].failing {
+		return nil
+	}
+	cause := m.GetError()
+	if cause == nil {
+		cause = &core.ExecutionError{Code: CodeOutage, Kind: core.ExecutionError_SYSTEM, Message: "a service was away for too long"}
+	}
+	return t.decide(t.failing(0, cut(cause)))
 }
 
 // adoptable finds the attempt that an executor means: the current one of its node, not ended, with the right token.
@@ -243,8 +258,12 @@ func (t *step) attemptFailed(x *attemptEnded, failure *aloftv1.Failure) error {
 		cause = &core.ExecutionError{Code: CodeUnknown, Message: "the attempt failed and its executor did not say why"}
 	}
 	cause = cut(cause)
-	x.body.Result = &aloftv1.AttemptEnded_Failure{Failure: &aloftv1.Failure{Error: cause, Recoverable: failure.GetRecoverable()}}
-	return t.another(x, cause, failure.GetRecoverable())
+	failed := &aloftv1.Failure{Error: cause, Recoverable: failure.GetRecoverable()}
+	if cause.GetKind() == core.ExecutionError_SYSTEM {
+		failed.Service, failed.ServiceAwaySince, failed.ServiceWellAt = failure.GetService(), failure.GetServiceAwaySince(), failure.GetServiceWellAt()
+	}
+	x.body.Result = &aloftv1.AttemptEnded_Failure{Failure: failed}
+	return t.another(x, cause, failed.GetRecoverable())
 }
 
 func (t *step) attemptLost(x *attemptEnded, reason string) error {
@@ -256,13 +275,19 @@ func (t *step) attemptLost(x *attemptEnded, reason string) error {
 //
 // The budgets are Flyte's: failures of the system are counted apart from the user's and replaced maxSystemFailures times;
 // of the others the node may have as many attempts as the user stated. Failures whose kind is unknown are the user's.
+//
+// A failure by a service that has a health is charged once for each of its outages, to whoever found it. Those that fall
+// into an outage which is known are charged to nobody, and one that finds another outage after the service had been well
+// gives back what the outages before it took.
 func (t *step) another(x *attemptEnded, cause *core.ExecutionError, recoverable bool) error {
 	i := x.body.GetNode()
-	system := uint32(t.nodes[i].systemFailures)
-	done, most, retries := x.body.GetAttempt()+1-system, t.spec(i).maxAttempts, t.spec(i).maxAttempts-1
+	o := t.outages[i].before(x.body.GetFailure())
+	system := uint32(t.nodes[i].systemFailures) - (t.outages[i].charged - o.charged)
+	done, most, retries := x.body.GetAttempt()+1-system-o.free, t.spec(i).maxAttempts, t.spec(i).maxAttempts-1
 	budget, used := aloftv1.AttemptEnded_USER, done
 	if cause.GetKind() == core.ExecutionError_SYSTEM {
-		done, most, retries = system, maxSystemFailures, maxSystemFailures
+		limit := t.facts.Policy().systemRetries()
+		done, most, retries = system, limit, limit
 		budget, used = aloftv1.AttemptEnded_SYSTEM, system+1
 	}
 	stopping := !t.mayRetry(i)
@@ -276,7 +301,17 @@ func (t *step) another(x *attemptEnded, cause *core.ExecutionError, recoverable 
 	case stopping:
 		charge.Budget, charge.RetriesUsed, charge.RetriesAllowed = aloftv1.AttemptEnded_NONE, 0, 0
 		charge.Reason += ", but what contains it is ending"
+	case spared(x.body.GetFailure()):
+		budget = aloftv1.AttemptEnded_NONE
+		charge.Budget, charge.RetriesUsed, charge.RetriesAllowed = budget, 0, 0
+		charge.Reason = fmt.Sprintf("%s has been away since %s: not counted", x.body.GetFailure().GetService(),
+			timeOf(x.body.GetFailure().GetServiceAwaySince()).UTC().Format(time.RFC3339))
+		n = t.next(i, cause, n.memory, system+o.free+1)
+		charge.NextAt = max(n.notBefore, t.at)
 	case done < most:
+		if x.body.GetFailure().GetService() != "" {
+			charge.Reason = "a failure of " + x.body.GetFailure().GetService()
+		}
 		n = t.next(i, cause, n.memory, used)
 		charge.NextAt = max(n.notBefore, t.at)
 	case most > 1:
@@ -293,7 +328,7 @@ func (t *step) another(x *attemptEnded, cause *core.ExecutionError, recoverable 
 	switch {
 	case recoverable && stopping: // it would have had another attempt: it did not fail, it was not let go on
 		return t.decide(nodeAborted(t.at, i, t.reason()))
-	case recoverable && done < most:
+	case charge.NextAt != 0:
 		return t.schedule(i, n)
 	case recoverable:
 		cause = cut(&core.ExecutionError{
@@ -533,6 +568,7 @@ func (t *step) schedule(i uint32, as next) error {
 	timeout := policy.timeout(spec)
 	scheduled.Timeout = int64(timeout)
 	if spec.byEngine == "" {
+		scheduled.Last = uint32(n.systemFailures) >= policy.systemRetries()
 		scheduled.NotBefore, scheduled.Memory, scheduled.Checkpoint = as.notBefore, as.memory, as.checkpoint
 		if policy.QueueTimeout > 0 {
 			scheduled.ExpiresAt = after(max(t.at, as.notBefore), policy.QueueTimeout)

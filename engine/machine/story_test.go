@@ -26,11 +26,13 @@ var update = flag.Bool("update", false, "record what stories answer, to be revie
 //	graph               the workflows, the first is run: "main:" (or "main goes on:", the policy that lets the rest run),
 //	                    then a node per line, "c wf:inner retries=2 timeout=1m memory=1Gi interruptible cached <- a b"; without a kind it is a task for
 //	                    an executor; also echo and sleep=1s; "on_failure f" is the failure node
-//	policy timeout=1h queue=1m execution=1d: the limits of the server, with a policy for retries per line
+//	policy timeout=1h queue=1m execution=1d retries=3 backoff=1s max-backoff=1m: the limits of the server and what becomes of
+//	                    failures of the system, with a policy for retries per line
 //	step @2s limit=10   a step at that time with the messages below it:
 //	                    create [parallelism=2] [interruptible] [recovers] | terminate CAUSE | wake KEY |
 //	                    started|ok|stopped|lost|empty NODE/ATTEMPT [@2s] [token=x] [never] |
-//	                    fail NODE/ATTEMPT user|system|unknown [recoverable] CODE MESSAGE
+//	                    fail NODE/ATTEMPT user|system|unknown [recoverable] CODE MESSAGE |
+//	                    service NODE/ATTEMPT NAME [away=2s] [well=1s] MESSAGE: a failure by it, in an outage that is known | giveup MESSAGE
 //	facts               "inputs a fail MESSAGE", "run a fail MESSAGE", "inputs a away", "inputs a back",
 //	                    "cache a hit|miss|skipped", "cache a wait KEY", "source a finished", "source a checkpoint URI"
 //	show                nodes and attempts as records say
@@ -212,7 +214,18 @@ func (s *story) policy(limits, retries []string) {
 	p := Policy{}
 	for _, limit := range limits {
 		k, v, _ := strings.Cut(limit, "=")
-		*map[string]*time.Duration{"timeout": &p.Timeout, "queue": &p.QueueTimeout, "execution": &p.ExecutionTimeout}[k] = s.duration(v)
+		if k == "retries" {
+			n, err := strconv.Atoi(v)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			p.SystemRetries.Max = uint32(n)
+			continue
+		}
+		*map[string]*time.Duration{
+			"timeout": &p.Timeout, "queue": &p.QueueTimeout, "execution": &p.ExecutionTimeout,
+			"backoff": &p.SystemRetries.Backoff, "max-backoff": &p.SystemRetries.MaxBackoff,
+		}[k] = s.duration(v)
 	}
 	for _, line := range retries {
 		r, err := aloft.ParseRetryPolicy(line, func(text string) (int64, error) { return strconv.ParseInt(text, 10, 64) })
@@ -336,6 +349,10 @@ func (s *story) message(line string, now time.Time) *aloftv1.Inbox {
 		return m
 	case "terminate":
 		return terminate(strings.Join(words[1:], " "))
+	case "giveup":
+		return &aloftv1.Inbox{Kind: &aloftv1.Inbox_GiveUp{GiveUp: &aloftv1.GiveUp{Error: &core.ExecutionError{
+			Code: CodeOutage, Kind: core.ExecutionError_SYSTEM, Message: strings.Join(words[1:], " "),
+		}}}}
 	case "wake":
 		return &aloftv1.Inbox{Kind: &aloftv1.Inbox_Wake{Wake: &aloftv1.Wake{On: words[1]}}}
 	}
@@ -380,6 +397,21 @@ func (s *story) message(line string, now time.Time) *aloftv1.Inbox {
 		o.Result = &aloftv1.Outcome_Stopped{Stopped: strings.Join(rest, " ")}
 	case "lost":
 		o.Result = &aloftv1.Outcome_Lost{Lost: strings.Join(rest, " ")}
+	case "service":
+		f := failure(core.ExecutionError_SYSTEM, true, "ServiceUnavailable", "")
+		f.Service, rest = rest[0], rest[1:]
+		for len(rest) > 0 {
+			if d, ok := strings.CutPrefix(rest[0], "away="); ok {
+				f.ServiceAwaySince = epoch.Add(s.duration(d)).UnixNano()
+			} else if d, ok := strings.CutPrefix(rest[0], "well="); ok {
+				f.ServiceWellAt = epoch.Add(s.duration(d)).UnixNano()
+			} else {
+				break
+			}
+			rest = rest[1:]
+		}
+		f.Error.Message = strings.Join(rest, " ")
+		o.Result = &aloftv1.Outcome_Failure{Failure: f}
 	case "fail":
 		kind := core.ExecutionError_ErrorKind(core.ExecutionError_ErrorKind_value[strings.ToUpper(rest[0])])
 		rest = rest[1:]
@@ -447,6 +479,9 @@ func (s *story) event(e *aloftv1.Event) string {
 		if x.ExpiresAt != 0 {
 			by += " expires " + time.Unix(0, x.ExpiresAt).Sub(epoch).String()
 		}
+		if x.Last {
+			by += " for the last time"
+		}
 		if x.Memory != 0 {
 			by += fmt.Sprintf(" with %d bytes", x.Memory)
 		}
@@ -478,6 +513,8 @@ func (s *story) event(e *aloftv1.Event) string {
 		budget := ""
 		if x.Budget != aloftv1.AttemptEnded_NONE {
 			budget = fmt.Sprintf(" (%s budget %d/%d)", strings.ToLower(x.Budget.String()), x.Charge.GetRetriesUsed(), x.Charge.GetRetriesAllowed())
+		} else if x.Charge.GetNextAt() != 0 {
+			budget = " (" + x.Charge.GetReason() + ")"
 		}
 		return fmt.Sprintf("%s/%d: ended%s: %s%s", id(x.Node), x.Attempt, since(x.EndedAt), result, budget)
 	}

@@ -193,7 +193,7 @@ func (s *State) attemptSpec(index uint32) *aloftv1.AttemptSpec {
 		interruptible = *spec.interruptible
 	}
 	of := spec.stable
-	if interruptible && a.systemFailures < maxSystemFailures {
+	if interruptible && a.systemFailures < maxSystemFailures && !a.last {
 		of = spec.spot
 	}
 	memory, checkpoint := s.memory[index], s.offers[a.node]

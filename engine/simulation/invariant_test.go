@@ -231,8 +231,12 @@ func (w *world) checkVersion(s *sight) error {
 	if !s.state.Ended() {
 		return nil
 	}
-	if registered, err := w.memory.GetWorkflow(w.ctx, id); err != nil || !proto.Equal(registered.Compiled, launched) {
-		return fmt.Errorf("workflow %s %s is not what was registered (%v)", id.GetName(), id.GetVersion(), err)
+	registered, err := w.memory.GetWorkflow(w.ctx, id)
+	if err != nil {
+		return fmt.Errorf("workflow %s %s: %w", id.GetName(), id.GetVersion(), err)
+	}
+	if !proto.Equal(registered.Compiled, launched) {
+		return fmt.Errorf("workflow %s %s is not what was registered", id.GetName(), id.GetVersion())
 	}
 	return nil
 }

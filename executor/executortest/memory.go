@@ -22,6 +22,8 @@ type Memory struct {
 	Room admission.Room // capacity of its back ends
 	// Fault is asked before each call (start, stop, forget) of a back end; an error is the call's. Set it before use.
 	Fault func(op string, job *executor.Job) error
+	// Needs are the services of its back ends. Set it before use.
+	Needs map[string]func(context.Context) error
 
 	mu       sync.Mutex
 	jobs     map[store.AttemptKey]*memoryJob
@@ -146,6 +148,8 @@ type memoryBackend struct {
 func (b *memoryBackend) Kind() string             { return "memory" }
 func (b *memoryBackend) Place() string            { return "memory" }
 func (b *memoryBackend) Capacity() admission.Room { return b.place.Room }
+
+func (b *memoryBackend) Services() map[string]func(context.Context) error { return b.place.Needs }
 
 // Close is the end of the back end.
 func (b *memoryBackend) Close() error {

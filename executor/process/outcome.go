@@ -220,7 +220,9 @@ func (b *Backend) finish(ctx context.Context, a *attempt, event worker.Event, re
 		}
 		b.mu.Unlock()
 		// Our own part failed (a full disk): the task's result waits, it is not thrown away.
+		err = aloft.Blame(aloft.ServiceBlob, err) // all that it touches is there
 		b.config.Logger.Warn("keep what the attempt left", "attempt", a.job.ID.String(), "error", err, "again_in", wait)
+		report(executor.Event{Job: a.job, Held: err})
 		select {
 		case <-ctx.Done():
 		case <-time.After(wait):
@@ -244,6 +246,9 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 	}
 	if exit.Lost {
 		left.Lost = exit.Reason
+	}
+	if exit.Unready {
+		left.Service, left.Unready = b.machineService(), exit.Reason
 	}
 	var err error
 	if left.Error, _, err = readFile(filepath.Join(run, "error.pb")); err != nil {
@@ -270,9 +275,7 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 		outcome.EndedAt = time.Now().UnixNano()
 	}
 	outcome.Environment = exit.Environment
-	if outcome.Usage, err = proto.Marshal(usage(exit)); err != nil {
-		return nil, fmt.Errorf("encode usage: %w", err)
-	}
+	used := usage(exit)
 	if outputs := left.Read(outcome); outputs != nil {
 		err := b.keep(ctx, job, outputs, outcome)
 		if over && (errors.Is(err, aloft.ErrInvalid) || errors.Is(err, aloft.ErrExhausted)) { // it will not get better
@@ -283,12 +286,18 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 		}
 	}
 	if outcome.GetOutputs() == nil { // whoever comes after it goes on from there
-		_, err := b.config.Blob.Adopt(ctx, checkpointKey(job.ID))
+		kept, err := b.config.Blob.Adopt(ctx, checkpointKey(job.ID))
+		if len(kept) > 0 {
+			used.Checkpoint = checkpointKey(job.ID).URI()
+		}
 		if errors.Is(err, aloft.ErrInvalid) {
 			b.config.Logger.Warn("the checkpoint cannot be kept", "attempt", job.ID.String(), "error", err)
 		} else if err != nil {
 			return nil, fmt.Errorf("keep the checkpoint: %w", err)
 		}
+	}
+	if outcome.Usage, err = proto.Marshal(used); err != nil {
+		return nil, fmt.Errorf("encode usage: %w", err)
 	}
 	deck, err := b.config.Blob.Adopt(ctx, blob.Key(job.ID.RunKey()+"/deck.html"))
 	if errors.Is(err, aloft.ErrInvalid) {

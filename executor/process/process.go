@@ -131,14 +131,14 @@ func (b *Backend) supervisor(ctx context.Context) (*worker.Client, error) {
 	}
 	client, err := b.config.Connect(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("connect to the worker: %w", err)
+		return nil, b.blameWorker(ctx, fmt.Errorf("connect to the worker: %w", err))
 	}
 	known, err := client.List(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("ask the worker what runs: %w", err)
+		return nil, b.blameWorker(ctx, fmt.Errorf("ask the worker what runs: %w", err))
 	}
 	if err := makeFolder(b.sharedHome()); err != nil {
-		return nil, unavailable("make the home of the attempts", err)
+		return nil, b.blame(unavailable("make the home of the attempts", err))
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -154,22 +154,28 @@ func (b *Backend) Start(ctx context.Context, job *executor.Job) (*aloftv1.Failur
 	if failure := refuse(job.Template); failure != nil {
 		return failure, nil
 	}
+	whole := ctx
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
 	client, err := b.supervisor(ctx)
 	if err != nil {
-		return nil, err
+		return nil, b.blameWorker(whole, err)
 	}
 	defer b.alone(attemptName(job.ID))()
 	if attached, err := b.attached(ctx, client, job); attached || err != nil {
-		return nil, err
+		return nil, b.blameWorker(whole, err)
 	}
+	ctx = whole // making an environment takes its time
 	env, failure, err := b.environment(ctx, job.Template.GetContainer())
 	if failure != nil || err != nil {
-		return failure, err
+		return failure, notStarted(err)
 	}
 	spec, failure, err := b.prepare(ctx, job, env)
 	if failure != nil || err != nil {
-		return failure, err
+		return failure, notStarted(b.blame(err))
 	}
+	ctx, cancel = context.WithTimeout(whole, answerTime)
+	defer cancel()
 	b.mu.Lock()
 	if b.jobs[spec.AttemptID] == nil {
 		b.jobs[spec.AttemptID] = &attempt{job: job}
@@ -180,8 +186,10 @@ func (b *Backend) Start(ctx context.Context, job *executor.Job) (*aloftv1.Failur
 	switch {
 	case errors.Is(err, aloft.ErrInvalid):
 		return executor.NewFailure(core.ExecutionError_USER, false, executor.CodeBadTaskFormat, err.Error()), nil
+	case worker.Refused(err):
+		return nil, notStarted(aloft.Blame(b.machineService(), fmt.Errorf("start %s: %w", spec.AttemptID, err)))
 	case err != nil:
-		return nil, fmt.Errorf("start %s: %w", spec.AttemptID, err)
+		return nil, b.blameWorker(whole, fmt.Errorf("start %s: %w", spec.AttemptID, err))
 	case status.Attached:
 		b.attach(status)
 	}
@@ -342,7 +350,7 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 	if err != nil {
 		return nil, nil, err
 	}
-	earlier, err := b.earlierCheckpoint(job.ID)
+	earlier, err := b.earlierCheckpoint(job.ID, job.Spec.GetCheckpoint())
 	if err != nil {
 		return nil, nil, err
 	}
@@ -358,10 +366,16 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 				return "", err
 			}
 			path := filepath.Join(run, "task.pb")
-			return path, os.WriteFile(path, encoded, 0o644)
+			if err := os.WriteFile(path, encoded, 0o644); err != nil {
+				return "", unavailable("write the task's template", err)
+			}
+			return path, nil
 		},
 		Inputs: local,
 	}.Render(arguments)
+	if errors.Is(err, aloft.ErrUnavailable) {
+		return nil, nil, err
+	}
 	if err != nil || len(argv) == 0 {
 		if err == nil {
 			err = errors.New("it has neither command nor arguments")
@@ -384,18 +398,31 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 func checkpointKey(id aloft.AttemptID) blob.Key { return blob.Key(id.RunKey() + "/_flytecheckpoints") }
 
 // earlierCheckpoint is the folder of the last attempt before this one that left a checkpoint; empty: none did. Flyte offers
-// that of the attempt directly before, so that one which dies early loses all that was saved.
-func (b *Backend) earlierCheckpoint(id aloft.AttemptID) (string, error) {
+// that of the attempt directly before, so that one which dies early loses all that was saved. If there is none, the one that
+// the node of a recovered execution left (a canonical URI; empty: none) counts as the one before the first.
+func (b *Backend) earlierCheckpoint(id aloft.AttemptID, recovered string) (string, error) {
 	for id.Attempt > 0 {
 		id.Attempt--
-		dir := b.config.Blob.Path(checkpointKey(id))
-		entries, err := os.ReadDir(dir)
-		switch {
-		case err == nil && len(entries) > 0:
-			return dir, nil
-		case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
-			return "", unavailable("look for the checkpoint of an earlier attempt", err)
+		if dir, err := b.filled(checkpointKey(id)); dir != "" || err != nil {
+			return dir, err
 		}
+	}
+	key, err := blob.ParseURI(recovered)
+	if recovered == "" || err != nil { // or of a place that we do not know: the task begins anew
+		return "", nil //nolint:nilerr // see above
+	}
+	return b.filled(key)
+}
+
+// filled is the path of a folder that has something in it; empty: it has nothing, or is not there.
+func (b *Backend) filled(key blob.Key) (string, error) {
+	dir := b.config.Blob.Path(key)
+	entries, err := os.ReadDir(dir)
+	switch {
+	case err == nil && len(entries) > 0:
+		return dir, nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
+		return "", unavailable("look for the checkpoint of an earlier attempt", err)
 	}
 	return "", nil
 }

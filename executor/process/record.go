@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/environment"
 )
@@ -27,7 +28,7 @@ func (b *Backend) record(ctx context.Context, env environment.Environment) error
 	}
 	// The same packages may be found at another place or for another reason: the last word on that counts.
 	if _, err := b.config.Blob.Put(ctx, EnvironmentKey(env.Digest), bytes.NewReader(content), blob.PutOptions{Overwrite: true}); err != nil {
-		return fmt.Errorf("record environment %s: %w", env.Interpreter, err)
+		return aloft.Blame(aloft.ServiceBlob, fmt.Errorf("record environment %s: %w", env.Interpreter, err))
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -4,6 +4,7 @@
 package field
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -15,16 +16,26 @@ import (
 )
 
 // Problems are all mistakes of one request. The zero value is none.
-type Problems struct{ errs []error }
+type Problems struct {
+	errs []error
+	away error // the first check that could not be made
+}
 
 // Add notes a mistake.
 func (p *Problems) Add(format string, args ...any) {
 	p.errs = append(p.errs, fmt.Errorf(format, args...))
 }
 
-// Include notes an error that another check returned, with what it wraps; nil is no mistake.
+// Include notes an error that another check returned, with what it wraps; nil is no mistake. One that wraps
+// aloft.ErrUnavailable says nothing about the request: the check could not be made.
 func (p *Problems) Include(err error) {
-	if err != nil {
+	switch {
+	case err == nil:
+	case errors.Is(err, aloft.ErrUnavailable):
+		if p.away == nil {
+			p.away = err
+		}
+	default:
 		p.errs = append(p.errs, err)
 	}
 }
@@ -40,10 +51,14 @@ func (p *Problems) Need(field, value string) {
 }
 
 // Any says whether there is a mistake already.
-func (p *Problems) Any() bool { return len(p.errs) > 0 }
+func (p *Problems) Any() bool { return len(p.errs) > 0 || p.away != nil }
 
-// Err is nil when nothing is wrong, and otherwise wraps aloft.ErrInvalid and all that was included.
+// Err is nil when nothing is wrong, and otherwise wraps aloft.ErrInvalid and all that was included. When a check could not
+// be made it is that error alone: a client that is told of a mistake does not try again.
 func (p *Problems) Err() error {
+	if p.away != nil {
+		return p.away
+	}
 	if len(p.errs) == 0 {
 		return nil
 	}

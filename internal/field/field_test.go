@@ -60,3 +60,19 @@ func TestLabelsAreThoseOfKubernetes(t *testing.T) {
 		}
 	}
 }
+
+// A store that is away for a moment must not look like a mistake of the client's, who would give up.
+func TestACheckThatCouldNotBeMadeIsNoMistake(t *testing.T) {
+	t.Parallel()
+	var p Problems
+	p.Missing("name")
+	p.Include(fmt.Errorf("read project: %w", aloft.ErrUnavailable))
+	if err := p.Err(); !errors.Is(err, aloft.ErrUnavailable) || errors.Is(err, aloft.ErrInvalid) || !p.Any() {
+		t.Errorf("got %v", err)
+	}
+	var outer Problems
+	outer.Include(p.Err())
+	if err := outer.Err(); errors.Is(err, aloft.ErrInvalid) {
+		t.Errorf("included again: %v", err)
+	}
+}

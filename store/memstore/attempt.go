@@ -99,9 +99,9 @@ func conflict(verb string, key store.AttemptKey, why string) error {
 
 // Assign gives attempts to an executor instance.
 func (s *Store) Assign(_ context.Context, executor string, attempts []store.AttemptKey, now time.Time) []error {
-	return s.doEach("Assign", len(attempts), func() (topics []store.Topic, errs []error) {
-		errs = make([]error, len(attempts))
-		for i, key := range attempts {
+	return s.doEach("Assign", len(attempts), func(first int) (topics []store.Topic, errs []error) {
+		errs = make([]error, first)
+		for i, key := range attempts[:first] {
 			e, try := s.try(key)
 			switch {
 			case s.instances[executor].ID == "":
@@ -154,9 +154,9 @@ func (s *Store) Assigned(_ context.Context, executor string) (attempts []*store.
 
 // Report puts an executor's messages into the inbox.
 func (s *Store) Report(_ context.Context, executor string, reports []store.Report) []error {
-	return s.doEach("Report", len(reports), func() (topics []store.Topic, errs []error) {
-		errs = make([]error, len(reports))
-		for i, report := range reports {
+	return s.doEach("Report", len(reports), func(first int) (topics []store.Topic, errs []error) {
+		errs = make([]error, first)
+		for i, report := range reports[:first] {
 			dedup, err := store.ReportDedup(report)
 			if err != nil {
 				errs[i] = err

@@ -39,7 +39,9 @@ type Store struct {
 	lastTry    int64
 	assigned   map[string]*ordered[*attempt]
 	leases     [store.Shards]store.Lease
+	engines    map[string]time.Time // until when they are there
 	instances  map[string]store.Instance
+	services   map[string]store.Service
 
 	results      map[string]*store.CacheEntry // by id
 	made         []*store.CacheEntry          // the same, in order of creation
@@ -66,6 +68,8 @@ func New() *Store {
 		waiting:   byCreation(),
 		assigned:  make(map[string]*ordered[*attempt]),
 		instances: make(map[string]store.Instance),
+		services:  make(map[string]store.Service),
+		engines:   make(map[string]time.Time),
 
 		results:      make(map[string]*store.CacheEntry),
 		tags:         make(map[store.CacheID]*store.CacheEntry),
@@ -97,10 +101,10 @@ func (s *Store) do(op string, call func() ([]store.Topic, error)) error {
 	})
 }
 
-func (s *Store) doEach(op string, n int, call func() ([]store.Topic, []error)) []error {
-	return s.Faults.DoEach(op, n, func() []error {
+func (s *Store) doEach(op string, n int, call func(first int) ([]store.Topic, []error)) []error {
+	return s.Faults.DoEach(op, n, func(first int) []error {
 		s.mu.Lock()
-		topics, errs := call()
+		topics, errs := call(first)
 		s.mu.Unlock()
 		s.Wake(topics...)
 		return errs

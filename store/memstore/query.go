@@ -164,6 +164,27 @@ func (s *Store) ListAttempts(_ context.Context, id aloft.ExecutionID, node aloft
 	return recs, nil
 }
 
+// NodeValues returns several nodes with inputs and outputs.
+func (s *Store) NodeValues(_ context.Context, id aloft.ExecutionID, nodes []aloft.NodeID) (found []*store.Node, err error) {
+	err = s.do("NodeValues", func() ([]store.Topic, error) {
+		e := s.byID[id]
+		if e == nil {
+			return nil, missingExecution(id)
+		}
+		found = nil
+		for _, node := range nodes {
+			if n := e.nodes[node]; n != nil {
+				found = append(found, cloneNode(n, true))
+			}
+		}
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
 // NodeInputs is what an executor hands to a task.
 func (s *Store) NodeInputs(_ context.Context, key store.Key, node aloft.NodeID) (*aloftv1.Literals, error) {
 	return s.literals("NodeInputs", key, node, func(n *store.Node) *aloftv1.Literals { return n.Inputs })

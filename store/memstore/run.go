@@ -74,22 +74,37 @@ func (s *Store) Append(_ context.Context, id aloft.ExecutionID, message store.Me
 	})
 }
 
-// AcquireShards takes what is free or has run out and renews what owner has.
+// AcquireShards renews what owner has and takes what is free or has run out, up to its share.
 func (s *Store) AcquireShards(_ context.Context, owner string, now time.Time, ttl time.Duration) (leases []store.Lease, err error) {
 	err = s.do("AcquireShards", func() ([]store.Topic, error) {
 		leases = nil
+		s.engines[owner] = now.Add(ttl)
+		there, has := 0, 0
+		for _, until := range s.engines {
+			if until.After(now) {
+				there++
+			}
+		}
+		for i := range s.leases {
+			if lease := &s.leases[i]; lease.Owner == owner {
+				lease.Expires = now.Add(ttl)
+				has++
+			}
+		}
+		share := store.Share(there)
 		for i := range s.leases {
 			lease := &s.leases[i]
-			switch {
-			case lease.Owner == owner:
-			case lease.Owner == "" || !lease.Expires.After(now):
-				lease.Owner = owner
+			if lease.Owner != owner && has < share && (lease.Owner == "" || !lease.Expires.After(now)) {
+				lease.Owner, lease.Expires = owner, now.Add(ttl)
 				lease.Epoch++
-			default:
-				continue
+				has++
 			}
-			lease.Expires = now.Add(ttl)
-			leases = append(leases, *lease)
+			if lease.Owner == owner {
+				leases = append(leases, *lease)
+			}
+		}
+		for i := range leases {
+			leases[i].Surplus = i >= share
 		}
 		return nil, nil
 	})
@@ -97,6 +112,18 @@ func (s *Store) AcquireShards(_ context.Context, owner string, now time.Time, tt
 		return nil, err
 	}
 	return leases, nil
+}
+
+// YieldShards gives single shards back.
+func (s *Store) YieldShards(_ context.Context, leases []store.Lease) error {
+	return s.do("YieldShards", func() ([]store.Topic, error) {
+		for _, given := range leases {
+			if lease := &s.leases[given.Shard]; lease.Owner == given.Owner && lease.Epoch == given.Epoch {
+				lease.Owner, lease.Expires = "", time.Time{}
+			}
+		}
+		return nil, nil
+	})
 }
 
 // ReleaseShards gives owner's shards back.
@@ -107,6 +134,7 @@ func (s *Store) ReleaseShards(_ context.Context, owner string) error {
 				lease.Owner, lease.Expires = "", time.Time{}
 			}
 		}
+		delete(s.engines, owner)
 		return nil, nil
 	})
 }
@@ -189,9 +217,9 @@ func (s *Store) Load(_ context.Context, key store.Key) (rec *store.Execution, jo
 
 // Commit writes steps, each of them wholly or not at all.
 func (s *Store) Commit(_ context.Context, steps []*store.Step) []error {
-	return s.doEach("Commit", len(steps), func() (topics []store.Topic, errs []error) {
-		errs = make([]error, len(steps))
-		for i, step := range steps {
+	return s.doEach("Commit", len(steps), func(first int) (topics []store.Topic, errs []error) {
+		errs = make([]error, first)
+		for i, step := range steps[:first] {
 			woken, err := s.commit(step)
 			errs[i] = err
 			topics = append(topics, woken...)
@@ -296,7 +324,7 @@ func (s *Store) change(e *execution, step *store.Step) {
 		e.rec.AbortCause, e.rec.AbortPrincipal = c.AbortCause, c.AbortPrincipal
 		e.ended = aloft.Terminal(c.Phase)
 	}
-	e.rec.Waiting = step.Waiting
+	e.rec.Waiting, e.rec.WaitingSince = step.Waiting, step.WaitingSince
 	dueAt := step.DueAt
 	if e.ended {
 		// Nothing will ever read what is still in the inbox.

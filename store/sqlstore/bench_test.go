@@ -3,6 +3,7 @@ package sqlstore_test
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -126,6 +127,71 @@ func smallCommit(b *testing.B, s *sqlstore.Store, leases []store.Lease) {
 		step.DueAt = now.Add(time.Duration(seq))
 		mustCommit(b, s, step)
 	}
+}
+
+// BenchmarkCost commits steps of 1 and of 200 nodes as they are, without their journal entry, and without looking at the
+// lease, in turns, and tells what each adds.
+func BenchmarkCost(b *testing.B) {
+	for _, width := range []int{1, 200} {
+		b.Run(fmt.Sprint("SQLite/nodes=", width), func(b *testing.B) {
+			cost(b, width, func() *sqlstore.Store { return open(b, filepath.Join(b.TempDir(), "aloft.db")) })
+		})
+		b.Run(fmt.Sprint("PostgreSQL/nodes=", width), func(b *testing.B) {
+			cost(b, width, func() *sqlstore.Store { return openPostgres(b, postgrestest.Database(b)) })
+		})
+	}
+}
+
+func cost(b *testing.B, width int, open func() *sqlstore.Store) {
+	type variant struct {
+		store  *sqlstore.Store
+		leases []store.Lease
+		made   *store.Execution
+		took   []time.Duration
+	}
+	var all []*variant
+	for _, lacks := range [][2]bool{{}, {true, false}, {false, true}} {
+		s, leases := openBench(b, open())
+		if lacks != [2]bool{} {
+			s.Without(lacks[0], lacks[1])
+		}
+		all = append(all, &variant{store: s, leases: leases, made: mustCreate(b, s, "e")})
+	}
+	round := func(seq int64) {
+		for _, v := range all {
+			step := benchStep(v.made, v.leases, seq)
+			for n := range width {
+				id := aloft.NodeID(fmt.Sprintf("n%d-%d", seq, n))
+				for range 4 { // about what a node's life takes
+					step.Entry.Events = append(step.Entry.Events, step.Entry.GetEvents()[0])
+				}
+				step.Nodes = append(step.Nodes, &store.Node{ID: id, Phase: core.NodeExecution_SUCCEEDED, CreatedAt: now, UpdatedAt: now, Target: v.made.Workflow, Inputs: small(), Outputs: small()})
+				step.Attempts = append(step.Attempts, &store.Attempt{AttemptKey: store.AttemptKey{Execution: v.made.Key, Node: id, Token: "0123456789abcdef"}, Phase: core.TaskExecution_SUCCEEDED, CreatedAt: now, UpdatedAt: now})
+			}
+			began := time.Now()
+			mustCommit(b, v.store, step)
+			v.took = append(v.took, time.Since(began))
+		}
+	}
+	seq := int64(1)
+	for ; seq <= 20; seq++ { // plans are made, files grow
+		round(seq)
+	}
+	for _, v := range all {
+		v.took = nil
+	}
+	for b.Loop() {
+		round(seq)
+		seq++
+	}
+	median := func(v *variant) float64 {
+		slices.Sort(v.took)
+		return float64(v.took[len(v.took)/2].Microseconds())
+	}
+	whole := median(all[0])
+	b.ReportMetric(whole, "µs/commit")
+	b.ReportMetric(whole-median(all[1]), "µs-journal")
+	b.ReportMetric(whole-median(all[2]), "µs-fencing")
 }
 
 // BenchmarkGroupCommit commits steps of a chain of 64 executions at once, as an engine does: one transaction for all.

@@ -159,7 +159,8 @@ func replace(t *tx, id store.CacheID, by string, now time.Time) error {
 
 const selectResults = `SELECT r.id, r.project, r.domain, r.name, r.version, COALESCE(r.tag, ''), r.created_at, r.used_at, r.size, r.pinned, r.gone_at,
 	COALESCE(r.gone_reason, ''), COALESCE(r.source_project, ''), COALESCE(r.source_domain, ''), COALESCE(r.source_execution, ''),
-	COALESCE(r.source_node, ''), r.source_attempt, r.cache_key, r.artifact, d.record`
+	COALESCE(r.source_node, ''), r.source_attempt, r.cache_key, r.artifact, d.record,
+	CASE WHEN EXISTS (SELECT 1 FROM result_tags g WHERE g.result = r.id) THEN 1 ELSE 0 END`
 
 const fromResults = ` FROM results r LEFT JOIN datasets d ON d.project = r.project AND d.domain = r.domain AND d.name = r.name AND d.version = r.version `
 
@@ -169,14 +170,14 @@ func (s *Store) results(ctx context.Context, keep, whole bool, rest string, args
 	if whole {
 		values = ", r.outputs, r.objects"
 	}
-	var found []*store.CacheEntry
+	var found, named []*store.CacheEntry // named: those with further tags, which are rare
 	err := s.read(ctx, keep, selectResults+values+fromResults+rest, args, func(scan scan) error {
 		e := new(store.CacheEntry)
-		var createdAt, usedAt, pinned, goneAt, attempt int64
+		var createdAt, usedAt, pinned, goneAt, attempt, tags int64
 		var key, artifact, dataset, outputs, objects []byte
 		source := &e.Source
 		if err := scan(&e.ID, &e.Project, &e.Domain, &e.Name, &e.Version, &e.Tag, &createdAt, &usedAt, &e.Size, &pinned, &goneAt, &e.GoneReason,
-			&source.Execution.Project, &source.Execution.Domain, &source.Execution.Name, &source.Node, &attempt, &key, &artifact, &dataset,
+			&source.Execution.Project, &source.Execution.Domain, &source.Execution.Name, &source.Node, &attempt, &key, &artifact, &dataset, &tags,
 			&outputs, &objects); err != nil {
 			return err
 		}
@@ -197,15 +198,15 @@ func (s *Store) results(ctx context.Context, keep, whole bool, rest string, args
 		e.Outputs = into(&d, new(aloftv1.Literals), outputs)
 		e.Objects = into(&d, new(aloftv1.Outcome), objects).GetObjects()
 		found = append(found, e)
+		if tags != 0 {
+			named = append(named, e)
+		}
 		return d.of("result", resultID(e.ID))
 	})
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range found {
-		if e.Key != nil || e.Tag == "" || !e.GoneAt.IsZero() {
-			continue // the engine gives one tag
-		}
+	for _, e := range named {
 		if err := s.read(ctx, true, "SELECT tag FROM result_tags WHERE result = ? ORDER BY tag", []any{e.ID}, func(scan scan) error {
 			var tag string
 			err := scan(&tag)
@@ -392,8 +393,8 @@ func asked(q store.CacheQuery) (conditions []string, args []any) {
 // tail is the rest of a query: conditions, order and page.
 func tail(prefix string, conditions []string, args []any, q store.CacheQuery) (string, []any) {
 	where := ""
-	for i, c := range conditions {
-		where += map[bool]string{true: "WHERE ", false: " AND "}[i == 0] + prefix + c
+	if len(conditions) > 0 {
+		where = "WHERE " + prefix + strings.Join(conditions, " AND "+prefix)
 	}
 	order := " DESC"
 	if q.Ascending {

@@ -43,7 +43,7 @@ type encodedStep struct {
 	entry    driver.Value
 	nodes    []driver.Value
 	attempts []driver.Value
-	change   []driver.Value // all but due_at, waiting and the key; nil: none
+	change   []driver.Value // all but due_at, waiting (since) and the key; nil: none
 	ended    bool           // by the change
 	stops    []stop
 	appends  []appended
@@ -314,13 +314,14 @@ func (e *encodedStep) update(t *tx, ended bool, dueAt int64, waiting string) err
 	}
 	switch {
 	case e.change != nil:
-		args := append(append(make([]driver.Value, 0, len(e.change)+3), e.change...), wantDue, e.Waiting, int64(e.Execution))
+		args := append(append(make([]driver.Value, 0, len(e.change)+4), e.change...), wantDue, e.Waiting, nanos(e.WaitingSince), int64(e.Execution))
 		if err := t.later(`UPDATE executions SET phase = ?, ended = ?, started_at = ?, updated_at = ?, ended_at = ?, error_kind = ?, error_code = ?,
-			error = ?, outputs = COALESCE(?, outputs), abort_cause = ?, abort_principal = ?, due_at = ?, waiting = ? WHERE number = ?`, args, nil); err != nil {
+			error = ?, outputs = COALESCE(?, outputs), abort_cause = ?, abort_principal = ?, due_at = ?, waiting = ?, waiting_since = ? WHERE number = ?`, args, nil); err != nil {
 			return err
 		}
 	case wantDue != dueAt || e.Waiting != waiting:
-		if err := t.later("UPDATE executions SET due_at = ?, waiting = ? WHERE number = ?", []driver.Value{wantDue, e.Waiting, int64(e.Execution)}, nil); err != nil {
+		if err := t.later("UPDATE executions SET due_at = ?, waiting = ?, waiting_since = ? WHERE number = ?",
+			[]driver.Value{wantDue, e.Waiting, nanos(e.WaitingSince), int64(e.Execution)}, nil); err != nil {
 			return err
 		}
 	}

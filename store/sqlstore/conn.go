@@ -16,7 +16,10 @@ type session interface {
 	// the number of rows; its error, as the statement's own, is returned by the call that the statement travelled with.
 	later(query string, args []driver.Value, check func(rows int64) error) error
 
-	// gather is later for rows that are written by statements of many rows each: they are put together with those of other
+	// laterMany is later for rows, whose values follow one another in args; check gets the number of those that were written.
+	laterMany(m *many, args []driver.Value, check func(rows int64) error) error
+
+	// gather is laterMany for rows that are written by statements of many rows each: they are put together with those of other
 	// calls, and all of them, by the tables in their order, run before anything else that is left for later. check is called
 	// with want, or not at all: then the call that they travelled with returns a refusal.
 	gather(m *many, args []driver.Value, want int64, check func(rows int64) error)
@@ -91,33 +94,23 @@ type many struct {
 	columns int
 	sizes   []int    // numbers of rows, largest first, ending with 1
 	texts   []string // one statement for each size
+
+	// The same in parts.
+	head, table, tail string
+	names             []string // of the columns
 }
 
+// newMany takes what comes before the values, INSERT INTO table (columns), and after them.
 func newMany(columns int, head, tail string) *many {
-	m := &many{columns: columns, sizes: []int{64, 16, 4, 1}}
+	m := &many{columns: columns, sizes: []int{64, 16, 4, 1}, head: head, tail: tail}
 	row := "(" + strings.TrimSuffix(strings.Repeat("?,", columns), ",") + ")"
 	for _, size := range m.sizes {
 		m.texts = append(m.texts, head+" VALUES "+strings.TrimSuffix(strings.Repeat(row+",", size), ",")+" "+tail)
 	}
-	return m
-}
-
-// laterMany writes rows, whose values follow one another in args, and gives check the number of those that were written.
-func (c *conn) laterMany(m *many, args []driver.Value, check func(rows int64) error) error {
-	var written int64
-	for i, size := range m.sizes {
-		for n := size * m.columns; len(args) >= n && n > 0; args = args[n:] {
-			last := len(args) == n
-			if err := c.later(m.texts[i], args[:n], func(rows int64) error {
-				written += rows
-				if last {
-					return check(written)
-				}
-				return nil
-			}); err != nil {
-				return err
-			}
-		}
+	table, names, _ := strings.Cut(strings.TrimPrefix(head, "INSERT INTO "), "(")
+	m.table = strings.TrimSpace(table)
+	for name := range strings.SplitSeq(strings.TrimSuffix(names, ")"), ",") {
+		m.names = append(m.names, strings.TrimSpace(name))
 	}
-	return nil
+	return m
 }

@@ -3,6 +3,8 @@ package sqlstore
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/aloft-dev/aloft"
@@ -15,7 +17,7 @@ import (
 // The columns of an execution, without and with what lists leave out.
 const (
 	executionColumns = `e.number, e.shard, e.project, e.domain, e.name, e.journal_version, e.phase, e.created_at, e.started_at, e.updated_at, e.ended_at,
-	e.waiting, e.abort_cause, e.abort_principal, e.state, e.state_changed_at, e.state_principal, e.error,
+	e.waiting, e.waiting_since, e.abort_cause, e.abort_principal, e.state, e.state_changed_at, e.state_principal, e.error,
 	x.workflow, x.task, x.notifications, x.spec`
 	executionFrom  = ` FROM executions e JOIN execution_specs x ON x.execution = e.number `
 	listExecutions = "SELECT " + executionColumns + ", NULL, NULL, NULL" + executionFrom
@@ -24,16 +26,16 @@ const (
 
 func scanExecution(scan scan) (*store.Execution, error) {
 	e := new(store.Execution)
-	var phase, createdAt, startedAt, updatedAt, endedAt, state, stateChangedAt int64
+	var phase, createdAt, startedAt, updatedAt, endedAt, waitingSince, state, stateChangedAt int64
 	var failure, workflow, task, notifications, spec, inputs, userInputs, outputs []byte
 	if err := scan(&e.Key, &e.Shard, &e.ID.Project, &e.ID.Domain, &e.ID.Name, &e.JournalVersion, &phase, &createdAt, &startedAt, &updatedAt, &endedAt,
-		&e.Waiting, &e.AbortCause, &e.AbortPrincipal, &state, &stateChangedAt, &e.StatePrincipal, &failure,
+		&e.Waiting, &waitingSince, &e.AbortCause, &e.AbortPrincipal, &state, &stateChangedAt, &e.StatePrincipal, &failure,
 		&workflow, &task, &notifications, &spec, &inputs, &userInputs, &outputs); err != nil {
 		return nil, err
 	}
 	e.Phase, e.State = core.WorkflowExecution_Phase(phase), admin.ExecutionState(state)
 	e.CreatedAt, e.StartedAt, e.UpdatedAt, e.EndedAt = instant(createdAt), instant(startedAt), instant(updatedAt), instant(endedAt)
-	e.StateChangedAt = instant(stateChangedAt)
+	e.StateChangedAt, e.WaitingSince = instant(stateChangedAt), instant(waitingSince)
 	var d decoder
 	e.Error = into(&d, new(core.ExecutionError), failure)
 	e.Workflow = into(&d, new(core.Identifier), workflow)
@@ -155,6 +157,35 @@ func (s *Store) GetAttempt(ctx context.Context, id aloft.AttemptID) (*store.Atte
 		return nil, fmt.Errorf("task execution %s: %w", id, aloft.ErrNotFound)
 	}
 	return found[0], nil
+}
+
+// valuesAtOnce is how many nodes one query names: it is prepared once, for that many.
+const valuesAtOnce = 64
+
+var nodeValues = oneNode + "WHERE n.execution = ? AND n.node IN (" + strings.TrimSuffix(strings.Repeat("?,", valuesAtOnce), ",") + ")"
+
+// NodeValues returns several nodes with inputs and outputs.
+func (s *Store) NodeValues(ctx context.Context, id aloft.ExecutionID, nodes []aloft.NodeID) ([]*store.Node, error) {
+	key, err := s.key(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	found := make([]*store.Node, 0, len(nodes))
+	for some := range slices.Chunk(nodes, valuesAtOnce) {
+		args := make([]any, 0, 1+valuesAtOnce)
+		args = append(args, key)
+		for i := range valuesAtOnce {
+			args = append(args, string(some[min(i, len(some)-1)]))
+		}
+		if err := s.read(ctx, true, nodeValues, args, func(scan scan) error {
+			n, err := scanNode(scan)
+			found = append(found, n)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
 }
 
 // NodeInputs is what an executor hands to a task.

@@ -15,7 +15,8 @@ import (
 //go:embed migration/*.sql
 var migrations embed.FS
 
-// migrate brings the schema to this release's version. Each migration is one transaction.
+// migrate brings the schema to this release's version. Each migration is one transaction. A database of a newer release is
+// left as it is, and used if that release says that this one may.
 func migrate(ctx context.Context, d *dialect, db *sql.DB) error {
 	files, err := migrations.ReadDir("migration")
 	if err != nil {
@@ -50,6 +51,10 @@ func migrate(ctx context.Context, d *dialect, db *sql.DB) error {
 		return err
 	}
 	if have > want {
+		var oldest int64
+		if err := db.QueryRowContext(ctx, "SELECT oldest FROM compatibility").Scan(&oldest); err == nil && oldest <= want {
+			return nil // it has only been added to
+		}
 		return fmt.Errorf("the database was written by a newer release (schema %d, this one knows %d): use that release", have, want)
 	}
 	_, err = provider.Up(ctx)

@@ -61,6 +61,29 @@ func fillRecorded(t *testing.T, s *sqlstore.Store) {
 			t.Fatal(err)
 		}
 	}
+	result := &store.CacheEntry{CacheID: store.CacheID{Project: "p", Domain: "d", Name: "flyte_task-t", Version: "1", Tag: "x"}, ID: "r1", Outputs: small(), CreatedAt: now}
+	if _, err := s.PutResult(t.Context(), result, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.TagResult(t.Context(), "r1", "y"); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []*store.Execution{running, ended} { // the second one waits
+		mine := store.CacheReservation{ID: result.CacheID, Owner: e.ID.Name, Execution: e.Key, Node: "n0"}
+		if e == ended {
+			mine.Execution, mine.Owner = running.Key, "another"
+		}
+		if _, err := s.Reserve(t.Context(), mine, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	job := &aloftv1.RecoveryJob{Name: "job", Selection: &aloftv1.RecoverySelection{Project: "p", Domain: "d"}, Phase: aloftv1.RecoveryJob_RUNNING}
+	if err := s.CreateRecoveryJob(t.Context(), job, []*aloftv1.RecoveryItem{{Execution: running.ID.Proto()}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PutService(t.Context(), store.Service{Name: "the blob store", AwaySince: now, Reason: "recorded"}); err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Append(t.Context(), running.ID, store.Message{Dedup: "signal", Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{Cause: "recorded"}}}}); err != nil {
 		t.Fatal(err)
 	}
@@ -101,6 +124,7 @@ func checkRecorded(t *testing.T, s *sqlstore.Store) {
 	if i, err := s.Instances(ctx); err != nil || len(i) != 1 || i[0].Slots != 3 {
 		t.Errorf("instances: %v, %v", i, err)
 	}
+	checkLater(t, s)
 	all := make([]int, store.Shards)
 	for i := range all {
 		all[i] = i
@@ -116,6 +140,28 @@ func checkRecorded(t *testing.T, s *sqlstore.Store) {
 		t.Errorf("going on with it: %v", err)
 	}
 	mustCreate(t, s, "new")
+}
+
+// checkLater reads what schemas before the sixth do not have.
+func checkLater(t *testing.T, s *sqlstore.Store) {
+	t.Helper()
+	ctx := t.Context()
+	services, err := s.Services(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(services) == 0 {
+		return
+	}
+	if services[0].Reason != "recorded" {
+		t.Errorf("services: %+v", services)
+	}
+	if r, err := s.FindResult(ctx, store.CacheID{Project: "p", Domain: "d", Name: "flyte_task-t", Version: "1", Tag: "y"}); err != nil || r.ID != "r1" || r.Outputs == nil {
+		t.Errorf("cached result: %+v, %v", r, err)
+	}
+	if items, err := s.RecoveryItems(ctx, "job"); err != nil || len(items) != 1 {
+		t.Errorf("recovery job: %v, %v", items, err)
+	}
 }
 
 func TestRecordedDatabasesOfEveryReleaseAreMigrated(t *testing.T) {
@@ -211,7 +257,7 @@ func pack(t *testing.T, file string, content []byte) {
 	}
 }
 
-func TestADatabaseOfANewerReleaseIsLeftAlone(t *testing.T) {
+func TestADatabaseOfANewerReleaseIsUsedOnlyIfThatOneSaysSo(t *testing.T) {
 	t.Parallel()
 	url := postgrestest.Database(t)
 	s, err := sqlstore.Open(t.Context(), sqlstore.Options{URL: url})
@@ -222,6 +268,11 @@ func TestADatabaseOfANewerReleaseIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	postgrestest.Exec(t, url, "INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)")
+	postgrestest.Exec(t, url, "ALTER TABLE nodes ADD COLUMN later TEXT") // it has only added something
+	next := openPostgres(t, url)
+	mustCreate(t, next, "side by side")
+
+	postgrestest.Exec(t, url, "UPDATE compatibility SET oldest = 9999")
 	_, err = sqlstore.Open(t.Context(), sqlstore.Options{URL: url})
 	if !errors.Is(err, aloft.ErrUnavailable) || !strings.Contains(err.Error(), "written by a newer release (schema 9999") {
 		t.Errorf("got %v", err)

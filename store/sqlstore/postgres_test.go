@@ -58,6 +58,7 @@ func TestTheStoreInPostgreSQLKeepsTheContract(t *testing.T) {
 	open := func(t *testing.T) store.Store { return trusting(t, fresh(t)) }
 	t.Run("store", func(t *testing.T) { storetest.Run(t, open) })
 	t.Run("lists", func(t *testing.T) { storetest.RunFilters(t, open) })
+	t.Run("recovery", func(t *testing.T) { storetest.RunRecoveries(t, open) })
 	t.Run("repeated", func(t *testing.T) {
 		storetest.RunRepeated(t, func(t *testing.T, faults store.Faults) store.Store {
 			return &storetest.Faulty{Store: open(t), Faults: faults}

@@ -53,7 +53,8 @@ func (s *Store) CreateExecution(ctx context.Context, e *store.Execution, create 
 	cold.add(nil, int64(e.Spec.GetMetadata().GetMode()), e.Spec.GetMetadata().GetPrincipal(), entity,
 		launch.GetProject(), launch.GetDomain(), launch.GetName(), launch.GetVersion(),
 		e.Workflow.GetProject(), e.Workflow.GetDomain(), e.Workflow.GetName(), e.Workflow.GetVersion(),
-		cold.blob(e.Workflow), cold.blob(e.Task), notifications, cold.blob(e.Spec), cold.blob(e.Inputs), cold.blob(e.UserInputs))
+		cold.blob(e.Workflow), cold.blob(e.Task), notifications, cold.blob(e.Spec), cold.blob(e.Inputs), cold.blob(e.UserInputs),
+		recovers(e), inputsDigest(e))
 	first := message.blob(create)
 	if err := errors.Join(hot.err, cold.err, message.err); err != nil {
 		return fmt.Errorf("create execution %s: %w", e.ID, err)
@@ -77,7 +78,7 @@ func (s *Store) CreateExecution(ctx context.Context, e *store.Execution, create 
 		cold.values[0] = key
 		if err := t.later(`INSERT INTO execution_specs (execution, mode, principal, launch_entity, launch_project, launch_domain, launch_name,
 			launch_version, workflow_project, workflow_domain, workflow_name, workflow_version, workflow, task, notifications, spec, inputs,
-			user_inputs) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, cold.values, nil); err != nil {
+			user_inputs, recovers, inputs_digest) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, cold.values, nil); err != nil {
 			return err
 		}
 		t.wake(store.TopicInbox)
@@ -123,7 +124,7 @@ func (s *Store) Append(ctx context.Context, id aloft.ExecutionID, message store.
 	})
 }
 
-// AcquireShards takes what is free or has run out and renews what owner has.
+// AcquireShards renews what owner has and takes what is free or has run out, up to its share.
 func (s *Store) AcquireShards(ctx context.Context, owner string, now time.Time, ttl time.Duration) ([]store.Lease, error) {
 	var leases []store.Lease
 	err := s.write(ctx, store.Shards, func(t *tx) error {
@@ -135,17 +136,30 @@ func (s *Store) AcquireShards(ctx context.Context, owner string, now time.Time, 
 			}
 		}
 		until := now + int64(ttl)
-		if _, err := t.exec("UPDATE shards SET expires = ? WHERE owner = ?", until, owner); err != nil {
+		if err := errors.Join(
+			t.later("UPDATE shards SET expires = ? WHERE owner = ?", []driver.Value{until, owner}, nil),
+			t.later("INSERT INTO engines (id, expires) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET expires = excluded.expires", []driver.Value{owner, until}, nil),
+			t.later("DELETE FROM engines WHERE id IN (SELECT id FROM engines WHERE expires <= ? {take})", []driver.Value{now}, nil),
+		); err != nil {
 			return err
 		}
-		if _, err := t.exec(`UPDATE shards SET epoch = epoch + 1, owner = ?, expires = ?
-			WHERE shard IN (SELECT shard FROM shards WHERE owner <> ? AND (owner = '' OR expires <= ?) ORDER BY shard {take})`,
-			owner, until, owner, now); err != nil {
+		// An engine of an earlier release is known by its leases alone.
+		var there, has int64
+		if _, err := t.row([]any{&there, &has}, `SELECT (SELECT COUNT(*) FROM (SELECT id FROM engines WHERE expires > ?
+			UNION SELECT owner FROM shards WHERE owner <> '' AND expires > ?) AS there), (SELECT COUNT(*) FROM shards WHERE owner = ?)`, now, now, owner); err != nil {
 			return err
+		}
+		share := store.Share(int(there))
+		if free := int64(share) - has; free > 0 {
+			if err := t.later(`UPDATE shards SET epoch = epoch + 1, owner = ?, expires = ?
+				WHERE shard IN (SELECT shard FROM shards WHERE owner <> ? AND (owner = '' OR expires <= ?) ORDER BY shard LIMIT ? {take})`,
+				[]driver.Value{owner, until, owner, now, free}, nil); err != nil {
+				return err
+			}
 		}
 		var shard, epoch, expires int64
 		return t.each([]any{&shard, &epoch, &expires}, func() error {
-			leases = append(leases, store.Lease{Shard: int(shard), Owner: owner, Epoch: epoch, Expires: instant(expires)})
+			leases = append(leases, store.Lease{Shard: int(shard), Owner: owner, Epoch: epoch, Expires: instant(expires), Surplus: len(leases) >= share})
 			return nil
 		}, "SELECT shard, epoch, expires FROM shards WHERE owner = ? ORDER BY shard", owner)
 	})
@@ -155,19 +169,36 @@ func (s *Store) AcquireShards(ctx context.Context, owner string, now time.Time, 
 	return leases, nil
 }
 
+// YieldShards gives single shards back.
+func (s *Store) YieldShards(ctx context.Context, leases []store.Lease) error {
+	return s.write(ctx, len(leases), func(t *tx) error {
+		for _, l := range leases {
+			if err := t.later("UPDATE shards SET owner = '', expires = 0 WHERE shard = ? AND owner = ? AND epoch = ?",
+				[]driver.Value{int64(l.Shard), l.Owner, l.Epoch}, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // ReleaseShards gives owner's shards back.
 func (s *Store) ReleaseShards(ctx context.Context, owner string) error {
 	return s.write(ctx, store.Shards, func(t *tx) error {
-		_, err := t.exec("UPDATE shards SET owner = '', expires = 0 WHERE owner = ?", owner)
-		return err
+		return errors.Join(
+			t.later("UPDATE shards SET owner = '', expires = 0 WHERE owner = ?", []driver.Value{owner}, nil),
+			t.later("DELETE FROM engines WHERE id = ?", []driver.Value{owner}, nil),
+		)
 	})
 }
 
 // freeShards takes the leases away from those who had this file before us.
 func (s *Store) freeShards(ctx context.Context) error {
 	return s.write(ctx, store.Shards, func(t *tx) error {
-		_, err := t.exec("UPDATE shards SET owner = '', expires = 0 WHERE owner <> ''")
-		return err
+		return errors.Join(
+			t.later("UPDATE shards SET owner = '', expires = 0 WHERE owner <> ''", nil, nil),
+			t.later("DELETE FROM engines", nil, nil),
+		)
 	})
 }
 

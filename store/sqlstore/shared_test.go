@@ -150,7 +150,7 @@ func TestConnectionsThatAreLostAtAnyMomentLoseAndDoubleNothing(t *testing.T) {
 	leases := lease(t, s, "a", now, time.Hour)
 	const executions, steps = 8, 60
 	var unknown atomic.Int64
-	committed := make(chan struct{}, executions*steps)
+	committed := make(chan struct{}, executions) // nobody gets far ahead of the one who ends connections
 	var group sync.WaitGroup
 	made := make([]*store.Execution, executions)
 	for i := range made {
@@ -465,5 +465,38 @@ func TestALateCommitOfAServerThatWasPausedIsRefused(t *testing.T) {
 	_ = cmd.Wait()
 	if _, journal, err := s.Load(t.Context(), e.Key); err != nil || len(journal) != 2 {
 		t.Errorf("the journal has %d entries (%v), want 2", len(journal), err)
+	}
+}
+
+// Rows travel in the form of their table, which a server of a later release may extend while this one runs.
+func TestAColumnThatALaterReleaseAddsStopsNobodyForLong(t *testing.T) {
+	t.Parallel()
+	url := postgrestest.Database(t)
+	s := openPostgres(t, url)
+	leases := lease(t, s, "a", now, time.Hour)
+	e := mustCreate(t, s, "e")
+	node := func(seq int64) *store.Step {
+		step := benchStep(e, leases, seq)
+		step.Nodes = []*store.Node{{ID: aloft.NodeID(fmt.Sprint("n", seq)), Phase: core.NodeExecution_SUCCEEDED, Outputs: small()}}
+		return step
+	}
+	if err := s.Commit(t.Context(), []*store.Step{node(1)})[0]; err != nil {
+		t.Fatal(err)
+	}
+	for i, change := range []string{"ADD COLUMN later BIGINT", "DROP COLUMN later"} {
+		postgrestest.Exec(t, url, "ALTER TABLE nodes "+change)
+		step := node(int64(i + 2))
+		for try := 1; ; try++ {
+			err := s.Commit(t.Context(), []*store.Step{step})[0]
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, aloft.ErrUnavailable) || try == 2 {
+				t.Fatalf("after %s, try %d: %v", change, try, err)
+			}
+		}
+	}
+	if nodes, err := s.ListNodes(t.Context(), e.ID, "", true, store.Query{}); err != nil || len(nodes) != 3 {
+		t.Errorf("got %d nodes, %v, want 3", len(nodes), err)
 	}
 }

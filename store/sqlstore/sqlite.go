@@ -22,11 +22,12 @@ var sqliteDialect = dialect{
 	goose: goose.DialectSQLite3,
 	begin: "BEGIN IMMEDIATE",
 	words: map[string]string{
-		"text":            "TEXT",
-		"blob":            "BLOB",
-		"serial":          "INTEGER PRIMARY KEY",
-		"serial_for_ever": "INTEGER PRIMARY KEY AUTOINCREMENT", // a number is not used again after its row was deleted
-		"clustered":       "WITHOUT ROWID",
+		"text":                "TEXT",
+		"blob":                "BLOB",
+		"serial":              "INTEGER PRIMARY KEY",
+		"serial_for_ever":     "INTEGER PRIMARY KEY AUTOINCREMENT", // a number is not used again after its row was deleted
+		"clustered":           "WITHOUT ROWID",
+		"rows_follow_journal": "", // it checks foreign keys as it goes
 		// There is one writer: nothing needs a lock.
 		"hold_shard": "", "hold_execution": "", "hold_instance": "", "hold_instance_weakly": "", "hold_reservation": "", "take": "", "lapsed": "0",
 	},
@@ -183,6 +184,20 @@ func (s *sqliteSession) later(query string, args []driver.Value, check func(int6
 		err = check(n)
 	}
 	return err
+}
+
+func (s *sqliteSession) laterMany(m *many, args []driver.Value, check func(rows int64) error) error {
+	var written int64
+	for i, size := range m.sizes {
+		for n := size * m.columns; len(args) >= n && n > 0; args = args[n:] {
+			rows, err := s.exec(m.texts[i], args[:n])
+			if err != nil {
+				return err
+			}
+			written += rows
+		}
+	}
+	return check(written)
 }
 
 func (s *sqliteSession) gather(*many, []driver.Value, int64, func(int64) error) {

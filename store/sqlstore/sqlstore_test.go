@@ -33,6 +33,7 @@ func TestTheStoreInSQLiteKeepsTheContract(t *testing.T) {
 func TestListsInSQLiteAreFilteredAndSorted(t *testing.T) {
 	t.Parallel()
 	storetest.RunFilters(t, fresh)
+	storetest.RunRecoveries(t, fresh)
 }
 
 func TestWritesToSQLiteMayBeRepeated(t *testing.T) {

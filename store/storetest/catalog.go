@@ -204,7 +204,6 @@ func resultsArePinnedUsedAndListed(s *suite) {
 
 func aResultMayHaveFurtherTags(s *suite) {
 	r := result("r1", "")
-	r.Key = nil // whoever gives tags is outside of the engine
 	r.Partitions = map[string]string{"day": "monday"}
 	s.put(r, false)
 	s.ok(s.store.TagResult(s.ctx, "r1", "x"))
@@ -213,7 +212,7 @@ func aResultMayHaveFurtherTags(s *suite) {
 	s.is(s.store.TagResult(s.ctx, "r1", "y"), aloft.ErrExists)
 	s.is(s.store.TagResult(s.ctx, "unknown", "w"), aloft.ErrNotFound)
 	want := result("r1", "x")
-	want.Key, want.Partitions, want.Tags = nil, r.Partitions, []string{"y", "z"}
+	want.Key, want.Partitions, want.Tags = r.Key, r.Partitions, []string{"y", "z"}
 	for _, tag := range []string{"x", "y", "z"} {
 		s.equal(s.found(tag), want)
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // Faulty is a store whose calls by launch, engine and executors fail as Faults says: for sweeps that fail each call once
-// before and once after it did its work. What only people read goes through undisturbed.
+// before, once after and once in the middle of its work. What only people read goes through undisturbed.
 type Faulty struct {
 	store.Store
 	Faults store.Faults
@@ -41,6 +41,10 @@ func (f *Faulty) AcquireShards(ctx context.Context, owner string, now time.Time,
 	return try(f.Faults, "AcquireShards", func() ([]store.Lease, error) { return f.Store.AcquireShards(ctx, owner, now, ttl) })
 }
 
+func (f *Faulty) YieldShards(ctx context.Context, leases []store.Lease) error {
+	return f.Faults.Do("YieldShards", func() error { return f.Store.YieldShards(ctx, leases) })
+}
+
 func (f *Faulty) ReleaseShards(ctx context.Context, owner string) error {
 	return f.Faults.Do("ReleaseShards", func() error { return f.Store.ReleaseShards(ctx, owner) })
 }
@@ -65,7 +69,7 @@ func (f *Faulty) Load(ctx context.Context, key store.Key) (rec *store.Execution,
 }
 
 func (f *Faulty) Commit(ctx context.Context, steps []*store.Step) []error {
-	return f.Faults.DoEach("Commit", len(steps), func() []error { return f.Store.Commit(ctx, steps) })
+	return f.Faults.DoEach("Commit", len(steps), func(first int) []error { return f.Store.Commit(ctx, steps[:first]) })
 }
 
 func (f *Faulty) Heartbeat(ctx context.Context, instance store.Instance) error {
@@ -89,7 +93,7 @@ func (f *Faulty) SetWaiting(ctx context.Context, attempts []store.AttemptKey, re
 }
 
 func (f *Faulty) Assign(ctx context.Context, executor string, attempts []store.AttemptKey, now time.Time) []error {
-	return f.Faults.DoEach("Assign", len(attempts), func() []error { return f.Store.Assign(ctx, executor, attempts, now) })
+	return f.Faults.DoEach("Assign", len(attempts), func(first int) []error { return f.Store.Assign(ctx, executor, attempts[:first], now) })
 }
 
 func (f *Faulty) Assigned(ctx context.Context, executor string) ([]*store.Attempt, error) {
@@ -97,7 +101,7 @@ func (f *Faulty) Assigned(ctx context.Context, executor string) ([]*store.Attemp
 }
 
 func (f *Faulty) Report(ctx context.Context, executor string, reports []store.Report) []error {
-	return f.Faults.DoEach("Report", len(reports), func() []error { return f.Store.Report(ctx, executor, reports) })
+	return f.Faults.DoEach("Report", len(reports), func(first int) []error { return f.Store.Report(ctx, executor, reports[:first]) })
 }
 
 func (f *Faulty) Adopt(ctx context.Context, from, to string) (int, error) {
@@ -106,6 +110,26 @@ func (f *Faulty) Adopt(ctx context.Context, from, to string) (int, error) {
 
 func (f *Faulty) GetExecution(ctx context.Context, id aloft.ExecutionID) (*store.Execution, error) {
 	return try(f.Faults, "GetExecution", func() (*store.Execution, error) { return f.Store.GetExecution(ctx, id) })
+}
+
+func (f *Faulty) GetWorkflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error) {
+	return try(f.Faults, "GetWorkflow", func() (*store.Workflow, error) { return f.Store.GetWorkflow(ctx, id) })
+}
+
+func (f *Faulty) FindResult(ctx context.Context, id store.CacheID) (*store.CacheEntry, error) {
+	return try(f.Faults, "FindResult", func() (*store.CacheEntry, error) { return f.Store.FindResult(ctx, id) })
+}
+
+func (f *Faulty) ListResults(ctx context.Context, q store.CacheQuery) ([]*store.CacheEntry, error) {
+	return try(f.Faults, "ListResults", func() ([]*store.CacheEntry, error) { return f.Store.ListResults(ctx, q) })
+}
+
+func (f *Faulty) Reserve(ctx context.Context, r store.CacheReservation, now time.Time) (store.CacheReservation, error) {
+	return try(f.Faults, "Reserve", func() (store.CacheReservation, error) { return f.Store.Reserve(ctx, r, now) })
+}
+
+func (f *Faulty) Release(ctx context.Context, id store.CacheID, owner string) error {
+	return f.Faults.Do("Release", func() error { return f.Store.Release(ctx, id, owner) })
 }
 
 func (f *Faulty) NodeInputs(ctx context.Context, key store.Key, node aloft.NodeID) (*aloftv1.Literals, error) {
@@ -171,6 +195,9 @@ func repeatedWritesAreDoneOnce(s *suite, twice func(func() error) error, done bo
 	s.known("x")
 	s.ok(twice(func() error { return s.store.Assign(s.ctx, "x", []store.AttemptKey{a.AttemptKey}, at(2))[0] }))
 	s.ok(twice(func() error { return s.store.Report(s.ctx, "x", []store.Report{outcome(a)})[0] }))
+
+	s.ok(twice(func() error { return s.store.YieldShards(s.ctx, []store.Lease{s.leases[e.Shard]}) }))
+	s.ok(twice(func() error { return s.store.ReleaseShards(s.ctx, s.owner) }))
 
 	_, journal, err := s.store.Load(s.ctx, e.Key)
 	s.ok(err)

@@ -26,8 +26,11 @@ var claims = []func(*suite){
 	aRefusedStepHasNoEffectAndDoesNotHinderOthers,
 	aLeaseChangesHandsWhenItHasRunOutAndOnlyThen,
 	releasedShardsAreFreeAtOnce,
+	shardsAreSharedByThoseWhoAreThere,
+	whatIsAnothersByNowIsNotGivenBack,
 	nodesKeepInputsOutputsAndMetadataThatAStepLeavesOut,
 	literalsOfANodeAreReadByKey,
+	manyNodesAreReadWithTheirValues,
 	aNodeThatHasEndedStaysAsItEnded,
 	anAttemptIsReadBackWhole,
 	theEngineDoesNotTouchWhatExecutorsOwn,
@@ -57,6 +60,11 @@ var claims = []func(*suite){
 	namesAreDistinctAndGeneratedOnesHidden,
 	anArchivedExecutionSaysWhoDidIt,
 	manyWritersAtOnceLoseNothing,
+	theHealthOfServicesIsReadBackByName,
+	aServiceIsWrittenByWhoReadItLast,
+	ofManyWhoNoticeAnOutageOneWritesIt,
+	aChangeOfHealthWakesThoseWhoWait,
+	anExecutionSaysSinceWhenItWaits,
 	aResultIsFoundByItsTagAndReadBackWhole,
 	aTagGoesOnNamingTheFirstResult,
 	anOverwritingResultReplacesTheOneThatWasThere,
@@ -348,6 +356,64 @@ func releasedShardsAreFreeAtOnce(s *suite) {
 	}
 }
 
+func shardsAreSharedByThoseWhoAreThere(s *suite) {
+	var last [store.Shards]store.Lease
+	// acquire checks what holds whenever somebody asks, and gives what is surplus back.
+	acquire := func(owner string, second, want, wantSurplus int) {
+		s.Helper()
+		leases, err := s.store.AcquireShards(s.ctx, owner, at(second), 10*time.Second)
+		s.ok(err)
+		var surplus []store.Lease
+		for i, l := range leases {
+			if before := last[l.Shard]; l.Owner != owner || i > 0 && l.Shard <= leases[i-1].Shard || (l.Epoch > before.Epoch) != (before.Owner != owner) {
+				s.Fatalf("%s has %+v, it was %+v", owner, l, before)
+			}
+			last[l.Shard] = l
+			if l.Surplus {
+				surplus = append(surplus, l)
+			}
+		}
+		if len(leases) != want || len(surplus) != wantSurplus {
+			s.Fatalf("%s has %d shards, %d of them surplus, want %d and %d", owner, len(leases), len(surplus), want, wantSurplus)
+		}
+		s.ok(s.store.YieldShards(s.ctx, surplus))
+		for _, l := range surplus {
+			last[l.Shard].Owner = ""
+		}
+	}
+	acquire("a", 0, 64, 0)
+	acquire("b", 1, 0, 0)
+	acquire("a", 2, 64, 32)
+	acquire("b", 3, 32, 0)
+	acquire("c", 4, 0, 0)
+	acquire("a", 5, 32, 10)
+	acquire("b", 5, 32, 10)
+	acquire("c", 6, 20, 0)
+	acquire("a", 7, 22, 0)
+	// Nothing more is heard of b.
+	acquire("a", 13, 22, 0)
+	acquire("c", 13, 20, 0)
+	acquire("a", 15, 32, 0)
+	acquire("c", 15, 32, 0)
+	s.ok(s.store.ReleaseShards(s.ctx, "c"))
+	acquire("a", 16, 64, 0)
+}
+
+func whatIsAnothersByNowIsNotGivenBack(s *suite) {
+	e := s.make("e1")
+	s.acquire(at(0))
+	old := s.leases[e.Shard]
+	_, err := s.store.AcquireShards(s.ctx, "other", at(3600), time.Minute)
+	s.ok(err)
+	s.ok(s.store.YieldShards(s.ctx, []store.Lease{old}))
+	s.acquire(at(7200)) // ours again, under another epoch
+	s.ok(s.store.YieldShards(s.ctx, []store.Lease{old}))
+	s.commit(s.step(e))
+	stale := s.step(e)
+	s.ok(s.store.YieldShards(s.ctx, []store.Lease{s.leases[e.Shard]}))
+	s.refused(stale, aloft.ErrFenced)
+}
+
 func nodesKeepInputsOutputsAndMetadataThatAStepLeavesOut(s *suite) {
 	e := s.make("e1")
 	n := node("n0", core.NodeExecution_QUEUED)
@@ -405,6 +471,42 @@ func literalsOfANodeAreReadByKey(s *suite) {
 	out, err := s.store.NodeOutputs(s.ctx, e.Key, "n0")
 	s.ok(err)
 	s.equal(out, done.Outputs)
+}
+
+func manyNodesAreReadWithTheirValues(s *suite) {
+	e, other := s.make("first"), s.make("other")
+	step := s.step(e)
+	var wanted []aloft.NodeID
+	want := map[aloft.NodeID]*store.Node{}
+	for i := range 150 { // more than one statement names
+		n := node(fmt.Sprintf("n%d", i), core.NodeExecution_SUCCEEDED)
+		n.Inputs, n.Outputs = literals(fmt.Sprintf("in %d", i)), literals(fmt.Sprintf("out %d", i))
+		step.Nodes = append(step.Nodes, n)
+		if i%3 != 0 {
+			wanted, want[n.ID] = append(wanted, n.ID), n
+		}
+	}
+	s.commit(step)
+	same := s.step(other) // of the same name in another execution: not meant
+	same.Nodes = []*store.Node{node("n1", core.NodeExecution_FAILED)}
+	s.commit(same)
+	got, err := s.store.NodeValues(s.ctx, e.ID, append(wanted, "not there"))
+	s.ok(err)
+	if len(got) != len(want) {
+		s.Fatalf("got %d nodes, want %d", len(got), len(want))
+	}
+	for _, n := range got {
+		s.equal(n.Inputs, want[n.ID].Inputs)
+		s.equal(n.Outputs, want[n.ID].Outputs)
+		s.equal(n.Phase, want[n.ID].Phase)
+		delete(want, n.ID)
+	}
+	s.equal(len(want), 0)
+	none, err := s.store.NodeValues(s.ctx, e.ID, nil)
+	s.ok(err)
+	s.equal(len(none), 0)
+	_, err = s.store.NodeValues(s.ctx, id("missing"), wanted)
+	s.is(err, aloft.ErrNotFound)
 }
 
 func aNodeThatHasEndedStaysAsItEnded(s *suite) {

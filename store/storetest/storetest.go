@@ -50,7 +50,9 @@ func RunFilters(t *testing.T, open Open) {
 }
 
 // name is that of the function, which is the claim.
-func name(f func(*suite)) string {
+func name(f func(*suite)) string { return nameOf(f) }
+
+func nameOf(f any) string {
 	full := runtime.FuncForPC(reflect.ValueOf(f).Pointer()).Name()
 	return full[strings.LastIndex(full, ".")+1:]
 }

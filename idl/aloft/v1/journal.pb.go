@@ -985,6 +985,7 @@ type AttemptUsage struct {
 	Mode          string                 `protobuf:"bytes,6,opt,name=mode,proto3" json:"mode,omitempty"`                               // "warm" or "cold"
 	ModeReason    string                 `protobuf:"bytes,7,opt,name=mode_reason,json=modeReason,proto3" json:"mode_reason,omitempty"` // why cold
 	Charge        *AttemptCharge         `protobuf:"bytes,8,opt,name=charge,proto3" json:"charge,omitempty"`                           // what its failure took from the node's budgets; absent: it did not fail
+	Checkpoint    string                 `protobuf:"bytes,9,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`                   // canonical URI of the folder of what it saved for whoever comes after it; empty: nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1073,6 +1074,13 @@ func (x *AttemptUsage) GetCharge() *AttemptCharge {
 		return x.Charge
 	}
 	return nil
+}
+
+func (x *AttemptUsage) GetCheckpoint() string {
+	if x != nil {
+		return x.Checkpoint
+	}
+	return ""
 }
 
 // AttemptCharge is what the failure of an attempt took from a budget of its node, and what follows.
@@ -2432,6 +2440,7 @@ type AttemptScheduled struct {
 	Timeout       int64                  `protobuf:"varint,7,opt,name=timeout,proto3" json:"timeout,omitempty"`                      // nanoseconds that it may run; 0: any number
 	ExpiresAt     int64                  `protobuf:"varint,8,opt,name=expires_at,json=expiresAt,proto3" json:"expires_at,omitempty"` // when it is ended if it has not begun to run (by_engine: if it is not over); 0: never
 	Memory        int64                  `protobuf:"varint,9,opt,name=memory,proto3" json:"memory,omitempty"`                        // bytes it gets instead of what its node states; 0: as stated
+	Last          bool                   `protobuf:"varint,20,opt,name=last,proto3" json:"last,omitempty"`                           // the system may not fail it: no other follows then, and it runs on what is not taken away
 	Checkpoint    string                 `protobuf:"bytes,10,opt,name=checkpoint,proto3" json:"checkpoint,omitempty"`                // canonical URI of the folder that a failed attempt of the recovered execution left; empty: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2528,6 +2537,13 @@ func (x *AttemptScheduled) GetMemory() int64 {
 		return x.Memory
 	}
 	return 0
+}
+
+func (x *AttemptScheduled) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
 }
 
 func (x *AttemptScheduled) GetCheckpoint() string {
@@ -2946,7 +2962,7 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\fObjectDigest\x12\x10\n" +
 	"\x03uri\x18\x01 \x01(\tR\x03uri\x12\x16\n" +
 	"\x06digest\x18\x02 \x01(\tR\x06digest\x12\x12\n" +
-	"\x04size\x18\x03 \x01(\x03R\x04size\"\xba\x02\n" +
+	"\x04size\x18\x03 \x01(\x03R\x04size\"\xda\x02\n" +
 	"\fAttemptUsage\x124\n" +
 	"\bcpu_user\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\acpuUser\x128\n" +
 	"\n" +
@@ -2958,7 +2974,10 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\x04mode\x18\x06 \x01(\tR\x04mode\x12\x1f\n" +
 	"\vmode_reason\x18\a \x01(\tR\n" +
 	"modeReason\x12/\n" +
-	"\x06charge\x18\b \x01(\v2\x17.aloft.v1.AttemptChargeR\x06charge\"\xc3\x01\n" +
+	"\x06charge\x18\b \x01(\v2\x17.aloft.v1.AttemptChargeR\x06charge\x12\x1e\n" +
+	"\n" +
+	"checkpoint\x18\t \x01(\tR\n" +
+	"checkpoint\"\xc3\x01\n" +
 	"\rAttemptCharge\x125\n" +
 	"\x06budget\x18\x01 \x01(\x0e2\x1d.aloft.v1.AttemptEnded.BudgetR\x06budget\x12!\n" +
 	"\fretries_used\x18\x02 \x01(\rR\vretriesUsed\x12'\n" +
@@ -3054,7 +3073,7 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x0e\n" +
 	"\x02on\x18\x02 \x01(\tR\x02on\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
-	"\x05until\x18\x04 \x01(\x03R\x05until\"\x9a\x02\n" +
+	"\x05until\x18\x04 \x01(\x03R\x05until\"\xae\x02\n" +
 	"\x10AttemptScheduled\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x18\n" +
 	"\aattempt\x18\x02 \x01(\rR\aattempt\x12\x14\n" +
@@ -3066,7 +3085,8 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\atimeout\x18\a \x01(\x03R\atimeout\x12\x1d\n" +
 	"\n" +
 	"expires_at\x18\b \x01(\x03R\texpiresAt\x12\x16\n" +
-	"\x06memory\x18\t \x01(\x03R\x06memory\x12\x1e\n" +
+	"\x06memory\x18\t \x01(\x03R\x06memory\x12\x12\n" +
+	"\x04last\x18\x14 \x01(\bR\x04last\x12\x1e\n" +
 	"\n" +
 	"checkpoint\x18\n" +
 	" \x01(\tR\n" +

@@ -188,6 +188,7 @@ type ExecutionStatus struct {
 	StartedAt     *timestamppb.Timestamp            `protobuf:"bytes,8,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	EndedAt       *timestamppb.Timestamp            `protobuf:"bytes,9,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
 	AbortCause    string                            `protobuf:"bytes,10,opt,name=abort_cause,json=abortCause,proto3" json:"abort_cause,omitempty"`
+	Recovers      *core.WorkflowExecutionIdentifier `protobuf:"bytes,11,opt,name=recovers,proto3" json:"recovers,omitempty"` // the execution whose finished nodes are taken over; absent: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -290,6 +291,13 @@ func (x *ExecutionStatus) GetAbortCause() string {
 		return x.AbortCause
 	}
 	return ""
+}
+
+func (x *ExecutionStatus) GetRecovers() *core.WorkflowExecutionIdentifier {
+	if x != nil {
+		return x.Recovers
+	}
+	return nil
 }
 
 type NodeStatus struct {
@@ -781,6 +789,7 @@ type GetServerInfoResponse struct {
 	TaskTimeout      *durationpb.Duration   `protobuf:"bytes,9,opt,name=task_timeout,json=taskTimeout,proto3" json:"task_timeout,omitempty"`                 // of attempts whose task states none
 	QueueTimeout     *durationpb.Duration   `protobuf:"bytes,10,opt,name=queue_timeout,json=queueTimeout,proto3" json:"queue_timeout,omitempty"`             // how long an attempt may wait for its start; absent: for ever
 	ExecutionTimeout *durationpb.Duration   `protobuf:"bytes,11,opt,name=execution_timeout,json=executionTimeout,proto3" json:"execution_timeout,omitempty"` // absent: none
+	Away             []*ServiceInfo         `protobuf:"bytes,14,rep,name=away,proto3" json:"away,omitempty"`                                                 // services that are away: what needs them waits
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -892,6 +901,82 @@ func (x *GetServerInfoResponse) GetExecutionTimeout() *durationpb.Duration {
 	return nil
 }
 
+func (x *GetServerInfoResponse) GetAway() []*ServiceInfo {
+	if x != nil {
+		return x.Away
+	}
+	return nil
+}
+
+// ServiceInfo is a service that attempts or executions need.
+type ServiceInfo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	AwaySince     *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=away_since,json=awaySince,proto3" json:"away_since,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	ProbeAt       *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=probe_at,json=probeAt,proto3" json:"probe_at,omitempty"` // when it is asked next
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceInfo) Reset() {
+	*x = ServiceInfo{}
+	mi := &file_aloft_v1_run_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceInfo) ProtoMessage() {}
+
+func (x *ServiceInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_run_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceInfo.ProtoReflect.Descriptor instead.
+func (*ServiceInfo) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_run_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ServiceInfo) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ServiceInfo) GetAwaySince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AwaySince
+	}
+	return nil
+}
+
+func (x *ServiceInfo) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ServiceInfo) GetProbeAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ProbeAt
+	}
+	return nil
+}
+
 type ExecutorInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -907,7 +992,7 @@ type ExecutorInfo struct {
 
 func (x *ExecutorInfo) Reset() {
 	*x = ExecutorInfo{}
-	mi := &file_aloft_v1_run_proto_msgTypes[9]
+	mi := &file_aloft_v1_run_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1004,7 @@ func (x *ExecutorInfo) String() string {
 func (*ExecutorInfo) ProtoMessage() {}
 
 func (x *ExecutorInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_run_proto_msgTypes[9]
+	mi := &file_aloft_v1_run_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1017,7 @@ func (x *ExecutorInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExecutorInfo.ProtoReflect.Descriptor instead.
 func (*ExecutorInfo) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_run_proto_rawDescGZIP(), []int{9}
+	return file_aloft_v1_run_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ExecutorInfo) GetId() string {
@@ -998,7 +1083,7 @@ type EnvironmentInfo struct {
 
 func (x *EnvironmentInfo) Reset() {
 	*x = EnvironmentInfo{}
-	mi := &file_aloft_v1_run_proto_msgTypes[10]
+	mi := &file_aloft_v1_run_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1010,7 +1095,7 @@ func (x *EnvironmentInfo) String() string {
 func (*EnvironmentInfo) ProtoMessage() {}
 
 func (x *EnvironmentInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_run_proto_msgTypes[10]
+	mi := &file_aloft_v1_run_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1023,7 +1108,7 @@ func (x *EnvironmentInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EnvironmentInfo.ProtoReflect.Descriptor instead.
 func (*EnvironmentInfo) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_run_proto_rawDescGZIP(), []int{10}
+	return file_aloft_v1_run_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *EnvironmentInfo) GetInterpreter() string {
@@ -1079,7 +1164,7 @@ type StoreCounts struct {
 
 func (x *StoreCounts) Reset() {
 	*x = StoreCounts{}
-	mi := &file_aloft_v1_run_proto_msgTypes[11]
+	mi := &file_aloft_v1_run_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1091,7 +1176,7 @@ func (x *StoreCounts) String() string {
 func (*StoreCounts) ProtoMessage() {}
 
 func (x *StoreCounts) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_run_proto_msgTypes[11]
+	mi := &file_aloft_v1_run_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1104,7 +1189,7 @@ func (x *StoreCounts) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreCounts.ProtoReflect.Descriptor instead.
 func (*StoreCounts) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_run_proto_rawDescGZIP(), []int{11}
+	return file_aloft_v1_run_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *StoreCounts) GetExecutions() int64 {
@@ -1138,7 +1223,7 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"\x04once\x18\x02 \x01(\bR\x04once\"}\n" +
 	"\x16WatchExecutionResponse\x127\n" +
 	"\texecution\x18\x01 \x01(\v2\x19.aloft.v1.ExecutionStatusR\texecution\x12*\n" +
-	"\x05nodes\x18\x02 \x03(\v2\x14.aloft.v1.NodeStatusR\x05nodes\"\x9b\x04\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x14.aloft.v1.NodeStatusR\x05nodes\"\xe3\x04\n" +
 	"\x0fExecutionStatus\x12:\n" +
 	"\x02id\x18\x01 \x01(\v2*.flyteidl.core.WorkflowExecutionIdentifierR\x02id\x125\n" +
 	"\bworkflow\x18\x02 \x01(\v2\x19.flyteidl.core.IdentifierR\bworkflow\x12:\n" +
@@ -1154,7 +1239,8 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"\bended_at\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x1f\n" +
 	"\vabort_cause\x18\n" +
 	" \x01(\tR\n" +
-	"abortCause\"\xd4\x04\n" +
+	"abortCause\x12F\n" +
+	"\brecovers\x18\v \x01(\v2*.flyteidl.core.WorkflowExecutionIdentifierR\brecovers\"\xd4\x04\n" +
 	"\n" +
 	"NodeStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
@@ -1215,7 +1301,7 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"\x06STDOUT\x10\x00\x12\n" +
 	"\n" +
 	"\x06STDERR\x10\x01\"\x16\n" +
-	"\x14GetServerInfoRequest\"\xa5\x04\n" +
+	"\x14GetServerInfoRequest\"\xd0\x04\n" +
 	"\x15GetServerInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x19\n" +
 	"\bdata_dir\x18\x02 \x01(\tR\adataDir\x12\x1a\n" +
@@ -1229,7 +1315,14 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"\ftask_timeout\x18\t \x01(\v2\x19.google.protobuf.DurationR\vtaskTimeout\x12>\n" +
 	"\rqueue_timeout\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\fqueueTimeout\x12F\n" +
-	"\x11execution_timeout\x18\v \x01(\v2\x19.google.protobuf.DurationR\x10executionTimeout\"\xa6\x01\n" +
+	"\x11execution_timeout\x18\v \x01(\v2\x19.google.protobuf.DurationR\x10executionTimeout\x12)\n" +
+	"\x04away\x18\x0e \x03(\v2\x15.aloft.v1.ServiceInfoR\x04away\"\xab\x01\n" +
+	"\vServiceInfo\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
+	"\n" +
+	"away_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tawaySince\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x125\n" +
+	"\bprobe_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aprobeAt\"\xa6\x01\n" +
 	"\fExecutorInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x10\n" +
@@ -1271,7 +1364,7 @@ func file_aloft_v1_run_proto_rawDescGZIP() []byte {
 }
 
 var file_aloft_v1_run_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_aloft_v1_run_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_aloft_v1_run_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_aloft_v1_run_proto_goTypes = []any{
 	(GetLogsResponse_Stream)(0),              // 0: aloft.v1.GetLogsResponse.Stream
 	(*WatchExecutionRequest)(nil),            // 1: aloft.v1.WatchExecutionRequest
@@ -1283,67 +1376,72 @@ var file_aloft_v1_run_proto_goTypes = []any{
 	(*GetLogsResponse)(nil),                  // 7: aloft.v1.GetLogsResponse
 	(*GetServerInfoRequest)(nil),             // 8: aloft.v1.GetServerInfoRequest
 	(*GetServerInfoResponse)(nil),            // 9: aloft.v1.GetServerInfoResponse
-	(*ExecutorInfo)(nil),                     // 10: aloft.v1.ExecutorInfo
-	(*EnvironmentInfo)(nil),                  // 11: aloft.v1.EnvironmentInfo
-	(*StoreCounts)(nil),                      // 12: aloft.v1.StoreCounts
-	(*core.WorkflowExecutionIdentifier)(nil), // 13: flyteidl.core.WorkflowExecutionIdentifier
-	(*core.Identifier)(nil),                  // 14: flyteidl.core.Identifier
-	(core.WorkflowExecution_Phase)(0),        // 15: flyteidl.core.WorkflowExecution.Phase
-	(*core.ExecutionError)(nil),              // 16: flyteidl.core.ExecutionError
-	(*timestamppb.Timestamp)(nil),            // 17: google.protobuf.Timestamp
-	(core.NodeExecution_Phase)(0),            // 18: flyteidl.core.NodeExecution.Phase
-	(*CacheLookup)(nil),                      // 19: aloft.v1.CacheLookup
-	(core.TaskExecution_Phase)(0),            // 20: flyteidl.core.TaskExecution.Phase
-	(*AttemptCharge)(nil),                    // 21: aloft.v1.AttemptCharge
-	(*durationpb.Duration)(nil),              // 22: google.protobuf.Duration
+	(*ServiceInfo)(nil),                      // 10: aloft.v1.ServiceInfo
+	(*ExecutorInfo)(nil),                     // 11: aloft.v1.ExecutorInfo
+	(*EnvironmentInfo)(nil),                  // 12: aloft.v1.EnvironmentInfo
+	(*StoreCounts)(nil),                      // 13: aloft.v1.StoreCounts
+	(*core.WorkflowExecutionIdentifier)(nil), // 14: flyteidl.core.WorkflowExecutionIdentifier
+	(*core.Identifier)(nil),                  // 15: flyteidl.core.Identifier
+	(core.WorkflowExecution_Phase)(0),        // 16: flyteidl.core.WorkflowExecution.Phase
+	(*core.ExecutionError)(nil),              // 17: flyteidl.core.ExecutionError
+	(*timestamppb.Timestamp)(nil),            // 18: google.protobuf.Timestamp
+	(core.NodeExecution_Phase)(0),            // 19: flyteidl.core.NodeExecution.Phase
+	(*CacheLookup)(nil),                      // 20: aloft.v1.CacheLookup
+	(core.TaskExecution_Phase)(0),            // 21: flyteidl.core.TaskExecution.Phase
+	(*AttemptCharge)(nil),                    // 22: aloft.v1.AttemptCharge
+	(*durationpb.Duration)(nil),              // 23: google.protobuf.Duration
 }
 var file_aloft_v1_run_proto_depIdxs = []int32{
-	13, // 0: aloft.v1.WatchExecutionRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	14, // 0: aloft.v1.WatchExecutionRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
 	3,  // 1: aloft.v1.WatchExecutionResponse.execution:type_name -> aloft.v1.ExecutionStatus
 	4,  // 2: aloft.v1.WatchExecutionResponse.nodes:type_name -> aloft.v1.NodeStatus
-	13, // 3: aloft.v1.ExecutionStatus.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
-	14, // 4: aloft.v1.ExecutionStatus.workflow:type_name -> flyteidl.core.Identifier
-	14, // 5: aloft.v1.ExecutionStatus.launch_plan:type_name -> flyteidl.core.Identifier
-	15, // 6: aloft.v1.ExecutionStatus.phase:type_name -> flyteidl.core.WorkflowExecution.Phase
-	16, // 7: aloft.v1.ExecutionStatus.error:type_name -> flyteidl.core.ExecutionError
-	17, // 8: aloft.v1.ExecutionStatus.created_at:type_name -> google.protobuf.Timestamp
-	17, // 9: aloft.v1.ExecutionStatus.started_at:type_name -> google.protobuf.Timestamp
-	17, // 10: aloft.v1.ExecutionStatus.ended_at:type_name -> google.protobuf.Timestamp
-	14, // 11: aloft.v1.NodeStatus.target:type_name -> flyteidl.core.Identifier
-	18, // 12: aloft.v1.NodeStatus.phase:type_name -> flyteidl.core.NodeExecution.Phase
-	16, // 13: aloft.v1.NodeStatus.error:type_name -> flyteidl.core.ExecutionError
-	17, // 14: aloft.v1.NodeStatus.created_at:type_name -> google.protobuf.Timestamp
-	17, // 15: aloft.v1.NodeStatus.started_at:type_name -> google.protobuf.Timestamp
-	17, // 16: aloft.v1.NodeStatus.ended_at:type_name -> google.protobuf.Timestamp
-	5,  // 17: aloft.v1.NodeStatus.attempts:type_name -> aloft.v1.AttemptStatus
-	19, // 18: aloft.v1.NodeStatus.cache:type_name -> aloft.v1.CacheLookup
-	20, // 19: aloft.v1.AttemptStatus.phase:type_name -> flyteidl.core.TaskExecution.Phase
-	17, // 20: aloft.v1.AttemptStatus.created_at:type_name -> google.protobuf.Timestamp
-	17, // 21: aloft.v1.AttemptStatus.started_at:type_name -> google.protobuf.Timestamp
-	17, // 22: aloft.v1.AttemptStatus.ended_at:type_name -> google.protobuf.Timestamp
-	16, // 23: aloft.v1.AttemptStatus.error:type_name -> flyteidl.core.ExecutionError
-	21, // 24: aloft.v1.AttemptStatus.charge:type_name -> aloft.v1.AttemptCharge
-	17, // 25: aloft.v1.AttemptStatus.not_before:type_name -> google.protobuf.Timestamp
-	13, // 26: aloft.v1.GetLogsRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
-	0,  // 27: aloft.v1.GetLogsResponse.stream:type_name -> aloft.v1.GetLogsResponse.Stream
-	17, // 28: aloft.v1.GetServerInfoResponse.started_at:type_name -> google.protobuf.Timestamp
-	10, // 29: aloft.v1.GetServerInfoResponse.executors:type_name -> aloft.v1.ExecutorInfo
-	11, // 30: aloft.v1.GetServerInfoResponse.environments:type_name -> aloft.v1.EnvironmentInfo
-	12, // 31: aloft.v1.GetServerInfoResponse.counts:type_name -> aloft.v1.StoreCounts
-	22, // 32: aloft.v1.GetServerInfoResponse.task_timeout:type_name -> google.protobuf.Duration
-	22, // 33: aloft.v1.GetServerInfoResponse.queue_timeout:type_name -> google.protobuf.Duration
-	22, // 34: aloft.v1.GetServerInfoResponse.execution_timeout:type_name -> google.protobuf.Duration
-	1,  // 35: aloft.v1.RunService.WatchExecution:input_type -> aloft.v1.WatchExecutionRequest
-	6,  // 36: aloft.v1.RunService.GetLogs:input_type -> aloft.v1.GetLogsRequest
-	8,  // 37: aloft.v1.ServerService.GetServerInfo:input_type -> aloft.v1.GetServerInfoRequest
-	2,  // 38: aloft.v1.RunService.WatchExecution:output_type -> aloft.v1.WatchExecutionResponse
-	7,  // 39: aloft.v1.RunService.GetLogs:output_type -> aloft.v1.GetLogsResponse
-	9,  // 40: aloft.v1.ServerService.GetServerInfo:output_type -> aloft.v1.GetServerInfoResponse
-	38, // [38:41] is the sub-list for method output_type
-	35, // [35:38] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	14, // 3: aloft.v1.ExecutionStatus.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	15, // 4: aloft.v1.ExecutionStatus.workflow:type_name -> flyteidl.core.Identifier
+	15, // 5: aloft.v1.ExecutionStatus.launch_plan:type_name -> flyteidl.core.Identifier
+	16, // 6: aloft.v1.ExecutionStatus.phase:type_name -> flyteidl.core.WorkflowExecution.Phase
+	17, // 7: aloft.v1.ExecutionStatus.error:type_name -> flyteidl.core.ExecutionError
+	18, // 8: aloft.v1.ExecutionStatus.created_at:type_name -> google.protobuf.Timestamp
+	18, // 9: aloft.v1.ExecutionStatus.started_at:type_name -> google.protobuf.Timestamp
+	18, // 10: aloft.v1.ExecutionStatus.ended_at:type_name -> google.protobuf.Timestamp
+	14, // 11: aloft.v1.ExecutionStatus.recovers:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	15, // 12: aloft.v1.NodeStatus.target:type_name -> flyteidl.core.Identifier
+	19, // 13: aloft.v1.NodeStatus.phase:type_name -> flyteidl.core.NodeExecution.Phase
+	17, // 14: aloft.v1.NodeStatus.error:type_name -> flyteidl.core.ExecutionError
+	18, // 15: aloft.v1.NodeStatus.created_at:type_name -> google.protobuf.Timestamp
+	18, // 16: aloft.v1.NodeStatus.started_at:type_name -> google.protobuf.Timestamp
+	18, // 17: aloft.v1.NodeStatus.ended_at:type_name -> google.protobuf.Timestamp
+	5,  // 18: aloft.v1.NodeStatus.attempts:type_name -> aloft.v1.AttemptStatus
+	20, // 19: aloft.v1.NodeStatus.cache:type_name -> aloft.v1.CacheLookup
+	21, // 20: aloft.v1.AttemptStatus.phase:type_name -> flyteidl.core.TaskExecution.Phase
+	18, // 21: aloft.v1.AttemptStatus.created_at:type_name -> google.protobuf.Timestamp
+	18, // 22: aloft.v1.AttemptStatus.started_at:type_name -> google.protobuf.Timestamp
+	18, // 23: aloft.v1.AttemptStatus.ended_at:type_name -> google.protobuf.Timestamp
+	17, // 24: aloft.v1.AttemptStatus.error:type_name -> flyteidl.core.ExecutionError
+	22, // 25: aloft.v1.AttemptStatus.charge:type_name -> aloft.v1.AttemptCharge
+	18, // 26: aloft.v1.AttemptStatus.not_before:type_name -> google.protobuf.Timestamp
+	14, // 27: aloft.v1.GetLogsRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	0,  // 28: aloft.v1.GetLogsResponse.stream:type_name -> aloft.v1.GetLogsResponse.Stream
+	18, // 29: aloft.v1.GetServerInfoResponse.started_at:type_name -> google.protobuf.Timestamp
+	11, // 30: aloft.v1.GetServerInfoResponse.executors:type_name -> aloft.v1.ExecutorInfo
+	12, // 31: aloft.v1.GetServerInfoResponse.environments:type_name -> aloft.v1.EnvironmentInfo
+	13, // 32: aloft.v1.GetServerInfoResponse.counts:type_name -> aloft.v1.StoreCounts
+	23, // 33: aloft.v1.GetServerInfoResponse.task_timeout:type_name -> google.protobuf.Duration
+	23, // 34: aloft.v1.GetServerInfoResponse.queue_timeout:type_name -> google.protobuf.Duration
+	23, // 35: aloft.v1.GetServerInfoResponse.execution_timeout:type_name -> google.protobuf.Duration
+	10, // 36: aloft.v1.GetServerInfoResponse.away:type_name -> aloft.v1.ServiceInfo
+	18, // 37: aloft.v1.ServiceInfo.away_since:type_name -> google.protobuf.Timestamp
+	18, // 38: aloft.v1.ServiceInfo.probe_at:type_name -> google.protobuf.Timestamp
+	1,  // 39: aloft.v1.RunService.WatchExecution:input_type -> aloft.v1.WatchExecutionRequest
+	6,  // 40: aloft.v1.RunService.GetLogs:input_type -> aloft.v1.GetLogsRequest
+	8,  // 41: aloft.v1.ServerService.GetServerInfo:input_type -> aloft.v1.GetServerInfoRequest
+	2,  // 42: aloft.v1.RunService.WatchExecution:output_type -> aloft.v1.WatchExecutionResponse
+	7,  // 43: aloft.v1.RunService.GetLogs:output_type -> aloft.v1.GetLogsResponse
+	9,  // 44: aloft.v1.ServerService.GetServerInfo:output_type -> aloft.v1.GetServerInfoResponse
+	42, // [42:45] is the sub-list for method output_type
+	39, // [39:42] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_aloft_v1_run_proto_init() }
@@ -1360,7 +1458,7 @@ func file_aloft_v1_run_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_aloft_v1_run_proto_rawDesc), len(file_aloft_v1_run_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -1,0 +1,411 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/blob"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/idl/flyteidl/datacatalog"
+	"github.com/aloft-dev/aloft/internal/field"
+	"github.com/aloft-dev/aloft/literal"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// maxArtifactBytes ends a page of artifacts: their data are in it, and an answer is one message.
+const maxArtifactBytes = 16 << 20
+
+// CreateArtifact adds a result. It is found by its id until AddTag gives it a tag, unless it brings tags with it.
+func (s *dataCatalog) CreateArtifact(ctx context.Context, r *datacatalog.CreateArtifactRequest) (*datacatalog.CreateArtifactResponse, error) {
+	var problems field.Problems
+	a := r.GetArtifact()
+	if a == nil {
+		problems.Missing("artifact")
+		return nil, fmt.Errorf("create artifact: %w", problems.Err())
+	}
+	id := datasetID(&problems, "artifact.dataset", a.GetDataset())
+	catalogText(&problems, "artifact.id", a.GetId(), maxDatasetText)
+	catalogMetadata(&problems, "artifact.metadata", a.GetMetadata().GetKeyMap())
+	e := &store.CacheEntry{CacheID: id, ID: a.GetId(), Metadata: a.GetMetadata().GetKeyMap(), CreatedAt: s.Now()}
+	for i, t := range a.GetTags() {
+		where := fmt.Sprintf("artifact.tags[%d]", i)
+		catalogText(&problems, where+".name", t.GetName(), maxTag)
+		if t.GetName() == e.Tag || slices.Contains(e.Tags, t.GetName()) {
+			continue
+		}
+		if e.Tag == "" {
+			e.Tag = t.GetName()
+		} else {
+			e.Tags = append(e.Tags, t.GetName())
+		}
+	}
+	slices.Sort(e.Tags)
+	e.Partitions = s.partitions(ctx, &problems, id, a.GetPartitions())
+	if err := s.put(ctx, &problems, e, artifactData(&problems, "artifact.data", a.GetData())); err != nil {
+		return nil, fmt.Errorf("create artifact: %w", err)
+	}
+	have, err := s.Store.PutResult(ctx, e, false)
+	if err != nil {
+		return nil, fmt.Errorf("create artifact %s: %w", e.ID, err)
+	}
+	if have.ID != e.ID {
+		return nil, fmt.Errorf("create artifact %s: tag %s of %s names artifact %s: %w", e.ID, e.Tag, datasetName(id), have.ID, aloft.ErrExists)
+	}
+	return &datacatalog.CreateArtifactResponse{}, nil
+}
+
+func (s *dataCatalog) GetArtifact(ctx context.Context, r *datacatalog.GetArtifactRequest) (*datacatalog.GetArtifactResponse, error) {
+	e, err := s.artifact(ctx, r)
+	if err != nil {
+		return nil, fmt.Errorf("get artifact: %w", err)
+	}
+	a, err := s.artifactMessage(ctx, e)
+	if err != nil {
+		return nil, fmt.Errorf("get artifact %s: %w", e.ID, err)
+	}
+	return &datacatalog.GetArtifactResponse{Artifact: a}, nil
+}
+
+// AddTag names an artifact. A tag that names one already goes on doing so: ALREADY_EXISTS, which Flyte's engine expects when
+// another one was faster.
+func (s *dataCatalog) AddTag(ctx context.Context, r *datacatalog.AddTagRequest) (*datacatalog.AddTagResponse, error) {
+	var problems field.Problems
+	t := r.GetTag()
+	id := datasetID(&problems, "tag.dataset", t.GetDataset())
+	catalogText(&problems, "tag.name", t.GetName(), maxTag)
+	catalogText(&problems, "tag.artifact_id", t.GetArtifactId(), maxDatasetText)
+	if err := problems.Err(); err != nil {
+		return nil, fmt.Errorf("add tag: %w", err)
+	}
+	if _, err := s.result(ctx, id, t.GetArtifactId()); err != nil {
+		return nil, fmt.Errorf("add tag %s: %w", t.GetName(), err)
+	}
+	if err := s.Store.TagResult(ctx, t.GetArtifactId(), t.GetName()); err != nil {
+		return nil, fmt.Errorf("add tag %s to artifact %s: %w", t.GetName(), t.GetArtifactId(), err)
+	}
+	return &datacatalog.AddTagResponse{}, nil
+}
+
+// ListArtifacts lists those of a dataset that are not gone. A page ends early where its artifacts are large.
+func (s *dataCatalog) ListArtifacts(ctx context.Context, r *datacatalog.ListArtifactsRequest) (*datacatalog.ListArtifactsResponse, error) {
+	var problems field.Problems
+	id := datasetID(&problems, "dataset", r.GetDataset())
+	q := catalogPage(&problems, r.GetPagination(), maxArtifactPage)
+	matches := artifactFilters(&problems, id, r.GetFilter())
+	if err := problems.Err(); err != nil {
+		return nil, fmt.Errorf("list artifacts: %w", err)
+	}
+	if _, err := s.dataset(ctx, id); err != nil {
+		return nil, err
+	}
+	q.Project, q.Domain, q.Name, q.Version = id.Project, id.Domain, id.Name, id.Version
+	answer := &datacatalog.ListArtifactsResponse{}
+	wanted, size := q.Limit, 0
+	for q.Limit = maxArtifactPage; ; {
+		rows, err := s.Store.ListResults(ctx, q)
+		if err != nil {
+			return nil, fmt.Errorf("list artifacts: %w", err)
+		}
+		for _, row := range rows {
+			if len(answer.Artifacts) == wanted || size > maxArtifactBytes {
+				answer.NextToken = strconv.Itoa(q.Offset)
+				return answer, nil
+			}
+			q.Offset++
+			if !matches(row) {
+				continue
+			}
+			e, err := s.Store.GetResult(ctx, row.ID)
+			if errors.Is(err, aloft.ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return nil, fmt.Errorf("list artifacts: %w", err)
+			}
+			a, err := s.artifactMessage(ctx, e)
+			if err != nil {
+				return nil, fmt.Errorf("list artifacts: artifact %s: %w", e.ID, err)
+			}
+			answer.Artifacts = append(answer.Artifacts, a)
+			size += proto.Size(a)
+		}
+		if len(rows) < q.Limit {
+			return answer, nil
+		}
+	}
+}
+
+// UpdateArtifact gives the tags of an artifact new data. Results never change: the tags name a new artifact from then on,
+// whose id is answered, and the old one is gone.
+func (s *dataCatalog) UpdateArtifact(ctx context.Context, r *datacatalog.UpdateArtifactRequest) (*datacatalog.UpdateArtifactResponse, error) {
+	var problems field.Problems
+	_, _ = artifactHandle(&problems, r)
+	data := artifactData(&problems, "data", r.GetData())
+	catalogMetadata(&problems, "metadata", r.GetMetadata().GetKeyMap())
+	if len(r.GetData()) == 0 {
+		problems.Missing("data")
+	}
+	if err := problems.Err(); err != nil {
+		return nil, fmt.Errorf("update artifact: %w", err)
+	}
+	old, err := s.artifact(ctx, r)
+	if err != nil {
+		return nil, fmt.Errorf("update artifact: %w", err)
+	}
+	e := &store.CacheEntry{
+		CacheID: old.CacheID, Tags: old.Tags, ID: newResultID(), Partitions: old.Partitions, Key: old.Key,
+		Metadata: old.Metadata, Pinned: old.Pinned, CreatedAt: s.Now(),
+	}
+	if r.GetMetadata() != nil {
+		e.Metadata = r.GetMetadata().GetKeyMap()
+	}
+	if err := s.put(ctx, &problems, e, data); err != nil {
+		return nil, fmt.Errorf("update artifact %s: %w", old.ID, err)
+	}
+	if _, err := s.Store.PutResult(ctx, e, true); err != nil {
+		return nil, fmt.Errorf("update artifact %s: %w", old.ID, err)
+	}
+	if old.Tag == "" { // nothing names it, so nothing has replaced it
+		if _, err := s.Store.RemoveResults(ctx, []string{old.ID}, "replaced by "+e.ID, s.Now()); err != nil {
+			return nil, fmt.Errorf("update artifact %s: %w", old.ID, err)
+		}
+	}
+	return &datacatalog.UpdateArtifactResponse{ArtifactId: e.ID}, nil
+}
+
+// put completes a result from outside: its data location-free and durable, what they refer to measured.
+func (a *API) put(ctx context.Context, problems *field.Problems, e *store.CacheEntry, data *core.LiteralMap) error {
+	problems.Include(literal.Validate(data))
+	var size int64
+	seen := map[string]bool{}
+	err := literal.RewriteURIs(data, func(uri string) string {
+		canonical, err := a.Renderer.Canonical(uri)
+		if err != nil {
+			problems.Include(err)
+			return uri
+		}
+		if strings.HasPrefix(canonical, blob.Scheme) && !seen[canonical] {
+			seen[canonical] = true
+			objects, err := a.objects(ctx, canonical)
+			problems.Include(err)
+			for _, o := range objects {
+				size += o.GetSize()
+			}
+			e.Objects = append(e.Objects, objects...)
+		}
+		return canonical
+	})
+	if err != nil {
+		problems.Add("invalid value: %w", err)
+	}
+	if err := problems.Err(); err != nil {
+		return err
+	}
+	if e.Outputs, err = a.Literals.WriteLiterals(ctx, data); err != nil {
+		return err
+	}
+	e.Size = size + e.Outputs.GetRef().GetSize()
+	e.UsedAt = e.CreatedAt
+	return nil
+}
+
+// objects are what is at a canonical URI, a file or a folder. One that is not there is a mistake: the result could not be used.
+func (a *API) objects(ctx context.Context, uri string) ([]*aloftv1.ObjectDigest, error) {
+	key, _, err := blob.KeyOfURI(uri)
+	if err != nil {
+		return nil, err
+	}
+	found, err := a.Blobs.Stat(ctx, key)
+	if err == nil {
+		return []*aloftv1.ObjectDigest{{Uri: key.URI(), Digest: found.SHA256, Size: found.Size}}, nil
+	}
+	if !errors.Is(err, aloft.ErrNotFound) {
+		return nil, err
+	}
+	var objects []*aloftv1.ObjectDigest
+	for entry, err := range a.Blobs.List(ctx, key) {
+		if err != nil {
+			return nil, err
+		}
+		objects = append(objects, &aloftv1.ObjectDigest{Uri: entry.Key.URI(), Size: entry.Size})
+	}
+	if len(objects) == 0 {
+		return nil, fmt.Errorf("invalid value: there is no object %s: upload it first: %w", uri, aloft.ErrInvalid)
+	}
+	return objects, nil
+}
+
+// artifactRequest is a request for one artifact, by id or tag.
+type artifactRequest interface {
+	GetDataset() *datacatalog.DatasetID
+	GetArtifactId() string
+	GetTagName() string
+}
+
+func artifactHandle(problems *field.Problems, r artifactRequest) (id store.CacheID, artifact string) {
+	id = datasetID(problems, "dataset", r.GetDataset())
+	switch {
+	case r.GetTagName() != "":
+		id.Tag = r.GetTagName()
+		catalogText(problems, "tag_name", id.Tag, maxTag)
+	case r.GetArtifactId() != "":
+		catalogText(problems, "artifact_id", r.GetArtifactId(), maxDatasetText)
+	default:
+		problems.Add("missing artifact_id or tag_name")
+	}
+	return id, r.GetArtifactId()
+}
+
+// artifact reads the one that a request names, with its data. One that is gone is not found.
+func (s *dataCatalog) artifact(ctx context.Context, r artifactRequest) (*store.CacheEntry, error) {
+	var problems field.Problems
+	id, artifact := artifactHandle(&problems, r)
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	if artifact != "" {
+		return s.result(ctx, id, artifact)
+	}
+	e, err := s.Store.FindResult(ctx, id)
+	if errors.Is(err, aloft.ErrNotFound) {
+		return nil, missingEntity("artifact", datasetName(id)+" tag "+id.Tag)
+	}
+	return e, err
+}
+
+// result reads one by its id, if it is in the dataset and not gone.
+func (s *dataCatalog) result(ctx context.Context, id store.CacheID, artifact string) (*store.CacheEntry, error) {
+	e, err := s.Store.GetResult(ctx, artifact)
+	if err != nil && !errors.Is(err, aloft.ErrNotFound) {
+		return nil, err
+	}
+	if err == nil && !e.GoneAt.IsZero() {
+		return nil, fmt.Errorf("artifact %s is gone since %s: %s: %w", artifact, e.GoneAt.UTC().Format(time.RFC3339), e.GoneReason, aloft.ErrNotFound)
+	}
+	if err != nil || e.Project != id.Project || e.Domain != id.Domain || e.Name != id.Name || e.Version != id.Version {
+		return nil, missingEntity("artifact", datasetName(id)+" id "+artifact)
+	}
+	return e, nil
+}
+
+// partitions reads an artifact's partitions, which are those that its dataset states.
+func (s *dataCatalog) partitions(ctx context.Context, problems *field.Problems, id store.CacheID, given []*datacatalog.Partition) map[string]string {
+	values := map[string]string{}
+	for i, p := range given {
+		where := fmt.Sprintf("artifact.partitions[%d]", i)
+		catalogText(problems, where+".key", p.GetKey(), maxDatasetText)
+		catalogText(problems, where+".value", p.GetValue(), maxDatasetText)
+		if _, ok := values[p.GetKey()]; ok {
+			problems.Add("invalid value for artifact.partitions: %q is there twice", clip(p.GetKey()))
+		}
+		values[p.GetKey()] = p.GetValue()
+	}
+	if id.Project == "" || id.Domain == "" || id.Name == "" || id.Version == "" {
+		return values // there is a mistake already, and no dataset to ask
+	}
+	d, err := s.dataset(ctx, id)
+	if err != nil {
+		problems.Include(err)
+		return values
+	}
+	keys := slices.Sorted(maps.Keys(values))
+	if want := slices.Sorted(slices.Values(d.PartitionKeys)); !slices.Equal(keys, want) {
+		problems.Add("invalid value for artifact.partitions: their keys are [%s], the dataset states [%s]", clip(strings.Join(keys, ", ")), clip(strings.Join(want, ", ")))
+	}
+	return values
+}
+
+// artifactFilters reads the filters of a list of artifacts.
+func artifactFilters(problems *field.Problems, id store.CacheID, filter *datacatalog.FilterExpression) func(*store.CacheEntry) bool {
+	var all []func(*store.CacheEntry) bool
+	for i, f := range filter.GetFilters() {
+		where := fmt.Sprintf("filter.filters[%d]", i)
+		catalogOperator(problems, where, f)
+		switch p := f.GetPropertyFilter().(type) {
+		case *datacatalog.SinglePropertyFilter_TagFilter:
+			tag := p.TagFilter.GetTagName()
+			catalogText(problems, where+".tag_filter.tag_name", tag, maxTag)
+			all = append(all, func(e *store.CacheEntry) bool { return e.Tag == tag || slices.Contains(e.Tags, tag) })
+		case *datacatalog.SinglePropertyFilter_PartitionFilter:
+			key, value := p.PartitionFilter.GetKeyVal().GetKey(), p.PartitionFilter.GetKeyVal().GetValue()
+			catalogText(problems, where+".partition_filter.key_val.key", key, maxDatasetText)
+			all = append(all, func(e *store.CacheEntry) bool { have, ok := e.Partitions[key]; return ok && have == value })
+		case *datacatalog.SinglePropertyFilter_ArtifactFilter:
+			artifact := p.ArtifactFilter.GetArtifactId()
+			catalogText(problems, where+".artifact_filter.artifact_id", artifact, maxDatasetText)
+			all = append(all, func(e *store.CacheEntry) bool { return e.ID == artifact })
+		case *datacatalog.SinglePropertyFilter_DatasetFilter:
+			q := store.CacheQuery{Project: id.Project, Domain: id.Domain, Name: id.Name, Version: id.Version}
+			into, value := datasetProperty(&q, p.DatasetFilter)
+			if into == nil {
+				problems.Add("invalid value for %s: there is project, name, domain and version", where)
+				continue
+			}
+			same := *into == value
+			all = append(all, func(*store.CacheEntry) bool { return same })
+		default:
+			problems.Missing(where + ".property_filter")
+		}
+	}
+	return func(e *store.CacheEntry) bool {
+		return !slices.ContainsFunc(all, func(matches func(*store.CacheEntry) bool) bool { return !matches(e) })
+	}
+}
+
+// artifactData is the data of an artifact as a map. Their names are those of a task's outputs.
+func artifactData(problems *field.Problems, where string, data []*datacatalog.ArtifactData) *core.LiteralMap {
+	m := &core.LiteralMap{Literals: map[string]*core.Literal{}}
+	for i, d := range data {
+		at := fmt.Sprintf("%s[%d]", where, i)
+		catalogText(problems, at+".name", d.GetName(), maxDatasetText)
+		if d.GetValue() == nil {
+			problems.Missing(at + ".value")
+			continue
+		}
+		if m.Literals[d.GetName()] != nil {
+			problems.Add("invalid value for %s: %q is there twice", where, clip(d.GetName()))
+		}
+		m.Literals[d.GetName()] = proto.CloneOf(d.GetValue())
+	}
+	return m
+}
+
+// newResultID is what we call a result that came without an id of its own.
+func newResultID() string { return strings.ToLower(rand.Text()) }
+
+// artifactMessage is a result as the data catalog shows it, its locations such that the caller can open them.
+func (s *dataCatalog) artifactMessage(ctx context.Context, e *store.CacheEntry) (*datacatalog.Artifact, error) {
+	data, err := s.literals(ctx, e.Outputs)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.render(ctx, data); err != nil {
+		return nil, err
+	}
+	dataset := &datacatalog.DatasetID{Project: e.Project, Domain: e.Domain, Name: e.Name, Version: e.Version}
+	a := &datacatalog.Artifact{Id: e.ID, Dataset: dataset, Metadata: &datacatalog.Metadata{KeyMap: e.Metadata}, CreatedAt: timestamppb.New(e.CreatedAt)}
+	for _, name := range slices.Sorted(maps.Keys(data.GetLiterals())) {
+		a.Data = append(a.Data, &datacatalog.ArtifactData{Name: name, Value: data.GetLiterals()[name]})
+	}
+	for _, key := range slices.Sorted(maps.Keys(e.Partitions)) {
+		a.Partitions = append(a.Partitions, &datacatalog.Partition{Key: key, Value: e.Partitions[key]})
+	}
+	for _, tag := range append([]string{e.Tag}, e.Tags...) {
+		if tag != "" {
+			a.Tags = append(a.Tags, &datacatalog.Tag{Name: tag, ArtifactId: e.ID, Dataset: dataset})
+		}
+	}
+	return a, nil
+}

@@ -1,0 +1,84 @@
+package api
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/aloft-dev/aloft/idl/flyteidl/datacatalog"
+	"github.com/aloft-dev/aloft/internal/field"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// dataCatalog serves Flyte's data catalog: what the engine cached is read by it, and what is put here the engine finds.
+// An artifact is a result of ours, under the same id; a dataset is what its CacheID names without the tag.
+type dataCatalog struct{ *API }
+
+// What a name may be long, in bytes. A dataset's is that of a task with a prefix, its version a cache version with two hashes.
+const (
+	maxDatasetText  = 300
+	maxTag          = 300
+	maxCatalogKeys  = 64 << 10 // bytes of all metadata together
+	maxArtifactPage = 100
+	maxDatasetPage  = 1000
+)
+
+func catalogOperator(problems *field.Problems, where string, f *datacatalog.SinglePropertyFilter) {
+	if f.GetOperator() != datacatalog.SinglePropertyFilter_EQUALS {
+		problems.Add("invalid value for %s.operator: there is EQUALS alone", where)
+	}
+}
+
+// catalogPage reads limit, token and order. No limit means a page of the largest size.
+func catalogPage(problems *field.Problems, p *datacatalog.PaginationOptions, limit int) store.CacheQuery {
+	q := store.CacheQuery{Limit: limit, Ascending: p.GetSortOrder() == datacatalog.PaginationOptions_ASCENDING}
+	if n := p.GetLimit(); n > uint32(limit) {
+		problems.Add("invalid value for pagination.limit: %d is above %d", n, limit)
+	} else if n > 0 {
+		q.Limit = int(n)
+	}
+	if p.GetSortKey() != datacatalog.PaginationOptions_CREATION_TIME {
+		problems.Add("invalid value for pagination.sortKey: there is CREATION_TIME alone")
+	}
+	if _, ok := datacatalog.PaginationOptions_SortOrder_name[int32(p.GetSortOrder())]; !ok {
+		problems.Add("invalid value for pagination.sortOrder: there is DESCENDING and ASCENDING")
+	}
+	q.Offset = offset(problems, "pagination.token", p.GetToken())
+	return q
+}
+
+func offset(problems *field.Problems, where, token string) int {
+	if token == "" {
+		return 0
+	}
+	n, err := strconv.Atoi(token)
+	if err != nil || n < 0 {
+		problems.Add("invalid value for %s: %q is not what the answer before this one gave", where, clip(token))
+		return 0
+	}
+	return n
+}
+
+// catalogText checks a text that results are found by. They are of any letters, but not of any length.
+func catalogText(problems *field.Problems, where, value string, limit int) {
+	switch {
+	case value == "":
+		problems.Missing(where)
+	case len(value) > limit:
+		problems.Add("invalid value for %s: it has %d bytes, the limit is %d", where, len(value), limit)
+	case strings.ContainsRune(value, 0):
+		problems.Add("invalid value for %s: it contains a NUL character", where)
+	}
+}
+
+func catalogMetadata(problems *field.Problems, where string, m map[string]string) {
+	size := 0
+	for key, value := range m {
+		size += len(key) + len(value)
+		if strings.ContainsRune(key+value, 0) {
+			problems.Add("invalid value for %s: %q contains a NUL character", where, clip(key))
+		}
+	}
+	if size > maxCatalogKeys {
+		problems.Add("invalid value for %s: it has %d bytes, the limit is %d", where, size, maxCatalogKeys)
+	}
+}

@@ -1,0 +1,140 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/aloft-dev/aloft/idl/flyteidl/datacatalog"
+	"github.com/aloft-dev/aloft/internal/field"
+	"github.com/aloft-dev/aloft/store"
+)
+
+func (s *dataCatalog) CreateDataset(ctx context.Context, r *datacatalog.CreateDatasetRequest) (*datacatalog.CreateDatasetResponse, error) {
+	var problems field.Problems
+	d := r.GetDataset()
+	id := datasetID(&problems, "dataset.id", d.GetId())
+	catalogMetadata(&problems, "dataset.metadata", d.GetMetadata().GetKeyMap())
+	for i, key := range d.GetPartitionKeys() {
+		catalogText(&problems, fmt.Sprintf("dataset.partitionKeys[%d]", i), key, maxDatasetText)
+		if slices.Contains(d.GetPartitionKeys()[:i], key) {
+			problems.Add("invalid value for dataset.partitionKeys: %q is there twice", clip(key))
+		}
+	}
+	if err := problems.Err(); err != nil {
+		return nil, fmt.Errorf("create dataset: %w", err)
+	}
+	err := s.Store.CreateDataset(ctx, &store.CacheDataset{
+		Project: id.Project, Domain: id.Domain, Name: id.Name, Version: id.Version,
+		Metadata: d.GetMetadata().GetKeyMap(), PartitionKeys: d.GetPartitionKeys(), CreatedAt: s.Now(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("create %s: %w", datasetName(id), err)
+	}
+	return &datacatalog.CreateDatasetResponse{}, nil
+}
+
+func (s *dataCatalog) GetDataset(ctx context.Context, r *datacatalog.GetDatasetRequest) (*datacatalog.GetDatasetResponse, error) {
+	var problems field.Problems
+	id := datasetID(&problems, "dataset", r.GetDataset())
+	if err := problems.Err(); err != nil {
+		return nil, fmt.Errorf("get dataset: %w", err)
+	}
+	d, err := s.dataset(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return &datacatalog.GetDatasetResponse{Dataset: datasetMessage(d)}, nil
+}
+
+func (s *dataCatalog) ListDatasets(ctx context.Context, r *datacatalog.ListDatasetsRequest) (*datacatalog.ListDatasetsResponse, error) {
+	var problems field.Problems
+	q := catalogPage(&problems, r.GetPagination(), maxDatasetPage)
+	none := false // two conditions on one field that cannot both be
+	for i, f := range r.GetFilter().GetFilters() {
+		where := fmt.Sprintf("filter.filters[%d]", i)
+		catalogOperator(&problems, where, f)
+		p, ok := f.GetPropertyFilter().(*datacatalog.SinglePropertyFilter_DatasetFilter)
+		if !ok {
+			problems.Add("invalid value for %s: datasets are filtered by dataset_filter alone", where)
+			continue
+		}
+		into, value := datasetProperty(&q, p.DatasetFilter)
+		if into == nil {
+			problems.Add("invalid value for %s: there is project, name, domain and version", where)
+			continue
+		}
+		catalogText(&problems, where, value, maxDatasetText)
+		none = none || *into != "" && *into != value
+		*into = value
+	}
+	if err := problems.Err(); err != nil {
+		return nil, fmt.Errorf("list datasets: %w", err)
+	}
+	answer := &datacatalog.ListDatasetsResponse{}
+	if none {
+		return answer, nil
+	}
+	rows, err := s.Store.ListDatasets(ctx, q)
+	if err != nil {
+		return nil, fmt.Errorf("list datasets: %w", err)
+	}
+	for _, d := range rows {
+		answer.Datasets = append(answer.Datasets, datasetMessage(d))
+	}
+	if len(rows) == q.Limit {
+		answer.NextToken = strconv.Itoa(q.Offset + len(rows))
+	}
+	return answer, nil
+}
+
+// dataset returns one that was stated or has results.
+func (s *dataCatalog) dataset(ctx context.Context, id store.CacheID) (*store.CacheDataset, error) {
+	found, err := s.Store.ListDatasets(ctx, store.CacheQuery{Project: id.Project, Domain: id.Domain, Name: id.Name, Version: id.Version, Limit: 1})
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", datasetName(id), err)
+	}
+	if len(found) == 0 {
+		return nil, missingEntity("dataset", datasetName(id))
+	}
+	return found[0], nil
+}
+
+// datasetProperty is the field of a query that a filter is about, and its value; nil: none that there is.
+func datasetProperty(q *store.CacheQuery, f *datacatalog.DatasetPropertyFilter) (*string, string) {
+	switch p := f.GetProperty().(type) {
+	case *datacatalog.DatasetPropertyFilter_Project:
+		return &q.Project, p.Project
+	case *datacatalog.DatasetPropertyFilter_Name:
+		return &q.Name, p.Name
+	case *datacatalog.DatasetPropertyFilter_Domain:
+		return &q.Domain, p.Domain
+	case *datacatalog.DatasetPropertyFilter_Version:
+		return &q.Version, p.Version
+	}
+	return nil, ""
+}
+
+func datasetID(problems *field.Problems, where string, id *datacatalog.DatasetID) store.CacheID {
+	if id == nil {
+		problems.Missing(where)
+		return store.CacheID{}
+	}
+	catalogText(problems, where+".project", id.GetProject(), maxDatasetText)
+	catalogText(problems, where+".domain", id.GetDomain(), maxDatasetText)
+	catalogText(problems, where+".name", id.GetName(), maxDatasetText)
+	catalogText(problems, where+".version", id.GetVersion(), maxDatasetText)
+	return store.CacheID{Project: id.GetProject(), Domain: id.GetDomain(), Name: id.GetName(), Version: id.GetVersion()}
+}
+
+func datasetName(id store.CacheID) string {
+	return "dataset " + id.Project + "/" + id.Domain + "/" + id.Name + " version " + id.Version
+}
+
+func datasetMessage(d *store.CacheDataset) *datacatalog.Dataset {
+	return &datacatalog.Dataset{
+		Id:       &datacatalog.DatasetID{Project: d.Project, Domain: d.Domain, Name: d.Name, Version: d.Version},
+		Metadata: &datacatalog.Metadata{KeyMap: d.Metadata}, PartitionKeys: d.PartitionKeys,
+	}
+}

@@ -1,0 +1,88 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/idl/flyteidl/datacatalog"
+	"github.com/aloft-dev/aloft/internal/field"
+	"github.com/aloft-dev/aloft/store"
+)
+
+func (s *dataCatalog) GetOrExtendReservation(ctx context.Context, r *datacatalog.GetOrExtendReservationRequest) (*datacatalog.GetOrExtendReservationResponse, error) {
+	var problems field.Problems
+	id := reservationID(&problems, r.GetReservationId())
+	have, err := s.reserve(ctx, &problems, id, r.GetOwnerId(), r.GetHeartbeatInterval())
+	if err != nil {
+		return nil, fmt.Errorf("reserve: %w", err)
+	}
+	return &datacatalog.GetOrExtendReservationResponse{Reservation: &datacatalog.Reservation{
+		ReservationId: r.GetReservationId(), OwnerId: have.Owner,
+		HeartbeatInterval: durationpb.New(have.Heartbeat), ExpiresAt: timestamppb.New(have.Expires), Metadata: &datacatalog.Metadata{},
+	}}, nil
+}
+
+// ReleaseReservation gives back what the owner has; what it does not have is no mistake, as in Flyte.
+func (s *dataCatalog) ReleaseReservation(ctx context.Context, r *datacatalog.ReleaseReservationRequest) (*datacatalog.ReleaseReservationResponse, error) {
+	var problems field.Problems
+	id := reservationID(&problems, r.GetReservationId())
+	if err := s.release(ctx, &problems, id, r.GetOwnerId()); err != nil {
+		return nil, fmt.Errorf("release reservation: %w", err)
+	}
+	return &datacatalog.ReleaseReservationResponse{}, nil
+}
+
+// Flyte's catalog takes no longer heartbeat, and lets a reservation hold for three of them.
+const (
+	maxHeartbeat   = 10 * time.Second
+	heartbeatGrace = 3
+)
+
+// reserve asks for the right to compute a result. What comes back is held by whoever is its owner.
+func (a *API) reserve(ctx context.Context, problems *field.Problems, id store.CacheID, owner string, heartbeat *durationpb.Duration) (store.CacheReservation, error) {
+	catalogText(problems, "owner_id", owner, maxDatasetText)
+	interval := maxHeartbeat
+	if heartbeat != nil {
+		if heartbeat.CheckValid() != nil || heartbeat.AsDuration() < 0 {
+			problems.Add("invalid value for heartbeat_interval: it is not negative; above %s it is taken for that", maxHeartbeat)
+		} else if d := heartbeat.AsDuration(); d > 0 {
+			interval = min(d, maxHeartbeat)
+		}
+	}
+	if err := problems.Err(); err != nil {
+		return store.CacheReservation{}, err
+	}
+	now := a.Now()
+	have, err := a.Store.Reserve(ctx, store.CacheReservation{ID: id, Owner: owner, Heartbeat: interval, Expires: now.Add(heartbeatGrace * interval)}, now)
+	if err != nil {
+		return store.CacheReservation{}, fmt.Errorf("%s: %w", id.Tag, err)
+	}
+	if have.Expires.IsZero() { // a node of ours has it until it ends: whoever waits looks again
+		have.Heartbeat, have.Expires = interval, now.Add(heartbeatGrace*interval)
+	}
+	return have, nil
+}
+
+func (a *API) release(ctx context.Context, problems *field.Problems, id store.CacheID, owner string) error {
+	catalogText(problems, "owner_id", owner, maxDatasetText)
+	if err := problems.Err(); err != nil {
+		return err
+	}
+	if err := a.Store.Release(ctx, id, owner); err != nil && !errors.Is(err, aloft.ErrNotFound) {
+		return fmt.Errorf("%s: %w", id.Tag, err)
+	}
+	return nil
+}
+
+func reservationID(problems *field.Problems, r *datacatalog.ReservationID) store.CacheID {
+	id := datasetID(problems, "reservation_id.dataset_id", r.GetDatasetId())
+	id.Tag = r.GetTagName()
+	catalogText(problems, "reservation_id.tag_name", id.Tag, maxTag)
+	return id
+}

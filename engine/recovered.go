@@ -1,0 +1,109 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/engine/machine"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/recovery"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// source is the run that an execution recovers. It has ended and never changes.
+type source struct {
+	id       aloft.ExecutionID
+	run      *recovery.Run
+	finished []aloft.NodeID       // in the order in which they began, which is about that in which they are asked for
+	place    map[aloft.NodeID]int // in finished
+}
+
+// valuesPerRead is how many nodes' inputs and outputs are read at once: those asked for, and those that will be next. With
+// 64 KiB for each value this bounds a read at 32 MiB.
+const valuesPerRead = 256
+
+// Memory that a node of a source takes, about.
+const sourceNodeBytes = 512
+
+func (e *Engine) source(ctx context.Context, key store.Key, id aloft.ExecutionID) (*source, error) {
+	if s, ok := e.sources.get(key); ok {
+		return s, nil
+	}
+	records, err := e.store.ListNodes(ctx, id, "", true, store.Query{Ascending: true})
+	if err != nil && !errors.Is(err, aloft.ErrNotFound) { // deleted: nothing is left to be taken over
+		return nil, fmt.Errorf("read nodes of execution %s: %w", id, err)
+	}
+	s := &source{id: id, run: recovery.NewRun(records), place: make(map[aloft.NodeID]int)}
+	for _, n := range records {
+		if aloft.Succeeded(n.Phase) {
+			s.place[n.ID] = len(s.finished)
+			s.finished = append(s.finished, n.ID)
+		}
+	}
+	e.sources.put(key, s, int64(len(records)+1)*sourceNodeBytes)
+	return s, nil
+}
+
+// Recovered says what the execution that this one recovers has of a node. Which nodes it had finished is read once, what
+// they were given and returned in bulk as their turns come.
+func (f *facts) Recovered(node machine.NodeRef) (machine.Recovery, error) {
+	if f.from == nil {
+		s, err := f.engine.source(f.ctx, f.key, aloft.ExecutionIDOf(f.state.Create().GetRecovers()))
+		if err != nil {
+			return machine.Recovery{}, err
+		}
+		f.from = s
+	}
+	s := f.from
+	d := s.run.Decide(pathOf(node), node.Template())
+	if !d.Take {
+		return machine.Recovery{Checkpoint: d.Checkpoint}, nil
+	}
+	record, err := f.finished(s, d.Source.ID)
+	if err != nil {
+		return machine.Recovery{}, err
+	}
+	return machine.Recovery{
+		Take: true, Inputs: f.takeOver(record.Inputs), Outputs: f.takeOver(record.Outputs),
+		DeckURI: d.Source.DeckURI, Cache: d.Source.Cache, Source: d.Source.ID,
+	}, nil
+}
+
+func pathOf(node machine.NodeRef) recovery.Path {
+	var above recovery.Path
+	if parent, nested := node.Parent(); nested {
+		above = pathOf(parent)
+	}
+	return above.Join(node.SpecID())
+}
+
+// finished is the record of a finished node of the source with its values.
+func (f *facts) finished(s *source, id aloft.NodeID) (*store.Node, error) {
+	if n := f.taken[id]; n != nil {
+		return n, nil
+	}
+	from := s.place[id]
+	records, err := f.engine.store.NodeValues(f.ctx, s.id, s.finished[from:min(from+valuesPerRead, len(s.finished))])
+	if err != nil {
+		return nil, fmt.Errorf("read inputs and outputs of execution %s: %w", s.id, err)
+	}
+	f.taken = make(map[aloft.NodeID]*store.Node, len(records))
+	for _, n := range records {
+		f.taken[n.ID] = n
+	}
+	if n := f.taken[id]; n != nil {
+		return n, nil
+	}
+	return nil, fmt.Errorf("node %s of execution %s, which had finished: %w", id, s.id, aloft.ErrNotFound)
+}
+
+// takeOver keeps a value of the source at hand for the record of the node that takes it over, and for those that bind to it.
+func (f *facts) takeOver(l *aloftv1.Literals) *aloftv1.LiteralRef {
+	if len(l.GetRef().GetDigest()) == 0 {
+		return nil
+	}
+	f.keep(l, l.GetValue())
+	return l.GetRef()
+}

@@ -1,0 +1,248 @@
+package engine_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/engine"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// sourceReads counts how often nodes of a recovered execution are read.
+type sourceReads struct {
+	engine.Store
+	values, nodes int
+}
+
+func (r *sourceReads) ListNodes(ctx context.Context, id aloft.ExecutionID, parent aloft.NodeID, all bool, q store.Query) ([]*store.Node, error) {
+	r.nodes++
+	return r.Store.ListNodes(ctx, id, parent, all, q)
+}
+
+func (r *sourceReads) NodeValues(ctx context.Context, id aloft.ExecutionID, nodes []aloft.NodeID) ([]*store.Node, error) {
+	r.values++
+	return r.Store.NodeValues(ctx, id, nodes)
+}
+
+// recover creates an execution that recovers another one.
+func (b *bench) recover(old aloft.ExecutionID, name string) aloft.ExecutionID {
+	b.Helper()
+	was := b.execution(old)
+	id, now := aloft.ExecutionID{Project: old.Project, Domain: old.Domain, Name: name}, b.clock.Now()
+	e := &store.Execution{
+		ID: id, Workflow: was.Workflow, Inputs: was.Inputs, CreatedAt: now, UpdatedAt: now, JournalVersion: store.JournalVersion,
+		Spec: &admin.ExecutionSpec{Metadata: &admin.ExecutionMetadata{Mode: admin.ExecutionMetadata_RECOVERED, ReferenceExecution: old.Proto()}},
+	}
+	create := &aloftv1.Create{Workflow: was.Workflow, Inputs: was.Inputs.GetRef(), Seed: name, Recovers: old.Proto()}
+	if err := b.store.CreateExecution(b.Context(), e, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: create}}); err != nil {
+		b.Fatal(err)
+	}
+	return id
+}
+
+func broken() *aloftv1.Outcome {
+	return &aloftv1.Outcome{Result: &aloftv1.Outcome_Failure{Failure: &aloftv1.Failure{Error: &core.ExecutionError{Code: "USER:Broken", Message: "it broke", Kind: core.ExecutionError_USER}}}}
+}
+
+// answer reports how each attempt that waits ends, until none waits, and returns the nodes that ran, in order.
+func (b *bench) answer(e *engine.Engine, of func(a *store.Attempt) *aloftv1.Outcome) []string {
+	b.Helper()
+	var ran []string
+	for b.settle(e); len(b.waiting()) > 0; b.settle(e) {
+		for _, a := range b.waiting() {
+			ran = append(ran, string(a.Node))
+			b.assign("x", a)
+			b.report(a, of(a))
+		}
+	}
+	slices.Sort(ran)
+	return ran
+}
+
+func (b *bench) phases(id aloft.ExecutionID) map[core.NodeExecution_Phase]int {
+	b.Helper()
+	nodes, err := b.store.ListNodes(b.Context(), id, "", true, store.Query{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	phases := map[core.NodeExecution_Phase]int{}
+	for _, n := range nodes {
+		if n.SpecNodeID != aloft.StartNode && n.SpecNodeID != aloft.EndNode {
+			phases[n.Phase]++
+		}
+	}
+	return phases
+}
+
+// wide has n nodes that need nobody and one that joins the first and the last; those that mod divides fail.
+func wide(n int) workflow {
+	w := workflow{name: "wide", tasks: []*core.TaskTemplate{runTask}, policy: core.WorkflowMetadata_FAIL_AFTER_EXECUTABLE_NODES_COMPLETE,
+		inputs: map[string]core.SimpleType{"x": core.SimpleType_STRING}, outputs: map[string]*core.BindingData{"o": promise("last", "o0")}}
+	for i := range n {
+		w.nodes = append(w.nodes, taskNode(fmt.Sprintf("n%d", i), runTask, map[string]*core.BindingData{"x": promise("", "x")}))
+	}
+	w.nodes = append(w.nodes, taskNode("last", runTask, map[string]*core.BindingData{"x": promise("n1", "o0")}, "n0"))
+	return w
+}
+
+func TestARecoveryRunsWhatFailedAndReadsTheRestInBulk(t *testing.T) {
+	t.Parallel()
+	const n = 600
+	b := newBench(t)
+	w := wide(n)
+	b.register(w)
+	counting := &sourceReads{Store: b.store}
+	e := b.engine("engine", func(c *engine.Config) { c.Store = counting })
+	b.heartbeat("x", "here", 1<<40)
+	first := b.create(w, "first", map[string]string{"x": "in"})
+	ran := b.answer(e, func(a *store.Attempt) *aloftv1.Outcome {
+		if a.Node == "n0" || a.Node == "n300" {
+			return broken()
+		}
+		return succeeded(map[string]string{"o0": "of " + string(a.Node)})
+	})
+	if len(ran) != n {
+		t.Fatalf("%d nodes ran at first, want %d: the one that joins them cannot", len(ran), n)
+	}
+	b.wantPhase(first, core.WorkflowExecution_FAILED)
+
+	second := b.recover(first, "second")
+	ran = b.answer(e, func(a *store.Attempt) *aloftv1.Outcome {
+		return succeeded(map[string]string{"o0": "again " + string(a.Node)})
+	})
+	if got := fmt.Sprint(ran); got != "[last n0 n300]" {
+		t.Errorf("the recovery ran %s, want what failed and what waited for it", got)
+	}
+	if counting.nodes != 1 || counting.values > 8 {
+		t.Errorf("the nodes were listed %d times and their values read %d times, want 1 and at most one for each 256 of a step", counting.nodes, counting.values)
+	}
+	done := b.wantPhase(second, core.WorkflowExecution_SUCCEEDED)
+	b.wantLiterals("outputs", done.Outputs, map[string]string{"o": "again last"})
+	if got, want := b.phases(second), (map[core.NodeExecution_Phase]int{core.NodeExecution_RECOVERED: n - 2, core.NodeExecution_SUCCEEDED: 3}); !maps.Equal(got, want) {
+		t.Errorf("phases are %v, want %v", got, want)
+	}
+	for _, node := range []aloft.NodeID{"n1", "n599"} {
+		got, err := b.store.GetNode(t.Context(), second, node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.wantLiterals("inputs of "+string(node), got.Inputs, map[string]string{"x": "in"})
+		b.wantLiterals("outputs of "+string(node), got.Outputs, map[string]string{"o0": "of " + string(node)})
+	}
+	joined, err := b.store.GetNode(t.Context(), second, "last")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.wantLiterals("what was bound to a recovered node", joined.Inputs, map[string]string{"x": "of n1"})
+}
+
+func TestRecoveriesFollowOneAnother(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	w := wide(4)
+	b.register(w)
+	b.heartbeat("x", "here", 1<<40)
+	id := b.create(w, "run0", map[string]string{"x": "in"})
+	// Each run gets one node further than the one before it, and a new engine has nothing in memory.
+	for i, want := range []string{"[n0 n1 n2 n3]", "[last n1 n2 n3]", "[last n2 n3]", "[last n3]"} {
+		ran := b.answer(b.engine("engine"), func(a *store.Attempt) *aloftv1.Outcome {
+			if i < 3 && string(a.Node) != fmt.Sprintf("n%d", i) {
+				return broken()
+			}
+			return succeeded(map[string]string{"o0": string(a.Node)})
+		})
+		if fmt.Sprint(ran) != want {
+			t.Errorf("run %d ran %s, want %s", i, ran, want)
+		}
+		if i < 3 {
+			id = b.recover(id, fmt.Sprintf("run%d", i+1))
+		}
+	}
+	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
+}
+
+func TestASubWorkflowIsRecoveredAsAWholeOrEntered(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	sub := workflow{name: "sub", inputs: map[string]core.SimpleType{"x": core.SimpleType_STRING}, tasks: []*core.TaskTemplate{runTask}, outputs: map[string]*core.BindingData{"o": promise("n1", "o0")},
+		nodes: []*core.Node{
+			taskNode("n0", runTask, map[string]*core.BindingData{"x": promise("", "x")}),
+			taskNode("n1", runTask, map[string]*core.BindingData{"x": promise("n0", "o0")}),
+		}}
+	w := workflow{name: "main", policy: core.WorkflowMetadata_FAIL_AFTER_EXECUTABLE_NODES_COMPLETE,
+		outputs: map[string]*core.BindingData{"a": promise("whole", "o"), "b": promise("partly", "o")},
+		nodes: []*core.Node{
+			workflowNode("whole", sub, map[string]*core.BindingData{"x": text("w")}),
+			workflowNode("partly", sub, map[string]*core.BindingData{"x": text("p")}),
+		}}
+	b.register(w, sub)
+	b.heartbeat("x", "here", 1<<40)
+	first := b.create(w, "first", nil)
+	b.answer(b.engine("engine"), func(a *store.Attempt) *aloftv1.Outcome {
+		if a.Node == "partly-0-n1" {
+			return broken()
+		}
+		return succeeded(map[string]string{"o0": "of " + string(a.Node)})
+	})
+	b.wantPhase(first, core.WorkflowExecution_FAILED)
+
+	second := b.recover(first, "second")
+	ran := b.answer(b.engine("engine"), func(a *store.Attempt) *aloftv1.Outcome {
+		return succeeded(map[string]string{"o0": "again " + string(a.Node)})
+	})
+	if got := fmt.Sprint(ran); got != "[partly-0-n1]" {
+		t.Errorf("the recovery ran %s, want [partly-0-n1]", got)
+	}
+	done := b.wantPhase(second, core.WorkflowExecution_SUCCEEDED)
+	b.wantLiterals("outputs", done.Outputs, map[string]string{"a": "of whole-0-n1", "b": "again partly-0-n1"})
+	// whole and partly/n0 are recovered; partly and partly/n1 succeeded; inside of whole nothing is.
+	if got, want := b.phases(second), (map[core.NodeExecution_Phase]int{core.NodeExecution_RECOVERED: 2, core.NodeExecution_SUCCEEDED: 2}); !maps.Equal(got, want) {
+		t.Errorf("phases are %v, want %v", got, want)
+	}
+}
+
+func TestTheCheckpointOfAFailedNodeIsHandedOverUntilThereIsALaterOne(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	w := workflow{name: "saves", tasks: []*core.TaskTemplate{runTask}, nodes: []*core.Node{taskNode("n0", runTask, map[string]*core.BindingData{"x": text("x")})}}
+	b.register(w)
+	b.heartbeat("x", "here", 1<<40)
+	id := b.create(w, "run0", nil)
+	saving := func(uri string) *aloftv1.Outcome {
+		o := broken()
+		o.Usage, _ = proto.Marshal(&aloftv1.AttemptUsage{Checkpoint: uri})
+		return o
+	}
+	for i, c := range []struct{ offered, left, recorded string }{
+		{"", "aloft://run/0/cp", "aloft://run/0/cp"},
+		{"aloft://run/0/cp", "", "aloft://run/0/cp"}, // it failed before it saved anything
+		{"aloft://run/0/cp", "aloft://run/2/cp", "aloft://run/2/cp"},
+		{"aloft://run/2/cp", "", "aloft://run/2/cp"},
+	} {
+		offered := "not run"
+		b.answer(b.engine("engine"), func(a *store.Attempt) *aloftv1.Outcome {
+			offered = a.Spec.GetCheckpoint()
+			return saving(c.left)
+		})
+		if offered != c.offered {
+			t.Errorf("run %d was offered %q, want %q", i, offered, c.offered)
+		}
+		n, err := b.store.GetNode(t.Context(), id, "n0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := n.Metadata.GetCheckpointUri(); got != c.recorded {
+			t.Errorf("run %d: its node says %q, want %q", i, got, c.recorded)
+		}
+		id = b.recover(id, fmt.Sprintf("run%d", i+1))
+	}
+}

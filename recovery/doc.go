@@ -1,0 +1,17 @@
+// Package recovery decides what a recovery does: from a finished run and a target graph, which results are reused and which
+// nodes run, each with its reason; which failures have one cause; and how a batch of recoveries goes on.
+//
+// It stands beside launch and before engine. It is pure: records and graphs are handed in, decisions are returned. The engine
+// asks Decide for one node at a time, a dry run asks NewPlan for all of them, so that what is promised is what happens.
+// Package recovery/job carries batches out.
+//
+// A node of the target is matched with one of the finished run by its Path, the ids of the templates from the top. Flyte
+// matches unique ids, which contain the attempt of the parent: there nothing is found below a parent that was retried.
+//
+//	finished run ── nodes by path ──┐
+//	                                ├─ Decide ─▶ take over as a whole │ enter, and ask for each node inside │ run
+//	target graph ── path, target ───┘
+//
+// The target is an argument, so that it can be another version one day: a node that runs something else there is not taken
+// over. Within one version whatever a finished node depends on had finished, too.
+package recovery

@@ -1,0 +1,329 @@
+// Package job carries out recoveries of many executions: it selects them, plans, and moves jobs until every item has its end.
+//
+// It stands beside launch, which creates the recovering executions, and before store, where jobs and items are rows. What is
+// done next is decided by recovery.Batch, which is pure; this package reads, saves what was decided, and then acts on it:
+//
+//	selection ─▶ job with its items (one transaction) ─▶ pass: observe · decide · save · create executions ─▶ pass …
+//
+// A server may die at any point. What is decided is saved before it is done; an item is recovered by an execution whose name
+// follows from what it recovers, so doing it again, here or on another server or for another job, finds that execution. A job
+// has one owner at a time, by a lease; one that works on a job which is not its own any more is refused by the job's version.
+package job
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/recovery"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// Store is what jobs need of the store.
+type Store interface {
+	store.Recoveries
+	store.Wakes
+	GetExecution(ctx context.Context, id aloft.ExecutionID) (*store.Execution, error)
+	ListExecutions(ctx context.Context, q store.Query) ([]*store.Execution, error)
+	ListNodes(ctx context.Context, id aloft.ExecutionID, parent aloft.NodeID, all bool, q store.Query) ([]*store.Node, error)
+	GetWorkflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error)
+}
+
+// Launcher creates recovering executions: launch.Launcher.
+type Launcher interface {
+	Recover(ctx context.Context, id aloft.ExecutionID, name string, parent *core.NodeExecutionIdentifier) (aloft.ExecutionID, error)
+}
+
+// Config of Jobs. Zero values of the last three take the default.
+type Config struct {
+	Store    Store
+	Launcher Launcher
+	Owner    string // of the jobs that this server works on: as of the engine
+	Logger   *slog.Logger
+
+	Now      func() time.Time // time.Now
+	Poll     time.Duration    // 250 ms; how often executions that recover are looked at
+	LeaseTTL time.Duration    // 10 s
+}
+
+// Jobs selects, plans and runs. Safe for concurrent use; Run once.
+type Jobs struct {
+	Config
+	held map[string]held // by job, only in the goroutine that runs them
+}
+
+// held is what was read or saved last: the items of that version.
+type held struct {
+	version int64
+	items   []*aloftv1.RecoveryItem
+}
+
+// New returns Jobs that do not run yet.
+func New(config Config) *Jobs {
+	if config.Now == nil {
+		config.Now = time.Now
+	}
+	config.Poll = cmp.Or(config.Poll, 250*time.Millisecond)
+	config.LeaseTTL = cmp.Or(config.LeaseTTL, 10*time.Second)
+	return &Jobs{Config: config, held: map[string]held{}}
+}
+
+// startsPerPass bounds what is decided at once, so that progress is saved often.
+const startsPerPass = 64
+
+// idlePoll is how often free jobs are looked for without being told of one.
+const idlePoll = 2 * time.Second
+
+// Run moves the jobs of this server until ctx ends.
+func (j *Jobs) Run(ctx context.Context) error {
+	wake, cancel := j.Store.Subscribe(store.TopicRecovery)
+	defer cancel()
+	for ctx.Err() == nil {
+		pause, err := j.Pass(ctx)
+		if err != nil && ctx.Err() == nil {
+			j.Logger.Warn("recovery jobs do not get on", "error", err)
+			pause = idlePoll
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-wake:
+		}
+		timer.Stop()
+	}
+	return nil
+}
+
+// Pass does once what is to be done now and says when to look again.
+func (j *Jobs) Pass(ctx context.Context) (pause time.Duration, err error) {
+	jobs, err := j.Store.AcquireRecoveryJobs(ctx, j.Owner, j.Now(), j.LeaseTTL)
+	if err != nil {
+		return idlePoll, fmt.Errorf("acquire recovery jobs: %w", err)
+	}
+	mine := map[string]bool{}
+	pause = idlePoll
+	var errs []error
+	for _, job := range jobs {
+		mine[job.GetName()] = true
+		again, err := j.move(ctx, job)
+		if err != nil {
+			delete(j.held, job.GetName())
+			if !errors.Is(err, aloft.ErrConflict) { // somebody changed it: it is read again
+				errs = append(errs, fmt.Errorf("recovery job %s: %w", job.GetName(), err))
+				continue
+			}
+			again = 0
+		}
+		pause = min(pause, again)
+	}
+	maps.DeleteFunc(j.held, func(name string, _ held) bool { return !mine[name] })
+	return pause, errors.Join(errs...)
+}
+
+// move is one pass over one job: what was decided is done, what runs is looked at, and what comes next is decided and saved.
+func (j *Jobs) move(ctx context.Context, job *aloftv1.RecoveryJob) (again time.Duration, err error) {
+	items, err := j.items(ctx, job)
+	if err != nil {
+		return 0, err
+	}
+	b := &recovery.Batch{Job: job, Items: items}
+	var changed []*aloftv1.RecoveryItem
+	before := proto.CloneOf(job)
+
+	var running []aloft.ExecutionID
+	for _, i := range items {
+		switch i.GetPhase() {
+		case aloftv1.RecoveryItem_STARTING:
+			refused, err := j.start(ctx, i)
+			if err != nil {
+				return 0, err
+			}
+			b.Started(i, refused)
+			changed = append(changed, i)
+		case aloftv1.RecoveryItem_STARTED:
+			running = append(running, aloft.ExecutionIDOf(i.GetExecution()))
+		}
+	}
+	if len(running) > 0 {
+		found, err := j.Store.RecoveriesOf(ctx, running)
+		if err != nil {
+			return 0, err
+		}
+		byID := make(map[aloft.ExecutionID]store.Recovered, len(found))
+		for _, r := range found {
+			byID[r.Recovery] = r
+		}
+		for _, i := range items {
+			if r, known := byID[aloft.ExecutionIDOf(i.GetRecovery())]; known && b.Observe(i, r.Phase, r.Error) {
+				changed = append(changed, i)
+			}
+		}
+	}
+	now := j.Now()
+	b.Advance(now) // a canary that is over lets the others begin in this pass
+	begin, at := b.Pass(now, startsPerPass)
+	if len(begin) > 0 {
+		facts, err := j.facts(ctx, begin)
+		if err != nil {
+			return 0, err
+		}
+		for k, i := range begin {
+			b.Begin(i, facts[k], now)
+			changed = append(changed, i)
+		}
+		b.Advance(now)
+	}
+	if before.UpdatedAt = job.GetUpdatedAt(); len(changed) > 0 || !proto.Equal(before, job) {
+		if err := j.Store.SaveRecoveryJob(ctx, job, changed); err != nil {
+			return 0, err
+		}
+		if job.GetPhase() != before.GetPhase() {
+			j.Logger.Info("recovery job", "job", job.GetName(), "phase", job.GetPhase().String(), "reason", job.GetReason())
+		}
+	}
+	j.held[job.GetName()] = held{job.GetVersion(), items}
+	switch {
+	case len(begin) > 0:
+		return 0, nil // they are to be started
+	case !at.IsZero():
+		return min(j.Poll, max(0, at.Sub(now))), nil
+	case job.GetCounts().GetRunning() > 0:
+		return j.Poll, nil
+	}
+	return idlePoll, nil
+}
+
+func (j *Jobs) items(ctx context.Context, job *aloftv1.RecoveryJob) ([]*aloftv1.RecoveryItem, error) {
+	if h, ok := j.held[job.GetName()]; ok && h.version == job.GetVersion() {
+		return h.items, nil
+	}
+	items, err := j.Store.RecoveryItems(ctx, job.GetName())
+	if err != nil {
+		return nil, fmt.Errorf("read its items: %w", err)
+	}
+	return items, nil
+}
+
+// start creates the execution of an item, or finds that it is there. Refused says why there will never be one.
+func (j *Jobs) start(ctx context.Context, i *aloftv1.RecoveryItem) (refused string, err error) {
+	of, as := aloft.ExecutionIDOf(i.GetExecution()), aloft.ExecutionIDOf(i.GetRecovery())
+	_, err = j.Launcher.Recover(ctx, of, as.Name, nil)
+	switch {
+	case errors.Is(err, aloft.ErrExists):
+		there, err := j.Store.GetExecution(ctx, as)
+		if err != nil {
+			return "", err
+		}
+		if m := there.Spec.GetMetadata(); m.GetMode() != admin.ExecutionMetadata_RECOVERED || aloft.ExecutionIDOf(m.GetReferenceExecution()) != of {
+			return fmt.Sprintf("there is an execution %s that does not recover it", as.Name), nil
+		}
+		return "", nil
+	case errors.Is(err, aloft.ErrNotFound), errors.Is(err, aloft.ErrInvalid), errors.Is(err, aloft.ErrPrecondition), errors.Is(err, aloft.ErrUnimplemented):
+		return err.Error(), nil
+	}
+	return "", err
+}
+
+// facts are what is known of items whose turn has come.
+func (j *Jobs) facts(ctx context.Context, items []*aloftv1.RecoveryItem) ([]recovery.Facts, error) {
+	ids := make([]aloft.ExecutionID, len(items))
+	place := make(map[aloft.ExecutionID]int, len(items))
+	for k, i := range items {
+		ids[k] = aloft.ExecutionIDOf(i.GetExecution())
+		place[ids[k]] = k
+	}
+	all := make([]recovery.Facts, len(items))
+	found, err := j.Store.RecoveriesOf(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range found {
+		f := &all[place[r.Execution]]
+		f.Recoveries = append(f.Recoveries, recovery.Known{ID: r.Recovery, Phase: r.Phase})
+	}
+	for k, id := range ids {
+		if all[k].Equal, err = j.Store.SucceededSince(ctx, id); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// change reads a job, changes it and saves it, again if somebody else did so meanwhile.
+func (j *Jobs) change(ctx context.Context, name string, change func(job *aloftv1.RecoveryJob, now time.Time) error) (*aloftv1.RecoveryJob, error) {
+	for {
+		job, err := j.Store.GetRecoveryJob(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if err := change(job, j.Now()); err != nil {
+			return nil, err
+		}
+		err = j.Store.SaveRecoveryJob(ctx, job, nil)
+		if !errors.Is(err, aloft.ErrConflict) {
+			return job, err
+		}
+	}
+}
+
+// Pause stops new starts of a job. ErrNotFound, ErrPrecondition.
+func (j *Jobs) Pause(ctx context.Context, name string) (*aloftv1.RecoveryJob, error) {
+	return j.change(ctx, name, recovery.Pause)
+}
+
+// Resume lets a job go on. ErrNotFound, ErrPrecondition.
+func (j *Jobs) Resume(ctx context.Context, name string) (*aloftv1.RecoveryJob, error) {
+	return j.change(ctx, name, recovery.Resume)
+}
+
+// tips replaces executions whose recoveries have failed by the latest of those, each once.
+func (j *Jobs) tips(ctx context.Context, selected []recovery.Failed) ([]recovery.Failed, error) {
+	ask := make([]int, len(selected))
+	for k := range ask {
+		ask[k] = k
+	}
+	for len(ask) > 0 {
+		ids := make([]aloft.ExecutionID, len(ask))
+		for n, k := range ask {
+			ids[n] = selected[k].ID
+		}
+		found, err := j.Store.RecoveriesOf(ctx, ids)
+		if err != nil {
+			return nil, err
+		}
+		of := map[aloft.ExecutionID][]store.Recovered{}
+		for _, r := range found {
+			of[r.Execution] = append(of[r.Execution], r)
+		}
+		var next []int
+		for _, k := range ask {
+			all := of[selected[k].ID]
+			settled := slices.ContainsFunc(all, func(r store.Recovered) bool {
+				return r.Phase == core.WorkflowExecution_SUCCEEDED || !aloft.Terminal(r.Phase)
+			})
+			if len(all) > 0 && !settled {
+				selected[k] = recovery.Failed{ID: all[0].Recovery, Error: all[0].Error}
+				next = append(next, k)
+			}
+		}
+		ask = next
+	}
+	seen := map[aloft.ExecutionID]bool{}
+	return slices.DeleteFunc(selected, func(f recovery.Failed) bool {
+		again := seen[f.ID]
+		seen[f.ID] = true
+		return again
+	}), nil
+}

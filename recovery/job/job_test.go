@@ -1,0 +1,265 @@
+package job_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/recovery/job"
+	"github.com/aloft-dev/aloft/store"
+	"github.com/aloft-dev/aloft/store/sqlstore"
+)
+
+func id(name string) aloft.ExecutionID {
+	return aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: name}
+}
+
+// world is a store with executions that ended as they were created.
+type world struct {
+	testing.TB
+	*sqlstore.Store
+
+	mu    sync.Mutex
+	asked map[aloft.ExecutionID]int // how often a recovery was asked for
+	made  map[aloft.ExecutionID]int // how often one was made
+	fails map[aloft.ExecutionID]bool
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	s, err := sqlstore.Open(t.Context(), sqlstore.Options{Path: filepath.Join(t.TempDir(), "aloft.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return &world{TB: t, Store: s, asked: map[aloft.ExecutionID]int{}, made: map[aloft.ExecutionID]int{}, fails: map[aloft.ExecutionID]bool{}}
+}
+
+func (w *world) create(ctx context.Context, name string, phase core.WorkflowExecution_Phase, of *core.WorkflowExecutionIdentifier) error {
+	mode := admin.ExecutionMetadata_MANUAL
+	if of != nil {
+		mode = admin.ExecutionMetadata_RECOVERED
+	}
+	source := name // a recovery has the inputs of what it recovers
+	if of != nil {
+		source = of.GetName()
+	}
+	e := &store.Execution{
+		ID: id(name), Phase: phase, CreatedAt: time.Now(), UpdatedAt: time.Now(), EndedAt: time.Now(), JournalVersion: store.JournalVersion,
+		Workflow: &core.Identifier{Project: "flytesnacks", Domain: "development", Name: "wf", Version: "v1"},
+		Spec:     &admin.ExecutionSpec{Metadata: &admin.ExecutionMetadata{Mode: mode, ReferenceExecution: of}},
+		Inputs:   &aloftv1.Literals{Ref: &aloftv1.LiteralRef{Digest: []byte(source)}},
+	}
+	if phase == core.WorkflowExecution_FAILED {
+		e.Error = &core.ExecutionError{Code: "USER:E", Message: "row 1 is bad"}
+	}
+	return w.CreateExecution(ctx, e, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: &aloftv1.Create{}}})
+}
+
+// Recover is the launcher: what it makes ends at once.
+func (w *world) Recover(ctx context.Context, of aloft.ExecutionID, name string, _ *core.NodeExecutionIdentifier) (aloft.ExecutionID, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.asked[of]++
+	phase := core.WorkflowExecution_SUCCEEDED
+	if w.fails[of] {
+		phase = core.WorkflowExecution_FAILED
+	}
+	err := w.create(ctx, name, phase, of.Proto())
+	if err == nil {
+		w.made[of]++
+	}
+	return id(name), err
+}
+
+// mortal is a store and a launcher of a server that is killed at its n-th call: before the call has done anything, or
+// after it has but before anybody knows.
+type mortal struct {
+	*world
+	calls, killed int
+	after         bool
+}
+
+var errKilled = errors.New("killed")
+
+func (m *mortal) die(call func() error) error {
+	m.calls++
+	if m.killed > 0 && (m.calls > m.killed || m.calls == m.killed && !m.after) {
+		return errKilled
+	}
+	err := call()
+	if m.calls == m.killed {
+		return errKilled
+	}
+	return err
+}
+
+func (m *mortal) AcquireRecoveryJobs(ctx context.Context, owner string, now time.Time, ttl time.Duration) (jobs []*aloftv1.RecoveryJob, err error) {
+	err = m.die(func() error { jobs, err = m.world.AcquireRecoveryJobs(ctx, owner, now, ttl); return err })
+	return jobs, err
+}
+
+func (m *mortal) SaveRecoveryJob(ctx context.Context, j *aloftv1.RecoveryJob, items []*aloftv1.RecoveryItem) error {
+	return m.die(func() error { return m.world.SaveRecoveryJob(ctx, j, items) })
+}
+
+func (m *mortal) RecoveriesOf(ctx context.Context, ids []aloft.ExecutionID) (all []store.Recovered, err error) {
+	err = m.die(func() error { all, err = m.world.RecoveriesOf(ctx, ids); return err })
+	return all, err
+}
+
+func (m *mortal) Recover(ctx context.Context, of aloft.ExecutionID, name string, parent *core.NodeExecutionIdentifier) (made aloft.ExecutionID, err error) {
+	err = m.die(func() error { made, err = m.world.Recover(ctx, of, name, parent); return err })
+	return made, err
+}
+
+func (w *world) jobs(s job.Store, l job.Launcher, owner string) *job.Jobs {
+	return job.New(job.Config{Store: s, Launcher: l, Owner: owner, Logger: slog.New(slog.DiscardHandler)})
+}
+
+// begin makes failed executions and a job that recovers them.
+func (w *world) begin(n int, canary uint32) string {
+	w.Helper()
+	for i := range n {
+		if err := w.create(w.Context(), fmt.Sprintf("e%d", i), core.WorkflowExecution_FAILED, nil); err != nil {
+			w.Fatal(err)
+		}
+	}
+	j, err := w.jobs(w.Store, w, "x").Create(w.Context(), &aloftv1.CreateRecoveryJobRequest{Canary: canary, Selection: &aloftv1.RecoverySelection{Project: "flytesnacks", Domain: "development"}})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return j.GetName()
+}
+
+// ended moves jobs until this one has ended.
+func (w *world) ended(name string, all ...*job.Jobs) *aloftv1.RecoveryJob {
+	w.Helper()
+	for range 100 {
+		for _, jobs := range all {
+			if _, err := jobs.Pass(w.Context()); err != nil {
+				w.Fatal(err)
+			}
+		}
+		j, err := w.GetRecoveryJob(w.Context(), name)
+		if err != nil {
+			w.Fatal(err)
+		}
+		if j.GetPhase() == aloftv1.RecoveryJob_ENDED {
+			return j
+		}
+	}
+	w.Fatal("the job does not end")
+	return nil
+}
+
+func (w *world) onceEach(n int) {
+	w.Helper()
+	for i := range n {
+		if made := w.made[id(fmt.Sprintf("e%d", i))]; made != 1 {
+			w.Errorf("execution e%d was recovered %d times", i, made)
+		}
+	}
+}
+
+func TestAServerThatIsKilledAnywhereRecoversEachOnce(t *testing.T) {
+	t.Parallel()
+	const n = 4
+	for _, after := range []bool{false, true} {
+		again := 0
+		for killed := 1; ; killed++ {
+			w := newWorld(t)
+			name := w.begin(n, 1)
+			m := &mortal{world: w, killed: killed, after: after}
+			first := w.jobs(m, m, "server")
+			var err error
+			for range 50 {
+				if _, err = first.Pass(t.Context()); err != nil {
+					break
+				}
+			}
+			done := w.ended(name, w.jobs(w.Store, w, "server"))
+			if got := done.GetCounts(); got.GetSucceeded() != n {
+				t.Errorf("killed %d (after: %t): it ended as %v", killed, after, got)
+			}
+			w.onceEach(n)
+			for _, asked := range w.asked {
+				again += asked - 1
+			}
+			if m.calls < killed { // it was never killed
+				break
+			}
+			if killed > 30 {
+				break // idle passes go on for ever
+			}
+		}
+		if after && again == 0 {
+			t.Error("nothing was ever asked for twice: the test does not kill where it hurts")
+		}
+	}
+}
+
+func TestTwoWhoThinkThatAJobIsTheirsRecoverEachOnce(t *testing.T) {
+	t.Parallel()
+	const n = 200
+	w := newWorld(t)
+	name := w.begin(n, 2)
+	var all sync.WaitGroup
+	for range 3 {
+		jobs := w.jobs(w.Store, w, "the same")
+		all.Go(func() {
+			for range 200 {
+				j, err := w.GetRecoveryJob(t.Context(), name)
+				if err != nil || j.GetPhase() == aloftv1.RecoveryJob_ENDED {
+					return
+				}
+				if _, err := jobs.Pass(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if got := w.ended(name, w.jobs(w.Store, w, "the same")).GetCounts(); got.GetSucceeded() != n {
+		t.Errorf("it ended as %v", got)
+	}
+	w.onceEach(n)
+}
+
+func TestTwoJobsRecoverEachOnceAndAFailedRecoveryStandsForItsSource(t *testing.T) {
+	t.Parallel()
+	const n = 3
+	w := newWorld(t)
+	w.fails[id("e1")] = true
+	first := w.begin(n, 0)
+	selection := &aloftv1.RecoverySelection{Project: "flytesnacks", Domain: "development"}
+	jobs := w.jobs(w.Store, w, "server")
+	second, err := jobs.Create(t.Context(), &aloftv1.CreateRecoveryJobRequest{Selection: selection})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.ended(first, jobs)
+	w.ended(second.GetName(), jobs)
+	w.onceEach(n)
+	third, err := jobs.Create(t.Context(), &aloftv1.CreateRecoveryJobRequest{Selection: selection})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := w.ended(third.GetName(), jobs)
+	if got := done.GetCounts(); got.GetSucceeded() != 1 || got.GetSkipped() != 2 {
+		t.Errorf("the third job ended as %v", got)
+	}
+	w.onceEach(n) // what was recovered again is the recovery that had failed
+	if len(w.made) != n+1 {
+		t.Errorf("%d executions were recovered, want %d", len(w.made), n+1)
+	}
+}

@@ -1,0 +1,220 @@
+package job
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"math"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/field"
+	"github.com/aloft-dev/aloft/recovery"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// MaxItems is how many executions one job recovers at most.
+const MaxItems = 10_000
+
+// pageSize is how many executions are read at once.
+const pageSize = 500
+
+// selected finds the executions that are meant. All mistakes of the selection are reported at once.
+func (j *Jobs) selected(ctx context.Context, s *aloftv1.RecoverySelection) ([]recovery.Failed, error) {
+	var problems field.Problems
+	pattern, err := regexp.Compile(s.GetError())
+	if err != nil {
+		problems.Add("invalid value for error: %w", err)
+	}
+	for _, phase := range s.GetPhases() {
+		switch phase {
+		case core.WorkflowExecution_FAILED, core.WorkflowExecution_ABORTED, core.WorkflowExecution_TIMED_OUT:
+		default:
+			problems.Add("invalid value for phases: %s cannot be recovered, only FAILED, ABORTED and TIMED_OUT", phase)
+		}
+	}
+	named := len(s.GetExecutions()) > 0
+	if named && (len(s.GetPhases()) > 0 || s.GetSince() != nil || s.GetWorkflow() != "" || s.GetError() != "") {
+		problems.Add("invalid value for executions: give executions, or what selects them (phases, since, workflow, error), not both")
+	}
+	if !named {
+		problems.Need("project", s.GetProject())
+		problems.Need("domain", s.GetDomain())
+	}
+	if len(s.GetExecutions()) > MaxItems {
+		return nil, tooMany()
+	}
+	for _, id := range s.GetExecutions() {
+		problems.Execution(id)
+	}
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	var all []recovery.Failed
+	if named {
+		all, err = j.named(ctx, s.GetExecutions())
+	} else {
+		all, err = j.matching(ctx, s, pattern)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return j.tips(ctx, all)
+}
+
+func tooMany() error {
+	return fmt.Errorf("more than %d executions: narrow the selection, or recover them in several jobs: %w", MaxItems, aloft.ErrExhausted)
+}
+
+// named reads executions that the user named.
+func (j *Jobs) named(ctx context.Context, ids []*core.WorkflowExecutionIdentifier) ([]recovery.Failed, error) {
+	var all []recovery.Failed
+	var errs []error
+	for _, id := range ids {
+		e, err := j.Store.GetExecution(ctx, aloft.ExecutionIDOf(id))
+		switch {
+		case errors.Is(err, aloft.ErrNotFound):
+			errs = append(errs, err)
+		case err != nil:
+			return nil, err
+		case e.Phase == core.WorkflowExecution_SUCCEEDED:
+			errs = append(errs, fmt.Errorf("execution %s has succeeded, there is nothing to recover: %w", e.ID, aloft.ErrPrecondition))
+		case !aloft.Terminal(e.Phase):
+			errs = append(errs, fmt.Errorf("execution %s has not ended: wait for its end, or terminate it: %w", e.ID, aloft.ErrPrecondition))
+		default:
+			all = append(all, recovery.Failed{ID: e.ID, Error: e.Error})
+		}
+	}
+	return all, errors.Join(errs...)
+}
+
+// matching reads the executions that a selection describes, in order of creation, those that are archived left out.
+func (j *Jobs) matching(ctx context.Context, s *aloftv1.RecoverySelection, pattern *regexp.Regexp) ([]recovery.Failed, error) {
+	phases := []string{core.WorkflowExecution_FAILED.String()}
+	if len(s.GetPhases()) > 0 {
+		phases = nil
+		for _, phase := range s.GetPhases() {
+			phases = append(phases, phase.String())
+		}
+	}
+	q := store.Query{Project: s.GetProject(), Domain: s.GetDomain(), Ascending: true, Limit: pageSize, Filters: []store.Filter{
+		{Field: "phase", Function: "value_in", Values: phases},
+		{Field: "state", Function: "eq", Values: []string{"0"}},
+	}}
+	if s.GetWorkflow() != "" {
+		q.Filters = append(q.Filters, store.Filter{Field: "workflow.name", Function: "eq", Values: []string{s.GetWorkflow()}})
+	}
+	if s.GetSince() != nil { // the last change of an execution that has ended is its end
+		q.Filters = append(q.Filters, store.Filter{Field: "updated_at", Function: "gte", Values: []string{s.GetSince().AsTime().Format(time.RFC3339Nano)}})
+	}
+	var all []recovery.Failed
+	for {
+		page, err := j.Store.ListExecutions(ctx, q)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range page {
+			if pattern.MatchString(e.Error.GetCode() + ": " + e.Error.GetMessage()) {
+				all = append(all, recovery.Failed{ID: e.ID, Error: e.Error})
+			}
+		}
+		if len(all) > MaxItems {
+			return nil, tooMany()
+		}
+		if len(page) < q.Limit {
+			return all, nil
+		}
+		q.Offset += len(page)
+	}
+}
+
+// Plan says what a job for the selection would do.
+func (j *Jobs) Plan(ctx context.Context, s *aloftv1.RecoverySelection, nodes bool) (*aloftv1.PlanRecoveryResponse, error) {
+	all, err := j.selected(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	answer := &aloftv1.PlanRecoveryResponse{}
+	var items []*aloftv1.RecoveryItem
+	answer.Causes, items = recovery.Group(all)
+	facts, err := j.facts(ctx, items)
+	if err != nil {
+		return nil, err
+	}
+	graphs := map[string]*core.CompiledWorkflowClosure{} // those of one batch are few
+	for k, i := range items {
+		planned := &aloftv1.PlannedRecovery{Execution: i.GetExecution(), Cause: i.GetCause(), Skipped: facts[k].Skip()}
+		answer.Executions = append(answer.Executions, planned)
+		if planned.GetSkipped() != "" {
+			continue
+		}
+		plan, err := j.plan(ctx, aloft.ExecutionIDOf(i.GetExecution()), graphs)
+		if err != nil {
+			return nil, err
+		}
+		planned.Reused, planned.Runs = uint32(plan.Reused()), uint32(plan.Runs())
+		if !nodes {
+			continue
+		}
+		for _, step := range plan.Steps {
+			n := &aloftv1.PlannedNode{Path: string(step.Path), Name: step.Name, Reused: step.Take, Reason: step.Reason}
+			if step.Take {
+				n.Source = string(step.Source.ID)
+			}
+			planned.Nodes = append(planned.Nodes, n)
+		}
+	}
+	return answer, nil
+}
+
+func (j *Jobs) plan(ctx context.Context, id aloft.ExecutionID, graphs map[string]*core.CompiledWorkflowClosure) (*recovery.Plan, error) {
+	e, err := j.Store.GetExecution(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	key := strings.Join([]string{e.Workflow.GetProject(), e.Workflow.GetDomain(), e.Workflow.GetName(), e.Workflow.GetVersion()}, "/")
+	if graphs[key] == nil {
+		w, err := j.Store.GetWorkflow(ctx, e.Workflow)
+		if err != nil {
+			return nil, err
+		}
+		graphs[key] = w.Compiled
+	}
+	nodes, err := j.Store.ListNodes(ctx, id, "", true, store.Query{Ascending: true})
+	if err != nil {
+		return nil, err
+	}
+	return recovery.NewPlan(recovery.NewRun(nodes), graphs[key]), nil
+}
+
+// Create selects and commits a job, which begins at once. ErrExists if its name is taken, ErrPrecondition if nothing is
+// selected.
+func (j *Jobs) Create(ctx context.Context, r *aloftv1.CreateRecoveryJobRequest) (*aloftv1.RecoveryJob, error) {
+	if rate := r.GetRate(); rate < 0 || math.IsNaN(rate) || math.IsInf(rate, 0) || rate > 0 && rate < 1e-6 {
+		return nil, fmt.Errorf("invalid value for rate: %v is no number of recoveries per second: %w", rate, aloft.ErrInvalid)
+	}
+	if len(r.GetName()) > aloft.MaxExecutionName {
+		return nil, fmt.Errorf("invalid value for name: it has %d characters, the limit is %d: %w", len(r.GetName()), aloft.MaxExecutionName, aloft.ErrInvalid)
+	}
+	all, err := j.selected(ctx, r.GetSelection())
+	if err != nil {
+		return nil, err
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("no execution is selected: %w", aloft.ErrPrecondition)
+	}
+	job := &aloftv1.RecoveryJob{Name: r.GetName(), Selection: r.GetSelection(), Canary: r.GetCanary(), Rate: r.GetRate()}
+	if job.GetName() == "" {
+		job.Name = "recovery-" + strings.ToLower(rand.Text()[:8])
+	}
+	b := recovery.NewBatch(job, all, j.Now())
+	if err := j.Store.CreateRecoveryJob(ctx, b.Job, b.Items); err != nil {
+		return nil, err
+	}
+	return b.Job, nil
+}

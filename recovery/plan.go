@@ -1,0 +1,230 @@
+package recovery
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// Path is the place of a node in a graph: the ids of the templates from the top, "n1/n0". It names no attempt.
+type Path string
+
+// Join is the path of a node inside of the one at p; p is empty at the top.
+func (p Path) Join(specNodeID string) Path {
+	if p == "" {
+		return Path(specNodeID)
+	}
+	return p + "/" + Path(specNodeID)
+}
+
+// Node is what a finished run has of one node. Its inputs and outputs stay in the store.
+type Node struct {
+	ID         aloft.NodeID
+	Group      int // the attempt of the parent in which it ran
+	Phase      core.NodeExecution_Phase
+	Code       string           // of its error; empty: none
+	Target     *core.Identifier // what it ran; nil: neither a task nor a workflow
+	DeckURI    string
+	Cache      *aloftv1.CacheLookup // nil: it was not cached
+	Checkpoint string               // canonical URI of the last checkpoint that it was known to have; empty: none
+}
+
+// Run is a finished run, ready to be asked. It never changes.
+type Run struct {
+	byPath map[Path][]Node // the one to go by first
+	paths  map[aloft.NodeID]Path
+}
+
+// NewRun reads the records of all nodes of a run, in any order.
+func NewRun(records []*store.Node) *Run {
+	r := &Run{byPath: make(map[Path][]Node, len(records)), paths: make(map[aloft.NodeID]Path, len(records))}
+	byID := make(map[aloft.NodeID]*store.Node, len(records))
+	for _, n := range records {
+		byID[n.ID] = n
+	}
+	for _, n := range records {
+		group, _ := strconv.Atoi(n.RetryGroup) // empty: 0
+		path := r.path(byID, n)
+		r.byPath[path] = append(r.byPath[path], Node{
+			ID: n.ID, Group: group, Phase: n.Phase, Code: n.Error.GetCode(), Target: n.Target, DeckURI: n.DeckURI,
+			Cache: n.Cache, Checkpoint: n.Metadata.GetCheckpointUri(),
+		})
+	}
+	for _, same := range r.byPath {
+		// What finished in any attempt of the parent is finished. Of equals the latest counts.
+		slices.SortFunc(same, func(a, b Node) int {
+			if aloft.Succeeded(a.Phase) != aloft.Succeeded(b.Phase) {
+				if aloft.Succeeded(a.Phase) {
+					return -1
+				}
+				return 1
+			}
+			return b.Group - a.Group
+		})
+	}
+	return r
+}
+
+func (r *Run) path(byID map[aloft.NodeID]*store.Node, n *store.Node) Path {
+	if path, known := r.paths[n.ID]; known {
+		return path
+	}
+	var path Path
+	if parent := byID[n.Parent]; parent != nil {
+		path = r.path(byID, parent)
+	}
+	path = path.Join(n.SpecNodeID)
+	r.paths[n.ID] = path
+	return path
+}
+
+// Decision is what becomes of one node of the target.
+type Decision struct {
+	Take       bool   // the results of Source are taken over, and nothing of the node runs
+	Enter      bool   // it contains nodes, and each of them is decided by itself; never together with Take
+	Source     Node   // what the run has of it; zero: nothing
+	Checkpoint string // what its first attempt may go on from; empty: nothing
+	Reason     string // for people
+}
+
+// Decide says what becomes of a node of the target graph that is to begin.
+func (r *Run) Decide(path Path, node *core.Node) Decision {
+	shape := shapeOf(node)
+	if shape.never != "" {
+		return Decision{Reason: shape.never}
+	}
+	same := r.byPath[path]
+	if len(same) == 0 {
+		return Decision{Enter: shape.contains, Reason: "it had not begun"}
+	}
+	found := same[0]
+	if was := found.Target; was != nil && shape.target != nil && !sameVersion(was, shape.target) {
+		return Decision{Enter: shape.contains, Source: found, Reason: fmt.Sprintf("it ran %s there and is to run %s", name(was), name(shape.target))}
+	}
+	if aloft.Succeeded(found.Phase) {
+		reason := "it had succeeded"
+		if found.Phase == core.NodeExecution_RECOVERED {
+			reason = "it had been recovered"
+		}
+		return Decision{Take: true, Source: found, Reason: reason}
+	}
+	d := Decision{Enter: shape.contains, Source: found, Reason: unfinished(found)}
+	if d.Enter {
+		return d
+	}
+	for _, n := range same {
+		if d.Checkpoint = n.Checkpoint; d.Checkpoint != "" {
+			d.Reason += ", and left a checkpoint"
+			break
+		}
+	}
+	return d
+}
+
+func unfinished(n Node) string {
+	switch n.Phase {
+	case core.NodeExecution_FAILED, core.NodeExecution_FAILING:
+		if n.Code != "" {
+			return "it had failed: " + n.Code
+		}
+		return "it had failed"
+	case core.NodeExecution_ABORTED:
+		return "it had been aborted"
+	case core.NodeExecution_SKIPPED:
+		return "it had been skipped"
+	case core.NodeExecution_TIMED_OUT:
+		return "it had timed out"
+	}
+	return "it had not finished"
+}
+
+// shape is all that a decision depends on of what kind a node is of: the one place where a new kind plugs in.
+type shape struct {
+	target   *core.Identifier // what it runs, as its record says; nil: nothing that has a version of its own
+	contains bool             // nodes, which are decided one by one if it had not finished as a whole
+	never    string           // why it is never taken over; empty: it may be
+}
+
+func shapeOf(n *core.Node) shape {
+	switch target := n.GetTarget().(type) {
+	case *core.Node_TaskNode:
+		return shape{target: target.TaskNode.GetReferenceId()}
+	case *core.Node_WorkflowNode:
+		if sub := target.WorkflowNode.GetSubWorkflowRef(); sub != nil {
+			return shape{target: sub, contains: true}
+		}
+		return shape{target: target.WorkflowNode.GetLaunchplanRef()}
+	case *core.Node_BranchNode, *core.Node_ArrayNode:
+		return shape{contains: true}
+	case *core.Node_GateNode:
+		return shape{}
+	}
+	return shape{never: "it begins or ends a graph"}
+}
+
+func sameVersion(a, b *core.Identifier) bool {
+	return a.GetProject() == b.GetProject() && a.GetDomain() == b.GetDomain() && a.GetName() == b.GetName() && a.GetVersion() == b.GetVersion()
+}
+
+func name(id *core.Identifier) string { return id.GetName() + " " + id.GetVersion() }
+
+// Step is one node of a plan.
+type Step struct {
+	Path Path
+	Name string // what its author called it
+	Decision
+}
+
+// Plan is what a recovery does, node by node in the order of the graphs. What contains nodes and is entered has no step of
+// its own; failure nodes have none, because whether they run is decided by how the recovery goes.
+type Plan struct{ Steps []Step }
+
+// Reused is the number of steps whose results are taken over.
+func (p *Plan) Reused() int {
+	n := 0
+	for _, s := range p.Steps {
+		if s.Take {
+			n++
+		}
+	}
+	return n
+}
+
+// Runs is the number of steps that run.
+func (p *Plan) Runs() int { return len(p.Steps) - p.Reused() }
+
+// NewPlan decides every node of the target, which may be of another version than the run.
+func NewPlan(run *Run, target *core.CompiledWorkflowClosure) *Plan {
+	subs := make(map[string]*core.WorkflowTemplate, len(target.GetSubWorkflows()))
+	for _, sub := range target.GetSubWorkflows() {
+		subs[key(sub.GetTemplate().GetId())] = sub.GetTemplate()
+	}
+	p := &Plan{}
+	p.add(run, subs, "", target.GetPrimary().GetTemplate())
+	return p
+}
+
+func (p *Plan) add(run *Run, subs map[string]*core.WorkflowTemplate, at Path, graph *core.WorkflowTemplate) {
+	for _, n := range graph.GetNodes() {
+		if n.GetId() == aloft.StartNode || n.GetId() == aloft.EndNode {
+			continue
+		}
+		path := at.Join(n.GetId())
+		d := run.Decide(path, n)
+		if sub := subs[key(n.GetWorkflowNode().GetSubWorkflowRef())]; d.Enter && sub != nil {
+			p.add(run, subs, path, sub)
+			continue
+		}
+		p.Steps = append(p.Steps, Step{Path: path, Name: n.GetMetadata().GetName(), Decision: d})
+	}
+}
+
+func key(id *core.Identifier) string {
+	return strings.Join([]string{id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion()}, "\x00")
+}

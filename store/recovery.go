@@ -1,0 +1,51 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// Recoveries is what package recovery/job needs: jobs with their items, and who has recovered whom. The simulator has no
+// jobs, so it is no part of Store; store/sqlstore has it, and storetest.RunRecoveries holds it.
+//
+// Whoever saves a job says which version of it was read, and is refused if there is a later one: two that work on one job at
+// once cannot both be right. Owning a job only spares the other the work.
+type Recoveries interface {
+	// CreateRecoveryJob commits a job with its items. It sets the version. ErrExists if the name is taken.
+	CreateRecoveryJob(ctx context.Context, job *aloftv1.RecoveryJob, items []*aloftv1.RecoveryItem) error
+
+	// SaveRecoveryJob commits a changed job and its changed items, and sets the job's next version. ErrConflict if the job has
+	// another version than the one that was read, ErrNotFound.
+	SaveRecoveryJob(ctx context.Context, job *aloftv1.RecoveryJob, items []*aloftv1.RecoveryItem) error
+
+	// AcquireRecoveryJobs makes owner the owner of each job that has not ended and is free, was its already, or whose lease
+	// has run out, for ttl from now, and returns them in order of creation.
+	AcquireRecoveryJobs(ctx context.Context, owner string, now time.Time, ttl time.Duration) ([]*aloftv1.RecoveryJob, error)
+
+	GetRecoveryJob(ctx context.Context, name string) (*aloftv1.RecoveryJob, error) // ErrNotFound
+	// ListRecoveryJobs returns the latest first. Empty project and domain: any.
+	ListRecoveryJobs(ctx context.Context, project, domain string, limit int) ([]*aloftv1.RecoveryJob, error)
+	// RecoveryItems returns all items of a job by position. ErrNotFound.
+	RecoveryItems(ctx context.Context, name string) ([]*aloftv1.RecoveryItem, error)
+
+	// RecoveriesOf returns the executions that recover one of these, the latest first.
+	RecoveriesOf(ctx context.Context, ids []aloft.ExecutionID) ([]Recovered, error)
+
+	// SucceededSince finds an execution of the same workflow, in any version, with equal inputs, that was created after
+	// this one and has succeeded: the latest; zero: none.
+	SucceededSince(ctx context.Context, id aloft.ExecutionID) (aloft.ExecutionID, error)
+}
+
+// Recovered says who recovers an execution.
+type Recovered struct {
+	Execution, Recovery aloft.ExecutionID
+	Phase               core.WorkflowExecution_Phase // of Recovery
+	Error               *core.ExecutionError         // of Recovery
+}
+
+// TopicRecovery wakes when a job was created or changed.
+const TopicRecovery Topic = "recovery"
