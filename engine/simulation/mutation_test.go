@@ -82,8 +82,13 @@ var mutations = []mutation{
 	},
 	{
 		name: "the first timers of a shard are looked at once, whether or not that succeeds (found before)", promise: "P10", file: "engine/lease.go",
-		old: "timed: old.timed}", new: "timed: true}",
+		old: "timed: timed}", new: "timed: true || timed}",
 		seeds: "1000",
+	},
+	{
+		name: "the first timer that moves the clock costs the others their turn (found before)", promise: "P10", file: "engine/lease.go",
+		old: "timed := old.timed && old.valid(asked)", new: "timed := old.timed",
+		seeds: "3000",
 	},
 	{
 		name: "a sub-workflow reads its outputs where they are not yet (found before)", promise: "P5", file: "engine/projection.go",
