@@ -208,7 +208,7 @@ func (w *world) checkResults(step *store.Step, accepted bool, s *sight) {
 		case overwrites:
 			w.see(resultOverwritten)
 		}
-		if !strings.HasPrefix(r.Name, "flyte_task-"+serialTask) || overwrites {
+		if !strings.HasPrefix(r.Name, catalogName+serialTask) || overwrites {
 			continue
 		}
 		node := store.AttemptKey{Execution: step.Execution, Node: r.Source.Node}
@@ -222,6 +222,8 @@ func (w *world) checkResults(step *store.Step, accepted bool, s *sight) {
 		c.spans[r.CacheID] = append(c.spans[r.CacheID], mine)
 	}
 }
+
+const catalogName = "flyte_task-" // how the data catalog calls tasks
 
 // checkWaiters is P5 for those who wait for a result: once whoever computed it has ended they are told, and do not find that
 // out by and by. It holds while nothing goes wrong.
@@ -279,6 +281,13 @@ func (w *world) damage(r *rand.Rand) {
 	if len(results) == 0 {
 		return
 	}
+	// Those with something to damage are few.
+	withObject := slices.DeleteFunc(slices.Clone(results), func(e *store.CacheEntry) bool {
+		return e.Size < long && e.Name != catalogName+cachedTask+runFile && e.Name != catalogName+serialTask+runFile
+	})
+	if len(withObject) > 0 && r.IntN(4) > 0 {
+		results = withObject
+	}
 	w.look(func() {
 		e, err := w.memory.GetResult(w.ctx, results[r.IntN(len(results))].ID)
 		if err != nil {
@@ -293,7 +302,7 @@ func (w *world) damage(r *rand.Rand) {
 			uri = e.Objects[0].GetUri()
 		}
 		key, err := blob.ParseURI(uri)
-		if err != nil || r.IntN(4) == 0 {
+		if err != nil || r.IntN(6) == 0 {
 			_, _ = w.memory.RemoveResults(w.ctx, []string{e.ID}, "somebody removed it", w.now())
 			w.tell("result %s of %v is removed", e.ID, e.Source)
 			return

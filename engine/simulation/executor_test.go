@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
@@ -188,7 +190,19 @@ func (x *fakeExecutor) failed(j *job) (n int) {
 }
 
 func (x *fakeExecutor) hangs(j *job) bool {
-	return behaviourOf(j.attempt.Spec.GetTask().GetName()) == runHang && x.failed(j) == 0
+	return x.behaviour(j) == runHang && x.failed(j) == 0
+}
+
+// behaviour is what a task does: in an execution that recovers another its luck may have changed. That of cached ones does
+// not, or others could succeed by its result that fail without.
+func (x *fakeExecutor) behaviour(j *job) string {
+	task := j.attempt.Spec.GetTask().GetName()
+	switch b := behaviourOf(task); {
+	case b != runFail && b != runFailRetrying && b != runHang, isCached(task), !x.world.lucky(j.attempt):
+		return b
+	default:
+		return runOK
+	}
 }
 
 // run is the task: its result depends on its inputs and on how often it has failed by itself before.
@@ -215,7 +229,7 @@ func (x *fakeExecutor) run(j *job) *aloftv1.Outcome {
 		}}
 	}
 	task := j.attempt.Spec.GetTask()
-	behaviour := behaviourOf(task.GetName())
+	behaviour := x.behaviour(j)
 	w.see(behaviour)
 	switch {
 	case behaviour == runFail:
@@ -233,6 +247,9 @@ func (x *fakeExecutor) run(j *job) *aloftv1.Outcome {
 		}
 		if !done {
 			failure("Raised", core.ExecutionError_USER, true)
+			if o.Usage, err = proto.Marshal(&aloftv1.AttemptUsage{Checkpoint: checkpointKey(j.attempt.ID, j.attempt.Attempt).URI()}); err != nil {
+				w.fail("describe the use of an attempt: %w", err)
+			}
 			break
 		}
 		fallthrough
@@ -300,7 +317,16 @@ func (x *fakeExecutor) resume(j *job) (done bool, err error) {
 			return false, err
 		}
 	}
-	if len(parts) == 2 {
+	if attempts := w.attempts(j.attempt.ID.Execution, j.attempt.Node); parts == "" && len(attempts) > 0 {
+		// What the execution that is recovered left.
+		if key, err := blob.ParseURI(attempts[0].Spec.GetCheckpoint()); err == nil {
+			w.see(checkpointHandedOn)
+			if parts, err = w.blobs.read(w.ctx, key); err != nil {
+				return false, err
+			}
+		}
+	}
+	if len(parts) >= 2 {
 		return true, nil
 	}
 	key := checkpointKey(j.attempt.ID, j.attempt.Attempt)

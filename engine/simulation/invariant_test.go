@@ -16,16 +16,18 @@ import (
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/recovery"
 	"github.com/aloft-dev/aloft/store"
 )
 
 // observed is what was seen of one execution.
 type observed struct {
 	planned   planned
-	phase     core.WorkflowExecution_Phase // once it has ended
-	entries   int                          // of the journal
-	rows      int                          // of nodes and attempts that were written
-	looks     int                          // of nodes that wait for a result: each time the pause is longer
+	phase     core.WorkflowExecution_Phase  // once it has ended
+	entries   int                           // of the journal
+	rows      int                           // of nodes and attempts that were written
+	looks     int                           // of nodes that wait for a result: each time the pause is longer
+	source    map[recovery.Path]*store.Node // what it recovers; nil: not read yet
 	deadlines map[string]deadline
 }
 
@@ -46,6 +48,7 @@ var invariants = []struct {
 	{"P2: the records of nodes and attempts are what the journal says, and their values are durable", (*world).checkRecords},
 	{"P4: a task fails when its budget is spent and not before, and has the memory that it needs", (*world).checkBudgets},
 	{"nobody runs more tasks at once than was asked for", checkParallelism},
+	{"P4: what had succeeded is taken over, and nothing else", (*world).checkRecovered},
 	{"P6: what runs is the version that was launched", (*world).checkVersion},
 	{"P7: nobody touches an execution of a later release", func(_ *world, s *sight) error {
 		if s.run.planned.newer && len(s.journal) > 0 {
@@ -601,7 +604,7 @@ func (w *world) own(journal []store.JournalRow) bool {
 // compare holds a world's results against those of the same plan without faults.
 func (w *world) compare(undisturbed *world) error {
 	for _, p := range w.plan.executions {
-		if p.newer {
+		if p.newer || p.recovers != "" {
 			continue
 		}
 		got, own := w.result(p.name)

@@ -168,6 +168,27 @@ var mutations = []mutation{
 		seeds: "2000",
 	},
 	{
+		name: "a node is taken over although it had failed", promise: "P4", file: "recovery/plan.go",
+		old: "if aloft.Succeeded(found.Phase) {", new: "if aloft.Terminal(found.Phase) && found.Phase != core.NodeExecution_ABORTED {",
+	},
+	{
+		name: "a sub-workflow is taken over as a whole although a node of it had failed", promise: "P4", file: "recovery/plan.go",
+		old: "if aloft.Succeeded(found.Phase) {", new: "if aloft.Succeeded(found.Phase) || shape.contains && aloft.Terminal(found.Phase) {",
+	},
+	{
+		name: "what was recovered once is not recovered again", promise: "P4", file: "recovery/plan.go",
+		old: "if aloft.Succeeded(found.Phase) {", new: "if found.Phase == core.NodeExecution_SUCCEEDED {",
+	},
+	{
+		name: "a checkpoint is not handed on by who did not get to its own", promise: "P4", file: "engine/projection.go",
+		old: "checkpoints[r.Node] = attempt.Spec.GetCheckpoint()", new: "checkpoints[r.Node] = \"\"",
+		seeds: "2000",
+	},
+	{
+		name: "a node that is taken over gets its inputs for outputs", promise: "P4", file: "engine/recovered.go",
+		old: "Outputs: f.takeOver(record.Outputs)", new: "Outputs: f.takeOver(record.Inputs)",
+	},
+	{
 		name: "retries start before their time", promise: "P10", file: "store/memstore/attempt.go",
 		old: "if !try.rec.NotBefore.After(now) {", new: "if try.rec.NotBefore.After(now) || true {",
 	},

@@ -3,6 +3,7 @@ package simulation
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,10 @@ type planned struct {
 	terminated     bool // somebody may terminate it
 	newer          bool // it belongs to a later release, which shares the store
 	overwrites     bool // what others have computed
+
+	recovers string // the execution that this one recovers; empty: none
+	chain    int    // how many there are before it
+	fixed    bool   // what made it fail is mended, all of it; else about half
 }
 
 // What the tasks of executors do, by the name of their task.
@@ -57,7 +62,7 @@ const (
 	serialTask = "serial-"
 )
 
-var cachedBehaviours = []string{runOK, runOK, runFile, runFile, runFlakyUser, runFlakySystem, runFail, runHang}
+var cachedBehaviours = []string{runOK, runFile, runFile, runFile, runFlakyUser, runFlakySystem, runFail, runHang}
 
 // behaviourOf is what a task does, whether or not it is cached.
 func behaviourOf(task string) string {
@@ -125,14 +130,12 @@ func tasks(version string) (all []*core.CompiledTask) {
 		"duration": {Type: &core.LiteralType{Type: &core.LiteralType_Simple{Simple: core.SimpleType_DURATION}}},
 	}}, nil)
 	add("echo", machine.TaskEcho, variable("x"), variable("o0"))
-	for _, name := range behaviours[3:] {
+	for _, name := range slices.Compact(slices.Clone(behaviours)) {
 		add(name, "python-task", variable("x"), variable("o0"))
 	}
-	for _, name := range cachedBehaviours[1:] {
-		if name != runFile || all[len(all)-1].GetTemplate().GetId().GetName() != serialTask+runFile {
-			add(cachedTask+name, "python-task", variable("x"), variable("o0"))
-			add(serialTask+name, "python-task", variable("x"), variable("o0"))
-		}
+	for _, name := range slices.Compact(slices.Clone(cachedBehaviours)) {
+		add(cachedTask+name, "python-task", variable("x"), variable("o0"))
+		add(serialTask+name, "python-task", variable("x"), variable("o0"))
 	}
 	return all
 }
@@ -144,7 +147,11 @@ func newPlan(r *rand.Rand) *plan {
 		// Versions of one workflow, or of two.
 		p.closures = append(p.closures, p.newClosure(r, heavy, fmt.Sprintf("w%d", r.IntN(2)), fmt.Sprintf("v%d", i)))
 	}
-	for i := range 1 + r.IntN(5) {
+	n := 1 + r.IntN(5)
+	if p.reuses > 1 {
+		n += 2
+	}
+	for i := range n {
 		p.executions = append(p.executions, planned{
 			name: fmt.Sprintf("e%d", i), workflow: r.IntN(len(p.closures)), input: word(r, heavy),
 			maxParallelism: uint32(r.IntN(4)), interruptible: r.IntN(4) == 0, terminated: r.IntN(6) == 0, newer: r.IntN(20) == 0,

@@ -60,16 +60,19 @@ type world struct {
 	current   *process // that makes the calls; nil: people
 	inCheck   bool     // nothing fails while the world is looked at
 
-	registered map[int]bool         // workflows of the plan, by number
-	created    map[string]store.Key // acknowledged, by name
-	terminated map[string]int       // acknowledged: journal entries at that time
-	runs       map[store.Key]*observed
-	read       map[string]*core.LiteralMap // objects that were found to be what they are called, by URI
-	contents   map[string]string           // digests of the files of tasks, by URI
-	damaged    map[string]bool             // objects that were deleted or changed, by URI
-	computing  computing
-	epochs     [store.Shards]int64 // the newest of each shard
-	broken     error
+	registered  map[int]bool         // workflows of the plan, by number
+	created     map[string]store.Key // acknowledged, by name
+	terminated  map[string]int       // acknowledged: journal entries at that time
+	runs        map[store.Key]*observed
+	read        map[string]*core.LiteralMap // objects that were found to be what they are called, by URI
+	contents    map[string]string           // digests of the files of tasks, by URI
+	fortune     bool                        // nothing fails of what people can mend
+	mended      bool                        // everything that had failed was recovered
+	undisturbed bool                        // it was calm from the beginning
+	damaged     map[string]bool             // objects that were deleted or changed, by URI
+	computing   computing
+	epochs      [store.Shards]int64 // the newest of each shard
+	broken      error
 }
 
 // process is what an operating system ends at any time. After that nothing of what it does reaches anybody.
@@ -119,7 +122,7 @@ func (c *slotClock) resume() {
 
 func newWorld(seed uint64, calm, detail bool) *world {
 	w := &world{
-		ctx: context.Background(), seed: seed, calm: calm, detail: detail, seen: map[string]int{},
+		ctx: context.Background(), seed: seed, calm: calm, undisturbed: calm, detail: detail, seen: map[string]int{},
 		plan: newPlan(rand.New(rand.NewPCG(seed, 1))), random: rand.New(rand.NewPCG(seed, 2)),
 		memory: memstore.New(), wall: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), registered: map[int]bool{},
 		created: map[string]store.Key{}, terminated: map[string]int{}, runs: map[store.Key]*observed{}, read: map[string]*core.LiteralMap{},
@@ -199,6 +202,11 @@ func (w *world) run() error {
 			return w.broken
 		}
 		if w.over() {
+			if !w.undisturbed && !w.mended {
+				w.mended = true
+				w.recoverAll()
+				continue
+			}
 			w.checkEnd()
 			return w.broken
 		}
@@ -239,9 +247,11 @@ func (w *world) act() {
 		w.mono += []time.Duration{time.Millisecond, 50 * time.Millisecond, time.Second, 3 * time.Second, 20 * time.Second}[r.IntN(5)]
 	case k < 84:
 		w.create(r.IntN(len(w.plan.executions)))
-	case k < 86:
+	case k < 85:
 		w.terminate()
-	case k < 88:
+	case k < 87:
+		w.recover(r.IntN(len(w.plan.executions)), false)
+	case k < 89:
 		w.register(r.IntN(len(w.plan.closures)))
 	default:
 		w.strike(r)
@@ -329,10 +339,14 @@ func (w *world) create(i int) {
 	if p.newer {
 		e.JournalVersion++
 	}
-	err = w.store.CreateExecution(w.ctx, e, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: &aloftv1.Create{
+	create := &aloftv1.Create{
 		Workflow: workflow, Inputs: inputs.GetRef(), MaxParallelism: p.maxParallelism, Interruptible: p.interruptible, Seed: p.name,
 		OverwriteCache: p.overwrites,
-	}}})
+	}
+	if p.recovers != "" {
+		create.Recovers = w.id(p.recovers).Proto()
+	}
+	err = w.store.CreateExecution(w.ctx, e, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: create}})
 	switch {
 	case err == nil:
 		w.created[p.name] = e.Key
