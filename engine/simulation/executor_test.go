@@ -102,7 +102,7 @@ func (x *fakeExecutor) pass() {
 	waiting, _ := w.store.Waiting(w.ctx, x.server.engine.Now(), 50)
 	var taken []store.AttemptKey
 	for _, a := range waiting {
-		if w.calm || r.IntN(3) > 0 {
+		if _, away := x.server.health.Away(aloft.ServiceBlob); !away && (w.calm || r.IntN(3) > 0) {
 			taken = append(taken, a.AttemptKey)
 			if !w.skewed && a.NotBefore.After(w.first.Add(w.mono)) {
 				w.fail("P10: attempt %d of node %s could start %s early", a.Attempt, a.Node, a.NotBefore.Sub(w.first.Add(w.mono)))
@@ -136,6 +136,9 @@ func (x *fakeExecutor) pass() {
 		}
 		if j.outcome == nil && w.mono >= j.ends && !x.hangs(j) {
 			j.outcome = x.run(j) // nil: what it needs cannot be read now
+			if j.outcome == nil && w.away == aloft.ServiceBlob && r.IntN(4) == 0 {
+				j.outcome = x.blame(j)
+			}
 		}
 		if j.outcome == nil && !x.started[key] && r.IntN(2) == 0 {
 			message := &aloftv1.Inbox{Kind: &aloftv1.Inbox_AttemptStarted{AttemptStarted: &aloftv1.AttemptStarted{

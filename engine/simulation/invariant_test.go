@@ -28,6 +28,7 @@ type observed struct {
 	rows      int                           // of nodes and attempts that were written
 	looks     int                           // of nodes that wait for a result: each time the pause is longer
 	source    map[recovery.Path]*store.Node // what it recovers; nil: not read yet
+	services  map[aloft.NodeID]bool         // nodes that a service has failed
 	deadlines map[string]deadline
 }
 
@@ -82,7 +83,7 @@ func (w *world) committed(step *store.Step, err error) {
 		}
 		run := w.runs[record.Key]
 		if run == nil {
-			run = &observed{deadlines: map[string]deadline{}}
+			run = &observed{deadlines: map[string]deadline{}, services: map[aloft.NodeID]bool{}}
 			run.planned = w.planned(record.ID.Name)
 			w.runs[record.Key] = run
 		}
@@ -92,12 +93,18 @@ func (w *world) committed(step *store.Step, err error) {
 				if e.GetNodeParked() != nil {
 					run.looks++
 				}
+				w.checkCharge(e.GetAttemptEnded())
 			}
 			if newest := w.epochs[step.Lease.Shard]; step.Lease.Epoch < newest {
 				w.fail("P3: a commit under epoch %d of shard %d was accepted, the shard was taken under %d", step.Lease.Epoch, step.Lease.Shard, newest)
 			}
 		}
 		s := &sight{record: record, journal: journal, run: run}
+		for _, a := range step.Attempts {
+			if a.Error.GetCode() == codeServiceAway {
+				run.services[a.Node] = true
+			}
+		}
 		if err := w.check(s); err != nil {
 			w.fail("execution %s after entry %d (there were %d): %w", record.ID.Name, len(journal), run.entries, err)
 		}
@@ -166,6 +173,9 @@ func (w *world) checkBudgets(s *sight) error {
 	for n := range s.state.Nodes() {
 		if n.Kind() != machine.KindTask {
 			continue
+		}
+		if s.run.services[n.ID()] {
+			continue // what a service costs is counted as a whole: see checkCharge
 		}
 		user, system, recoverable := 0, 0, true
 		attempts := s.state.Attempts(n.Index())
@@ -271,7 +281,7 @@ func (w *world) checkTime(s *sight) error {
 	var errs []error
 	over := func(what string) {
 		d, ok := s.run.deadlines[what]
-		if latest := max(d.committed, w.since) + 2*d.lasts + 2*time.Minute; ok && w.calm && w.mono > latest {
+		if latest := max(d.committed, w.since) + 2*d.lasts + 2*time.Minute + time.Duration(w.outages)*longestLook; ok && w.calm && w.mono > latest {
 			errs = append(errs, fmt.Errorf("%s was to last %s and is over after %s", what, d.lasts, w.mono-d.committed))
 		}
 	}
@@ -587,6 +597,7 @@ func (w *world) own(journal []store.JournalRow) bool {
 				event.GetExecutionFailing().GetError().GetCode() == machine.CodeExecutionTimeout,
 				cause.GetCode() == machine.CodeQueueTimeout:
 				return false
+			case ended.GetFailure().GetService() != "":
 			case ended.GetLost() != "", cause.GetKind() == core.ExecutionError_SYSTEM:
 				if system[ended.GetNode()]++; system[ended.GetNode()] > 3 {
 					return false

@@ -189,6 +189,11 @@ var mutations = []mutation{
 		old: "Outputs: f.takeOver(record.Outputs)", new: "Outputs: f.takeOver(record.Inputs)",
 	},
 	{
+		name: "an outage is charged to each attempt that it fails", promise: "P4", file: "engine/machine/state.go",
+		old: "f.GetServiceAwaySince() != 0 && f.GetRecoverable()", new: "f.GetServiceAwaySince() == 0 && f.GetRecoverable()",
+		seeds: "1000",
+	},
+	{
 		name: "retries start before their time", promise: "P10", file: "store/memstore/attempt.go",
 		old: "if !try.rec.NotBefore.After(now) {", new: "if try.rec.NotBefore.After(now) || true {",
 	},

@@ -15,6 +15,7 @@ import (
 	"github.com/aloft-dev/aloft/catalog"
 	"github.com/aloft-dev/aloft/engine"
 	"github.com/aloft-dev/aloft/engine/machine"
+	"github.com/aloft-dev/aloft/health"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
@@ -66,6 +67,9 @@ type world struct {
 	runs        map[store.Key]*observed
 	read        map[string]*core.LiteralMap // objects that were found to be what they are called, by URI
 	contents    map[string]string           // digests of the files of tasks, by URI
+	away        string                      // the service that is away now; empty: none
+	outages     int                         // that there were
+	charged     int                         // failures by a service that were charged
 	fortune     bool                        // nothing fails of what people can mend
 	mended      bool                        // everything that had failed was recovered
 	undisturbed bool                        // it was calm from the beginning
@@ -85,6 +89,7 @@ type process struct {
 type slot struct {
 	process
 	engine *engine.Engine // nil: crashed
+	health *health.Monitor
 	clock  *slotClock
 	pause  time.Duration // it does nothing before
 }
@@ -279,6 +284,9 @@ func (w *world) pass(s *slot) (more bool) {
 	}
 	s.clock.resume()
 	w.as(&s.process, func() {
+		if _, err := s.health.Pass(w.ctx); err != nil && w.calm {
+			w.fail("health of %s: %w", s.name, err)
+		}
 		var err error
 		more, err = s.engine.Pass(w.ctx)
 		if err != nil && (w.calm || !errors.Is(err, aloft.ErrUnavailable)) {
@@ -297,8 +305,12 @@ func (w *world) start(s *slot) {
 		w.first = w.wall
 	}
 	w.skewed = w.skewed || !w.wall.Equal(w.first)
+	s.health = health.New(health.Config{
+		Store: w.store, Logger: slog.New(slog.DiscardHandler), Probes: w.probes(), Now: s.clock.Now, Chance: w.random.Float64,
+	})
 	s.engine = engine.New(engine.Config{
-		Store: w.store, Literals: w.literals, Catalog: &watchedCatalog{world: w, catalog: &catalog.Catalog{Store: w.store, Blob: w.blobs, Now: s.clock.Now}}, Owner: s.name, Clock: s.clock, Logger: slog.New(slog.DiscardHandler), Policy: w.plan.policy,
+		Health: s.health,
+		Store:  w.store, Literals: w.literals, Catalog: &watchedCatalog{world: w, catalog: &catalog.Catalog{Store: w.store, Blob: w.blobs, Now: s.clock.Now}}, Owner: s.name, Clock: s.clock, Logger: slog.New(slog.DiscardHandler), Policy: w.plan.policy,
 		StepLimit: 1 + w.random.IntN(30), CacheExecutions: 1 + w.random.IntN(4), CacheLiterals: int64(1 + w.random.IntN(4000)),
 	})
 	w.tell("%s starts", s.name)
