@@ -86,11 +86,6 @@ var mutations = []mutation{
 		seeds: "1000",
 	},
 	{
-		name: "the first timer that moves the clock costs the others their turn (found before)", promise: "P10", file: "engine/lease.go",
-		old: "timed := old.timed && old.valid(asked)", new: "timed := old.timed",
-		seeds: "3000",
-	},
-	{
 		name: "a sub-workflow reads its outputs where they are not yet (found before)", promise: "P5", file: "engine/projection.go",
 		old: "return f.engine.store.NodeOutputs(f.ctx, f.key, child.ID())", new: "return f.engine.store.NodeOutputs(f.ctx, f.key, node.ID())",
 	},
