@@ -41,6 +41,9 @@ func (s *Results) ExplainCache(ctx context.Context, r *aloftv1.ExplainCacheReque
 		switch found, err := s.Store.GetResult(ctx, id); {
 		case err == nil:
 			answer.Nearest = cachedResult(found)
+			if n.Cache.GetKey() == nil {
+				n.Cache.Key = found.Key // that of a hit is kept with its result alone
+			}
 		case !errors.Is(err, aloft.ErrNotFound):
 			return nil, fmt.Errorf("explain cache of %s/%s: %w", n.Execution, n.ID, err)
 		}

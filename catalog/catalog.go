@@ -22,6 +22,7 @@ import (
 // Store is what the catalog needs of store.Catalog.
 type Store interface {
 	FindResult(ctx context.Context, id store.CacheID) (*store.CacheEntry, error)
+	FindResults(ctx context.Context, ids []store.CacheID) ([]*store.CacheEntry, error)
 	ListResults(ctx context.Context, q store.CacheQuery) ([]*store.CacheEntry, error)
 	RemoveResults(ctx context.Context, ids []string, reason string, now time.Time) (int, error)
 	UsedResults(ctx context.Context, ids []string, now time.Time) error
@@ -62,17 +63,35 @@ func (c *Catalog) Find(ctx context.Context, id store.CacheID) (e *store.CacheEnt
 	} else if err != nil {
 		return nil, "", fmt.Errorf("find result of %s: %w", id.Name, err)
 	}
+	if reason, err = c.Use(ctx, e); reason != "" || err != nil {
+		return nil, reason, err
+	}
+	return e, "", nil
+}
+
+// Ahead is what the store has for several ids at this moment, in their order; nil: nothing. Nobody has looked at the objects
+// of these results: whoever wants to use one calls Use, and soon.
+func (c *Catalog) Ahead(ctx context.Context, ids []store.CacheID) ([]*store.CacheEntry, error) {
+	found, err := c.Store.FindResults(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("find %d results: %w", len(ids), err)
+	}
+	return found, nil
+}
+
+// Use is the second half of Find, for a result that the store had a moment ago: with a reason it must not be used, and is gone.
+func (c *Catalog) Use(ctx context.Context, e *store.CacheEntry) (reason string, err error) {
 	if reason, err = c.verify(ctx, e); err != nil {
-		return nil, "", fmt.Errorf("verify result %s of %s: %w", e.ID, id.Name, err)
+		return "", fmt.Errorf("verify result %s of %s: %w", e.ID, e.Name, err)
 	}
 	if reason != "" {
 		if _, err := c.Store.RemoveResults(ctx, []string{e.ID}, reason, c.now()); err != nil {
-			return nil, "", fmt.Errorf("remove damaged result %s of %s: %w", e.ID, id.Name, err)
+			return "", fmt.Errorf("remove damaged result %s of %s: %w", e.ID, e.Name, err)
 		}
-		return nil, reason, nil
+		return reason, nil
 	}
 	c.use(e.ID)
-	return e, "", nil
+	return "", nil
 }
 
 // FindOrReserve is Find and, on a miss, asks for the right to compute the result. It returns the result, or else the reservation

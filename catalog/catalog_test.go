@@ -59,6 +59,18 @@ func (s *results) FindResult(_ context.Context, id store.CacheID) (*store.CacheE
 	return nil, aloft.ErrNotFound
 }
 
+func (s *results) FindResults(ctx context.Context, ids []store.CacheID) ([]*store.CacheEntry, error) {
+	all := make([]*store.CacheEntry, len(ids))
+	for i, id := range ids {
+		e, err := s.FindResult(ctx, id)
+		if err != nil && !errors.Is(err, aloft.ErrNotFound) {
+			return nil, err
+		}
+		all[i] = e
+	}
+	return all, nil
+}
+
 func (s *results) ListResults(_ context.Context, q store.CacheQuery) ([]*store.CacheEntry, error) {
 	leave, err := s.enter()
 	if err != nil {

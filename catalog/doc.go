@@ -17,6 +17,9 @@
 // that a result refers to, and takes one that is damaged out of the catalog with the reason: then the task computes it again,
 // and the new result takes its place.
 //
+// Where many nodes begin, the engine reads what there is for several of them at once (Ahead) and has each looked at when its
+// turn has come (Use).
+//
 // # Limits
 //
 // Results go when they are too old or a project has too many (limit.go), unless they are pinned. A result that is gone stays

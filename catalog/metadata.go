@@ -2,6 +2,7 @@ package catalog
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
@@ -26,19 +27,26 @@ func SourceMetadata(a aloft.AttemptID) map[string]string {
 
 // Metadata is how a node that uses or made a result refers to it: its dataset, its tag, and who computed it.
 func Metadata(e *store.CacheEntry) *core.CatalogMetadata {
-	m := &core.CatalogMetadata{
-		DatasetId:   &core.Identifier{ResourceType: core.ResourceType_DATASET, Project: e.Project, Domain: e.Domain, Name: e.Name, Version: e.Version},
-		ArtifactTag: &core.CatalogArtifactTag{ArtifactId: e.ID, Name: e.Tag},
-	}
+	x := &struct { // in one piece: each hit has one
+		all           core.CatalogMetadata
+		dataset, task core.Identifier
+		tag           core.CatalogArtifactTag
+		kind          core.CatalogMetadata_SourceTaskExecution
+		source        core.TaskExecutionIdentifier
+		node          core.NodeExecutionIdentifier
+	}{}
+	m, d, t := &x.all, &x.dataset, &x.task
+	m.DatasetId, m.ArtifactTag = d, &x.tag
+	d.ResourceType, d.Project, d.Domain, d.Name, d.Version = core.ResourceType_DATASET, e.Project, e.Domain, e.Name, e.Version
+	x.tag.ArtifactId, x.tag.Name = e.ID, e.Tag
 	if e.Source == (aloft.AttemptID{}) {
 		return m
 	}
-	m.SourceExecution = &core.CatalogMetadata_SourceTaskExecution{SourceTaskExecution: &core.TaskExecutionIdentifier{
-		TaskId: &core.Identifier{
-			ResourceType: core.ResourceType_TASK, Project: e.Project, Domain: e.Domain, Name: e.Key.GetTask(), Version: e.Dataset[taskVersion],
-		},
-		NodeExecutionId: &core.NodeExecutionIdentifier{NodeId: string(e.Source.Node), ExecutionId: e.Source.Execution.Proto()},
-		RetryAttempt:    e.Source.Attempt,
-	}}
+	t.ResourceType, t.Project, t.Domain = core.ResourceType_TASK, e.Project, e.Domain
+	t.Name, t.Version = strings.TrimPrefix(e.Name, datasetPrefix), e.Dataset[taskVersion]
+	x.node.NodeId, x.node.ExecutionId = string(e.Source.Node), e.Source.Execution.Proto()
+	x.source.TaskId, x.source.NodeExecutionId, x.source.RetryAttempt = t, &x.node, e.Source.Attempt
+	x.kind.SourceTaskExecution = &x.source
+	m.SourceExecution = &x.kind
 	return m
 }

@@ -11,9 +11,12 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/blob/folder"
+	"github.com/aloft-dev/aloft/catalog"
 	"github.com/aloft-dev/aloft/engine"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
@@ -46,7 +49,10 @@ func startDurable(b *testing.B, o sqlstore.Options) *durable {
 		b.Fatal(err)
 	}
 	r := &durable{TB: b, store: &counted{Store: s}, literals: blob.Literals{Store: objects}}
-	e := engine.New(engine.Config{Store: r.store, Literals: r.literals, Owner: "bench", Logger: slog.New(slog.DiscardHandler)})
+	e := engine.New(engine.Config{
+		Store: r.store, Literals: r.literals, Owner: "bench", Logger: slog.New(slog.DiscardHandler),
+		Catalog: &catalog.Catalog{Store: r.store, Blob: objects},
+	})
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -104,7 +110,7 @@ func measure(b *testing.B, w workflow, nodes int) {
 	onBoth(b, func(b *testing.B, o sqlstore.Options) { measureOn(b, o, w, nodes) })
 }
 
-func measureOn(b *testing.B, o sqlstore.Options, w workflow, nodes int) {
+func measureOn(b *testing.B, o sqlstore.Options, w workflow, nodes int) *durable {
 	b.Helper()
 	r := startDurable(b, o)
 	r.register(w)
@@ -119,12 +125,31 @@ func measureOn(b *testing.B, o sqlstore.Options, w workflow, nodes int) {
 	b.ReportMetric(n/b.Elapsed().Seconds(), "nodes/s")
 	b.ReportMetric(float64((cpu()-before).Microseconds())/n/1000, "cpu-ms/node")
 	b.ReportMetric(float64(r.store.commits-commits)/float64(b.N), "commits/run")
+	return r
 }
 
 func BenchmarkOneNode(b *testing.B)     { measure(b, fanOut(1), 1) }
 func BenchmarkChain100(b *testing.B)    { measure(b, chain(100), 100) }
 func BenchmarkFanOut1000(b *testing.B)  { measure(b, fanOut(1000), 1000) }
 func BenchmarkFanOut10000(b *testing.B) { measure(b, fanOut(10_000), 10_000) }
+
+// BenchmarkEcho is what BenchmarkCached is compared with: the same nodes, each of which runs.
+func BenchmarkEcho(b *testing.B) { measure(b, echoes(10_000, echoTask), 10_000) }
+
+// BenchmarkCached has 10,000 nodes with different inputs, the results of all of which are known.
+func BenchmarkCached(b *testing.B) {
+	cached := proto.CloneOf(echoTask)
+	cached.Id.Name = "cached"
+	cached.Metadata = &core.TaskMetadata{Discoverable: true, DiscoveryVersion: "1"}
+	onBoth(b, func(b *testing.B, o sqlstore.Options) {
+		r := measureOn(b, o, echoes(10_000, cached), 10_000)
+		last := aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: fmt.Sprintf("e%d", b.N-1)}
+		ran, err := r.store.ListAttempts(b.Context(), last, "", store.Query{})
+		if err != nil || len(ran) > 0 {
+			b.Fatalf("%d nodes ran although their results were known (%v)", len(ran), err)
+		}
+	})
+}
 
 // BenchmarkSwarm has 64 clients that create workflows of one node.
 func BenchmarkSwarm(b *testing.B) { onBoth(b, swarm) }

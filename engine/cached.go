@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"time"
@@ -32,25 +33,30 @@ func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machin
 	if f.engine.config.Catalog == nil || f.version < cachedSince {
 		return machine.CacheAnswer{}, nil
 	}
-	values, err := f.value(inputs, func() (*aloftv1.Literals, error) { return f.engine.store.NodeInputs(f.ctx, f.key, node.ID()) })
+	of, err := f.lookAhead(node, inputs)
 	if err != nil {
 		return machine.CacheAnswer{}, err
 	}
-	key := f.engine.signature(node).Key(values)
+	key, found := of.key, of.found
 	if f.state.Create().GetOverwriteCache() {
-		catalog.Preview(key, values)
+		catalog.Preview(key, of.values)
 		return machine.CacheAnswer{Lookup: &aloftv1.CacheLookup{
 			Status: core.CatalogCacheStatus_CACHE_SKIPPED, Key: key, Reason: "the execution overwrites what was cached",
 		}}, nil
 	}
-	mine := store.CacheReservation{ID: catalog.ID(key), Owner: f.owner(node.ID()), Execution: f.key, Node: node.ID()}
 	lookup := &aloftv1.CacheLookup{Status: core.CatalogCacheStatus_CACHE_MISS, Key: key}
 	answer := machine.CacheAnswer{Lookup: lookup}
-	var found *store.CacheEntry
-	if f.serialized(node) {
+	if found != nil {
+		if lookup.Reason, err = f.engine.config.Catalog.Use(f.ctx, found); lookup.Reason != "" {
+			found = nil
+		}
+	}
+	if err == nil && found == nil && f.serialized(node) {
+		mine := store.CacheReservation{ID: catalog.ID(key), Owner: f.owner(node.ID()), Execution: f.key, Node: node.ID()}
 		var held store.CacheReservation
-		found, held, lookup.Reason, err = f.engine.config.Catalog.FindOrReserve(f.ctx, mine)
-		err = aloft.Blame(aloft.ServiceCatalog, err)
+		var reason string
+		found, held, reason, err = f.engine.config.Catalog.FindOrReserve(f.ctx, mine)
+		lookup.Reason = cmp.Or(reason, lookup.Reason)
 		switch {
 		case err != nil || found != nil:
 		case held.Owner == mine.Owner:
@@ -59,19 +65,19 @@ func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machin
 			lookup.Reservation = core.CatalogReservation_RESERVATION_EXISTS
 			answer.WaitFor, answer.Reason = store.WaitForResult(mine.ID), "waits for the result that "+held.Owner+" computes"
 		}
-	} else {
-		found, lookup.Reason, err = f.engine.config.Catalog.Find(f.ctx, mine.ID)
-		err = aloft.Blame(aloft.ServiceCatalog, err)
 	}
 	if err != nil {
-		return machine.CacheAnswer{}, err
+		return machine.CacheAnswer{}, aloft.Blame(aloft.ServiceCatalog, err)
 	}
 	if found != nil {
 		lookup.Reason = lacks(found, node.Interface())
 	}
 	if found == nil || lookup.Reason != "" {
-		catalog.Preview(key, values)
+		catalog.Preview(key, of.values)
 		return answer, nil
+	}
+	if found.Source != (aloft.AttemptID{}) {
+		lookup.Key = nil // the result has the same, and there are many hits
 	}
 	lookup.Status, lookup.Found = core.CatalogCacheStatus_CACHE_HIT, catalog.Metadata(found)
 	if len(found.Outputs.GetRef().GetDigest()) > 0 {
@@ -79,6 +85,79 @@ func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machin
 		answer.Outputs = found.Outputs.GetRef()
 	}
 	return answer, nil
+}
+
+// ahead is what a node was found to begin with.
+type ahead struct {
+	inputs *aloftv1.LiteralRef
+	values *core.LiteralMap
+	key    *aloftv1.CacheKey
+	found  *store.CacheEntry // as the store had it; nil: it had none
+}
+
+const (
+	maxReach = 64 // nodes whose results are looked for at once
+
+	// What was read ahead is thrown away when it is older: a look at large objects may have come between.
+	aheadLasts = 100 * time.Millisecond
+)
+
+// lookAhead says what there is for a node, with one read for it and for those that begin next: a node whose result is known
+// costs little beside that read. The first read of a step is for one node and each further one for twice as many, so that
+// hardly more is looked for in vain than was of use. Nothing of it outlives the step.
+func (f *facts) lookAhead(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*ahead, error) {
+	if a := f.ahead[node.Index()]; a != nil {
+		delete(f.ahead, node.Index()) // whoever asks again wants to know what there is by then
+		if f.engine.clock.Now().Sub(f.aheadAt) <= aheadLasts {
+			return a, nil
+		}
+		f.reach = 0 // each takes long: to read far ahead would be in vain
+	}
+	a, err := f.begun(node, inputs)
+	if err != nil || f.state.Create().GetOverwriteCache() {
+		return a, err
+	}
+	f.ahead, f.reach = make(map[uint32]*ahead), min(max(2*f.reach, 1), maxReach)
+	all, ids := []*ahead{a}, []store.CacheID{catalog.ID(a.key)}
+	reach := f.reach
+	if f.state.Create().GetRecovers() != nil {
+		reach = 0 // most of them are taken over, and nobody asks for their inputs
+	}
+	for next := range f.state.Next(reach) {
+		if next.Index() == node.Index() || !next.Cacheable() || next.Handles() != nil {
+			continue
+		}
+		// What is wrong with its inputs is told when its turn has come.
+		inputs, failure, err := f.Inputs(next)
+		if failure != nil || err != nil {
+			continue
+		}
+		b, err := f.begun(next, inputs)
+		if err != nil {
+			continue
+		}
+		f.ahead[next.Index()] = b
+		all, ids = append(all, b), append(ids, catalog.ID(b.key))
+	}
+	found, err := f.engine.config.Catalog.Ahead(f.ctx, ids)
+	if err != nil {
+		f.ahead = nil
+		return nil, aloft.Blame(aloft.ServiceCatalog, err)
+	}
+	f.aheadAt = f.engine.clock.Now()
+	for i, e := range found {
+		all[i].found = e
+	}
+	return a, nil
+}
+
+// begun is a node with its key; nothing was looked for yet.
+func (f *facts) begun(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*ahead, error) {
+	values, err := f.value(inputs, func() (*aloftv1.Literals, error) { return f.engine.store.NodeInputs(f.ctx, f.key, node.ID()) })
+	if err != nil {
+		return nil, err
+	}
+	return &ahead{inputs: inputs, values: values, key: f.engine.signature(node).Key(values)}, nil
 }
 
 // lacks says which output a result does not have: what a client put there may be anything.

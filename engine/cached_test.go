@@ -1,8 +1,13 @@
 package engine_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -243,6 +248,217 @@ func TestALargeResultIsUsedAgain(t *testing.T) {
 	b.wantLookup(second, core.CatalogCacheStatus_CACHE_HIT, "first")
 	if uri := b.execution(second).Outputs.GetRef().GetUri(); uri == "" {
 		t.Error("the outputs are in the row, want an object")
+	}
+}
+
+// watched is a catalog that is watched: which results were read ahead, and what happens while one is looked at.
+type watched struct {
+	engine.Catalog
+	reads [][]store.CacheID
+	found [][]*store.CacheEntry
+	use   func(*store.CacheEntry)
+}
+
+func (w *watched) Ahead(ctx context.Context, ids []store.CacheID) ([]*store.CacheEntry, error) {
+	found, err := w.Catalog.Ahead(ctx, ids)
+	w.reads, w.found = append(w.reads, ids), append(w.found, found)
+	return found, err
+}
+
+func (w *watched) Use(ctx context.Context, e *store.CacheEntry) (string, error) {
+	if w.use != nil {
+		w.use(e)
+	}
+	return w.Catalog.Use(ctx, e)
+}
+
+// knownBench has a workflow of n nodes beside each other whose results are known from execution "first".
+func knownBench(t *testing.T, n int, value func(i int) string) (b *bench, w workflow, known *watched, engineOf func(...func(*engine.Config)) *engine.Engine) {
+	t.Helper()
+	b = newBench(t)
+	task := proto.CloneOf(echoTask)
+	task.Metadata = &core.TaskMetadata{Discoverable: true, DiscoveryVersion: "1"}
+	w = workflow{name: "known", tasks: []*core.TaskTemplate{task}}
+	for i := range n {
+		w.nodes = append(w.nodes, taskNode(fmt.Sprintf("n%d", i), task, map[string]*core.BindingData{"x": text(value(i))}))
+	}
+	b.register(w)
+	b.create(w, "first", nil)
+	b.settle(b.engine("a", b.caching))
+	known = &watched{}
+	return b, w, known, func(change ...func(*engine.Config)) *engine.Engine {
+		return b.engine("a", append([]func(*engine.Config){b.caching, func(c *engine.Config) {
+			known.Catalog, c.Catalog = c.Catalog, known
+		}}, change...)...)
+	}
+}
+
+func (b *bench) lookup(id aloft.ExecutionID, node aloft.NodeID) *aloftv1.CacheLookup {
+	b.Helper()
+	n, err := b.store.GetNode(b.Context(), id, node)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return n.Cache
+}
+
+func short(i int) string { return fmt.Sprint("value ", i) }
+
+// wantHits checks that all nodes were hits but one, which was computed.
+func (b *bench) wantHits(id aloft.ExecutionID, n int, but string) {
+	b.Helper()
+	for i := range n {
+		node, want := aloft.NodeID(fmt.Sprintf("n%d", i)), core.CatalogCacheStatus_CACHE_HIT
+		if string(node) == but {
+			want = core.CatalogCacheStatus_CACHE_POPULATED
+		}
+		if l := b.lookup(id, node); l.GetStatus() != want {
+			b.Errorf("node %s is a %s (%s), want %s", node, l.GetStatus(), l.GetReason(), want)
+		}
+	}
+}
+
+func TestResultsOfSeveralNodesAreLookedForAtOnce(t *testing.T) {
+	t.Parallel()
+	b, w, known, engineOf := knownBench(t, 200, short)
+	second := b.create(w, "second", nil)
+	b.settle(engineOf())
+	b.wantPhase(second, core.WorkflowExecution_SUCCEEDED)
+	b.wantNoAttempts(second)
+	b.wantHits(second, 200, "")
+	asked := map[store.CacheID]int{}
+	var sizes []int
+	for _, ids := range known.reads {
+		sizes = append(sizes, len(ids))
+		for _, id := range ids {
+			asked[id]++
+		}
+	}
+	// Twice as many each time: a step that begins one node reads little in vain.
+	if want := []int{1, 2, 4, 8, 16, 32, 64, 64, 9}; !slices.Equal(sizes, want) || len(asked) != 200 {
+		t.Errorf("reads of %v results, %d different ones; want %v and 200", sizes, len(asked), want)
+	}
+}
+
+func TestARoomForOneReadsLittleAhead(t *testing.T) {
+	t.Parallel()
+	b, _, _ := cachedBench(t)
+	task := proto.CloneOf(runTask)
+	task.Metadata = &core.TaskMetadata{Discoverable: true, DiscoveryVersion: "1"}
+	w := echoes(50, task)
+	b.register(w)
+	known := &watched{}
+	e := b.engine("e1", b.caching, func(c *engine.Config) { known.Catalog, c.Catalog = c.Catalog, known })
+	id := aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: "narrow"}
+	create := &aloftv1.Create{Workflow: identifier(core.ResourceType_WORKFLOW, w.name), Seed: "narrow", MaxParallelism: 1}
+	if err := b.store.CreateExecution(t.Context(), &store.Execution{ID: id, Workflow: create.GetWorkflow()},
+		&aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: create}}); err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		b.runs(e, succeeded(map[string]string{"o0": "computed"}))
+	}
+	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
+	read := 0
+	for _, ids := range known.reads {
+		read += len(ids)
+	}
+	if read != 50 {
+		t.Errorf("50 nodes that began one after the other took reads of %d results, want 50", read)
+	}
+}
+
+func TestAResultThatGoesWhileOthersAreLookedAtIsNotUsed(t *testing.T) {
+	t.Parallel()
+	b, w, known, engineOf := knownBench(t, 60, short)
+	uses := 0
+	known.use = func(*store.CacheEntry) {
+		if uses++; uses != 40 { // of n39; n45 was read with it
+			return
+		}
+		id := known.of("n45").ID
+		if n, err := b.store.RemoveResults(t.Context(), []string{id}, "wrong", b.clock.Now()); n != 1 || err != nil {
+			t.Fatalf("removed %d, %v", n, err)
+		}
+		b.clock.advance(time.Second) // it was a long look
+	}
+	second := b.create(w, "second", nil)
+	b.settle(engineOf())
+	b.wantPhase(second, core.WorkflowExecution_SUCCEEDED)
+	b.wantHits(second, 60, "n45")
+}
+
+func TestLittleIsReadAheadWhereEachResultTakesLong(t *testing.T) {
+	t.Parallel()
+	b, w, known, engineOf := knownBench(t, 60, short)
+	known.use = func(*store.CacheEntry) { b.clock.advance(101 * time.Millisecond) }
+	second := b.create(w, "second", nil)
+	b.settle(engineOf())
+	b.wantPhase(second, core.WorkflowExecution_SUCCEEDED)
+	b.wantHits(second, 60, "")
+	read := 0
+	for _, ids := range known.reads {
+		read += len(ids)
+	}
+	if read > 2*60 {
+		t.Errorf("60 nodes took reads of %d results, want at most two for each", read)
+	}
+}
+
+// of is what was last read of the result of a node.
+func (w *watched) of(node aloft.NodeID) (last *store.CacheEntry) {
+	for _, read := range w.found {
+		for _, e := range read {
+			if e != nil && e.Source.Node == node {
+				last = e
+			}
+		}
+	}
+	return last
+}
+
+func TestNothingThatWasReadAheadOutlivesItsStep(t *testing.T) {
+	t.Parallel()
+	b, w, known, engineOf := knownBench(t, 40, short)
+	second := b.create(w, "second", nil)
+	e := engineOf(func(c *engine.Config) { c.StepLimit = 10 })
+	if _, err := e.Pass(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// The first step read further than it went.
+	gone := known.of("n11")
+	if _, err := b.store.GetNode(t.Context(), second, "n11"); gone == nil || !errors.Is(err, aloft.ErrNotFound) {
+		t.Fatalf("of n11 was read %v, and it has begun or not: %v", gone, err)
+	}
+	if n, err := b.store.RemoveResults(t.Context(), []string{gone.ID}, "wrong", b.clock.Now()); n != 1 || err != nil {
+		t.Fatalf("removed %d, %v", n, err)
+	}
+	b.settle(e)
+	b.wantPhase(second, core.WorkflowExecution_SUCCEEDED)
+	b.wantHits(second, 40, "n11")
+}
+
+func TestEachOfTheResultsReadAheadIsLookedAt(t *testing.T) {
+	t.Parallel()
+	b, w, known, engineOf := knownBench(t, 8, func(i int) string { return strings.Repeat(short(i), 20_000) })
+	known.use = func(e *store.CacheEntry) {
+		if e.Source.Node != "n3" {
+			return
+		}
+		key, err := blob.ParseURI(known.of("n5").Outputs.GetRef().GetUri())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.blobs.Delete(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second := b.create(w, "second", nil)
+	b.settle(engineOf())
+	b.wantPhase(second, core.WorkflowExecution_SUCCEEDED)
+	b.wantHits(second, 8, "n5")
+	if reason := b.lookup(second, "n5").GetReason(); !strings.Contains(reason, "is missing") {
+		t.Errorf("the reason is %q", reason)
 	}
 }
 

@@ -45,11 +45,12 @@ type Store interface {
 
 // Catalog finds results that may be used again: catalog.Catalog. An error means that it could not look.
 type Catalog interface {
-	// Find returns the result, once all that it refers to was seen to be there, or nil and what is to be said of that: a
-	// result that was there and is not what it was.
-	Find(ctx context.Context, id store.CacheID) (e *store.CacheEntry, reason string, err error)
-	// FindOrReserve is Find and, on a miss, asks for the right to compute the result: the reservation that holds is
-	// returned, r's own or that of somebody to wait for.
+	// Ahead is what there is for several ids now, in their order; nil: nothing. Each must pass Use before it is used.
+	Ahead(ctx context.Context, ids []store.CacheID) ([]*store.CacheEntry, error)
+	// Use sees that all is there that a result refers to. With a reason it is not what it was, and gone.
+	Use(ctx context.Context, e *store.CacheEntry) (reason string, err error)
+	// FindOrReserve returns a result that may be used or, on a miss, asks for the right to compute it: the reservation that
+	// holds is returned, r's own or that of somebody to wait for. reason is that of a result that was there.
 	FindOrReserve(ctx context.Context, r store.CacheReservation) (e *store.CacheEntry, held store.CacheReservation, reason string, err error)
 }
 

@@ -33,6 +33,11 @@ type facts struct {
 	// What this step brought about, by digest: it is in no record yet.
 	made map[string]*aloftv1.Literals
 
+	// What was read ahead in this step for nodes that begin next.
+	ahead   map[uint32]*ahead
+	aheadAt time.Time // when that had been read
+	reach   int       // how many nodes it was for
+
 	from  *source                      // the execution that this one recovers; nil: not asked for yet
 	taken map[aloft.NodeID]*store.Node // read ahead of it, with values
 }
@@ -66,6 +71,9 @@ func (f *facts) Policy() *machine.Policy { return &f.engine.config.Policy }
 
 // Inputs resolves the bindings of a node.
 func (f *facts) Inputs(node machine.NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error) {
+	if a := f.ahead[node.Index()]; a != nil {
+		return a.inputs, nil, nil
+	}
 	bindings := node.Template().GetInputs()
 	if node.Kind() == machine.KindEnd {
 		bindings = node.Workflow().GetOutputs()

@@ -141,6 +141,15 @@ func fanOut(n int) workflow {
 	return w
 }
 
+// echoes are nodes beside each other that give their inputs back, each another one.
+func echoes(n int, echo *core.TaskTemplate) workflow {
+	w := workflow{name: fmt.Sprintf("%s%d", echo.GetId().GetName(), n), tasks: []*core.TaskTemplate{echo}}
+	for i := range n {
+		w.nodes = append(w.nodes, taskNode(fmt.Sprintf("n%d", i), echo, map[string]*core.BindingData{"x": text(fmt.Sprintf("input %d", i))}))
+	}
+	return w
+}
+
 func chain(n int) workflow {
 	w := workflow{name: fmt.Sprintf("chain%d", n), tasks: []*core.TaskTemplate{sleepTask}}
 	for i := range n {

@@ -19,6 +19,10 @@ type Catalog interface {
 	// about why. A result that is gone (see CacheEntry) is not found.
 	FindResult(ctx context.Context, id CacheID) (*CacheEntry, error)
 
+	// FindResults is FindResult for several ids at once: the results in the order of ids, nil where there is none. They have
+	// what one needs to use them: CacheID, ID, Outputs, Objects, Source, Dataset (shared, not to be changed) and CreatedAt.
+	FindResults(ctx context.Context, ids []CacheID) ([]*CacheEntry, error)
+
 	// PutResult adds a result from outside of the engine. A tag that names a result already goes on naming that one, and
 	// that one is returned, unless overwrite is set: then the tag names the new one and the old one is gone. So it is with
 	// each of its further tags. A result without a tag (see TagResult) is found by its id alone. ErrExists: the id is taken.

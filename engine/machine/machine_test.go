@@ -501,3 +501,25 @@ func TestANodesOwnRetriesAndInterruptibleWin(t *testing.T) {
 		t.Errorf("spec (-want +got):\n%s", diff)
 	}
 }
+
+func TestWhatIsNextInLineIsToldAndChangesNothing(t *testing.T) {
+	t.Parallel()
+	r := newRun(t, mustGraph(t, flow{name: "main", nodes: []flowNode{{id: "a"}, {id: "b"}, {id: "c"}, {id: "d", after: []string{"a"}}}}))
+	next := func(n int) (names []string) {
+		for node := range r.s.Next(n) {
+			names = append(names, node.SpecID())
+		}
+		return names
+	}
+	r.step(epoch, 0, create(1)) // there is room for one: a has begun
+	for n, want := range [][]string{nil, {"b"}, {"b", "c"}, {"b", "c"}} {
+		if got := next(n); !slices.Equal(got, want) {
+			t.Errorf("the next %d in line: %v, want %v", n, got, want)
+		}
+	}
+	r.checkFold()
+	r.step(epoch, 0, terminate("enough"))
+	if got := next(9); len(got) > 0 {
+		t.Errorf("in line although nothing may begin: %v", got)
+	}
+}

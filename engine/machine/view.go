@@ -115,6 +115,19 @@ func (s *State) Node(i uint32) NodeView {
 	return v
 }
 
+// Next are the task nodes among the next n in line, the first one first: what a Step that has come to the first of them
+// will most likely ask about. It is no promise: there may be no room for them, and what happens before may end their scope.
+func (s *State) Next(n int) iter.Seq[NodeRef] {
+	return func(yield func(NodeRef) bool) {
+		line := s.held.items[s.held.taken:]
+		for _, i := range line[:min(n, len(line))] {
+			if s.mayBegin(i) && !yield(s.Ref(i)) {
+				return
+			}
+		}
+	}
+}
+
 // Nodes are the nodes that have a record, in order of their numbers.
 func (s *State) Nodes() iter.Seq[NodeView] {
 	return func(yield func(NodeView) bool) {

@@ -47,6 +47,26 @@ func (s *Store) FindResult(_ context.Context, id store.CacheID) (e *store.CacheE
 	return e, nil
 }
 
+// FindResults returns what several tags name.
+func (s *Store) FindResults(_ context.Context, ids []store.CacheID) (all []*store.CacheEntry, err error) {
+	err = s.do("FindResults", func() ([]store.Topic, error) {
+		all = make([]*store.CacheEntry, len(ids))
+		for i, id := range ids {
+			if found := s.tags[id]; found != nil && id.Tag != "" {
+				c := cloneResult(found, true)
+				all[i] = &store.CacheEntry{
+					CacheID: c.CacheID, ID: c.ID, Outputs: c.Outputs, Objects: c.Objects, Source: c.Source, Dataset: c.Dataset, CreatedAt: c.CreatedAt,
+				}
+			}
+		}
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
 // GetResult returns a result by its id.
 func (s *Store) GetResult(_ context.Context, id string) (e *store.CacheEntry, err error) {
 	err = s.do("GetResult", func() ([]store.Topic, error) {

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"fmt"
 	"slices"
@@ -243,6 +244,78 @@ func (s *Store) FindResult(ctx context.Context, id store.CacheID) (*store.CacheE
 			WHERE g.project = ? AND g.domain = ? AND g.name = ? AND g.version = ? AND g.tag = ?)`, id.Project, id.Domain, id.Name, id.Version, id.Tag)
 	}
 	return one(found, err, store.WaitForResult(id))
+}
+
+// usable is of a result what one needs to use it, for results of one dataset.
+const usable = `r.id, COALESCE(r.tag, ''), r.created_at, COALESCE(r.source_project, ''), COALESCE(r.source_domain, ''), COALESCE(r.source_execution, ''),
+	COALESCE(r.source_node, ''), r.source_attempt, r.outputs, r.objects,
+	(SELECT d.record FROM datasets d WHERE d.project = ? AND d.domain = ? AND d.name = ? AND d.version = ?)`
+
+// The two ways from a tag to a result, as in FindResult, for several tags of a dataset.
+var (
+	byTags = newIn([]int{1, 4, 16, 64}, "SELECT r.tag, "+usable+` FROM results r
+		WHERE r.project = ? AND r.domain = ? AND r.name = ? AND r.version = ? AND r.gone_at = 0 AND r.tag IS NOT NULL AND r.tag IN `, "")
+	byFurtherTags = newIn([]int{1, 4, 16, 64}, "SELECT g.tag, "+usable+` FROM result_tags g JOIN results r ON r.id = g.result
+		WHERE g.project = ? AND g.domain = ? AND g.name = ? AND g.version = ? AND r.gone_at = 0 AND g.tag IN `, "")
+)
+
+// FindResults returns what several tags name.
+func (s *Store) FindResults(ctx context.Context, ids []store.CacheID) ([]*store.CacheEntry, error) {
+	found := make(map[store.CacheID]*store.CacheEntry, len(ids))
+	for _, way := range []in{byTags, byFurtherTags} {
+		open := make(map[store.CacheID][]string) // tags by their dataset
+		for _, id := range ids {
+			if found[id] == nil && id.Tag != "" {
+				d := id.Dataset()
+				open[d] = append(open[d], id.Tag)
+			}
+		}
+		for of, tags := range open {
+			for len(tags) > 0 {
+				text, places := way.fit(len(tags))
+				n := min(places, len(tags))
+				if err := s.usable(ctx, text, places, of, tags[:n], found); err != nil {
+					return nil, err
+				}
+				tags = tags[n:]
+			}
+		}
+	}
+	all := make([]*store.CacheEntry, len(ids))
+	for i, id := range ids {
+		all[i] = found[id]
+	}
+	return all, nil
+}
+
+// usable adds the results that a statement with some places finds for tags of a dataset.
+func (s *Store) usable(ctx context.Context, statement string, places int, of store.CacheID, tags []string, found map[store.CacheID]*store.CacheEntry) error {
+	args := make([]any, 0, 8+places)
+	args = append(args, of.Project, of.Domain, of.Name, of.Version, of.Project, of.Domain, of.Name, of.Version)
+	for i := range places {
+		args = append(args, tags[min(i, len(tags)-1)])
+	}
+	var stated map[string]string // the dataset's, once it was read
+	return s.read(ctx, true, statement, args, func(scan scan) error {
+		e := &store.CacheEntry{CacheID: of}
+		var createdAt, attempt int64
+		var outputs, objects, dataset sql.RawBytes
+		source, asked := &e.Source, of
+		if err := scan(&asked.Tag, &e.ID, &e.Tag, &createdAt, &source.Execution.Project, &source.Execution.Domain, &source.Execution.Name,
+			&source.Node, &attempt, &outputs, &objects, &dataset); err != nil {
+			return err
+		}
+		source.Attempt, e.CreatedAt = uint32(attempt), instant(createdAt)
+		var d decoder
+		if stated == nil && dataset != nil {
+			stated = into(&d, new(datacatalog.Dataset), dataset).GetMetadata().GetKeyMap()
+		}
+		e.Dataset = stated
+		e.Outputs = into(&d, new(aloftv1.Literals), outputs)
+		e.Objects = into(&d, new(aloftv1.Outcome), objects).GetObjects()
+		found[asked] = e
+		return d.of("result", resultID(e.ID))
+	})
 }
 
 // GetResult returns a result by its id.

@@ -143,7 +143,7 @@ func (p *prefetched) take(t *tx, key int64) (*facts, error) {
 	return of[key], err
 }
 
-// in is a query about several executions at once.
+// in is a query about several keys at once: the same prepared statement for about as many.
 type in struct {
 	sizes []int // smallest first, beginning with 1
 	texts []string
@@ -157,20 +157,27 @@ func newIn(sizes []int, head, tail string) in {
 	return q
 }
 
+// fit is the statement for n keys, or for as many of them as it has places. The places that are left are filled with any
+// of the keys again.
+func (q in) fit(n int) (text string, places int) {
+	i := 0
+	for i < len(q.sizes)-1 && q.sizes[i] < n {
+		i++
+	}
+	return q.texts[i], q.sizes[i]
+}
+
 func (q in) each(t *tx, keys []int64, of map[int64]*facts) error {
 	for len(keys) > 0 {
-		i := 0
-		for i < len(q.sizes)-1 && q.sizes[i] < len(keys) {
-			i++
-		}
-		n := min(q.sizes[i], len(keys))
-		args := make([]driver.Value, q.sizes[i])
+		text, size := q.fit(len(keys))
+		n := min(size, len(keys))
+		args := make([]driver.Value, size)
 		for k := range args {
 			args[k] = keys[min(k, n-1)]
 		}
 		keys = keys[n:]
 		var f facts
-		if err := t.each(f.columns(), func() error { found := f; of[f.key] = &found; return nil }, q.texts[i], args...); err != nil {
+		if err := t.each(f.columns(), func() error { found := f; of[f.key] = &found; return nil }, text, args...); err != nil {
 			return err
 		}
 	}

@@ -14,6 +14,9 @@ func TestHotReadsFollowAnIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
+	tags, _ := byTags.fit(4)
+	further, _ := byFurtherTags.fit(4)
+	bound := strings.NewReplacer("?", "'a'")
 	for name, test := range map[string]struct {
 		query string
 		want  string
@@ -27,6 +30,8 @@ func TestHotReadsFollowAnIndex(t *testing.T) {
 		"latest":      {listExecutions + "WHERE e.project = 'p' AND e.domain = 'd' ORDER BY e.created_at DESC, e.number DESC LIMIT 10 OFFSET 0", "executions_created"},
 		"one":         {oneExecution + "WHERE e.project = 'p' AND e.domain = 'd' AND e.name = 'n'", "sqlite_autoindex_executions"},
 		"node":        {oneNode + "WHERE e.project = 'p' AND e.domain = 'd' AND e.name = 'n' AND n.node = 'x'", "sqlite_autoindex_nodes"},
+		"results":     {bound.Replace(tags), "INDEX results_tag"},
+		"by tag":      {bound.Replace(further), "sqlite_autoindex_result_tags"},
 		"active plan": {selectLaunchPlans + "WHERE project = 'p' AND domain = 'd' AND name = 'n' AND state = 1", "launch_plans_active"},
 	} {
 		t.Run(name, func(t *testing.T) {

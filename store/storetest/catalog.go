@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/aloft-dev/aloft"
@@ -67,6 +68,45 @@ func aResultIsFoundByItsTagAndReadBackWhole(s *suite) {
 	s.is(err, aloft.ErrNotFound)
 	_, err = s.store.PutResult(s.ctx, func() *store.CacheEntry { e := result("r1", "z"); e.Source = aloft.AttemptID{}; return e }(), false)
 	s.is(err, aloft.ErrExists)
+}
+
+func severalResultsAreFoundAtOnce(s *suite) {
+	find := func(ids ...store.CacheID) []*store.CacheEntry {
+		s.Helper()
+		all, err := s.store.FindResults(s.ctx, ids)
+		s.ok(err)
+		return all
+	}
+	usable := func(e *store.CacheEntry) *store.CacheEntry {
+		return &store.CacheEntry{
+			CacheID: e.CacheID, ID: e.ID, Outputs: e.Outputs, Objects: e.Objects, Source: e.Source, Dataset: e.Dataset, CreatedAt: e.CreatedAt,
+		}
+	}
+	s.equal(len(find()), 0)
+	s.equal(find(cacheID("x"), cacheID("")), []*store.CacheEntry{nil, nil})
+	other := result("r-other", "x")
+	other.Version = "2-a-b"
+	s.put(other, false)
+	var ids []store.CacheID
+	var want []*store.CacheEntry
+	for i := range 100 {
+		tag := fmt.Sprint("t", i)
+		ids, want = append(ids, cacheID(tag)), append(want, nil)
+		if i%3 > 0 {
+			want[i] = usable(s.put(result("r-"+tag, tag), false))
+		}
+	}
+	ids, want = append(ids, other.CacheID, cacheID("x"), cacheID("t1")), append(want, usable(other), nil, want[1])
+	s.equal(find(ids...), want)
+
+	// By a further name, and not what is gone.
+	s.ok(s.store.TagResult(s.ctx, "r-t1", "further"))
+	_, err := s.store.RemoveResults(s.ctx, []string{"r-t2"}, "old", at(9))
+	s.ok(err)
+	s.put(result("r-new", "t4"), true)
+	got := find(cacheID("further"), cacheID("t1"), cacheID("t2"), cacheID("t4"))
+	s.equal(got, []*store.CacheEntry{usable(s.found("further")), usable(s.found("t1")), nil, usable(s.found("t4"))})
+	s.equal(got[3].ID, "r-new")
 }
 
 func aTagGoesOnNamingTheFirstResult(s *suite) {

@@ -66,6 +66,7 @@ var claims = []func(*suite){
 	aChangeOfHealthWakesThoseWhoWait,
 	anExecutionSaysSinceWhenItWaits,
 	aResultIsFoundByItsTagAndReadBackWhole,
+	severalResultsAreFoundAtOnce,
 	aTagGoesOnNamingTheFirstResult,
 	anOverwritingResultReplacesTheOneThatWasThere,
 	aResultOfACommitIsFoundOnceItIsCommitted,

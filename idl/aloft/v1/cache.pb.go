@@ -285,8 +285,8 @@ type CacheLookup struct {
 	state         protoimpl.MessageState         `protogen:"open.v1"`
 	Status        core.CatalogCacheStatus        `protobuf:"varint,1,opt,name=status,proto3,enum=flyteidl.core.CatalogCacheStatus" json:"status,omitempty"` // MISS, HIT, SKIPPED, POPULATED, …
 	Found         *core.CatalogMetadata          `protobuf:"bytes,2,opt,name=found,proto3" json:"found,omitempty"`                                          // the entry, and the execution that computed it: on a hit, and once populated
-	Key           *CacheKey                      `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
-	Reason        string                         `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"` // what is to be said of a miss: why an entry that was there did not count
+	Key           *CacheKey                      `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`                                              // absent on a hit whose result has the same
+	Reason        string                         `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`                                        // what is to be said of a miss: why an entry that was there did not count
 	Reservation   core.CatalogReservation_Status `protobuf:"varint,5,opt,name=reservation,proto3,enum=flyteidl.core.CatalogReservation_Status" json:"reservation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
