@@ -22,19 +22,36 @@ import (
 
 // watchedCatalog is the catalog of an engine, with somebody who looks at each result that it gives, in that moment.
 type watchedCatalog struct {
-	world   *world
-	catalog *catalog.Catalog
+	*catalog.Catalog
+	world *world
+	ahead map[string]time.Duration // when results were read ahead, by id
 }
 
-func (c *watchedCatalog) Find(ctx context.Context, id store.CacheID) (*store.CacheEntry, string, error) {
-	e, reason, err := c.catalog.Find(ctx, id)
-	c.world.checkFound(e, reason)
-	return e, reason, err
+// aheadLasts is for how long an engine believes in what it read ahead.
+const aheadLasts = 100 * time.Millisecond
+
+func (c *watchedCatalog) Ahead(ctx context.Context, ids []store.CacheID) ([]*store.CacheEntry, error) {
+	found, err := c.Catalog.Ahead(ctx, ids)
+	for _, e := range found {
+		if e != nil {
+			c.ahead[e.ID] = c.world.mono
+		}
+	}
+	return found, err
+}
+
+func (c *watchedCatalog) Use(ctx context.Context, e *store.CacheEntry) (string, error) {
+	reason, err := c.Catalog.Use(ctx, e)
+	if reason != "" || err != nil {
+		e = nil
+	}
+	c.checkFound(e, reason)
+	return reason, err
 }
 
 func (c *watchedCatalog) FindOrReserve(ctx context.Context, r store.CacheReservation) (*store.CacheEntry, store.CacheReservation, string, error) {
-	e, held, reason, err := c.catalog.FindOrReserve(ctx, r)
-	c.world.checkFound(e, reason)
+	e, held, reason, err := c.Catalog.FindOrReserve(ctx, r)
+	c.checkFound(e, reason)
 	if e == nil && err == nil && held.Owner != r.Owner {
 		c.world.see(waitsForResult)
 	}
@@ -51,7 +68,8 @@ const (
 
 // checkFound is P9 in the moment of the hit: what is found was adopted, is not gone, and all that it refers to is there and
 // as it was written.
-func (w *world) checkFound(e *store.CacheEntry, reason string) {
+func (c *watchedCatalog) checkFound(e *store.CacheEntry, reason string) {
+	w := c.world
 	if reason != "" {
 		w.see(resultRepaired)
 	}
@@ -63,7 +81,7 @@ func (w *world) checkFound(e *store.CacheEntry, reason string) {
 		switch {
 		case err != nil:
 			w.fail("P9: result %s was found and is not there: %w", e.ID, err)
-		case !now.GoneAt.IsZero():
+		case !now.GoneAt.IsZero() && (c.ahead[e.ID] == 0 || w.mono-c.ahead[e.ID] > aheadLasts):
 			w.fail("P9: result %s was found and is gone: %s", e.ID, now.GoneReason)
 		case now.CacheID != e.CacheID || !proto.Equal(now.Outputs, e.Outputs):
 			w.fail("P9: result %s was found as %v with %v and is %v with %v", e.ID, e.CacheID, e.Outputs, now.CacheID, now.Outputs)

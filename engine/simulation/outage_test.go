@@ -28,7 +28,7 @@ func serviceOf(op string) string {
 	switch op {
 	case "Put", "Get", "List", "Adopt objects":
 		return aloft.ServiceBlob
-	case "FindResult", "Reserve", "RemoveResults":
+	case "FindResult", "FindResults", "Reserve", "RemoveResults":
 		return aloft.ServiceCatalog
 	}
 	return ""
