@@ -42,6 +42,13 @@ func (c *watchedCatalog) Ahead(ctx context.Context, ids []store.CacheID) ([]*sto
 
 func (c *watchedCatalog) Use(ctx context.Context, e *store.CacheEntry) (string, error) {
 	reason, err := c.Catalog.Use(ctx, e)
+	if reason != "" && err == nil {
+		c.world.look(func() {
+			if now, err := c.world.memory.GetResult(ctx, e.ID); err != nil || now.GoneAt.IsZero() {
+				c.world.fail("P9: result %s is damaged (%s) and stays (%v)", e.ID, reason, err)
+			}
+		})
+	}
 	if reason != "" || err != nil {
 		e = nil
 	}
@@ -244,7 +251,7 @@ func (w *world) checkResults(step *store.Step, accepted bool, s *sight) {
 const catalogName = "flyte_task-" // how the data catalog calls tasks
 
 // checkWaiters is P5 for those who wait for a result: once whoever computed it has ended they are told, and do not find that
-// out by and by. It holds while nothing goes wrong.
+// out by and by. It holds while nothing goes wrong, and of executions that do not wait for something of ours, too.
 func (w *world) checkWaiters() {
 	const soon = 45 * time.Second // engines may have to wait for leases
 	w.look(func() {
@@ -260,8 +267,8 @@ func (w *world) checkWaiters() {
 			for _, n := range nodes {
 				waits := p.name + "/" + string(n.ID)
 				owner, found := strings.CutPrefix(n.Waiting, "waits for the result that ")
-				if !found || n.Phase != core.NodeExecution_QUEUED || !w.ended(strings.TrimSuffix(owner, " computes")) {
-					delete(w.computing.over, waits)
+				if !found || e.Waiting != "" || n.Phase != core.NodeExecution_QUEUED || !w.ended(strings.TrimSuffix(owner, " computes")) {
+					delete(w.computing.over, waits+owner)
 					continue
 				}
 				since, known := w.computing.over[waits+owner]
