@@ -15,7 +15,7 @@ import (
 )
 
 // Literals keeps literal maps that are too large for a row as objects named by their content, so that writing the same
-// map again, by whoever, changes nothing.
+// map again, by whoever, changes nothing, and mends an object that was damaged.
 type Literals struct{ Store Store }
 
 // WriteLiterals returns the map with its reference: by value up to aloft.MaxInlineLiterals, else as an object that is
@@ -32,7 +32,9 @@ func (l Literals) WriteLiterals(ctx context.Context, m *core.LiteralMap) (*aloft
 	}
 	name := hex.EncodeToString(digest[:])
 	key := Key("literals/" + name[:2] + "/" + name)
-	if _, err := l.Store.Put(ctx, key, bytes.NewReader(encoded), PutOptions{SHA256: "sha256:" + name}); err != nil {
+	// An object that is there may have been damaged since: a cached result that was found to be so is computed again, and
+	// would find the same damage under the same name.
+	if _, err := l.Store.Put(ctx, key, bytes.NewReader(encoded), PutOptions{SHA256: "sha256:" + name, Overwrite: true}); err != nil {
 		return nil, fmt.Errorf("write literals: %w", err)
 	}
 	ref.Uri = key.URI()

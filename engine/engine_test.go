@@ -454,6 +454,24 @@ func TestClockThatWasSetBackDelaysNoTimerAlsoWhenTheStoreFailsMeanwhile(t *testi
 	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
 }
 
+// What the first timers' executions say of the time counts, each of them: the first that moves the clock makes the leases look
+// as if they had run out, and so costs the others their turn.
+func TestClockThatWasSetBackLearnsFromEachOfTheFirstTimers(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	w := workflow{name: "sleeps", tasks: []*core.TaskTemplate{sleepTask}, nodes: []*core.Node{sleepNode("s", time.Hour)}}
+	b.register(w)
+	first := b.create(w, "first", nil)
+	b.settle(b.engine("a"))
+	b.clock.advance(30 * time.Minute)
+	second := b.create(w, "second", nil)
+	b.settle(b.engine("a"))
+	b.clock.advance(-2 * time.Hour)
+	b.run(b.engine("a"), time.Hour+10*time.Second)
+	b.wantPhase(first, core.WorkflowExecution_SUCCEEDED)
+	b.wantPhase(second, core.WorkflowExecution_SUCCEEDED)
+}
+
 func TestATaskThatHangsEndsByTheDefaultWhateverBecomesOfTheClock(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

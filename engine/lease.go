@@ -52,7 +52,9 @@ func (e *Engine) renew(ctx context.Context) error {
 			old.timed = false // it stays with us after all: what came meanwhile has not been read
 			taken++
 		}
-		*old = lease{Lease: l, held: true, until: asked.Add(e.config.LeaseTTL), timed: old.timed}
+		// One that had run out by a clock which one of the first executions moved may have cost the others their turn.
+		timed := old.timed && old.valid(asked)
+		*old = lease{Lease: l, held: true, until: asked.Add(e.config.LeaseTTL), timed: timed}
 		if !old.timed {
 			untimed = append(untimed, l.Shard)
 		}

@@ -1,6 +1,7 @@
 package folder_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -9,10 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/blob/blobtest"
 	"github.com/aloft-dev/aloft/blob/folder"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
 func openFolder(t testing.TB) *folder.Store {
@@ -43,6 +47,46 @@ func TestDigestsFollowTheContentThatIsThereNotARecord(t *testing.T) {
 	d.Write([]byte("beyond"))
 	if a, err := s.Stat(t.Context(), "k"); err != nil || a.SHA256 != d.Attributes().SHA256 {
 		t.Errorf("got %+v, %v; want the digest of what is there, %s", a, err, d.Attributes().SHA256)
+	}
+}
+
+// A cached result whose outputs were damaged is computed again, and its outputs have the same name as before.
+func TestLiteralsThatWereDamagedAreWrittenAgain(t *testing.T) {
+	t.Parallel()
+	s := openFolder(t)
+	literals := blob.Literals{Store: s}
+	large := &core.LiteralMap{Literals: map[string]*core.Literal{"o0": {Hash: strings.Repeat("x", aloft.MaxInlineLiterals+1)}}}
+	written, err := literals.WriteLiterals(t.Context(), large)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := blob.ParseURI(written.GetRef().GetUri())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kept := range []bool{true, false} { // the time at which the file was last changed
+		info, err := os.Stat(s.Path(key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		damaged := bytes.Repeat([]byte("?"), int(info.Size()))
+		if err := errors.Join(os.Chmod(s.Path(key), 0o644), os.WriteFile(s.Path(key), damaged, 0)); err != nil {
+			t.Fatal(err)
+		}
+		if kept {
+			if err := os.Chtimes(s.Path(key), time.Time{}, info.ModTime()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := literals.ReadLiterals(t.Context(), written.GetRef()); !errors.Is(err, aloft.ErrConflict) {
+			t.Fatalf("reading what was damaged gave %v, want a conflict", err)
+		}
+		if _, err := literals.WriteLiterals(t.Context(), large); err != nil {
+			t.Errorf("writing what was damaged again (its time kept: %t): %v", kept, err)
+		}
+		if got, err := literals.ReadLiterals(t.Context(), written.GetRef()); err != nil || !proto.Equal(got, large) {
+			t.Errorf("what was damaged and written again (its time kept: %t) gave %v", kept, err)
+		}
 	}
 }
 

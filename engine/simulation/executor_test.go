@@ -8,7 +8,10 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/blob"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
@@ -99,7 +102,7 @@ func (x *fakeExecutor) pass() {
 	waiting, _ := w.store.Waiting(w.ctx, x.server.engine.Now(), 50)
 	var taken []store.AttemptKey
 	for _, a := range waiting {
-		if w.calm || r.IntN(3) > 0 {
+		if _, away := x.server.health.Away(aloft.ServiceBlob); !away && (w.calm || r.IntN(3) > 0) {
 			taken = append(taken, a.AttemptKey)
 			if !w.skewed && a.NotBefore.After(w.first.Add(w.mono)) {
 				w.fail("P10: attempt %d of node %s could start %s early", a.Attempt, a.Node, a.NotBefore.Sub(w.first.Add(w.mono)))
@@ -133,6 +136,9 @@ func (x *fakeExecutor) pass() {
 		}
 		if j.outcome == nil && w.mono >= j.ends && !x.hangs(j) {
 			j.outcome = x.run(j) // nil: what it needs cannot be read now
+			if j.outcome == nil && w.away == aloft.ServiceBlob && r.IntN(4) == 0 {
+				j.outcome = x.blame(j)
+			}
 		}
 		if j.outcome == nil && !x.started[key] && r.IntN(2) == 0 {
 			message := &aloftv1.Inbox{Kind: &aloftv1.Inbox_AttemptStarted{AttemptStarted: &aloftv1.AttemptStarted{
@@ -187,7 +193,19 @@ func (x *fakeExecutor) failed(j *job) (n int) {
 }
 
 func (x *fakeExecutor) hangs(j *job) bool {
-	return j.attempt.Spec.GetTask().GetName() == runHang && x.failed(j) == 0
+	return x.behaviour(j) == runHang && x.failed(j) == 0
+}
+
+// behaviour is what a task does: in an execution that recovers another its luck may have changed. That of cached ones does
+// not, or others could succeed by its result that fail without.
+func (x *fakeExecutor) behaviour(j *job) string {
+	task := j.attempt.Spec.GetTask().GetName()
+	switch b := behaviourOf(task); {
+	case b != runFail && b != runFailRetrying && b != runHang, isCached(task), !x.world.lucky(j.attempt):
+		return b
+	default:
+		return runOK
+	}
 }
 
 // run is the task: its result depends on its inputs and on how often it has failed by itself before.
@@ -213,7 +231,8 @@ func (x *fakeExecutor) run(j *job) *aloftv1.Outcome {
 			Error: &core.ExecutionError{Code: code, Message: "it raised", Kind: kind}, Recoverable: recoverable,
 		}}
 	}
-	behaviour := j.attempt.Spec.GetTask().GetName()
+	task := j.attempt.Spec.GetTask()
+	behaviour := x.behaviour(j)
 	w.see(behaviour)
 	switch {
 	case behaviour == runFail:
@@ -231,11 +250,20 @@ func (x *fakeExecutor) run(j *job) *aloftv1.Outcome {
 		}
 		if !done {
 			failure("Raised", core.ExecutionError_USER, true)
+			if o.Usage, err = proto.Marshal(&aloftv1.AttemptUsage{Checkpoint: checkpointKey(j.attempt.ID, j.attempt.Attempt).URI()}); err != nil {
+				w.fail("describe the use of an attempt: %w", err)
+			}
 			break
 		}
 		fallthrough
 	default:
-		outputs, err := w.literals.WriteLiterals(w.ctx, oneText("o0", answer(inputs.GetLiterals()["x"].GetScalar().GetPrimitive().GetStringValue(), j.attempt.Spec.GetTask().GetVersion())))
+		m := answers(inputs, task)
+		if behaviour == runFile && len(textOf(m, "o0")) < long {
+			if o.Objects, err = x.write(j, m); err != nil {
+				return nil
+			}
+		}
+		outputs, err := w.literals.WriteLiterals(w.ctx, m)
 		if err != nil {
 			return nil
 		}
@@ -244,9 +272,38 @@ func (x *fakeExecutor) run(j *job) *aloftv1.Outcome {
 	return o
 }
 
-// answer is what a version of a task makes of its input: long if that is.
-func answer(input, version string) string {
-	sum := sha256.Sum256([]byte(version + input))
+// answers is what a task makes of its inputs, but for files.
+func answers(inputs *core.LiteralMap, task *core.Identifier) *core.LiteralMap {
+	return oneText("o0", answer(textOf(inputs, "x"), salt(task.GetName(), task.GetVersion())))
+}
+
+func textOf(m *core.LiteralMap, name string) string {
+	return m.GetLiterals()[name].GetScalar().GetPrimitive().GetStringValue()
+}
+
+// write makes a file with what else the task returns, and returns that, too. A result has one object at most, the file or
+// all of its outputs: the catalog looks at several at once, and which of them is looked at first is nobody's choice.
+func (x *fakeExecutor) write(j *job, outputs *core.LiteralMap) ([]*aloftv1.ObjectDigest, error) {
+	w, id := x.world, j.attempt.ID
+	key, content := blob.Key(fmt.Sprintf("file/%s/%s/%d", id.Execution.Name, id.Node, id.Attempt)), []byte(textOf(outputs, "o0"))
+	if !w.blobs.Durable(key) {
+		w.blobs.WriteInPlace(key, content)
+		if _, err := w.blobs.Adopt(w.ctx, key); err != nil {
+			return nil, err
+		}
+	}
+	d := blob.NewDigest()
+	d.Write(content)
+	w.contents[key.URI()] = d.Attributes().SHA256
+	outputs.Literals["file"] = &core.Literal{Value: &core.Literal_Scalar{Scalar: &core.Scalar{
+		Value: &core.Scalar_Blob{Blob: &core.Blob{Uri: key.URI(), Metadata: &core.BlobMetadata{Type: &core.BlobType{}}}},
+	}}}
+	return []*aloftv1.ObjectDigest{{Uri: key.URI(), Digest: d.Attributes().SHA256, Size: int64(len(content))}}, nil
+}
+
+// answer is what a task makes of its input: long if that is.
+func answer(input, salt string) string {
+	sum := sha256.Sum256([]byte(salt + input))
 	value := hex.EncodeToString(sum[:])[:4+int(sum[0])%60]
 	if len(input) >= long && sum[1]%4 > 0 {
 		value += strings.Repeat("o", long)
@@ -263,7 +320,16 @@ func (x *fakeExecutor) resume(j *job) (done bool, err error) {
 			return false, err
 		}
 	}
-	if len(parts) == 2 {
+	if attempts := w.attempts(j.attempt.ID.Execution, j.attempt.Node); parts == "" && len(attempts) > 0 {
+		// What the execution that is recovered left.
+		if key, err := blob.ParseURI(attempts[0].Spec.GetCheckpoint()); err == nil {
+			w.see(checkpointHandedOn)
+			if parts, err = w.blobs.read(w.ctx, key); err != nil {
+				return false, err
+			}
+		}
+	}
+	if len(parts) >= 2 {
 		return true, nil
 	}
 	key := checkpointKey(j.attempt.ID, j.attempt.Attempt)

@@ -89,6 +89,8 @@ var faults = []fault{
 		p.lose(func() bool { return r.IntN(3) == 0 }, "its process is gone and left no record")
 		w.tell("%s loses a third of its tasks", p.name)
 	}},
+	{serviceAway, 1, (*world).outage},
+	{"results are removed, or their objects deleted or changed", 4, (*world).damage},
 }
 
 const executorReplaced = "an executor is replaced by one of another name"
@@ -163,6 +165,12 @@ func (w *world) draw(op string, can ...mishap) mishap {
 	if w.inCheck || w.calm {
 		return goesWell
 	}
+	if w.away != "" {
+		if serviceOf(op) == w.away {
+			return fails
+		}
+		return goesWell
+	}
 	if w.current != nil && w.current.dead {
 		return fails // its process is no more: nothing reaches anybody
 	}
@@ -207,7 +215,7 @@ func (w *world) draw(op string, can ...mishap) mishap {
 
 // stall lets a process stand still between what it has read and what it writes, while the others go on.
 func (w *world) stall(op string) {
-	if w.inCheck || w.calm || w.stalled || w.current == nil || w.current.dead || !w.fears[callsStall] || w.random.IntN(30) > 0 {
+	if w.inCheck || w.calm || w.away != "" || w.stalled || w.current == nil || w.current.dead || !w.fears[callsStall] || w.random.IntN(30) > 0 {
 		return
 	}
 	who := w.current

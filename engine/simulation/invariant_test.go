@@ -16,15 +16,19 @@ import (
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/recovery"
 	"github.com/aloft-dev/aloft/store"
 )
 
 // observed is what was seen of one execution.
 type observed struct {
 	planned   planned
-	phase     core.WorkflowExecution_Phase // once it has ended
-	entries   int                          // of the journal
-	rows      int                          // of nodes and attempts that were written
+	phase     core.WorkflowExecution_Phase  // once it has ended
+	entries   int                           // of the journal
+	rows      int                           // of nodes and attempts that were written
+	looks     int                           // of nodes that wait for a result: each time the pause is longer
+	source    map[recovery.Path]*store.Node // what it recovers; nil: not read yet
+	services  map[aloft.NodeID]bool         // nodes that a service has failed
 	deadlines map[string]deadline
 }
 
@@ -45,6 +49,7 @@ var invariants = []struct {
 	{"P2: the records of nodes and attempts are what the journal says, and their values are durable", (*world).checkRecords},
 	{"P4: a task fails when its budget is spent and not before, and has the memory that it needs", (*world).checkBudgets},
 	{"nobody runs more tasks at once than was asked for", checkParallelism},
+	{"P4: what had succeeded is taken over, and nothing else", (*world).checkRecovered},
 	{"P6: what runs is the version that was launched", (*world).checkVersion},
 	{"P7: nobody touches an execution of a later release", func(_ *world, s *sight) error {
 		if s.run.planned.newer && len(s.journal) > 0 {
@@ -53,6 +58,7 @@ var invariants = []struct {
 		return nil
 	}},
 	{"P8: a node's life is a few rows", (*world).checkRows},
+	{"P9: a node takes over what an attempt returned that was asked for the same", (*world).checkCached},
 	{"P10: time passes as it does, whatever clocks show", (*world).checkTime},
 }
 
@@ -77,23 +83,33 @@ func (w *world) committed(step *store.Step, err error) {
 		}
 		run := w.runs[record.Key]
 		if run == nil {
-			run = &observed{deadlines: map[string]deadline{}}
-			for _, p := range w.plan.executions {
-				if p.name == record.ID.Name {
-					run.planned = p
-				}
-			}
+			run = &observed{deadlines: map[string]deadline{}, services: map[aloft.NodeID]bool{}}
+			run.planned = w.planned(record.ID.Name)
 			w.runs[record.Key] = run
 		}
 		if len(journal) > run.entries {
 			run.rows += len(step.Nodes) + len(step.Attempts)
+			for _, e := range step.Entry.GetEvents() {
+				if e.GetNodeParked() != nil {
+					run.looks++
+				}
+				w.checkCharge(e.GetAttemptEnded())
+			}
 			if newest := w.epochs[step.Lease.Shard]; step.Lease.Epoch < newest {
 				w.fail("P3: a commit under epoch %d of shard %d was accepted, the shard was taken under %d", step.Lease.Epoch, step.Lease.Shard, newest)
 			}
 		}
 		s := &sight{record: record, journal: journal, run: run}
+		for _, a := range step.Attempts {
+			if a.Error.GetCode() == codeServiceAway {
+				run.services[a.Node] = true
+			}
+		}
 		if err := w.check(s); err != nil {
 			w.fail("execution %s after entry %d (there were %d): %w", record.ID.Name, len(journal), run.entries, err)
+		}
+		if s.state != nil {
+			w.checkResults(step, len(journal) > run.entries, s)
 		}
 		run.entries = len(journal)
 	})
@@ -158,6 +174,9 @@ func (w *world) checkBudgets(s *sight) error {
 		if n.Kind() != machine.KindTask {
 			continue
 		}
+		if s.run.services[n.ID()] {
+			continue // what a service costs is counted as a whole: see checkCharge
+		}
 		user, system, recoverable := 0, 0, true
 		attempts := s.state.Attempts(n.Index())
 		for i, a := range attempts {
@@ -168,7 +187,7 @@ func (w *world) checkBudgets(s *sight) error {
 				system++
 			default:
 				user++
-				recoverable = recoverable && (n.Task().GetId().GetName() != runFail || a.Error.GetCode() != "Raised")
+				recoverable = recoverable && (behaviourOf(n.Task().GetId().GetName()) != runFail || a.Error.GetCode() != "Raised")
 			}
 			if i+1 == len(attempts) {
 				break
@@ -243,7 +262,7 @@ func (w *world) checkRows(s *sight) error {
 		nodes++
 		attempts += int(n.Attempts)
 	}
-	if most := 3*nodes + 6*attempts; s.run.rows > most {
+	if most := 3*nodes + 6*attempts + s.run.looks; s.run.rows > most {
 		return fmt.Errorf("%d rows were written for %d nodes with %d attempts, more than %d", s.run.rows, nodes, attempts, most)
 	}
 	return nil
@@ -262,7 +281,7 @@ func (w *world) checkTime(s *sight) error {
 	var errs []error
 	over := func(what string) {
 		d, ok := s.run.deadlines[what]
-		if latest := max(d.committed, w.since) + 2*d.lasts + 2*time.Minute; ok && w.calm && w.mono > latest {
+		if latest := max(d.committed, w.since) + 2*d.lasts + 2*time.Minute + time.Duration(w.outages)*longestLook; ok && w.calm && w.mono > latest {
 			errs = append(errs, fmt.Errorf("%s was to last %s and is over after %s", what, d.lasts, w.mono-d.committed))
 		}
 	}
@@ -410,7 +429,7 @@ func (w *world) sameLiterals(what string, got *aloftv1.Literals, want *aloftv1.L
 	if !bytes.Equal(got.GetRef().GetDigest(), want.GetDigest()) {
 		return fmt.Errorf("P2: %s have digest %x, the journal says %x", what, got.GetRef().GetDigest(), want.GetDigest())
 	}
-	if _, err := w.value(got); err != nil {
+	if _, err := w.value(got); err != nil && !w.damaged[got.GetRef().GetUri()] {
 		return fmt.Errorf("P2: %s: %w", what, err)
 	}
 	return nil
@@ -548,7 +567,7 @@ func (w *world) result(name string) (r result, own bool) {
 			return
 		}
 		r.phase, r.nodes = e.Phase, map[aloft.NodeID]core.NodeExecution_Phase{}
-		if r.outputs, err = w.value(e.Outputs); err != nil {
+		if r.outputs, err = w.value(e.Outputs); err != nil && !w.damaged[e.Outputs.GetRef().GetUri()] {
 			w.fail("P2: outputs of %s: %w", name, err)
 		}
 		if e.Phase == core.WorkflowExecution_SUCCEEDED {
@@ -560,7 +579,7 @@ func (w *world) result(name string) (r result, own bool) {
 				r.nodes[n.ID] = n.Phase
 			}
 		}
-		own = w.own(journal)
+		own = w.own(journal) && !w.damaged[e.Outputs.GetRef().GetUri()]
 	})
 	return r, own
 }
@@ -578,6 +597,7 @@ func (w *world) own(journal []store.JournalRow) bool {
 				event.GetExecutionFailing().GetError().GetCode() == machine.CodeExecutionTimeout,
 				cause.GetCode() == machine.CodeQueueTimeout:
 				return false
+			case ended.GetFailure().GetService() != "":
 			case ended.GetLost() != "", cause.GetKind() == core.ExecutionError_SYSTEM:
 				if system[ended.GetNode()]++; system[ended.GetNode()] > 3 {
 					return false
@@ -595,7 +615,7 @@ func (w *world) own(journal []store.JournalRow) bool {
 // compare holds a world's results against those of the same plan without faults.
 func (w *world) compare(undisturbed *world) error {
 	for _, p := range w.plan.executions {
-		if p.newer {
+		if p.newer || p.recovers != "" {
 			continue
 		}
 		got, own := w.result(p.name)

@@ -82,7 +82,7 @@ var mutations = []mutation{
 	},
 	{
 		name: "the first timers of a shard are looked at once, whether or not that succeeds (found before)", promise: "P10", file: "engine/lease.go",
-		old: "timed: old.timed}", new: "timed: true}",
+		old: "timed: timed}", new: "timed: true || timed}",
 		seeds: "1000",
 	},
 	{
@@ -91,7 +91,12 @@ var mutations = []mutation{
 	},
 	{
 		name: "a large literal that could not be written counts as written", promise: "P2", file: "blob/literals.go",
-		old: "PutOptions{SHA256: \"sha256:\" + name}); err != nil {", new: "PutOptions{SHA256: \"sha256:\" + name}); err != nil && ctx == nil {",
+		old: "Overwrite: true}); err != nil {", new: "Overwrite: true}); err != nil && ctx == nil {",
+	},
+	{
+		name: "a damaged literal is not written again (found before)", promise: "P2", file: "blob/literals.go",
+		old: "Overwrite: true}); err != nil {", new: "Overwrite: false}); err != nil {",
+		seeds: "2000",
 	},
 	{
 		name: "commits under an old epoch are accepted", promise: "P3", file: "store/memstore/run.go",
@@ -109,6 +114,79 @@ var mutations = []mutation{
 	{
 		name: "an acknowledged message is not there", promise: "P1", file: "store/memstore/run.go",
 		old: "\t\ts.put(e, message)\n\t\treturn []store.Topic{store.TopicInbox}, nil", new: "\t\treturn []store.Topic{store.TopicInbox}, nil",
+	},
+	{
+		name: "a hit ignores the values of inputs", promise: "P9", file: "catalog/key.go",
+		old: "Tag: tagPrefix + hash.Key(),", new: "Tag: tagPrefix + hash.Key()[:0],",
+	},
+	{
+		name: "a hit ignores the cache version", promise: "P9", file: "catalog/key.go",
+		old: "version := task.GetMetadata().GetDiscoveryVersion()", new: "version := \"\"",
+		seeds: "2000",
+	},
+	{
+		name: "a result whose object is not what it was is served", promise: "P9", file: "catalog/catalog.go",
+		old: "hash := o.GetDigest() != \"\" &&", new: "hash := o.GetDigest() == \"\" &&",
+		seeds: "2000",
+	},
+	{
+		name: "a damaged result is not taken out of the catalog", promise: "P9", file: "catalog/catalog.go",
+		old: "RemoveResults(ctx, []string{e.ID}, reason, c.now())", new: "RemoveResults(ctx, nil, reason, c.now())",
+		seeds: "2000",
+	},
+	{
+		name: "who gets a reservation does not look again whether there is a result by now", promise: "P9", file: "catalog/catalog.go",
+		old: "e, again, err := c.Find(ctx, r.ID)", new: "again := \"\"",
+		seeds: "2000",
+	},
+	{
+		name: "a reservation is not given back when its node fails", promise: "P5", file: "engine/projection.go",
+		old: "if aloft.Terminal(node.Phase) && f.serialized(", new: "if aloft.Succeeded(node.Phase) && f.serialized(",
+		seeds: "2000",
+	},
+	{
+		name: "a reservation may be taken from who computes", promise: "P9", file: "store/memstore/catalog.go",
+		old: "return n == nil || !aloft.Terminal(n.Phase)", new: "return n != nil && !aloft.Terminal(n.Phase) && r.Node == \"n0\"",
+	},
+	{
+		name: "those who wait for a result are not told", promise: "P5", file: "store/memstore/catalog.go",
+		old: "if e := s.find(key); e != nil && !e.ended {", new: "if e := s.find(key); e != nil && e.ended {",
+		seeds: "2000",
+	},
+	{
+		name: "an execution that overwrites does not replace", promise: "P9", file: "engine/cached.go",
+		old: "step.Overwrite = f.state.Create().GetOverwriteCache()", new: "step.Overwrite = false",
+	},
+	{
+		name: "a result is there before the commit that adopts it", promise: "P9", file: "store/memstore/run.go",
+		old: "if step.Seq != last+1 {", new: "for _, r := range step.Results {\n\t\t_, _ = s.putResult(r, step.Overwrite)\n\t}\n\tif step.Seq != last+1 {",
+		seeds: "2000",
+	},
+	{
+		name: "a node is taken over although it had failed", promise: "P4", file: "recovery/plan.go",
+		old: "if aloft.Succeeded(found.Phase) {", new: "if aloft.Terminal(found.Phase) && found.Phase != core.NodeExecution_ABORTED {",
+	},
+	{
+		name: "a sub-workflow is taken over as a whole although a node of it had failed", promise: "P4", file: "recovery/plan.go",
+		old: "if aloft.Succeeded(found.Phase) {", new: "if aloft.Succeeded(found.Phase) || shape.contains && aloft.Terminal(found.Phase) {",
+	},
+	{
+		name: "what was recovered once is not recovered again", promise: "P4", file: "recovery/plan.go",
+		old: "if aloft.Succeeded(found.Phase) {", new: "if found.Phase == core.NodeExecution_SUCCEEDED {",
+	},
+	{
+		name: "a checkpoint is not handed on by who did not get to its own", promise: "P4", file: "engine/projection.go",
+		old: "checkpoints[r.Node] = attempt.Spec.GetCheckpoint()", new: "checkpoints[r.Node] = \"\"",
+		seeds: "2000",
+	},
+	{
+		name: "a node that is taken over gets its inputs for outputs", promise: "P4", file: "engine/recovered.go",
+		old: "Outputs: f.takeOver(record.Outputs)", new: "Outputs: f.takeOver(record.Inputs)",
+	},
+	{
+		name: "an outage is charged to each attempt that it fails", promise: "P4", file: "engine/machine/state.go",
+		old: "f.GetServiceAwaySince() != 0 && f.GetRecoverable()", new: "f.GetServiceAwaySince() == 0 && f.GetRecoverable()",
+		seeds: "1000",
 	},
 	{
 		name: "retries start before their time", promise: "P10", file: "store/memstore/attempt.go",

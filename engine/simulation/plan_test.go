@@ -3,9 +3,11 @@ package simulation
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/aloft-dev/aloft"
@@ -15,6 +17,7 @@ import (
 
 // plan is what people want of a world: the same with and without faults.
 type plan struct {
+	reuses     int                             // of five tasks so many have results that are used again
 	closures   []*core.CompiledWorkflowClosure // versions of workflows: the first is registered before anything else
 	executions []planned
 	policy     machine.Policy
@@ -28,6 +31,11 @@ type planned struct {
 	interruptible  bool
 	terminated     bool // somebody may terminate it
 	newer          bool // it belongs to a later release, which shares the store
+	overwrites     bool // what others have computed
+
+	recovers string // the execution that this one recovers; empty: none
+	chain    int    // how many there are before it
+	fixed    bool   // what made it fail is mended, all of it; else about half
 }
 
 // What the tasks of executors do, by the name of their task.
@@ -40,9 +48,41 @@ const (
 	runFailRetrying = "run-fail-retrying" // recoverable each time, until the budget is spent
 	runHungry       = "run-hungry"        // dies for want of memory below enough
 	runResume       = "run-resume"        // fails twice, recoverably, and goes on from its checkpoint
+	runFile         = "run-file"          // writes a file, too
 )
 
-var behaviours = []string{runOK, runOK, runOK, runOK, runFlakyUser, runFlakySystem, runFail, runFailRetrying, runHang, runHungry, runResume}
+var behaviours = []string{
+	runOK, runOK, runOK, runOK, runFlakyUser, runFlakySystem, runFail, runFailRetrying, runHang, runHungry, runResume, runFile,
+}
+
+// Tasks whose results are used again do the same and have names that begin so. Those of the second kind are computed by one
+// at a time.
+const (
+	cachedTask = "cached-"
+	serialTask = "serial-"
+)
+
+var cachedBehaviours = []string{runOK, runFile, runFile, runFile, runFlakyUser, runFlakySystem, runFail, runHang}
+
+// behaviourOf is what a task does, whether or not it is cached.
+func behaviourOf(task string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(task, cachedTask), serialTask)
+}
+
+func isCached(task string) bool { return behaviourOf(task) != task }
+
+// cacheVersion is what every second version of a workflow has.
+func cacheVersion(version string) string {
+	return []string{"even", "odd"}[(version[len(version)-1]-'0')%2]
+}
+
+// salt is what the results of a task depend on beside its inputs.
+func salt(task, version string) string {
+	if isCached(task) {
+		return task + " " + cacheVersion(version)
+	}
+	return version
+}
 
 // enough is the memory, in bytes, that hungry tasks need: twice what they ask for.
 const enough = 2 << 30
@@ -71,6 +111,14 @@ func tasks(version string) (all []*core.CompiledTask) {
 			Id: identifier(core.ResourceType_TASK, name, version), Type: kind, Metadata: &core.TaskMetadata{},
 			Interface: &core.TypedInterface{Inputs: inputs, Outputs: outputs},
 		}
+		if isCached(name) {
+			t.Metadata.Discoverable, t.Metadata.DiscoveryVersion = true, cacheVersion(version)
+			t.Metadata.CacheSerializable = strings.HasPrefix(name, serialTask)
+		}
+		if behaviourOf(name) == runFile {
+			t.Interface.Outputs = proto.CloneOf(outputs)
+			t.Interface.Outputs.Variables["file"] = &core.Variable{Type: &core.LiteralType{Type: &core.LiteralType_Blob{Blob: &core.BlobType{}}}}
+		}
 		if name == runHungry {
 			t.Target = &core.TaskTemplate_Container{Container: &core.Container{Resources: &core.Resources{
 				Requests: []*core.Resources_ResourceEntry{{Name: core.Resources_MEMORY, Value: "1Gi"}},
@@ -82,23 +130,32 @@ func tasks(version string) (all []*core.CompiledTask) {
 		"duration": {Type: &core.LiteralType{Type: &core.LiteralType_Simple{Simple: core.SimpleType_DURATION}}},
 	}}, nil)
 	add("echo", machine.TaskEcho, variable("x"), variable("o0"))
-	for _, name := range []string{runOK, runFlakyUser, runFlakySystem, runFail, runFailRetrying, runHang, runHungry, runResume} {
+	for _, name := range slices.Compact(slices.Clone(behaviours)) {
 		add(name, "python-task", variable("x"), variable("o0"))
+	}
+	for _, name := range slices.Compact(slices.Clone(cachedBehaviours)) {
+		add(cachedTask+name, "python-task", variable("x"), variable("o0"))
+		add(serialTask+name, "python-task", variable("x"), variable("o0"))
 	}
 	return all
 }
 
 func newPlan(r *rand.Rand) *plan {
-	p := &plan{}
+	p := &plan{reuses: []int{1, 1, 4}[r.IntN(3)]}
 	heavy := r.IntN(3) == 0 // literals that are objects
 	for i := range 1 + r.IntN(3) {
 		// Versions of one workflow, or of two.
-		p.closures = append(p.closures, newClosure(r, heavy, fmt.Sprintf("w%d", r.IntN(2)), fmt.Sprintf("v%d", i)))
+		p.closures = append(p.closures, p.newClosure(r, heavy, fmt.Sprintf("w%d", r.IntN(2)), fmt.Sprintf("v%d", i)))
 	}
-	for i := range 1 + r.IntN(5) {
+	n := 1 + r.IntN(5)
+	if p.reuses > 1 {
+		n += 2
+	}
+	for i := range n {
 		p.executions = append(p.executions, planned{
 			name: fmt.Sprintf("e%d", i), workflow: r.IntN(len(p.closures)), input: word(r, heavy),
 			maxParallelism: uint32(r.IntN(4)), interruptible: r.IntN(4) == 0, terminated: r.IntN(6) == 0, newer: r.IntN(20) == 0,
+			overwrites: r.IntN(8) == 0,
 		})
 	}
 	if r.IntN(2) == 0 {
@@ -130,21 +187,21 @@ func word(r *rand.Rand, heavy bool) string {
 	return string(b)
 }
 
-func newClosure(r *rand.Rand, heavy bool, name, version string) *core.CompiledWorkflowClosure {
+func (p *plan) newClosure(r *rand.Rand, heavy bool, name, version string) *core.CompiledWorkflowClosure {
 	c := &core.CompiledWorkflowClosure{Tasks: tasks(version)}
 	failing := r.IntN(3) == 0 // most workflows succeed if nothing goes wrong
 	var subs []string
 	for i := range r.IntN(3) {
 		sub := fmt.Sprintf("%s-sub%d", name, i)
-		c.SubWorkflows = append(c.SubWorkflows, newWorkflow(r, heavy, sub, version, subs, failing)) // a later one may contain the earlier ones
+		c.SubWorkflows = append(c.SubWorkflows, p.newWorkflow(r, heavy, sub, version, subs, failing)) // a later one may contain the earlier ones
 		subs = append(subs, sub)
 	}
-	c.Primary = newWorkflow(r, heavy, name, version, subs, failing)
+	c.Primary = p.newWorkflow(r, heavy, name, version, subs, failing)
 	return c
 }
 
 // newWorkflow has one input x and one output o0.
-func newWorkflow(r *rand.Rand, heavy bool, name, version string, subs []string, failing bool) *core.CompiledWorkflow {
+func (p *plan) newWorkflow(r *rand.Rand, heavy bool, name, version string, subs []string, failing bool) *core.CompiledWorkflow {
 	t := &core.WorkflowTemplate{
 		Id: identifier(core.ResourceType_WORKFLOW, name, version), Metadata: &core.WorkflowMetadata{}, MetadataDefaults: &core.WorkflowMetadataDefaults{},
 		Interface: &core.TypedInterface{Inputs: variable("x"), Outputs: variable("o0")},
@@ -162,6 +219,17 @@ func newWorkflow(r *rand.Rand, heavy bool, name, version string, subs []string, 
 			return promise(aloft.StartNode, "x")
 		}
 		return scalar(&core.Primitive{Value: &core.Primitive_StringValue{StringValue: word(r, heavy)}})
+	}
+	// Of those whose results are used again most have one of a few inputs.
+	few := func() *core.BindingData {
+		value := string('a' + rune(r.IntN(2)))
+		if heavy && r.IntN(2) == 0 {
+			value += strings.Repeat("i", long)
+		}
+		if r.IntN(5) < 4 {
+			return scalar(&core.Primitive{Value: &core.Primitive_StringValue{StringValue: value}})
+		}
+		return source()
 	}
 	for i := range 1 + r.IntN(6) {
 		n := &core.Node{Id: fmt.Sprintf("n%d", i), Metadata: &core.NodeMetadata{}}
@@ -189,12 +257,19 @@ func newWorkflow(r *rand.Rand, heavy bool, name, version string, subs []string, 
 			}}}
 			bind("x", source())
 		default:
-			behaviour := behaviours[r.IntN(len(behaviours))]
+			from, prefix, input := behaviours, "", source
+			if r.IntN(5) < p.reuses {
+				from, prefix, input = cachedBehaviours, []string{cachedTask, serialTask}[r.IntN(2)], few
+			}
+			behaviour := from[r.IntN(len(from))]
 			if !failing && (behaviour == runFail || behaviour == runFailRetrying) {
 				behaviour = runOK
 			}
-			run(behaviour)
-			bind("x", source())
+			run(prefix + behaviour)
+			bind("x", input())
+			if prefix != "" && r.IntN(10) == 0 {
+				n.Metadata.CacheableValue = &core.NodeMetadata_Cacheable{Cacheable: false}
+			}
 			if behaviour == runHang {
 				n.Metadata.Timeout = durationpb.New(hangs)
 			}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"time"
 
 	"github.com/aloft-dev/aloft"
@@ -135,6 +136,27 @@ func (s *fragileStore) Adopt(ctx context.Context, from, to string) (n int, err e
 	return n, err
 }
 
+func (s *fragileStore) RemoveResults(ctx context.Context, ids []string, reason string, now time.Time) (n int, err error) {
+	err = s.write("RemoveResults", func() (err error) {
+		n, err = s.Store.RemoveResults(ctx, ids, reason, now)
+		return err
+	})
+	return n, err
+}
+
+func (s *fragileStore) Reserve(ctx context.Context, r store.CacheReservation, now time.Time) (held store.CacheReservation, err error) {
+	s.world.stall("Reserve")
+	err = s.write("Reserve", func() (err error) {
+		held, err = s.Store.Reserve(ctx, r, now)
+		return err
+	})
+	return held, err
+}
+
+func (s *fragileStore) Release(ctx context.Context, id store.CacheID, owner string) error {
+	return s.write("Release", func() error { return s.Store.Release(ctx, id, owner) })
+}
+
 // fragileBlobs are the blobs as processes have them.
 type fragileBlobs struct {
 	*blobtest.Memory
@@ -154,6 +176,9 @@ func (b *fragileBlobs) Put(ctx context.Context, key blob.Key, r io.Reader, o blo
 		return blob.Attributes{}, unavailable("Put")
 	}
 	a, err := b.Memory.Put(ctx, key, r, o)
+	if err == nil {
+		delete(b.world.damaged, key.URI())
+	}
 	if m == untold {
 		return blob.Attributes{}, unavailable("Put")
 	}
@@ -171,6 +196,13 @@ func (b *fragileBlobs) Get(ctx context.Context, key blob.Key, rng blob.Range) (i
 		}
 	}
 	return r, err
+}
+
+func (b *fragileBlobs) List(ctx context.Context, prefix blob.Key) iter.Seq2[blob.Entry, error] {
+	if b.world.draw("List") != goesWell {
+		return func(yield func(blob.Entry, error) bool) { yield(blob.Entry{}, unavailable("List")) }
+	}
+	return b.Memory.List(ctx, prefix)
 }
 
 type broken struct{}

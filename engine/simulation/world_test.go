@@ -12,8 +12,10 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/blob/blobtest"
+	"github.com/aloft-dev/aloft/catalog"
 	"github.com/aloft-dev/aloft/engine"
 	"github.com/aloft-dev/aloft/engine/machine"
+	"github.com/aloft-dev/aloft/health"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
@@ -59,13 +61,22 @@ type world struct {
 	current   *process // that makes the calls; nil: people
 	inCheck   bool     // nothing fails while the world is looked at
 
-	registered map[int]bool         // workflows of the plan, by number
-	created    map[string]store.Key // acknowledged, by name
-	terminated map[string]int       // acknowledged: journal entries at that time
-	runs       map[store.Key]*observed
-	read       map[string]*core.LiteralMap // objects that were found to be what they are called, by URI
-	epochs     [store.Shards]int64         // the newest of each shard
-	broken     error
+	registered  map[int]bool         // workflows of the plan, by number
+	created     map[string]store.Key // acknowledged, by name
+	terminated  map[string]int       // acknowledged: journal entries at that time
+	runs        map[store.Key]*observed
+	read        map[string]*core.LiteralMap // objects that were found to be what they are called, by URI
+	contents    map[string]string           // digests of the files of tasks, by URI
+	away        string                      // the service that is away now; empty: none
+	outages     int                         // that there were
+	charged     int                         // failures by a service that were charged
+	fortune     bool                        // nothing fails of what people can mend
+	mended      bool                        // everything that had failed was recovered
+	undisturbed bool                        // it was calm from the beginning
+	damaged     map[string]bool             // objects that were deleted or changed, by URI
+	computing   computing
+	epochs      [store.Shards]int64 // the newest of each shard
+	broken      error
 }
 
 // process is what an operating system ends at any time. After that nothing of what it does reaches anybody.
@@ -78,6 +89,7 @@ type process struct {
 type slot struct {
 	process
 	engine *engine.Engine // nil: crashed
+	health *health.Monitor
 	clock  *slotClock
 	pause  time.Duration // it does nothing before
 }
@@ -115,10 +127,11 @@ func (c *slotClock) resume() {
 
 func newWorld(seed uint64, calm, detail bool) *world {
 	w := &world{
-		ctx: context.Background(), seed: seed, calm: calm, detail: detail, seen: map[string]int{},
+		ctx: context.Background(), seed: seed, calm: calm, undisturbed: calm, detail: detail, seen: map[string]int{},
 		plan: newPlan(rand.New(rand.NewPCG(seed, 1))), random: rand.New(rand.NewPCG(seed, 2)),
 		memory: memstore.New(), wall: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), registered: map[int]bool{},
 		created: map[string]store.Key{}, terminated: map[string]int{}, runs: map[store.Key]*observed{}, read: map[string]*core.LiteralMap{},
+		contents: map[string]string{}, damaged: map[string]bool{}, computing: newComputing(),
 	}
 	w.blobs = &fragileBlobs{Memory: blobtest.NewMemory(), world: w}
 	w.literals = blob.Literals{Store: w.blobs}
@@ -194,6 +207,11 @@ func (w *world) run() error {
 			return w.broken
 		}
 		if w.over() {
+			if !w.undisturbed && !w.mended {
+				w.mended = true
+				w.recoverAll()
+				continue
+			}
 			w.checkEnd()
 			return w.broken
 		}
@@ -210,6 +228,7 @@ func (w *world) run() error {
 		if more {
 			continue
 		}
+		w.checkWaiters()
 		// Fine steps for tasks and larger ones for timers, but none for which an engine thinks that it was suspended.
 		if idle++; idle%4 == 0 {
 			w.mono += 10 * time.Second
@@ -233,9 +252,11 @@ func (w *world) act() {
 		w.mono += []time.Duration{time.Millisecond, 50 * time.Millisecond, time.Second, 3 * time.Second, 20 * time.Second}[r.IntN(5)]
 	case k < 84:
 		w.create(r.IntN(len(w.plan.executions)))
-	case k < 86:
+	case k < 85:
 		w.terminate()
-	case k < 88:
+	case k < 87:
+		w.recover(r.IntN(len(w.plan.executions)), false)
+	case k < 89:
 		w.register(r.IntN(len(w.plan.closures)))
 	default:
 		w.strike(r)
@@ -263,6 +284,9 @@ func (w *world) pass(s *slot) (more bool) {
 	}
 	s.clock.resume()
 	w.as(&s.process, func() {
+		if _, err := s.health.Pass(w.ctx); err != nil && w.calm {
+			w.fail("health of %s: %w", s.name, err)
+		}
 		var err error
 		more, err = s.engine.Pass(w.ctx)
 		if err != nil && (w.calm || !errors.Is(err, aloft.ErrUnavailable)) {
@@ -281,8 +305,14 @@ func (w *world) start(s *slot) {
 		w.first = w.wall
 	}
 	w.skewed = w.skewed || !w.wall.Equal(w.first)
+	s.health = health.New(health.Config{
+		Store: w.store, Logger: slog.New(slog.DiscardHandler), Probes: w.probes(), Now: s.clock.Now, Chance: w.random.Float64,
+	})
 	s.engine = engine.New(engine.Config{
-		Store: w.store, Literals: w.literals, Owner: s.name, Clock: s.clock, Logger: slog.New(slog.DiscardHandler), Policy: w.plan.policy,
+		Health: s.health,
+		Store:  w.store, Literals: w.literals, Catalog: &watchedCatalog{
+			world: w, ahead: map[string]time.Duration{}, Catalog: &catalog.Catalog{Store: w.store, Blob: w.blobs, Now: s.clock.Now},
+		}, Owner: s.name, Clock: s.clock, Logger: slog.New(slog.DiscardHandler), Policy: w.plan.policy,
 		StepLimit: 1 + w.random.IntN(30), CacheExecutions: 1 + w.random.IntN(4), CacheLiterals: int64(1 + w.random.IntN(4000)),
 	})
 	w.tell("%s starts", s.name)
@@ -323,9 +353,14 @@ func (w *world) create(i int) {
 	if p.newer {
 		e.JournalVersion++
 	}
-	err = w.store.CreateExecution(w.ctx, e, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: &aloftv1.Create{
+	create := &aloftv1.Create{
 		Workflow: workflow, Inputs: inputs.GetRef(), MaxParallelism: p.maxParallelism, Interruptible: p.interruptible, Seed: p.name,
-	}}})
+		OverwriteCache: p.overwrites,
+	}
+	if p.recovers != "" {
+		create.Recovers = w.id(p.recovers).Proto()
+	}
+	err = w.store.CreateExecution(w.ctx, e, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: create}})
 	switch {
 	case err == nil:
 		w.created[p.name] = e.Key
@@ -364,6 +399,15 @@ func (w *world) terminate() {
 
 func (w *world) id(name string) aloft.ExecutionID {
 	return aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: name}
+}
+
+func (w *world) planned(name string) planned {
+	for _, p := range w.plan.executions {
+		if p.name == name {
+			return p
+		}
+	}
+	return planned{}
 }
 
 // look lets nothing fail meanwhile.

@@ -1,0 +1,374 @@
+package simulation
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/blob"
+	"github.com/aloft-dev/aloft/catalog"
+	"github.com/aloft-dev/aloft/engine/machine"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// watchedCatalog is the catalog of an engine, with somebody who looks at each result that it gives, in that moment.
+type watchedCatalog struct {
+	*catalog.Catalog
+	world *world
+	ahead map[string]time.Duration // when results were read ahead, by id
+}
+
+// aheadLasts is for how long an engine believes in what it read ahead.
+const aheadLasts = 100 * time.Millisecond
+
+func (c *watchedCatalog) Ahead(ctx context.Context, ids []store.CacheID) ([]*store.CacheEntry, error) {
+	found, err := c.Catalog.Ahead(ctx, ids)
+	for _, e := range found {
+		if e != nil {
+			c.ahead[e.ID] = c.world.mono
+		}
+	}
+	return found, err
+}
+
+func (c *watchedCatalog) Use(ctx context.Context, e *store.CacheEntry) (string, error) {
+	reason, err := c.Catalog.Use(ctx, e)
+	if reason != "" && err == nil {
+		c.world.look(func() {
+			if now, err := c.world.memory.GetResult(ctx, e.ID); err != nil || now.GoneAt.IsZero() {
+				c.world.fail("P9: result %s is damaged (%s) and stays (%v)", e.ID, reason, err)
+			}
+		})
+	}
+	if reason != "" || err != nil {
+		e = nil
+	}
+	c.checkFound(e, reason)
+	return reason, err
+}
+
+func (c *watchedCatalog) FindOrReserve(ctx context.Context, r store.CacheReservation) (*store.CacheEntry, store.CacheReservation, string, error) {
+	e, held, reason, err := c.Catalog.FindOrReserve(ctx, r)
+	c.checkFound(e, reason)
+	if e == nil && err == nil && held.Owner != r.Owner {
+		c.world.see(waitsForResult)
+	}
+	return e, held, reason, err
+}
+
+// What happens to results.
+const (
+	resultUsed        = "a result is used again"
+	resultRepaired    = "a result is found to be damaged"
+	resultOverwritten = "a result is computed to overwrite another"
+	waitsForResult    = "a node waits for who computes its result"
+)
+
+// checkFound is P9 in the moment of the hit: what is found was adopted, is not gone, and all that it refers to is there and
+// as it was written.
+func (c *watchedCatalog) checkFound(e *store.CacheEntry, reason string) {
+	w := c.world
+	if reason != "" {
+		w.see(resultRepaired)
+	}
+	if e == nil {
+		return
+	}
+	w.look(func() {
+		now, err := w.memory.GetResult(w.ctx, e.ID)
+		switch {
+		case err != nil:
+			w.fail("P9: result %s was found and is not there: %w", e.ID, err)
+		case !now.GoneAt.IsZero() && (c.ahead[e.ID] == 0 || w.mono-c.ahead[e.ID] > aheadLasts):
+			w.fail("P9: result %s was found and is gone: %s", e.ID, now.GoneReason)
+		case now.CacheID != e.CacheID || !proto.Equal(now.Outputs, e.Outputs):
+			w.fail("P9: result %s was found as %v with %v and is %v with %v", e.ID, e.CacheID, e.Outputs, now.CacheID, now.Outputs)
+		}
+		objects := slices.Clone(e.Objects)
+		if ref := e.Outputs.GetRef(); ref.GetUri() != "" {
+			objects = append(objects, &aloftv1.ObjectDigest{Uri: ref.GetUri(), Digest: "sha256:" + hex.EncodeToString(ref.GetDigest())})
+		}
+		for _, o := range objects {
+			if got := w.digest(o.GetUri()); got != o.GetDigest() {
+				w.fail("P9: result %s was found, its object %s has digest %q and was written with %q", e.ID, o.GetUri(), got, o.GetDigest())
+			}
+		}
+	})
+}
+
+// digest is that of an object's content now; empty: there is no such object.
+func (w *world) digest(uri string) string {
+	key, err := blob.ParseURI(uri)
+	if err != nil {
+		return ""
+	}
+	content, err := blob.ReadAll(w.ctx, w.blobs, key, 1<<30)
+	if err != nil {
+		return ""
+	}
+	d := blob.NewDigest()
+	d.Write(content)
+	return d.Attributes().SHA256
+}
+
+// checkCached holds the new entries of a journal against the results that they say they took over.
+func (w *world) checkCached(s *sight) error {
+	for _, row := range s.journal[s.run.entries:] {
+		for _, event := range row.Entry.GetEvents() {
+			hit := event.GetNodeCached()
+			if hit == nil {
+				continue
+			}
+			w.see(resultUsed)
+			node := s.state.Node(hit.GetNode())
+			if err := w.checkHit(s, node, hit); err != nil {
+				return fmt.Errorf("node %s: %w", node.ID(), err)
+			}
+		}
+	}
+	return nil
+}
+
+func (w *world) checkHit(s *sight, node machine.NodeView, hit *aloftv1.NodeCached) error {
+	task := node.Task().GetId()
+	if !node.Cacheable() || !isCached(task.GetName()) || s.run.planned.overwrites {
+		return fmt.Errorf("task %s takes over a result (overwrites: %t)", task.GetName(), s.run.planned.overwrites)
+	}
+	id := hit.GetCache().GetFound().GetArtifactTag().GetArtifactId()
+	e, err := w.memory.GetResult(w.ctx, id)
+	if err != nil {
+		return err
+	}
+	source, err := w.memory.GetAttempt(w.ctx, e.Source)
+	if err != nil {
+		return err
+	}
+	if source.Phase != core.TaskExecution_SUCCEEDED || !proto.Equal(source.Outputs, hit.GetOutputs()) || !proto.Equal(e.Outputs.GetRef(), hit.GetOutputs()) {
+		return fmt.Errorf("it took over %v by result %s of %v, which ended %s with %v", hit.GetOutputs(), id, e.Source, source.Phase, source.Outputs)
+	}
+	record, err := w.memory.GetNode(w.ctx, s.record.ID, node.ID())
+	if err != nil {
+		return err
+	}
+	if w.damaged[record.Inputs.GetRef().GetUri()] || w.damaged[record.Outputs.GetRef().GetUri()] {
+		return nil // since the hit
+	}
+	inputs, err := w.value(record.Inputs)
+	if err != nil {
+		return err
+	}
+	outputs, err := w.value(record.Outputs)
+	if err != nil {
+		return err
+	}
+	if got, want := textOf(outputs, "o0"), textOf(answers(inputs, task), "o0"); got != want {
+		return fmt.Errorf("it took over %.80q by result %s and would have computed %.80q", got, id, want)
+	}
+	return nil
+}
+
+// computing is who computed which result when, by the number of the commit.
+type computing struct {
+	commits int
+	since   map[store.AttemptKey]int // nodes, by their first attempts
+	spans   map[store.CacheID][]span // of those that succeeded and are computed by one at a time
+	over    map[string]time.Duration // nodes that wait for one that has ended: since when
+}
+
+type span struct {
+	node     store.AttemptKey
+	from, to int
+}
+
+func newComputing() computing {
+	return computing{since: map[store.AttemptKey]int{}, spans: map[store.CacheID][]span{}, over: map[string]time.Duration{}}
+}
+
+// checkResults holds the results of a step against what became of it: those of a step that was refused are not there, those
+// of one that was accepted are found, and nobody else was computing meanwhile where that is not to be.
+func (w *world) checkResults(step *store.Step, accepted bool, s *sight) {
+	c := &w.computing
+	c.commits++
+	if !accepted {
+		for _, r := range step.Results {
+			if a, err := w.memory.GetAttempt(w.ctx, r.Source); err == nil && a.Phase == core.TaskExecution_SUCCEEDED {
+				continue // another commit said the same
+			}
+			if _, err := w.memory.GetResult(w.ctx, r.ID); err == nil {
+				w.fail("P9: result %s of %v is there, and the commit that adopts it was refused", r.ID, r.Source)
+			}
+		}
+		return
+	}
+	made := 0
+	for _, e := range step.Entry.GetEvents() {
+		if a := e.GetAttemptScheduled(); a != nil && a.GetAttempt() == 0 {
+			c.since[store.AttemptKey{Execution: step.Execution, Node: s.state.Ref(a.GetNode()).ID()}] = c.commits
+		}
+		if a := e.GetAttemptEnded(); a.GetOutputs() != nil && s.state.Ref(a.GetNode()).Cacheable() {
+			made++
+		}
+	}
+	if made != len(step.Results) {
+		w.fail("P9: %d attempts of tasks whose results are used again have succeeded and %d results were made", made, len(step.Results))
+	}
+	overwrites := s.run.planned.overwrites
+	for _, r := range step.Results {
+		found, err := w.memory.FindResult(w.ctx, r.CacheID)
+		switch {
+		case err != nil:
+			w.fail("P9: the result of %v was adopted and is not found: %w", r.Source, err)
+			continue
+		case overwrites && !w.planned(found.Source.Execution.Name).overwrites: // another one that does may share the batch
+			w.fail("P9: the execution of %v overwrites what is there, and %s of %v is still there", r.Source, found.ID, found.Source)
+		case overwrites:
+			w.see(resultOverwritten)
+		}
+		if !strings.HasPrefix(r.Name, catalogName+serialTask) || overwrites {
+			continue
+		}
+		node := store.AttemptKey{Execution: step.Execution, Node: r.Source.Node}
+		mine := span{node, c.since[node], c.commits}
+		for _, other := range c.spans[r.CacheID] {
+			if other.node != node && other.from < mine.to && mine.from < other.to {
+				w.fail("P9: %v and %v computed %v at the same time, from commit %d to %d and from %d to %d",
+					other.node, node, r.CacheID, other.from, other.to, mine.from, mine.to)
+			}
+		}
+		c.spans[r.CacheID] = append(c.spans[r.CacheID], mine)
+	}
+}
+
+const catalogName = "flyte_task-" // how the data catalog calls tasks
+
+// checkWaiters is P5 for those who wait for a result: once whoever computed it has ended they are told, and do not find that
+// out by and by. It holds while nothing goes wrong, and of executions that do not wait for something of ours, too.
+func (w *world) checkWaiters() {
+	const soon = 45 * time.Second // engines may have to wait for leases
+	w.look(func() {
+		for _, p := range w.plan.executions {
+			e, err := w.memory.GetExecution(w.ctx, w.id(p.name))
+			if err != nil || aloft.Terminal(e.Phase) {
+				continue
+			}
+			nodes, err := w.memory.ListNodes(w.ctx, e.ID, "", true, store.Query{})
+			if err != nil {
+				w.fail("list nodes of %s: %w", p.name, err)
+			}
+			for _, n := range nodes {
+				waits := p.name + "/" + string(n.ID)
+				owner, found := strings.CutPrefix(n.Waiting, "waits for the result that ")
+				if !found || e.Waiting != "" || n.Phase != core.NodeExecution_QUEUED || !w.ended(strings.TrimSuffix(owner, " computes")) {
+					delete(w.computing.over, waits+owner)
+					continue
+				}
+				since, known := w.computing.over[waits+owner]
+				if !known {
+					w.computing.over[waits+owner] = w.mono
+				} else if w.mono-since > soon {
+					w.fail("P5: node %s %s for %s, and that has ended", waits, n.Waiting, w.mono-since)
+				}
+			}
+		}
+	})
+}
+
+// ended says whether a node has, or its execution, by the name that it has where reservations are kept.
+func (w *world) ended(owner string) bool {
+	parts := strings.Split(owner, "/")
+	if len(parts) != 4 {
+		w.fail("nobody is called %s", owner)
+		return false
+	}
+	e, err := w.memory.GetExecution(w.ctx, w.id(parts[2]))
+	if err != nil || aloft.Terminal(e.Phase) {
+		return true
+	}
+	n, err := w.memory.GetNode(w.ctx, e.ID, aloft.NodeID(parts[3]))
+	return err == nil && aloft.Terminal(n.Phase)
+}
+
+// damage takes a result away, or an object that it refers to. Large outputs are damaged only while nothing runs that could
+// be about to read them, and which could not be taken over from an execution that has failed: nobody promises anything of
+// what is deleted while it is used.
+func (w *world) damage(r *rand.Rand) {
+	var results []*store.CacheEntry
+	w.look(func() { results, _ = w.memory.ListResults(w.ctx, store.CacheQuery{}) })
+	if len(results) == 0 {
+		return
+	}
+	// Those with something to damage are few.
+	withObject := slices.DeleteFunc(slices.Clone(results), func(e *store.CacheEntry) bool {
+		return e.Size < long && e.Name != catalogName+cachedTask+runFile && e.Name != catalogName+serialTask+runFile
+	})
+	if len(withObject) > 0 && r.IntN(4) > 0 {
+		results = withObject
+	}
+	w.look(func() {
+		e, err := w.memory.GetResult(w.ctx, results[r.IntN(len(results))].ID)
+		if err != nil {
+			w.fail("P9: %w", err)
+			return
+		}
+		uri := e.Outputs.GetRef().GetUri()
+		if uri != "" && w.inUse(uri) {
+			uri = ""
+		}
+		if len(e.Objects) > 0 {
+			uri = e.Objects[0].GetUri()
+		}
+		key, err := blob.ParseURI(uri)
+		if err != nil || r.IntN(6) == 0 {
+			_, _ = w.memory.RemoveResults(w.ctx, []string{e.ID}, "somebody removed it", w.now())
+			w.tell("result %s of %v is removed", e.ID, e.Source)
+			return
+		}
+		if _, err := w.blobs.Stat(w.ctx, key); err != nil {
+			return // deleted before
+		}
+		delete(w.read, uri)
+		w.damaged[uri] = true
+		if r.IntN(2) == 0 {
+			_ = w.blobs.Delete(w.ctx, key)
+			w.tell("object %s of result %s is deleted", uri, e.ID)
+			return
+		}
+		w.blobs.Corrupt(key)
+		w.tell("object %s of result %s is changed", uri, e.ID)
+	})
+}
+
+// inUse says whether something may read an object that has not ended well.
+func (w *world) inUse(uri string) bool {
+	for _, p := range w.plan.executions {
+		e, err := w.memory.GetExecution(w.ctx, w.id(p.name))
+		switch {
+		case err != nil || p.newer:
+			continue
+		case !aloft.Terminal(e.Phase):
+			return true
+		case e.Phase == core.WorkflowExecution_SUCCEEDED:
+			continue
+		}
+		nodes, err := w.memory.ListNodes(w.ctx, e.ID, "", true, store.Query{})
+		if err != nil {
+			return true
+		}
+		for _, listed := range nodes {
+			n, err := w.memory.GetNode(w.ctx, e.ID, listed.ID)
+			if err != nil || n.Inputs.GetRef().GetUri() == uri || n.Outputs.GetRef().GetUri() == uri {
+				return true
+			}
+		}
+	}
+	return false
+}

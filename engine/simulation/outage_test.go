@@ -1,0 +1,109 @@
+package simulation
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/health"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+const (
+	serviceAway   = "a service is away for hours"
+	outageCharged = "a failure by a service is charged"
+	outageSpared  = "a failure by a service that is known to be away is not charged"
+)
+
+// codeServiceAway is the failure of attempts in an outage.
+const codeServiceAway = "ServiceAway"
+
+// longestLook is for how long an engine does not look at what waits for a service, if nobody tells it that it is back.
+const longestLook = 5 * time.Minute
+
+// serviceOf is who carries out a call that something of the world makes; empty: the database.
+func serviceOf(op string) string {
+	switch op {
+	case "Put", "Get", "List", "Adopt objects":
+		return aloft.ServiceBlob
+	case "FindResult", "FindResults", "Reserve", "RemoveResults":
+		return aloft.ServiceCatalog
+	}
+	return ""
+}
+
+// probes ask the services that can be away.
+func (w *world) probes() map[string]health.Probe {
+	probe := func(op string) health.Probe {
+		return func(context.Context) error {
+			if w.draw(op) != goesWell {
+				return unavailable(op)
+			}
+			return nil
+		}
+	}
+	return map[string]health.Probe{aloft.ServiceBlob: probe("List"), aloft.ServiceCatalog: probe("FindResult")}
+}
+
+// outage lets the world live for one to three hours without one of its services, once, and with no other faults.
+func (w *world) outage(r *rand.Rand) {
+	if w.outages > 0 || r.IntN(2) == 0 {
+		return
+	}
+	w.outages = 1
+	w.away = []string{aloft.ServiceBlob, aloft.ServiceBlob, aloft.ServiceCatalog}[r.IntN(3)]
+	until := w.mono + time.Hour + time.Duration(r.IntN(120))*time.Minute
+	w.tell("%s is away until %s", w.away, until)
+	for i := 0; w.mono < until && w.broken == nil; i++ {
+		w.pass(w.engines[i%len(w.engines)])
+		w.executors[i%len(w.executors)].live()
+		if i%2 == 0 {
+			w.mono += 7 * time.Second
+		}
+		if i%16 == 0 {
+			w.create(r.IntN(len(w.plan.executions)))
+			w.checkStuck()
+		}
+	}
+	w.tell("%s is back", w.away)
+	w.away = ""
+}
+
+// blame is the outcome of a task that could not read or write what it had to, as an executor tells of it that asks package
+// health whom to blame.
+func (x *fakeExecutor) blame(j *job) *aloftv1.Outcome {
+	o := x.outcome(j)
+	f := &aloftv1.Failure{Recoverable: true, Error: &core.ExecutionError{
+		Code: codeServiceAway, Kind: core.ExecutionError_SYSTEM, Message: "its outputs could not be written",
+	}}
+	s, first := x.server.health.Failed(x.world.ctx, x.world.away, "it does not answer")
+	if s.Away() {
+		f.Service = s.Name
+		if !first {
+			f.ServiceAwaySince = s.AwaySince.UnixNano()
+		}
+		if !s.WellAt.IsZero() {
+			f.ServiceWellAt = s.WellAt.UnixNano()
+		}
+	}
+	o.Result = &aloftv1.Outcome_Failure{Failure: f}
+	return o
+}
+
+// checkCharge: an outage burns nothing beyond its first failure, in all executions together.
+func (w *world) checkCharge(ended *aloftv1.AttemptEnded) {
+	switch f := ended.GetFailure(); {
+	case f.GetService() == "":
+	case ended.GetBudget() == aloftv1.AttemptEnded_SYSTEM:
+		w.see(outageCharged)
+		if w.charged++; w.charged > w.outages {
+			w.fail("P4: %d failures were charged in one outage", w.charged)
+		}
+	case ended.GetBudget() == aloftv1.AttemptEnded_USER:
+		w.fail("P4: an outage was charged to the user: %v", ended)
+	default:
+		w.see(outageSpared)
+	}
+}

@@ -1,0 +1,307 @@
+package simulation
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/engine/machine"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/literal"
+	"github.com/aloft-dev/aloft/recovery"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// What happens to executions that have failed.
+const (
+	nodeRecovered      = "a task node is recovered"
+	scopeRecovered     = "a sub-workflow is recovered as a whole"
+	chainRecovered     = "an execution that recovers another is recovered"
+	checkpointHandedOn = "a task goes on from the checkpoint of an execution that is recovered"
+	comparedRecovered  = "compared a recovered execution with a clean one"
+)
+
+// longestChain of recoveries of one execution.
+const longestChain = 3
+
+// recover lets people want that an execution is recovered which has failed, if it has and nobody does so yet. fixed: what
+// made it fail is mended.
+func (w *world) recover(i int, fixed bool) {
+	p := w.plan.executions[i]
+	if _, created := w.created[p.name]; !created || p.newer || p.chain == longestChain && !fixed {
+		return
+	}
+	if slices.ContainsFunc(w.plan.executions, func(other planned) bool { return other.recovers == p.name }) {
+		return
+	}
+	w.look(func() {
+		e, err := w.memory.GetExecution(w.ctx, w.id(p.name))
+		if err != nil || !aloft.Terminal(e.Phase) || e.Phase == core.WorkflowExecution_SUCCEEDED {
+			return
+		}
+		next := p
+		next.name, next.recovers, next.chain, next.fixed = p.name+"-r", p.name, p.chain+1, fixed
+		next.terminated = next.terminated && !fixed
+		w.plan.executions = append(w.plan.executions, next)
+		w.tell("%s is to be recovered by %s (fixed: %t)", p.name, next.name, fixed)
+		if next.chain > 1 {
+			w.see(chainRecovered)
+		}
+	})
+}
+
+// recoverAll recovers whatever has failed once everything is mended.
+func (w *world) recoverAll() {
+	for i := range w.plan.executions {
+		w.recover(i, true)
+	}
+	for i := range w.plan.executions {
+		w.create(i)
+	}
+}
+
+// lucky says whether a task does not fail any more that did in the execution that is recovered.
+func (w *world) lucky(a *store.Attempt) bool {
+	p := w.planned(a.ID.Execution.Name)
+	if w.fortune || p.fixed || p.recovers == "" {
+		return w.fortune || p.fixed
+	}
+	h := fnv.New32()
+	fmt.Fprint(h, w.seed, p.name, a.Node)
+	return h.Sum32()%2 == 0
+}
+
+// failureNode is the template of the nodes that handle failures: those are never taken over.
+const failureNode = "efn"
+
+// checkRecovered holds the new entries of a journal against the execution that it recovers.
+func (w *world) checkRecovered(s *sight) error {
+	for _, row := range s.journal[s.run.entries:] {
+		for _, event := range row.Entry.GetEvents() {
+			switch k := event.GetKind().(type) {
+			case *aloftv1.Event_NodeRecovered:
+				if err := w.checkTaken(s, s.state.Node(k.NodeRecovered.GetNode()), k.NodeRecovered); err != nil {
+					return err
+				}
+			case *aloftv1.Event_NodeQueued:
+				if err := w.checkNotAgain(s, s.state.Node(k.NodeQueued.GetNode())); err != nil {
+					return err
+				}
+			case *aloftv1.Event_NodeCached:
+				if err := w.checkNotAgain(s, s.state.Node(k.NodeCached.GetNode())); err != nil {
+					return err
+				}
+			case *aloftv1.Event_AttemptScheduled:
+				if err := w.checkHandedOn(s, s.state.Node(k.AttemptScheduled.GetNode()), k.AttemptScheduled); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// sourceOf is what the execution that is recovered has of a node; nil: nothing.
+func (w *world) sourceOf(s *sight, node machine.NodeRef) (*store.Node, error) {
+	if s.run.planned.recovers == "" {
+		return nil, nil
+	}
+	if s.run.source == nil {
+		nodes, err := w.nodesOf(s.run.planned.recovers)
+		if err != nil {
+			return nil, err
+		}
+		s.run.source = nodes
+	}
+	return s.run.source[pathOf(node)], nil
+}
+
+func pathOf(node machine.NodeRef) recovery.Path {
+	if parent, nested := node.Parent(); nested {
+		return pathOf(parent).Join(node.SpecID())
+	}
+	return recovery.Path(node.SpecID())
+}
+
+// nodesOf are the nodes of an execution with their values.
+func (w *world) nodesOf(name string) (map[recovery.Path]*store.Node, error) {
+	id := w.id(name)
+	all, err := w.memory.ListNodes(w.ctx, id, "", true, store.Query{})
+	if err != nil {
+		return nil, err
+	}
+	byID := map[aloft.NodeID]*store.Node{}
+	for _, n := range all {
+		if byID[n.ID], err = w.memory.GetNode(w.ctx, id, n.ID); err != nil {
+			return nil, err
+		}
+	}
+	byPath := map[recovery.Path]*store.Node{}
+	for _, n := range byID {
+		path := recovery.Path(n.SpecNodeID)
+		for above := byID[n.Parent]; above != nil; above = byID[above.Parent] {
+			path = recovery.Path(above.SpecNodeID).Join(string(path))
+		}
+		byPath[path] = n
+	}
+	return byPath, nil
+}
+
+func (w *world) checkTaken(s *sight, node machine.NodeView, taken *aloftv1.NodeRecovered) error {
+	source, err := w.sourceOf(s, node.NodeRef)
+	if err != nil {
+		return err
+	}
+	switch {
+	case source == nil:
+		return fmt.Errorf("node %s was taken over, and nothing of it was there", node.ID())
+	case !aloft.Succeeded(source.Phase):
+		return fmt.Errorf("node %s was taken over, and it had ended %s", node.ID(), source.Phase)
+	case string(source.ID) != taken.GetSource() || !proto.Equal(source.Inputs.GetRef(), taken.GetInputs()) || !proto.Equal(source.Outputs.GetRef(), taken.GetOutputs()):
+		return fmt.Errorf("node %s was taken over from %s with %v and %v, and there %s has %v and %v",
+			node.ID(), taken.GetSource(), taken.GetInputs(), taken.GetOutputs(), source.ID, source.Inputs, source.Outputs)
+	case node.SpecID() == failureNode:
+		return fmt.Errorf("node %s was taken over, which handles a failure", node.ID())
+	}
+	if node.Kind() == machine.KindWorkflow {
+		w.see(scopeRecovered)
+	} else {
+		w.see(nodeRecovered)
+	}
+	return nil
+}
+
+func (w *world) checkNotAgain(s *sight, node machine.NodeView) error {
+	if k := node.Kind(); k != machine.KindTask && k != machine.KindWorkflow || node.SpecID() == failureNode {
+		return nil
+	}
+	if source, err := w.sourceOf(s, node.NodeRef); err != nil || source == nil || !aloft.Succeeded(source.Phase) {
+		return err
+	}
+	return fmt.Errorf("node %s runs, and it had succeeded in %s", node.ID(), s.run.planned.recovers)
+}
+
+// checkHandedOn: the first attempt of a node goes on from what the last one that saved anything has left.
+func (w *world) checkHandedOn(s *sight, node machine.NodeView, a *aloftv1.AttemptScheduled) error {
+	if a.GetAttempt() > 0 || node.SpecID() == failureNode || node.Kind() != machine.KindTask {
+		return nil
+	}
+	source, err := w.sourceOf(s, node.NodeRef)
+	if err != nil {
+		return err
+	}
+	want := ""
+	if source != nil {
+		attempts, err := w.memory.ListAttempts(w.ctx, w.id(s.run.planned.recovers), source.ID, store.Query{Ascending: true})
+		if err != nil {
+			return err
+		}
+		for _, before := range attempts {
+			if before.Attempt == 0 {
+				want = before.Spec.GetCheckpoint()
+			}
+			if c := before.Usage.GetCheckpoint(); c != "" {
+				want = c
+			}
+		}
+	}
+	record, err := w.memory.GetAttempt(w.ctx, aloft.AttemptID{Execution: s.record.ID, Node: node.ID()})
+	if err != nil {
+		return err
+	}
+	if got := record.Spec.GetCheckpoint(); got != want {
+		return fmt.Errorf("the first attempt of node %s goes on from %q, and what was left is %q", node.ID(), got, want)
+	}
+	return nil
+}
+
+// recovered says whether there is something to compare with a clean run.
+func (w *world) recovered() bool {
+	return slices.ContainsFunc(w.plan.executions, func(p planned) bool { return p.recovers != "" })
+}
+
+// compareRecovered is P4: an execution that recovers another and succeeds is, node by node, what it is where nothing fails,
+// every file replaced by the digest of its content. Where all that had failed is mended it has to succeed.
+func (w *world) compareRecovered(clean *world) error {
+	for _, p := range w.plan.executions {
+		if p.recovers == "" {
+			continue
+		}
+		first := p
+		for first.recovers != "" {
+			first = w.planned(first.recovers)
+		}
+		got, own := w.result(p.name)
+		want, cleanly := clean.result(first.name)
+		if got.phase != core.WorkflowExecution_SUCCEEDED {
+			if p.fixed && own && cleanly && want.phase == core.WorkflowExecution_SUCCEEDED {
+				return fmt.Errorf("P4: execution %s ended %s, and a clean one succeeds", p.name, got.phase)
+			}
+			continue
+		}
+		if !cleanly || want.phase != core.WorkflowExecution_SUCCEEDED {
+			continue // it runs into a limit of time, even undisturbed, or takes what cannot be mended from the cache
+		}
+		if err := w.sameNodes(p.name, clean, first.name); err != nil {
+			return fmt.Errorf("P4: execution %s: %w", p.name, err)
+		}
+		w.see(comparedRecovered)
+	}
+	return errors.Join(w.broken, clean.broken)
+}
+
+func (w *world) sameNodes(name string, clean *world, cleanName string) error {
+	got, err := w.nodesOf(name)
+	if err != nil {
+		return err
+	}
+	want, err := clean.nodesOf(cleanName)
+	if err != nil {
+		return err
+	}
+	for path, n := range want {
+		mine := got[path]
+		if mine == nil {
+			if above := got[above(path)]; n.Parent != "" && (above == nil || above.Phase == core.NodeExecution_RECOVERED) {
+				continue // taken over as a whole, here or further above
+			}
+			return fmt.Errorf("node %s is missing", path)
+		}
+		if !aloft.Succeeded(mine.Phase) {
+			return fmt.Errorf("node %s is %s", path, mine.Phase)
+		}
+		if w.damaged[mine.Outputs.GetRef().GetUri()] {
+			continue
+		}
+		a, errA := w.plain(mine.Outputs)
+		b, errB := clean.plain(n.Outputs)
+		if err := errors.Join(errA, errB); err != nil {
+			return fmt.Errorf("outputs of node %s: %w", path, err)
+		}
+		if !proto.Equal(a, b) {
+			return fmt.Errorf("node %s has outputs %.200v, in a clean run %.200v", path, a, b)
+		}
+	}
+	return nil
+}
+
+func above(path recovery.Path) recovery.Path {
+	return path[:max(strings.LastIndexByte(string(path), '/'), 0)]
+}
+
+// plain is a value with every file replaced by the digest of what was written into it.
+func (w *world) plain(l *aloftv1.Literals) (*core.LiteralMap, error) {
+	m, err := w.value(l)
+	if err != nil {
+		return nil, err
+	}
+	m = proto.CloneOf(m)
+	literal.WalkMap(m, func(uri *string) { *uri = w.contents[*uri] })
+	return m, nil
+}
