@@ -135,11 +135,6 @@ var mutations = []mutation{
 		seeds: "2000",
 	},
 	{
-		name: "who gets a reservation does not look again whether there is a result by now", promise: "P9", file: "catalog/catalog.go",
-		old: "e, again, err := c.Find(ctx, r.ID)", new: "again := \"\"",
-		seeds: "2000",
-	},
-	{
 		name: "a reservation is not given back when its node fails", promise: "P5", file: "engine/projection.go",
 		old: "if aloft.Terminal(node.Phase) && f.serialized(", new: "if aloft.Succeeded(node.Phase) && f.serialized(",
 		seeds: "2000",
@@ -156,11 +151,6 @@ var mutations = []mutation{
 	{
 		name: "an execution that overwrites does not replace", promise: "P9", file: "engine/cached.go",
 		old: "step.Overwrite = f.state.Create().GetOverwriteCache()", new: "step.Overwrite = false",
-	},
-	{
-		name: "a result is there before the commit that adopts it", promise: "P9", file: "store/memstore/run.go",
-		old: "if step.Seq != last+1 {", new: "for _, r := range step.Results {\n\t\t_, _ = s.putResult(r, step.Overwrite)\n\t}\n\tif step.Seq != last+1 {",
-		seeds: "2000",
 	},
 	{
 		name: "a node is taken over although it had failed", promise: "P4", file: "recovery/plan.go",
