@@ -38,7 +38,7 @@ func (s *dataCatalog) CreateArtifact(ctx context.Context, r *datacatalog.CreateA
 	id := datasetID(&problems, "artifact.dataset", a.GetDataset())
 	catalogText(&problems, "artifact.id", a.GetId(), maxDatasetText)
 	catalogMetadata(&problems, "artifact.metadata", a.GetMetadata().GetKeyMap())
-	e := &store.CacheEntry{CacheID: id, ID: a.GetId(), Metadata: a.GetMetadata().GetKeyMap(), CreatedAt: s.Now()}
+	e := &store.Result{ResultID: id, ID: a.GetId(), Metadata: a.GetMetadata().GetKeyMap(), CreatedAt: s.Now()}
 	for i, t := range a.GetTags() {
 		where := fmt.Sprintf("artifact.tags[%d]", i)
 		catalogText(&problems, where+".name", t.GetName(), maxTag)
@@ -164,8 +164,8 @@ func (s *dataCatalog) UpdateArtifact(ctx context.Context, r *datacatalog.UpdateA
 	if err != nil {
 		return nil, fmt.Errorf("update artifact: %w", err)
 	}
-	e := &store.CacheEntry{
-		CacheID: old.CacheID, Tags: old.Tags, ID: newResultID(), Partitions: old.Partitions, Key: old.Key,
+	e := &store.Result{
+		ResultID: old.ResultID, Tags: old.Tags, ID: newResultID(), Partitions: old.Partitions, Key: old.Key,
 		Metadata: old.Metadata, Pinned: old.Pinned, CreatedAt: s.Now(),
 	}
 	if r.GetMetadata() != nil {
@@ -186,7 +186,7 @@ func (s *dataCatalog) UpdateArtifact(ctx context.Context, r *datacatalog.UpdateA
 }
 
 // put completes a result from outside: its data location-free and durable, what they refer to measured.
-func (a *API) put(ctx context.Context, problems *field.Problems, e *store.CacheEntry, data *core.LiteralMap) error {
+func (a *API) put(ctx context.Context, problems *field.Problems, e *store.Result, data *core.LiteralMap) error {
 	problems.Include(literal.Validate(data))
 	var size int64
 	seen := map[string]bool{}
@@ -254,7 +254,7 @@ type artifactRequest interface {
 	GetTagName() string
 }
 
-func artifactHandle(problems *field.Problems, r artifactRequest) (id store.CacheID, artifact string) {
+func artifactHandle(problems *field.Problems, r artifactRequest) (id store.ResultID, artifact string) {
 	id = datasetID(problems, "dataset", r.GetDataset())
 	switch {
 	case r.GetTagName() != "":
@@ -269,7 +269,7 @@ func artifactHandle(problems *field.Problems, r artifactRequest) (id store.Cache
 }
 
 // artifact reads the one that a request names, with its data. One that is gone is not found.
-func (s *dataCatalog) artifact(ctx context.Context, r artifactRequest) (*store.CacheEntry, error) {
+func (s *dataCatalog) artifact(ctx context.Context, r artifactRequest) (*store.Result, error) {
 	var problems field.Problems
 	id, artifact := artifactHandle(&problems, r)
 	if err := problems.Err(); err != nil {
@@ -286,7 +286,7 @@ func (s *dataCatalog) artifact(ctx context.Context, r artifactRequest) (*store.C
 }
 
 // result reads one by its id, if it is in the dataset and not gone.
-func (s *dataCatalog) result(ctx context.Context, id store.CacheID, artifact string) (*store.CacheEntry, error) {
+func (s *dataCatalog) result(ctx context.Context, id store.ResultID, artifact string) (*store.Result, error) {
 	e, err := s.Store.GetResult(ctx, artifact)
 	if err != nil && !errors.Is(err, aloft.ErrNotFound) {
 		return nil, err
@@ -301,7 +301,7 @@ func (s *dataCatalog) result(ctx context.Context, id store.CacheID, artifact str
 }
 
 // partitions reads an artifact's partitions, which are those that its dataset states.
-func (s *dataCatalog) partitions(ctx context.Context, problems *field.Problems, id store.CacheID, given []*datacatalog.Partition) map[string]string {
+func (s *dataCatalog) partitions(ctx context.Context, problems *field.Problems, id store.ResultID, given []*datacatalog.Partition) map[string]string {
 	values := map[string]string{}
 	for i, p := range given {
 		where := fmt.Sprintf("artifact.partitions[%d]", i)
@@ -328,8 +328,8 @@ func (s *dataCatalog) partitions(ctx context.Context, problems *field.Problems, 
 }
 
 // artifactFilters reads the filters of a list of artifacts.
-func artifactFilters(problems *field.Problems, id store.CacheID, filter *datacatalog.FilterExpression) func(*store.CacheEntry) bool {
-	var all []func(*store.CacheEntry) bool
+func artifactFilters(problems *field.Problems, id store.ResultID, filter *datacatalog.FilterExpression) func(*store.Result) bool {
+	var all []func(*store.Result) bool
 	for i, f := range filter.GetFilters() {
 		where := fmt.Sprintf("filter.filters[%d]", i)
 		catalogOperator(problems, where, f)
@@ -337,30 +337,30 @@ func artifactFilters(problems *field.Problems, id store.CacheID, filter *datacat
 		case *datacatalog.SinglePropertyFilter_TagFilter:
 			tag := p.TagFilter.GetTagName()
 			catalogText(problems, where+".tag_filter.tag_name", tag, maxTag)
-			all = append(all, func(e *store.CacheEntry) bool { return e.Tag == tag || slices.Contains(e.Tags, tag) })
+			all = append(all, func(e *store.Result) bool { return e.Tag == tag || slices.Contains(e.Tags, tag) })
 		case *datacatalog.SinglePropertyFilter_PartitionFilter:
 			key, value := p.PartitionFilter.GetKeyVal().GetKey(), p.PartitionFilter.GetKeyVal().GetValue()
 			catalogText(problems, where+".partition_filter.key_val.key", key, maxDatasetText)
-			all = append(all, func(e *store.CacheEntry) bool { have, ok := e.Partitions[key]; return ok && have == value })
+			all = append(all, func(e *store.Result) bool { have, ok := e.Partitions[key]; return ok && have == value })
 		case *datacatalog.SinglePropertyFilter_ArtifactFilter:
 			artifact := p.ArtifactFilter.GetArtifactId()
 			catalogText(problems, where+".artifact_filter.artifact_id", artifact, maxDatasetText)
-			all = append(all, func(e *store.CacheEntry) bool { return e.ID == artifact })
+			all = append(all, func(e *store.Result) bool { return e.ID == artifact })
 		case *datacatalog.SinglePropertyFilter_DatasetFilter:
-			q := store.CacheQuery{Project: id.Project, Domain: id.Domain, Name: id.Name, Version: id.Version}
+			q := store.ResultQuery{Project: id.Project, Domain: id.Domain, Name: id.Name, Version: id.Version}
 			into, value := datasetProperty(&q, p.DatasetFilter)
 			if into == nil {
 				problems.Add("invalid value for %s: there is project, name, domain and version", where)
 				continue
 			}
 			same := *into == value
-			all = append(all, func(*store.CacheEntry) bool { return same })
+			all = append(all, func(*store.Result) bool { return same })
 		default:
 			problems.Missing(where + ".property_filter")
 		}
 	}
-	return func(e *store.CacheEntry) bool {
-		return !slices.ContainsFunc(all, func(matches func(*store.CacheEntry) bool) bool { return !matches(e) })
+	return func(e *store.Result) bool {
+		return !slices.ContainsFunc(all, func(matches func(*store.Result) bool) bool { return !matches(e) })
 	}
 }
 
@@ -386,7 +386,7 @@ func artifactData(problems *field.Problems, where string, data []*datacatalog.Ar
 func newResultID() string { return strings.ToLower(rand.Text()) }
 
 // artifactMessage is a result as the data catalog shows it, its locations such that the caller can open them.
-func (s *dataCatalog) artifactMessage(ctx context.Context, e *store.CacheEntry) (*datacatalog.Artifact, error) {
+func (s *dataCatalog) artifactMessage(ctx context.Context, e *store.Result) (*datacatalog.Artifact, error) {
 	data, err := s.literals(ctx, e.Outputs)
 	if err != nil {
 		return nil, err

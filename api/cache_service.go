@@ -71,7 +71,7 @@ func (s *cacheService) Put(ctx context.Context, r *cacheservice.PutCacheRequest)
 	id := cacheID(&problems, r.GetKey())
 	given := r.GetOutput().GetMetadata()
 	catalogMetadata(&problems, "output.metadata.key_map", given.GetKeyMap().GetValues())
-	e := &store.CacheEntry{CacheID: id, ID: newResultID(), Metadata: maps.Clone(given.GetKeyMap().GetValues()), CreatedAt: s.Now()}
+	e := &store.Result{ResultID: id, ID: newResultID(), Metadata: maps.Clone(given.GetKeyMap().GetValues()), CreatedAt: s.Now()}
 	if source := given.GetSourceIdentifier(); source != nil {
 		text, err := protojson.Marshal(source)
 		problems.Include(err)
@@ -162,7 +162,7 @@ func (s *cacheService) ReleaseReservation(ctx context.Context, r *cacheservice.R
 	return &cacheservice.ReleaseReservationResponse{}, nil
 }
 
-func (s *cacheService) find(ctx context.Context, key string) (*store.CacheEntry, error) {
+func (s *cacheService) find(ctx context.Context, key string) (*store.Result, error) {
 	var problems field.Problems
 	id := cacheID(&problems, key)
 	if err := problems.Err(); err != nil {
@@ -176,9 +176,9 @@ func (s *cacheService) find(ctx context.Context, key string) (*store.CacheEntry,
 }
 
 // cacheID is where the result of a key is.
-func cacheID(problems *field.Problems, key string) store.CacheID {
+func cacheID(problems *field.Problems, key string) store.ResultID {
 	catalogText(problems, "key", key, maxCacheKey)
-	own := store.CacheID{Name: keyDataset, Tag: key}
+	own := store.ResultID{Name: keyDataset, Tag: key}
 	parts := strings.Split(key, "/")
 	if len(parts) != 5 {
 		return own
@@ -190,5 +190,5 @@ func cacheID(problems *field.Problems, key string) store.CacheID {
 		}
 		parts[i] = text
 	}
-	return store.CacheID{Project: parts[0], Domain: parts[1], Name: parts[2], Version: parts[3], Tag: parts[4]}
+	return store.ResultID{Project: parts[0], Domain: parts[1], Name: parts[2], Version: parts[3], Tag: parts[4]}
 }

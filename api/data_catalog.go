@@ -10,7 +10,7 @@ import (
 )
 
 // dataCatalog serves Flyte's data catalog: what the engine cached is read by it, and what is put here the engine finds.
-// An artifact is a result of ours, under the same id; a dataset is what its CacheID names without the tag.
+// An artifact is a result of ours, under the same id; a dataset is what its ResultID names without the tag.
 type dataCatalog struct{ *API }
 
 // What a name may be long, in bytes. A dataset's is that of a task with a prefix, its version a cache version with two hashes.
@@ -29,8 +29,8 @@ func catalogOperator(problems *field.Problems, where string, f *datacatalog.Sing
 }
 
 // catalogPage reads limit, token and order. No limit means a page of the largest size.
-func catalogPage(problems *field.Problems, p *datacatalog.PaginationOptions, limit int) store.CacheQuery {
-	q := store.CacheQuery{Limit: limit, Ascending: p.GetSortOrder() == datacatalog.PaginationOptions_ASCENDING}
+func catalogPage(problems *field.Problems, p *datacatalog.PaginationOptions, limit int) store.ResultQuery {
+	q := store.ResultQuery{Limit: limit, Ascending: p.GetSortOrder() == datacatalog.PaginationOptions_ASCENDING}
 	if n := p.GetLimit(); n > uint32(limit) {
 		problems.Add("invalid value for pagination.limit: %d is above %d", n, limit)
 	} else if n > 0 {

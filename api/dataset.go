@@ -25,7 +25,7 @@ func (s *dataCatalog) CreateDataset(ctx context.Context, r *datacatalog.CreateDa
 	if err := problems.Err(); err != nil {
 		return nil, fmt.Errorf("create dataset: %w", err)
 	}
-	err := s.Store.CreateDataset(ctx, &store.CacheDataset{
+	err := s.Store.CreateDataset(ctx, &store.Dataset{
 		Project: id.Project, Domain: id.Domain, Name: id.Name, Version: id.Version,
 		Metadata: d.GetMetadata().GetKeyMap(), PartitionKeys: d.GetPartitionKeys(), CreatedAt: s.Now(),
 	})
@@ -90,8 +90,8 @@ func (s *dataCatalog) ListDatasets(ctx context.Context, r *datacatalog.ListDatas
 }
 
 // dataset returns one that was stated or has results.
-func (s *dataCatalog) dataset(ctx context.Context, id store.CacheID) (*store.CacheDataset, error) {
-	found, err := s.Store.ListDatasets(ctx, store.CacheQuery{Project: id.Project, Domain: id.Domain, Name: id.Name, Version: id.Version, Limit: 1})
+func (s *dataCatalog) dataset(ctx context.Context, id store.ResultID) (*store.Dataset, error) {
+	found, err := s.Store.ListDatasets(ctx, store.ResultQuery{Project: id.Project, Domain: id.Domain, Name: id.Name, Version: id.Version, Limit: 1})
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", datasetName(id), err)
 	}
@@ -102,7 +102,7 @@ func (s *dataCatalog) dataset(ctx context.Context, id store.CacheID) (*store.Cac
 }
 
 // datasetProperty is the field of a query that a filter is about, and its value; nil: none that there is.
-func datasetProperty(q *store.CacheQuery, f *datacatalog.DatasetPropertyFilter) (*string, string) {
+func datasetProperty(q *store.ResultQuery, f *datacatalog.DatasetPropertyFilter) (*string, string) {
 	switch p := f.GetProperty().(type) {
 	case *datacatalog.DatasetPropertyFilter_Project:
 		return &q.Project, p.Project
@@ -116,23 +116,23 @@ func datasetProperty(q *store.CacheQuery, f *datacatalog.DatasetPropertyFilter) 
 	return nil, ""
 }
 
-func datasetID(problems *field.Problems, where string, id *datacatalog.DatasetID) store.CacheID {
+func datasetID(problems *field.Problems, where string, id *datacatalog.DatasetID) store.ResultID {
 	if id == nil {
 		problems.Missing(where)
-		return store.CacheID{}
+		return store.ResultID{}
 	}
 	catalogText(problems, where+".project", id.GetProject(), maxDatasetText)
 	catalogText(problems, where+".domain", id.GetDomain(), maxDatasetText)
 	catalogText(problems, where+".name", id.GetName(), maxDatasetText)
 	catalogText(problems, where+".version", id.GetVersion(), maxDatasetText)
-	return store.CacheID{Project: id.GetProject(), Domain: id.GetDomain(), Name: id.GetName(), Version: id.GetVersion()}
+	return store.ResultID{Project: id.GetProject(), Domain: id.GetDomain(), Name: id.GetName(), Version: id.GetVersion()}
 }
 
-func datasetName(id store.CacheID) string {
+func datasetName(id store.ResultID) string {
 	return "dataset " + id.Project + "/" + id.Domain + "/" + id.Name + " version " + id.Version
 }
 
-func datasetMessage(d *store.CacheDataset) *datacatalog.Dataset {
+func datasetMessage(d *store.Dataset) *datacatalog.Dataset {
 	return &datacatalog.Dataset{
 		Id:       &datacatalog.DatasetID{Project: d.Project, Domain: d.Domain, Name: d.Name, Version: d.Version},
 		Metadata: &datacatalog.Metadata{KeyMap: d.Metadata}, PartitionKeys: d.PartitionKeys,

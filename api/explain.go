@@ -69,14 +69,14 @@ const (
 
 // nearest is the earlier result that differs least from a node's key, and how. A node's own result is not earlier, whatever
 // the clock says that it was computed by.
-func nearest(ctx context.Context, catalogue store.Catalog, key *aloftv1.CacheKey, before time.Time, id aloft.ExecutionID, node aloft.NodeID) (*store.CacheEntry, []*aloftv1.CacheDifference, error) {
+func nearest(ctx context.Context, catalogue store.Catalog, key *aloftv1.CacheKey, before time.Time, id aloft.ExecutionID, node aloft.NodeID) (*store.Result, []*aloftv1.CacheDifference, error) {
 	for _, q := range catalog.Candidates(key) {
 		q.Before, q.Limit = before, explainMany
 		found, err := catalogue.ListResults(ctx, q)
 		if err != nil {
 			return nil, nil, err
 		}
-		found = slices.DeleteFunc(found, func(e *store.CacheEntry) bool { return e.Source.Execution == id && e.Source.Node == node })
+		found = slices.DeleteFunc(found, func(e *store.Result) bool { return e.Source.Execution == id && e.Source.Node == node })
 		if e, differences := catalog.Nearest(key, found); e != nil {
 			return e, differences, nil
 		}
@@ -147,7 +147,7 @@ type cacheNotes struct {
 	store     store.Catalog
 	execution aloft.ExecutionID
 	before    time.Time // when the execution was created
-	byTask    map[string][]*store.CacheEntry
+	byTask    map[string][]*store.Result
 	made      map[string]string // of nodes that were computed: what differed does not change
 	wide      int               // nodes for which was looked beyond their task
 }
@@ -174,13 +174,13 @@ func (c *cacheNotes) of(ctx context.Context, node string, lookup *aloftv1.CacheL
 	earlier, ok := c.byTask[task]
 	if !ok {
 		var err error
-		if earlier, err = c.store.ListResults(ctx, store.CacheQuery{
+		if earlier, err = c.store.ListResults(ctx, store.ResultQuery{
 			Project: id.Project, Domain: id.Domain, Name: id.Name, Gone: true, Before: c.before, Limit: explainFew,
 		}); err != nil {
 			return "", fmt.Errorf("list results of %s: %w", task, err)
 		}
 		if c.byTask == nil {
-			c.byTask, c.made = map[string][]*store.CacheEntry{}, map[string]string{}
+			c.byTask, c.made = map[string][]*store.Result{}, map[string]string{}
 		}
 		c.byTask[task] = earlier
 	}
@@ -200,7 +200,7 @@ func (c *cacheNotes) of(ctx context.Context, node string, lookup *aloftv1.CacheL
 }
 
 // missReason says why there was nothing: what differs, or, where nothing does, what the search met.
-func missReason(lookup *aloftv1.CacheLookup, nearest *store.CacheEntry, differences []*aloftv1.CacheDifference) string {
+func missReason(lookup *aloftv1.CacheLookup, nearest *store.Result, differences []*aloftv1.CacheDifference) string {
 	if lookup.GetReason() != "" && len(differences) == 0 {
 		return lookup.GetReason()
 	}

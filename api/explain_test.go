@@ -61,7 +61,7 @@ func TestAnExplanationIsOneSentence(t *testing.T) {
 
 func TestAKeyOfCacheServiceIsADatasetOnlyIfItIsWrittenAsOne(t *testing.T) {
 	t.Parallel()
-	for key, want := range map[string]store.CacheID{
+	for key, want := range map[string]store.ResultID{
 		"p/d/n/v/t":            {Project: "p", Domain: "d", Name: "n", Version: "v", Tag: "t"},
 		"p/d/n%2Fm/v%25/t":     {Project: "p", Domain: "d", Name: "n/m", Version: "v%", Tag: "t"},
 		"p/d/n/v":              {Name: keyDataset, Tag: "p/d/n/v"},

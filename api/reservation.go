@@ -45,7 +45,7 @@ const (
 )
 
 // reserve asks for the right to compute a result. What comes back is held by whoever is its owner.
-func (a *API) reserve(ctx context.Context, problems *field.Problems, id store.CacheID, owner string, heartbeat *durationpb.Duration) (store.CacheReservation, error) {
+func (a *API) reserve(ctx context.Context, problems *field.Problems, id store.ResultID, owner string, heartbeat *durationpb.Duration) (store.Reservation, error) {
 	catalogText(problems, "owner_id", owner, maxDatasetText)
 	interval := maxHeartbeat
 	if heartbeat != nil {
@@ -56,12 +56,12 @@ func (a *API) reserve(ctx context.Context, problems *field.Problems, id store.Ca
 		}
 	}
 	if err := problems.Err(); err != nil {
-		return store.CacheReservation{}, err
+		return store.Reservation{}, err
 	}
 	now := a.Now()
-	have, err := a.Store.Reserve(ctx, store.CacheReservation{ID: id, Owner: owner, Heartbeat: interval, Expires: now.Add(heartbeatGrace * interval)}, now)
+	have, err := a.Store.Reserve(ctx, store.Reservation{ID: id, Owner: owner, Heartbeat: interval, Expires: now.Add(heartbeatGrace * interval)}, now)
 	if err != nil {
-		return store.CacheReservation{}, fmt.Errorf("%s: %w", id.Tag, err)
+		return store.Reservation{}, fmt.Errorf("%s: %w", id.Tag, err)
 	}
 	if have.Expires.IsZero() { // a node of ours has it until it ends: whoever waits looks again
 		have.Heartbeat, have.Expires = interval, now.Add(heartbeatGrace*interval)
@@ -69,7 +69,7 @@ func (a *API) reserve(ctx context.Context, problems *field.Problems, id store.Ca
 	return have, nil
 }
 
-func (a *API) release(ctx context.Context, problems *field.Problems, id store.CacheID, owner string) error {
+func (a *API) release(ctx context.Context, problems *field.Problems, id store.ResultID, owner string) error {
 	catalogText(problems, "owner_id", owner, maxDatasetText)
 	if err := problems.Err(); err != nil {
 		return err
@@ -80,7 +80,7 @@ func (a *API) release(ctx context.Context, problems *field.Problems, id store.Ca
 	return nil
 }
 
-func reservationID(problems *field.Problems, r *datacatalog.ReservationID) store.CacheID {
+func reservationID(problems *field.Problems, r *datacatalog.ReservationID) store.ResultID {
 	id := datasetID(problems, "reservation_id.dataset_id", r.GetDatasetId())
 	id.Tag = r.GetTagName()
 	catalogText(problems, "reservation_id.tag_name", id.Tag, maxTag)

@@ -35,7 +35,7 @@ const (
 // ListResults lists results, the latest first.
 func (s *Results) ListResults(ctx context.Context, r *aloftv1.ListResultsRequest) (*aloftv1.ListResultsResponse, error) {
 	var problems field.Problems
-	q := store.CacheQuery{Project: r.GetProject(), Domain: r.GetDomain(), Execution: r.GetExecution(), Gone: r.GetGone(), Limit: defaultResultPage}
+	q := store.ResultQuery{Project: r.GetProject(), Domain: r.GetDomain(), Execution: r.GetExecution(), Gone: r.GetGone(), Limit: defaultResultPage}
 	if r.GetTask() != "" {
 		q.Name = catalog.ID(&aloftv1.CacheKey{Task: r.GetTask()}).Name
 	}
@@ -190,7 +190,7 @@ func listed(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-func cachedResult(e *store.CacheEntry) *aloftv1.CachedResult {
+func cachedResult(e *store.Result) *aloftv1.CachedResult {
 	if e == nil {
 		return nil
 	}

@@ -21,13 +21,13 @@ import (
 
 // Store is what the catalog needs of store.Catalog.
 type Store interface {
-	FindResult(ctx context.Context, id store.CacheID) (*store.CacheEntry, error)
-	FindResults(ctx context.Context, ids []store.CacheID) ([]*store.CacheEntry, error)
-	ListResults(ctx context.Context, q store.CacheQuery) ([]*store.CacheEntry, error)
+	FindResult(ctx context.Context, id store.ResultID) (*store.Result, error)
+	FindResults(ctx context.Context, ids []store.ResultID) ([]*store.Result, error)
+	ListResults(ctx context.Context, q store.ResultQuery) ([]*store.Result, error)
 	RemoveResults(ctx context.Context, ids []string, reason string, now time.Time) (int, error)
 	UsedResults(ctx context.Context, ids []string, now time.Time) error
-	Reserve(ctx context.Context, r store.CacheReservation, now time.Time) (store.CacheReservation, error)
-	Release(ctx context.Context, id store.CacheID, owner string) error
+	Reserve(ctx context.Context, r store.Reservation, now time.Time) (store.Reservation, error)
+	Release(ctx context.Context, id store.ResultID, owner string) error
 }
 
 // Catalog finds results that are really there, and lets go of those that are too old or too many. Its methods may be called
@@ -56,7 +56,7 @@ const (
 
 // Find is the result that an id names, all of whose objects are there. nil: a miss; reason then says what was wrong with the
 // result that was found, which is gone now, or is empty if there was none. A store or a blob store that cannot answer is an error.
-func (c *Catalog) Find(ctx context.Context, id store.CacheID) (e *store.CacheEntry, reason string, err error) {
+func (c *Catalog) Find(ctx context.Context, id store.ResultID) (e *store.Result, reason string, err error) {
 	e, err = c.Store.FindResult(ctx, id)
 	if errors.Is(err, aloft.ErrNotFound) {
 		return nil, "", nil
@@ -71,7 +71,7 @@ func (c *Catalog) Find(ctx context.Context, id store.CacheID) (e *store.CacheEnt
 
 // Ahead is what the store has for several ids at this moment, in their order; nil: nothing. Nobody has looked at the objects
 // of these results: whoever wants to use one calls Use, and soon.
-func (c *Catalog) Ahead(ctx context.Context, ids []store.CacheID) ([]*store.CacheEntry, error) {
+func (c *Catalog) Ahead(ctx context.Context, ids []store.ResultID) ([]*store.Result, error) {
 	found, err := c.Store.FindResults(ctx, ids)
 	if err != nil {
 		return nil, fmt.Errorf("find %d results: %w", len(ids), err)
@@ -80,7 +80,7 @@ func (c *Catalog) Ahead(ctx context.Context, ids []store.CacheID) ([]*store.Cach
 }
 
 // Use is the second half of Find, for a result that the store had a moment ago: with a reason it must not be used, and is gone.
-func (c *Catalog) Use(ctx context.Context, e *store.CacheEntry) (reason string, err error) {
+func (c *Catalog) Use(ctx context.Context, e *store.Result) (reason string, err error) {
 	if reason, err = c.verify(ctx, e); err != nil {
 		return "", fmt.Errorf("verify result %s of %s: %w", e.ID, e.Name, err)
 	}
@@ -99,7 +99,7 @@ func (c *Catalog) Use(ctx context.Context, e *store.CacheEntry) (reason string, 
 //
 // Between a miss and a reservation the one who had it may have finished. So whoever gets it looks again, and gives it back if
 // there is a result by now.
-func (c *Catalog) FindOrReserve(ctx context.Context, r store.CacheReservation) (e *store.CacheEntry, held store.CacheReservation, reason string, err error) {
+func (c *Catalog) FindOrReserve(ctx context.Context, r store.Reservation) (e *store.Result, held store.Reservation, reason string, err error) {
 	if e, reason, err = c.Find(ctx, r.ID); e != nil || err != nil {
 		return e, held, reason, err
 	}
@@ -122,11 +122,11 @@ func (c *Catalog) FindOrReserve(ctx context.Context, r store.CacheReservation) (
 	if err := c.Store.Release(ctx, r.ID, r.Owner); err != nil {
 		return nil, held, reason, fmt.Errorf("give back reservation of %s: %w", r.ID.Name, err)
 	}
-	return e, store.CacheReservation{}, "", nil
+	return e, store.Reservation{}, "", nil
 }
 
 // verify looks at every object of a result. problem is that of the first that is not as it was, in the order of its objects.
-func (c *Catalog) verify(ctx context.Context, e *store.CacheEntry) (problem string, err error) {
+func (c *Catalog) verify(ctx context.Context, e *store.Result) (problem string, err error) {
 	objects := objectsOf(e)
 	if len(objects) == 0 {
 		return "", nil
@@ -175,7 +175,7 @@ func (c *Catalog) verify(ctx context.Context, e *store.CacheEntry) (problem stri
 const unknownSize = -1
 
 // objectsOf are the objects without which a result is of no use.
-func objectsOf(e *store.CacheEntry) []*aloftv1.ObjectDigest {
+func objectsOf(e *store.Result) []*aloftv1.ObjectDigest {
 	objects := e.Objects
 	if ref := e.Outputs.GetRef(); ref.GetUri() != "" {
 		objects = append([]*aloftv1.ObjectDigest{{

@@ -27,8 +27,8 @@ import (
 // results is a store of results and reservations in memory. It fails every call while err is set.
 type results struct {
 	mu       sync.Mutex
-	entries  []*store.CacheEntry
-	reserved map[store.CacheID]store.CacheReservation
+	entries  []*store.Result
+	reserved map[store.ResultID]store.Reservation
 	noted    [][]string
 	calls    int
 	err      error
@@ -45,22 +45,22 @@ func (s *results) enter() (leave func(), err error) {
 	return s.mu.Unlock, nil
 }
 
-func (s *results) FindResult(_ context.Context, id store.CacheID) (*store.CacheEntry, error) {
+func (s *results) FindResult(_ context.Context, id store.ResultID) (*store.Result, error) {
 	leave, err := s.enter()
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
 	for _, e := range s.entries {
-		if e.CacheID == id && e.GoneAt.IsZero() {
+		if e.ResultID == id && e.GoneAt.IsZero() {
 			return e, nil
 		}
 	}
 	return nil, aloft.ErrNotFound
 }
 
-func (s *results) FindResults(ctx context.Context, ids []store.CacheID) ([]*store.CacheEntry, error) {
-	all := make([]*store.CacheEntry, len(ids))
+func (s *results) FindResults(ctx context.Context, ids []store.ResultID) ([]*store.Result, error) {
+	all := make([]*store.Result, len(ids))
 	for i, id := range ids {
 		e, err := s.FindResult(ctx, id)
 		if err != nil && !errors.Is(err, aloft.ErrNotFound) {
@@ -71,19 +71,19 @@ func (s *results) FindResults(ctx context.Context, ids []store.CacheID) ([]*stor
 	return all, nil
 }
 
-func (s *results) ListResults(_ context.Context, q store.CacheQuery) ([]*store.CacheEntry, error) {
+func (s *results) ListResults(_ context.Context, q store.ResultQuery) ([]*store.Result, error) {
 	leave, err := s.enter()
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	var found []*store.CacheEntry
+	var found []*store.Result
 	for _, e := range s.entries {
 		if selects(q, e) {
 			found = append(found, e)
 		}
 	}
-	slices.SortStableFunc(found, func(a, b *store.CacheEntry) int {
+	slices.SortStableFunc(found, func(a, b *store.Result) int {
 		if q.Ascending {
 			a, b = b, a
 		}
@@ -123,17 +123,17 @@ func (s *results) UsedResults(_ context.Context, ids []string, now time.Time) er
 	return nil
 }
 
-func (s *results) Reserve(_ context.Context, r store.CacheReservation, _ time.Time) (store.CacheReservation, error) {
+func (s *results) Reserve(_ context.Context, r store.Reservation, _ time.Time) (store.Reservation, error) {
 	leave, err := s.enter()
 	if err != nil {
-		return store.CacheReservation{}, err
+		return store.Reservation{}, err
 	}
 	defer leave()
 	if held, ok := s.reserved[r.ID]; ok && held.Owner != r.Owner {
 		return held, nil
 	}
 	if s.reserved == nil {
-		s.reserved = map[store.CacheID]store.CacheReservation{}
+		s.reserved = map[store.ResultID]store.Reservation{}
 	}
 	s.reserved[r.ID] = r
 	if s.onTake != nil {
@@ -142,7 +142,7 @@ func (s *results) Reserve(_ context.Context, r store.CacheReservation, _ time.Ti
 	return r, nil
 }
 
-func (s *results) Release(_ context.Context, id store.CacheID, owner string) error {
+func (s *results) Release(_ context.Context, id store.ResultID, owner string) error {
 	leave, err := s.enter()
 	if err != nil {
 		return err
@@ -254,11 +254,11 @@ func TestAResultIsFoundOnlyIfItsObjectsAreAsTheyWereWritten(t *testing.T) {
 			e.Source = computedBy
 			e.Outputs = &aloftv1.Literals{Ref: &aloftv1.LiteralRef{Uri: o.GetUri(), Digest: unhex(t, a.SHA256), Size: o.GetSize()}}
 			e.Objects = []*aloftv1.ObjectDigest{put(t, files, "raw/file", "content"), put(t, files, "raw/table/", "zero", "one"), put(t, files, "raw/large", content)}
-			s := &results{entries: []*store.CacheEntry{e}}
+			s := &results{entries: []*store.Result{e}}
 			cat := &catalog.Catalog{Store: s, Blob: files, Now: func() time.Time { return noon.Add(time.Hour) }}
 			c.damage(t, func(name string) string { return filepath.Join(root, filepath.FromSlash(name)) })
 
-			got, reason, err := cat.Find(t.Context(), e.CacheID)
+			got, reason, err := cat.Find(t.Context(), e.ResultID)
 			switch {
 			case err != nil:
 				t.Fatal(err)
@@ -273,13 +273,13 @@ func TestAResultIsFoundOnlyIfItsObjectsAreAsTheyWereWritten(t *testing.T) {
 				return
 			}
 			// A second look finds nothing and has nothing to say; what takes its place is found.
-			if got, reason, err := cat.Find(t.Context(), e.CacheID); got != nil || reason != "" || err != nil {
+			if got, reason, err := cat.Find(t.Context(), e.ResultID); got != nil || reason != "" || err != nil {
 				t.Errorf("second look: %v, %q, %v", got, reason, err)
 			}
 			again := result("a2", e.Key, noon)
 			again.Source = computedBy
 			s.entries = append(s.entries, again)
-			if got, _, err := cat.Find(t.Context(), e.CacheID); got != again || err != nil {
+			if got, _, err := cat.Find(t.Context(), e.ResultID); got != again || err != nil {
 				t.Errorf("after it was computed again: %v, %v", got, err)
 			}
 		})
@@ -302,10 +302,10 @@ func TestAnOutageIsNeverAMiss(t *testing.T) {
 		e := result("a1", newFit().key(), noon)
 		e.Source = computedBy
 		e.Objects = []*aloftv1.ObjectDigest{put(t, memory, "raw/file", "content"), put(t, memory, "raw/table/", "zero", "one")}
-		s := &results{entries: []*store.CacheEntry{e}}
+		s := &results{entries: []*store.Result{e}}
 		faulty := &blobtest.Faulty{Store: memory, Plan: blobtest.FailAt(n, blobtest.Before)}
 		cat := &catalog.Catalog{Store: s, Blob: faulty}
-		got, _, err := cat.Find(t.Context(), e.CacheID)
+		got, _, err := cat.Find(t.Context(), e.ResultID)
 		if !e.GoneAt.IsZero() {
 			t.Fatalf("call %d failed: the result is gone: %s", n, e.GoneReason)
 		}
@@ -322,7 +322,7 @@ func TestAnOutageIsNeverAMiss(t *testing.T) {
 
 	s := &results{err: aloft.ErrUnavailable}
 	cat := &catalog.Catalog{Store: s, Blob: blobtest.NewMemory()}
-	if got, _, err := cat.Find(t.Context(), store.CacheID{}); got != nil || !errors.Is(err, aloft.ErrUnavailable) {
+	if got, _, err := cat.Find(t.Context(), store.ResultID{}); got != nil || !errors.Is(err, aloft.ErrUnavailable) {
 		t.Errorf("store away: %v, %v", got, err)
 	}
 }
@@ -345,15 +345,15 @@ func TestAVolumeThatIsNotMountedIsNoMiss(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		cat := &catalog.Catalog{Store: &results{entries: []*store.CacheEntry{e}}, Blob: files}
-		if got, reason, err := cat.Find(t.Context(), e.CacheID); got != nil || !errors.Is(err, aloft.ErrUnavailable) || !e.GoneAt.IsZero() {
+		cat := &catalog.Catalog{Store: &results{entries: []*store.Result{e}}, Blob: files}
+		if got, reason, err := cat.Find(t.Context(), e.ResultID); got != nil || !errors.Is(err, aloft.ErrUnavailable) || !e.GoneAt.IsZero() {
 			t.Errorf("found %v, %q, %v, gone: %q; want an error", got, reason, err, e.GoneReason)
 		}
 		_ = os.Remove(root)
 		if err := os.Rename(root+".away", root); err != nil {
 			t.Fatal(err)
 		}
-		if got, reason, err := cat.Find(t.Context(), e.CacheID); got != e || err != nil {
+		if got, reason, err := cat.Find(t.Context(), e.ResultID); got != e || err != nil {
 			t.Errorf("when it is back: found %v, %q, %v", got, reason, err)
 		}
 	}
@@ -365,9 +365,9 @@ func TestAResultWithoutObjectsCostsNoLook(t *testing.T) {
 	e.Source = computedBy
 	e.Outputs = &aloftv1.Literals{Value: inputs(values{"o0": integer(1)}), Ref: &aloftv1.LiteralRef{Digest: make([]byte, 32), Size: 9}}
 	faulty := &blobtest.Faulty{Store: blobtest.NewMemory()}
-	s := &results{entries: []*store.CacheEntry{e}}
+	s := &results{entries: []*store.Result{e}}
 	cat := &catalog.Catalog{Store: s, Blob: faulty}
-	if got, _, err := cat.Find(t.Context(), e.CacheID); got != e || err != nil {
+	if got, _, err := cat.Find(t.Context(), e.ResultID); got != e || err != nil {
 		t.Fatalf("found %v, %v", got, err)
 	}
 	if len(faulty.Calls()) > 0 || s.calls != 1 {
@@ -390,8 +390,8 @@ func TestTheObjectsOfAResultFromOutsideMustExist(t *testing.T) {
 	} {
 		e := result("a1", newFit().key(), noon)
 		e.Key, e.Outputs = nil, &aloftv1.Literals{Value: inputs(values{"o0": file(c.uri)})}
-		cat := &catalog.Catalog{Store: &results{entries: []*store.CacheEntry{e}}, Blob: memory}
-		got, reason, err := cat.Find(t.Context(), e.CacheID)
+		cat := &catalog.Catalog{Store: &results{entries: []*store.Result{e}}, Blob: memory}
+		got, reason, err := cat.Find(t.Context(), e.ResultID)
 		if err != nil || (got == e) != (c.reason == "") || reason != c.reason {
 			t.Errorf("%s: found %v, %q, %v; want %q", c.uri, got, reason, err, c.reason)
 		}
@@ -402,10 +402,10 @@ func TestOneComputesAndWhoeverComesBetweenFindsTheResult(t *testing.T) {
 	t.Parallel()
 	e := result("a1", newFit().key(), noon)
 	e.Source = computedBy
-	mine := store.CacheReservation{ID: e.CacheID, Owner: "me"}
+	mine := store.Reservation{ID: e.ResultID, Owner: "me"}
 	s := &results{}
 	cat := &catalog.Catalog{Store: s, Blob: blobtest.NewMemory()}
-	look := func(owner string) (*store.CacheEntry, string) {
+	look := func(owner string) (*store.Result, string) {
 		t.Helper()
 		r := mine
 		r.Owner = owner
@@ -421,8 +421,8 @@ func TestOneComputesAndWhoeverComesBetweenFindsTheResult(t *testing.T) {
 		}
 	}
 	// I finish between your look and your reservation.
-	delete(s.reserved, e.CacheID)
-	s.onTake = func() { s.entries = []*store.CacheEntry{e} }
+	delete(s.reserved, e.ResultID)
+	s.onTake = func() { s.entries = []*store.Result{e} }
 	if found, held := look("you"); found != e || held != "" || len(s.reserved) != 0 {
 		t.Errorf("found %v, held by %q, reservations %v; want the result and no reservation", found, held, s.reserved)
 	}
@@ -439,9 +439,9 @@ func TestUsesAreNotedInBatchesAndNotLostWhenTheStoreIsAway(t *testing.T) {
 		e.Source = computedBy
 		s.entries = append(s.entries, e)
 	}
-	find := func(e *store.CacheEntry) {
+	find := func(e *store.Result) {
 		t.Helper()
-		if got, _, err := cat.Find(t.Context(), e.CacheID); got != e || err != nil {
+		if got, _, err := cat.Find(t.Context(), e.ResultID); got != e || err != nil {
 			t.Fatalf("found %v, %v", got, err)
 		}
 	}
@@ -496,12 +496,12 @@ func TestExcessIsWhatIsTooOldAndThenWhatWasNotUsedForLongest(t *testing.T) {
 		{"what is too old makes room", catalog.Limits{MaxAge: 5 * time.Hour, MaxSize: 10}, []r{{"a", 3, 3, 8, false}, {"b", 8, 1, 8, false}}, "b"},
 		{"equals by id", catalog.Limits{MaxSize: 1}, []r{{"b", 1, 1, 1, false}, {"a", 1, 1, 1, false}}, "a"},
 	} {
-		var entries []*store.CacheEntry
+		var entries []*store.Result
 		for _, r := range c.results {
 			hours := func(n int) time.Time { return noon.Add(-time.Duration(n) * time.Hour) }
-			entries = append(entries, &store.CacheEntry{ID: r.id, CreatedAt: hours(r.age), UsedAt: hours(r.used), Size: r.size, Pinned: r.pinned})
+			entries = append(entries, &store.Result{ID: r.id, CreatedAt: hours(r.age), UsedAt: hours(r.used), Size: r.size, Pinned: r.pinned})
 		}
-		entries = append(entries, &store.CacheEntry{ID: "gone", Size: 1000, CreatedAt: noon.Add(-1000 * time.Hour), GoneAt: noon})
+		entries = append(entries, &store.Result{ID: "gone", Size: 1000, CreatedAt: noon.Add(-1000 * time.Hour), GoneAt: noon})
 		var got []string
 		for _, g := range c.limits.Excess(entries, noon) {
 			got = append(got, g.ID)
@@ -535,7 +535,7 @@ func TestTidyKeepsTheLimitsOfEachProjectForItself(t *testing.T) {
 	}
 	cat.Limits = catalog.Limits{MaxSize: 1240}
 	// The earliest of ml is found just before: it stays, though nothing was written of it yet.
-	if _, _, err := cat.Find(t.Context(), s.entries[0].CacheID); err != nil {
+	if _, _, err := cat.Find(t.Context(), s.entries[0].ResultID); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the second changes nothing
@@ -561,13 +561,13 @@ func TestRunNotesAndTidiesUntilItEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := result("a1", newFit().key(), time.Now())
 		e.Source = computedBy
-		s := &results{entries: []*store.CacheEntry{e}}
+		s := &results{entries: []*store.Result{e}}
 		cat := &catalog.Catalog{Store: s, Blob: blobtest.NewMemory(), Limits: catalog.Limits{MaxAge: time.Hour}}
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan struct{})
 		go func() { defer close(ended); cat.Run(ctx) }()
-		find := func() *store.CacheEntry {
-			found, _, err := cat.Find(ctx, e.CacheID)
+		find := func() *store.Result {
+			found, _, err := cat.Find(ctx, e.ResultID)
 			if err != nil {
 				t.Fatal(err)
 			}

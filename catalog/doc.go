@@ -7,7 +7,7 @@
 // the values of those inputs that count. It is kept taken apart, with every result and with every search, so that of a miss
 // it can be said what differs from the nearest earlier result (explain.go). Both are pure.
 //
-//	task, node's overrides ─▶ Signature ──inputs──▶ CacheKey ─▶ CacheID ─▶ store
+//	task, node's overrides ─▶ Signature ──inputs──▶ CacheKey ─▶ ResultID ─▶ store
 //	                                                   │
 //	                              earlier results ─▶ Nearest ─▶ "input "x" was 5 and is 6"
 //

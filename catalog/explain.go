@@ -12,9 +12,9 @@ import (
 
 // Candidates are the queries for the results that a miss is compared with, in the order in which they are to be asked: the
 // first that gives a result which Nearest takes has it. The caller adds Before, the time of the search, and limits.
-func Candidates(key *aloftv1.CacheKey) []store.CacheQuery {
+func Candidates(key *aloftv1.CacheKey) []store.ResultQuery {
 	id := ID(key)
-	return []store.CacheQuery{
+	return []store.ResultQuery{
 		// The very same result, however old it is: it is gone.
 		{Project: id.Project, Domain: id.Domain, Name: id.Name, Version: id.Version, Tag: id.Tag, Gone: true},
 		// The same task.
@@ -32,8 +32,8 @@ func Candidates(key *aloftv1.CacheKey) []store.CacheQuery {
 // with no difference at all is there and was not at the time of the search.
 //
 // An input whose value was cut in its preview shows a part of its hash as well where the previews are equal.
-func Nearest(key *aloftv1.CacheKey, earlier []*store.CacheEntry) (*store.CacheEntry, []*aloftv1.CacheDifference) {
-	var nearest *store.CacheEntry
+func Nearest(key *aloftv1.CacheKey, earlier []*store.Result) (*store.Result, []*aloftv1.CacheDifference) {
+	var nearest *store.Result
 	var least, buffer []difference
 	weight := 0
 	for _, e := range earlier {
@@ -69,7 +69,7 @@ func Nearest(key *aloftv1.CacheKey, earlier []*store.CacheEntry) (*store.CacheEn
 const maxSummary = 3
 
 // Summary says in one line why there was no result: what Nearest gave, in words.
-func Summary(nearest *store.CacheEntry, differences []*aloftv1.CacheDifference) string {
+func Summary(nearest *store.Result, differences []*aloftv1.CacheDifference) string {
 	switch {
 	case nearest == nil:
 		return "never computed before"
@@ -120,7 +120,7 @@ const (
 )
 
 // compare appends what differs between an earlier key and this one.
-func compare(ds []difference, was, is *aloftv1.CacheKey, e *store.CacheEntry) []difference {
+func compare(ds []difference, was, is *aloftv1.CacheKey, e *store.Result) []difference {
 	differ := func(component aloftv1.CacheDifference_Component, before, now string) {
 		if before != now {
 			ds = append(ds, difference{component: component, before: before, now: now})
@@ -274,7 +274,7 @@ func related(was, is *aloftv1.CacheKey) bool {
 func lastPart(task string) string { return task[strings.LastIndexByte(task, '.')+1:] }
 
 // keyOf is a result's key. Of a result from outside of the engine it has what its dataset says.
-func keyOf(e *store.CacheEntry) *aloftv1.CacheKey {
+func keyOf(e *store.Result) *aloftv1.CacheKey {
 	if e.Key != nil {
 		return e.Key
 	}

@@ -48,8 +48,8 @@ func (f *fit) key() *aloftv1.CacheKey { return catalog.Key(f.task, f.node, input
 
 var noon = time.Date(2026, 5, 4, 12, 0, 0, 0, time.UTC)
 
-func result(id string, key *aloftv1.CacheKey, at time.Time) *store.CacheEntry {
-	return &store.CacheEntry{CacheID: catalog.ID(key), ID: id, Key: key, CreatedAt: at, UsedAt: at}
+func result(id string, key *aloftv1.CacheKey, at time.Time) *store.Result {
+	return &store.Result{ResultID: catalog.ID(key), ID: id, Key: key, CreatedAt: at, UsedAt: at}
 }
 
 // A line for each difference: component, name, before, now, in words.
@@ -63,8 +63,8 @@ func lines(ds []*aloftv1.CacheDifference) string {
 
 func TestAMissNamesWhatDiffers(t *testing.T) {
 	t.Parallel()
-	gone := func(reason string) func(*store.CacheEntry) {
-		return func(e *store.CacheEntry) { e.GoneAt, e.GoneReason = noon, reason }
+	gone := func(reason string) func(*store.Result) {
+		return func(e *store.Result) { e.GoneAt, e.GoneReason = noon, reason }
 	}
 	ignore := func(names ...string) func(*fit) {
 		return func(f *fit) { f.task.Metadata.CacheIgnoreInputVars = names }
@@ -74,7 +74,7 @@ func TestAMissNamesWhatDiffers(t *testing.T) {
 		name   string
 		before func(*fit) // what was other when the earlier result was computed; nil: nothing
 		now    func(*fit)
-		entry  func(*store.CacheEntry)
+		entry  func(*store.Result)
 		want   string
 	}{
 		{"cache version", nil, func(f *fit) { f.task.Metadata.DiscoveryVersion = "2" }, nil,
@@ -139,9 +139,9 @@ func TestAMissNamesWhatDiffers(t *testing.T) {
 			`INPUT depth|5|6| input "depth" was 5 and is 6`},
 		{"behind the end of a preview", func(f *fit) { f.inputs["data"] = text(long + "1") }, func(f *fit) { f.inputs["data"] = text(long + "2") }, nil,
 			`INPUT data|*`},
-		{"from outside, another cache version", nil, func(f *fit) { f.task.Metadata.DiscoveryVersion = "2-a" }, func(e *store.CacheEntry) { e.Key = nil },
+		{"from outside, another cache version", nil, func(f *fit) { f.task.Metadata.DiscoveryVersion = "2-a" }, func(e *store.Result) { e.Key = nil },
 			`CACHE_VERSION |1|2-a| the cache version was "1" and is "2-a"`},
-		{"from outside, other inputs", nil, func(f *fit) { f.inputs["depth"] = integer(6) }, func(e *store.CacheEntry) { e.Key = nil },
+		{"from outside, other inputs", nil, func(f *fit) { f.inputs["depth"] = integer(6) }, func(e *store.Result) { e.Key = nil },
 			`INPUT |* the inputs differ; which ones is not known of a result from outside`},
 		{"nothing", nil, nil, nil, ``},
 	} {
@@ -156,7 +156,7 @@ func TestAMissNamesWhatDiffers(t *testing.T) {
 		if c.entry != nil {
 			c.entry(e)
 		}
-		nearest, ds := catalog.Nearest(is.key(), []*store.CacheEntry{e})
+		nearest, ds := catalog.Nearest(is.key(), []*store.Result{e})
 		if nearest != e {
 			t.Errorf("%s: nearest is %v", c.name, nearest)
 		}
@@ -199,7 +199,7 @@ func matches(got, want string) bool {
 
 func TestTheNearestResultDiffersLeastAndIsTheLatestOfEquals(t *testing.T) {
 	t.Parallel()
-	with := func(id string, at int, change func(*fit)) *store.CacheEntry {
+	with := func(id string, at int, change func(*fit)) *store.Result {
 		f := newFit()
 		change(f)
 		return result(id, f.key(), noon.Add(time.Duration(at)*time.Minute))
@@ -213,19 +213,19 @@ func TestTheNearestResultDiffersLeastAndIsTheLatestOfEquals(t *testing.T) {
 	same.GoneAt, same.GoneReason = noon, "removed by a user"
 	stranger := with("stranger", 9, func(f *fit) { f.task.Id.Name, f.inputs["seed"] = "other.task", integer(9) })
 	for _, c := range []struct {
-		earlier []*store.CacheEntry
-		want    *store.CacheEntry
+		earlier []*store.Result
+		want    *store.Result
 		summary string
 	}{
 		{nil, nil, "never computed before"},
-		{[]*store.CacheEntry{stranger}, nil, "never computed before"},
-		{[]*store.CacheEntry{stranger, elsewhere}, elsewhere, `the task's project was "ops" and is "ml"`},
-		{[]*store.CacheEntry{elsewhere, version}, version, `the cache version was "0" and is "1"`},
-		{[]*store.CacheEntry{elsewhere, two, version}, version, `the cache version was "0" and is "1"`},
-		{[]*store.CacheEntry{two, elsewhere}, two, `input "depth" was 4 and is 5, input "seed" was 4 and is 1`},
-		{[]*store.CacheEntry{late, two, early}, late, `input "depth" was 4 and is 5`},
-		{[]*store.CacheEntry{early, late}, late, `input "depth" was 4 and is 5`},
-		{[]*store.CacheEntry{late, same, early}, same, "the result was there and is gone: removed by a user"},
+		{[]*store.Result{stranger}, nil, "never computed before"},
+		{[]*store.Result{stranger, elsewhere}, elsewhere, `the task's project was "ops" and is "ml"`},
+		{[]*store.Result{elsewhere, version}, version, `the cache version was "0" and is "1"`},
+		{[]*store.Result{elsewhere, two, version}, version, `the cache version was "0" and is "1"`},
+		{[]*store.Result{two, elsewhere}, two, `input "depth" was 4 and is 5, input "seed" was 4 and is 1`},
+		{[]*store.Result{late, two, early}, late, `input "depth" was 4 and is 5`},
+		{[]*store.Result{early, late}, late, `input "depth" was 4 and is 5`},
+		{[]*store.Result{late, same, early}, same, "the result was there and is gone: removed by a user"},
 	} {
 		for range 2 {
 			got, ds := catalog.Nearest(newFit().key(), c.earlier)
@@ -242,7 +242,7 @@ func TestATaskWithoutInputsIsNotTakenForARenamedOne(t *testing.T) {
 	t.Parallel()
 	was, is := newFit(), newFit()
 	was.inputs, is.inputs, is.task.Id.Name = nil, nil, "report.write"
-	if e, _ := catalog.Nearest(is.key(), []*store.CacheEntry{result("a", was.key(), noon)}); e != nil {
+	if e, _ := catalog.Nearest(is.key(), []*store.Result{result("a", was.key(), noon)}); e != nil {
 		t.Errorf("nearest is %v", e.Key)
 	}
 }
@@ -253,7 +253,7 @@ func TestASummaryNamesThreeDifferencesAtMost(t *testing.T) {
 	is.task.Metadata.DiscoveryVersion = "2"
 	is.inputs = values{"depth": integer(6), "data": text("b.csv"), "seed": integer(2)}
 	e := result("a", was.key(), noon)
-	nearest, ds := catalog.Nearest(is.key(), []*store.CacheEntry{e})
+	nearest, ds := catalog.Nearest(is.key(), []*store.Result{e})
 	want := `the cache version was "1" and is "2", input "data" was "a.csv" and is "b.csv", and 2 more differences`
 	if got := catalog.Summary(nearest, ds); got != want {
 		t.Errorf("summary\n%s, want\n%s", got, want)
@@ -280,18 +280,18 @@ func TestCandidatesAreFoundByWhatTheyHaveInCommon(t *testing.T) {
 		f := newFit()
 		c.change(f)
 		e := result("a", f.key(), noon)
-		got := slices.IndexFunc(catalog.Candidates(is.key()), func(q store.CacheQuery) bool { return q.Gone && selects(q, e) })
+		got := slices.IndexFunc(catalog.Candidates(is.key()), func(q store.ResultQuery) bool { return q.Gone && selects(q, e) })
 		if got != c.query {
 			t.Errorf("%s: found by query %d, want %d", c.name, got, c.query)
 		}
-		if nearest, _ := catalog.Nearest(is.key(), []*store.CacheEntry{e}); nearest != e {
+		if nearest, _ := catalog.Nearest(is.key(), []*store.Result{e}); nearest != e {
 			t.Errorf("%s: a candidate that Nearest does not take", c.name)
 		}
 	}
 }
 
 // selects is how a store understands a query.
-func selects(q store.CacheQuery, e *store.CacheEntry) bool {
+func selects(q store.ResultQuery, e *store.Result) bool {
 	is := func(asked, have string) bool { return asked == "" || asked == have }
 	return is(q.Project, e.Project) && is(q.Domain, e.Domain) && is(q.Name, e.Name) && is(q.Version, e.Version) && is(q.Tag, e.Tag) &&
 		is(q.ID, e.ID) && (q.Gone || e.GoneAt.IsZero())
@@ -303,14 +303,14 @@ func TestExplainingLeavesItsArgumentsAlone(t *testing.T) {
 	is.inputs["depth"] = integer(6)
 	key, e := is.key(), result("a", was, noon)
 	keyBefore, wasBefore := proto.CloneOf(key), proto.CloneOf(was)
-	catalog.Nearest(key, []*store.CacheEntry{e})
+	catalog.Nearest(key, []*store.Result{e})
 	if !proto.Equal(key, keyBefore) || !proto.Equal(was, wasBefore) {
 		t.Error("a key was changed")
 	}
 }
 
 func BenchmarkNearestOf500(b *testing.B) {
-	var earlier []*store.CacheEntry
+	var earlier []*store.Result
 	for i := range 500 {
 		f := newFit()
 		f.inputs["depth"] = integer(int64(i + 10))

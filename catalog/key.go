@@ -93,8 +93,8 @@ func Key(task *core.TaskTemplate, node *core.NodeMetadata, inputs *core.LiteralM
 }
 
 // ID is what the store finds a result by.
-func ID(key *aloftv1.CacheKey) store.CacheID {
-	return store.CacheID{
+func ID(key *aloftv1.CacheKey) store.ResultID {
+	return store.ResultID{
 		Project: key.GetProject(), Domain: key.GetDomain(),
 		Name:    datasetPrefix + key.GetTask(),
 		Version: key.GetCacheVersion() + "-" + key.GetInputsHash() + "-" + key.GetOutputsHash(),

@@ -79,7 +79,7 @@ func TestAResultIsFoundByWhatFlyteFindsItBy(t *testing.T) {
 		task := proto.CloneOf(task)
 		task.Metadata.CacheIgnoreInputVars = c.ignored
 		key := catalog.Key(task, c.node, c.inputs)
-		want := store.CacheID{
+		want := store.ResultID{
 			Project: task.GetId().GetProject(), Domain: task.GetId().GetDomain(), Name: "flyte_task-" + task.GetId().GetName(),
 			Version: c.version + "-OYZxr8kQ-N4Mg4RHc", Tag: "flyte_cached-" + c.tag,
 		}

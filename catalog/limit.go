@@ -24,9 +24,9 @@ type Gone struct {
 
 // Excess says which of a project's results go: first those that are too old, then, while the others are too large together,
 // those whose last use is longest ago. Pinned ones stay and count. An object that two results refer to counts twice.
-func (l Limits) Excess(results []*store.CacheEntry, now time.Time) []Gone {
+func (l Limits) Excess(results []*store.Result, now time.Time) []Gone {
 	var gone []Gone
-	var left []*store.CacheEntry
+	var left []*store.Result
 	size := int64(0)
 	for _, e := range results {
 		switch {
@@ -42,7 +42,7 @@ func (l Limits) Excess(results []*store.CacheEntry, now time.Time) []Gone {
 	if l.MaxSize <= 0 || size <= l.MaxSize {
 		return gone
 	}
-	slices.SortStableFunc(left, func(a, b *store.CacheEntry) int {
+	slices.SortStableFunc(left, func(a, b *store.Result) int {
 		if c := a.UsedAt.Compare(b.UsedAt); c != 0 {
 			return c
 		}
@@ -72,17 +72,17 @@ func (c *Catalog) Tidy(ctx context.Context, now time.Time) error {
 	if err := c.NoteUses(ctx); err != nil {
 		return err // without them, what is in use would go
 	}
-	byProject := map[string][]*store.CacheEntry{}
+	byProject := map[string][]*store.Result{}
 	// Earliest first, so that results which are added meanwhile do not move the others to another page. One that goes
 	// meanwhile makes us overlook another, until the next time.
 	for offset := 0; ; offset += page {
-		results, err := c.Store.ListResults(ctx, store.CacheQuery{Ascending: true, Limit: page, Offset: offset})
+		results, err := c.Store.ListResults(ctx, store.ResultQuery{Ascending: true, Limit: page, Offset: offset})
 		if err != nil {
 			return fmt.Errorf("tidy cached results: %w", err)
 		}
 		for _, e := range results {
 			// Keys and objects of all results would be much to hold at once.
-			byProject[e.Project] = append(byProject[e.Project], &store.CacheEntry{
+			byProject[e.Project] = append(byProject[e.Project], &store.Result{
 				ID: e.ID, Size: e.Size, CreatedAt: e.CreatedAt, UsedAt: e.UsedAt, Pinned: e.Pinned, GoneAt: e.GoneAt,
 			})
 		}

@@ -26,7 +26,7 @@ func SourceMetadata(a aloft.AttemptID) map[string]string {
 }
 
 // Metadata is how a node that uses or made a result refers to it: its dataset, its tag, and who computed it.
-func Metadata(e *store.CacheEntry) *core.CatalogMetadata {
+func Metadata(e *store.Result) *core.CatalogMetadata {
 	x := &struct { // in one piece: each hit has one
 		all           core.CatalogMetadata
 		dataset, task core.Identifier

@@ -52,8 +52,8 @@ func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machin
 		}
 	}
 	if err == nil && found == nil && f.serialized(node) {
-		mine := store.CacheReservation{ID: catalog.ID(key), Owner: f.owner(node.ID()), Execution: f.key, Node: node.ID()}
-		var held store.CacheReservation
+		mine := store.Reservation{ID: catalog.ID(key), Owner: f.owner(node.ID()), Execution: f.key, Node: node.ID()}
+		var held store.Reservation
 		var reason string
 		found, held, reason, err = f.engine.config.Catalog.FindOrReserve(f.ctx, mine)
 		lookup.Reason = cmp.Or(reason, lookup.Reason)
@@ -92,7 +92,7 @@ type ahead struct {
 	inputs *aloftv1.LiteralRef
 	values *core.LiteralMap
 	key    *aloftv1.CacheKey
-	found  *store.CacheEntry // as the store had it; nil: it had none
+	found  *store.Result // as the store had it; nil: it had none
 }
 
 const (
@@ -118,7 +118,7 @@ func (f *facts) lookAhead(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*ah
 		return a, err
 	}
 	f.ahead, f.reach = make(map[uint32]*ahead), min(max(2*f.reach, 1), maxReach)
-	all, ids := []*ahead{a}, []store.CacheID{catalog.ID(a.key)}
+	all, ids := []*ahead{a}, []store.ResultID{catalog.ID(a.key)}
 	reach := f.reach
 	if f.state.Create().GetRecovers() != nil {
 		reach = 0 // most of them are taken over, and nobody asks for their inputs
@@ -161,7 +161,7 @@ func (f *facts) begun(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*ahead,
 }
 
 // lacks says which output a result does not have: what a client put there may be anything.
-func lacks(e *store.CacheEntry, of *core.TypedInterface) string {
+func lacks(e *store.Result, of *core.TypedInterface) string {
 	if e.Outputs.GetRef().GetUri() != "" {
 		return "" // an object, and too large for a look
 	}
@@ -194,8 +194,8 @@ func (f *facts) populate(node machine.NodeView, ended *aloftv1.AttemptEnded, rec
 		return err
 	}
 	attempt := aloft.AttemptID{Execution: step.ID, Node: node.ID(), Attempt: ended.GetAttempt()}
-	found := &store.CacheEntry{
-		CacheID: catalog.ID(key), ID: resultID(attempt), Outputs: outputs, Objects: ended.GetObjects(), Key: key,
+	found := &store.Result{
+		ResultID: catalog.ID(key), ID: resultID(attempt), Outputs: outputs, Objects: ended.GetObjects(), Key: key,
 		Source: attempt, Metadata: catalog.SourceMetadata(attempt), Dataset: catalog.DatasetMetadata(node.Task().GetId().GetVersion()),
 		CreatedAt: time.Unix(0, ended.GetEndedAt()).UTC(), Size: outputs.GetRef().GetSize(),
 	}
@@ -231,7 +231,7 @@ func (f *facts) release(node machine.NodeView, step *store.Step) error {
 	if err != nil {
 		return err
 	}
-	step.Releases = append(step.Releases, store.CacheRelease{ID: catalog.ID(key), Owner: f.owner(node.ID())})
+	step.Releases = append(step.Releases, store.Release{ID: catalog.ID(key), Owner: f.owner(node.ID())})
 	return nil
 }
 

@@ -254,18 +254,18 @@ func TestALargeResultIsUsedAgain(t *testing.T) {
 // watched is a catalog that is watched: which results were read ahead, and what happens while one is looked at.
 type watched struct {
 	engine.Catalog
-	reads [][]store.CacheID
-	found [][]*store.CacheEntry
-	use   func(*store.CacheEntry)
+	reads [][]store.ResultID
+	found [][]*store.Result
+	use   func(*store.Result)
 }
 
-func (w *watched) Ahead(ctx context.Context, ids []store.CacheID) ([]*store.CacheEntry, error) {
+func (w *watched) Ahead(ctx context.Context, ids []store.ResultID) ([]*store.Result, error) {
 	found, err := w.Catalog.Ahead(ctx, ids)
 	w.reads, w.found = append(w.reads, ids), append(w.found, found)
 	return found, err
 }
 
-func (w *watched) Use(ctx context.Context, e *store.CacheEntry) (string, error) {
+func (w *watched) Use(ctx context.Context, e *store.Result) (string, error) {
 	if w.use != nil {
 		w.use(e)
 	}
@@ -326,7 +326,7 @@ func TestResultsOfSeveralNodesAreLookedForAtOnce(t *testing.T) {
 	b.wantPhase(second, core.WorkflowExecution_SUCCEEDED)
 	b.wantNoAttempts(second)
 	b.wantHits(second, 200, "")
-	asked := map[store.CacheID]int{}
+	asked := map[store.ResultID]int{}
 	var sizes []int
 	for _, ids := range known.reads {
 		sizes = append(sizes, len(ids))
@@ -372,7 +372,7 @@ func TestAResultThatGoesWhileOthersAreLookedAtIsNotUsed(t *testing.T) {
 	t.Parallel()
 	b, w, known, engineOf := knownBench(t, 60, short)
 	uses := 0
-	known.use = func(*store.CacheEntry) {
+	known.use = func(*store.Result) {
 		if uses++; uses != 40 { // of n39; n45 was read with it
 			return
 		}
@@ -391,7 +391,7 @@ func TestAResultThatGoesWhileOthersAreLookedAtIsNotUsed(t *testing.T) {
 func TestLittleIsReadAheadWhereEachResultTakesLong(t *testing.T) {
 	t.Parallel()
 	b, w, known, engineOf := knownBench(t, 60, short)
-	known.use = func(*store.CacheEntry) { b.clock.advance(101 * time.Millisecond) }
+	known.use = func(*store.Result) { b.clock.advance(101 * time.Millisecond) }
 	second := b.create(w, "second", nil)
 	b.settle(engineOf())
 	b.wantPhase(second, core.WorkflowExecution_SUCCEEDED)
@@ -406,7 +406,7 @@ func TestLittleIsReadAheadWhereEachResultTakesLong(t *testing.T) {
 }
 
 // of is what was last read of the result of a node.
-func (w *watched) of(node aloft.NodeID) (last *store.CacheEntry) {
+func (w *watched) of(node aloft.NodeID) (last *store.Result) {
 	for _, read := range w.found {
 		for _, e := range read {
 			if e != nil && e.Source.Node == node {
@@ -441,7 +441,7 @@ func TestNothingThatWasReadAheadOutlivesItsStep(t *testing.T) {
 func TestEachOfTheResultsReadAheadIsLookedAt(t *testing.T) {
 	t.Parallel()
 	b, w, known, engineOf := knownBench(t, 8, func(i int) string { return strings.Repeat(short(i), 20_000) })
-	known.use = func(e *store.CacheEntry) {
+	known.use = func(e *store.Result) {
 		if e.Source.Node != "n3" {
 			return
 		}

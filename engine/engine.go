@@ -46,12 +46,12 @@ type Store interface {
 // Catalog finds results that may be used again: catalog.Catalog. An error means that it could not look.
 type Catalog interface {
 	// Ahead is what there is for several ids now, in their order; nil: nothing. Each must pass Use before it is used.
-	Ahead(ctx context.Context, ids []store.CacheID) ([]*store.CacheEntry, error)
+	Ahead(ctx context.Context, ids []store.ResultID) ([]*store.Result, error)
 	// Use sees that all is there that a result refers to. With a reason it is not what it was, and gone.
-	Use(ctx context.Context, e *store.CacheEntry) (reason string, err error)
+	Use(ctx context.Context, e *store.Result) (reason string, err error)
 	// FindOrReserve returns a result that may be used or, on a miss, asks for the right to compute it: the reservation that
 	// holds is returned, r's own or that of somebody to wait for. reason is that of a result that was there.
-	FindOrReserve(ctx context.Context, r store.CacheReservation) (e *store.CacheEntry, held store.CacheReservation, reason string, err error)
+	FindOrReserve(ctx context.Context, r store.Reservation) (e *store.Result, held store.Reservation, reason string, err error)
 }
 
 // Literals keeps literal maps that are too large for a row: blob.Literals.

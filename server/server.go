@@ -162,7 +162,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		Connect: s.connectWorker, Capacity: s.room, Mode: worker.Mode(c.WorkerMode), Logger: s.log,
 	})
 	probes := map[string]health.Probe{aloft.ServiceCatalog: func(ctx context.Context) error {
-		_, err := s.store.ListResults(ctx, store.CacheQuery{Limit: 1})
+		_, err := s.store.ListResults(ctx, store.ResultQuery{Limit: 1})
 		return err
 	}}
 	for name, probe := range backend.Services() {

@@ -16,31 +16,31 @@ import (
 // found is a result that was adopted, once.
 type Catalog interface {
 	// FindResult returns the result that the tag of a dataset names now. ErrNotFound: there is none; the error says nothing
-	// about why. A result that is gone (see CacheEntry) is not found.
-	FindResult(ctx context.Context, id CacheID) (*CacheEntry, error)
+	// about why. A result that is gone (GoneAt) is not found.
+	FindResult(ctx context.Context, id ResultID) (*Result, error)
 
 	// FindResults is FindResult for several ids at once: the results in the order of ids, nil where there is none. They have
-	// what one needs to use them: CacheID, ID, Outputs, Objects, Source, Dataset (shared, not to be changed) and CreatedAt.
-	FindResults(ctx context.Context, ids []CacheID) ([]*CacheEntry, error)
+	// what one needs to use them: ResultID, ID, Outputs, Objects, Source, Dataset (shared, not to be changed) and CreatedAt.
+	FindResults(ctx context.Context, ids []ResultID) ([]*Result, error)
 
 	// PutResult adds a result from outside of the engine. A tag that names a result already goes on naming that one, and
 	// that one is returned, unless overwrite is set: then the tag names the new one and the old one is gone. So it is with
 	// each of its further tags. A result without a tag (see TagResult) is found by its id alone. ErrExists: the id is taken.
-	PutResult(ctx context.Context, e *CacheEntry, overwrite bool) (*CacheEntry, error)
+	PutResult(ctx context.Context, e *Result, overwrite bool) (*Result, error)
 
 	// GetResult returns a result by its id, with its outputs, gone or not. ErrNotFound.
-	GetResult(ctx context.Context, id string) (*CacheEntry, error)
+	GetResult(ctx context.Context, id string) (*Result, error)
 
 	// TagResult gives a result that is not gone another tag of its dataset; the first one it gets is its Tag. ErrNotFound: no
 	// such result, or it is gone. ErrExists: the tag names a result already, be it this one.
 	TagResult(ctx context.Context, id, tag string) error
 
 	// CreateDataset states a dataset before it has a result. ErrExists: it was stated before, or has had a result.
-	CreateDataset(ctx context.Context, d *CacheDataset) error
+	CreateDataset(ctx context.Context, d *Dataset) error
 
 	// ListDatasets returns datasets, those that were stated and those that have had a result, the latest first. Of the
 	// query, Project, Domain, Name, Version, Ascending, Limit and Offset count.
-	ListDatasets(ctx context.Context, q CacheQuery) ([]*CacheDataset, error)
+	ListDatasets(ctx context.Context, q ResultQuery) ([]*Dataset, error)
 
 	// RemoveResults makes results gone for a reason; those that are gone stay as they are. Returns how many it changed.
 	RemoveResults(ctx context.Context, ids []string, reason string, now time.Time) (int, error)
@@ -52,29 +52,29 @@ type Catalog interface {
 	UsedResults(ctx context.Context, ids []string, now time.Time) error
 
 	// ListResults returns results, the latest first, without their outputs.
-	ListResults(ctx context.Context, q CacheQuery) ([]*CacheEntry, error)
+	ListResults(ctx context.Context, q ResultQuery) ([]*Result, error)
 
 	// Reserve asks for the right to compute a result: the reservation that holds now is returned, which is r if it was free,
 	// r's owner's already (it is extended), over (Expires is not after now), or its node or execution has ended. Otherwise
 	// r.Execution, if it is set, is put among those that wait: its inbox gets Wake{on: WaitForResult(r.ID)} once, when
 	// the reservation is given back.
-	Reserve(ctx context.Context, r CacheReservation, now time.Time) (CacheReservation, error)
+	Reserve(ctx context.Context, r Reservation, now time.Time) (Reservation, error)
 
 	// Release gives back a reservation of an owner, if it is that owner's, and wakes those who wait.
-	Release(ctx context.Context, id CacheID, owner string) error
+	Release(ctx context.Context, id ResultID, owner string) error
 }
 
-// CacheID is what a result is found by.
-type CacheID struct {
+// ResultID is what a result is found by.
+type ResultID struct {
 	Project, Domain string // of the task
 	Name            string // "flyte_task-<task name>"
 	Version         string // "<cache version>-<inputs type>-<outputs type>"
 	Tag             string // "flyte_cached-<hash of inputs>"
 }
 
-// CacheEntry is one result.
-type CacheEntry struct {
-	CacheID
+// Result is what a cached task returned, kept so that it is used again.
+type Result struct {
+	ResultID
 	ID         string            // the artifact's id: unique for ever
 	Outputs    *aloftv1.Literals // what the task returned
 	Objects    []*aloftv1.ObjectDigest
@@ -92,16 +92,16 @@ type CacheEntry struct {
 	GoneReason string    // why it is gone: removed by whom, too old, replaced, its object is missing or another
 }
 
-// CacheDataset is what results with the same task, cache version and interface belong to.
-type CacheDataset struct {
+// Dataset is what results with the same task, cache version and interface belong to.
+type Dataset struct {
 	Project, Domain, Name, Version string
 	Metadata                       map[string]string
 	PartitionKeys                  []string  // each of its results has a value for each of them
 	CreatedAt                      time.Time // when it was stated, or got its first result
 }
 
-// CacheQuery narrows a list of results; empty fields are no condition.
-type CacheQuery struct {
+// ResultQuery narrows a list of results; empty fields are no condition.
+type ResultQuery struct {
 	Project, Domain, Name, Version, Tag string
 	ID                                  string
 	Execution                           *core.WorkflowExecutionIdentifier // that computed it
@@ -111,9 +111,9 @@ type CacheQuery struct {
 	Limit, Offset                       int
 }
 
-// CacheReservation is the right to compute a result.
-type CacheReservation struct {
-	ID        CacheID
+// Reservation is the right to compute a result.
+type Reservation struct {
+	ID        ResultID
 	Owner     string        // who holds it
 	Execution Key           // 0: somebody outside of the engine
 	Node      aloft.NodeID  // whose node; it holds until that node or its execution has ended
@@ -121,25 +121,25 @@ type CacheReservation struct {
 	Expires   time.Time     // zero: with the node's end
 }
 
-// CacheRelease gives a reservation back, if it is the owner's.
-type CacheRelease struct {
-	ID    CacheID
+// Release is a reservation that is given back, if it is the owner's.
+type Release struct {
+	ID    ResultID
 	Owner string
 }
 
 // WaitForResult is what a node is parked on until a reservation is given back.
-func WaitForResult(id CacheID) string {
+func WaitForResult(id ResultID) string {
 	return "result/" + id.Project + "/" + id.Domain + "/" + id.Name + "/" + id.Version + "/" + id.Tag
 }
 
 // ResultWake is the message that those get who wait for a result.
-func ResultWake(id CacheID) Message {
+func ResultWake(id ResultID) Message {
 	on := WaitForResult(id)
 	return Message{Dedup: "wake/" + on, Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Wake{Wake: &aloftv1.Wake{On: on}}}}
 }
 
 // Dataset is the dataset of a result, without what was said of it.
-func (id CacheID) Dataset() CacheID {
+func (id ResultID) Dataset() ResultID {
 	id.Tag = ""
 	return id
 }

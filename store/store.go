@@ -202,9 +202,9 @@ type Step struct {
 	Nodes        []*Node          // whole records, inserted or replaced (nil Inputs, Outputs, Metadata: as they were)
 	Attempts     []*Attempt       // whole records, inserted, or updated in what the engine owns (see Attempt; nil Objects, Usage, Environment: as they were)
 	Appends      []Append         // messages to other executions
-	Results      []*CacheEntry    // results that can be found from now on; as PutResult, and replacing if the execution overwrites
+	Results      []*Result        // results that can be found from now on; as PutResult, and replacing if the execution overwrites
 	Overwrite    bool             // of Results: the tags name them, whatever they named before
-	Releases     []CacheRelease   // reservations that the execution gives back; wakes those who wait
+	Releases     []Release        // reservations that the execution gives back; wakes those who wait
 	DueAt        time.Time        // the execution's next timer; zero: none (every step says it anew)
 	Waiting      string           // named external wait of the execution as a whole; empty: none (every step says it anew)
 	WaitingSince time.Time        // since when; zero: it does not wait

@@ -30,7 +30,7 @@ type watchedCatalog struct {
 // aheadLasts is for how long an engine believes in what it read ahead.
 const aheadLasts = 100 * time.Millisecond
 
-func (c *watchedCatalog) Ahead(ctx context.Context, ids []store.CacheID) ([]*store.CacheEntry, error) {
+func (c *watchedCatalog) Ahead(ctx context.Context, ids []store.ResultID) ([]*store.Result, error) {
 	found, err := c.Catalog.Ahead(ctx, ids)
 	for _, e := range found {
 		if e != nil {
@@ -40,7 +40,7 @@ func (c *watchedCatalog) Ahead(ctx context.Context, ids []store.CacheID) ([]*sto
 	return found, err
 }
 
-func (c *watchedCatalog) Use(ctx context.Context, e *store.CacheEntry) (string, error) {
+func (c *watchedCatalog) Use(ctx context.Context, e *store.Result) (string, error) {
 	reason, err := c.Catalog.Use(ctx, e)
 	if reason != "" && err == nil {
 		c.world.look(func() {
@@ -56,7 +56,7 @@ func (c *watchedCatalog) Use(ctx context.Context, e *store.CacheEntry) (string, 
 	return reason, err
 }
 
-func (c *watchedCatalog) FindOrReserve(ctx context.Context, r store.CacheReservation) (*store.CacheEntry, store.CacheReservation, string, error) {
+func (c *watchedCatalog) FindOrReserve(ctx context.Context, r store.Reservation) (*store.Result, store.Reservation, string, error) {
 	e, held, reason, err := c.Catalog.FindOrReserve(ctx, r)
 	c.checkFound(e, reason)
 	if e == nil && err == nil && held.Owner != r.Owner {
@@ -75,7 +75,7 @@ const (
 
 // checkFound is P9 in the moment of the hit: what is found was adopted, is not gone, and all that it refers to is there and
 // as it was written.
-func (c *watchedCatalog) checkFound(e *store.CacheEntry, reason string) {
+func (c *watchedCatalog) checkFound(e *store.Result, reason string) {
 	w := c.world
 	if reason != "" {
 		w.see(resultRepaired)
@@ -90,8 +90,8 @@ func (c *watchedCatalog) checkFound(e *store.CacheEntry, reason string) {
 			w.fail("P9: result %s was found and is not there: %w", e.ID, err)
 		case !now.GoneAt.IsZero() && (c.ahead[e.ID] == 0 || w.mono-c.ahead[e.ID] > aheadLasts):
 			w.fail("P9: result %s was found and is gone: %s", e.ID, now.GoneReason)
-		case now.CacheID != e.CacheID || !proto.Equal(now.Outputs, e.Outputs):
-			w.fail("P9: result %s was found as %v with %v and is %v with %v", e.ID, e.CacheID, e.Outputs, now.CacheID, now.Outputs)
+		case now.ResultID != e.ResultID || !proto.Equal(now.Outputs, e.Outputs):
+			w.fail("P9: result %s was found as %v with %v and is %v with %v", e.ID, e.ResultID, e.Outputs, now.ResultID, now.Outputs)
 		}
 		objects := slices.Clone(e.Objects)
 		if ref := e.Outputs.GetRef(); ref.GetUri() != "" {
@@ -179,9 +179,9 @@ func (w *world) checkHit(s *sight, node machine.NodeView, hit *aloftv1.NodeCache
 // computing is who computed which result when, by the number of the commit.
 type computing struct {
 	commits int
-	since   map[store.AttemptKey]int // nodes, by their first attempts
-	spans   map[store.CacheID][]span // of those that succeeded and are computed by one at a time
-	over    map[string]time.Duration // nodes that wait for one that has ended: since when
+	since   map[store.AttemptKey]int  // nodes, by their first attempts
+	spans   map[store.ResultID][]span // of those that succeeded and are computed by one at a time
+	over    map[string]time.Duration  // nodes that wait for one that has ended: since when
 }
 
 type span struct {
@@ -190,7 +190,7 @@ type span struct {
 }
 
 func newComputing() computing {
-	return computing{since: map[store.AttemptKey]int{}, spans: map[store.CacheID][]span{}, over: map[string]time.Duration{}}
+	return computing{since: map[store.AttemptKey]int{}, spans: map[store.ResultID][]span{}, over: map[string]time.Duration{}}
 }
 
 // checkResults holds the results of a step against what became of it: those of a step that was refused are not there, those
@@ -223,7 +223,7 @@ func (w *world) checkResults(step *store.Step, accepted bool, s *sight) {
 	}
 	overwrites := s.run.planned.overwrites
 	for _, r := range step.Results {
-		found, err := w.memory.FindResult(w.ctx, r.CacheID)
+		found, err := w.memory.FindResult(w.ctx, r.ResultID)
 		switch {
 		case err != nil:
 			w.fail("P9: the result of %v was adopted and is not found: %w", r.Source, err)
@@ -238,13 +238,13 @@ func (w *world) checkResults(step *store.Step, accepted bool, s *sight) {
 		}
 		node := store.AttemptKey{Execution: step.Execution, Node: r.Source.Node}
 		mine := span{node, c.since[node], c.commits}
-		for _, other := range c.spans[r.CacheID] {
+		for _, other := range c.spans[r.ResultID] {
 			if other.node != node && other.from < mine.to && mine.from < other.to {
 				w.fail("P9: %v and %v computed %v at the same time, from commit %d to %d and from %d to %d",
-					other.node, node, r.CacheID, other.from, other.to, mine.from, mine.to)
+					other.node, node, r.ResultID, other.from, other.to, mine.from, mine.to)
 			}
 		}
-		c.spans[r.CacheID] = append(c.spans[r.CacheID], mine)
+		c.spans[r.ResultID] = append(c.spans[r.ResultID], mine)
 	}
 }
 
@@ -301,13 +301,13 @@ func (w *world) ended(owner string) bool {
 // be about to read them, and which could not be taken over from an execution that has failed: nobody promises anything of
 // what is deleted while it is used.
 func (w *world) damage(r *rand.Rand) {
-	var results []*store.CacheEntry
-	w.look(func() { results, _ = w.memory.ListResults(w.ctx, store.CacheQuery{}) })
+	var results []*store.Result
+	w.look(func() { results, _ = w.memory.ListResults(w.ctx, store.ResultQuery{}) })
 	if len(results) == 0 {
 		return
 	}
 	// Those with something to damage are few.
-	withObject := slices.DeleteFunc(slices.Clone(results), func(e *store.CacheEntry) bool {
+	withObject := slices.DeleteFunc(slices.Clone(results), func(e *store.Result) bool {
 		return e.Size < long && e.Name != catalogName+cachedTask+runFile && e.Name != catalogName+serialTask+runFile
 	})
 	if len(withObject) > 0 && r.IntN(4) > 0 {

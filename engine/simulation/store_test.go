@@ -144,7 +144,7 @@ func (s *fragileStore) RemoveResults(ctx context.Context, ids []string, reason s
 	return n, err
 }
 
-func (s *fragileStore) Reserve(ctx context.Context, r store.CacheReservation, now time.Time) (held store.CacheReservation, err error) {
+func (s *fragileStore) Reserve(ctx context.Context, r store.Reservation, now time.Time) (held store.Reservation, err error) {
 	s.world.stall("Reserve")
 	err = s.write("Reserve", func() (err error) {
 		held, err = s.Store.Reserve(ctx, r, now)
@@ -153,7 +153,7 @@ func (s *fragileStore) Reserve(ctx context.Context, r store.CacheReservation, no
 	return held, err
 }
 
-func (s *fragileStore) Release(ctx context.Context, id store.CacheID, owner string) error {
+func (s *fragileStore) Release(ctx context.Context, id store.ResultID, owner string) error {
 	return s.write("Release", func() error { return s.Store.Release(ctx, id, owner) })
 }
 

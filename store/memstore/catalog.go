@@ -11,7 +11,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-func cloneResult(e *store.CacheEntry, whole bool) *store.CacheEntry {
+func cloneResult(e *store.Result, whole bool) *store.Result {
 	c := *e
 	c.Outputs, c.Objects = nil, nil
 	if whole {
@@ -32,7 +32,7 @@ type resultID string
 func (id resultID) String() string { return string(id) }
 
 // FindResult returns what a tag names.
-func (s *Store) FindResult(_ context.Context, id store.CacheID) (e *store.CacheEntry, err error) {
+func (s *Store) FindResult(_ context.Context, id store.ResultID) (e *store.Result, err error) {
 	err = s.do("FindResult", func() ([]store.Topic, error) {
 		found := s.tags[id]
 		if found == nil || id.Tag == "" {
@@ -48,14 +48,14 @@ func (s *Store) FindResult(_ context.Context, id store.CacheID) (e *store.CacheE
 }
 
 // FindResults returns what several tags name.
-func (s *Store) FindResults(_ context.Context, ids []store.CacheID) (all []*store.CacheEntry, err error) {
+func (s *Store) FindResults(_ context.Context, ids []store.ResultID) (all []*store.Result, err error) {
 	err = s.do("FindResults", func() ([]store.Topic, error) {
-		all = make([]*store.CacheEntry, len(ids))
+		all = make([]*store.Result, len(ids))
 		for i, id := range ids {
 			if found := s.tags[id]; found != nil && id.Tag != "" {
 				c := cloneResult(found, true)
-				all[i] = &store.CacheEntry{
-					CacheID: c.CacheID, ID: c.ID, Outputs: c.Outputs, Objects: c.Objects, Source: c.Source, Dataset: c.Dataset, CreatedAt: c.CreatedAt,
+				all[i] = &store.Result{
+					ResultID: c.ResultID, ID: c.ID, Outputs: c.Outputs, Objects: c.Objects, Source: c.Source, Dataset: c.Dataset, CreatedAt: c.CreatedAt,
 				}
 			}
 		}
@@ -68,7 +68,7 @@ func (s *Store) FindResults(_ context.Context, ids []store.CacheID) (all []*stor
 }
 
 // GetResult returns a result by its id.
-func (s *Store) GetResult(_ context.Context, id string) (e *store.CacheEntry, err error) {
+func (s *Store) GetResult(_ context.Context, id string) (e *store.Result, err error) {
 	err = s.do("GetResult", func() ([]store.Topic, error) {
 		found := s.results[id]
 		if found == nil {
@@ -84,7 +84,7 @@ func (s *Store) GetResult(_ context.Context, id string) (e *store.CacheEntry, er
 }
 
 // PutResult adds a result.
-func (s *Store) PutResult(_ context.Context, e *store.CacheEntry, overwrite bool) (now *store.CacheEntry, err error) {
+func (s *Store) PutResult(_ context.Context, e *store.Result, overwrite bool) (now *store.Result, err error) {
 	err = s.do("PutResult", func() ([]store.Topic, error) {
 		found, err := s.putResult(e, overwrite)
 		if err != nil {
@@ -100,21 +100,21 @@ func (s *Store) PutResult(_ context.Context, e *store.CacheEntry, overwrite bool
 }
 
 // names are the tags of a result, the first one first.
-func names(e *store.CacheEntry) (ids []store.CacheID) {
+func names(e *store.Result) (ids []store.ResultID) {
 	if e.Tag != "" {
-		ids = append(ids, e.CacheID)
+		ids = append(ids, e.ResultID)
 	}
 	for _, tag := range e.Tags {
-		id := e.CacheID
+		id := e.ResultID
 		id.Tag = tag
 		ids = append(ids, id)
 	}
 	return ids
 }
 
-func (s *Store) putResult(e *store.CacheEntry, overwrite bool) (*store.CacheEntry, error) {
+func (s *Store) putResult(e *store.Result, overwrite bool) (*store.Result, error) {
 	if old := s.results[e.ID]; old != nil {
-		if old.CacheID == e.CacheID && old.Source == e.Source && e.Source != (aloft.AttemptID{}) {
+		if old.ResultID == e.ResultID && old.Source == e.Source && e.Source != (aloft.AttemptID{}) {
 			return old, nil // a repetition
 		}
 		return nil, fmt.Errorf("result %s: %w", e.ID, aloft.ErrExists)
@@ -138,8 +138,8 @@ func (s *Store) putResult(e *store.CacheEntry, overwrite bool) (*store.CacheEntr
 	for _, id := range names(made) {
 		s.tags[id] = made
 	}
-	if s.dataset(made.CacheID) == nil {
-		s.datasets = append(s.datasets, &store.CacheDataset{
+	if s.dataset(made.ResultID) == nil {
+		s.datasets = append(s.datasets, &store.Dataset{
 			Project: made.Project, Domain: made.Domain, Name: made.Name, Version: made.Version,
 			Metadata: maps.Clone(made.Dataset), CreatedAt: made.CreatedAt,
 		})
@@ -147,7 +147,7 @@ func (s *Store) putResult(e *store.CacheEntry, overwrite bool) (*store.CacheEntr
 	return made, nil
 }
 
-func (s *Store) dataset(id store.CacheID) *store.CacheDataset {
+func (s *Store) dataset(id store.ResultID) *store.Dataset {
 	for _, d := range s.datasets {
 		if d.Project == id.Project && d.Domain == id.Domain && d.Name == id.Name && d.Version == id.Version {
 			return d
@@ -156,7 +156,7 @@ func (s *Store) dataset(id store.CacheID) *store.CacheDataset {
 	return nil
 }
 
-func (s *Store) removeResult(e *store.CacheEntry, reason string, now time.Time) {
+func (s *Store) removeResult(e *store.Result, reason string, now time.Time) {
 	for _, id := range names(e) {
 		delete(s.tags, id)
 	}
@@ -170,7 +170,7 @@ func (s *Store) TagResult(_ context.Context, id, tag string) error {
 		if e == nil || !e.GoneAt.IsZero() {
 			return nil, missingResult(resultID(id))
 		}
-		name := e.CacheID
+		name := e.ResultID
 		name.Tag = tag
 		if s.tags[name] != nil {
 			return nil, fmt.Errorf("tag %s: %w", tag, aloft.ErrExists)
@@ -187,9 +187,9 @@ func (s *Store) TagResult(_ context.Context, id, tag string) error {
 }
 
 // CreateDataset states a dataset.
-func (s *Store) CreateDataset(_ context.Context, d *store.CacheDataset) error {
+func (s *Store) CreateDataset(_ context.Context, d *store.Dataset) error {
 	return s.do("CreateDataset", func() ([]store.Topic, error) {
-		if s.dataset(store.CacheID{Project: d.Project, Domain: d.Domain, Name: d.Name, Version: d.Version}) != nil {
+		if s.dataset(store.ResultID{Project: d.Project, Domain: d.Domain, Name: d.Name, Version: d.Version}) != nil {
 			return nil, fmt.Errorf("dataset %s/%s/%s/%s: %w", d.Project, d.Domain, d.Name, d.Version, aloft.ErrExists)
 		}
 		s.datasets = append(s.datasets, cloneDataset(d))
@@ -197,24 +197,24 @@ func (s *Store) CreateDataset(_ context.Context, d *store.CacheDataset) error {
 	})
 }
 
-func cloneDataset(d *store.CacheDataset) *store.CacheDataset {
+func cloneDataset(d *store.Dataset) *store.Dataset {
 	c := *d
 	c.Metadata, c.PartitionKeys = maps.Clone(d.Metadata), slices.Clone(d.PartitionKeys)
 	return &c
 }
 
 // asks says whether a result, or a dataset, is one of those that a query asks for.
-func asks(q store.CacheQuery, id store.CacheID) bool {
+func asks(q store.ResultQuery, id store.ResultID) bool {
 	return (q.Project == "" || q.Project == id.Project) && (q.Domain == "" || q.Domain == id.Domain) &&
 		(q.Name == "" || q.Name == id.Name) && (q.Version == "" || q.Version == id.Version)
 }
 
 // ListDatasets lists datasets.
-func (s *Store) ListDatasets(_ context.Context, q store.CacheQuery) (all []*store.CacheDataset, err error) {
+func (s *Store) ListDatasets(_ context.Context, q store.ResultQuery) (all []*store.Dataset, err error) {
 	err = s.do("ListDatasets", func() ([]store.Topic, error) {
 		all = nil
 		for _, d := range s.datasets {
-			if asks(q, store.CacheID{Project: d.Project, Domain: d.Domain, Name: d.Name, Version: d.Version}) {
+			if asks(q, store.ResultID{Project: d.Project, Domain: d.Domain, Name: d.Name, Version: d.Version}) {
 				all = append(all, cloneDataset(d))
 			}
 		}
@@ -269,11 +269,11 @@ func (s *Store) UsedResults(_ context.Context, ids []string, now time.Time) erro
 }
 
 // ListResults lists results without their outputs.
-func (s *Store) ListResults(_ context.Context, q store.CacheQuery) (all []*store.CacheEntry, err error) {
+func (s *Store) ListResults(_ context.Context, q store.ResultQuery) (all []*store.Result, err error) {
 	err = s.do("ListResults", func() ([]store.Topic, error) {
 		all = nil
 		for _, e := range s.made {
-			if !asks(q, e.CacheID) || q.ID != "" && q.ID != e.ID || !q.Gone && !e.GoneAt.IsZero() || !q.Before.IsZero() && !e.CreatedAt.Before(q.Before) {
+			if !asks(q, e.ResultID) || q.ID != "" && q.ID != e.ID || !q.Gone && !e.GoneAt.IsZero() || !q.Before.IsZero() && !e.CreatedAt.Before(q.Before) {
 				continue
 			}
 			if q.Tag != "" && q.Tag != e.Tag && !slices.Contains(e.Tags, q.Tag) {
@@ -293,7 +293,7 @@ func (s *Store) ListResults(_ context.Context, q store.CacheQuery) (all []*store
 }
 
 // Reserve asks for the right to compute a result.
-func (s *Store) Reserve(_ context.Context, r store.CacheReservation, now time.Time) (holds store.CacheReservation, err error) {
+func (s *Store) Reserve(_ context.Context, r store.Reservation, now time.Time) (holds store.Reservation, err error) {
 	err = s.do("Reserve", func() ([]store.Topic, error) {
 		old, held := s.reservations[r.ID]
 		if held && old.Owner != r.Owner && s.alive(old, now) {
@@ -310,7 +310,7 @@ func (s *Store) Reserve(_ context.Context, r store.CacheReservation, now time.Ti
 }
 
 // alive says whether who holds a reservation may still be computing.
-func (s *Store) alive(r store.CacheReservation, now time.Time) bool {
+func (s *Store) alive(r store.Reservation, now time.Time) bool {
 	if r.Execution == 0 {
 		return r.Expires.After(now)
 	}
@@ -323,9 +323,9 @@ func (s *Store) alive(r store.CacheReservation, now time.Time) bool {
 }
 
 // Release gives a reservation back.
-func (s *Store) Release(_ context.Context, id store.CacheID, owner string) error {
+func (s *Store) Release(_ context.Context, id store.ResultID, owner string) error {
 	return s.do("Release", func() ([]store.Topic, error) {
-		if s.release(store.CacheRelease{ID: id, Owner: owner}) {
+		if s.release(store.Release{ID: id, Owner: owner}) {
 			return []store.Topic{store.TopicInbox}, nil
 		}
 		return nil, nil
@@ -333,7 +333,7 @@ func (s *Store) Release(_ context.Context, id store.CacheID, owner string) error
 }
 
 // release says whether somebody was woken.
-func (s *Store) release(r store.CacheRelease) (woken bool) {
+func (s *Store) release(r store.Release) (woken bool) {
 	if s.reservations[r.ID].Owner != r.Owner {
 		return false
 	}

@@ -43,12 +43,12 @@ type Store struct {
 	instances  map[string]store.Instance
 	services   map[string]store.Service
 
-	results      map[string]*store.CacheEntry // by id
-	made         []*store.CacheEntry          // the same, in order of creation
-	tags         map[store.CacheID]*store.CacheEntry
-	datasets     []*store.CacheDataset
-	reservations map[store.CacheID]store.CacheReservation
-	waiters      map[store.CacheID][]store.Key
+	results      map[string]*store.Result // by id
+	made         []*store.Result          // the same, in order of creation
+	tags         map[store.ResultID]*store.Result
+	datasets     []*store.Dataset
+	reservations map[store.ResultID]store.Reservation
+	waiters      map[store.ResultID][]store.Key
 
 	tasks       map[version]*store.Task
 	workflows   map[version]*store.Workflow
@@ -71,10 +71,10 @@ func New() *Store {
 		services:  make(map[string]store.Service),
 		engines:   make(map[string]time.Time),
 
-		results:      make(map[string]*store.CacheEntry),
-		tags:         make(map[store.CacheID]*store.CacheEntry),
-		reservations: make(map[store.CacheID]store.CacheReservation),
-		waiters:      make(map[store.CacheID][]store.Key),
+		results:      make(map[string]*store.Result),
+		tags:         make(map[store.ResultID]*store.Result),
+		reservations: make(map[store.ResultID]store.Reservation),
+		waiters:      make(map[store.ResultID][]store.Key),
 		tasks:        make(map[version]*store.Task),
 		workflows:    make(map[version]*store.Workflow),
 		launchPlans:  make(map[version]*store.LaunchPlan),

@@ -22,7 +22,7 @@ var writeResults = newMany(resultColumns, `INSERT INTO results (id, project, dom
 	gone_reason, source_project, source_domain, source_execution, source_node, source_attempt, outputs, objects, cache_key, artifact)`,
 	"ON CONFLICT DO NOTHING")
 
-func (e *encoder) result(r *store.CacheEntry) {
+func (e *encoder) result(r *store.Result) {
 	used := r.UsedAt
 	if used.IsZero() {
 		used = r.CreatedAt
@@ -46,13 +46,13 @@ func (e *encoder) result(r *store.CacheEntry) {
 
 // encodeResults puts those of one dataset side by side, and all in one order: two servers that write the same ones wait for
 // each other and not for ever.
-func encodeResults(results []*store.CacheEntry, errs *encoder) []driver.Value {
+func encodeResults(results []*store.Result, errs *encoder) []driver.Value {
 	if len(results) == 0 {
 		return nil
 	}
 	results = slices.Clone(results)
-	slices.SortFunc(results, func(a, b *store.CacheEntry) int {
-		return strings.Compare(store.WaitForResult(a.CacheID), store.WaitForResult(b.CacheID))
+	slices.SortFunc(results, func(a, b *store.Result) int {
+		return strings.Compare(store.WaitForResult(a.ResultID), store.WaitForResult(b.ResultID))
 	})
 	e := encoder{values: make([]driver.Value, 0, len(results)*resultColumns)}
 	for _, r := range results {
@@ -110,9 +110,9 @@ func (r released) give(t *tx) error {
 
 // catalog makes the step's results findable and gives its reservations back.
 func (e *encodedStep) catalog(t *tx) error {
-	var last store.CacheID
+	var last store.ResultID
 	for i, r := range e.Results {
-		if d := r.CacheID.Dataset(); i == 0 || d != last {
+		if d := r.ResultID.Dataset(); i == 0 || d != last {
 			last = d
 			var enc encoder
 			record := datasetRecord(&enc, r.Dataset, nil)
@@ -126,7 +126,7 @@ func (e *encodedStep) catalog(t *tx) error {
 		if !e.Overwrite {
 			continue
 		}
-		if err := replace(t, r.CacheID, r.ID, r.CreatedAt); err != nil {
+		if err := replace(t, r.ResultID, r.ID, r.CreatedAt); err != nil {
 			return err
 		}
 	}
@@ -147,7 +147,7 @@ func (e *encodedStep) catalog(t *tx) error {
 }
 
 // replace makes gone what a tag names.
-func replace(t *tx, id store.CacheID, by string, now time.Time) error {
+func replace(t *tx, id store.ResultID, by string, now time.Time) error {
 	reason := "replaced by " + by
 	if err := t.later(replaceResult, []driver.Value{nanos(now), reason, id.Project, id.Domain, id.Name, id.Version, id.Tag, by}, nil); err != nil {
 		return err
@@ -166,14 +166,14 @@ const selectResults = `SELECT r.id, r.project, r.domain, r.name, r.version, COAL
 const fromResults = ` FROM results r LEFT JOIN datasets d ON d.project = r.project AND d.domain = r.domain AND d.name = r.name AND d.version = r.version `
 
 // results reads results, without their outputs unless they are whole.
-func (s *Store) results(ctx context.Context, keep, whole bool, rest string, args ...any) ([]*store.CacheEntry, error) {
+func (s *Store) results(ctx context.Context, keep, whole bool, rest string, args ...any) ([]*store.Result, error) {
 	values := ", NULL, NULL"
 	if whole {
 		values = ", r.outputs, r.objects"
 	}
-	var found, named []*store.CacheEntry // named: those with further tags, which are rare
+	var found, named []*store.Result // named: those with further tags, which are rare
 	err := s.read(ctx, keep, selectResults+values+fromResults+rest, args, func(scan scan) error {
-		e := new(store.CacheEntry)
+		e := new(store.Result)
 		var createdAt, usedAt, pinned, goneAt, attempt, tags int64
 		var key, artifact, dataset, outputs, objects []byte
 		source := &e.Source
@@ -225,7 +225,7 @@ type resultID string
 func (id resultID) String() string { return string(id) }
 
 // one is the only result found.
-func one(found []*store.CacheEntry, err error, what string) (*store.CacheEntry, error) {
+func one(found []*store.Result, err error, what string) (*store.Result, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +236,7 @@ func one(found []*store.CacheEntry, err error, what string) (*store.CacheEntry, 
 }
 
 // FindResult returns what a tag names.
-func (s *Store) FindResult(ctx context.Context, id store.CacheID) (*store.CacheEntry, error) {
+func (s *Store) FindResult(ctx context.Context, id store.ResultID) (*store.Result, error) {
 	found, err := s.results(ctx, true, true, "WHERE r.project = ? AND r.domain = ? AND r.name = ? AND r.version = ? AND r.tag = ? AND r.gone_at = 0 AND r.tag IS NOT NULL",
 		id.Project, id.Domain, id.Name, id.Version, id.Tag)
 	if err == nil && len(found) == 0 {
@@ -260,10 +260,10 @@ var (
 )
 
 // FindResults returns what several tags name.
-func (s *Store) FindResults(ctx context.Context, ids []store.CacheID) ([]*store.CacheEntry, error) {
-	found := make(map[store.CacheID]*store.CacheEntry, len(ids))
+func (s *Store) FindResults(ctx context.Context, ids []store.ResultID) ([]*store.Result, error) {
+	found := make(map[store.ResultID]*store.Result, len(ids))
 	for _, way := range []in{byTags, byFurtherTags} {
-		open := make(map[store.CacheID][]string) // tags by their dataset
+		open := make(map[store.ResultID][]string) // tags by their dataset
 		for _, id := range ids {
 			if found[id] == nil && id.Tag != "" {
 				d := id.Dataset()
@@ -281,7 +281,7 @@ func (s *Store) FindResults(ctx context.Context, ids []store.CacheID) ([]*store.
 			}
 		}
 	}
-	all := make([]*store.CacheEntry, len(ids))
+	all := make([]*store.Result, len(ids))
 	for i, id := range ids {
 		all[i] = found[id]
 	}
@@ -289,7 +289,7 @@ func (s *Store) FindResults(ctx context.Context, ids []store.CacheID) ([]*store.
 }
 
 // usable adds the results that a statement with some places finds for tags of a dataset.
-func (s *Store) usable(ctx context.Context, statement string, places int, of store.CacheID, tags []string, found map[store.CacheID]*store.CacheEntry) error {
+func (s *Store) usable(ctx context.Context, statement string, places int, of store.ResultID, tags []string, found map[store.ResultID]*store.Result) error {
 	args := make([]any, 0, 8+places)
 	args = append(args, of.Project, of.Domain, of.Name, of.Version, of.Project, of.Domain, of.Name, of.Version)
 	for i := range places {
@@ -297,7 +297,7 @@ func (s *Store) usable(ctx context.Context, statement string, places int, of sto
 	}
 	var stated map[string]string // the dataset's, once it was read
 	return s.read(ctx, true, statement, args, func(scan scan) error {
-		e := &store.CacheEntry{CacheID: of}
+		e := &store.Result{ResultID: of}
 		var createdAt, attempt int64
 		var outputs, objects, dataset sql.RawBytes
 		source, asked := &e.Source, of
@@ -319,13 +319,13 @@ func (s *Store) usable(ctx context.Context, statement string, places int, of sto
 }
 
 // GetResult returns a result by its id.
-func (s *Store) GetResult(ctx context.Context, id string) (*store.CacheEntry, error) {
+func (s *Store) GetResult(ctx context.Context, id string) (*store.Result, error) {
 	found, err := s.results(ctx, true, true, "WHERE r.id = ?", id)
 	return one(found, err, id)
 }
 
 // named finds the result that a tag names now; empty: none.
-func named(t *tx, id store.CacheID) (result string, err error) {
+func named(t *tx, id store.ResultID) (result string, err error) {
 	found, err := t.row([]any{&result}, `SELECT id FROM results WHERE project = ? AND domain = ? AND name = ? AND version = ? AND tag = ? AND gone_at = 0
 		AND tag IS NOT NULL`, id.Project, id.Domain, id.Name, id.Version, id.Tag)
 	if err != nil || found {
@@ -337,7 +337,7 @@ func named(t *tx, id store.CacheID) (result string, err error) {
 }
 
 // PutResult adds a result from outside of the engine.
-func (s *Store) PutResult(ctx context.Context, e *store.CacheEntry, overwrite bool) (*store.CacheEntry, error) {
+func (s *Store) PutResult(ctx context.Context, e *store.Result, overwrite bool) (*store.Result, error) {
 	var enc encoder
 	enc.result(e)
 	record := datasetRecord(&enc, e.Dataset, nil)
@@ -347,7 +347,7 @@ func (s *Store) PutResult(ctx context.Context, e *store.CacheEntry, overwrite bo
 	var now string // the id of the result that is there now
 	err := s.write(ctx, 2+len(e.Tags), func(t *tx) error {
 		now = e.ID
-		if err := t.hold(dataset(e.CacheID)); err != nil {
+		if err := t.hold(dataset(e.ResultID)); err != nil {
 			return err
 		}
 		var known int64
@@ -362,7 +362,7 @@ func (s *Store) PutResult(ctx context.Context, e *store.CacheEntry, overwrite bo
 			tags = append([]string{e.Tag}, tags...)
 		}
 		for _, tag := range tags {
-			id := e.CacheID
+			id := e.ResultID
 			id.Tag = tag
 			there, err := named(t, id)
 			switch {
@@ -399,14 +399,14 @@ func (s *Store) PutResult(ctx context.Context, e *store.CacheEntry, overwrite bo
 }
 
 // dataset names a dataset.
-func dataset(id store.CacheID) string {
+func dataset(id store.ResultID) string {
 	return id.Project + "/" + id.Domain + "/" + id.Name + "/" + id.Version
 }
 
 // TagResult gives a result another tag.
 func (s *Store) TagResult(ctx context.Context, id, tag string) error {
 	return s.write(ctx, 1, func(t *tx) error {
-		var e store.CacheID
+		var e store.ResultID
 		var gone int64
 		found, err := t.row([]any{&e.Project, &e.Domain, &e.Name, &e.Version, &e.Tag, &gone},
 			"SELECT project, domain, name, version, COALESCE(tag, ''), gone_at FROM results WHERE id = ?", id)
@@ -438,7 +438,7 @@ func (s *Store) TagResult(ctx context.Context, id, tag string) error {
 }
 
 // CreateDataset states a dataset.
-func (s *Store) CreateDataset(ctx context.Context, d *store.CacheDataset) error {
+func (s *Store) CreateDataset(ctx context.Context, d *store.Dataset) error {
 	var enc encoder
 	record := datasetRecord(&enc, d.Metadata, d.PartitionKeys)
 	if enc.err != nil {
@@ -454,7 +454,7 @@ func (s *Store) CreateDataset(ctx context.Context, d *store.CacheDataset) error 
 }
 
 // asked are the conditions of a query about datasets and results.
-func asked(q store.CacheQuery) (conditions []string, args []any) {
+func asked(q store.ResultQuery) (conditions []string, args []any) {
 	for _, c := range []struct{ column, value string }{{"project", q.Project}, {"domain", q.Domain}, {"name", q.Name}, {"version", q.Version}} {
 		if c.value != "" {
 			conditions, args = append(conditions, c.column+" = ?"), append(args, c.value)
@@ -464,7 +464,7 @@ func asked(q store.CacheQuery) (conditions []string, args []any) {
 }
 
 // tail is the rest of a query: conditions, order and page.
-func tail(prefix string, conditions []string, args []any, q store.CacheQuery) (string, []any) {
+func tail(prefix string, conditions []string, args []any, q store.ResultQuery) (string, []any) {
 	where := ""
 	if len(conditions) > 0 {
 		where = "WHERE " + prefix + strings.Join(conditions, " AND "+prefix)
@@ -477,12 +477,12 @@ func tail(prefix string, conditions []string, args []any, q store.CacheQuery) (s
 }
 
 // ListDatasets lists datasets.
-func (s *Store) ListDatasets(ctx context.Context, q store.CacheQuery) ([]*store.CacheDataset, error) {
+func (s *Store) ListDatasets(ctx context.Context, q store.ResultQuery) ([]*store.Dataset, error) {
 	conditions, args := asked(q)
 	rest, args := tail("", conditions, args, q)
-	var all []*store.CacheDataset
+	var all []*store.Dataset
 	err := s.read(ctx, false, "SELECT project, domain, name, version, created_at, record FROM datasets "+rest, args, func(scan scan) error {
-		d := new(store.CacheDataset)
+		d := new(store.Dataset)
 		var createdAt int64
 		var record []byte
 		if err := scan(&d.Project, &d.Domain, &d.Name, &d.Version, &createdAt, &record); err != nil {
@@ -502,7 +502,7 @@ func (s *Store) ListDatasets(ctx context.Context, q store.CacheQuery) ([]*store.
 }
 
 // ListResults lists results without their outputs.
-func (s *Store) ListResults(ctx context.Context, q store.CacheQuery) ([]*store.CacheEntry, error) {
+func (s *Store) ListResults(ctx context.Context, q store.ResultQuery) ([]*store.Result, error) {
 	conditions, args := asked(q)
 	and := func(condition string, values ...any) {
 		conditions, args = append(conditions, condition), append(args, values...)
@@ -585,7 +585,7 @@ func (s *Store) UsedResults(ctx context.Context, ids []string, now time.Time) er
 }
 
 // Reserve asks for the right to compute a result.
-func (s *Store) Reserve(ctx context.Context, r store.CacheReservation, now time.Time) (holds store.CacheReservation, err error) {
+func (s *Store) Reserve(ctx context.Context, r store.Reservation, now time.Time) (holds store.Reservation, err error) {
 	on := store.WaitForResult(r.ID)
 	var execution, node driver.Value
 	if r.Execution != 0 {
@@ -598,7 +598,7 @@ func (s *Store) Reserve(ctx context.Context, r store.CacheReservation, now time.
 		if err != nil || n > 0 {
 			return err
 		}
-		old := store.CacheReservation{ID: r.ID}
+		old := store.Reservation{ID: r.ID}
 		var key, heartbeat, expires int64
 		var of string
 		found, err := t.row([]any{&old.Owner, &key, &of, &heartbeat, &expires},
@@ -635,13 +635,13 @@ func (s *Store) Reserve(ctx context.Context, r store.CacheReservation, now time.
 		return err
 	})
 	if err != nil {
-		return store.CacheReservation{}, err
+		return store.Reservation{}, err
 	}
 	return holds, nil
 }
 
 // Release gives a reservation back.
-func (s *Store) Release(ctx context.Context, id store.CacheID, owner string) error {
+func (s *Store) Release(ctx context.Context, id store.ResultID, owner string) error {
 	var enc encoder
 	m := store.ResultWake(id)
 	r := released{store.WaitForResult(id), owner, m.Dedup, enc.blob(m.Inbox)}

@@ -61,7 +61,7 @@ func fillRecorded(t *testing.T, s *sqlstore.Store) {
 			t.Fatal(err)
 		}
 	}
-	result := &store.CacheEntry{CacheID: store.CacheID{Project: "p", Domain: "d", Name: "flyte_task-t", Version: "1", Tag: "x"}, ID: "r1", Outputs: small(), CreatedAt: now}
+	result := &store.Result{ResultID: store.ResultID{Project: "p", Domain: "d", Name: "flyte_task-t", Version: "1", Tag: "x"}, ID: "r1", Outputs: small(), CreatedAt: now}
 	if _, err := s.PutResult(t.Context(), result, false); err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +69,7 @@ func fillRecorded(t *testing.T, s *sqlstore.Store) {
 		t.Fatal(err)
 	}
 	for _, e := range []*store.Execution{running, ended} { // the second one waits
-		mine := store.CacheReservation{ID: result.CacheID, Owner: e.ID.Name, Execution: e.Key, Node: "n0"}
+		mine := store.Reservation{ID: result.ResultID, Owner: e.ID.Name, Execution: e.Key, Node: "n0"}
 		if e == ended {
 			mine.Execution, mine.Owner = running.Key, "another"
 		}
@@ -156,7 +156,7 @@ func checkLater(t *testing.T, s *sqlstore.Store) {
 	if services[0].Reason != "recorded" {
 		t.Errorf("services: %+v", services)
 	}
-	if r, err := s.FindResult(ctx, store.CacheID{Project: "p", Domain: "d", Name: "flyte_task-t", Version: "1", Tag: "y"}); err != nil || r.ID != "r1" || r.Outputs == nil {
+	if r, err := s.FindResult(ctx, store.ResultID{Project: "p", Domain: "d", Name: "flyte_task-t", Version: "1", Tag: "y"}); err != nil || r.ID != "r1" || r.Outputs == nil {
 		t.Errorf("cached result: %+v, %v", r, err)
 	}
 	if items, err := s.RecoveryItems(ctx, "job"); err != nil || len(items) != 1 {

@@ -10,14 +10,14 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-func cacheID(tag string) store.CacheID {
-	return store.CacheID{Project: "flytesnacks", Domain: "development", Name: "flyte_task-t", Version: "1-a-b", Tag: tag}
+func cacheID(tag string) store.ResultID {
+	return store.ResultID{Project: "flytesnacks", Domain: "development", Name: "flyte_task-t", Version: "1-a-b", Tag: tag}
 }
 
 // result has something in every field.
-func result(name, tag string) *store.CacheEntry {
-	return &store.CacheEntry{
-		CacheID: cacheID(tag), ID: name, Outputs: literals("outputs of " + name),
+func result(name, tag string) *store.Result {
+	return &store.Result{
+		ResultID: cacheID(tag), ID: name, Outputs: literals("outputs of " + name),
 		Objects:   []*aloftv1.ObjectDigest{{Uri: "aloft://blob/" + name, Digest: "sha256:00", Size: 3}},
 		Key:       &aloftv1.CacheKey{Task: "t", CacheVersion: "1", Tag: tag, Inputs: []*aloftv1.CacheInput{{Name: "x", Hash: "h"}}},
 		Source:    aloft.AttemptID{Execution: id("source"), Node: "n0", Attempt: 1},
@@ -27,14 +27,14 @@ func result(name, tag string) *store.CacheEntry {
 	}
 }
 
-func (s *suite) put(e *store.CacheEntry, overwrite bool) *store.CacheEntry {
+func (s *suite) put(e *store.Result, overwrite bool) *store.Result {
 	s.Helper()
 	now, err := s.store.PutResult(s.ctx, e, overwrite)
 	s.ok(err)
 	return now
 }
 
-func (s *suite) found(tag string) *store.CacheEntry {
+func (s *suite) found(tag string) *store.Result {
 	s.Helper()
 	e, err := s.store.FindResult(s.ctx, cacheID(tag))
 	s.ok(err)
@@ -52,7 +52,7 @@ func aResultIsFoundByItsTagAndReadBackWhole(s *suite) {
 	s.equal(s.put(result("r1", "x"), false), result("r1", "x"))
 	s.equal(s.found("x"), result("r1", "x"))
 	s.notFound("y")
-	for _, other := range []store.CacheID{
+	for _, other := range []store.ResultID{
 		{Project: "other", Domain: "development", Name: "flyte_task-t", Version: "1-a-b", Tag: "x"},
 		{Project: "flytesnacks", Domain: "staging", Name: "flyte_task-t", Version: "1-a-b", Tag: "x"},
 		{Project: "flytesnacks", Domain: "development", Name: "flyte_task-u", Version: "1-a-b", Tag: "x"},
@@ -66,29 +66,29 @@ func aResultIsFoundByItsTagAndReadBackWhole(s *suite) {
 	s.equal(got, result("r1", "x"))
 	_, err = s.store.GetResult(s.ctx, "r2")
 	s.is(err, aloft.ErrNotFound)
-	_, err = s.store.PutResult(s.ctx, func() *store.CacheEntry { e := result("r1", "z"); e.Source = aloft.AttemptID{}; return e }(), false)
+	_, err = s.store.PutResult(s.ctx, func() *store.Result { e := result("r1", "z"); e.Source = aloft.AttemptID{}; return e }(), false)
 	s.is(err, aloft.ErrExists)
 }
 
 func severalResultsAreFoundAtOnce(s *suite) {
-	find := func(ids ...store.CacheID) []*store.CacheEntry {
+	find := func(ids ...store.ResultID) []*store.Result {
 		s.Helper()
 		all, err := s.store.FindResults(s.ctx, ids)
 		s.ok(err)
 		return all
 	}
-	usable := func(e *store.CacheEntry) *store.CacheEntry {
-		return &store.CacheEntry{
-			CacheID: e.CacheID, ID: e.ID, Outputs: e.Outputs, Objects: e.Objects, Source: e.Source, Dataset: e.Dataset, CreatedAt: e.CreatedAt,
+	usable := func(e *store.Result) *store.Result {
+		return &store.Result{
+			ResultID: e.ResultID, ID: e.ID, Outputs: e.Outputs, Objects: e.Objects, Source: e.Source, Dataset: e.Dataset, CreatedAt: e.CreatedAt,
 		}
 	}
 	s.equal(len(find()), 0)
-	s.equal(find(cacheID("x"), cacheID("")), []*store.CacheEntry{nil, nil})
+	s.equal(find(cacheID("x"), cacheID("")), []*store.Result{nil, nil})
 	other := result("r-other", "x")
 	other.Version = "2-a-b"
 	s.put(other, false)
-	var ids []store.CacheID
-	var want []*store.CacheEntry
+	var ids []store.ResultID
+	var want []*store.Result
 	for i := range 100 {
 		tag := fmt.Sprint("t", i)
 		ids, want = append(ids, cacheID(tag)), append(want, nil)
@@ -96,7 +96,7 @@ func severalResultsAreFoundAtOnce(s *suite) {
 			want[i] = usable(s.put(result("r-"+tag, tag), false))
 		}
 	}
-	ids, want = append(ids, other.CacheID, cacheID("x"), cacheID("t1")), append(want, usable(other), nil, want[1])
+	ids, want = append(ids, other.ResultID, cacheID("x"), cacheID("t1")), append(want, usable(other), nil, want[1])
 	s.equal(find(ids...), want)
 
 	// By a further name, and not what is gone.
@@ -105,7 +105,7 @@ func severalResultsAreFoundAtOnce(s *suite) {
 	s.ok(err)
 	s.put(result("r-new", "t4"), true)
 	got := find(cacheID("further"), cacheID("t1"), cacheID("t2"), cacheID("t4"))
-	s.equal(got, []*store.CacheEntry{usable(s.found("further")), usable(s.found("t1")), nil, usable(s.found("t4"))})
+	s.equal(got, []*store.Result{usable(s.found("further")), usable(s.found("t1")), nil, usable(s.found("t4"))})
 	s.equal(got[3].ID, "r-new")
 }
 
@@ -141,17 +141,17 @@ func aResultOfACommitIsFoundOnceItIsCommitted(s *suite) {
 	s.commit(step)
 	s.ok(s.store.Commit(s.ctx, []*store.Step{step})[0]) // a repetition
 	s.equal(s.found("c"), result("r-c", "c"))
-	all, err := s.store.ListResults(s.ctx, store.CacheQuery{})
+	all, err := s.store.ListResults(s.ctx, store.ResultQuery{})
 	s.ok(err)
 	if len(all) != 5 {
 		s.Fatalf("%d results, want 5", len(all))
 	}
 	again := s.step(e)
-	again.Results = []*store.CacheEntry{result("r2", "c")}
+	again.Results = []*store.Result{result("r2", "c")}
 	s.commit(again)
 	s.equal(s.found("c").ID, "r-c")
 	over := s.step(e)
-	over.Results, over.Overwrite = []*store.CacheEntry{result("r3", "c"), result("r4", "new")}, true
+	over.Results, over.Overwrite = []*store.Result{result("r3", "c"), result("r4", "new")}, true
 	s.commit(over)
 	s.equal(s.found("c").ID, "r3")
 	s.equal(s.found("new").ID, "r4")
@@ -164,7 +164,7 @@ func aRefusedStepMakesNoResultFindable(s *suite) {
 	e, other := s.make("e1"), s.make("e2")
 	bad, good := s.step(e), s.step(other)
 	bad.Lease.Epoch++
-	bad.Results, good.Results = []*store.CacheEntry{result("r1", "x")}, []*store.CacheEntry{result("r2", "y")}
+	bad.Results, good.Results = []*store.Result{result("r1", "x")}, []*store.Result{result("r2", "y")}
 	errs := s.store.Commit(s.ctx, []*store.Step{bad, good})
 	s.is(errs[0], aloft.ErrFenced)
 	s.ok(errs[1])
@@ -213,7 +213,7 @@ func resultsArePinnedUsedAndListed(s *suite) {
 	_, err = s.store.RemoveResults(s.ctx, []string{"r-b"}, "old", at(61))
 	s.ok(err)
 
-	list := func(q store.CacheQuery) (ids []string) {
+	list := func(q store.ResultQuery) (ids []string) {
 		s.Helper()
 		all, err := s.store.ListResults(s.ctx, q)
 		s.ok(err)
@@ -225,15 +225,15 @@ func resultsArePinnedUsedAndListed(s *suite) {
 		}
 		return ids
 	}
-	s.equal(list(store.CacheQuery{}), []string{"r-d", "r-c", "r-a"})
-	s.equal(list(store.CacheQuery{Gone: true, Ascending: true}), []string{"r-a", "r-b", "r-c", "r-d"})
-	s.equal(list(store.CacheQuery{Gone: true, Limit: 2, Offset: 1}), []string{"r-c", "r-b"})
-	s.equal(list(store.CacheQuery{Before: at(2)}), []string{"r-a"})
-	s.equal(list(store.CacheQuery{Tag: "c"}), []string{"r-c"})
-	s.equal(list(store.CacheQuery{ID: "r-a", Project: "flytesnacks", Domain: "development", Version: "1-a-b"}), []string{"r-a"})
-	s.equal(list(store.CacheQuery{Name: "other"}), []string{"r-d"})
-	s.equal(list(store.CacheQuery{Project: "nobody's"}), []string(nil))
-	s.equal(list(store.CacheQuery{Execution: id("source").Proto()}), []string{"r-c", "r-a"})
+	s.equal(list(store.ResultQuery{}), []string{"r-d", "r-c", "r-a"})
+	s.equal(list(store.ResultQuery{Gone: true, Ascending: true}), []string{"r-a", "r-b", "r-c", "r-d"})
+	s.equal(list(store.ResultQuery{Gone: true, Limit: 2, Offset: 1}), []string{"r-c", "r-b"})
+	s.equal(list(store.ResultQuery{Before: at(2)}), []string{"r-a"})
+	s.equal(list(store.ResultQuery{Tag: "c"}), []string{"r-c"})
+	s.equal(list(store.ResultQuery{ID: "r-a", Project: "flytesnacks", Domain: "development", Version: "1-a-b"}), []string{"r-a"})
+	s.equal(list(store.ResultQuery{Name: "other"}), []string{"r-d"})
+	s.equal(list(store.ResultQuery{Project: "nobody's"}), []string(nil))
+	s.equal(list(store.ResultQuery{Execution: id("source").Proto()}), []string{"r-c", "r-a"})
 	a, err := s.store.GetResult(s.ctx, "r-a")
 	s.ok(err)
 	s.equal(a.UsedAt, at(60))
@@ -266,31 +266,31 @@ func aResultMayHaveFurtherTags(s *suite) {
 }
 
 func datasetsAreStatedOnce(s *suite) {
-	d := &store.CacheDataset{Project: "p", Domain: "d", Name: "n", Version: "v", Metadata: map[string]string{"a": "b"}, PartitionKeys: []string{"day"}, CreatedAt: at(1)}
+	d := &store.Dataset{Project: "p", Domain: "d", Name: "n", Version: "v", Metadata: map[string]string{"a": "b"}, PartitionKeys: []string{"day"}, CreatedAt: at(1)}
 	s.ok(s.store.CreateDataset(s.ctx, d))
 	s.is(s.store.CreateDataset(s.ctx, d), aloft.ErrExists)
 	s.put(result("r1", "x"), false)
 	s.put(result("r2", "y"), false)
-	made := &store.CacheDataset{Project: "flytesnacks", Domain: "development", Name: "flyte_task-t", Version: "1-a-b"}
+	made := &store.Dataset{Project: "flytesnacks", Domain: "development", Name: "flyte_task-t", Version: "1-a-b"}
 	s.is(s.store.CreateDataset(s.ctx, made), aloft.ErrExists)
 	made.Metadata, made.CreatedAt = map[string]string{"task-version": "v1"}, at(1)
-	all, err := s.store.ListDatasets(s.ctx, store.CacheQuery{})
+	all, err := s.store.ListDatasets(s.ctx, store.ResultQuery{})
 	s.ok(err)
-	s.equal(all, []*store.CacheDataset{made, d})
-	all, err = s.store.ListDatasets(s.ctx, store.CacheQuery{Name: "n", Limit: 1})
+	s.equal(all, []*store.Dataset{made, d})
+	all, err = s.store.ListDatasets(s.ctx, store.ResultQuery{Name: "n", Limit: 1})
 	s.ok(err)
-	s.equal(all, []*store.CacheDataset{d})
+	s.equal(all, []*store.Dataset{d})
 }
 
-func (s *suite) reserve(r store.CacheReservation, now time.Time) store.CacheReservation {
+func (s *suite) reserve(r store.Reservation, now time.Time) store.Reservation {
 	s.Helper()
 	holds, err := s.store.Reserve(s.ctx, r, now)
 	s.ok(err)
 	return holds
 }
 
-func mine(e *store.Execution, node aloft.NodeID) store.CacheReservation {
-	return store.CacheReservation{ID: cacheID("x"), Owner: e.ID.Name + "/" + string(node), Execution: e.Key, Node: node}
+func mine(e *store.Execution, node aloft.NodeID) store.Reservation {
+	return store.Reservation{ID: cacheID("x"), Owner: e.ID.Name + "/" + string(node), Execution: e.Key, Node: node}
 }
 
 func aReservationIsOneOwnersUntilItIsGivenBack(s *suite) {
@@ -323,8 +323,8 @@ func aReservationEndsWithItsNodeOrItsExecution(s *suite) {
 }
 
 func anOutsidersReservationRunsOut(s *suite) {
-	outside := func(owner string, expires time.Time) store.CacheReservation {
-		return store.CacheReservation{ID: cacheID("x"), Owner: owner, Heartbeat: 10 * time.Second, Expires: expires}
+	outside := func(owner string, expires time.Time) store.Reservation {
+		return store.Reservation{ID: cacheID("x"), Owner: owner, Heartbeat: 10 * time.Second, Expires: expires}
 	}
 	s.equal(s.reserve(outside("o1", at(30)), at(0)), outside("o1", at(30)))
 	s.equal(s.reserve(outside("o2", at(50)), at(20)), outside("o1", at(30)))
@@ -348,14 +348,14 @@ func givingAReservationBackWakesThoseWhoWaitOnce(s *suite) {
 	end.Change = &store.ExecutionChange{Phase: core.WorkflowExecution_ABORTED, EndedAt: at(2), UpdatedAt: at(2)}
 	s.commit(end)
 	wrong := s.step(b)
-	wrong.Releases = []store.CacheRelease{{ID: cacheID("x"), Owner: "b/n0"}} // not b's
+	wrong.Releases = []store.Release{{ID: cacheID("x"), Owner: "b/n0"}} // not b's
 	s.commit(wrong)
 	if rows := s.inbox(); len(rows) != 0 {
 		s.Fatalf("woken although nothing was given back: %v", rows)
 	}
 	step := s.step(a)
-	step.Results = []*store.CacheEntry{result("r1", "x")}
-	step.Releases = []store.CacheRelease{{ID: cacheID("x"), Owner: "a/n0"}}
+	step.Results = []*store.Result{result("r1", "x")}
+	step.Releases = []store.Release{{ID: cacheID("x"), Owner: "a/n0"}}
 	s.commit(step)
 	rows := s.inbox()
 	if len(rows) != 2 || rows[0].Execution != b.Key || rows[1].Execution != c.Key {

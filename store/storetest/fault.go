@@ -116,19 +116,19 @@ func (f *Faulty) GetWorkflow(ctx context.Context, id *core.Identifier) (*store.W
 	return try(f.Faults, "GetWorkflow", func() (*store.Workflow, error) { return f.Store.GetWorkflow(ctx, id) })
 }
 
-func (f *Faulty) FindResult(ctx context.Context, id store.CacheID) (*store.CacheEntry, error) {
-	return try(f.Faults, "FindResult", func() (*store.CacheEntry, error) { return f.Store.FindResult(ctx, id) })
+func (f *Faulty) FindResult(ctx context.Context, id store.ResultID) (*store.Result, error) {
+	return try(f.Faults, "FindResult", func() (*store.Result, error) { return f.Store.FindResult(ctx, id) })
 }
 
-func (f *Faulty) ListResults(ctx context.Context, q store.CacheQuery) ([]*store.CacheEntry, error) {
-	return try(f.Faults, "ListResults", func() ([]*store.CacheEntry, error) { return f.Store.ListResults(ctx, q) })
+func (f *Faulty) ListResults(ctx context.Context, q store.ResultQuery) ([]*store.Result, error) {
+	return try(f.Faults, "ListResults", func() ([]*store.Result, error) { return f.Store.ListResults(ctx, q) })
 }
 
-func (f *Faulty) Reserve(ctx context.Context, r store.CacheReservation, now time.Time) (store.CacheReservation, error) {
-	return try(f.Faults, "Reserve", func() (store.CacheReservation, error) { return f.Store.Reserve(ctx, r, now) })
+func (f *Faulty) Reserve(ctx context.Context, r store.Reservation, now time.Time) (store.Reservation, error) {
+	return try(f.Faults, "Reserve", func() (store.Reservation, error) { return f.Store.Reserve(ctx, r, now) })
 }
 
-func (f *Faulty) Release(ctx context.Context, id store.CacheID, owner string) error {
+func (f *Faulty) Release(ctx context.Context, id store.ResultID, owner string) error {
 	return f.Faults.Do("Release", func() error { return f.Store.Release(ctx, id, owner) })
 }
 
