@@ -597,7 +597,8 @@ func (w *world) own(journal []store.JournalRow) bool {
 				event.GetExecutionFailing().GetError().GetCode() == machine.CodeExecutionTimeout,
 				cause.GetCode() == machine.CodeQueueTimeout:
 				return false
-			case ended.GetFailure().GetService() != "":
+			case ended.GetFailure().GetService() != "" && ended.GetBudget() != aloftv1.AttemptEnded_SYSTEM:
+				// Spared. The one failure that an outage costs counts as any other: checkCharge holds that it is one.
 			case ended.GetLost() != "", cause.GetKind() == core.ExecutionError_SYSTEM:
 				if system[ended.GetNode()]++; system[ended.GetNode()] > 3 {
 					return false
