@@ -251,14 +251,18 @@ func (w *world) checkResults(step *store.Step, accepted bool, s *sight) {
 const catalogName = "flyte_task-" // how the data catalog calls tasks
 
 // checkWaiters is P5 for those who wait for a result: once whoever computed it has ended they are told, and do not find that
-// out by and by. It holds while nothing goes wrong, and of executions that do not wait for something of ours, too.
+// out by and by. It holds while nothing goes wrong. An execution that waits for a service, too, hears of it when somebody has
+// looked whether that is back.
 func (w *world) checkWaiters() {
-	const soon = 45 * time.Second // engines may have to wait for leases
 	w.look(func() {
 		for _, p := range w.plan.executions {
 			e, err := w.memory.GetExecution(w.ctx, w.id(p.name))
 			if err != nil || aloft.Terminal(e.Phase) {
 				continue
+			}
+			soon := 45 * time.Second // engines may have to wait for leases
+			if e.Waiting != "" {
+				soon += longestLook
 			}
 			nodes, err := w.memory.ListNodes(w.ctx, e.ID, "", true, store.Query{})
 			if err != nil {
@@ -267,7 +271,7 @@ func (w *world) checkWaiters() {
 			for _, n := range nodes {
 				waits := p.name + "/" + string(n.ID)
 				owner, found := strings.CutPrefix(n.Waiting, "waits for the result that ")
-				if !found || e.Waiting != "" || n.Phase != core.NodeExecution_QUEUED || !w.ended(strings.TrimSuffix(owner, " computes")) {
+				if !found || n.Phase != core.NodeExecution_QUEUED || !w.ended(strings.TrimSuffix(owner, " computes")) {
 					delete(w.computing.over, waits+owner)
 					continue
 				}
