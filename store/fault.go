@@ -19,42 +19,37 @@ const (
 // Faults says what goes wrong with the next call of the method named op. Nil: nothing ever.
 type Faults func(op string) Fault
 
-// Do carries out one call under the faults.
+// Do carries out one call under the faults: DoEach of a single member.
 func (f Faults) Do(op string, call func() error) error {
 	if f == nil {
 		return call()
 	}
-	switch f(op) {
-	case FailBefore, FailPartly:
-		return fmt.Errorf("%s: injected fault before it was done: %w", op, aloft.ErrUnavailable)
-	case FailAfter:
-		_ = call() // what it would have answered is exactly what gets lost
-		return fmt.Errorf("%s: injected fault, outcome unknown: %w", op, aloft.ErrUnavailable)
-	default:
-		return call()
-	}
+	return f.DoEach(op, 1, func(first int) []error {
+		if first == 0 {
+			return nil
+		}
+		return []error{call()}
+	})[0]
 }
 
-// DoEach is Do for a call that has one error for each of n members, of which it is given the first so many: a fault is told
-// to all of them.
+// DoEach carries out a call that has one error for each of n members, of which it is given the first so many: a fault is
+// told to all of them.
 func (f Faults) DoEach(op string, n int, call func(first int) []error) []error {
-	fault := NoFault
+	fault, done := NoFault, "before it was done"
 	if f != nil {
 		fault = f(op)
 	}
-	var told error
-	switch fault {
-	case FailBefore:
-		told = fmt.Errorf("%s: injected fault before it was done: %w", op, aloft.ErrUnavailable)
+	switch fault { // what the call would have answered is exactly what gets lost
+	case NoFault:
+		return call(n)
 	case FailPartly:
 		_ = call(n / 2)
-		told = fmt.Errorf("%s: injected fault, half of it was done: %w", op, aloft.ErrUnavailable)
+		done = fmt.Sprintf("%d of %d were done", n/2, n)
 	case FailAfter:
 		_ = call(n)
-		told = fmt.Errorf("%s: injected fault, outcome unknown: %w", op, aloft.ErrUnavailable)
-	default:
-		return call(n)
+		done = "outcome unknown"
 	}
+	told := fmt.Errorf("%s: injected fault, %s: %w", op, done, aloft.ErrUnavailable)
 	errs := make([]error, n)
 	for i := range errs {
 		errs[i] = told
