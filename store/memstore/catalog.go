@@ -23,20 +23,16 @@ func cloneResult(e *store.Result, whole bool) *store.Result {
 	return &c
 }
 
-func missingResult(what fmt.Stringer) error {
-	return fmt.Errorf("result %s: %w", what, aloft.ErrNotFound)
+func missingResult(name string) error {
+	return fmt.Errorf("result %s: %w", name, aloft.ErrNotFound)
 }
-
-type resultID string
-
-func (id resultID) String() string { return string(id) }
 
 // FindResult returns what a tag names.
 func (s *Store) FindResult(_ context.Context, id store.ResultID) (e *store.Result, err error) {
 	err = s.do("FindResult", func() ([]store.Topic, error) {
 		found := s.tags[id]
 		if found == nil || id.Tag == "" {
-			return nil, missingResult(resultID(store.WaitForResult(id)))
+			return nil, missingResult(store.WaitForResult(id))
 		}
 		e = cloneResult(found, true)
 		return nil, nil
@@ -72,7 +68,7 @@ func (s *Store) GetResult(_ context.Context, id string) (e *store.Result, err er
 	err = s.do("GetResult", func() ([]store.Topic, error) {
 		found := s.results[id]
 		if found == nil {
-			return nil, missingResult(resultID(id))
+			return nil, missingResult(id)
 		}
 		e = cloneResult(found, true)
 		return nil, nil
@@ -168,7 +164,7 @@ func (s *Store) TagResult(_ context.Context, id, tag string) error {
 	return s.do("TagResult", func() ([]store.Topic, error) {
 		e := s.results[id]
 		if e == nil || !e.GoneAt.IsZero() {
-			return nil, missingResult(resultID(id))
+			return nil, missingResult(id)
 		}
 		name := e.ResultID
 		name.Tag = tag
