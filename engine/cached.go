@@ -183,12 +183,33 @@ func (f *facts) owner(node aloft.NodeID) string {
 	return f.state.Execution().ID.String() + "/" + string(node)
 }
 
-// populate makes the result of an attempt findable with the commit that adopts it.
-func (f *facts) populate(node machine.NodeView, ended *aloftv1.AttemptEnded, record *store.Node, step *store.Step) error {
-	key, err := f.cacheKey(node)
+// cache changes what others find of a node by the commit that changes its record: the result of an attempt that it adopts,
+// and the end of its reservation. ended is nil if no attempt's result is adopted.
+func (f *facts) cache(node machine.NodeView, ended *aloftv1.AttemptEnded, record *store.Node, step *store.Step) error {
+	reserved := aloft.Terminal(node.Phase) && f.serialized(node.NodeRef)
+	if node.Inputs == nil && len(node.Interface().GetInputs().GetVariables()) > 0 {
+		reserved = false // they could not be resolved: it never came to a reservation
+	}
+	if ended == nil && !reserved {
+		return nil
+	}
+	inputs, err := f.nodeInputs(node.NodeRef)
 	if err != nil {
 		return err
 	}
+	key := f.engine.signature(node.NodeRef).Key(inputs)
+	if reserved {
+		step.Releases = append(step.Releases, store.Release{ID: catalog.ID(key), Owner: f.owner(node.ID())})
+	}
+	if ended == nil {
+		return nil
+	}
+	catalog.Preview(key, inputs)
+	return f.populate(node, key, ended, record, step)
+}
+
+// populate makes the result of an attempt findable with the commit that adopts it.
+func (f *facts) populate(node machine.NodeView, key *aloftv1.CacheKey, ended *aloftv1.AttemptEnded, record *store.Node, step *store.Step) error {
 	outputs, err := f.record(node.Outputs, func() (*aloftv1.Literals, error) { return f.outputsOf(node.NodeRef) })
 	if err != nil {
 		return err
@@ -209,29 +230,6 @@ func (f *facts) populate(node machine.NodeView, ended *aloftv1.AttemptEnded, rec
 		lookup.Reason, lookup.Reservation = record.Cache.GetReason(), record.Cache.GetReservation()
 	}
 	record.Cache = lookup
-	return nil
-}
-
-func (f *facts) cacheKey(node machine.NodeView) (*aloftv1.CacheKey, error) {
-	inputs, err := f.nodeInputs(node.NodeRef)
-	if err != nil {
-		return nil, err
-	}
-	key := f.engine.signature(node.NodeRef).Key(inputs)
-	catalog.Preview(key, inputs)
-	return key, nil
-}
-
-// release gives back the node's reservation, if it has one.
-func (f *facts) release(node machine.NodeView, step *store.Step) error {
-	if node.Inputs == nil && len(node.Interface().GetInputs().GetVariables()) > 0 {
-		return nil // they could not be resolved: it never came to a reservation
-	}
-	key, err := f.cacheKey(node)
-	if err != nil {
-		return err
-	}
-	step.Releases = append(step.Releases, store.Release{ID: catalog.ID(key), Owner: f.owner(node.ID())})
 	return nil
 }
 

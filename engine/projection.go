@@ -86,15 +86,8 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 				return fmt.Errorf("inputs of node %s: %w", node.ID(), err)
 			}
 		}
-		if ended, computed := results[i]; computed {
-			if err := f.populate(node, ended, record, step); err != nil {
-				return fmt.Errorf("cache the result of node %s: %w", node.ID(), err)
-			}
-		}
-		if aloft.Terminal(node.Phase) && f.serialized(node.NodeRef) {
-			if err := f.release(node, step); err != nil {
-				return fmt.Errorf("give back the reservation of node %s: %w", node.ID(), err)
-			}
+		if err := f.cache(node, results[i], record, step); err != nil {
+			return fmt.Errorf("cache the result of node %s: %w", node.ID(), err)
 		}
 		if ref := newOutputs[i]; ref != nil {
 			if record.Outputs, err = f.record(ref, func() (*aloftv1.Literals, error) { return f.outputsOf(node.NodeRef) }); err != nil {

@@ -135,8 +135,8 @@ var mutations = []mutation{
 		seeds: "2000",
 	},
 	{
-		name: "a reservation is not given back when its node fails", promise: "P5", file: "engine/projection.go",
-		old: "if aloft.Terminal(node.Phase) && f.serialized(", new: "if aloft.Succeeded(node.Phase) && f.serialized(",
+		name: "a reservation is not given back when its node fails", promise: "P5", file: "engine/cached.go",
+		old: "reserved := aloft.Terminal(node.Phase) &&", new: "reserved := aloft.Succeeded(node.Phase) &&",
 		seeds: "2000",
 	},
 	{
