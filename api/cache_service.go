@@ -15,6 +15,7 @@ import (
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
+	"github.com/aloft-dev/aloft/catalog"
 	"github.com/aloft-dev/aloft/idl/flyteidl/cacheservice"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/internal/field"
@@ -51,8 +52,7 @@ func (s *cacheService) Get(ctx context.Context, r *cacheservice.GetCacheRequest)
 			return nil, fmt.Errorf("get cache: read source identifier of %s: %w", e.ID, err)
 		}
 	} else if e.Key != nil {
-		out.Metadata.SourceIdentifier = &core.Identifier{ResourceType: core.ResourceType_TASK, Project: e.Key.GetProject(), Domain: e.Key.GetDomain(),
-			Name: e.Key.GetTask(), Version: e.Dataset["task-version"]}
+		out.Metadata.SourceIdentifier = catalog.Task(e)
 	}
 	values, link, err := s.inline(ctx, e.Outputs)
 	if err != nil {
@@ -177,7 +177,7 @@ func (s *cacheService) find(ctx context.Context, key string) (*store.Result, err
 
 // cacheID is where the result of a key is.
 func cacheID(problems *field.Problems, key string) store.ResultID {
-	catalogText(problems, "key", key, maxCacheKey)
+	problems.TextUpTo(maxCacheKey, "key", key)
 	own := store.ResultID{Name: keyDataset, Tag: key}
 	parts := strings.Split(key, "/")
 	if len(parts) != 5 {

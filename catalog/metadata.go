@@ -42,11 +42,22 @@ func Metadata(e *store.Result) *core.CatalogMetadata {
 	if e.Source == (aloft.AttemptID{}) {
 		return m
 	}
-	t.ResourceType, t.Project, t.Domain = core.ResourceType_TASK, e.Project, e.Domain
-	t.Name, t.Version = strings.TrimPrefix(e.Name, datasetPrefix), e.Dataset[taskVersion]
+	identify(t, e)
 	x.node.NodeId, x.node.ExecutionId = string(e.Source.Node), e.Source.Execution.Proto()
 	x.source.TaskId, x.source.NodeExecutionId, x.source.RetryAttempt = t, &x.node, e.Source.Attempt
 	x.kind.SourceTaskExecution = &x.source
 	m.SourceExecution = &x.kind
 	return m
+}
+
+// Task is the version of the task that computed the first result of the dataset of e, which is one of the engine's.
+func Task(e *store.Result) *core.Identifier {
+	id := &core.Identifier{}
+	identify(id, e)
+	return id
+}
+
+func identify(task *core.Identifier, e *store.Result) {
+	task.ResourceType, task.Project, task.Domain = core.ResourceType_TASK, e.Project, e.Domain
+	task.Name, task.Version = strings.TrimPrefix(e.Name, datasetPrefix), e.Dataset[taskVersion]
 }
