@@ -36,12 +36,12 @@ func (s *dataCatalog) CreateArtifact(ctx context.Context, r *datacatalog.CreateA
 		return nil, fmt.Errorf("create artifact: %w", problems.Err())
 	}
 	id := datasetID(&problems, "artifact.dataset", a.GetDataset())
-	catalogText(&problems, "artifact.id", a.GetId(), maxDatasetText)
+	problems.TextUpTo(maxDatasetText, "artifact.id", a.GetId())
 	catalogMetadata(&problems, "artifact.metadata", a.GetMetadata().GetKeyMap())
 	e := &store.Result{ResultID: id, ID: a.GetId(), Metadata: a.GetMetadata().GetKeyMap(), CreatedAt: s.Now()}
 	for i, t := range a.GetTags() {
 		where := fmt.Sprintf("artifact.tags[%d]", i)
-		catalogText(&problems, where+".name", t.GetName(), maxTag)
+		problems.TextUpTo(maxTag, where+".name", t.GetName())
 		if t.GetName() == e.Tag || slices.Contains(e.Tags, t.GetName()) {
 			continue
 		}
@@ -84,8 +84,8 @@ func (s *dataCatalog) AddTag(ctx context.Context, r *datacatalog.AddTagRequest) 
 	var problems field.Problems
 	t := r.GetTag()
 	id := datasetID(&problems, "tag.dataset", t.GetDataset())
-	catalogText(&problems, "tag.name", t.GetName(), maxTag)
-	catalogText(&problems, "tag.artifact_id", t.GetArtifactId(), maxDatasetText)
+	problems.TextUpTo(maxTag, "tag.name", t.GetName())
+	problems.TextUpTo(maxDatasetText, "tag.artifact_id", t.GetArtifactId())
 	if err := problems.Err(); err != nil {
 		return nil, fmt.Errorf("add tag: %w", err)
 	}
@@ -259,9 +259,9 @@ func artifactHandle(problems *field.Problems, r artifactRequest) (id store.Resul
 	switch {
 	case r.GetTagName() != "":
 		id.Tag = r.GetTagName()
-		catalogText(problems, "tag_name", id.Tag, maxTag)
+		problems.TextUpTo(maxTag, "tag_name", id.Tag)
 	case r.GetArtifactId() != "":
-		catalogText(problems, "artifact_id", r.GetArtifactId(), maxDatasetText)
+		problems.TextUpTo(maxDatasetText, "artifact_id", r.GetArtifactId())
 	default:
 		problems.Add("missing artifact_id or tag_name")
 	}
@@ -305,8 +305,8 @@ func (s *dataCatalog) partitions(ctx context.Context, problems *field.Problems, 
 	values := map[string]string{}
 	for i, p := range given {
 		where := fmt.Sprintf("artifact.partitions[%d]", i)
-		catalogText(problems, where+".key", p.GetKey(), maxDatasetText)
-		catalogText(problems, where+".value", p.GetValue(), maxDatasetText)
+		problems.TextUpTo(maxDatasetText, where+".key", p.GetKey())
+		problems.TextUpTo(maxDatasetText, where+".value", p.GetValue())
 		if _, ok := values[p.GetKey()]; ok {
 			problems.Add("invalid value for artifact.partitions: %q is there twice", clip(p.GetKey()))
 		}
@@ -336,15 +336,15 @@ func artifactFilters(problems *field.Problems, id store.ResultID, filter *dataca
 		switch p := f.GetPropertyFilter().(type) {
 		case *datacatalog.SinglePropertyFilter_TagFilter:
 			tag := p.TagFilter.GetTagName()
-			catalogText(problems, where+".tag_filter.tag_name", tag, maxTag)
+			problems.TextUpTo(maxTag, where+".tag_filter.tag_name", tag)
 			all = append(all, func(e *store.Result) bool { return e.Tag == tag || slices.Contains(e.Tags, tag) })
 		case *datacatalog.SinglePropertyFilter_PartitionFilter:
 			key, value := p.PartitionFilter.GetKeyVal().GetKey(), p.PartitionFilter.GetKeyVal().GetValue()
-			catalogText(problems, where+".partition_filter.key_val.key", key, maxDatasetText)
+			problems.TextUpTo(maxDatasetText, where+".partition_filter.key_val.key", key)
 			all = append(all, func(e *store.Result) bool { have, ok := e.Partitions[key]; return ok && have == value })
 		case *datacatalog.SinglePropertyFilter_ArtifactFilter:
 			artifact := p.ArtifactFilter.GetArtifactId()
-			catalogText(problems, where+".artifact_filter.artifact_id", artifact, maxDatasetText)
+			problems.TextUpTo(maxDatasetText, where+".artifact_filter.artifact_id", artifact)
 			all = append(all, func(e *store.Result) bool { return e.ID == artifact })
 		case *datacatalog.SinglePropertyFilter_DatasetFilter:
 			q := store.ResultQuery{Project: id.Project, Domain: id.Domain, Name: id.Name, Version: id.Version}
@@ -369,7 +369,7 @@ func artifactData(problems *field.Problems, where string, data []*datacatalog.Ar
 	m := &core.LiteralMap{Literals: map[string]*core.Literal{}}
 	for i, d := range data {
 		at := fmt.Sprintf("%s[%d]", where, i)
-		catalogText(problems, at+".name", d.GetName(), maxDatasetText)
+		problems.TextUpTo(maxDatasetText, at+".name", d.GetName())
 		if d.GetValue() == nil {
 			problems.Missing(at + ".value")
 			continue

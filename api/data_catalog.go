@@ -58,18 +58,6 @@ func offset(problems *field.Problems, where, token string) int {
 	return n
 }
 
-// catalogText checks a text that results are found by. They are of any letters, but not of any length.
-func catalogText(problems *field.Problems, where, value string, limit int) {
-	switch {
-	case value == "":
-		problems.Missing(where)
-	case len(value) > limit:
-		problems.Add("invalid value for %s: it has %d bytes, the limit is %d", where, len(value), limit)
-	case strings.ContainsRune(value, 0):
-		problems.Add("invalid value for %s: it contains a NUL character", where)
-	}
-}
-
 func catalogMetadata(problems *field.Problems, where string, m map[string]string) {
 	size := 0
 	for key, value := range m {

@@ -17,7 +17,7 @@ func (s *dataCatalog) CreateDataset(ctx context.Context, r *datacatalog.CreateDa
 	id := datasetID(&problems, "dataset.id", d.GetId())
 	catalogMetadata(&problems, "dataset.metadata", d.GetMetadata().GetKeyMap())
 	for i, key := range d.GetPartitionKeys() {
-		catalogText(&problems, fmt.Sprintf("dataset.partitionKeys[%d]", i), key, maxDatasetText)
+		problems.TextUpTo(maxDatasetText, fmt.Sprintf("dataset.partitionKeys[%d]", i), key)
 		if slices.Contains(d.GetPartitionKeys()[:i], key) {
 			problems.Add("invalid value for dataset.partitionKeys: %q is there twice", clip(key))
 		}
@@ -65,7 +65,7 @@ func (s *dataCatalog) ListDatasets(ctx context.Context, r *datacatalog.ListDatas
 			problems.Add("invalid value for %s: there is project, name, domain and version", where)
 			continue
 		}
-		catalogText(&problems, where, value, maxDatasetText)
+		problems.TextUpTo(maxDatasetText, where, value)
 		none = none || *into != "" && *into != value
 		*into = value
 	}
@@ -121,10 +121,10 @@ func datasetID(problems *field.Problems, where string, id *datacatalog.DatasetID
 		problems.Missing(where)
 		return store.ResultID{}
 	}
-	catalogText(problems, where+".project", id.GetProject(), maxDatasetText)
-	catalogText(problems, where+".domain", id.GetDomain(), maxDatasetText)
-	catalogText(problems, where+".name", id.GetName(), maxDatasetText)
-	catalogText(problems, where+".version", id.GetVersion(), maxDatasetText)
+	problems.TextUpTo(maxDatasetText, where+".project", id.GetProject())
+	problems.TextUpTo(maxDatasetText, where+".domain", id.GetDomain())
+	problems.TextUpTo(maxDatasetText, where+".name", id.GetName())
+	problems.TextUpTo(maxDatasetText, where+".version", id.GetVersion())
 	return store.ResultID{Project: id.GetProject(), Domain: id.GetDomain(), Name: id.GetName(), Version: id.GetVersion()}
 }
 

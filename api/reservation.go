@@ -46,7 +46,7 @@ const (
 
 // reserve asks for the right to compute a result. What comes back is held by whoever is its owner.
 func (a *API) reserve(ctx context.Context, problems *field.Problems, id store.ResultID, owner string, heartbeat *durationpb.Duration) (store.Reservation, error) {
-	catalogText(problems, "owner_id", owner, maxDatasetText)
+	problems.TextUpTo(maxDatasetText, "owner_id", owner)
 	interval := maxHeartbeat
 	if heartbeat != nil {
 		if heartbeat.CheckValid() != nil || heartbeat.AsDuration() < 0 {
@@ -70,7 +70,7 @@ func (a *API) reserve(ctx context.Context, problems *field.Problems, id store.Re
 }
 
 func (a *API) release(ctx context.Context, problems *field.Problems, id store.ResultID, owner string) error {
-	catalogText(problems, "owner_id", owner, maxDatasetText)
+	problems.TextUpTo(maxDatasetText, "owner_id", owner)
 	if err := problems.Err(); err != nil {
 		return err
 	}
@@ -83,6 +83,6 @@ func (a *API) release(ctx context.Context, problems *field.Problems, id store.Re
 func reservationID(problems *field.Problems, r *datacatalog.ReservationID) store.ResultID {
 	id := datasetID(problems, "reservation_id.dataset_id", r.GetDatasetId())
 	id.Tag = r.GetTagName()
-	catalogText(problems, "reservation_id.tag_name", id.Tag, maxTag)
+	problems.TextUpTo(maxTag, "reservation_id.tag_name", id.Tag)
 	return id
 }

@@ -82,12 +82,15 @@ func (p problems) Unwrap() []error { return append(slices.Clone(p), aloft.ErrInv
 const maxText = 255
 
 // Text checks a required text of an identifier.
-func (p *Problems) Text(field, value string) {
+func (p *Problems) Text(field, value string) { p.TextUpTo(maxText, field, value) }
+
+// TextUpTo checks a required text that may have so many bytes.
+func (p *Problems) TextUpTo(limit int, field, value string) {
 	switch {
 	case value == "":
 		p.Missing(field)
-	case len(value) > maxText:
-		p.Add("invalid value for %s: it has %d characters, the limit is %d", field, len(value), maxText)
+	case len(value) > limit:
+		p.Add("invalid value for %s: it has %d bytes, the limit is %d", field, len(value), limit)
 	case strings.ContainsRune(value, 0):
 		p.Add("invalid value for %s: it contains a NUL character", field)
 	}
