@@ -3,6 +3,7 @@ package aloft
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"math"
 	"path"
 	"strconv"
@@ -61,35 +62,28 @@ func (p RetryPolicy) More(bytes int64) int64 {
 // quantity reads amounts of memory. All mistakes are reported at once.
 func ParseRetryPolicy(text string, quantity func(string) (int64, error)) (RetryPolicy, error) {
 	p := RetryPolicy{Factor: 2, Jitter: 0.5}
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	var wrong mistakes
 	number := func(name, value string, from, to float64) float64 {
 		v, err := strconv.ParseFloat(value, 64)
 		if err != nil || !(v >= from && v <= to) {
-			bad("%s %q is no number from %v to %v", name, value, from, to)
+			wrong.add("%s %q is no number from %v to %v", name, value, from, to)
 		}
 		return v
 	}
 	duration := func(name, value string) time.Duration {
 		d, err := time.ParseDuration(value)
 		if err != nil || d <= 0 {
-			bad("%s %q is no duration such as 10s or 5m", name, value)
+			wrong.add("%s %q is no duration such as 10s or 5m", name, value)
 		}
 		return d
 	}
 	pattern := func(name, value string) string {
 		if _, err := path.Match(value, ""); err != nil || value == "" {
-			bad("%s %q is no pattern such as etl.*", name, value)
+			wrong.add("%s %q is no pattern such as etl.*", name, value)
 		}
 		return value
 	}
-	seen := map[string]bool{}
-	for word := range strings.FieldsSeq(text) {
-		name, value, _ := strings.Cut(word, "=")
-		if seen[name] {
-			bad("%s is there twice", name)
-		}
-		seen[name] = true
+	for name, value := range wrong.words(text) {
 		switch name {
 		case "task":
 			p.Task = pattern(name, value)
@@ -108,18 +102,18 @@ func ParseRetryPolicy(text string, quantity func(string) (int64, error)) (RetryP
 		case "max-memory":
 			bytes, err := quantity(value)
 			if err != nil || bytes <= 0 {
-				bad("max-memory %q is no amount such as 8Gi", value)
+				wrong.add("max-memory %q is no amount such as 8Gi", value)
 			}
 			p.MaxMemory = bytes
 		default:
-			bad("%q is none of task, error, backoff, factor, max, jitter, memory, max-memory", name)
+			wrong.add("%q is none of task, error, backoff, factor, max, jitter, memory, max-memory", name)
 		}
 	}
-	if len(errs) == 0 && p.Backoff == 0 && p.Memory == 0 {
-		bad("it says neither backoff nor memory")
+	if len(wrong) == 0 && p.Backoff == 0 && p.Memory == 0 {
+		wrong.add("it says neither backoff nor memory")
 	}
-	if len(errs) > 0 {
-		return RetryPolicy{}, fmt.Errorf("retry policy %q: %w: %w", text, ErrInvalid, errors.Join(errs...))
+	if len(wrong) > 0 {
+		return RetryPolicy{}, fmt.Errorf("retry policy %q: %w: %w", text, ErrInvalid, errors.Join(wrong...))
 	}
 	return p, nil
 }
@@ -143,26 +137,19 @@ const maxSystemRetries = 100
 // "max=3 backoff=1s max-backoff=5m". What is left out is 3, none and any. All mistakes are reported at once.
 func ParseSystemRetries(text string) (SystemRetries, error) {
 	var r SystemRetries
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	seen := map[string]bool{}
-	for word := range strings.FieldsSeq(text) {
-		name, value, _ := strings.Cut(word, "=")
-		if seen[name] {
-			bad("%s is there twice", name)
-		}
-		seen[name] = true
+	var wrong mistakes
+	for name, value := range wrong.words(text) {
 		switch name {
 		case "max":
 			n, err := strconv.ParseUint(value, 10, 32)
 			if err != nil || n < 1 || n > maxSystemRetries {
-				bad("max %q is no number from 1 to %d", value, maxSystemRetries)
+				wrong.add("max %q is no number from 1 to %d", value, maxSystemRetries)
 			}
 			r.Max = uint32(n)
 		case "backoff", "max-backoff":
 			d, err := time.ParseDuration(value)
 			if err != nil || d < 0 {
-				bad("%s %q is no duration such as 10s or 5m", name, value)
+				wrong.add("%s %q is no duration such as 10s or 5m", name, value)
 			}
 			if name == "backoff" {
 				r.Backoff = d
@@ -170,11 +157,33 @@ func ParseSystemRetries(text string) (SystemRetries, error) {
 				r.MaxBackoff = d
 			}
 		default:
-			bad("%q is none of max, backoff, max-backoff", name)
+			wrong.add("%q is none of max, backoff, max-backoff", name)
 		}
 	}
-	if len(errs) > 0 {
-		return SystemRetries{}, fmt.Errorf("system retries %q: %w: %w", text, ErrInvalid, errors.Join(errs...))
+	if len(wrong) > 0 {
+		return SystemRetries{}, fmt.Errorf("system retries %q: %w: %w", text, ErrInvalid, errors.Join(wrong...))
 	}
 	return r, nil
+}
+
+// mistakes are all that is wrong with a text of the configuration.
+type mistakes []error
+
+func (m *mistakes) add(format string, args ...any) { *m = append(*m, fmt.Errorf(format, args...)) }
+
+// words reads words of the form name=value with blanks between them. A name that is there twice is a mistake.
+func (m *mistakes) words(text string) iter.Seq2[string, string] {
+	return func(yield func(name, value string) bool) {
+		seen := map[string]bool{}
+		for word := range strings.FieldsSeq(text) {
+			name, value, _ := strings.Cut(word, "=")
+			if seen[name] {
+				m.add("%s is there twice", name)
+			}
+			seen[name] = true
+			if !yield(name, value) {
+				return
+			}
+		}
+	}
 }
