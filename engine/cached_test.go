@@ -158,20 +158,9 @@ func TestAnExecutionThatOverwritesComputesAndReplaces(t *testing.T) {
 	b, e, w := cachedBench(t)
 	b.create(w, "first", map[string]string{"x": "a"})
 	b.runs(e, succeeded(map[string]string{"o0": "old"}))
-	over := &store.Execution{
-		ID: aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: "over"}, Workflow: identifier(core.ResourceType_WORKFLOW, w.name),
-	}
-	l, err := b.objects.WriteLiterals(t.Context(), texts(map[string]string{"x": "a"}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	over.Inputs = l
-	create := &aloftv1.Create{Workflow: over.Workflow, Seed: "over", Inputs: l.GetRef(), OverwriteCache: true}
-	if err := b.store.CreateExecution(t.Context(), over, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: create}}); err != nil {
-		t.Fatal(err)
-	}
+	over := b.create(w, "over", map[string]string{"x": "a"}, func(_ *store.Execution, c *aloftv1.Create) { c.OverwriteCache = true })
 	b.settle(e)
-	b.wantLookup(over.ID, core.CatalogCacheStatus_CACHE_SKIPPED, "")
+	b.wantLookup(over, core.CatalogCacheStatus_CACHE_SKIPPED, "")
 	b.runs(e, succeeded(map[string]string{"o0": "new"}))
 	third := b.create(w, "third", map[string]string{"x": "a"})
 	b.settle(e)
@@ -349,12 +338,7 @@ func TestARoomForOneReadsLittleAhead(t *testing.T) {
 	b.register(w)
 	known := &watched{}
 	e := b.engine("e1", b.caching, func(c *engine.Config) { known.Catalog, c.Catalog = c.Catalog, known })
-	id := aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: "narrow"}
-	create := &aloftv1.Create{Workflow: identifier(core.ResourceType_WORKFLOW, w.name), Seed: "narrow", MaxParallelism: 1}
-	if err := b.store.CreateExecution(t.Context(), &store.Execution{ID: id, Workflow: create.GetWorkflow()},
-		&aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: create}}); err != nil {
-		t.Fatal(err)
-	}
+	id := b.create(w, "narrow", nil, func(_ *store.Execution, c *aloftv1.Create) { c.MaxParallelism = 1 })
 	for range 50 {
 		b.runs(e, succeeded(map[string]string{"o0": "computed"}))
 	}
@@ -467,21 +451,10 @@ func TestAnExecutionOfTheReleaseBeforeStaysReadableForIt(t *testing.T) {
 	b, e, w := cachedBench(t)
 	b.create(w, "first", map[string]string{"x": "a"})
 	b.runs(e, succeeded(map[string]string{"o0": "computed"}))
-	l, err := b.objects.WriteLiterals(t.Context(), texts(map[string]string{"x": "a"}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	older := &store.Execution{
-		ID: aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: "older"}, Workflow: identifier(core.ResourceType_WORKFLOW, w.name),
-		Inputs: l, JournalVersion: 1,
-	}
-	create := &aloftv1.Create{Workflow: older.Workflow, Seed: "older", Inputs: l.GetRef()}
-	if err := b.store.CreateExecution(t.Context(), older, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: create}}); err != nil {
-		t.Fatal(err)
-	}
+	older := b.create(w, "older", map[string]string{"x": "a"}, func(e *store.Execution, _ *aloftv1.Create) { e.JournalVersion = 1 })
 	b.runs(e, succeeded(map[string]string{"o0": "again"}))
-	b.wantPhase(older.ID, core.WorkflowExecution_SUCCEEDED)
-	_, journal, err := b.store.Load(t.Context(), older.Key)
+	b.wantPhase(older, core.WorkflowExecution_SUCCEEDED)
+	_, journal, err := b.store.Load(t.Context(), b.execution(older).Key)
 	if err != nil {
 		t.Fatal(err)
 	}

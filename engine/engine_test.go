@@ -140,12 +140,14 @@ func (b *bench) register(w workflow, subs ...workflow) {
 	}
 }
 
-func (b *bench) create(w workflow, name string, inputs map[string]string) aloft.ExecutionID {
+func (b *bench) create(w workflow, name string, inputs map[string]string, changes ...func(*store.Execution, *aloftv1.Create)) aloft.ExecutionID {
 	b.Helper()
-	return createIn(b, b.store, b.objects, w, name, inputs, b.clock.Now())
+	return createIn(b, b.store, b.objects, w, name, inputs, b.clock.Now(), changes...)
 }
 
-func createIn(t testing.TB, s store.Store, literals engine.Literals, w workflow, name string, inputs map[string]string, now time.Time) aloft.ExecutionID {
+func createIn(t testing.TB, s store.Store, literals engine.Literals, w workflow, name string, inputs map[string]string, now time.Time,
+	changes ...func(*store.Execution, *aloftv1.Create),
+) aloft.ExecutionID {
 	t.Helper()
 	id := aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: name}
 	e := &store.Execution{
@@ -159,6 +161,9 @@ func createIn(t testing.TB, s store.Store, literals engine.Literals, w workflow,
 			t.Fatal(err)
 		}
 		e.Inputs, create.Inputs = l, l.GetRef()
+	}
+	for _, change := range changes {
+		change(e, create)
 	}
 	if err := s.CreateExecution(t.Context(), e, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: create}}); err != nil {
 		t.Fatal(err)
@@ -631,11 +636,7 @@ func TestExecutionOfALaterReleaseIsLeftAlone(t *testing.T) {
 	b := newBench(t)
 	w := fanOut(1)
 	b.register(w)
-	id := aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: "later"}
-	e := &store.Execution{ID: id, Spec: &admin.ExecutionSpec{}, Workflow: identifier(core.ResourceType_WORKFLOW, w.name), JournalVersion: store.JournalVersion + 1}
-	if err := b.store.CreateExecution(t.Context(), e, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: &aloftv1.Create{Workflow: e.Workflow}}}); err != nil {
-		t.Fatal(err)
-	}
+	id := b.create(w, "later", nil, func(e *store.Execution, _ *aloftv1.Create) { e.JournalVersion = store.JournalVersion + 1 })
 	here := b.engine("a")
 	for round := range 30 {
 		b.memory.Faults = func(op string) store.Fault {
@@ -647,7 +648,7 @@ func TestExecutionOfALaterReleaseIsLeftAlone(t *testing.T) {
 		b.settle(here)
 		b.clock.advance(time.Second)
 	}
-	if _, journal, err := b.store.Load(t.Context(), e.Key); err != nil || len(journal) != 0 {
+	if _, journal, err := b.store.Load(t.Context(), b.execution(id).Key); err != nil || len(journal) != 0 {
 		t.Errorf("%d entries were written (%v), want none", len(journal), err)
 	}
 }

@@ -37,16 +37,10 @@ func (r *sourceReads) NodeValues(ctx context.Context, id aloft.ExecutionID, node
 func (b *bench) recover(old aloft.ExecutionID, name string) aloft.ExecutionID {
 	b.Helper()
 	was := b.execution(old)
-	id, now := aloft.ExecutionID{Project: old.Project, Domain: old.Domain, Name: name}, b.clock.Now()
-	e := &store.Execution{
-		ID: id, Workflow: was.Workflow, Inputs: was.Inputs, CreatedAt: now, UpdatedAt: now, JournalVersion: store.JournalVersion,
-		Spec: &admin.ExecutionSpec{Metadata: &admin.ExecutionMetadata{Mode: admin.ExecutionMetadata_RECOVERED, ReferenceExecution: old.Proto()}},
-	}
-	create := &aloftv1.Create{Workflow: was.Workflow, Inputs: was.Inputs.GetRef(), Seed: name, Recovers: old.Proto()}
-	if err := b.store.CreateExecution(b.Context(), e, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: create}}); err != nil {
-		b.Fatal(err)
-	}
-	return id
+	return b.create(workflow{name: was.Workflow.GetName()}, name, nil, func(e *store.Execution, c *aloftv1.Create) {
+		e.Inputs, c.Inputs, c.Recovers = was.Inputs, was.Inputs.GetRef(), old.Proto()
+		e.Spec.Metadata = &admin.ExecutionMetadata{Mode: admin.ExecutionMetadata_RECOVERED, ReferenceExecution: old.Proto()}
+	})
 }
 
 func broken() *aloftv1.Outcome {

@@ -1,9 +1,6 @@
 package process_test
 
 import (
-	"archive/tar"
-	"bytes"
-	"compress/gzip"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -114,17 +111,7 @@ func (w *world) runThrough(t *testing.T, b *backend, job *executor.Job) *aloftv1
 func TestEachBlobCallForACopyOfTheCodeFailsOnceAndTheNextTryHasIt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	var archive bytes.Buffer
-	zipped := gzip.NewWriter(&archive)
-	files := tar.NewWriter(zipped)
-	_ = files.WriteHeader(&tar.Header{Name: "data.txt", Mode: 0o644, Size: 3})
-	_, _ = files.Write([]byte("old"))
-	_ = files.Close()
-	_ = zipped.Close()
-	const key = blob.Key("upload/p/d/x/fast.tar.gz")
-	if _, err := w.blob.Put(t.Context(), key, &archive, blob.PutOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	key := w.upload(t, map[string]string{"data.txt": "old"})
 	for n := 1; ; n++ {
 		for _, mode := range []blobtest.Fault{blobtest.Before, blobtest.After} {
 			faulty := &blobtest.Faulty{Store: w.blob, Plan: blobtest.FailAt(n, mode)}

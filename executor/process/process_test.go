@@ -117,6 +117,30 @@ func (noPython) Resolve(context.Context, environment.Request) (environment.Envir
 	return environment.Environment{}, errors.New("no Python with flytekit on this machine")
 }
 
+// upload puts an archive of files where a client would: the code of a version.
+func (w *world) upload(t *testing.T, files map[string]string) blob.Key {
+	t.Helper()
+	var archive bytes.Buffer
+	zipped := gzip.NewWriter(&archive)
+	tarred := tar.NewWriter(zipped)
+	for name, content := range files {
+		if err := tarred.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tarred.Write([]byte(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(tarred.Close(), zipped.Close()); err != nil {
+		t.Fatal(err)
+	}
+	const key = blob.Key("upload/p/d/x/fast.tar.gz")
+	if _, err := w.blob.Put(t.Context(), key, &archive, blob.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
 func (w *world) Open(t *testing.T) executor.Backend { return w.open(t, noPython{}, w.blob) }
 
 func (w *world) open(t *testing.T, environments process.Environments, store blob.Local) *backend {
@@ -462,17 +486,7 @@ func TestCodeThatCannotBeUsedIsTheTasksFailure(t *testing.T) {
 func TestEachAttemptHasItsOwnCopyOfTheCode(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	var archive bytes.Buffer
-	zipped := gzip.NewWriter(&archive)
-	files := tar.NewWriter(zipped)
-	_ = files.WriteHeader(&tar.Header{Name: "data.txt", Mode: 0o644, Size: 3})
-	_, _ = files.Write([]byte("old"))
-	_ = files.Close()
-	_ = zipped.Close()
-	const key = blob.Key("upload/p/d/x/fast.tar.gz")
-	if _, err := w.blob.Put(t.Context(), key, &archive, blob.PutOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	key := w.upload(t, map[string]string{"data.txt": "old"})
 	copies := [2]string{t.TempDir(), t.TempDir()}
 	for i, dst := range copies {
 		if err := (process.Bundles{Cache: w.code}).Copy(t.Context(), key.URI(), dst); err != nil {

@@ -1,9 +1,6 @@
 package process_test
 
 import (
-	"archive/tar"
-	"bytes"
-	"compress/gzip"
 	"log/slog"
 	"os"
 	"strings"
@@ -12,7 +9,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/environment"
 	"github.com/aloft-dev/aloft/executor"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
@@ -44,27 +40,7 @@ func TestPythonTasksRunAsTheyWereRegistered(t *testing.T) {
 		t.Skip("ALOFT_TEST_PYTHON names no Python with flytekit")
 	}
 	w := newWorld(t)
-	var archive bytes.Buffer
-	zipped := gzip.NewWriter(&archive)
-	files := tar.NewWriter(zipped)
-	for name, content := range map[string]string{"wf.py": tasks, "data.txt": "2"} {
-		if err := files.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(content))}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := files.Write([]byte(content)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := files.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if err := zipped.Close(); err != nil {
-		t.Fatal(err)
-	}
-	const key = blob.Key("upload/p/d/x/fast.tar.gz")
-	if _, err := w.blob.Put(t.Context(), key, &archive, blob.PutOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	key := w.upload(t, map[string]string{"wf.py": tasks, "data.txt": "2"})
 	environments := environment.New(environment.Config{DataDir: w.data, Python: python, Logger: slog.New(slog.DiscardHandler)})
 	run := func(name, task string) *aloftv1.Outcome {
 		job := shell(name, "", "o0")
