@@ -504,6 +504,7 @@ func (s *Store) ListDatasets(ctx context.Context, q store.ResultQuery) ([]*store
 // ListResults lists results without their outputs.
 func (s *Store) ListResults(ctx context.Context, q store.ResultQuery) ([]*store.Result, error) {
 	conditions, args := asked(q)
+	conditions = append(conditions, "number > 0") // for the index results_dataset
 	and := func(condition string, values ...any) {
 		conditions, args = append(conditions, condition), append(args, values...)
 	}

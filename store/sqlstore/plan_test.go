@@ -1,9 +1,12 @@
 package sqlstore
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
 )
 
 // TestHotReadsFollowAnIndex keeps reads that run all the time from growing with the size of the store.
@@ -31,6 +34,7 @@ func TestHotReadsFollowAnIndex(t *testing.T) {
 		"one":         {oneExecution + "WHERE e.project = 'p' AND e.domain = 'd' AND e.name = 'n'", "sqlite_autoindex_executions"},
 		"node":        {oneNode + "WHERE e.project = 'p' AND e.domain = 'd' AND e.name = 'n' AND n.node = 'x'", "sqlite_autoindex_nodes"},
 		"results":     {bound.Replace(tags), "INDEX results_tag"},
+		"of a task":   {"SELECT r.id" + fromResults + "WHERE r.number > 0 AND r.project = 'p' AND r.domain = 'd' AND r.name = 'n' ORDER BY r.number DESC LIMIT 10 OFFSET 0", "INDEX results_dataset"},
 		"by tag":      {bound.Replace(further), "sqlite_autoindex_result_tags"},
 		"active plan": {selectLaunchPlans + "WHERE project = 'p' AND domain = 'd' AND name = 'n' AND state = 1", "launch_plans_active"},
 	} {
@@ -51,5 +55,39 @@ func TestHotReadsFollowAnIndex(t *testing.T) {
 				t.Errorf("the plan is %q, want %s and no sorting", text, test.want)
 			}
 		})
+	}
+}
+
+// TestPostgreSQLFindsResultsByTheirTagBeforeItHasCountedThem: without statistics any index that has a part of a tag's columns
+// looks as good as the one that has all, and each lookup reads every result of the task.
+func TestPostgreSQLFindsResultsByTheirTagBeforeItHasCountedThem(t *testing.T) {
+	t.Parallel()
+	url := postgrestest.Database(t)
+	s, err := Open(t.Context(), Options{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	postgrestest.Exec(t, url, `ALTER TABLE results SET (autovacuum_enabled = false)`)
+	postgrestest.Exec(t, url, `INSERT INTO results (id, project, domain, name, version, tag, created_at, used_at, size, pinned, gone_at, source_attempt)
+		SELECT n::text, 'p', 'd', 'n', 'v', 'flyte_cached-' || n, 1, 1, 100, 0, 0, 0 FROM generate_series(1, 20000) n`)
+	for _, places := range byTags.sizes {
+		text, _ := byTags.fit(places)
+		args := []any{"p", "d", "n", "v", "p", "d", "n", "v"}
+		for n := range places {
+			args = append(args, fmt.Sprintf("flyte_cached-%d", n+1))
+		}
+		var plan []string
+		if err := s.read(t.Context(), false, "EXPLAIN (ANALYZE, TIMING OFF) "+text, args, func(scan scan) error {
+			var line string
+			err := scan(&line)
+			plan = append(plan, line)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if text := strings.Join(plan, "\n"); !strings.Contains(text, "using results_tag") || strings.Contains(text, "Rows Removed") {
+			t.Errorf("%d tags are looked up so:\n%s", places, text)
+		}
 	}
 }
