@@ -34,8 +34,13 @@ import (
 	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
 )
 
-// killsVariable is how often TestKillsOfServersAndTheirDatabaseLoseNothing kills something. CI is content with few.
+// killsVariable is how often TestKillsOfServersAndTheirDatabaseLoseNothing kills something; 40 times if it is not set, and few
+// with -short.
 const killsVariable = "ALOFT_TEST_KILLS"
+
+// beforeVariable names the test binary of this package of an earlier release, made by go test -c: half of the servers of a
+// cluster are of that release then (P7).
+const beforeVariable = "ALOFT_TEST_BEFORE"
 
 // member is what a server of the cluster, a process of its own, is told.
 type member struct {
@@ -90,6 +95,7 @@ type cluster struct {
 // running is one server of it.
 type running struct {
 	member
+	release string // the binary that it runs
 	process *exec.Cmd
 	address atomic.Value // string
 	admin   serviceconnect.AdminServiceClient
@@ -107,8 +113,11 @@ func startCluster(t *testing.T) *cluster {
 	if err := os.WriteFile(filepath.Join(shared, "signing.key"), []byte(strings.Repeat("0a", 32)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for range clusterServers {
-		m := &running{member: member{Dir: t.TempDir(), Database: c.database.URL, LeaseTTL: clusterLease}}
+	for n := range clusterServers {
+		m := &running{member: member{Dir: t.TempDir(), Database: c.database.URL, LeaseTTL: clusterLease}, release: os.Args[0]}
+		if before := os.Getenv(beforeVariable); before != "" && n%2 == 1 {
+			m.release = before
+		}
 		data := filepath.Join(m.Dir, "data")
 		if err := errors.Join(os.MkdirAll(data, 0o700), os.MkdirAll(filepath.Join(shared, "blob"), 0o700),
 			os.Symlink(filepath.Join(shared, "blob"), filepath.Join(data, "blob")), os.Symlink(filepath.Join(shared, "signing.key"), filepath.Join(data, "signing.key"))); err != nil {
@@ -146,7 +155,7 @@ func (c *cluster) start(m *running) {
 	if err != nil {
 		c.Fatal(err)
 	}
-	m.process = exec.Command(os.Args[0], "serve", string(text))
+	m.process = exec.Command(m.release, "serve", string(text))
 	m.process.Stderr = testLog{c.TB, filepath.Base(m.Dir)}
 	out, err := m.process.StdoutPipe()
 	if err == nil {
@@ -397,7 +406,10 @@ func (c *cluster) register() (plans []*core.Identifier) {
 // them without end.
 func TestKillsOfServersAndTheirDatabaseLoseNothing(t *testing.T) {
 	t.Parallel()
-	kills := 6
+	kills := 40
+	if testing.Short() {
+		kills = 6
+	}
 	if text := os.Getenv(killsVariable); text != "" {
 		var err error
 		if kills, err = strconv.Atoi(text); err != nil {
