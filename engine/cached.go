@@ -178,6 +178,28 @@ func (f *facts) serialized(node machine.NodeRef) bool {
 	return f.engine.config.Catalog != nil && node.Cacheable() && catalog.Serialized(node.Task(), node.Template().GetMetadata())
 }
 
+// reserves says whether a node of the execution, begun or not, may have a reservation: one that is made in a step whose commit
+// fails stays, and the node may never begin.
+func (f *facts) reserves() bool {
+	if f.engine.config.Catalog == nil || f.state.Len() == 0 {
+		return false
+	}
+	closure := f.state.Ref(0).Closure()
+	for _, t := range closure.GetTasks() {
+		if catalog.Serialized(t.GetTemplate(), nil) {
+			return true
+		}
+	}
+	for _, w := range append([]*core.CompiledWorkflow{closure.GetPrimary()}, closure.GetSubWorkflows()...) {
+		for _, n := range w.GetTemplate().GetNodes() {
+			if catalog.Serialized(nil, n.GetMetadata()) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // owner names a node of this execution where reservations are kept.
 func (f *facts) owner(node aloft.NodeID) string {
 	return f.state.Execution().ID.String() + "/" + string(node)

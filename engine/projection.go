@@ -100,6 +100,7 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 	if touched.Execution {
 		execution := state.Execution()
 		step.Change = executionChange(execution)
+		step.ReleasesAll = state.Ended() && f.reserves()
 		if execution.Outputs != nil {
 			var err error
 			step.Change.Outputs, err = f.record(execution.Outputs, func() (*aloftv1.Literals, error) {

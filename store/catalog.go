@@ -132,10 +132,10 @@ func WaitForResult(id ResultID) string {
 	return "result/" + id.Project + "/" + id.Domain + "/" + id.Name + "/" + id.Version + "/" + id.Tag
 }
 
-// ResultWake is the message that those get who wait for a result.
-func ResultWake(id ResultID) Message {
-	on := WaitForResult(id)
-	return Message{Dedup: "wake/" + on, Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Wake{Wake: &aloftv1.Wake{On: on}}}}
+// ResultWake is the message that those get who wait on it for a result: see WaitForResult. Each occasion has a name of its own: whoever is about to
+// consume the message of an earlier one has looked before this one.
+func ResultWake(on, occasion string) Message {
+	return Message{Dedup: "wake/" + on + "/" + occasion, Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Wake{Wake: &aloftv1.Wake{On: on}}}}
 }
 
 // Dataset is the dataset of a result, without what was said of it.

@@ -205,6 +205,7 @@ type Step struct {
 	Results      []*Result        // results that can be found from now on; as PutResult, and replacing if the execution overwrites
 	Overwrite    bool             // of Results: the tags name them, whatever they named before
 	Releases     []Release        // reservations that the execution gives back; wakes those who wait
+	ReleasesAll  bool             // of the execution: it ends, and a node that never began may have one
 	DueAt        time.Time        // the execution's next timer; zero: none (every step says it anew)
 	Waiting      string           // named external wait of the execution as a whole; empty: none (every step says it anew)
 	WaitingSince time.Time        // since when; zero: it does not wait

@@ -50,8 +50,10 @@ func simulate(seed uint64, detail bool) (w *world, err error) {
 // Seeds that have found a bug, with the bug: they are always run. A seed is another world once something else is drawn from
 // it, so each bug is planted again by mutation_test.go, too. docs/bugs.md tells of each.
 var permanentSeeds = map[uint64]string{
-	142: "the first timers of a shard were looked at once, whether or not that succeeded",
-	434: "an execution of a later release was written to while the store was away",
+	142:   "the first timers of a shard were looked at once, whether or not that succeeded",
+	434:   "an execution of a later release was written to while the store was away",
+	31178: "a message that a result may be there was taken for the one before it, which was about to be consumed",
+	44410: "an execution that ended kept what a node of it that never began had reserved",
 
 	100327: "of the simulator itself: the one failure that an outage costs was none when it counted what its faults have spent",
 }

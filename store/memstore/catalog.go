@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/aloft-dev/aloft"
@@ -321,22 +322,35 @@ func (s *Store) alive(r store.Reservation, now time.Time) bool {
 // Release gives a reservation back.
 func (s *Store) Release(_ context.Context, id store.ResultID, owner string) error {
 	return s.do("Release", func() ([]store.Topic, error) {
-		if s.release(store.Release{ID: id, Owner: owner}) {
+		if s.release(store.Release{ID: id, Owner: owner}, fmt.Sprint(s.lastInbox)) {
 			return []store.Topic{store.TopicInbox}, nil
 		}
 		return nil, nil
 	})
 }
 
-// release says whether somebody was woken.
-func (s *Store) release(r store.Release) (woken bool) {
+// reserved are the reservations of an execution.
+func (s *Store) reserved(of store.Key) (all []store.Release) {
+	for id, r := range s.reservations {
+		if r.Execution == of {
+			all = append(all, store.Release{ID: id, Owner: r.Owner})
+		}
+	}
+	slices.SortFunc(all, func(a, b store.Release) int {
+		return strings.Compare(store.WaitForResult(a.ID), store.WaitForResult(b.ID))
+	})
+	return all
+}
+
+// release says whether somebody was woken on this occasion.
+func (s *Store) release(r store.Release, occasion string) (woken bool) {
 	if s.reservations[r.ID].Owner != r.Owner {
 		return false
 	}
 	delete(s.reservations, r.ID)
 	for _, key := range s.waiters[r.ID] {
 		if e := s.find(key); e != nil && !e.ended {
-			woken = s.put(e, store.ResultWake(r.ID)) || woken
+			woken = s.put(e, store.ResultWake(store.WaitForResult(r.ID), occasion)) || woken
 		}
 	}
 	delete(s.waiters, r.ID)

@@ -290,8 +290,12 @@ func (s *Store) commit(step *store.Step) ([]store.Topic, error) {
 		_, _ = s.putResult(r, step.Overwrite) // one that is there already is what is meant
 	}
 	s.change(e, step)
-	for _, r := range step.Releases {
-		inbox = s.release(r) || inbox
+	releases := step.Releases
+	if step.ReleasesAll {
+		releases = slices.Concat(releases, s.reserved(step.Execution))
+	}
+	for _, r := range releases {
+		inbox = s.release(r, step.CommitID) || inbox
 	}
 	if inbox {
 		topics = append(topics, store.TopicInbox)

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"database/sql/driver"
 	"fmt"
@@ -108,8 +109,29 @@ func (r released) give(t *tx) error {
 	return t.later("DELETE FROM reservations WHERE result = ? AND owner = ?", []driver.Value{r.on, r.owner}, nil)
 }
 
-// catalog makes the step's results findable and gives its reservations back.
-func (e *encodedStep) catalog(t *tx) error {
+// release encodes the message for those who wait.
+func (e *encoder) release(on, owner, occasion string) released {
+	m := store.ResultWake(on, occasion)
+	return released{on, owner, m.Dedup, e.blob(m.Inbox)}
+}
+
+// given are the reservations that the step gives back.
+func (e *encodedStep) given(t *tx) ([]released, error) {
+	if !e.ReleasesAll {
+		return e.releases, nil
+	}
+	all := slices.Clone(e.releases)
+	var on, owner string
+	var enc encoder
+	err := t.each([]any{&on, &owner}, func() error {
+		all = append(all, enc.release(on, owner, e.CommitID))
+		return enc.err
+	}, "SELECT result, owner FROM reservations WHERE execution = ? ORDER BY result", int64(e.Execution))
+	return all, err
+}
+
+// catalog makes the step's results findable and gives reservations back.
+func (e *encodedStep) catalog(t *tx, releases []released) error {
 	var last store.ResultID
 	for i, r := range e.Results {
 		if d := r.ResultID.Dataset(); i == 0 || d != last {
@@ -138,7 +160,7 @@ func (e *encodedStep) catalog(t *tx) error {
 			return err
 		}
 	}
-	for _, r := range e.releases {
+	for _, r := range releases {
 		if err := r.give(t); err != nil {
 			return err
 		}
@@ -644,8 +666,7 @@ func (s *Store) Reserve(ctx context.Context, r store.Reservation, now time.Time)
 // Release gives a reservation back.
 func (s *Store) Release(ctx context.Context, id store.ResultID, owner string) error {
 	var enc encoder
-	m := store.ResultWake(id)
-	r := released{store.WaitForResult(id), owner, m.Dedup, enc.blob(m.Inbox)}
+	r := enc.release(store.WaitForResult(id), owner, rand.Text())
 	if enc.err != nil {
 		return fmt.Errorf("release %s: %w", r.on, enc.err)
 	}

@@ -89,8 +89,7 @@ func encodeStep(step *store.Step) (*encodedStep, error) {
 	}
 	e.results = encodeResults(step.Results, &entry)
 	for _, r := range step.Releases {
-		m := store.ResultWake(r.ID)
-		e.releases = append(e.releases, released{store.WaitForResult(r.ID), r.Owner, m.Dedup, entry.blob(m.Inbox)})
+		e.releases = append(e.releases, entry.release(store.WaitForResult(r.ID), r.Owner, step.CommitID))
 	}
 	if c := step.Change; c != nil {
 		e.ended = aloft.Terminal(c.Phase)
@@ -213,6 +212,10 @@ func (e *encodedStep) commit(t *tx, known *prefetched) error {
 	if e.Seq != last+1 {
 		return refuse("commit %s as entry %d, the last one is %d: %w", e.ID, e.Seq, last, aloft.ErrConflict)
 	}
+	releases, err := e.given(t)
+	if err != nil {
+		return err
+	}
 	if err := t.laterMany(writeJournal,
 		[]driver.Value{key, e.Seq, e.CommitID, e.entry}, func(rows int64) error {
 			if rows == 0 {
@@ -245,7 +248,7 @@ func (e *encodedStep) commit(t *tx, known *prefetched) error {
 	if err := e.send(t); err != nil {
 		return err
 	}
-	if err := e.catalog(t); err != nil {
+	if err := e.catalog(t, releases); err != nil {
 		return err
 	}
 	t.wake(e.wakes...)

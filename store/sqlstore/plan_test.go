@@ -35,6 +35,7 @@ func TestHotReadsFollowAnIndex(t *testing.T) {
 		"node":        {oneNode + "WHERE e.project = 'p' AND e.domain = 'd' AND e.name = 'n' AND n.node = 'x'", "sqlite_autoindex_nodes"},
 		"results":     {bound.Replace(tags), "INDEX results_tag"},
 		"of a task":   {"SELECT r.id" + fromResults + "WHERE r.number > 0 AND r.project = 'p' AND r.domain = 'd' AND r.name = 'n' ORDER BY r.number DESC LIMIT 10 OFFSET 0", "INDEX results_dataset"},
+		"reserved":    {"SELECT result, owner FROM reservations WHERE execution = 7 ORDER BY result", "reservations_execution"},
 		"by tag":      {bound.Replace(further), "sqlite_autoindex_result_tags"},
 		"active plan": {selectLaunchPlans + "WHERE project = 'p' AND domain = 'd' AND name = 'n' AND state = 1", "launch_plans_active"},
 	} {

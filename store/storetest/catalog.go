@@ -361,12 +361,53 @@ func givingAReservationBackWakesThoseWhoWaitOnce(s *suite) {
 	if len(rows) != 2 || rows[0].Execution != b.Key || rows[1].Execution != c.Key {
 		s.Fatalf("woken: %v, want b and c once", rows)
 	}
-	s.equal(rows[0].Inbox, store.ResultWake(cacheID("x")).Inbox)
+	s.equal(rows[0].Inbox, store.ResultWake(store.WaitForResult(cacheID("x")), "").Inbox)
 	s.equal(s.reserve(mine(b, "n0"), at(3)), mine(b, "n0"))
 	s.ok(s.store.Release(s.ctx, cacheID("x"), "b/n0"))
 	if again := s.inbox(); len(again) != 2 {
 		s.Fatalf("woken again without having waited again: %v", again)
 	}
+}
+
+func aWakeUpIsNotLostInTheOneBeforeIt(s *suite) {
+	a, b := s.make("a"), s.make("b")
+	s.drain(a, b)
+	s.reserve(mine(a, "n0"), at(0))
+	s.reserve(mine(b, "n0"), at(1))
+	s.ok(s.store.Release(s.ctx, cacheID("x"), "a/n0"))
+	first := s.inbox()
+	if len(first) != 1 {
+		s.Fatalf("woken: %v, want b", first)
+	}
+	// b has read that and finds the result reserved anew, when it is given back before b has committed that it waits on.
+	s.reserve(mine(a, "n1"), at(2))
+	s.reserve(mine(b, "n0"), at(3))
+	s.ok(s.store.Release(s.ctx, cacheID("x"), "a/n1"))
+	step := s.step(b)
+	step.Consumed = []int64{first[0].Seq}
+	s.commit(step)
+	if left := s.inbox(); len(left) != 1 || left[0].Execution != b.Key {
+		s.Fatalf("left to wake: %v, want b", left)
+	}
+}
+
+func anEndedExecutionHasNothingReserved(s *suite) {
+	a, b, c := s.make("a"), s.make("b"), s.make("c")
+	s.drain(a, b, c)
+	s.reserve(mine(a, "n0"), at(0)) // a node that never gets a record
+	s.reserve(mine(b, "n0"), at(1))
+	other := mine(c, "n0")
+	other.ID = cacheID("y")
+	s.reserve(other, at(1))
+	end := s.step(a)
+	end.ReleasesAll = true
+	end.Change = &store.ExecutionChange{Phase: core.WorkflowExecution_ABORTED, EndedAt: at(2), UpdatedAt: at(2)}
+	s.commit(end)
+	if rows := s.inbox(); len(rows) != 1 || rows[0].Execution != b.Key {
+		s.Fatalf("woken: %v, want b", rows)
+	}
+	other.Execution, other.Owner = b.Key, "b/n1"
+	s.equal(s.reserve(other, at(3)).Owner, "c/n0") // c has not ended
 }
 
 // drain consumes the first messages of executions.

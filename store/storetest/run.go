@@ -79,6 +79,8 @@ var claims = []func(*suite){
 	aReservationEndsWithItsNodeOrItsExecution,
 	anOutsidersReservationRunsOut,
 	givingAReservationBackWakesThoseWhoWaitOnce,
+	aWakeUpIsNotLostInTheOneBeforeIt,
+	anEndedExecutionHasNothingReserved,
 	aNodeKeepsItsLookupAndSaysWhatItWaitsFor,
 }
 

@@ -5,3 +5,6 @@ DROP INDEX results_tag;
 CREATE UNIQUE INDEX results_tag ON results (tag, name, project, domain, version) WHERE gone_at = 0 AND tag IS NOT NULL;
 DROP INDEX results_dataset;
 CREATE INDEX results_dataset ON results (project, domain, name, number) WHERE number > 0;
+
+-- What an execution still has reserved when it ends.
+CREATE INDEX reservations_execution ON reservations (execution, result) WHERE execution IS NOT NULL;
