@@ -87,13 +87,13 @@ type listRequest interface {
 	GetSortBy() *admin.Sort
 }
 
-// parseList reads limit, token, order and filters. Tokens are decimal offsets, because flytectl computes them itself.
+// parseList reads limit, token, order (without one: the newest first) and filters. Tokens are decimal offsets, because
+// flytectl computes them itself.
 func parseList(problems *field.Problems, r listRequest, filters string, needLimit bool) store.Query {
 	q := store.Query{Limit: int(r.GetLimit())}
 	if q.Limit == 0 && needLimit {
 		problems.Add("invalid value for limit: it must be above 0")
 	}
-	// As without an order of its own: the newest first, and records of the same moment in a stable order.
 	if s := r.GetSortBy(); s != nil && s.GetKey() != "" {
 		q.SortBy, q.Ascending = s.GetKey(), s.GetDirection() == admin.Sort_ASCENDING
 	}
@@ -108,6 +108,16 @@ func parseList(problems *field.Problems, r listRequest, filters string, needLimi
 	var err error
 	q.Filters, err = parseFilters(filters)
 	problems.Include(err)
+	return q
+}
+
+// parseChildren reads a list within an execution. Clients that state no order show what they get as the course of the
+// execution: flytectl takes one page and sorts by a time that nodes of one moment share.
+func parseChildren(problems *field.Problems, r listRequest, filters string) store.Query {
+	q := parseList(problems, r, filters, true)
+	if q.SortBy == "" {
+		q.SortBy, q.Ascending = "created_at", true
+	}
 	return q
 }
 

@@ -18,7 +18,7 @@ import (
 func (s *adminService) ListNodeExecutions(ctx context.Context, r *admin.NodeExecutionListRequest) (*admin.NodeExecutionList, error) {
 	var problems field.Problems
 	problems.Execution(r.GetWorkflowExecutionId())
-	q := parseList(&problems, r, r.GetFilters(), true)
+	q := parseChildren(&problems, r, r.GetFilters())
 	if err := problems.Err(); err != nil {
 		return nil, listError("node executions", err)
 	}

@@ -22,7 +22,7 @@ func (s *adminService) ListTaskExecutions(ctx context.Context, r *admin.TaskExec
 	var problems field.Problems
 	problems.Execution(r.GetNodeExecutionId().GetExecutionId())
 	problems.Text("node_id", r.GetNodeExecutionId().GetNodeId())
-	q := parseList(&problems, r, r.GetFilters(), true)
+	q := parseChildren(&problems, r, r.GetFilters())
 	if err := problems.Err(); err != nil {
 		return nil, listError("task executions", err)
 	}

@@ -70,7 +70,7 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 	}
 
 	step.Nodes = make([]*store.Node, 0, len(touched.Nodes))
-	for _, i := range touched.Nodes {
+	for _, i := range endsLast(state, touched.Nodes) {
 		node := state.Node(i)
 		record := nodeRecord(node)
 		record.Cache = lookups[i]
@@ -112,6 +112,20 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 		}
 	}
 	return nil
+}
+
+// endsLast is the order in which nodes are written, and in which those that were created at once are listed: that of the
+// template, but for the ends of graphs, which stand there before what leads to them.
+func endsLast(state *machine.State, nodes []uint32) []uint32 {
+	var ends []uint32
+	nodes = slices.DeleteFunc(nodes, func(i uint32) bool {
+		end := state.Ref(i).Kind() == machine.KindEnd
+		if end {
+			ends = append(ends, i)
+		}
+		return end
+	})
+	return append(nodes, ends...)
 }
 
 // outputsOf reads outputs from the record in which they were first written. A node that takes them over from another may do

@@ -191,6 +191,40 @@ func TestAnArchivedExecutionIsListedOnlyOnRequest(t *testing.T) {
 	}
 }
 
+// flytectl states no order, takes one page and sorts it by a time that all nodes of one moment share.
+func TestNodesAreListedInTheOrderTheyWereCreatedUnlessAnotherIsAskedFor(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.registerChain("order", 4)
+	e := s.wait(s.create(execute(id(core.ResourceType_LAUNCH_PLAN, "order"), map[string]*core.Literal{"x": integer(1)})))
+	for _, test := range []struct {
+		sort *admin.Sort
+		want string
+	}{
+		{nil, "start-node n0 n1 n2 n3 end-node"},
+		{&admin.Sort{}, "start-node n0 n1 n2 n3 end-node"},
+		{&admin.Sort{Key: "created_at", Direction: admin.Sort_ASCENDING}, "start-node n0 n1 n2 n3 end-node"},
+		{&admin.Sort{Key: "created_at"}, "end-node n3 n2 n1 n0 start-node"},
+		{&admin.Sort{Key: "node_id", Direction: admin.Sort_ASCENDING}, "end-node n0 n1 n2 n3 start-node"},
+	} {
+		var ids []string
+		request := &admin.NodeExecutionListRequest{WorkflowExecutionId: e.GetId(), Limit: 4, SortBy: test.sort}
+		for more := true; more; more = request.Token != "" {
+			page, err := s.admin.ListNodeExecutions(t.Context(), request)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range page.GetNodeExecutions() {
+				ids = append(ids, n.GetId().GetNodeId())
+			}
+			request.Token = page.GetToken()
+		}
+		if got := strings.Join(ids, " "); got != test.want {
+			t.Errorf("sorted by %v: got %s, want %s", test.sort, got, test.want)
+		}
+	}
+}
+
 func TestNodesAndAttemptsAreListedWithTheirData(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)

@@ -48,8 +48,8 @@ type Query struct {
 	Project, Domain, Name string
 	Filters               []Filter
 	SortBy                string // a column of Flyte's API; empty: created_at
-	Ascending             bool
-	Limit                 int // 0: all
+	Ascending             bool   // else the newest first; what is equal was written in the order of the list, too
+	Limit                 int    // 0: all
 	Offset                int
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
@@ -18,6 +19,13 @@ func plain(q store.Query) error {
 		return fmt.Errorf("list: the store in memory has no filters and no order but that of creation: %w", aloft.ErrUnimplemented)
 	}
 	return nil
+}
+
+// created orders what was written one after the other by when it says that it was created: the newest first unless the
+// query wants it otherwise. Of equal times that was created later which was written later.
+func created[T any](rows []T, q store.Query, at func(T) time.Time) []T {
+	slices.SortStableFunc(rows, func(a, b T) int { return at(a).Compare(at(b)) })
+	return turn(rows, q)
 }
 
 // turn puts the newest first unless the query wants it otherwise.
@@ -97,7 +105,7 @@ func (s *Store) ListExecutions(_ context.Context, q store.Query) (recs []*store.
 			}
 		}
 		recs = nil
-		for _, e := range page(turn(found, q), q) {
+		for _, e := range page(created(found, q, func(e *execution) time.Time { return e.rec.CreatedAt }), q) {
 			recs = append(recs, cloneExecution(&e.rec, false))
 		}
 		return nil, nil
@@ -125,7 +133,7 @@ func (s *Store) ListNodes(_ context.Context, id aloft.ExecutionID, parent aloft.
 			}
 		}
 		recs = nil
-		for _, n := range page(turn(found, q), q) {
+		for _, n := range page(created(found, q, func(n *store.Node) time.Time { return n.CreatedAt }), q) {
 			recs = append(recs, cloneNode(n, false))
 		}
 		return nil, nil
@@ -153,7 +161,7 @@ func (s *Store) ListAttempts(_ context.Context, id aloft.ExecutionID, node aloft
 			}
 		}
 		recs = nil
-		for _, try := range page(turn(found, q), q) {
+		for _, try := range page(created(found, q, func(a *attempt) time.Time { return a.rec.CreatedAt }), q) {
 			recs = append(recs, cloneAttempt(&try.rec, false))
 		}
 		return nil, nil

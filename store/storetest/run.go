@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -53,6 +54,7 @@ var claims = []func(*suite){
 	onlyWhatNothingWillMoveIsStuck,
 	commitsWakeThoseWhoWait,
 	listsOfOneExecutionArePagedInOrderOfCreation,
+	whatWasCreatedAtOnceIsListedInTheOrderItWasWritten,
 	whatIsHandedInAndOutIsNotShared,
 	versionsAreWrittenOnceAndReadBack,
 	oneLaunchPlanOfANameIsActive,
@@ -833,6 +835,7 @@ func listsOfOneExecutionArePagedInOrderOfCreation(s *suite) {
 	s.equal(nodes("n1", false, store.Query{}), []string{"n6", "n5"})
 	s.equal(nodes("", true, store.Query{Ascending: true, Limit: 3, Offset: 5}), []string{"n5", "n6"})
 	s.equal(nodes("", true, store.Query{Limit: 2, Offset: 1}), []string{"n5", "n4"})
+	s.equal(nodes("", true, store.Query{SortBy: "created_at", Limit: 2, Offset: 1}), []string{"n5", "n4"})
 	rows, err := s.store.ListAttempts(s.ctx, e.ID, "", store.Query{Ascending: true, Limit: 2, Offset: 2})
 	s.ok(err)
 	s.equal(nodesOf(rows), []string{"n2", "n3"})
@@ -843,6 +846,45 @@ func listsOfOneExecutionArePagedInOrderOfCreation(s *suite) {
 	s.is(err, aloft.ErrNotFound)
 	_, err = s.store.ListAttempts(s.ctx, id("nobody"), "", store.Query{})
 	s.is(err, aloft.ErrNotFound)
+}
+
+func whatWasCreatedAtOnceIsListedInTheOrderItWasWritten(s *suite) {
+	e := s.make("e1")
+	step := s.step(e)
+	names := []string{"start-node", "n1", "n0", "late", "n3", "n2"} // neither by name nor by time
+	for i, name := range names {
+		n, a := node(name, core.NodeExecution_QUEUED), attempt(e, name, 0)
+		if name == "late" {
+			n.CreatedAt, a.CreatedAt = at(2), at(2)
+		}
+		step.Nodes, step.Attempts = append(step.Nodes, n), append(step.Attempts, a)
+		if i > 0 {
+			s.make(name)
+		}
+	}
+	s.commit(step)
+	step = s.step(e) // what changes keeps its place
+	step.Nodes = []*store.Node{node("start-node", core.NodeExecution_SUCCEEDED)}
+	s.commit(step)
+	want := []string{"start-node", "n1", "n0", "n3", "n2", "late"}
+	for _, ascending := range []bool{true, false} {
+		var nodes, attempts []string
+		for q := (store.Query{Ascending: ascending, Limit: 4}); q.Offset < 8; q.Offset += 4 { // pages do not overlap
+			found, err := s.store.ListNodes(s.ctx, e.ID, "", true, q)
+			s.ok(err)
+			for _, n := range found {
+				nodes = append(nodes, string(n.ID))
+			}
+			tries, err := s.store.ListAttempts(s.ctx, e.ID, "", q)
+			s.ok(err)
+			attempts = append(attempts, nodesOf(tries)...)
+		}
+		s.equal(nodes, want)
+		s.equal(attempts, want)
+		slices.Reverse(want)
+	}
+	s.equal(s.executions(store.Query{Limit: 2}), []string{"n2", "n3"})
+	s.equal(s.executions(store.Query{Limit: 2, Ascending: true}), []string{"e1", "n1"})
 }
 
 func whatIsHandedInAndOutIsNotShared(s *suite) {
