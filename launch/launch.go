@@ -103,6 +103,7 @@ func (l *Launcher) Create(ctx context.Context, r Request) (aloft.ExecutionID, er
 		problems.Missing("spec")
 	}
 	problems.Labels(spec.GetLabels())
+	problems.Tags(spec.GetTags())
 	problems.Notifications(spec.GetNotifications().GetNotifications())
 	var recovered *store.Execution
 	if spec.GetMetadata().GetMode() == admin.ExecutionMetadata_RECOVERED {

@@ -191,6 +191,55 @@ func TestAnArchivedExecutionIsListedOnlyOnRequest(t *testing.T) {
 	}
 }
 
+func TestExecutionsAreListedByTheirTagsAndLabels(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	s.registerChain("tagged", 1)
+	for _, of := range []struct {
+		name   string
+		tags   []string
+		labels map[string]string
+	}{{"e1", []string{"a", "b", "a"}, map[string]string{"team": "red"}}, {"e2", []string{"b"}, map[string]string{"team": "blue", "b": ""}}, {"e3", nil, nil}} {
+		request := execute(id(core.ResourceType_LAUNCH_PLAN, "tagged"), map[string]*core.Literal{"x": integer(1)})
+		request.Name, request.Spec.Tags, request.Spec.Labels = of.name, of.tags, &admin.Labels{Values: of.labels}
+		s.wait(s.create(request))
+	}
+	list := func(filters string, sort *admin.Sort) (names []string, err error) {
+		list, err := s.admin.ListExecutions(t.Context(), &admin.ResourceListRequest{
+			Id: &admin.NamedEntityIdentifier{Project: "flytesnacks", Domain: "development"}, Limit: 10, Filters: filters, SortBy: sort,
+		})
+		for _, e := range list.GetExecutions() {
+			names = append(names, e.GetId().GetName())
+		}
+		return names, err
+	}
+	for filters, want := range map[string]string{
+		"eq(admin_tag.name,a)":                                       "e1",
+		"value_in(admin_tag.name,a;b)":                               "e2 e1",
+		"eq(admin_tag.name,a)+eq(admin_tag.name,b)":                  "e1",
+		"eq(admin_tag.name,zz)":                                      "",
+		"eq(execution_tag.key,team)+eq(execution_tag.value,blue)":    "e2",
+		"eq(execution_tag.key,team)+eq(phase,SUCCEEDED)":             "e2 e1",
+		"eq(execution_tag.key,b)+eq(execution_tag.value,blue)":       "",
+		"eq(execution.execution_name,e1)+contains(admin_tag.name,b)": "e1",
+	} {
+		if names, err := list(filters, nil); err != nil || strings.Join(names, " ") != want {
+			t.Errorf("%s: got %v, %v, want %s", filters, names, err, want)
+		}
+	}
+	if names, err := list("", &admin.Sort{Key: "id", Direction: admin.Sort_ASCENDING}); err != nil || strings.Join(names, " ") != "e1 e2 e3" {
+		t.Errorf("by id: got %v, %v", names, err)
+	}
+	_, err := list("eq(execution_admin_tag.name,a)", nil)
+	s.wantCode(err, connect.CodeInvalidArgument, "'execution_admin_tag' entity is not allowed in filters")
+	_, err = list("eq(cluster,a)", &admin.Sort{Key: "cluster"})
+	s.wantCode(err, connect.CodeInvalidArgument, "invalid sort key 'cluster' (Flyte's column 'cluster' has no counterpart here)", "'execution.cluster' is invalid filter")
+	long := execute(id(core.ResourceType_LAUNCH_PLAN, "tagged"), map[string]*core.Literal{"x": integer(1)})
+	long.Spec.Tags = []string{strings.Repeat("ä", 255), strings.Repeat("b", 256)}
+	_, err = s.admin.CreateExecution(t.Context(), long)
+	s.wantCode(err, connect.CodeInvalidArgument, `"bbbbbbbbbbbbbbbbbbbb"… has 256 characters, the limit is 255`)
+}
+
 // flytectl states no order, takes one page and sorts it by a time that all nodes of one moment share.
 func TestNodesAreListedInTheOrderTheyWereCreatedUnlessAnotherIsAskedFor(t *testing.T) {
 	t.Parallel()

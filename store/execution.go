@@ -1,6 +1,9 @@
 package store
 
 import (
+	"cmp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/aloft-dev/aloft"
@@ -41,3 +44,19 @@ type Execution struct {
 // that it was created with, and nothing is written to its journal that a release of that version could not read: releases
 // may run side by side. Versions: 1, the spine; 2, nodes that are cached, recovered or parked.
 const JournalVersion = 2
+
+// Tag is what an execution can be found by: a label, or a tag, which is a key without a value.
+type Tag struct{ Key, Value string }
+
+// TagsOf returns the labels and tags of an execution in order, none of them twice. Flyte's filters do not tell them apart.
+func TagsOf(spec *admin.ExecutionSpec) []Tag {
+	var tags []Tag
+	for key, value := range spec.GetLabels().GetValues() {
+		tags = append(tags, Tag{key, value})
+	}
+	for _, key := range spec.GetTags() {
+		tags = append(tags, Tag{Key: key})
+	}
+	slices.SortFunc(tags, func(a, b Tag) int { return cmp.Or(strings.Compare(a.Key, b.Key), strings.Compare(a.Value, b.Value)) })
+	return slices.Compact(tags)
+}

@@ -55,6 +55,10 @@ type Query struct {
 
 // Filter is one condition. Fields are Flyte's (flyte-api reference 2.1), "phase" or "workflow.name"; a field or function that
 // the entity does not have is ErrInvalid.
+//
+// Filters are a conjunction, and of those on admin_tag and execution_tag all are about one tag of an execution (Flyte joins
+// one). Only where eq gives a column a second text they go on about another tag, which the execution has as well: an
+// execution with tags a and b is found by eq(admin_tag.name,a) and eq(admin_tag.name,b).
 type Filter struct {
 	Field    string
 	Function string // eq, ne, gt, gte, lt, lte, contains, not_like, value_in, value_not_in

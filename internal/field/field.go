@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
@@ -145,6 +146,18 @@ func (p *Problems) Labels(labels *admin.Labels) {
 		}
 		if !labelText(values[key]) {
 			p.Add("invalid value for labels: %q, the value of %q, is no label value (letters, digits, '-', '_', '.', at most %d characters)", values[key], key, maxLabelName)
+		}
+	}
+}
+
+// maxTag is the length of a tag in characters, as in Flyte.
+const maxTag = 255
+
+// Tags checks the tags of an execution, which is found by them.
+func (p *Problems) Tags(tags []string) {
+	for _, tag := range tags {
+		if n := utf8.RuneCountInString(tag); n > maxTag {
+			p.Add("invalid value for tags: %q… has %d characters, the limit is %d", string([]rune(tag)[:20]), n, maxTag)
 		}
 	}
 }

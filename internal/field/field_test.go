@@ -37,6 +37,19 @@ func TestNoMistakeIsNoError(t *testing.T) {
 	}
 }
 
+func TestTagsAreNoLongerThanFlytesColumn(t *testing.T) {
+	t.Parallel()
+	var p Problems
+	p.Tags([]string{"", "nightly", "two words", strings.Repeat("ä", 255)})
+	if err := p.Err(); err != nil {
+		t.Error(err)
+	}
+	p.Tags([]string{strings.Repeat("x", 256), strings.Repeat("y", 300)})
+	if err := p.Err(); err == nil || !strings.Contains(err.Error(), "has 256 characters") || !strings.Contains(err.Error(), "has 300 characters") {
+		t.Errorf("got %v, want both tags in it", err)
+	}
+}
+
 func TestLabelsAreThoseOfKubernetes(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

@@ -32,6 +32,7 @@ type column struct {
 	sql  string
 	kind kind
 	enum map[int32]string
+	tag  bool // of execution_tags, of which an execution has any number
 }
 
 // entity is what a list is of.
@@ -39,63 +40,80 @@ type entity struct {
 	name    string            // as a prefix of its own columns
 	columns map[string]column // with a prefix where they are another entity's
 	joins   []string          // entities whose columns may appear
-	number  string            // breaks ties in an order
+	lacks   []string          // columns of Flyte's that have no counterpart here (docs/differences.md)
+	number  string            // Flyte's id, which also breaks ties in an order
 
 	project, domain, its string // the columns of Query.Project, Domain and Name
 }
 
 var (
 	executionEntity = entity{
-		name: "execution", number: "e.number", project: "e.project", domain: "e.domain", its: "e.name", joins: []string{"workflow", "launch_plan", "task"},
+		name: "execution", number: "e.number", project: "e.project", domain: "e.domain", its: "e.name",
+		joins: []string{"workflow", "launch_plan", "task", "admin_tag", "execution_tag"},
+		lacks: []string{"deleted_at", "closure", "spec", "cluster", "source_execution_id", "parent_node_execution_id", "inputs_uri", "user_inputs_uri"},
 		columns: with(map[string]column{
-			"execution_project": {sql: "e.project"}, "execution_domain": {sql: "e.domain"}, "execution_name": {sql: "e.name"},
+			"id": {sql: "e.number", kind: number}, "execution_project": {sql: "e.project"}, "execution_domain": {sql: "e.domain"}, "execution_name": {sql: "e.name"},
 			"phase":      {sql: "e.phase", kind: enum, enum: core.WorkflowExecution_Phase_name},
 			"created_at": {sql: "e.created_at", kind: moment}, "execution_created_at": {sql: "e.created_at", kind: moment},
 			"updated_at": {sql: "e.updated_at", kind: moment}, "execution_updated_at": {sql: "e.updated_at", kind: moment},
 			"started_at": {sql: "e.started_at", kind: moment}, "duration": {sql: lasted("e"), kind: duration},
 			"abort_cause": {sql: "e.abort_cause"}, "error_kind": {sql: "e.error_kind"}, "error_code": {sql: "e.error_code"},
 			"state": {sql: "e.state", kind: number}, "mode": {sql: "x.mode", kind: number}, "user": {sql: "x.principal"},
-			"launch_entity": {sql: "x.launch_entity"},
+			"launch_entity":  {sql: "x.launch_entity"},
+			"workflow_id":    {sql: numberOf("workflows", "x.workflow_"), kind: number},
+			"launch_plan_id": {sql: onlyOf("launch_plan", numberOf("launch_plans", "x.launch_"), "0"), kind: number},
+			"task_id":        {sql: onlyOf("task", numberOf("tasks", "x.launch_"), "0"), kind: number},
+			// Labels are pairs, tags are keys without a value: Flyte keeps both in one table and calls it by two names.
+			"admin_tag.name": {sql: "g.key", tag: true}, "execution_tag.key": {sql: "g.key", tag: true}, "execution_tag.value": {sql: "g.value", tag: true},
+			"execution_tag.execution_project": {sql: "e.project"}, "execution_tag.execution_domain": {sql: "e.domain"}, "execution_tag.execution_name": {sql: "e.name"},
 		}, versionColumns("workflow", "x.workflow_", ""), versionColumns("launch_plan", "x.launch_", "launch_plan"), versionColumns("task", "x.launch_", "task")),
 	}
 	nodeEntity = entity{
 		name: "node_execution", number: "n.number", project: "e.project", domain: "e.domain", its: "e.name", joins: []string{"execution"},
+		lacks: []string{"deleted_at", "input_uri", "closure", "node_execution_metadata", "parent_id", "parent_task_execution_id",
+			"dynamic_workflow_remote_closure_reference", "internal_data"},
 		columns: with(map[string]column{
-			"node_id": {sql: "n.node"}, "phase": {sql: "n.phase", kind: enum, enum: core.NodeExecution_Phase_name},
+			"id": {sql: "n.number", kind: number}, "node_id": {sql: "n.node"}, "phase": {sql: "n.phase", kind: enum, enum: core.NodeExecution_Phase_name},
 			"created_at": {sql: "n.created_at", kind: moment}, "node_execution_created_at": {sql: "n.created_at", kind: moment},
 			"updated_at": {sql: "n.updated_at", kind: moment}, "node_execution_updated_at": {sql: "n.updated_at", kind: moment},
 			"started_at": {sql: "n.started_at", kind: moment}, "duration": {sql: lasted("n"), kind: duration},
 		}, ofExecution),
 	}
 	attemptEntity = entity{
-		name: "task_execution", number: "a.number", project: "e.project", domain: "e.domain", its: "e.name", joins: []string{"execution"},
+		name: "task_execution", number: "a.number", project: "e.project", domain: "e.domain", its: "e.name", joins: []string{"task", "execution", "node_execution"},
+		lacks: []string{"deleted_at", "phase_version", "input_uri", "closure"},
 		columns: with(map[string]column{
+			"id": {sql: "a.number", kind: number}, "node_execution.node_id": {sql: "a.node"},
 			"node_id": {sql: "a.node"}, "retry_attempt": {sql: "a.attempt", kind: number},
 			"phase":      {sql: "a.phase", kind: enum, enum: core.TaskExecution_Phase_name},
 			"created_at": {sql: "a.created_at", kind: moment}, "task_execution_created_at": {sql: "a.created_at", kind: moment},
 			"updated_at": {sql: "a.updated_at", kind: moment}, "task_execution_updated_at": {sql: "a.updated_at", kind: moment},
 			"started_at": {sql: "a.started_at", kind: moment}, "duration": {sql: lasted("a"), kind: duration},
+			"node_execution.phase": {sql: "(SELECT n.phase FROM nodes n WHERE n.execution = a.execution AND n.node = a.node)", kind: enum, enum: core.NodeExecution_Phase_name},
 		}, ofExecution),
 	}
 	taskEntity = entity{
-		name: "task", number: "t.number", project: "t.project", domain: "t.domain", its: "t.name",
-		columns: with(map[string]column{"type": {sql: "t.type"}, "short_description": {sql: "t.short_description"}, "created_at": {sql: "t.created_at", kind: moment},
+		name: "task", number: "t.number", project: "t.project", domain: "t.domain", its: "t.name", lacks: []string{"deleted_at", "closure", "digest"},
+		columns: with(map[string]column{"id": {sql: "t.number", kind: number}, "type": {sql: "t.type"}, "short_description": {sql: "t.short_description"}, "created_at": {sql: "t.created_at", kind: moment},
 			"updated_at": {sql: "t.created_at", kind: moment}}, versionColumns("", "t.", "")),
 	}
 	workflowEntity = entity{
 		name: "workflow", number: "w.number", project: "w.project", domain: "w.domain", its: "w.name",
-		columns: with(map[string]column{"short_description": {sql: "w.short_description"}, "created_at": {sql: "w.created_at", kind: moment},
+		lacks: []string{"deleted_at", "typed_interface", "remote_closure_identifier", "digest"},
+		columns: with(map[string]column{"id": {sql: "w.number", kind: number}, "short_description": {sql: "w.short_description"}, "created_at": {sql: "w.created_at", kind: moment},
 			"updated_at": {sql: "w.created_at", kind: moment}}, versionColumns("", "w.", "")),
 	}
 	launchPlanEntity = entity{
 		name: "launch_plan", number: "l.number", project: "l.project", domain: "l.domain", its: "l.name", joins: []string{"workflow"},
-		columns: with(map[string]column{"state": {sql: "l.state", kind: number}, "schedule_type": {sql: "l.schedule_type"},
+		lacks: []string{"deleted_at", "spec", "closure", "digest", "launch_condition_type"},
+		columns: with(map[string]column{"id": {sql: "l.number", kind: number}, "workflow_id": {sql: numberOf("workflows", "l.workflow_"), kind: number},
+			"state": {sql: "l.state", kind: number}, "schedule_type": {sql: "l.schedule_type"},
 			"created_at": {sql: "l.created_at", kind: moment}, "updated_at": {sql: "l.updated_at", kind: moment}},
 			versionColumns("", "l.", ""), versionColumns("workflow", "l.workflow_", "")),
 	}
 	projectEntity = entity{
-		name: "project", number: "p.number", project: "p.id", domain: "''", its: "p.name",
-		columns: map[string]column{"identifier": {sql: "p.id"}, "name": {sql: "p.name"}, "description": {sql: "p.description"},
+		name: "project", number: "p.number", project: "p.id", domain: "''", its: "p.name", lacks: []string{"deleted_at", "labels"},
+		columns: map[string]column{"id": {sql: "p.number", kind: number}, "identifier": {sql: "p.id"}, "name": {sql: "p.name"}, "description": {sql: "p.description"},
 			"state": {sql: "p.state", kind: number}, "created_at": {sql: "p.number", kind: number}, "updated_at": {sql: "p.number", kind: number}},
 	}
 	nameEntity = entity{
@@ -107,8 +125,29 @@ var (
 	ofExecution = map[string]column{
 		"execution_project": {sql: "e.project"}, "execution_domain": {sql: "e.domain"}, "execution_name": {sql: "e.name"},
 		"execution.execution_project": {sql: "e.project"}, "execution.execution_domain": {sql: "e.domain"}, "execution.execution_name": {sql: "e.name"},
+		"execution.phase": {sql: "e.phase", kind: enum, enum: core.WorkflowExecution_Phase_name}, "execution.state": {sql: "e.state", kind: number},
+		"execution.error_kind": {sql: "e.error_kind"}, "execution.error_code": {sql: "e.error_code"},
 	}
 )
+
+// What stands in the message of a record and in no column of its own is read from there: see apart.
+var (
+	nodeTexts = map[string]func(*store.Node) string{
+		"error_kind":   func(n *store.Node) string { return errorKind(n.Error) },
+		"error_code":   func(n *store.Node) string { return n.Error.GetCode() },
+		"cache_status": func(n *store.Node) string { return n.Cache.GetStatus().String() },
+	}
+	attemptTexts = with(taskTexts(""), taskTexts("task."))
+)
+
+func taskTexts(prefix string) map[string]func(*store.Attempt) string {
+	return map[string]func(*store.Attempt) string{
+		prefix + "project": func(a *store.Attempt) string { return a.Spec.GetTask().GetProject() },
+		prefix + "domain":  func(a *store.Attempt) string { return a.Spec.GetTask().GetDomain() },
+		prefix + "name":    func(a *store.Attempt) string { return a.Spec.GetTask().GetName() },
+		prefix + "version": func(a *store.Attempt) string { return a.Spec.GetTask().GetVersion() },
+	}
+}
 
 // lasted is how long something ran, 0 while it has not ended.
 func lasted(alias string) string {
@@ -122,7 +161,7 @@ func versionColumns(of, prefix, only string) map[string]column {
 	for _, name := range []string{"project", "domain", "name", "version"} {
 		sql := prefix + name
 		if only != "" {
-			sql = "(CASE WHEN x.launch_entity = '" + only + "' THEN " + sql + " ELSE '' END)"
+			sql = onlyOf(only, sql, "''")
 		}
 		if of != "" {
 			name = of + "." + name
@@ -132,7 +171,18 @@ func versionColumns(of, prefix, only string) map[string]column {
 	return columns
 }
 
-func with(columns map[string]column, more ...map[string]column) map[string]column {
+// onlyOf is what an execution has if a launch plan, or a task, was launched.
+func onlyOf(launched, sql, otherwise string) string {
+	return "(CASE WHEN x.launch_entity = '" + launched + "' THEN " + sql + " ELSE " + otherwise + " END)"
+}
+
+// numberOf is the id of the version that columns with this prefix name, 0 if it is not registered.
+func numberOf(table, prefix string) string {
+	return "COALESCE((SELECT v.number FROM " + table + " v WHERE v.project = " + prefix + "project AND v.domain = " + prefix + "domain AND v.name = " +
+		prefix + "name AND v.version = " + prefix + "version), 0)"
+}
+
+func with[C any](columns map[string]C, more ...map[string]C) map[string]C {
 	for _, m := range more {
 		maps.Copy(columns, m)
 	}
@@ -148,21 +198,38 @@ type condition struct {
 // where is WHERE, ORDER BY and LIMIT of a list, or all that is wrong with the query.
 func (e *entity) where(q store.Query, conditions ...condition) (string, []any, error) {
 	var errs []error
+	equals := " = ?"
+	if e.tagged(q) {
+		equals = " || '' = ?" // for which there is no index: first the tags are read, and then the executions that have them
+	}
 	for _, c := range []struct{ sql, value string }{{e.project, q.Project}, {e.domain, q.Domain}, {e.its, q.Name}} {
 		if c.value != "" {
-			conditions = append(conditions, condition{c.sql + " = ?", []any{c.value}})
+			conditions = append(conditions, condition{c.sql + equals, []any{c.value}})
 		}
 	}
+	var tags []tag
 	for _, f := range q.Filters {
-		c, err := e.condition(f)
+		field, err := e.column(f.Field)
+		var c condition
+		if err == nil {
+			c, err = field.condition(f)
+		}
 		errs = append(errs, err)
+		if field.tag {
+			tags = about(tags, field.sql, f.Function, c)
+			continue
+		}
 		conditions = append(conditions, c)
+	}
+	for _, t := range tags {
+		conditions = append(conditions, t.condition())
 	}
 	order := column{sql: e.columns["created_at"].sql}
 	if q.SortBy != "" {
+		key := strings.TrimPrefix(q.SortBy, e.name+".")
 		var ok bool
-		if order, ok = e.columns[strings.TrimPrefix(q.SortBy, e.name+".")]; !ok || strings.Contains(strings.TrimPrefix(q.SortBy, e.name+"."), ".") {
-			errs = append(errs, fmt.Errorf("invalid sort key '%s': %w", q.SortBy, aloft.ErrInvalid))
+		if order, ok = e.columns[key]; !ok || strings.Contains(key, ".") {
+			errs = append(errs, fmt.Errorf("invalid sort key '%s'%s: %w", q.SortBy, e.lacking(key), aloft.ErrInvalid))
 		}
 	}
 	if q.Offset < 0 || q.Limit < 0 {
@@ -205,16 +272,57 @@ func (e *entity) column(field string) (column, error) {
 		}
 		return column{}, fmt.Errorf("'%s' entity is not allowed in filters: %w", prefix, aloft.ErrInvalid)
 	}
-	return column{}, fmt.Errorf("'%s.%s' is invalid filter: %w", e.name, field, aloft.ErrInvalid)
+	return column{}, fmt.Errorf("'%s.%s' is invalid filter%s: %w", e.name, field, e.lacking(field), aloft.ErrInvalid)
+}
+
+// lacking says of a column of Flyte's that it is no mistake to ask for it.
+func (e *entity) lacking(name string) string {
+	if slices.Contains(e.lacks, name) {
+		return " (Flyte's column '" + name + "' has no counterpart here)"
+	}
+	return ""
+}
+
+// tag is what one tag of an execution must be like.
+type tag struct {
+	conditions []condition
+	equal      []string // columns whose text is given
+}
+
+// tagged says whether a query is about tags.
+func (e *entity) tagged(q store.Query) bool {
+	return slices.ContainsFunc(q.Filters, func(f store.Filter) bool { return e.columns[f.Field].tag })
+}
+
+// about adds a condition to those on tags. Flyte puts one tag beside each execution, so that all conditions are about the
+// same tag: eq(execution_tag.key,k)+eq(execution_tag.value,v). Two texts of one column cannot be about the same: there the
+// conditions on another tag, which the execution has as well, begin.
+func about(tags []tag, column, function string, c condition) []tag {
+	if len(tags) == 0 || function == "eq" && slices.Contains(tags[len(tags)-1].equal, column) {
+		tags = append(tags, tag{})
+	}
+	last := &tags[len(tags)-1]
+	last.conditions = append(last.conditions, c)
+	if function == "eq" {
+		last.equal = append(last.equal, column)
+	}
+	return tags
+}
+
+// condition holds for an execution once, however many of its tags fit.
+func (t *tag) condition() condition {
+	var texts []string
+	var args []any
+	for _, c := range t.conditions {
+		texts, args = append(texts, c.sql), append(args, c.args...)
+	}
+	return condition{"e.number IN (SELECT g.execution FROM execution_tags g WHERE " + strings.Join(texts, " AND ") + ")", args}
 }
 
 var comparisons = map[string]string{"eq": "=", "ne": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
-func (e *entity) condition(f store.Filter) (condition, error) {
-	c, err := e.column(f.Field)
-	if err != nil {
-		return condition{}, err
-	}
+// condition is a filter on the column.
+func (c *column) condition(f store.Filter) (condition, error) {
 	comparison, compares := comparisons[f.Function]
 	list := f.Function == "value_in" || f.Function == "value_not_in"
 	like := f.Function == "contains" || f.Function == "not_like"
@@ -283,36 +391,122 @@ func (c *column) value(value string) (any, error) {
 
 // oneOf compares names, as clients know them, and asks for the numbers of those that fit.
 func (c *column) oneOf(f store.Filter) condition {
-	fits := func(name string) bool {
-		switch v := f.Values[0]; f.Function {
-		case "eq":
-			return name == v
-		case "ne":
-			return name != v
-		case "gt":
-			return name > v
-		case "gte":
-			return name >= v
-		case "lt":
-			return name < v
-		case "lte":
-			return name <= v
-		case "contains":
-			return strings.Contains(name, strings.Trim(v, "%"))
-		case "not_like":
-			return !strings.Contains(name, strings.Trim(v, "%"))
-		}
-		in := false
-		for _, v := range f.Values {
-			in = in || name == v
-		}
-		return in == (f.Function == "value_in")
-	}
 	numbers := []string{"-1"} // no number of an enum: the list is never empty
 	for n, name := range c.enum {
-		if fits(name) {
+		if fits(f, name) {
 			numbers = append(numbers, strconv.Itoa(int(n)))
 		}
 	}
 	return condition{c.sql + " IN (" + strings.Join(numbers, ",") + ")", nil}
+}
+
+// fits is a filter on a text, as the database would decide it.
+func fits(f store.Filter, text string) bool {
+	switch v := f.Values[0]; f.Function {
+	case "eq":
+		return text == v
+	case "ne":
+		return text != v
+	case "gt":
+		return text > v
+	case "gte":
+		return text >= v
+	case "lt":
+		return text < v
+	case "lte":
+		return text <= v
+	case "contains":
+		return like([]rune(text), []rune("%"+v+"%"))
+	case "not_like":
+		return !like([]rune(text), []rune(v))
+	}
+	return slices.Contains(f.Values, text) == (f.Function == "value_in")
+}
+
+// like is SQL's LIKE without escapes.
+func like(text, pattern []rune) bool {
+	t, p, again, from := 0, 0, -1, 0
+	for t < len(text) {
+		switch {
+		case p < len(pattern) && pattern[p] == '%':
+			again, from = p, t // if the rest does not fit here, it may do so further on
+			p++
+		case p < len(pattern) && (pattern[p] == '_' || pattern[p] == text[t]):
+			t, p = t+1, p+1
+		case again >= 0:
+			from++
+			t, p = from, again+1
+		default:
+			return false
+		}
+	}
+	return strings.Trim(string(pattern[p:]), "%") == ""
+}
+
+// reading is the part of a query that only the records themselves can answer.
+type reading[T any] struct {
+	query   store.Query
+	filters []store.Filter
+	texts   []func(T) string // one for each filter
+	order   func(T) string   // nil: the database's
+}
+
+// apart takes what is about texts out of a query on an entity; the rest is the database's, which then returns every record.
+// These are lists within one execution, so there are not many more than were asked for.
+func apart[T any](e *entity, q store.Query, texts map[string]func(T) string) (store.Query, reading[T], error) {
+	r := reading[T]{query: q, order: texts[strings.TrimPrefix(q.SortBy, e.name+".")]}
+	var rest []store.Filter
+	var errs []error
+	for _, f := range q.Filters {
+		text := texts[strings.TrimPrefix(f.Field, e.name+".")]
+		if text == nil {
+			rest = append(rest, f)
+			continue
+		}
+		_, err := (&column{}).condition(f) // which says what is wrong with it
+		errs = append(errs, err)
+		r.filters, r.texts = append(r.filters, f), append(r.texts, text)
+	}
+	if strings.Contains(strings.TrimPrefix(q.SortBy, e.name+"."), ".") {
+		r.order = nil // another entity's column orders nothing
+	}
+	if r.order == nil && len(r.filters) == 0 {
+		return q, r, nil
+	}
+	q.Filters = rest
+	if r.order != nil {
+		q.SortBy = ""
+	}
+	if q.Offset >= 0 && q.Limit >= 0 {
+		q.Offset, q.Limit = 0, 0
+	}
+	return q, r, errors.Join(errs...)
+}
+
+// of is what the query asked for, of the records that the database returned.
+func (r *reading[T]) of(records []T) []T {
+	if r.order == nil && len(r.filters) == 0 {
+		return records
+	}
+	records = slices.DeleteFunc(records, func(record T) bool {
+		for i, f := range r.filters {
+			if !fits(f, r.texts[i](record)) {
+				return true
+			}
+		}
+		return false
+	})
+	if r.order != nil {
+		slices.SortStableFunc(records, func(a, b T) int {
+			if r.query.Ascending {
+				return strings.Compare(r.order(a), r.order(b))
+			}
+			return strings.Compare(r.order(b), r.order(a))
+		})
+	}
+	records = records[min(r.query.Offset, len(records)):]
+	if r.query.Limit > 0 {
+		records = records[:min(r.query.Limit, len(records))]
+	}
+	return records
 }

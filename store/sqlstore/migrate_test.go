@@ -47,7 +47,12 @@ func fillRecorded(t *testing.T, s *sqlstore.Store) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	ended, running := mustCreate(t, s, "ended"), mustCreate(t, s, "running")
+	ended := benchExecution("ended")
+	ended.Spec.Tags, ended.Spec.Labels = []string{"nightly"}, &admin.Labels{Values: map[string]string{"team": "red"}}
+	if err := s.CreateExecution(t.Context(), ended, benchCreate()); err != nil {
+		t.Fatal(err)
+	}
+	running := mustCreate(t, s, "running")
 	last := benchStep(ended, leases, 1)
 	last.Change = &store.ExecutionChange{Phase: core.WorkflowExecution_FAILED, EndedAt: now, UpdatedAt: now, Error: &core.ExecutionError{Code: "USER:Broken", Message: "it broke"}, Outputs: small()}
 	step := benchStep(running, leases, 1)
@@ -124,6 +129,7 @@ func checkRecorded(t *testing.T, s *sqlstore.Store) {
 	if i, err := s.Instances(ctx); err != nil || len(i) != 1 || i[0].Slots != 3 {
 		t.Errorf("instances: %v, %v", i, err)
 	}
+	checkTags(t, s)
 	checkLater(t, s)
 	all := make([]int, store.Shards)
 	for i := range all {
@@ -140,6 +146,21 @@ func checkRecorded(t *testing.T, s *sqlstore.Store) {
 		t.Errorf("going on with it: %v", err)
 	}
 	mustCreate(t, s, "new")
+}
+
+// checkTags finds an execution by its tags, if it was recorded with some.
+func checkTags(t *testing.T, s *sqlstore.Store) {
+	t.Helper()
+	ended, err := s.GetExecution(t.Context(), benchExecution("ended").ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for field, value := range map[string]string{"admin_tag.name": "nightly", "execution_tag.value": "red"} {
+		found, err := s.ListExecutions(t.Context(), store.Query{Filters: []store.Filter{{Field: field, Function: "eq", Values: []string{value}}}})
+		if err != nil || len(found) != len(ended.Spec.GetTags()) {
+			t.Errorf("%s %s: found %v, %v, want the execution that has it", field, value, found, err)
+		}
+	}
 }
 
 // checkLater reads what schemas before the sixth do not have.

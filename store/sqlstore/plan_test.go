@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aloft-dev/aloft/store"
 	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
 )
 
@@ -89,6 +90,95 @@ func TestPostgreSQLFindsResultsByTheirTagBeforeItHasCountedThem(t *testing.T) {
 		}
 		if text := strings.Join(plan, "\n"); !strings.Contains(text, "using results_tag") || strings.Contains(text, "Rows Removed") {
 			t.Errorf("%d tags are looked up so:\n%s", places, text)
+		}
+	}
+}
+
+// tagFilters are lists by tags as clients ask for them, in an order that has an index of its own.
+var tagFilters = map[string]store.Query{
+	"one tag": {Project: "p", Domain: "d", Limit: 10, Filters: []store.Filter{
+		{Field: "admin_tag.name", Function: "eq", Values: []string{"a"}}, {Field: "state", Function: "eq", Values: []string{"0"}}}},
+	"one of two": {Project: "p", Domain: "d", Limit: 10, Filters: []store.Filter{{Field: "admin_tag.name", Function: "value_in", Values: []string{"a", "b"}}}},
+	"two tags": {Project: "p", Domain: "d", Limit: 10, Filters: []store.Filter{
+		{Field: "admin_tag.name", Function: "eq", Values: []string{"a"}}, {Field: "admin_tag.name", Function: "eq", Values: []string{"b"}}}},
+	"a label": {Limit: 10, SortBy: "execution_name", Filters: []store.Filter{
+		{Field: "execution_tag.key", Function: "eq", Values: []string{"a"}}, {Field: "execution_tag.value", Function: "eq", Values: []string{"b"}}}},
+}
+
+// TestListsByTagReadTheExecutionsThatHaveIt and no others, however many there are in the project.
+func TestListsByTagReadTheExecutionsThatHaveIt(t *testing.T) {
+	t.Parallel()
+	s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "aloft.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	for name, q := range tagFilters {
+		where, args, err := executionEntity.where(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var plan []string
+		if err := s.read(t.Context(), false, "EXPLAIN QUERY PLAN "+listExecutions+where, args, func(scan scan) error {
+			var id, parent, unused int64
+			var detail string
+			err := scan(&id, &parent, &unused, &detail)
+			plan = append(plan, detail)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Join(plan, "; ")
+		if !strings.Contains(text, "SEARCH e USING INTEGER PRIMARY KEY") || !strings.Contains(text, "SEARCH g USING PRIMARY KEY (key=?") || strings.Contains(text, "SCAN") {
+			t.Errorf("%s: the plan is %q, want the tags and then executions by their number", name, text)
+		}
+	}
+}
+
+// TestPostgreSQLListsByTagReadNoOtherExecutions also before it has counted them.
+func TestPostgreSQLListsByTagReadNoOtherExecutions(t *testing.T) {
+	t.Parallel()
+	url := postgrestest.Database(t)
+	s, err := Open(t.Context(), Options{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	for _, statement := range []string{
+		"ALTER TABLE executions SET (autovacuum_enabled = false)",
+		"ALTER TABLE execution_specs SET (autovacuum_enabled = false)",
+		"ALTER TABLE execution_tags SET (autovacuum_enabled = false)",
+		`INSERT INTO executions (shard, project, domain, name, journal_version, phase, ended, created_at, started_at, updated_at, ended_at, due_at, waiting,
+			abort_cause, abort_principal, state, state_changed_at, state_principal, error_kind, error_code)
+			SELECT 0, 'p', 'd', 'e' || n, 1, 1, 0, n, 0, n, 0, 0, '', '', '', 0, 0, '', '', '' FROM generate_series(1, 20000) n`,
+		`INSERT INTO execution_specs (execution, mode, principal, launch_entity, launch_project, launch_domain, launch_name, launch_version,
+			workflow_project, workflow_domain, workflow_name, workflow_version) SELECT number, 0, '', 'launch_plan', '', '', '', '', '', '', '', '' FROM executions`,
+		`INSERT INTO execution_tags (key, value, execution) SELECT 'other' || number % 50, 'x', number FROM executions`,
+		`INSERT INTO execution_tags (key, value, execution) SELECT k, v, number FROM executions, (VALUES ('a', ''), ('a', 'b'), ('b', '')) AS t (k, v) WHERE number % 2000 = 1`,
+	} {
+		postgrestest.Exec(t, url, statement)
+	}
+	for _, counted := range []bool{false, true} {
+		if counted {
+			postgrestest.Exec(t, url, "ANALYZE")
+		}
+		for name, q := range tagFilters {
+			where, args, err := executionEntity.where(q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var plan []string
+			if err := s.read(t.Context(), false, "EXPLAIN (ANALYZE, TIMING OFF) "+listExecutions+where, args, func(scan scan) error {
+				var line string
+				err := scan(&line)
+				plan = append(plan, line)
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if text := strings.Join(plan, "\n"); !strings.Contains(text, "execution_tags_pkey") || !strings.Contains(text, "executions_pkey") || strings.Contains(text, "rows=20000 loops") {
+				t.Errorf("%s, counted %t, is looked up so:\n%s", name, counted, text)
+			}
 		}
 	}
 }

@@ -2,6 +2,7 @@ package sqlstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/aloft-dev/aloft"
@@ -38,8 +39,9 @@ func (s *Store) ListNodes(ctx context.Context, id aloft.ExecutionID, parent alof
 	if !all {
 		conditions = append(conditions, condition{"COALESCE(n.parent, '') = ?", []any{string(parent)}})
 	}
-	where, args, err := nodeEntity.where(q, conditions...)
-	if err != nil {
+	rest, asked, wrong := apart(&nodeEntity, q, nodeTexts)
+	where, args, err := nodeEntity.where(rest, conditions...)
+	if err := errors.Join(wrong, err); err != nil {
 		return nil, err
 	}
 	var recs []*store.Node
@@ -51,7 +53,7 @@ func (s *Store) ListNodes(ctx context.Context, id aloft.ExecutionID, parent alof
 	if err != nil {
 		return nil, err
 	}
-	return recs, nil
+	return asked.of(recs), nil
 }
 
 // ListAttempts lists the attempts of an execution or of one node.
@@ -64,15 +66,19 @@ func (s *Store) ListAttempts(ctx context.Context, id aloft.ExecutionID, node alo
 	if node != "" {
 		conditions = append(conditions, condition{"a.node = ?", []any{string(node)}})
 	}
-	where, args, err := attemptEntity.where(q, conditions...)
-	if err != nil {
+	rest, asked, wrong := apart(&attemptEntity, q, attemptTexts)
+	where, args, err := attemptEntity.where(rest, conditions...)
+	if err := errors.Join(wrong, err); err != nil {
 		return nil, err
 	}
 	recs, err := s.attempts(ctx, len(q.Filters) == 0, where, args...)
+	if err != nil {
+		return nil, err
+	}
 	for _, a := range recs {
 		a.Objects = nil // as lists leave out what can be large
 	}
-	return recs, err
+	return asked.of(recs), nil
 }
 
 // ListTasks lists versions of tasks.

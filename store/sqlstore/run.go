@@ -61,7 +61,8 @@ func (s *Store) CreateExecution(ctx context.Context, e *store.Execution, create 
 	}
 
 	var key int64
-	err := s.write(ctx, 3, func(t *tx) error {
+	tags := store.TagsOf(e.Spec)
+	err := s.write(ctx, 3+len(tags), func(t *tx) error {
 		if err := t.guard(); err != nil {
 			return err
 		}
@@ -80,6 +81,12 @@ func (s *Store) CreateExecution(ctx context.Context, e *store.Execution, create 
 			launch_version, workflow_project, workflow_domain, workflow_name, workflow_version, workflow, task, notifications, spec, inputs,
 			user_inputs, recovers, inputs_digest) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, cold.values, nil); err != nil {
 			return err
+		}
+		for _, tag := range tags {
+			if err := t.later("INSERT INTO execution_tags (key, value, execution) VALUES (?,?,?) ON CONFLICT DO NOTHING",
+				[]driver.Value{tag.Key, tag.Value, key}, nil); err != nil {
+				return err
+			}
 		}
 		t.wake(store.TopicInbox)
 		return t.later("INSERT INTO inbox (execution, shard, dedup, message) VALUES (?,?,?,?)", []driver.Value{key, int64(shard), store.CreateDedup, first}, nil)

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
@@ -13,8 +14,11 @@ import (
 var filterClaims = []func(*suite){
 	executionsAreFilteredByWhatClientsKnow,
 	executionsAreSortedAndPaged,
+	executionsAreFoundByTheirTagsAndLabels,
+	executionsAreFilteredAndSortedByWhatTheyLaunched,
 	aWrongQuerySaysEverythingThatIsWrong,
 	recordsOfOneExecutionAreFiltered,
+	recordsAreFilteredByWhatStandsInTheirMessages,
 	versionsAreFiltered,
 }
 
@@ -132,6 +136,173 @@ func executionsAreSortedAndPaged(s *suite) {
 	s.equal(s.executions(store.Query{Project: "other"}), []string(nil))
 }
 
+func executionsAreFoundByTheirTagsAndLabels(s *suite) {
+	for i, tags := range [][]string{{"a", "b"}, {"a"}, {"b", "c", "b"}, nil, {"a", "b"}, {"team"}} {
+		e := execution(fmt.Sprintf("e%d", i))
+		e.CreatedAt, e.Spec.Tags = at(i), tags
+		switch i {
+		case 1:
+			e.Spec.Labels = &admin.Labels{Values: map[string]string{"team": "red", "stage": "blue", "a": ""}}
+		case 3:
+			e.Spec.Labels = &admin.Labels{Values: map[string]string{"team": "blue", "stage": "red"}}
+		case 4:
+			e.ID.Project = "other"
+		}
+		s.ok(s.store.CreateExecution(s.ctx, e, create("x")))
+		s.is(s.store.CreateExecution(s.ctx, e, create("x")), aloft.ErrExists) // and its tags are those of the first
+	}
+	for queries, want := range map[string]string{
+		"eq admin_tag.name a":                                   "e0 e1 e4",
+		"eq admin_tag.name zz":                                  "",
+		"eq admin_tag.name c":                                   "e2",
+		"eq admin_tag.name a, eq admin_tag.name b":              "e0 e4", // both
+		"eq admin_tag.name a, eq execution_tag.key b":           "e0 e4", // two words for the same
+		"eq admin_tag.name b, eq admin_tag.name zz":             "",
+		"value_in admin_tag.name a;b":                           "e0 e1 e2 e4", // none twice
+		"contains admin_tag.name ea":                            "e1 e3 e5",
+		"eq admin_tag.name team":                                "e1 e3 e5", // keys of labels are found like tags, as in Flyte
+		"eq execution_tag.key team":                             "e1 e3 e5",
+		"eq execution_tag.value red":                            "e1 e3",
+		"eq execution_tag.key team, eq execution_tag.value red": "e1", // of the same label
+		"eq execution_tag.value red, eq execution_tag.key team": "e1",
+		"eq execution_tag.key team, eq execution_tag.value blue, eq execution_tag.key stage, eq execution_tag.value red": "e3",
+		"eq execution_tag.key team, eq execution_tag.value red, eq execution_tag.key stage, eq execution_tag.value red":  "",
+		"eq execution_tag.key team, ne execution_tag.value red":                                                          "e3 e5",
+		"value_in execution_tag.value red;blue":                                                                          "e1 e3",
+		"ne admin_tag.name a":                                                                                            "e0 e1 e2 e3 e4 e5", // any other tag, as in Flyte
+		"gte admin_tag.name c, lt admin_tag.name d":                                                                      "e2",
+		"eq admin_tag.name a, eq execution_project other":                                                                "e4",
+		"eq admin_tag.name a, eq execution_tag.execution_name e1":                                                        "e1",
+		"eq admin_tag.name a, eq phase FAILED":                                                                           "",
+	} {
+		var fs []store.Filter
+		for text := range strings.SplitSeq(queries, ", ") {
+			f := filter(text)
+			f.Values = strings.Split(f.Values[0], ";")
+			fs = append(fs, f)
+		}
+		if got := strings.Join(s.executions(store.Query{Filters: fs, Ascending: true}), " "); got != want {
+			s.Errorf("%s: got %q, want %q", queries, got, want)
+		}
+	}
+	// Pages and orders are those of the executions.
+	q := store.Query{Project: "flytesnacks", Domain: "development", Filters: filters("value_in admin_tag.name a b c"), Limit: 2}
+	s.equal(s.executions(q), []string{"e2", "e1"})
+	q.Offset = 2
+	s.equal(s.executions(q), []string{"e0"})
+}
+
+func executionsAreFilteredAndSortedByWhatTheyLaunched(s *suite) {
+	workflows := []string{"v2", "v1", "v3"} // as registered
+	for i, version := range workflows {
+		s.ok(s.store.CreateWorkflow(s.ctx, workflow("w", version, i)))
+		s.ok(s.store.CreateLaunchPlan(s.ctx, launchPlan("l", version, i)))
+	}
+	s.ok(s.store.CreateTask(s.ctx, task("t", "v1", 0)))
+	for i, version := range []string{"v1", "v2", "v3", "v1"} {
+		e := execution(fmt.Sprintf("e%d", i))
+		e.Workflow, e.Spec.LaunchPlan = identifier(core.ResourceType_WORKFLOW, "w", version), identifier(core.ResourceType_LAUNCH_PLAN, "l", version)
+		s.ok(s.store.CreateExecution(s.ctx, e, create("x")))
+	}
+	e := execution("e4")
+	e.Spec.LaunchPlan = identifier(core.ResourceType_TASK, "t", "v1")
+	s.ok(s.store.CreateExecution(s.ctx, e, create("x")))
+
+	s.equal(s.executions(store.Query{SortBy: "id", Ascending: true}), []string{"e0", "e1", "e2", "e3", "e4"})
+	s.equal(s.executions(store.Query{SortBy: "execution.id", Limit: 2}), []string{"e4", "e3"})
+	s.equal(s.executions(store.Query{SortBy: "workflow_id", Ascending: true}), []string{"e4", "e1", "e0", "e3", "e2"}) // its workflow is not registered
+	s.equal(s.executions(store.Query{SortBy: "launch_plan_id"}), []string{"e2", "e3", "e0", "e1", "e4"})
+	s.equal(s.executions(store.Query{SortBy: "task_id", Limit: 1}), []string{"e4"})
+	s.equal(s.executions(store.Query{Filters: filters("eq task_id 0"), Ascending: true}), []string{"e0", "e1", "e2", "e3"})
+	first, err := s.store.GetExecution(s.ctx, id("e0"))
+	s.ok(err)
+	s.equal(s.executions(store.Query{Filters: filters(fmt.Sprintf("eq id %d", first.Key))}), []string{"e0"})
+
+	plans, err := s.store.ListLaunchPlans(s.ctx, store.Query{SortBy: "workflow_id"})
+	s.ok(err)
+	if len(plans) != 3 {
+		s.Errorf("found %d launch plans, want 3", len(plans))
+	}
+}
+
+func recordsAreFilteredByWhatStandsInTheirMessages(s *suite) {
+	e := s.make("e1")
+	step := s.step(e)
+	for i, failure := range []*core.ExecutionError{
+		{Code: "USER:ValueError", Kind: core.ExecutionError_USER}, nil, {Code: "OOMKilled", Kind: core.ExecutionError_USER}, {Code: "USER:KeyError", Kind: core.ExecutionError_SYSTEM}, nil,
+	} {
+		n, a := node(fmt.Sprintf("n%d", i), core.NodeExecution_SUCCEEDED), attempt(e, fmt.Sprintf("n%d", i), 0)
+		if n.Error = failure; failure != nil {
+			n.Phase = core.NodeExecution_FAILED
+		}
+		if i == 1 {
+			n.Cache = &aloftv1.CacheLookup{Status: core.CatalogCacheStatus_CACHE_HIT}
+		}
+		a.Spec.Task = identifier(core.ResourceType_TASK, fmt.Sprintf("t%d", i%2), fmt.Sprintf("v%d", i))
+		step.Nodes, step.Attempts = append(step.Nodes, n), append(step.Attempts, a)
+	}
+	s.commit(step)
+	for query, want := range map[string]string{
+		"eq error_kind USER":                  "n0 n2",
+		"eq node_execution.error_kind SYSTEM": "n3",
+		"contains error_code Error":           "n0 n3",
+		"not_like error_code USER:%":          "n1 n2 n4",
+		"not_like error_code USER:_eyError":   "n0 n1 n2 n4",
+		"value_in error_code OOMKilled x":     "n2",
+		"value_not_in error_code OOMKilled x": "n0 n1 n3 n4",
+		"gt error_code USER:":                 "n0 n3",
+		"eq cache_status CACHE_HIT":           "n1",
+		"eq cache_status CACHE_DISABLED":      "n0 n2 n3 n4",
+		"eq execution.phase QUEUED":           "n0 n1 n2 n3 n4",
+		"eq execution.error_code x":           "",
+		"ne id 0":                             "n0 n1 n2 n3 n4",
+	} {
+		rows, err := s.store.ListNodes(s.ctx, e.ID, "", true, store.Query{Filters: filters(query), Ascending: true})
+		s.ok(err)
+		var got []string
+		for _, n := range rows {
+			got = append(got, string(n.ID))
+		}
+		if strings.Join(got, " ") != want {
+			s.Errorf("%s: got %q, want %q", query, got, want)
+		}
+	}
+	names := func(q store.Query) (names []string) {
+		s.Helper()
+		rows, err := s.store.ListNodes(s.ctx, e.ID, "", true, q)
+		s.ok(err)
+		for _, n := range rows {
+			names = append(names, string(n.ID))
+		}
+		return names
+	}
+	s.equal(names(store.Query{SortBy: "error_code", Limit: 3}), []string{"n0", "n3", "n2"})
+	s.equal(names(store.Query{SortBy: "error_code", Ascending: true, Limit: 3, Offset: 2}), []string{"n2", "n3", "n0"})
+	s.equal(names(store.Query{SortBy: "error_code", Offset: 9}), []string(nil))
+	s.equal(names(store.Query{Filters: filters("eq error_kind USER", "eq phase FAILED"), SortBy: "node_id", Limit: 1, Offset: 1}), []string{"n0"})
+	s.equal(names(store.Query{Filters: filters("eq error_kind USER", "eq node_id n2")}), []string{"n2"})
+
+	attempts := func(q store.Query) []string {
+		s.Helper()
+		rows, err := s.store.ListAttempts(s.ctx, e.ID, "", q)
+		s.ok(err)
+		return nodesOf(rows)
+	}
+	s.equal(attempts(store.Query{Filters: filters("eq name t1"), Ascending: true}), []string{"n1", "n3"})
+	s.equal(attempts(store.Query{Filters: filters("eq task.name t0", "ne task_execution.version v0"), Ascending: true, Limit: 1}), []string{"n2"})
+	s.equal(attempts(store.Query{Filters: filters("eq node_execution.phase FAILED"), Ascending: true}), []string{"n0", "n2", "n3"})
+	s.equal(attempts(store.Query{SortBy: "version", Limit: 2}), []string{"n4", "n3"})
+	for _, q := range []store.Query{
+		{Filters: filters("like error_code x", "eq colour red")}, {Filters: filters("eq error_code")}, {SortBy: "error_code", Offset: -1}, {SortBy: "task.name"},
+		{Filters: filters("eq task.name x")}, {Filters: filters("eq parent_id 1")},
+	} {
+		_, err := s.store.ListNodes(s.ctx, e.ID, "", true, q)
+		s.is(err, aloft.ErrInvalid)
+	}
+	_, err := s.store.ListAttempts(s.ctx, e.ID, "", store.Query{SortBy: "task.name"})
+	s.is(err, aloft.ErrInvalid)
+}
+
 func aWrongQuerySaysEverythingThatIsWrong(s *suite) {
 	wrong := func(q store.Query, want ...string) {
 		s.Helper()
@@ -152,6 +323,11 @@ func aWrongQuerySaysEverythingThatIsWrong(s *suite) {
 	wrong(store.Query{Filters: filters("eq mode x")}, "not a whole number")
 	wrong(store.Query{Filters: filters("contains mode 1")}, "is no text")
 	wrong(store.Query{Filters: filters("eq phase")}, "has 0 values")
+	wrong(store.Query{Filters: filters("eq cluster x")}, "'execution.cluster' is invalid filter (Flyte's column 'cluster' has no counterpart here)")
+	wrong(store.Query{Filters: filters("eq execution_tag.colour red")}, "'execution_tag.colour' is invalid filter")
+	wrong(store.Query{Filters: filters("like admin_tag.name x")}, "unrecognized filter function: like")
+	wrong(store.Query{SortBy: "admin_tag.name"}, "invalid sort key 'admin_tag.name'")
+	wrong(store.Query{SortBy: "cluster"}, "invalid sort key 'cluster' (Flyte's column 'cluster' has no counterpart here)")
 	wrong(store.Query{SortBy: "workflow.name"}, "invalid sort key 'workflow.name'")
 	wrong(store.Query{SortBy: "e.number; DROP TABLE executions"}, "invalid sort key")
 	wrong(store.Query{Offset: -1}, "negative")
