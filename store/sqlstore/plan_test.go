@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
 )
 
@@ -20,6 +21,10 @@ func TestHotReadsFollowAnIndex(t *testing.T) {
 	tags, _ := byTags.fit(4)
 	further, _ := byFurtherTags.fit(4)
 	bound := strings.NewReplacer("?", "'a'")
+	workflowNames, err := selectNamedEntities(core.ResourceType_WORKFLOW)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, test := range map[string]struct {
 		query string
 		want  string
@@ -37,6 +42,7 @@ func TestHotReadsFollowAnIndex(t *testing.T) {
 		"of a task":   {"SELECT r.id" + fromResults + "WHERE r.number > 0 AND r.project = 'p' AND r.domain = 'd' AND r.name = 'n' ORDER BY r.number DESC LIMIT 10 OFFSET 0", "INDEX results_dataset"},
 		"reserved":    {"SELECT result, owner FROM reservations WHERE execution = 7 ORDER BY result", "reservations_execution"},
 		"by tag":      {bound.Replace(further), "sqlite_autoindex_result_tags"},
+		"a name":      {bound.Replace(workflowNames + oneName), "sqlite_autoindex_workflows"},
 		"active plan": {selectLaunchPlans + "WHERE project = 'p' AND domain = 'd' AND name = 'n' AND state = 1", "launch_plans_active"},
 	} {
 		t.Run(name, func(t *testing.T) {
