@@ -10,7 +10,7 @@ import (
 
 // ListExecutions lists executions without inputs and outputs.
 func (s *Store) ListExecutions(ctx context.Context, q store.Query) ([]*store.Execution, error) {
-	where, args, err := executionEntity.where(q)
+	where, args, err := executionEntity.where(q, condition{"e.number > 0", nil}) // for the index executions_created
 	if err != nil {
 		return nil, err
 	}
