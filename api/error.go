@@ -94,7 +94,7 @@ func translate(ctx context.Context, log *slog.Logger, procedure string, err erro
 			break
 		}
 	}
-	text := err.Error()
+	text := plain(err)
 	if code == connect.CodeInternal {
 		var id [6]byte
 		rand.Read(id[:])
@@ -118,6 +118,18 @@ func translate(ctx context.Context, log *slog.Logger, procedure string, err erro
 		}
 	}
 	return answer
+}
+
+// plain is the text of an error without what its code says already: a sentence that says what is wrong needs no "invalid"
+// after it. That something is not there, or is there already, is all that the others say of it.
+func plain(err error) string {
+	text := err.Error()
+	for _, said := range []error{aloft.ErrInvalid, aloft.ErrPrecondition} {
+		if errors.Is(err, said) {
+			text = strings.TrimSuffix(text, ": "+said.Error())
+		}
+	}
+	return text
 }
 
 // fit makes text valid UTF-8 and cuts it so that its percent-encoded form, which is how gRPC sends it, has at most room bytes.

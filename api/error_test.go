@@ -36,6 +36,22 @@ func TestEverySentinelHasACodeAndNoneIsUnknown(t *testing.T) {
 	}
 }
 
+func TestTheCodeIsNotSaidAgainInTheMessage(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{fmt.Errorf("list executions: invalid sort key 'x': %w", aloft.ErrInvalid), "list executions: invalid sort key 'x'"},
+		{fmt.Errorf("recover: it has not ended: wait: %w", aloft.ErrPrecondition), "recover: it has not ended: wait"},
+		{fmt.Errorf("execution p/d/e: %w", aloft.ErrNotFound), "execution p/d/e: not found"},
+	} {
+		if got := plain(test.err); got != test.want {
+			t.Errorf("%v is told as %q, want %q", test.err, got, test.want)
+		}
+	}
+}
+
 func TestWhatIsOursIsInternalWithAnIdThatTheLogHas(t *testing.T) {
 	t.Parallel()
 	for name, call := range map[string]func() error{

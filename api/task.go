@@ -77,20 +77,3 @@ func parseResourceList(r *admin.ResourceListRequest) (store.Query, error) {
 	q.Project, q.Domain, q.Name = r.GetId().GetProject(), r.GetId().GetDomain(), r.GetId().GetName()
 	return q, problems.Err()
 }
-
-// listNames answers the lists of names: a name once, however many versions it has.
-func (s *adminService) listNames(ctx context.Context, kind core.ResourceType, r *admin.NamedEntityIdentifierListRequest) (*admin.NamedEntityIdentifierList, error) {
-	var problems field.Problems
-	problems.Text("project", r.GetProject())
-	problems.Text("domain", r.GetDomain())
-	q := parseList(&problems, r, r.GetFilters(), true)
-	q.Project, q.Domain = r.GetProject(), r.GetDomain()
-	if err := problems.Err(); err != nil {
-		return nil, listError("names", err)
-	}
-	names, err := s.Store.ListNames(ctx, kind, q)
-	if err != nil {
-		return nil, listError("names", err)
-	}
-	return &admin.NamedEntityIdentifierList{Entities: names, Token: nextToken(q, len(names))}, nil
-}

@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/admission"
@@ -54,13 +55,23 @@ type Event struct {
 
 // Job is an attempt with all that a back end must know to run it.
 type Job struct {
-	Key      store.AttemptKey
-	ID       aloft.AttemptID
-	Spec     *aloftv1.AttemptSpec
-	Template *core.TaskTemplate // as registered, with the overrides of the node applied
-	Inputs   *core.LiteralMap   // with canonical URIs
-	Workflow *core.Identifier
-	Envs     map[string]string // of the execution, for every task of it
+	Key       store.AttemptKey
+	ID        aloft.AttemptID
+	Spec      *aloftv1.AttemptSpec
+	Template  *core.TaskTemplate // as registered, with the overrides of the node applied
+	Inputs    *core.LiteralMap   // with canonical URIs
+	Workflow  *core.Identifier
+	Envs      map[string]string // of the execution, for every task of it
+	RawOutput string            // of the execution: below which prefix of an object store its tasks write files; empty: ours
+}
+
+// RawOutputPrefix is where the attempt writes its files, if not into our own store: then it is empty.
+// Source: flyte-execution reference 2.5.
+func (j *Job) RawOutputPrefix() string {
+	if j.RawOutput == "" {
+		return ""
+	}
+	return strings.TrimSuffix(j.RawOutput, "/") + "/" + j.ID.RawOutputKey()
 }
 
 // Outcome begins the outcome message of the job.

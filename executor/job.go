@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -37,14 +36,14 @@ type jobs struct {
 
 	mu        sync.Mutex
 	templates map[string]map[string]*core.TaskTemplate // by workflow, then by task
-	envs      map[store.Key]map[string]string
+	settings  map[store.Key]settings
 }
 
 // keep bounds what is remembered; when there is more, it is forgotten all at once, which costs a few reads.
 const keep = 256
 
 func newJobs(s JobStore, literals LiteralReader) *jobs {
-	return &jobs{store: s, literals: literals, templates: map[string]map[string]*core.TaskTemplate{}, envs: map[store.Key]map[string]string{}}
+	return &jobs{store: s, literals: literals, templates: map[string]map[string]*core.TaskTemplate{}, settings: map[store.Key]settings{}}
 }
 
 func (j *jobs) job(ctx context.Context, a *store.Attempt) (*Job, error) {
@@ -52,7 +51,7 @@ func (j *jobs) job(ctx context.Context, a *store.Attempt) (*Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	envs, err := j.env(ctx, a)
+	of, err := j.setting(ctx, a)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +70,7 @@ func (j *jobs) job(ctx context.Context, a *store.Attempt) (*Job, error) {
 		inputs = &core.LiteralMap{}
 	}
 	return &Job{Key: a.AttemptKey, ID: a.ID, Spec: a.Spec, Template: overridden(template, a.Spec.GetOverrides()), Inputs: inputs,
-		Workflow: a.Spec.GetWorkflow(), Envs: envs}, nil
+		Workflow: a.Spec.GetWorkflow(), Envs: of.envs, RawOutput: of.rawOutput}, nil
 }
 
 func (j *jobs) template(ctx context.Context, workflow, task *core.Identifier) (*core.TaskTemplate, error) {
@@ -118,28 +117,34 @@ func (j *jobs) load(ctx context.Context, workflow *core.Identifier) (map[string]
 	return templates, nil
 }
 
-func (j *jobs) env(ctx context.Context, a *store.Attempt) (map[string]string, error) {
+// settings are what an execution says for all of its tasks.
+type settings struct {
+	envs      map[string]string
+	rawOutput string
+}
+
+func (j *jobs) setting(ctx context.Context, a *store.Attempt) (settings, error) {
 	j.mu.Lock()
-	envs, ok := j.envs[a.Execution]
+	of, ok := j.settings[a.Execution]
 	j.mu.Unlock()
 	if ok {
-		return envs, nil
+		return of, nil
 	}
 	execution, err := j.store.GetExecution(ctx, a.ID.Execution)
 	if err != nil {
-		return nil, fmt.Errorf("read execution %s: %w", a.ID.Execution, err)
+		return of, fmt.Errorf("read execution %s: %w", a.ID.Execution, err)
 	}
-	envs = map[string]string{}
+	of = settings{envs: map[string]string{}, rawOutput: execution.Spec.GetRawOutputDataConfig().GetOutputLocationPrefix()}
 	for _, kv := range execution.Spec.GetEnvs().GetValues() {
-		envs[kv.GetKey()] = kv.GetValue()
+		of.envs[kv.GetKey()] = kv.GetValue()
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if len(j.envs) >= keep {
-		clear(j.envs)
+	if len(j.settings) >= keep {
+		clear(j.settings)
 	}
-	j.envs[a.Execution] = maps.Clone(envs)
-	return envs, nil
+	j.settings[a.Execution] = of
+	return of, nil
 }
 
 // overridden applies what a node changes in its task: image, resources, pod template. Source: flyte-execution reference 3.9.

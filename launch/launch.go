@@ -105,6 +105,7 @@ func (l *Launcher) Create(ctx context.Context, r Request) (aloft.ExecutionID, er
 	problems.Labels(spec.GetLabels())
 	problems.Tags(spec.GetTags())
 	problems.Notifications(spec.GetNotifications().GetNotifications())
+	problems.RawOutput("spec.raw_output_data_config", spec.GetRawOutputDataConfig())
 	var recovered *store.Execution
 	if spec.GetMetadata().GetMode() == admin.ExecutionMetadata_RECOVERED {
 		var err error

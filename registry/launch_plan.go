@@ -24,6 +24,7 @@ func (r *Registry) CreateLaunchPlan(ctx context.Context, id *core.Identifier, sp
 	if spec != nil {
 		problems.Identifier("spec.workflow_id", spec.GetWorkflowId(), core.ResourceType_WORKFLOW, true)
 		problems.Labels(spec.GetLabels())
+		problems.RawOutput("spec.raw_output_data_config", spec.GetRawOutputDataConfig())
 		if policy := spec.GetConcurrencyPolicy(); policy.GetBehavior() != admin.ConcurrencyLimitBehavior_CONCURRENCY_LIMIT_BEHAVIOR_UNSPECIFIED {
 			problems.Include(fmt.Errorf("spec.concurrency_policy: %w", aloft.ErrUnimplemented))
 		}

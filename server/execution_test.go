@@ -55,8 +55,9 @@ func TestAllMistakesOfACreateAreReportedAtOnce(t *testing.T) {
 	request := execute(id(core.ResourceType_LAUNCH_PLAN, "checked"), map[string]*core.Literal{"y": integer(1)})
 	request.Name = "1-wrong"
 	request.Spec.Labels = &admin.Labels{Values: map[string]string{"two words": "x"}}
+	request.Spec.RawOutputDataConfig = &admin.RawOutputDataConfig{OutputLocationPrefix: "/home/me/files"}
 	_, err := s.admin.CreateExecution(t.Context(), request)
-	s.wantCode(err, connect.CodeInvalidArgument, `"1-wrong" must begin with a letter`, `"two words"`, "invalid input y", "expected_inputs x missing")
+	s.wantCode(err, connect.CodeInvalidArgument, `"1-wrong" must begin with a letter`, `"two words"`, `"/home/me/files" is not a place in an object store`, "invalid input y", "expected_inputs x missing")
 
 	request = execute(id(core.ResourceType_LAUNCH_PLAN, "checked"), map[string]*core.Literal{"x": primitive(&core.Primitive{Value: &core.Primitive_StringValue{StringValue: "no"}})})
 	_, err = s.admin.CreateExecution(t.Context(), request)

@@ -63,6 +63,9 @@ func FuzzRequest(f *testing.F) {
 	seed("AdminService/ListNodeExecutions", &admin.NodeExecutionListRequest{WorkflowExecutionId: e, Limit: 1, UniqueParentId: "n0"})
 	seed("AdminService/UpdateProject", &admin.Project{Id: "flytesnacks", State: 1})
 	seed("AdminService/RegisterProject", &admin.ProjectRegisterRequest{Project: &admin.Project{Id: "p", Name: "p"}})
+	name := &admin.NamedEntityIdentifier{Project: "flytesnacks", Domain: "development", Name: "fuzz"}
+	seed("AdminService/ListNamedEntities", &admin.NamedEntityListRequest{ResourceType: 2, Project: "flytesnacks", Domain: "development", Limit: 1, Filters: "eq(state,0)", SortBy: &admin.Sort{Key: "name"}})
+	seed("AdminService/UpdateNamedEntity", &admin.NamedEntityUpdateRequest{ResourceType: 1, Id: name, Metadata: &admin.NamedEntityMetadata{Description: "d", State: 1}})
 	seed("AdminService/UpdateLaunchPlan", &admin.LaunchPlanUpdateRequest{Id: id(0, "fuzz"), State: 1})
 	seed("DataProxyService/CreateUploadLocation", &service.CreateUploadLocationRequest{Project: "flytesnacks", Domain: "development", Filename: "a", FilenameRoot: "b", ContentMd5: make([]byte, 16)})
 	seed("DataProxyService/GetData", &service.GetDataRequest{FlyteUrl: "flyte://v1/p/d/e/n/0/o/x"})

@@ -376,7 +376,9 @@ func (s *Server) Describe() string {
 	}
 	fmt.Fprintf(&b, "listen  http://%s: gRPC, REST and pages on one port\n", address)
 	fmt.Fprintf(&b, "tasks   processes here: %s, python %s\n\n", describeRoom(s.room), python)
-	fmt.Fprintf(&b, "For clients:\n  export FLYTE_PLATFORM_URL=%s FLYTE_PLATFORM_INSECURE=true\n", address)
+	fmt.Fprintf(&b, "For clients:\n")
+	fmt.Fprintf(&b, "  export FLYTE_PLATFORM_URL=%s FLYTE_PLATFORM_INSECURE=true   # pyflyte, FlyteRemote\n", address)
+	fmt.Fprintf(&b, "  flytectl config init --host dns:///%s --insecure               # flytectl: writes its configuration file\n", address)
 	return b.String()
 }
 

@@ -25,8 +25,9 @@ type Queries interface {
 	ListLaunchPlans(ctx context.Context, q Query) ([]*LaunchPlan, error)
 	ListProjects(ctx context.Context, q Query) ([]*admin.Project, error)
 
-	// ListNames returns distinct names of one resource type, hidden ones left out.
-	ListNames(ctx context.Context, t core.ResourceType, q Query) ([]*admin.NamedEntityIdentifier, error)
+	// ListNamedEntities returns the names of one kind, each once, with their metadata: by name unless another order is asked
+	// for. A name is created with its first version and updated with its last one.
+	ListNamedEntities(ctx context.Context, kind core.ResourceType, q Query) ([]*admin.NamedEntity, error)
 
 	// NodeInputs is what an executor hands to a task. ErrNotFound.
 	NodeInputs(ctx context.Context, execution Key, node aloft.NodeID) (*aloftv1.Literals, error)

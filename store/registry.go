@@ -24,6 +24,15 @@ type Registry interface {
 	// SetLaunchPlanState activates a version, and deactivates the one that was active, or deactivates it. ErrNotFound.
 	SetLaunchPlanState(ctx context.Context, id *core.Identifier, state admin.LaunchPlanState, now time.Time) error
 
+	// GetNamedEntity returns what all versions of a name have in common, ErrNotFound if there is none: a name exists from its
+	// first version on. Until its metadata is updated it has no description and is active, or SYSTEM_GENERATED where all its
+	// versions are made by us. The kind is that of a task, workflow or launch plan, all others are ErrInvalid.
+	GetNamedEntity(ctx context.Context, kind core.ResourceType, id *admin.NamedEntityIdentifier) (*admin.NamedEntity, error)
+
+	// UpdateNamedEntity sets the state of a name, and its description unless the new one is empty. ErrNotFound. Nothing else
+	// changes by it.
+	UpdateNamedEntity(ctx context.Context, e *admin.NamedEntity) error
+
 	CreateProject(ctx context.Context, p *admin.Project) error
 	UpdateProject(ctx context.Context, p *admin.Project) error
 	GetProject(ctx context.Context, id string) (*admin.Project, error)
@@ -47,7 +56,7 @@ type Workflow struct {
 	Description      *admin.DescriptionEntity
 	ShortDescription string
 	CreatedAt        time.Time
-	Generated        bool // made by us for the execution of a single task: hidden from lists of names
+	Generated        bool // made by us for the execution of a single task
 }
 
 // LaunchPlan is a registered version of a launch plan.

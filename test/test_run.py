@@ -70,6 +70,13 @@ def test_environment_variables_are_given_to_a_run(server):
     assert server.outputs(name).get("o0", str) == "good morning"
 
 
+def test_files_go_where_the_user_wants_them(server):
+    name = server.run("--raw-output-data-prefix", "memory://bucket/files/", "basics.py", "files", "--text", "x")
+    node = server.ended(name).node_executions["n0"]  # the next one fails: no other process sees this one's memory
+    for output in ("o0", "o1"):
+        assert node.outputs.literals[output].scalar.blob.uri.startswith("memory://bucket/files/")
+
+
 def test_unchanged_code_is_registered_once(server):
     for _ in range(2):
         server.run("importable.py", "ninefold", "--x", "1")

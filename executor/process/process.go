@@ -16,6 +16,7 @@
 package process
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -356,7 +357,7 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 	}
 	arguments := append(append([]string{}, job.Template.GetContainer().GetCommand()...), job.Template.GetContainer().GetArgs()...)
 	argv, err := executor.Variables{
-		Input: inputs, InputPrefix: run, OutputPrefix: run, RawOutputPrefix: raw,
+		Input: inputs, InputPrefix: run, OutputPrefix: run, RawOutputPrefix: cmp.Or(job.RawOutputPrefix(), raw),
 		Checkpoint: b.config.Blob.Path(checkpointKey(job.ID)), PrevCheckpoint: earlier,
 		PerRetryKey: executor.PerRetryKey(job.ID.GeneratedName()),
 		Namespace:   job.ID.Execution.Project + "-" + job.ID.Execution.Domain,

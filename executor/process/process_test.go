@@ -300,9 +300,10 @@ func (w *world) watch(t *testing.T, b *backend, report func(executor.Event)) {
 func TestATaskSeesItsOwnVariablesAndFoldersAndNothingOfTheServers(t *testing.T) {
 	t.Setenv("ALOFT_SECRET_OF_THE_SERVER", "secret")
 	w := newWorld(t)
-	job := shell("a", `env > {{.outputPrefix}}/env; pwd > {{.outputPrefix}}/pwd; touch here "$TMPDIR/there"; echo out; echo err >&2`)
+	job := shell("a", `env > {{.outputPrefix}}/env; echo {{.rawOutputDataPrefix}} > {{.outputPrefix}}/raw; pwd > {{.outputPrefix}}/pwd; touch here "$TMPDIR/there"; echo out; echo err >&2`)
 	job.Template.GetContainer().Env = []*core.KeyValuePair{{Key: "OF_TASK", Value: "t"}, {Key: "OF_BOTH", Value: "t"}}
 	job.Envs = map[string]string{"OF_BOTH": "e"}
+	job.RawOutput = "s3://bucket/files/"
 	b := w.open(t, noPython{}, w.blob)
 	if o := w.run(t, b, job); o.GetOutputs() == nil {
 		t.Fatalf("outcome %v", o)
@@ -319,6 +320,9 @@ func TestATaskSeesItsOwnVariablesAndFoldersAndNothingOfTheServers(t *testing.T) 
 	}
 	if pwd := strings.TrimSpace(read(t, filepath.Join(run, "pwd"))); !strings.HasPrefix(pwd, filepath.Join(w.data, "attempts")) {
 		t.Errorf("it ran in %s", pwd)
+	}
+	if raw, want := strings.TrimSpace(read(t, filepath.Join(run, "raw"))), "s3://bucket/files/"+job.ID.RawOutputKey(); raw != want {
+		t.Errorf("it is to write its files to %s, want %s", raw, want)
 	}
 	if out, err := read(t, filepath.Join(run, "stdout")), read(t, filepath.Join(run, "stderr")); out != "out\n" || err != "err\n" {
 		t.Errorf("stdout %q, stderr %q", out, err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -202,6 +203,19 @@ func DNSLabel(s string) bool {
 		}
 	}
 	return true
+}
+
+// RawOutput checks the prefix below which tasks write files. The folders of this machine are not for it: what a task writes
+// there would neither be synced nor found from anywhere else.
+func (p *Problems) RawOutput(where string, config *admin.RawOutputDataConfig) {
+	prefix := config.GetOutputLocationPrefix()
+	if prefix == "" {
+		return
+	}
+	if u, err := url.Parse(prefix); err != nil || u.Host == "" || u.Scheme == "" || u.Scheme == "file" || u.Scheme == "flyte" || u.Scheme == "aloft" {
+		p.Add("invalid value for %s.output_location_prefix: %q is not a place in an object store such as s3://bucket/prefix; "+
+			"leave it out, and files are kept beside the other data of the server", where, prefix)
+	}
 }
 
 // Notifications checks that each says whom to tell, and of which last phases.

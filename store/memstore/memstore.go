@@ -54,7 +54,8 @@ type Store struct {
 	workflows   map[version]*store.Workflow
 	launchPlans map[version]*store.LaunchPlan
 	projects    map[string]*admin.Project
-	registered  []version // in order of registration
+	registered  []version                              // in order of registration
+	metadata    map[version]*admin.NamedEntityMetadata // of names, without a version
 }
 
 var _ store.Store = (*Store)(nil)
@@ -78,6 +79,7 @@ func New() *Store {
 		tasks:        make(map[version]*store.Task),
 		workflows:    make(map[version]*store.Workflow),
 		launchPlans:  make(map[version]*store.LaunchPlan),
+		metadata:     make(map[version]*admin.NamedEntityMetadata),
 		projects:     map[string]*admin.Project{"flytesnacks": {Id: "flytesnacks", Name: "flytesnacks"}},
 	}
 	for shard := range s.leases {

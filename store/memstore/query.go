@@ -286,36 +286,3 @@ func (s *Store) ListProjects(_ context.Context, q store.Query) (recs []*admin.Pr
 	}
 	return recs, nil
 }
-
-// ListNames lists the distinct names of a resource type.
-func (s *Store) ListNames(_ context.Context, t core.ResourceType, q store.Query) (names []*admin.NamedEntityIdentifier, err error) {
-	err = s.do("ListNames", func() ([]store.Topic, error) {
-		if err := plain(q); err != nil {
-			return nil, err
-		}
-		var found []*admin.NamedEntityIdentifier
-		seen := make(map[version]bool)
-		for _, v := range s.versions(t, q) {
-			if w := s.workflows[v]; w != nil && w.Generated {
-				continue
-			}
-			if l := s.launchPlans[v]; l != nil && l.Generated {
-				continue
-			}
-			v.version = ""
-			if !seen[v] {
-				seen[v] = true
-				found = append(found, &admin.NamedEntityIdentifier{Project: v.project, Domain: v.domain, Name: v.name})
-			}
-		}
-		slices.SortFunc(found, func(a, b *admin.NamedEntityIdentifier) int {
-			return slices.Compare([]string{a.Project, a.Domain, a.Name}, []string{b.Project, b.Domain, b.Name})
-		})
-		names = page(found, q)
-		return nil, nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return names, nil
-}

@@ -116,9 +116,14 @@ var (
 		columns: map[string]column{"id": {sql: "p.number", kind: number}, "identifier": {sql: "p.id"}, "name": {sql: "p.name"}, "description": {sql: "p.description"},
 			"state": {sql: "p.state", kind: number}, "created_at": {sql: "p.number", kind: number}, "updated_at": {sql: "p.number", kind: number}},
 	}
-	nameEntity = entity{
-		name: "entities", number: "e.number", project: "e.project", domain: "e.domain", its: "e.name",
-		columns: map[string]column{"project": {sql: "e.project"}, "domain": {sql: "e.domain"}, "name": {sql: "e.name"}, "created_at": {sql: "e.created_at", kind: moment}},
+	namedEntity = entity{
+		name: "entities", number: "e.number", project: "e.project", domain: "e.domain", its: "e.name", joins: []string{"named_entity_metadata"},
+		columns: map[string]column{
+			"resource_type": {sql: "e.resource_type", kind: number}, "project": {sql: "e.project"}, "domain": {sql: "e.domain"}, "name": {sql: "e.name"},
+			"created_at": {sql: "e.created_at", kind: moment}, "updated_at": {sql: "e.updated_at", kind: moment},
+			"description": {sql: namedDescription}, "named_entity_metadata.description": {sql: namedDescription},
+			"state": {sql: namedState, kind: number}, "named_entity_metadata.state": {sql: namedState, kind: number},
+		},
 	}
 
 	// ofExecution is what lists within one execution may say of it.

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
@@ -33,6 +35,13 @@ func recordedVersion(t core.ResourceType) *core.Identifier {
 	return &core.Identifier{ResourceType: t, Project: recordedID.Project, Domain: recordedID.Domain, Name: recordedID.Name, Version: recordedID.Version}
 }
 
+func recordedEntity(description string, state admin.NamedEntityState) *admin.NamedEntity {
+	return &admin.NamedEntity{
+		ResourceType: core.ResourceType_WORKFLOW, Id: &admin.NamedEntityIdentifier{Project: recordedID.Project, Domain: recordedID.Domain, Name: recordedID.Name},
+		Metadata: &admin.NamedEntityMetadata{Description: description, State: state},
+	}
+}
+
 // fillRecorded writes a row into every table.
 func fillRecorded(t *testing.T, s *sqlstore.Store) {
 	t.Helper()
@@ -43,6 +52,7 @@ func fillRecorded(t *testing.T, s *sqlstore.Store) {
 		s.CreateWorkflow(t.Context(), &store.Workflow{ID: recordedVersion(core.ResourceType_WORKFLOW), Compiled: &core.CompiledWorkflowClosure{}, CreatedAt: now}),
 		s.CreateLaunchPlan(t.Context(), &store.LaunchPlan{ID: recordedVersion(core.ResourceType_LAUNCH_PLAN), Spec: &admin.LaunchPlanSpec{WorkflowId: recordedVersion(core.ResourceType_WORKFLOW)},
 			Closure: &admin.LaunchPlanClosure{State: admin.LaunchPlanState_ACTIVE}, CreatedAt: now}),
+		s.UpdateNamedEntity(t.Context(), recordedEntity("recorded", admin.NamedEntityState_NAMED_ENTITY_ARCHIVED)),
 		s.Heartbeat(t.Context(), store.Instance{ID: "x", Kind: "process", Place: "here", Slots: 3, SeenAt: now, Expires: now.Add(time.Minute)}),
 	); err != nil {
 		t.Fatal(err)
@@ -95,7 +105,7 @@ func fillRecorded(t *testing.T, s *sqlstore.Store) {
 }
 
 // checkRecorded reads it all and goes on with what had not ended.
-func checkRecorded(t *testing.T, s *sqlstore.Store) {
+func checkRecorded(t *testing.T, s *sqlstore.Store, schema int) {
 	t.Helper()
 	ctx := t.Context()
 	if p, err := s.GetProject(ctx, "recorded"); err != nil || p.Name != "Recorded" {
@@ -129,7 +139,16 @@ func checkRecorded(t *testing.T, s *sqlstore.Store) {
 	if i, err := s.Instances(ctx); err != nil || len(i) != 1 || i[0].Slots != 3 {
 		t.Errorf("instances: %v, %v", i, err)
 	}
-	checkTags(t, s)
+	entity := recordedEntity("", admin.NamedEntityState_NAMED_ENTITY_ACTIVE)
+	if schema >= 8 { // earlier ones have no table for it
+		entity = recordedEntity("recorded", admin.NamedEntityState_NAMED_ENTITY_ARCHIVED)
+	}
+	if e, err := s.GetNamedEntity(ctx, entity.GetResourceType(), entity.GetId()); err != nil || !proto.Equal(e, entity) {
+		t.Errorf("named entity: %v, %v, want %v", e, err, entity)
+	}
+	if schema >= 9 {
+		checkTags(t, s)
+	}
 	checkLater(t, s)
 	all := make([]int, store.Shards)
 	for i := range all {
@@ -148,16 +167,12 @@ func checkRecorded(t *testing.T, s *sqlstore.Store) {
 	mustCreate(t, s, "new")
 }
 
-// checkTags finds an execution by its tags, if it was recorded with some.
+// checkTags finds an execution by its tags, which those of earlier schemas are not.
 func checkTags(t *testing.T, s *sqlstore.Store) {
 	t.Helper()
-	ended, err := s.GetExecution(t.Context(), benchExecution("ended").ID)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for field, value := range map[string]string{"admin_tag.name": "nightly", "execution_tag.value": "red"} {
 		found, err := s.ListExecutions(t.Context(), store.Query{Filters: []store.Filter{{Field: field, Function: "eq", Values: []string{value}}}})
-		if err != nil || len(found) != len(ended.Spec.GetTags()) {
+		if err != nil || len(found) != 1 || found[0].ID.Name != "ended" {
 			t.Errorf("%s %s: found %v, %v, want the execution that has it", field, value, found, err)
 		}
 	}
@@ -195,6 +210,10 @@ func TestRecordedDatabasesOfEveryReleaseAreMigrated(t *testing.T) {
 		t.Fatalf("testdata has %v (%v)", files, err)
 	}
 	for _, file := range files {
+		var schema int
+		if _, err := fmt.Sscanf(filepath.Base(file), "schema-%d", &schema); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			t.Parallel()
 			packed, err := os.Open(file)
@@ -215,12 +234,12 @@ func TestRecordedDatabasesOfEveryReleaseAreMigrated(t *testing.T) {
 				if err := os.WriteFile(path, content, 0o600); err != nil {
 					t.Fatal(err)
 				}
-				checkRecorded(t, open(t, path))
+				checkRecorded(t, open(t, path), schema)
 				return
 			}
 			url := postgrestest.Database(t)
 			postgrestest.Exec(t, url, string(content))
-			checkRecorded(t, openPostgres(t, url))
+			checkRecorded(t, openPostgres(t, url), schema)
 		})
 	}
 }

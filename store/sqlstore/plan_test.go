@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
 	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
 )
@@ -21,6 +22,10 @@ func TestHotReadsFollowAnIndex(t *testing.T) {
 	tags, _ := byTags.fit(4)
 	further, _ := byFurtherTags.fit(4)
 	bound := strings.NewReplacer("?", "'a'")
+	workflowNames, err := selectNamedEntities(core.ResourceType_WORKFLOW)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, test := range map[string]struct {
 		query string
 		want  string
@@ -31,13 +36,14 @@ func TestHotReadsFollowAnIndex(t *testing.T) {
 		"waiting":     {selectAttempts + "WHERE a.ended = 0 AND a.by_engine = 0 AND a.executor IS NULL AND a.stop IS NULL AND a.not_before <= 7 ORDER BY a.number LIMIT 10", "attempts_waiting"},
 		"assigned":    {selectAttempts + "WHERE a.executor = 'x' AND a.ended = 0 AND a.executor IS NOT NULL ORDER BY a.number", "attempts_executor"},
 		"stuck":       {"SELECT project FROM executions e WHERE ended = 0 AND due_at = 0 AND waiting = '' ORDER BY number LIMIT 10", "executions_open"},
-		"latest":      {listExecutions + "WHERE e.project = 'p' AND e.domain = 'd' ORDER BY e.created_at DESC, e.number DESC LIMIT 10 OFFSET 0", "executions_created"},
+		"latest":      {listExecutions + "WHERE e.number > 0 AND e.project = 'p' AND e.domain = 'd' ORDER BY e.created_at DESC, e.number DESC LIMIT 10 OFFSET 0", "executions_created"},
 		"one":         {oneExecution + "WHERE e.project = 'p' AND e.domain = 'd' AND e.name = 'n'", "sqlite_autoindex_executions"},
 		"node":        {oneNode + "WHERE e.project = 'p' AND e.domain = 'd' AND e.name = 'n' AND n.node = 'x'", "sqlite_autoindex_nodes"},
 		"results":     {bound.Replace(tags), "INDEX results_tag"},
 		"of a task":   {"SELECT r.id" + fromResults + "WHERE r.number > 0 AND r.project = 'p' AND r.domain = 'd' AND r.name = 'n' ORDER BY r.number DESC LIMIT 10 OFFSET 0", "INDEX results_dataset"},
 		"reserved":    {"SELECT result, owner FROM reservations WHERE execution = 7 ORDER BY result", "reservations_execution"},
 		"by tag":      {bound.Replace(further), "sqlite_autoindex_result_tags"},
+		"a name":      {bound.Replace(workflowNames + oneName), "sqlite_autoindex_workflows"},
 		"active plan": {selectLaunchPlans + "WHERE project = 'p' AND domain = 'd' AND name = 'n' AND state = 1", "launch_plans_active"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -60,9 +66,9 @@ func TestHotReadsFollowAnIndex(t *testing.T) {
 	}
 }
 
-// TestPostgreSQLFindsResultsByTheirTagBeforeItHasCountedThem: without statistics any index that has a part of a tag's columns
-// looks as good as the one that has all, and each lookup reads every result of the task.
-func TestPostgreSQLFindsResultsByTheirTagBeforeItHasCountedThem(t *testing.T) {
+// TestPostgreSQLFindsWhatItHasNotCountedByItsWholeKey: without statistics any index that has a part of a key's columns looks
+// as good as the one that has all, and each lookup reads every result of the task, or every execution of the project.
+func TestPostgreSQLFindsWhatItHasNotCountedByItsWholeKey(t *testing.T) {
 	t.Parallel()
 	url := postgrestest.Database(t)
 	s, err := Open(t.Context(), Options{URL: url})
@@ -70,17 +76,20 @@ func TestPostgreSQLFindsResultsByTheirTagBeforeItHasCountedThem(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	postgrestest.Exec(t, url, `ALTER TABLE results SET (autovacuum_enabled = false)`)
-	postgrestest.Exec(t, url, `INSERT INTO results (id, project, domain, name, version, tag, created_at, used_at, size, pinned, gone_at, source_attempt)
-		SELECT n::text, 'p', 'd', 'n', 'v', 'flyte_cached-' || n, 1, 1, 100, 0, 0, 0 FROM generate_series(1, 20000) n`)
-	for _, places := range byTags.sizes {
-		text, _ := byTags.fit(places)
-		args := []any{"p", "d", "n", "v", "p", "d", "n", "v"}
-		for n := range places {
-			args = append(args, fmt.Sprintf("flyte_cached-%d", n+1))
-		}
+	for _, statement := range []string{
+		"ALTER TABLE results SET (autovacuum_enabled = false)", "ALTER TABLE executions SET (autovacuum_enabled = false)",
+		`INSERT INTO results (id, project, domain, name, version, tag, created_at, used_at, size, pinned, gone_at, source_attempt)
+			SELECT n::text, 'p', 'd', 'n', 'v', 'flyte_cached-' || n, 1, 1, 100, 0, 0, 0 FROM generate_series(1, 20000) n`,
+		`INSERT INTO executions (shard, project, domain, name, journal_version, phase, ended, created_at, started_at, updated_at, ended_at, due_at,
+			waiting, abort_cause, abort_principal, state, state_changed_at, state_principal, error_kind, error_code)
+			SELECT n % 64, 'p', 'd', 'e' || n, 2, 4, 1, n, n, n, n, 0, '', '', '', 0, 0, '', '', '' FROM generate_series(1, 20000) n`,
+	} {
+		postgrestest.Exec(t, url, statement)
+	}
+	lookup := func(index, query string, args ...any) {
+		t.Helper()
 		var plan []string
-		if err := s.read(t.Context(), false, "EXPLAIN (ANALYZE, TIMING OFF) "+text, args, func(scan scan) error {
+		if err := s.read(t.Context(), false, "EXPLAIN (ANALYZE, TIMING OFF) "+query, args, func(scan scan) error {
 			var line string
 			err := scan(&line)
 			plan = append(plan, line)
@@ -88,10 +97,20 @@ func TestPostgreSQLFindsResultsByTheirTagBeforeItHasCountedThem(t *testing.T) {
 		}); err != nil {
 			t.Fatal(err)
 		}
-		if text := strings.Join(plan, "\n"); !strings.Contains(text, "using results_tag") || strings.Contains(text, "Rows Removed") {
-			t.Errorf("%d tags are looked up so:\n%s", places, text)
+		if text := strings.Join(plan, "\n"); !strings.Contains(text, "using "+index) || strings.Contains(text, "Rows Removed") {
+			t.Errorf("the plan is not to look it up in %s:\n%s", index, text)
 		}
 	}
+	for _, places := range byTags.sizes {
+		text, _ := byTags.fit(places)
+		args := []any{"p", "d", "n", "v", "p", "d", "n", "v"}
+		for n := range places {
+			args = append(args, fmt.Sprintf("flyte_cached-%d", n+1))
+		}
+		lookup("results_tag", text, args...)
+	}
+	lookup("executions_project_domain_name_key", oneExecution+"WHERE e.project = ? AND e.domain = ? AND e.name = ?", "p", "d", "e7")
+	lookup("executions_project_domain_name_key", "SELECT number FROM executions WHERE project = ? AND domain = ? AND name = ?", "p", "d", "e7")
 }
 
 // tagFilters are lists by tags as clients ask for them, in an order that has an index of its own.
@@ -114,7 +133,7 @@ func TestListsByTagReadTheExecutionsThatHaveIt(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	for name, q := range tagFilters {
-		where, args, err := executionEntity.where(q)
+		where, args, err := executionsWhere(q)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -163,7 +182,7 @@ func TestPostgreSQLListsByTagReadNoOtherExecutions(t *testing.T) {
 			postgrestest.Exec(t, url, "ANALYZE")
 		}
 		for name, q := range tagFilters {
-			where, args, err := executionEntity.where(q)
+			where, args, err := executionsWhere(q)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -3,17 +3,23 @@ package sqlstore
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
-	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
 )
 
+// executionsWhere states what the index executions_created asks for, unless tags are looked for, which have one of their own.
+func executionsWhere(q store.Query) (string, []any, error) {
+	if executionEntity.tagged(q) {
+		return executionEntity.where(q)
+	}
+	return executionEntity.where(q, condition{"e.number > 0", nil})
+}
+
 // ListExecutions lists executions without inputs and outputs.
 func (s *Store) ListExecutions(ctx context.Context, q store.Query) ([]*store.Execution, error) {
-	where, args, err := executionEntity.where(q)
+	where, args, err := executionsWhere(q)
 	if err != nil {
 		return nil, err
 	}
@@ -118,36 +124,4 @@ func (s *Store) ListProjects(ctx context.Context, q store.Query) ([]*admin.Proje
 		return nil, err
 	}
 	return s.projects(ctx, len(q.Filters) == 0, where, args...)
-}
-
-// ListNames lists the distinct names of a resource type, by name unless another order is asked for.
-func (s *Store) ListNames(ctx context.Context, t core.ResourceType, q store.Query) ([]*admin.NamedEntityIdentifier, error) {
-	table := map[core.ResourceType]string{
-		core.ResourceType_TASK: "tasks", core.ResourceType_WORKFLOW: "workflows", core.ResourceType_LAUNCH_PLAN: "launch_plans",
-	}[t]
-	if table == "" {
-		return nil, fmt.Errorf("list names of %s: only tasks, workflows and launch plans have names: %w", aloft.Kind(t), aloft.ErrInvalid)
-	}
-	if q.SortBy == "" {
-		q.SortBy, q.Ascending = "name", true
-	}
-	hidden := "0"
-	if t != core.ResourceType_TASK {
-		hidden = "MIN(generated)"
-	}
-	where, args, err := nameEntity.where(q, condition{"e.hidden = 0", nil})
-	if err != nil {
-		return nil, err
-	}
-	var names []*admin.NamedEntityIdentifier
-	err = s.read(ctx, len(q.Filters) == 0, "SELECT project, domain, name FROM (SELECT project, domain, name, MIN(created_at) AS created_at, MIN(number) AS number, "+
-		hidden+" AS hidden FROM "+table+" GROUP BY project, domain, name) e "+where, args, func(scan scan) error {
-		name := new(admin.NamedEntityIdentifier)
-		names = append(names, name)
-		return scan(&name.Project, &name.Domain, &name.Name)
-	})
-	if err != nil {
-		return nil, err
-	}
-	return names, nil
 }

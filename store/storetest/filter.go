@@ -20,6 +20,7 @@ var filterClaims = []func(*suite){
 	recordsOfOneExecutionAreFiltered,
 	recordsAreFilteredByWhatStandsInTheirMessages,
 	versionsAreFiltered,
+	namedEntitiesAreFilteredAndSorted,
 }
 
 // filter reads a condition as tests write it: function, field and values apart by blanks.
@@ -433,13 +434,6 @@ func versionsAreFiltered(s *suite) {
 	s.equal(plans(store.Query{Filters: filters("eq workflow.version v1", "contains workflow.name wf")}), []string{"v1"})
 	s.equal(plans(store.Query{SortBy: "updated_at", Limit: 1}), []string{"v2"})
 
-	names, err := s.store.ListNames(s.ctx, core.ResourceType_TASK, store.Query{Filters: filters("contains name v"), SortBy: "name"})
-	s.ok(err)
-	var got []string
-	for _, n := range names {
-		got = append(got, n.GetName())
-	}
-	s.equal(got, []string{"tv3", "tv2", "tv1", "tv0"})
 	projects, err := s.store.ListProjects(s.ctx, store.Query{Filters: filters("eq identifier flytesnacks", "eq state 0")})
 	s.ok(err)
 	if len(projects) != 1 {

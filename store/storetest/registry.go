@@ -136,30 +136,3 @@ func projectsAreCreatedChangedAndListed(s *suite) {
 	s.ok(err)
 	s.equal(list, []*admin.Project{p, {Id: "flytesnacks", Name: "flytesnacks"}})
 }
-
-func namesAreDistinctAndGeneratedOnesHidden(s *suite) {
-	for i, name := range []string{"b", "a", "c"} {
-		for version := range 2 {
-			s.ok(s.store.CreateTask(s.ctx, task(name, fmt.Sprintf("v%d", version), i)))
-			w := workflow(name, fmt.Sprintf("v%d", version), i)
-			w.Generated = name == "c"
-			s.ok(s.store.CreateWorkflow(s.ctx, w))
-		}
-	}
-	names := func(t core.ResourceType, q store.Query) (got []string) {
-		s.Helper()
-		list, err := s.store.ListNames(s.ctx, t, q)
-		s.ok(err)
-		for _, n := range list {
-			got = append(got, n.GetName())
-		}
-		return got
-	}
-	here := store.Query{Project: "flytesnacks", Domain: "development"}
-	s.equal(names(core.ResourceType_TASK, here), []string{"a", "b", "c"})
-	s.equal(names(core.ResourceType_WORKFLOW, here), []string{"a", "b"})
-	s.equal(names(core.ResourceType_LAUNCH_PLAN, here), []string(nil))
-	here.Limit, here.Offset = 1, 1
-	s.equal(names(core.ResourceType_TASK, here), []string{"b"})
-	s.equal(names(core.ResourceType_TASK, store.Query{Domain: "production"}), []string(nil))
-}

@@ -1,0 +1,104 @@
+package memstore
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// names finds the named entities of a kind that a query is about, in the order of their first versions.
+func (s *Store) names(kind core.ResourceType, q store.Query) ([]*admin.NamedEntity, error) {
+	if kind != core.ResourceType_TASK && kind != core.ResourceType_WORKFLOW && kind != core.ResourceType_LAUNCH_PLAN {
+		return nil, fmt.Errorf("named entities of kind %s: only tasks, workflows and launch plans have names: %w", aloft.Kind(kind), aloft.ErrInvalid)
+	}
+	var found []*admin.NamedEntity
+	seen := make(map[version]*admin.NamedEntity)
+	for _, v := range s.versions(kind, q) {
+		w, l := s.workflows[v], s.launchPlans[v]
+		generated := w != nil && w.Generated || l != nil && l.Generated
+		v.version = ""
+		e := seen[v]
+		if e == nil {
+			e = &admin.NamedEntity{
+				ResourceType: kind, Id: &admin.NamedEntityIdentifier{Project: v.project, Domain: v.domain, Name: v.name},
+				Metadata: &admin.NamedEntityMetadata{State: admin.NamedEntityState_SYSTEM_GENERATED},
+			}
+			seen[v], found = e, append(found, e)
+		}
+		if said := s.metadata[v]; said != nil {
+			e.Metadata = clone(said)
+		} else if !generated {
+			e.Metadata.State = admin.NamedEntityState_NAMED_ENTITY_ACTIVE
+		}
+	}
+	return found, nil
+}
+
+// ListNamedEntities lists the names of a kind, by name or in the order of their first versions.
+func (s *Store) ListNamedEntities(_ context.Context, kind core.ResourceType, q store.Query) (entities []*admin.NamedEntity, err error) {
+	err = s.do("ListNamedEntities", func() ([]store.Topic, error) {
+		if err := plain(q); err != nil {
+			return nil, err
+		}
+		found, err := s.names(kind, q)
+		if err != nil {
+			return nil, err
+		}
+		if q.SortBy == "" {
+			slices.SortStableFunc(found, func(a, b *admin.NamedEntity) int { return strings.Compare(a.Id.Name, b.Id.Name) })
+		} else {
+			found = turn(found, q)
+		}
+		entities = page(found, q)
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return entities, nil
+}
+
+func (s *Store) named(kind core.ResourceType, id *admin.NamedEntityIdentifier) (*admin.NamedEntity, error) {
+	found, err := s.names(kind, store.Query{Project: id.GetProject(), Domain: id.GetDomain(), Name: id.GetName()})
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return nil, fmt.Errorf("%s %s/%s/%s: %w", aloft.Kind(kind), id.GetProject(), id.GetDomain(), id.GetName(), aloft.ErrNotFound)
+	}
+	return found[0], nil
+}
+
+// GetNamedEntity returns one name with its metadata.
+func (s *Store) GetNamedEntity(_ context.Context, kind core.ResourceType, id *admin.NamedEntityIdentifier) (e *admin.NamedEntity, err error) {
+	err = s.do("GetNamedEntity", func() ([]store.Topic, error) {
+		var err error
+		e, err = s.named(kind, id)
+		return nil, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// UpdateNamedEntity sets the state of a name, and its description unless the new one is empty.
+func (s *Store) UpdateNamedEntity(_ context.Context, e *admin.NamedEntity) error {
+	return s.do("UpdateNamedEntity", func() ([]store.Topic, error) {
+		there, err := s.named(e.GetResourceType(), e.GetId())
+		if err != nil {
+			return nil, err
+		}
+		v := version{kind: there.ResourceType, project: there.Id.Project, domain: there.Id.Domain, name: there.Id.Name}
+		description := cmp.Or(e.GetMetadata().GetDescription(), there.GetMetadata().GetDescription())
+		s.metadata[v] = &admin.NamedEntityMetadata{Description: description, State: e.GetMetadata().GetState()}
+		return nil, nil
+	})
+}
