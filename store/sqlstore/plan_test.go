@@ -47,18 +47,7 @@ func TestHotReadsFollowAnIndex(t *testing.T) {
 		"active plan": {selectLaunchPlans + "WHERE project = 'p' AND domain = 'd' AND name = 'n' AND state = 1", "launch_plans_active"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var plan []string
-			err := s.read(t.Context(), false, "EXPLAIN QUERY PLAN "+test.query, nil, func(scan scan) error {
-				var id, parent, unused int64
-				var detail string
-				err := scan(&id, &parent, &unused, &detail)
-				plan = append(plan, detail)
-				return err
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			text := strings.Join(plan, "; ")
+			text := strings.Join(plan(t, s, "EXPLAIN QUERY PLAN "+test.query), "; ")
 			if !strings.Contains(text, test.want) || strings.Contains(text, "TEMP B-TREE") {
 				t.Errorf("the plan is %q, want %s and no sorting", text, test.want)
 			}
@@ -66,38 +55,63 @@ func TestHotReadsFollowAnIndex(t *testing.T) {
 	}
 }
 
-// TestPostgreSQLFindsWhatItHasNotCountedByItsWholeKey: without statistics any index that has a part of a key's columns looks
-// as good as the one that has all, and each lookup reads every result of the task, or every execution of the project.
-func TestPostgreSQLFindsWhatItHasNotCountedByItsWholeKey(t *testing.T) {
-	t.Parallel()
-	url := postgrestest.Database(t)
+// plan is what the database says that it will do, or did, for a query that begins with EXPLAIN.
+func plan(t *testing.T, s *Store, query string, args ...any) (lines []string) {
+	t.Helper()
+	err := s.read(t.Context(), false, query, args, func(scan scan) error {
+		var line string
+		var err error
+		if s.dialect == &postgresDialect {
+			err = scan(&line)
+		} else {
+			var id, parent, unused int64
+			err = scan(&id, &parent, &unused, &line)
+		}
+		lines = append(lines, line)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
+}
+
+// uncounted is a PostgreSQL store with 20,000 executions and results of which it has no statistics.
+func uncounted(t *testing.T) (s *Store, url string) {
+	t.Helper()
+	url = postgrestest.Database(t)
 	s, err := Open(t.Context(), Options{URL: url})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
+	for _, table := range []string{"executions", "execution_specs", "execution_tags", "results"} {
+		postgrestest.Exec(t, url, "ALTER TABLE "+table+" SET (autovacuum_enabled = false)")
+	}
 	for _, statement := range []string{
-		"ALTER TABLE results SET (autovacuum_enabled = false)", "ALTER TABLE executions SET (autovacuum_enabled = false)",
+		`INSERT INTO executions (shard, project, domain, name, journal_version, phase, ended, created_at, started_at, updated_at, ended_at, due_at, waiting,
+			abort_cause, abort_principal, state, state_changed_at, state_principal, error_kind, error_code)
+			SELECT n % 64, 'p', 'd', 'e' || n, 2, 4, 1, n, n, n, n, 0, '', '', '', 0, 0, '', '', '' FROM generate_series(1, 20000) n`,
+		`INSERT INTO execution_specs (execution, mode, principal, launch_entity, launch_project, launch_domain, launch_name, launch_version,
+			workflow_project, workflow_domain, workflow_name, workflow_version) SELECT number, 0, '', 'launch_plan', '', '', '', '', '', '', '', '' FROM executions`,
+		`INSERT INTO execution_tags (key, value, execution) SELECT 'other' || number % 50, 'x', number FROM executions`,
+		`INSERT INTO execution_tags (key, value, execution) SELECT k, v, number FROM executions, (VALUES ('a', ''), ('a', 'b'), ('b', '')) AS t (k, v) WHERE number % 2000 = 1`,
 		`INSERT INTO results (id, project, domain, name, version, tag, created_at, used_at, size, pinned, gone_at, source_attempt)
 			SELECT n::text, 'p', 'd', 'n', 'v', 'flyte_cached-' || n, 1, 1, 100, 0, 0, 0 FROM generate_series(1, 20000) n`,
-		`INSERT INTO executions (shard, project, domain, name, journal_version, phase, ended, created_at, started_at, updated_at, ended_at, due_at,
-			waiting, abort_cause, abort_principal, state, state_changed_at, state_principal, error_kind, error_code)
-			SELECT n % 64, 'p', 'd', 'e' || n, 2, 4, 1, n, n, n, n, 0, '', '', '', 0, 0, '', '', '' FROM generate_series(1, 20000) n`,
 	} {
 		postgrestest.Exec(t, url, statement)
 	}
+	return s, url
+}
+
+// TestPostgreSQLFindsWhatItHasNotCountedByItsWholeKey: without statistics any index that has a part of a key's columns looks
+// as good as the one that has all, and each lookup reads every result of the task, or every execution of the project.
+func TestPostgreSQLFindsWhatItHasNotCountedByItsWholeKey(t *testing.T) {
+	t.Parallel()
+	s, _ := uncounted(t)
 	lookup := func(index, query string, args ...any) {
 		t.Helper()
-		var plan []string
-		if err := s.read(t.Context(), false, "EXPLAIN (ANALYZE, TIMING OFF) "+query, args, func(scan scan) error {
-			var line string
-			err := scan(&line)
-			plan = append(plan, line)
-			return err
-		}); err != nil {
-			t.Fatal(err)
-		}
-		if text := strings.Join(plan, "\n"); !strings.Contains(text, "using "+index) || strings.Contains(text, "Rows Removed") {
+		if text := strings.Join(plan(t, s, "EXPLAIN (ANALYZE, TIMING OFF) "+query, args...), "\n"); !strings.Contains(text, "using "+index) || strings.Contains(text, "Rows Removed") {
 			t.Errorf("the plan is not to look it up in %s:\n%s", index, text)
 		}
 	}
@@ -137,17 +151,7 @@ func TestListsByTagReadTheExecutionsThatHaveIt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var plan []string
-		if err := s.read(t.Context(), false, "EXPLAIN QUERY PLAN "+listExecutions+where, args, func(scan scan) error {
-			var id, parent, unused int64
-			var detail string
-			err := scan(&id, &parent, &unused, &detail)
-			plan = append(plan, detail)
-			return err
-		}); err != nil {
-			t.Fatal(err)
-		}
-		text := strings.Join(plan, "; ")
+		text := strings.Join(plan(t, s, "EXPLAIN QUERY PLAN "+listExecutions+where, args...), "; ")
 		if !strings.Contains(text, "SEARCH e USING INTEGER PRIMARY KEY") || !strings.Contains(text, "SEARCH g USING PRIMARY KEY (key=?") || strings.Contains(text, "SCAN") {
 			t.Errorf("%s: the plan is %q, want the tags and then executions by their number", name, text)
 		}
@@ -157,26 +161,7 @@ func TestListsByTagReadTheExecutionsThatHaveIt(t *testing.T) {
 // TestPostgreSQLListsByTagReadNoOtherExecutions also before it has counted them.
 func TestPostgreSQLListsByTagReadNoOtherExecutions(t *testing.T) {
 	t.Parallel()
-	url := postgrestest.Database(t)
-	s, err := Open(t.Context(), Options{URL: url})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = s.Close() })
-	for _, statement := range []string{
-		"ALTER TABLE executions SET (autovacuum_enabled = false)",
-		"ALTER TABLE execution_specs SET (autovacuum_enabled = false)",
-		"ALTER TABLE execution_tags SET (autovacuum_enabled = false)",
-		`INSERT INTO executions (shard, project, domain, name, journal_version, phase, ended, created_at, started_at, updated_at, ended_at, due_at, waiting,
-			abort_cause, abort_principal, state, state_changed_at, state_principal, error_kind, error_code)
-			SELECT 0, 'p', 'd', 'e' || n, 1, 1, 0, n, 0, n, 0, 0, '', '', '', 0, 0, '', '', '' FROM generate_series(1, 20000) n`,
-		`INSERT INTO execution_specs (execution, mode, principal, launch_entity, launch_project, launch_domain, launch_name, launch_version,
-			workflow_project, workflow_domain, workflow_name, workflow_version) SELECT number, 0, '', 'launch_plan', '', '', '', '', '', '', '', '' FROM executions`,
-		`INSERT INTO execution_tags (key, value, execution) SELECT 'other' || number % 50, 'x', number FROM executions`,
-		`INSERT INTO execution_tags (key, value, execution) SELECT k, v, number FROM executions, (VALUES ('a', ''), ('a', 'b'), ('b', '')) AS t (k, v) WHERE number % 2000 = 1`,
-	} {
-		postgrestest.Exec(t, url, statement)
-	}
+	s, url := uncounted(t)
 	for _, counted := range []bool{false, true} {
 		if counted {
 			postgrestest.Exec(t, url, "ANALYZE")
@@ -186,16 +171,8 @@ func TestPostgreSQLListsByTagReadNoOtherExecutions(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var plan []string
-			if err := s.read(t.Context(), false, "EXPLAIN (ANALYZE, TIMING OFF) "+listExecutions+where, args, func(scan scan) error {
-				var line string
-				err := scan(&line)
-				plan = append(plan, line)
-				return err
-			}); err != nil {
-				t.Fatal(err)
-			}
-			if text := strings.Join(plan, "\n"); !strings.Contains(text, "execution_tags_pkey") || !strings.Contains(text, "executions_pkey") || strings.Contains(text, "rows=20000 loops") {
+			text := strings.Join(plan(t, s, "EXPLAIN (ANALYZE, TIMING OFF) "+listExecutions+where, args...), "\n")
+			if !strings.Contains(text, "execution_tags_pkey") || !strings.Contains(text, "executions_pkey") || strings.Contains(text, "rows=20000 loops") {
 				t.Errorf("%s, counted %t, is looked up so:\n%s", name, counted, text)
 			}
 		}

@@ -268,15 +268,7 @@ func recordsAreFilteredByWhatStandsInTheirMessages(s *suite) {
 			s.Errorf("%s: got %q, want %q", query, got, want)
 		}
 	}
-	names := func(q store.Query) (names []string) {
-		s.Helper()
-		rows, err := s.store.ListNodes(s.ctx, e.ID, "", true, q)
-		s.ok(err)
-		for _, n := range rows {
-			names = append(names, string(n.ID))
-		}
-		return names
-	}
+	names := func(q store.Query) []string { return s.nodeNames(e, q) }
 	s.equal(names(store.Query{SortBy: "error_code", Limit: 3}), []string{"n0", "n3", "n2"})
 	s.equal(names(store.Query{SortBy: "error_code", Ascending: true, Limit: 3, Offset: 2}), []string{"n2", "n3", "n0"})
 	s.equal(names(store.Query{SortBy: "error_code", Offset: 9}), []string(nil))
@@ -349,15 +341,7 @@ func recordsOfOneExecutionAreFiltered(s *suite) {
 		step.Nodes, step.Attempts = append(step.Nodes, n), append(step.Attempts, a)
 	}
 	s.commit(step)
-	nodes := func(q store.Query) (names []string) {
-		s.Helper()
-		rows, err := s.store.ListNodes(s.ctx, e.ID, "", true, q)
-		s.ok(err)
-		for _, n := range rows {
-			names = append(names, string(n.ID))
-		}
-		return names
-	}
+	nodes := func(q store.Query) []string { return s.nodeNames(e, q) }
 	s.equal(nodes(store.Query{Filters: filters("eq phase SUCCEEDED")}), []string{"n0", "n2"})
 	s.equal(nodes(store.Query{Filters: filters("eq node_execution.phase SUCCEEDED"), Ascending: true}), []string{"n2", "n0"})
 	s.equal(nodes(store.Query{Filters: filters("eq node_id n1", "eq execution.execution_name e1")}), []string{"n1"})
@@ -439,4 +423,15 @@ func versionsAreFiltered(s *suite) {
 	if len(projects) != 1 {
 		s.Errorf("found %v, want flytesnacks", projects)
 	}
+}
+
+// nodeNames lists the nodes of an execution.
+func (s *suite) nodeNames(e *store.Execution, q store.Query) (names []string) {
+	s.Helper()
+	rows, err := s.store.ListNodes(s.ctx, e.ID, "", true, q)
+	s.ok(err)
+	for _, n := range rows {
+		names = append(names, string(n.ID))
+	}
+	return names
 }
