@@ -3,6 +3,7 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -615,6 +616,23 @@ func TestManyConnectsStartOneSupervisor(t *testing.T) {
 	if len(all) != 1 {
 		t.Errorf("got supervisors %v, want one", slices.Collect(maps.Keys(all)))
 	}
+	// Each of those that were started in vain has to find this one: after its end one of them would take its place.
+	b.eventually("one supervisor is left", func() bool { return b.supervisors() == 1 })
+}
+
+// supervisors counts the processes that were started for the bench and have not ended.
+func (b *bench) supervisors() (n int) {
+	b.Helper()
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, line := range lines {
+		if words, err := os.ReadFile(line); err == nil && bytes.Contains(words, []byte("\x00"+b.config.DataDir+"\x00")) {
+			n++
+		}
+	}
+	return n
 }
 
 func TestSupervisorOfAnotherBuildRetiresWhenIdleAndIsKeptWhenBusy(t *testing.T) {
