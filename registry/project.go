@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 
@@ -157,12 +156,8 @@ func (r *Registry) UpdateProject(ctx context.Context, change *admin.Project) err
 }
 
 func checkProject(problems *field.Problems, p *admin.Project) {
-	if n := utf8.RuneCountInString(p.GetName()); n > maxProjectName {
-		problems.Add("invalid value for project.name: it has %d characters, the limit is %d", n, maxProjectName)
-	}
-	if n := utf8.RuneCountInString(p.GetDescription()); n > maxProjectDescription {
-		problems.Add("invalid value for project.description: it has %d characters, the limit is %d", n, maxProjectDescription)
-	}
+	problems.Characters(maxProjectName, "project.name", p.GetName())
+	problems.Characters(maxProjectDescription, "project.description", p.GetDescription())
 	if len(p.GetDomains()) > 0 {
 		problems.Add("invalid value for project.domains: domains belong to the server's configuration and are the same for all projects, leave them out")
 	}

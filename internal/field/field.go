@@ -98,6 +98,13 @@ func (p *Problems) TextUpTo(limit int, field, value string) {
 	}
 }
 
+// Characters checks that a text, which may be empty, has at most so many characters.
+func (p *Problems) Characters(limit int, field, value string) {
+	if n := utf8.RuneCountInString(value); n > limit {
+		p.Add("invalid value for %s: it has %d characters, the limit is %d", field, n, limit)
+	}
+}
+
 // Identifier checks a complete identifier of the given kind. An unspecified kind is taken for the one that is meant where
 // implied is true; it is not written into id.
 func (p *Problems) Identifier(where string, id *core.Identifier, kind core.ResourceType, implied bool) {
