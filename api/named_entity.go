@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
@@ -129,9 +128,7 @@ func checkMetadata(problems *field.Problems, m *admin.NamedEntityMetadata) {
 		problems.Missing("metadata")
 		return
 	}
-	if n := utf8.RuneCountInString(m.GetDescription()); n > maxNamedDescription {
-		problems.Add("invalid value for metadata.description: it has %d characters, the limit is %d", n, maxNamedDescription)
-	}
+	problems.Characters(maxNamedDescription, "metadata.description", m.GetDescription())
 	if strings.ContainsRune(m.GetDescription(), 0) {
 		problems.Add("invalid value for metadata.description: it contains a NUL character")
 	}
@@ -142,7 +139,7 @@ func checkMetadata(problems *field.Problems, m *admin.NamedEntityMetadata) {
 
 // namedError says what it means that a name is not there, with Flyte's words for it.
 func namedError(kind core.ResourceType, id *admin.NamedEntityIdentifier, err error) error {
-	name := aloft.Kind(kind) + " " + id.GetProject() + "/" + id.GetDomain() + "/" + id.GetName()
+	name := store.NamedEntityText(kind, id)
 	if errors.Is(err, aloft.ErrNotFound) {
 		return fmt.Errorf("%s: entry %w: no version of it is registered", name, aloft.ErrNotFound)
 	}

@@ -2,8 +2,10 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"time"
 
+	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
@@ -76,4 +78,18 @@ func WorkflowInterface(c *core.CompiledWorkflowClosure) *core.CompiledWorkflowCl
 	return &core.CompiledWorkflowClosure{Primary: &core.CompiledWorkflow{Template: &core.WorkflowTemplate{
 		Id: t.GetId(), Metadata: t.GetMetadata(), Interface: t.GetInterface(), MetadataDefaults: t.GetMetadataDefaults(),
 	}}}
+}
+
+// NamedEntityText is how messages speak of a name.
+func NamedEntityText(kind core.ResourceType, id *admin.NamedEntityIdentifier) string {
+	return aloft.Kind(kind) + " " + id.GetProject() + "/" + id.GetDomain() + "/" + id.GetName()
+}
+
+// CheckNamedKind is ErrInvalid for kinds of which there are no named entities.
+func CheckNamedKind(kind core.ResourceType) error {
+	switch kind {
+	case core.ResourceType_TASK, core.ResourceType_WORKFLOW, core.ResourceType_LAUNCH_PLAN:
+		return nil
+	}
+	return fmt.Errorf("named entities of kind %s: only tasks, workflows and launch plans have names: %w", aloft.Kind(kind), aloft.ErrInvalid)
 }

@@ -15,8 +15,8 @@ import (
 
 // names finds the named entities of a kind that a query is about, in the order of their first versions.
 func (s *Store) names(kind core.ResourceType, q store.Query) ([]*admin.NamedEntity, error) {
-	if kind != core.ResourceType_TASK && kind != core.ResourceType_WORKFLOW && kind != core.ResourceType_LAUNCH_PLAN {
-		return nil, fmt.Errorf("named entities of kind %s: only tasks, workflows and launch plans have names: %w", aloft.Kind(kind), aloft.ErrInvalid)
+	if err := store.CheckNamedKind(kind); err != nil {
+		return nil, err
 	}
 	var found []*admin.NamedEntity
 	seen := make(map[version]*admin.NamedEntity)
@@ -71,7 +71,7 @@ func (s *Store) named(kind core.ResourceType, id *admin.NamedEntityIdentifier) (
 		return nil, err
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("%s %s/%s/%s: %w", aloft.Kind(kind), id.GetProject(), id.GetDomain(), id.GetName(), aloft.ErrNotFound)
+		return nil, fmt.Errorf("%s: %w", store.NamedEntityText(kind, id), aloft.ErrNotFound)
 	}
 	return found[0], nil
 }

@@ -459,7 +459,10 @@ type reading[T any] struct {
 // apart takes what is about texts out of a query on an entity; the rest is the database's, which then returns every record.
 // These are lists within one execution, so there are not many more than were asked for.
 func apart[T any](e *entity, q store.Query, texts map[string]func(T) string) (store.Query, reading[T], error) {
-	r := reading[T]{query: q, order: texts[strings.TrimPrefix(q.SortBy, e.name+".")]}
+	r := reading[T]{query: q}
+	if key := strings.TrimPrefix(q.SortBy, e.name+"."); !strings.Contains(key, ".") { // another entity's column orders nothing
+		r.order = texts[key]
+	}
 	var rest []store.Filter
 	var errs []error
 	for _, f := range q.Filters {
@@ -471,9 +474,6 @@ func apart[T any](e *entity, q store.Query, texts map[string]func(T) string) (st
 		_, err := (&column{}).condition(f) // which says what is wrong with it
 		errs = append(errs, err)
 		r.filters, r.texts = append(r.filters, f), append(r.texts, text)
-	}
-	if strings.Contains(strings.TrimPrefix(q.SortBy, e.name+"."), ".") {
-		r.order = nil // another entity's column orders nothing
 	}
 	if r.order == nil && len(r.filters) == 0 {
 		return q, r, nil

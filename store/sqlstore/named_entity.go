@@ -18,15 +18,10 @@ const (
 
 // versionTable is where the versions of a kind are.
 func versionTable(kind core.ResourceType) (string, error) {
-	switch kind {
-	case core.ResourceType_TASK:
-		return "tasks", nil
-	case core.ResourceType_WORKFLOW:
-		return "workflows", nil
-	case core.ResourceType_LAUNCH_PLAN:
-		return "launch_plans", nil
-	}
-	return "", fmt.Errorf("named entities of kind %s: only tasks, workflows and launch plans have names: %w", aloft.Kind(kind), aloft.ErrInvalid)
+	table := map[core.ResourceType]string{
+		core.ResourceType_TASK: "tasks", core.ResourceType_WORKFLOW: "workflows", core.ResourceType_LAUNCH_PLAN: "launch_plans",
+	}[kind]
+	return table, store.CheckNamedKind(kind)
 }
 
 func selectNamedEntities(kind core.ResourceType) (string, error) {
@@ -75,15 +70,10 @@ func (s *Store) ListNamedEntities(ctx context.Context, kind core.ResourceType, q
 // oneName finds a name by what groups its versions, so that no other version is read.
 const oneName = "WHERE e.project = ? AND e.domain = ? AND e.name = ?"
 
-// namedEntityName is how messages speak of a name.
-func namedEntityName(kind core.ResourceType, id *admin.NamedEntityIdentifier) string {
-	return aloft.Kind(kind) + " " + id.GetProject() + "/" + id.GetDomain() + "/" + id.GetName()
-}
-
 // GetNamedEntity returns one name with its metadata.
 func (s *Store) GetNamedEntity(ctx context.Context, kind core.ResourceType, id *admin.NamedEntityIdentifier) (*admin.NamedEntity, error) {
 	rows, err := s.namedEntities(ctx, true, kind, oneName, id.GetProject(), id.GetDomain(), id.GetName())
-	return first(rows, err, namedEntityName(kind, id))
+	return first(rows, err, store.NamedEntityText(kind, id))
 }
 
 // UpdateNamedEntity sets the state of a name, and its description unless the new one is empty.
@@ -100,7 +90,7 @@ func (s *Store) UpdateNamedEntity(ctx context.Context, e *admin.NamedEntity) err
 			return err
 		}
 		if !found { // versions never go, so it stays there once it was found
-			return refuse("%s: %w", namedEntityName(e.GetResourceType(), id), aloft.ErrNotFound)
+			return refuse("%s: %w", store.NamedEntityText(e.GetResourceType(), id), aloft.ErrNotFound)
 		}
 		_, err = t.exec(`INSERT INTO named_entities (kind, project, domain, name, description, state) VALUES (?,?,?,?,?,?)
 			ON CONFLICT (kind, project, domain, name) DO UPDATE SET state = excluded.state,
