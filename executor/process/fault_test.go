@@ -26,10 +26,7 @@ import (
 func TestEachBlobCallOfAnAttemptFailsOnceAndNothingIsLost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	given := blob.Key("upload/p/d/x/data.txt")
-	if _, err := w.blob.Put(t.Context(), given, strings.NewReader("given"), blob.PutOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	given := w.put(t, "data.txt", strings.NewReader("given"))
 	large := &core.Literal{Value: &core.Literal_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Primitive{Primitive: &core.Primitive{
 		Value: &core.Primitive_StringValue{StringValue: strings.Repeat("large ", aloft.MaxInlineLiterals/5)}}}}}}
 	attempt := func(name string, plan func(blobtest.Call) blobtest.Fault) (*aloftv1.Outcome, *blobtest.Faulty) {

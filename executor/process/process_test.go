@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -134,8 +135,14 @@ func (w *world) upload(t *testing.T, files map[string]string) blob.Key {
 	if err := errors.Join(tarred.Close(), zipped.Close()); err != nil {
 		t.Fatal(err)
 	}
-	const key = blob.Key("upload/p/d/x/fast.tar.gz")
-	if _, err := w.blob.Put(t.Context(), key, &archive, blob.PutOptions{}); err != nil {
+	return w.put(t, "fast.tar.gz", &archive)
+}
+
+// put uploads a file as a client would.
+func (w *world) put(t *testing.T, name string, content io.Reader) blob.Key {
+	t.Helper()
+	key := blob.Key("upload/p/d/x/" + name)
+	if _, err := w.blob.Put(t.Context(), key, content, blob.PutOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	return key
@@ -338,10 +345,7 @@ func TestATaskSeesItsOwnVariablesAndFoldersAndNothingOfTheServers(t *testing.T) 
 func TestInputsAndOutputsAreCanonicalOutsideAndPathsInside(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	given := blob.Key("upload/p/d/x/data.txt")
-	if _, err := w.blob.Put(t.Context(), given, strings.NewReader("given"), blob.PutOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	given := w.put(t, "data.txt", strings.NewReader("given"))
 	job := shell("a", "", "made", "folder", "passed")
 	raw := w.blob.Path(blob.Key("raw/" + job.ID.RawOutputKey()))
 	out := w.outputs(t, map[string]*core.Literal{"made": file(raw + "/x/made.txt"), "folder": file(raw + "/x/folder"), "passed": file(w.blob.Path(given))})
@@ -472,9 +476,7 @@ func (somePython) Resolve(context.Context, environment.Request) (environment.Env
 func TestCodeThatCannotBeUsedIsTheTasksFailure(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	if _, err := w.blob.Put(t.Context(), "upload/p/d/x/broken.tar.gz", strings.NewReader("no archive"), blob.PutOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	w.put(t, "broken.tar.gz", strings.NewReader("no archive"))
 	for _, uri := range []string{"aloft://blob/upload/p/d/x/broken.tar.gz", "aloft://blob/upload/p/d/x/absent.tar.gz", "s3://bucket/fast.tar.gz"} {
 		job := shell("a", "")
 		job.Template.GetContainer().Command = []string{"pyflyte-fast-execute", "--additional-distribution", uri, "--dest-dir", ".", "--", "pyflyte-execute"}
