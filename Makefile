@@ -25,7 +25,7 @@ RACE := ./engine/... ./store/...
 FUZZTIME ?= 20s
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-go test-race test-python mutations seeds lint format fuzz demo generate python postgres lock clean
+.PHONY: help build test test-go test-race test-python hostile mutations seeds lint format fuzz demo generate python postgres lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -56,7 +56,10 @@ seeds: ## SEEDS (100,000) worlds of the simulator from FIRST (1) on
 	nice -n 19 $(GO) test ./engine/simulation -run Seeds -seeds=$(SEEDS) -first=$(FIRST) -v -count=1 -timeout 24h
 
 test-python: python build
-	ALOFT_TEST_BINARY=$(CURDIR)/bin/aloft PATH="$(dir $(PYTHON)):$$PATH" $(PYTHON) -m pytest test
+	ALOFT_TEST_BINARY=$(CURDIR)/bin/aloft PATH="$(dir $(PYTHON)):$$PATH" $(PYTHON) -m pytest test --ignore=test/hostile
+
+hostile: python build ## what attackers try, against the built binary
+	ALOFT_TEST_BINARY=$(CURDIR)/bin/aloft PATH="$(dir $(PYTHON)):$$PATH" $(PYTHON) -m pytest test/hostile
 
 lint: $(GOLANGCI_LINT) ## golangci-lint as .golangci.yaml says
 	$(GOLANGCI_LINT) run
