@@ -147,7 +147,7 @@ type cacheNotes struct {
 	store     store.Catalog
 	execution aloft.ExecutionID
 	before    time.Time // when the execution was created
-	byTask    map[string][]*store.Result
+	byTask    map[aloft.Key][]*store.Result
 	made      map[string]string // of nodes that were computed: what differed does not change
 	wide      int               // nodes for which was looked beyond their task
 }
@@ -170,7 +170,7 @@ func (c *cacheNotes) of(ctx context.Context, node string, lookup *aloftv1.CacheL
 	}
 	key := lookup.GetKey()
 	id := catalog.ID(key)
-	task := id.Project + "/" + id.Domain + "/" + id.Name
+	task := aloft.Key{Project: id.Project, Domain: id.Domain, Name: id.Name}
 	earlier, ok := c.byTask[task]
 	if !ok {
 		var err error
@@ -180,7 +180,7 @@ func (c *cacheNotes) of(ctx context.Context, node string, lookup *aloftv1.CacheL
 			return "", fmt.Errorf("list results of %s: %w", task, err)
 		}
 		if c.byTask == nil {
-			c.byTask, c.made = map[string][]*store.Result{}, map[string]string{}
+			c.byTask, c.made = map[aloft.Key][]*store.Result{}, map[string]string{}
 		}
 		c.byTask[task] = earlier
 	}

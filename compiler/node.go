@@ -46,7 +46,7 @@ func (g *graph) task(n *node, target *core.TaskNode) {
 		g.missing(n, "task_node.reference_id")
 		return
 	}
-	task, ok := g.tasks[keyOf(target.GetReferenceId())]
+	task, ok := g.tasks[aloft.KeyOf(target.GetReferenceId())]
 	if !ok {
 		n.unknown = true
 		g.errs.add(TaskReferenceNotFound, n.GetId(), "Referenced Task [%s] not found.", describe(target.GetReferenceId()))

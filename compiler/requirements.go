@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 
+	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/literal"
@@ -25,19 +26,12 @@ func Requirements(spec *admin.WorkflowSpec) Required {
 	return Required{Tasks: sorted(s.tasks), LaunchPlans: sorted(s.launchPlans)}
 }
 
-// key is an id as a map key. The resource type is left out: the map says what kind of thing is meant, and clients leave it unset.
-type key struct{ project, domain, name, version string }
-
-func keyOf(id *core.Identifier) key {
-	return key{id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion()}
-}
-
 type scan struct {
-	tasks, launchPlans, workflows map[key]*core.Identifier
+	tasks, launchPlans, workflows map[aloft.Key]*core.Identifier
 }
 
 func newScan() *scan {
-	return &scan{map[key]*core.Identifier{}, map[key]*core.Identifier{}, map[key]*core.Identifier{}}
+	return &scan{map[aloft.Key]*core.Identifier{}, map[aloft.Key]*core.Identifier{}, map[aloft.Key]*core.Identifier{}}
 }
 
 func (s *scan) template(t *core.WorkflowTemplate) {
@@ -69,13 +63,13 @@ func (s *scan) node(n *core.Node, depth int) {
 	}
 }
 
-func note(ids map[key]*core.Identifier, id *core.Identifier) {
+func note(ids map[aloft.Key]*core.Identifier, id *core.Identifier) {
 	if id != nil {
-		ids[keyOf(id)] = id
+		ids[aloft.KeyOf(id)] = id
 	}
 }
 
-func sorted(ids map[key]*core.Identifier) []*core.Identifier {
+func sorted(ids map[aloft.Key]*core.Identifier) []*core.Identifier {
 	out := make([]*core.Identifier, 0, len(ids))
 	for _, id := range ids {
 		out = append(out, id)

@@ -22,23 +22,23 @@ type Request struct {
 // CompileWorkflow compiles a workflow with its sub-workflows. The error is an Errors that holds all that is wrong.
 func CompileWorkflow(request Request) (*core.CompiledWorkflowClosure, error) {
 	b := &build{
-		tasks:    make(map[key]*core.CompiledTask, len(request.Tasks)),
+		tasks:    make(map[aloft.Key]*core.CompiledTask, len(request.Tasks)),
 		faces:    make(map[*core.TypedInterface]face),
-		subs:     make(map[key]*core.WorkflowTemplate, len(request.SubWorkflows)),
-		compiled: make(map[key]*subWorkflow),
+		subs:     make(map[aloft.Key]*core.WorkflowTemplate, len(request.SubWorkflows)),
+		compiled: make(map[aloft.Key]*subWorkflow),
 	}
 	if request.Template == nil {
 		b.errs.add(ValueRequired, "root", "Value required [template].")
 		return nil, b.errs.err()
 	}
 	for _, t := range request.Tasks {
-		b.tasks[keyOf(t.GetTemplate().GetId())] = t
+		b.tasks[aloft.KeyOf(t.GetTemplate().GetId())] = t
 	}
 	for _, sub := range request.SubWorkflows {
-		if _, ok := b.subs[keyOf(sub.GetId())]; ok {
+		if _, ok := b.subs[aloft.KeyOf(sub.GetId())]; ok {
 			b.errs.add(DuplicateID, sub.GetId().GetName(), "Sub-workflow [%s] is given more than once.", describe(sub.GetId()))
 		}
-		b.subs[keyOf(sub.GetId())] = sub
+		b.subs[aloft.KeyOf(sub.GetId())] = sub
 	}
 	template := proto.CloneOf(request.Template)
 	if request.ID != nil {
@@ -65,10 +65,10 @@ func CompileWorkflow(request Request) (*core.CompiledWorkflowClosure, error) {
 
 // build is one compilation: what may be referred to and what was found wrong so far.
 type build struct {
-	tasks    map[key]*core.CompiledTask
+	tasks    map[aloft.Key]*core.CompiledTask
 	faces    map[*core.TypedInterface]face // of tasks and sub-workflows, worked out once for all nodes that run them
-	subs     map[key]*core.WorkflowTemplate
-	compiled map[key]*subWorkflow
+	subs     map[aloft.Key]*core.WorkflowTemplate
+	compiled map[aloft.Key]*subWorkflow
 	errs     Errors
 }
 
@@ -97,7 +97,7 @@ func (b *build) references(template *core.WorkflowTemplate, subs []*core.Workflo
 	}
 	var tasks []*core.CompiledTask
 	for _, id := range sorted(s.tasks) {
-		task, ok := b.tasks[keyOf(id)]
+		task, ok := b.tasks[aloft.KeyOf(id)]
 		if !ok {
 			b.errs.add(TaskReferenceNotFound, aloft.StartNode, "Referenced Task [%s] not found.", describe(id))
 			continue
@@ -105,7 +105,7 @@ func (b *build) references(template *core.WorkflowTemplate, subs []*core.Workflo
 		tasks = append(tasks, task)
 	}
 	for _, id := range sorted(s.workflows) {
-		if _, ok := b.subs[keyOf(id)]; !ok {
+		if _, ok := b.subs[aloft.KeyOf(id)]; !ok {
 			b.errs.add(WorkflowReferenceNotFound, aloft.StartNode, "Referenced Workflow [%s] not found.", describe(id))
 		}
 	}
@@ -114,14 +114,14 @@ func (b *build) references(template *core.WorkflowTemplate, subs []*core.Workflo
 
 // subWorkflow compiles a sub-workflow when it is reached for the first time and gives its interface and number of nodes.
 func (b *build) subWorkflow(id *core.Identifier, depth int) (*core.TypedInterface, int) {
-	template, ok := b.subs[keyOf(id)]
+	template, ok := b.subs[aloft.KeyOf(id)]
 	if !ok {
 		return nil, 0 // a scan that stopped at its depth; the caller reports
 	}
-	done, ok := b.compiled[keyOf(id)]
+	done, ok := b.compiled[aloft.KeyOf(id)]
 	if !ok {
 		done = &subWorkflow{open: true}
-		b.compiled[keyOf(id)] = done
+		b.compiled[aloft.KeyOf(id)] = done
 		outer := b.errs
 		b.errs = nil
 		done.compiled, done.nodes = b.workflow(proto.CloneOf(template), depth+1)

@@ -166,7 +166,7 @@ type Engine struct {
 	clock    *flooredClock
 	logger   *slog.Logger
 
-	graphs   *cache[string, *machine.Graph]
+	graphs   *cache[aloft.Key, *machine.Graph]
 	values   *cache[string, *core.LiteralMap] // by digest
 	sources  *cache[store.Key, *source]       // by the execution that recovers it
 	keys     *cache[*core.Node, *catalog.Signature]
@@ -209,7 +209,7 @@ func New(config Config) *Engine {
 		literals: blamed{config.Literals},
 		clock:    &flooredClock{clock: config.Clock, logger: config.Logger},
 		logger:   config.Logger,
-		graphs:   newCache[string, *machine.Graph](config.CacheGraphs),
+		graphs:   newCache[aloft.Key, *machine.Graph](config.CacheGraphs),
 		values:   newCache[string, *core.LiteralMap](config.CacheLiterals),
 		sources:  newCache[store.Key, *source](config.CacheSources),
 		keys:     newCache[*core.Node, *catalog.Signature](cachedKeys),

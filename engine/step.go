@@ -180,7 +180,7 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 
 // graph reads a workflow. Versions never change, so one that was read is good for ever.
 func (e *Engine) graph(ctx context.Context, id *core.Identifier) (*machine.Graph, error) {
-	key := id.GetProject() + "/" + id.GetDomain() + "/" + id.GetName() + "/" + id.GetVersion()
+	key := aloft.KeyOf(id)
 	if g, ok := e.graphs.get(key); ok {
 		return g, nil
 	}

@@ -35,7 +35,7 @@ type jobs struct {
 	loading sync.Mutex // one workflow is read at a time, and once: a fan-out begins with many attempts of one
 
 	mu        sync.Mutex
-	templates map[string]map[string]*core.TaskTemplate // by workflow, then by task
+	templates map[aloft.Key]map[aloft.Key]*core.TaskTemplate // by workflow, then by task
 	settings  map[store.Key]settings
 }
 
@@ -43,7 +43,7 @@ type jobs struct {
 const keep = 256
 
 func newJobs(s JobStore, literals LiteralReader) *jobs {
-	return &jobs{store: s, literals: literals, templates: map[string]map[string]*core.TaskTemplate{}, settings: map[store.Key]settings{}}
+	return &jobs{store: s, literals: literals, templates: map[aloft.Key]map[aloft.Key]*core.TaskTemplate{}, settings: map[store.Key]settings{}}
 }
 
 func (j *jobs) job(ctx context.Context, a *store.Attempt) (*Job, error) {
@@ -81,20 +81,20 @@ func (j *jobs) template(ctx context.Context, workflow, task *core.Identifier) (*
 			return nil, err
 		}
 	}
-	t := templates[text(task)]
+	t := templates[aloft.KeyOf(task)]
 	if t == nil {
-		return nil, fmt.Errorf("task %s is not part of workflow %s: %w", text(task), text(workflow), aloft.ErrInvalid)
+		return nil, fmt.Errorf("task %s is not part of workflow %s: %w", aloft.KeyOf(task), aloft.KeyOf(workflow), aloft.ErrInvalid)
 	}
 	return t, nil
 }
 
-func (j *jobs) known(workflow *core.Identifier) map[string]*core.TaskTemplate {
+func (j *jobs) known(workflow *core.Identifier) map[aloft.Key]*core.TaskTemplate {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.templates[text(workflow)]
+	return j.templates[aloft.KeyOf(workflow)]
 }
 
-func (j *jobs) load(ctx context.Context, workflow *core.Identifier) (map[string]*core.TaskTemplate, error) {
+func (j *jobs) load(ctx context.Context, workflow *core.Identifier) (map[aloft.Key]*core.TaskTemplate, error) {
 	j.loading.Lock()
 	defer j.loading.Unlock()
 	if templates := j.known(workflow); templates != nil {
@@ -102,18 +102,18 @@ func (j *jobs) load(ctx context.Context, workflow *core.Identifier) (map[string]
 	}
 	w, err := j.store.GetWorkflow(ctx, workflow)
 	if err != nil {
-		return nil, fmt.Errorf("read workflow %s: %w", text(workflow), err)
+		return nil, fmt.Errorf("read workflow %s: %w", aloft.KeyOf(workflow), err)
 	}
-	templates := map[string]*core.TaskTemplate{}
+	templates := map[aloft.Key]*core.TaskTemplate{}
 	for _, t := range w.Compiled.GetTasks() {
-		templates[text(t.GetTemplate().GetId())] = t.GetTemplate()
+		templates[aloft.KeyOf(t.GetTemplate().GetId())] = t.GetTemplate()
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if len(j.templates) >= keep {
 		clear(j.templates)
 	}
-	j.templates[text(workflow)] = templates
+	j.templates[aloft.KeyOf(workflow)] = templates
 	return templates, nil
 }
 
@@ -165,8 +165,4 @@ func overridden(template *core.TaskTemplate, o *core.TaskNodeOverrides) *core.Ta
 		t.ExtendedResources = o.GetExtendedResources()
 	}
 	return t
-}
-
-func text(id *core.Identifier) string {
-	return id.GetProject() + "/" + id.GetDomain() + "/" + id.GetName() + "@" + id.GetVersion()
 }

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
@@ -201,30 +200,26 @@ func (p *Plan) Runs() int { return len(p.Steps) - p.Reused() }
 
 // NewPlan decides every node of the target, which may be of another version than the run.
 func NewPlan(run *Run, target *core.CompiledWorkflowClosure) *Plan {
-	subs := make(map[string]*core.WorkflowTemplate, len(target.GetSubWorkflows()))
+	subs := make(map[aloft.Key]*core.WorkflowTemplate, len(target.GetSubWorkflows()))
 	for _, sub := range target.GetSubWorkflows() {
-		subs[key(sub.GetTemplate().GetId())] = sub.GetTemplate()
+		subs[aloft.KeyOf(sub.GetTemplate().GetId())] = sub.GetTemplate()
 	}
 	p := &Plan{}
 	p.add(run, subs, "", target.GetPrimary().GetTemplate())
 	return p
 }
 
-func (p *Plan) add(run *Run, subs map[string]*core.WorkflowTemplate, at Path, graph *core.WorkflowTemplate) {
+func (p *Plan) add(run *Run, subs map[aloft.Key]*core.WorkflowTemplate, at Path, graph *core.WorkflowTemplate) {
 	for _, n := range graph.GetNodes() {
 		if n.GetId() == aloft.StartNode || n.GetId() == aloft.EndNode {
 			continue
 		}
 		path := at.Join(n.GetId())
 		d := run.Decide(path, n)
-		if sub := subs[key(n.GetWorkflowNode().GetSubWorkflowRef())]; d.Enter && sub != nil {
+		if sub := subs[aloft.KeyOf(n.GetWorkflowNode().GetSubWorkflowRef())]; d.Enter && sub != nil {
 			p.add(run, subs, path, sub)
 			continue
 		}
 		p.Steps = append(p.Steps, Step{Path: path, Name: n.GetMetadata().GetName(), Decision: d})
 	}
-}
-
-func key(id *core.Identifier) string {
-	return strings.Join([]string{id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion()}, "\x00")
 }

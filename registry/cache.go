@@ -3,6 +3,8 @@ package registry
 import (
 	"container/list"
 	"sync"
+
+	"github.com/aloft-dev/aloft"
 )
 
 // cache keeps the values that were used last. Values never change, so none becomes old.
@@ -10,19 +12,19 @@ type cache[V any] struct {
 	mu    sync.Mutex
 	size  int
 	order *list.List // of *entry[V], the last used first
-	byKey map[ident]*list.Element
+	byKey map[aloft.Key]*list.Element
 }
 
 type entry[V any] struct {
-	key   ident
+	key   aloft.Key
 	value V
 }
 
 func newCache[V any](size int) *cache[V] {
-	return &cache[V]{size: size, order: list.New(), byKey: map[ident]*list.Element{}}
+	return &cache[V]{size: size, order: list.New(), byKey: map[aloft.Key]*list.Element{}}
 }
 
-func (c *cache[V]) get(key ident) (V, bool) {
+func (c *cache[V]) get(key aloft.Key) (V, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	element, ok := c.byKey[key]
@@ -34,7 +36,7 @@ func (c *cache[V]) get(key ident) (V, bool) {
 	return element.Value.(*entry[V]).value, true //nolint:forcetypeassert // the list holds nothing else
 }
 
-func (c *cache[V]) put(key ident, value V) {
+func (c *cache[V]) put(key aloft.Key, value V) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if element, ok := c.byKey[key]; ok {

@@ -122,7 +122,7 @@ func (r *Registry) kept(id *core.Identifier, request proto.Message) (hash [sha25
 		return hash, fmt.Errorf("%w: %s %s: %w", aloft.ErrInvalid, aloft.Kind(id.GetResourceType()), id.GetName(), err)
 	}
 	hash = sha256.Sum256(content)
-	if known, ok := r.requests.get(key(id.GetResourceType(), id)); ok && known == hash {
+	if known, ok := r.requests.get(aloft.KeyOf(id).Of(id.GetResourceType())); ok && known == hash {
 		return hash, &Conflict{ID: id, Identical: true}
 	}
 	return hash, nil
@@ -144,7 +144,7 @@ func (r *Registry) LaunchPlan(ctx context.Context, id *core.Identifier) (*store.
 }
 
 func find[V any](ctx context.Context, cache *cache[V], id *core.Identifier, kind core.ResourceType, read func(context.Context, *core.Identifier) (V, error)) (V, error) {
-	if v, ok := cache.get(key(kind, id)); ok {
+	if v, ok := cache.get(aloft.KeyOf(id).Of(kind)); ok {
 		return v, nil
 	}
 	v, err := read(ctx, id)
@@ -152,7 +152,7 @@ func find[V any](ctx context.Context, cache *cache[V], id *core.Identifier, kind
 		var none V
 		return none, lookup(kind, id, err)
 	}
-	cache.put(key(kind, id), v)
+	cache.put(aloft.KeyOf(id).Of(kind), v)
 	return v, nil
 }
 
@@ -163,14 +163,4 @@ func lookup(kind core.ResourceType, id *core.Identifier, err error) error {
 	}
 	return fmt.Errorf("missing entity of type %s with identifier project:%q domain:%q name:%q version:%q: %w",
 		kind, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion(), aloft.ErrNotFound)
-}
-
-// ident is an identifier as a key. The kind is stated, because clients may leave it out where it is implied.
-type ident struct {
-	kind                           core.ResourceType
-	project, domain, name, version string
-}
-
-func key(kind core.ResourceType, id *core.Identifier) ident {
-	return ident{kind, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion()}
 }

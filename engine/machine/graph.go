@@ -74,15 +74,15 @@ const none = ^uint32(0)
 func NewGraph(c *core.CompiledWorkflowClosure) (*Graph, error) {
 	b := builder{
 		closure:   c,
-		templates: make(map[string]*core.CompiledWorkflow),
-		tasks:     make(map[string]*core.TaskTemplate),
-		built:     make(map[string]*workflow),
+		templates: make(map[aloft.Key]*core.CompiledWorkflow),
+		tasks:     make(map[aloft.Key]*core.TaskTemplate),
+		built:     make(map[aloft.Key]*workflow),
 	}
 	for _, w := range c.GetSubWorkflows() {
-		b.templates[key(w.GetTemplate().GetId())] = w
+		b.templates[aloft.KeyOf(w.GetTemplate().GetId())] = w
 	}
 	for _, t := range c.GetTasks() {
-		b.tasks[key(t.GetTemplate().GetId())] = t.GetTemplate()
+		b.tasks[aloft.KeyOf(t.GetTemplate().GetId())] = t.GetTemplate()
 	}
 	root := b.workflow(c.GetPrimary())
 	if len(b.errs) > 0 {
@@ -119,16 +119,16 @@ func distinctID(parent aloft.NodeID, attempt uint32, node string, taken func(alo
 // builder indexes the workflows that are reached from the primary one, each once, and collects what is wrong.
 type builder struct {
 	closure   *core.CompiledWorkflowClosure
-	templates map[string]*core.CompiledWorkflow
-	tasks     map[string]*core.TaskTemplate
-	built     map[string]*workflow // nil value: being built, so meeting it again is a cycle
+	templates map[aloft.Key]*core.CompiledWorkflow
+	tasks     map[aloft.Key]*core.TaskTemplate
+	built     map[aloft.Key]*workflow // nil value: being built, so meeting it again is a cycle
 	errs      []error
 }
 
 func (b *builder) workflow(c *core.CompiledWorkflow) *workflow {
 	t := c.GetTemplate()
 	w := &workflow{template: t, byID: make(map[string]uint32, len(t.GetNodes())+1), end: none, failure: none}
-	b.built[key(t.GetId())] = nil
+	b.built[aloft.KeyOf(t.GetId())] = nil
 	nodes := slices.Clone(t.GetNodes())
 	if f := t.GetFailureNode(); f != nil {
 		w.failure = uint32(len(nodes))
@@ -149,7 +149,7 @@ func (b *builder) workflow(c *core.CompiledWorkflow) *workflow {
 	} else {
 		b.errs = append(b.errs, fmt.Errorf("workflow %s: it has no %s or no %s: %w", t.GetId().GetName(), aloft.StartNode, aloft.EndNode, aloft.ErrInvalid))
 	}
-	b.built[key(t.GetId())] = w
+	b.built[aloft.KeyOf(t.GetId())] = w
 	return w
 }
 
@@ -175,14 +175,14 @@ func (b *builder) node(w *workflow, n *core.Node) nodeSpec {
 		}
 		ref := target.WorkflowNode.GetSubWorkflowRef()
 		s.kind, s.target = KindWorkflow, ref
-		sub, seen := b.built[key(ref)]
+		sub, seen := b.built[aloft.KeyOf(ref)]
 		switch {
 		case seen && sub == nil:
 			b.refuse(w, n, "workflow %s contains itself", ref.GetName())
-		case !seen && b.templates[key(ref)] == nil:
+		case !seen && b.templates[aloft.KeyOf(ref)] == nil:
 			b.refuse(w, n, "workflow %s is not in the closure", ref.GetName())
 		case !seen:
-			sub = b.workflow(b.templates[key(ref)])
+			sub = b.workflow(b.templates[aloft.KeyOf(ref)])
 		}
 		if sub != nil {
 			s.sub, s.iface = sub, sub.template.GetInterface()
@@ -201,7 +201,7 @@ func (b *builder) node(w *workflow, n *core.Node) nodeSpec {
 
 func (b *builder) task(w *workflow, n *core.Node, target *core.TaskNode, s *nodeSpec) {
 	id := target.GetReferenceId()
-	t := b.tasks[key(id)]
+	t := b.tasks[aloft.KeyOf(id)]
 	if t == nil {
 		b.refuse(w, n, "task %s is not in the closure", id.GetName())
 		return
@@ -347,9 +347,4 @@ func promises(b *core.BindingData, f func(node string)) {
 			promises(element, f)
 		}
 	}
-}
-
-// key makes an identifier comparable. The resource type is left out: references do not always state it.
-func key(id *core.Identifier) string {
-	return id.GetProject() + "\x00" + id.GetDomain() + "\x00" + id.GetName() + "\x00" + id.GetVersion() + "\x00" + id.GetOrg()
 }

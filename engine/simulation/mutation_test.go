@@ -53,7 +53,7 @@ var mutations = []mutation{
 	},
 	{
 		name: "versions of a workflow share a graph", promise: "P6", file: "engine/step.go",
-		old: `id.GetName() + "/" + id.GetVersion()`, new: `id.GetName()`,
+		old: "key := aloft.KeyOf(id)\n", new: "key := aloft.KeyOf(id)\n\tkey.Version = \"\"\n",
 	},
 	{
 		name: "executions of a later release are moved", promise: "P7", file: "engine/step.go",

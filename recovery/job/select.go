@@ -146,7 +146,7 @@ func (j *Jobs) Plan(ctx context.Context, s *aloftv1.RecoverySelection, nodes boo
 	if err != nil {
 		return nil, err
 	}
-	graphs := map[string]*core.CompiledWorkflowClosure{} // those of one batch are few
+	graphs := map[aloft.Key]*core.CompiledWorkflowClosure{} // those of one batch are few
 	for k, i := range items {
 		planned := &aloftv1.PlannedRecovery{Execution: i.GetExecution(), Cause: i.GetCause(), Skipped: facts[k].Skip()}
 		answer.Executions = append(answer.Executions, planned)
@@ -172,12 +172,12 @@ func (j *Jobs) Plan(ctx context.Context, s *aloftv1.RecoverySelection, nodes boo
 	return answer, nil
 }
 
-func (j *Jobs) plan(ctx context.Context, id aloft.ExecutionID, graphs map[string]*core.CompiledWorkflowClosure) (*recovery.Plan, error) {
+func (j *Jobs) plan(ctx context.Context, id aloft.ExecutionID, graphs map[aloft.Key]*core.CompiledWorkflowClosure) (*recovery.Plan, error) {
 	e, err := j.Store.GetExecution(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	key := strings.Join([]string{e.Workflow.GetProject(), e.Workflow.GetDomain(), e.Workflow.GetName(), e.Workflow.GetVersion()}, "/")
+	key := aloft.KeyOf(e.Workflow)
 	if graphs[key] == nil {
 		w, err := j.Store.GetWorkflow(ctx, e.Workflow)
 		if err != nil {

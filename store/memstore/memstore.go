@@ -19,7 +19,6 @@ import (
 	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
-	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -50,12 +49,12 @@ type Store struct {
 	reservations map[store.ResultID]store.Reservation
 	waiters      map[store.ResultID][]store.Key
 
-	tasks       map[version]*store.Task
-	workflows   map[version]*store.Workflow
-	launchPlans map[version]*store.LaunchPlan
+	tasks       map[aloft.Key]*store.Task
+	workflows   map[aloft.Key]*store.Workflow
+	launchPlans map[aloft.Key]*store.LaunchPlan
 	projects    map[string]*admin.Project
-	registered  []version                              // in order of registration
-	metadata    map[version]*admin.NamedEntityMetadata // of names, without a version
+	registered  []aloft.Key                              // in order of registration
+	metadata    map[aloft.Key]*admin.NamedEntityMetadata // of names, without a version
 }
 
 var _ store.Store = (*Store)(nil)
@@ -76,10 +75,10 @@ func New() *Store {
 		tags:         make(map[store.ResultID]*store.Result),
 		reservations: make(map[store.ResultID]store.Reservation),
 		waiters:      make(map[store.ResultID][]store.Key),
-		tasks:        make(map[version]*store.Task),
-		workflows:    make(map[version]*store.Workflow),
-		launchPlans:  make(map[version]*store.LaunchPlan),
-		metadata:     make(map[version]*admin.NamedEntityMetadata),
+		tasks:        make(map[aloft.Key]*store.Task),
+		workflows:    make(map[aloft.Key]*store.Workflow),
+		launchPlans:  make(map[aloft.Key]*store.LaunchPlan),
+		metadata:     make(map[aloft.Key]*admin.NamedEntityMetadata),
 		projects:     map[string]*admin.Project{"flytesnacks": {Id: "flytesnacks", Name: "flytesnacks"}},
 	}
 	for shard := range s.leases {
@@ -273,9 +272,4 @@ func (s *Store) Counts(context.Context) (counts store.Counts, err error) {
 		return nil, nil
 	})
 	return counts, err
-}
-
-type version struct {
-	kind                           core.ResourceType
-	project, domain, name, version string
 }

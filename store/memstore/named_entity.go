@@ -19,15 +19,15 @@ func (s *Store) names(kind core.ResourceType, q store.Query) ([]*admin.NamedEnti
 		return nil, err
 	}
 	var found []*admin.NamedEntity
-	seen := make(map[version]*admin.NamedEntity)
+	seen := make(map[aloft.Key]*admin.NamedEntity)
 	for _, v := range s.versions(kind, q) {
 		w, l := s.workflows[v], s.launchPlans[v]
 		generated := w != nil && w.Generated || l != nil && l.Generated
-		v.version = ""
+		v.Version = ""
 		e := seen[v]
 		if e == nil {
 			e = &admin.NamedEntity{
-				ResourceType: kind, Id: &admin.NamedEntityIdentifier{Project: v.project, Domain: v.domain, Name: v.name},
+				ResourceType: kind, Id: &admin.NamedEntityIdentifier{Project: v.Project, Domain: v.Domain, Name: v.Name},
 				Metadata: &admin.NamedEntityMetadata{State: admin.NamedEntityState_SYSTEM_GENERATED},
 			}
 			seen[v], found = e, append(found, e)
@@ -96,7 +96,7 @@ func (s *Store) UpdateNamedEntity(_ context.Context, e *admin.NamedEntity) error
 		if err != nil {
 			return nil, err
 		}
-		v := version{kind: there.ResourceType, project: there.Id.Project, domain: there.Id.Domain, name: there.Id.Name}
+		v := aloft.Key{Kind: there.ResourceType, Project: there.Id.Project, Domain: there.Id.Domain, Name: there.Id.Name}
 		description := cmp.Or(e.GetMetadata().GetDescription(), there.GetMetadata().GetDescription())
 		s.metadata[v] = &admin.NamedEntityMetadata{Description: description, State: e.GetMetadata().GetState()}
 		return nil, nil

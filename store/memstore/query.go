@@ -221,12 +221,12 @@ func (s *Store) literals(op string, key store.Key, node aloft.NodeID, of func(*s
 
 // ListTasks lists tasks.
 func (s *Store) ListTasks(_ context.Context, q store.Query) ([]*store.Task, error) {
-	return list(s, "ListTasks", core.ResourceType_TASK, q, func(v version) *store.Task { return cloneTask(s.tasks[v]) })
+	return list(s, "ListTasks", core.ResourceType_TASK, q, func(v aloft.Key) *store.Task { return cloneTask(s.tasks[v]) })
 }
 
 // ListWorkflows lists workflows.
 func (s *Store) ListWorkflows(_ context.Context, q store.Query) ([]*store.Workflow, error) {
-	return list(s, "ListWorkflows", core.ResourceType_WORKFLOW, q, func(v version) *store.Workflow {
+	return list(s, "ListWorkflows", core.ResourceType_WORKFLOW, q, func(v aloft.Key) *store.Workflow {
 		w := cloneWorkflow(s.workflows[v])
 		w.Compiled = store.WorkflowInterface(w.Compiled)
 		return w
@@ -235,10 +235,10 @@ func (s *Store) ListWorkflows(_ context.Context, q store.Query) ([]*store.Workfl
 
 // ListLaunchPlans lists launch plans.
 func (s *Store) ListLaunchPlans(_ context.Context, q store.Query) ([]*store.LaunchPlan, error) {
-	return list(s, "ListLaunchPlans", core.ResourceType_LAUNCH_PLAN, q, func(v version) *store.LaunchPlan { return cloneLaunchPlan(s.launchPlans[v]) })
+	return list(s, "ListLaunchPlans", core.ResourceType_LAUNCH_PLAN, q, func(v aloft.Key) *store.LaunchPlan { return cloneLaunchPlan(s.launchPlans[v]) })
 }
 
-func list[T any](s *Store, op string, kind core.ResourceType, q store.Query, get func(version) T) (recs []T, err error) {
+func list[T any](s *Store, op string, kind core.ResourceType, q store.Query, get func(aloft.Key) T) (recs []T, err error) {
 	err = s.do(op, func() ([]store.Topic, error) {
 		if err := plain(q); err != nil {
 			return nil, err
@@ -255,9 +255,9 @@ func list[T any](s *Store, op string, kind core.ResourceType, q store.Query, get
 	return recs, nil
 }
 
-func (s *Store) versions(kind core.ResourceType, q store.Query) (found []version) {
+func (s *Store) versions(kind core.ResourceType, q store.Query) (found []aloft.Key) {
 	for _, v := range s.registered {
-		if v.kind == kind && within(q, v.project, v.domain, v.name) {
+		if v.Kind == kind && within(q, v.Project, v.Domain, v.Name) {
 			found = append(found, v)
 		}
 	}

@@ -14,14 +14,6 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-func versionOf(kind core.ResourceType, id *core.Identifier) version {
-	return version{kind, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion()}
-}
-
-func (v version) String() string {
-	return aloft.Kind(v.kind) + " " + v.project + "/" + v.domain + "/" + v.name + " version " + v.version
-}
-
 func cloneTask(t *store.Task) *store.Task {
 	c := *t
 	c.ID, c.Compiled, c.Description, c.Digest = clone(t.ID), clone(t.Compiled), clone(t.Description), slices.Clone(t.Digest)
@@ -45,7 +37,7 @@ func cloneLaunchPlan(l *store.LaunchPlan) *store.LaunchPlan {
 }
 
 // register writes a version that must be new.
-func register[T any](s *Store, op string, v version, into map[version]T, rec T) error {
+func register[T any](s *Store, op string, v aloft.Key, into map[aloft.Key]T, rec T) error {
 	return s.do(op, func() ([]store.Topic, error) {
 		if _, there := into[v]; there {
 			return nil, fmt.Errorf("%s: %w", v, aloft.ErrExists)
@@ -56,7 +48,7 @@ func register[T any](s *Store, op string, v version, into map[version]T, rec T) 
 	})
 }
 
-func get[T any](s *Store, op string, v version, from map[version]*T, clone func(*T) *T) (rec *T, err error) {
+func get[T any](s *Store, op string, v aloft.Key, from map[aloft.Key]*T, clone func(*T) *T) (rec *T, err error) {
 	err = s.do(op, func() ([]store.Topic, error) {
 		found := from[v]
 		if found == nil {
@@ -73,17 +65,17 @@ func get[T any](s *Store, op string, v version, from map[version]*T, clone func(
 
 // CreateTask writes a version of a task.
 func (s *Store) CreateTask(_ context.Context, t *store.Task) error {
-	return register(s, "CreateTask", versionOf(core.ResourceType_TASK, t.ID), s.tasks, cloneTask(t))
+	return register(s, "CreateTask", aloft.KeyOf(t.ID).Of(core.ResourceType_TASK), s.tasks, cloneTask(t))
 }
 
 // CreateWorkflow writes a version of a workflow.
 func (s *Store) CreateWorkflow(_ context.Context, w *store.Workflow) error {
-	return register(s, "CreateWorkflow", versionOf(core.ResourceType_WORKFLOW, w.ID), s.workflows, cloneWorkflow(w))
+	return register(s, "CreateWorkflow", aloft.KeyOf(w.ID).Of(core.ResourceType_WORKFLOW), s.workflows, cloneWorkflow(w))
 }
 
 // CreateLaunchPlan writes a version of a launch plan. One that is born active takes over from the active one.
 func (s *Store) CreateLaunchPlan(_ context.Context, l *store.LaunchPlan) error {
-	v := versionOf(core.ResourceType_LAUNCH_PLAN, l.ID)
+	v := aloft.KeyOf(l.ID).Of(core.ResourceType_LAUNCH_PLAN)
 	return s.do("CreateLaunchPlan", func() ([]store.Topic, error) {
 		if _, there := s.launchPlans[v]; there {
 			return nil, fmt.Errorf("%s: %w", v, aloft.ErrExists)
@@ -98,9 +90,9 @@ func (s *Store) CreateLaunchPlan(_ context.Context, l *store.LaunchPlan) error {
 	})
 }
 
-func (s *Store) active(v version) *store.LaunchPlan {
+func (s *Store) active(v aloft.Key) *store.LaunchPlan {
 	for other, l := range s.launchPlans {
-		other.version = v.version
+		other.Version = v.Version
 		if other == v && l.Closure.State == admin.LaunchPlanState_ACTIVE {
 			return l
 		}
@@ -108,7 +100,7 @@ func (s *Store) active(v version) *store.LaunchPlan {
 	return nil
 }
 
-func (s *Store) deactivate(v version, now time.Time) {
+func (s *Store) deactivate(v aloft.Key, now time.Time) {
 	if l := s.active(v); l != nil {
 		l.Closure.State, l.UpdatedAt = admin.LaunchPlanState_INACTIVE, now
 	}
@@ -116,23 +108,23 @@ func (s *Store) deactivate(v version, now time.Time) {
 
 // GetTask returns one version.
 func (s *Store) GetTask(_ context.Context, id *core.Identifier) (*store.Task, error) {
-	return get(s, "GetTask", versionOf(core.ResourceType_TASK, id), s.tasks, cloneTask)
+	return get(s, "GetTask", aloft.KeyOf(id).Of(core.ResourceType_TASK), s.tasks, cloneTask)
 }
 
 // GetWorkflow returns one version.
 func (s *Store) GetWorkflow(_ context.Context, id *core.Identifier) (*store.Workflow, error) {
-	return get(s, "GetWorkflow", versionOf(core.ResourceType_WORKFLOW, id), s.workflows, cloneWorkflow)
+	return get(s, "GetWorkflow", aloft.KeyOf(id).Of(core.ResourceType_WORKFLOW), s.workflows, cloneWorkflow)
 }
 
 // GetLaunchPlan returns one version.
 func (s *Store) GetLaunchPlan(_ context.Context, id *core.Identifier) (*store.LaunchPlan, error) {
-	return get(s, "GetLaunchPlan", versionOf(core.ResourceType_LAUNCH_PLAN, id), s.launchPlans, cloneLaunchPlan)
+	return get(s, "GetLaunchPlan", aloft.KeyOf(id).Of(core.ResourceType_LAUNCH_PLAN), s.launchPlans, cloneLaunchPlan)
 }
 
 // GetActiveLaunchPlan returns the active version of a name.
 func (s *Store) GetActiveLaunchPlan(_ context.Context, project, domain, name string) (rec *store.LaunchPlan, err error) {
 	err = s.do("GetActiveLaunchPlan", func() ([]store.Topic, error) {
-		l := s.active(version{kind: core.ResourceType_LAUNCH_PLAN, project: project, domain: domain, name: name})
+		l := s.active(aloft.Key{Kind: core.ResourceType_LAUNCH_PLAN, Project: project, Domain: domain, Name: name})
 		if l == nil {
 			return nil, fmt.Errorf("active launch plan %s/%s/%s: %w", project, domain, name, aloft.ErrNotFound)
 		}
@@ -147,7 +139,7 @@ func (s *Store) GetActiveLaunchPlan(_ context.Context, project, domain, name str
 
 // SetLaunchPlanState activates or deactivates a version.
 func (s *Store) SetLaunchPlanState(_ context.Context, id *core.Identifier, state admin.LaunchPlanState, now time.Time) error {
-	v := versionOf(core.ResourceType_LAUNCH_PLAN, id)
+	v := aloft.KeyOf(id).Of(core.ResourceType_LAUNCH_PLAN)
 	return s.do("SetLaunchPlanState", func() ([]store.Topic, error) {
 		l := s.launchPlans[v]
 		switch {

@@ -1,0 +1,37 @@
+package engine_test
+
+import (
+	"testing"
+
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// registerAs makes a workflow known under any name and version.
+func (b *bench) registerAs(w workflow, name, version string) *core.Identifier {
+	b.Helper()
+	compiled := w.compiled()
+	id := compiled.GetPrimary().GetTemplate().GetId()
+	id.Name, id.Version = name, version
+	if err := b.store.CreateWorkflow(b.Context(), &store.Workflow{ID: id, Compiled: compiled}); err != nil {
+		b.Fatal(err)
+	}
+	return id
+}
+
+func TestWorkflowsWhoseNamesAndVersionsReadAlikeAreNotConfused(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	ids := []*core.Identifier{b.registerAs(chain(1), "etl/load", "v1"), b.registerAs(chain(2), "etl", "load/v1")}
+	e := b.engine("a")
+	for i, id := range ids {
+		run := b.create(workflow{}, []string{"first", "second"}[i], nil, func(e *store.Execution, c *aloftv1.Create) { e.Workflow, c.Workflow = id, id })
+		b.settle(e)
+		b.wantPhase(run, core.WorkflowExecution_SUCCEEDED)
+		nodes := b.phases(run)
+		if got := nodes[core.NodeExecution_SUCCEEDED]; got != i+1 {
+			t.Errorf("workflow %s version %s ran %d nodes, want %d", id.GetName(), id.GetVersion(), got, i+1)
+		}
+	}
+}
