@@ -130,7 +130,7 @@ func (s *adminService) UpdateExecution(ctx context.Context, r *admin.ExecutionUp
 // maxAbortCause is what a cause may have in storage, as in Flyte.
 const maxAbortCause = 255
 
-// TerminateExecution puts the wish into the inbox. It is granted when this returns; the phase follows.
+// TerminateExecution puts the wish into the inbox. It is granted when this returns; the phase follows, and is ABORTED.
 func (s *adminService) TerminateExecution(ctx context.Context, r *admin.ExecutionTerminateRequest) (*admin.ExecutionTerminateResponse, error) {
 	if err := checkExecution(r.GetId()); err != nil {
 		return nil, err
@@ -141,7 +141,7 @@ func (s *adminService) TerminateExecution(ctx context.Context, r *admin.Executio
 		cause = strings.ToValidUTF8(cause[:maxAbortCause], "")
 	}
 	err := s.Store.Append(ctx, id, store.Message{
-		Dedup: "terminate",
+		Dedup: store.TerminateDedup,
 		Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{Cause: cause}}},
 	})
 	if errors.Is(err, aloft.ErrPrecondition) {

@@ -205,7 +205,7 @@ func TestWhoWaitsForAResultThatDoesNotComeComputesIt(t *testing.T) {
 	third := b.create(w, "third", map[string]string{"x": "a"})
 	b.settle(e)
 	// The first is terminated; one of the others takes its place, and dies with its engine before anything of it is committed.
-	if err := b.store.Append(t.Context(), first, store.Message{Dedup: "terminate", Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{
+	if err := b.store.Append(t.Context(), first, store.Message{Dedup: store.TerminateDedup, Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{
 		Terminate: &aloftv1.Terminate{Cause: "enough"}}}}); err != nil {
 		t.Fatal(err)
 	}

@@ -108,6 +108,8 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 			e.drop(r)
 		case errors.Is(err, aloft.ErrConflict):
 			e.logger.Debug("a step was overtaken", "execution", r.id.String(), "error", err)
+			e.again = true // what overtook it may be a message that became visible behind the cursor
+			e.wakeCollector()
 			e.drop(r)
 		default:
 			// The store cannot have it, and would not have it the next time: our mistake, and not to be repeated at once.

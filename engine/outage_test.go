@@ -158,7 +158,7 @@ func TestWhatIsParkedCanBeTerminatedAtOnce(t *testing.T) {
 	e := b.engine("a")
 	b.run(e, 2*time.Hour)
 	terminate := &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{Cause: "enough"}}}
-	if err := b.store.Append(t.Context(), id, store.Message{Dedup: "terminate", Inbox: terminate}); err != nil {
+	if err := b.store.Append(t.Context(), id, store.Message{Dedup: store.TerminateDedup, Inbox: terminate}); err != nil {
 		t.Fatal(err)
 	}
 	b.run(e, 2*time.Second)

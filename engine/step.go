@@ -61,7 +61,8 @@ func (e *Engine) step(ctx context.Context, r *run) *decided {
 	return d
 }
 
-// takeMessages takes what the next step consumes. Giving up goes before all others, which may be what cannot be done.
+// takeMessages takes what the next step consumes. Giving up goes before all others, which may be what cannot be done, and
+// so does the wish to terminate: no step can end the execution before it is consumed.
 func (e *Engine) takeMessages(r *run) {
 	if givesUp(r.messages) {
 		var rest []store.InboxRow
@@ -76,8 +77,14 @@ func (e *Engine) takeMessages(r *run) {
 		return
 	}
 	n := min(len(r.messages), messagesPerStep)
+	if at := slices.IndexFunc(r.messages, terminates); at >= n {
+		wish := r.messages[at]
+		r.messages = slices.Insert(slices.Delete(r.messages, at, at+1), 0, wish)
+	}
 	r.taken, r.messages = r.messages[:n:n], r.messages[n:]
 }
+
+func terminates(m store.InboxRow) bool { return m.Inbox.GetTerminate() != nil }
 
 func givesUp(messages []store.InboxRow) bool {
 	return slices.ContainsFunc(messages, func(m store.InboxRow) bool { return m.Inbox.GetGiveUp() != nil })

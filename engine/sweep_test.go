@@ -190,7 +190,7 @@ func (r *swept) run(t *testing.T) string {
 		if rec, err := r.store.GetExecution(t.Context(), ids[2]); err == nil && rec.Phase == core.WorkflowExecution_RUNNING && !told {
 			told = true
 			if err := r.must(func() error {
-				return faulty.Append(t.Context(), ids[2], store.Message{Dedup: "terminate", Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{Cause: "enough"}}}})
+				return faulty.Append(t.Context(), ids[2], store.Message{Dedup: store.TerminateDedup, Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{Cause: "enough"}}}})
 			}); err != nil {
 				t.Fatal(err)
 			}

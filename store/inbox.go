@@ -13,6 +13,15 @@ import (
 // CreateDedup is the deduplication key of every execution's first message.
 const CreateDedup = "create"
 
+// TerminateDedup is the deduplication key of the message that asks for an execution's end. While it is unread, no step
+// ends the execution in another phase than ABORTED: see Store.Commit.
+const TerminateDedup = "terminate"
+
+// EndsUnasked says whether a step ends its execution by itself, in a phase that an unread request to terminate forbids.
+func (c *ExecutionChange) EndsUnasked() bool {
+	return c != nil && aloft.Terminal(c.Phase) && c.Phase != core.WorkflowExecution_ABORTED
+}
+
 // ShardOf is the shard of an execution: by its id, so that it is known before there is a row.
 func ShardOf(id aloft.ExecutionID) int {
 	h := fnv.New32a()

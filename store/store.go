@@ -75,7 +75,8 @@ type Runs interface {
 
 	// Commit writes steps of several executions in one transaction and returns one error (or nil) for each:
 	//   - ErrFenced: the lease is not the step's any more;
-	//   - ErrConflict: another entry has this sequence;
+	//   - ErrConflict: another entry has this sequence, or the step ends the execution as if its termination had not been
+	//     acknowledged (the message is in the inbox and the step does not consume it): step again, with all messages;
 	//   - ErrUnavailable (all alike): the outcome is unknown, repeat the same steps unchanged.
 	// A step that is refused has no effect and does not hinder the others. A step whose commit id is already in the
 	// journal at its sequence has been committed before: nil.

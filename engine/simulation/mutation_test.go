@@ -116,6 +116,11 @@ var mutations = []mutation{
 		old: "\t\ts.put(e, message)\n\t\treturn []store.Topic{store.TopicInbox}, nil", new: "\t\treturn []store.Topic{store.TopicInbox}, nil",
 	},
 	{
+		name: "an execution ends although its termination was acknowledged", promise: "P1", file: "store/memstore/run.go",
+		old: "unread && step.Change.EndsUnasked() &&", new: "unread && step.Change == nil &&",
+		seeds: "1000",
+	},
+	{
 		name: "a hit ignores the values of inputs", promise: "P9", file: "catalog/key.go",
 		old: "Tag: tagPrefix + hash.Key(),", new: "Tag: tagPrefix + hash.Key()[:0],",
 	},

@@ -63,7 +63,7 @@ type world struct {
 
 	registered  map[int]bool         // workflows of the plan, by number
 	created     map[string]store.Key // acknowledged, by name
-	terminated  map[string]int       // acknowledged: journal entries at that time
+	terminated  map[string]bool      // acknowledged
 	runs        map[store.Key]*observed
 	read        map[string]*core.LiteralMap // objects that were found to be what they are called, by URI
 	contents    map[string]string           // digests of the files of tasks, by URI
@@ -130,7 +130,7 @@ func newWorld(seed uint64, calm, detail bool) *world {
 		ctx: context.Background(), seed: seed, calm: calm, undisturbed: calm, detail: detail, seen: map[string]int{},
 		plan: newPlan(rand.New(rand.NewPCG(seed, 1))), random: rand.New(rand.NewPCG(seed, 2)),
 		memory: memstore.New(), wall: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), registered: map[int]bool{},
-		created: map[string]store.Key{}, terminated: map[string]int{}, runs: map[store.Key]*observed{}, read: map[string]*core.LiteralMap{},
+		created: map[string]store.Key{}, terminated: map[string]bool{}, runs: map[store.Key]*observed{}, read: map[string]*core.LiteralMap{},
 		contents: map[string]string{}, damaged: map[string]bool{}, computing: newComputing(),
 	}
 	w.blobs = &fragileBlobs{Memory: blobtest.NewMemory(), world: w}
@@ -378,23 +378,17 @@ func (w *world) create(i int) {
 
 func (w *world) terminate() {
 	p := w.plan.executions[w.random.IntN(len(w.plan.executions))]
-	key, created := w.created[p.name]
-	if !created || !p.terminated {
+	if _, created := w.created[p.name]; !created || !p.terminated {
 		return
 	}
-	err := w.store.Append(w.ctx, w.id(p.name), store.Message{Dedup: "terminate", Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{
+	err := w.store.Append(w.ctx, w.id(p.name), store.Message{Dedup: store.TerminateDedup, Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{
 		Terminate: &aloftv1.Terminate{Cause: "enough", Principal: "somebody"},
 	}}})
 	w.tell("terminate %s: %v", p.name, err)
 	if err != nil {
 		return
 	}
-	w.look(func() {
-		_, journal, _ := w.memory.Load(w.ctx, key)
-		if _, before := w.terminated[p.name]; !before {
-			w.terminated[p.name] = len(journal)
-		}
-	})
+	w.terminated[p.name] = true
 }
 
 func (w *world) id(name string) aloft.ExecutionID {

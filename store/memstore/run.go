@@ -244,6 +244,9 @@ func (s *Store) commit(step *store.Step) ([]store.Topic, error) {
 	if step.Seq != last+1 {
 		return nil, fmt.Errorf("commit %s as entry %d, the last one is %d: %w", e.rec.ID, step.Seq, last, aloft.ErrConflict)
 	}
+	if seq, unread := e.dedup[store.TerminateDedup]; unread && step.Change.EndsUnasked() && !slices.Contains(step.Consumed, seq) {
+		return nil, fmt.Errorf("commit %s: its termination was acknowledged and it cannot become %s: %w", e.rec.ID, step.Change.Phase, aloft.ErrConflict)
+	}
 	for _, n := range step.Nodes {
 		if old := e.nodes[n.ID]; old != nil && aloft.Terminal(old.Phase) && old.Phase != n.Phase {
 			return nil, fmt.Errorf("commit %s: node %s has ended %s and cannot become %s: %w", e.rec.ID, n.ID, old.Phase, n.Phase, aloft.ErrConflict)

@@ -308,6 +308,15 @@ func (e *encodedStep) send(t *tx) error {
 	return nil
 }
 
+// unlessTerminated is the condition under which a step may end an execution by itself: what it consumes is deleted by
+// then, so a request to terminate that is still in the inbox is one that the step does not know.
+func unlessTerminated(c *store.ExecutionChange) string {
+	if !c.EndsUnasked() {
+		return ""
+	}
+	return " AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.execution = executions.number AND inbox.dedup = '" + store.TerminateDedup + "')"
+}
+
 // update sets what the step says of the execution itself, and leaves the row alone if that is what it says already.
 func (e *encodedStep) update(t *tx, ended bool, dueAt int64, waiting string) error {
 	ended = ended && e.change == nil || e.ended
@@ -326,7 +335,13 @@ func (e *encodedStep) update(t *tx, ended bool, dueAt int64, waiting string) err
 	case e.change != nil:
 		args := append(append(make([]driver.Value, 0, len(e.change)+4), e.change...), wantDue, e.Waiting, nanos(e.WaitingSince), int64(e.Execution))
 		if err := t.later(`UPDATE executions SET phase = ?, ended = ?, started_at = ?, updated_at = ?, ended_at = ?, error_kind = ?, error_code = ?,
-			error = ?, outputs = COALESCE(?, outputs), abort_cause = ?, abort_principal = ?, due_at = ?, waiting = ?, waiting_since = ? WHERE number = ?`, args, nil); err != nil {
+			error = ?, outputs = COALESCE(?, outputs), abort_cause = ?, abort_principal = ?, due_at = ?, waiting = ?, waiting_since = ? WHERE number = ?`+unlessTerminated(e.Change),
+			args, func(rows int64) error {
+				if rows == 0 {
+					return refuse("commit %s: its termination was acknowledged and it cannot become %s: %w", e.ID, e.Change.Phase, aloft.ErrConflict)
+				}
+				return nil
+			}); err != nil {
 			return err
 		}
 	case wantDue != dueAt || e.Waiting != waiting:

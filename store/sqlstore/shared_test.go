@@ -302,6 +302,37 @@ func TestAMessageForAnExecutionThatEndsIsRefusedAndNotForgotten(t *testing.T) {
 	t.Logf("%d came before the end, %d after", accepted.Load(), refused.Load())
 }
 
+// The termination is in a transaction that has not been committed when the step looks.
+func TestATerminationThatIsUnderWayIsNotOvertakenByTheEnd(t *testing.T) {
+	t.Parallel()
+	url := postgrestest.Database(t)
+	s := openPostgres(t, url)
+	leases := lease(t, s, "a", now, time.Hour)
+	e := mustCreate(t, s, "e")
+	client := postgrestest.Connect(t, url)
+	defer client.Close(context.Background())
+	for _, statement := range []string{
+		"BEGIN",
+		fmt.Sprintf("SELECT 1 FROM executions WHERE number = %d FOR KEY SHARE", e.Key),
+		fmt.Sprintf("INSERT INTO inbox (execution, shard, dedup, message) VALUES (%d, %d, '%s', '')", e.Key, e.Shard, store.TerminateDedup),
+	} {
+		if _, err := client.Exec(t.Context(), statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end := benchStep(e, leases, 1)
+	end.Change = &store.ExecutionChange{Phase: core.WorkflowExecution_SUCCEEDED, EndedAt: now, UpdatedAt: now}
+	answer := make(chan error)
+	go func() { answer <- s.Commit(t.Context(), []*store.Step{end})[0] }()
+	waitForLock(t, url)
+	if _, err := client.Exec(t.Context(), "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-answer; !errors.Is(err, aloft.ErrConflict) {
+		t.Errorf("an end that overtakes an acknowledged termination: %v", err)
+	}
+}
+
 func TestTextThatPostgreSQLCannotHoldDoesNotStopTheRun(t *testing.T) {
 	t.Parallel()
 	s := openPostgres(t, postgrestest.Database(t))

@@ -38,6 +38,7 @@ var claims = []func(*suite){
 	anAttemptThatHasEndedOrHasAnotherTokenIsNotOverwritten,
 	changesOfAnExecutionAreReadBack,
 	endingEmptiesTheInboxAndTheTimer,
+	anAcknowledgedTerminationIsNotOvertakenByTheEnd,
 	dueExecutionsComeSoonestFirst,
 	messagesToOthersArriveOnceAndNeverHinderTheSender,
 	onlyWhatIsDueFreeAndNotStoppedWaits,
@@ -657,6 +658,41 @@ func endingEmptiesTheInboxAndTheTimer(s *suite) {
 	if len(due) != 0 {
 		s.Fatalf("what has ended is due: %v", due)
 	}
+}
+
+func anAcknowledgedTerminationIsNotOvertakenByTheEnd(s *suite) {
+	for i, phase := range []core.WorkflowExecution_Phase{core.WorkflowExecution_SUCCEEDED, core.WorkflowExecution_FAILED, core.WorkflowExecution_TIMED_OUT} {
+		e, other := s.make(fmt.Sprint("e", i)), s.make(fmt.Sprint("other", i))
+		s.ok(s.store.Append(s.ctx, e.ID, terminate("enough")))
+		var messages []int64
+		for _, row := range s.inbox() {
+			if row.Execution == e.Key {
+				messages = append(messages, row.Seq)
+			}
+		}
+		step, beside := s.step(e), s.step(other)
+		step.Consumed = messages[:1]
+		step.Change = &store.ExecutionChange{Phase: phase, EndedAt: at(1), UpdatedAt: at(1)}
+		beside.Change = step.Change
+		errs := s.store.Commit(s.ctx, []*store.Step{step, beside})
+		s.is(errs[0], aloft.ErrConflict)
+		s.ok(errs[1]) // it is refused alone
+		if got, err := s.store.GetExecution(s.ctx, e.ID); err != nil || got.Phase != core.WorkflowExecution_QUEUED {
+			s.Fatalf("a step that was refused made %v (%v)", got, err)
+		}
+		step.Consumed, step.CommitID = messages, step.CommitID+" again"
+		step.Change = &store.ExecutionChange{Phase: core.WorkflowExecution_ABORTED, EndedAt: at(1), UpdatedAt: at(1), AbortCause: "enough"}
+		s.commit(step)
+		s.ok(s.store.Commit(s.ctx, []*store.Step{step})[0]) // a repetition
+		s.is(s.store.Append(s.ctx, e.ID, terminate("again")), aloft.ErrPrecondition)
+	}
+	// A step that was committed before the termination came, and whose outcome nobody knew, stays committed.
+	e := s.make("committed")
+	step := s.step(e)
+	step.Change = &store.ExecutionChange{Phase: core.WorkflowExecution_SUCCEEDED, EndedAt: at(1), UpdatedAt: at(1)}
+	s.commit(step)
+	s.is(s.store.Append(s.ctx, e.ID, terminate("too late")), aloft.ErrPrecondition)
+	s.ok(s.store.Commit(s.ctx, []*store.Step{step})[0])
 }
 
 func dueExecutionsComeSoonestFirst(s *suite) {

@@ -133,7 +133,7 @@ func create(name string) *aloftv1.Inbox {
 }
 
 func terminate(cause string) store.Message {
-	return store.Message{Dedup: "terminate", Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{Cause: cause}}}}
+	return store.Message{Dedup: store.TerminateDedup, Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{Cause: cause}}}}
 }
 
 // make creates an execution.
