@@ -81,7 +81,7 @@ func (f *facts) Inputs(node machine.NodeRef) (*aloftv1.LiteralRef, *aloftv1.Fail
 	if len(bindings) == 0 {
 		return nil, nil, nil
 	}
-	inputs, err := literal.Resolve(bindings, func(producer, variable string) (*core.Literal, error) {
+	inputs, err := literal.Resolve(bindings, node.Interface().GetInputs(), func(producer, variable string) (*core.Literal, error) {
 		return f.lookup(node, producer, variable)
 	})
 	var unresolved literal.UnresolvedInputs

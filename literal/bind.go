@@ -3,6 +3,7 @@ package literal
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -82,14 +83,17 @@ func Reference(nodeID, variable string, path []*core.PromiseAttribute) string {
 type Lookup func(nodeID, variable string) (*core.Literal, error)
 
 // Resolve builds the inputs of a node. The result shares memory with the bindings and with what lookup returned.
+// declared are the inputs of the node's interface (for an end node the outputs of its workflow); what it does not name, or
+// names without a type, is bound as its value suggests.
 //
 // When bindings have no value the error is an UnresolvedInputs with all of them. Any other error is lookup's. A value
 // that is bound to a union is not wrapped into one: Flyte's engine does not either and the client's types take both.
-func Resolve(bindings []*core.Binding, lookup Lookup) (*core.LiteralMap, error) {
+func Resolve(bindings []*core.Binding, declared *core.VariableMap, lookup Lookup) (*core.LiteralMap, error) {
 	inputs := make(map[string]*core.Literal, len(bindings))
 	var unresolved UnresolvedInputs
 	for _, b := range bindings {
-		l, err := ResolveBinding(b.GetVar(), b.GetBinding(), lookup)
+		r := resolver{input: b.GetVar(), lookup: lookup}
+		l, err := r.resolve(b.GetBinding(), declared.GetVariables()[b.GetVar()].GetType(), 0)
 		var u *Unresolved
 		switch {
 		case errors.As(err, &u):
@@ -106,12 +110,6 @@ func Resolve(bindings []*core.Binding, lookup Lookup) (*core.LiteralMap, error) 
 	return &core.LiteralMap{Literals: inputs}, nil
 }
 
-// ResolveBinding is Resolve for one input. The error is an *Unresolved or lookup's.
-func ResolveBinding(input string, data *core.BindingData, lookup Lookup) (*core.Literal, error) {
-	r := resolver{input: input, lookup: lookup}
-	return r.resolve(data, 0)
-}
-
 type resolver struct {
 	input  string
 	lookup Lookup
@@ -121,7 +119,8 @@ func (r resolver) wrong(format string, args ...any) error {
 	return &Unresolved{Input: r.input, Code: CodeBinding, Reason: fmt.Sprintf(format, args...)}
 }
 
-func (r resolver) resolve(data *core.BindingData, depth int) (*core.Literal, error) {
+// resolve gives a binding its value. declared is the type of what is bound; nil where it is not known.
+func (r resolver) resolve(data *core.BindingData, declared *core.LiteralType, depth int) (*core.Literal, error) {
 	if depth > MaxDepth {
 		return nil, r.wrong("%v", errDepth)
 	}
@@ -131,11 +130,11 @@ func (r resolver) resolve(data *core.BindingData, depth int) (*core.Literal, err
 	case *core.BindingData_OffloadedMetadata:
 		return &core.Literal{Value: &core.Literal_OffloadedMetadata{OffloadedMetadata: v.OffloadedMetadata}}, nil
 	case *core.BindingData_Promise:
-		return r.promise(v.Promise)
+		return r.promise(v.Promise, declared)
 	case *core.BindingData_Collection:
 		list := &core.LiteralCollection{Literals: make([]*core.Literal, len(v.Collection.GetBindings()))}
 		for i, b := range v.Collection.GetBindings() {
-			l, err := r.resolve(b, depth+1)
+			l, err := r.resolve(b, declared.GetCollectionType(), depth+1)
 			if err != nil {
 				return nil, err
 			}
@@ -145,7 +144,7 @@ func (r resolver) resolve(data *core.BindingData, depth int) (*core.Literal, err
 	case *core.BindingData_Map:
 		m := &core.LiteralMap{Literals: make(map[string]*core.Literal, len(v.Map.GetBindings()))}
 		for key, b := range v.Map.GetBindings() {
-			l, err := r.resolve(b, depth+1)
+			l, err := r.resolve(b, declared.GetMapValueType(), depth+1)
 			if err != nil {
 				return nil, err
 			}
@@ -169,7 +168,7 @@ func SplitVariable(variable string) (name string, index int32, ok bool) {
 	return name, int32(i), true
 }
 
-func (r resolver) promise(p *core.OutputReference) (*core.Literal, error) {
+func (r resolver) promise(p *core.OutputReference, declared *core.LiteralType) (*core.Literal, error) {
 	u := &Unresolved{Input: r.input, NodeID: p.GetNodeId(), Variable: p.GetVar(), Path: p.GetAttrPath()}
 	l, err := r.lookup(p.GetNodeId(), p.GetVar())
 	if err != nil {
@@ -186,7 +185,7 @@ func (r resolver) promise(p *core.OutputReference) (*core.Literal, error) {
 		u.Code, u.Reason = CodeNoVariable, "the node has no such output"
 		return nil, u
 	}
-	l, err = Attribute(l, path)
+	l, err = Attribute(l, path, declared)
 	if err != nil {
 		u.Code, u.Reason = CodeAttribute, err.Error()
 		return nil, u
@@ -196,7 +195,11 @@ func (r resolver) promise(p *core.OutputReference) (*core.Literal, error) {
 
 // Attribute follows an attribute path into a literal: list elements by index, map entries by key, fields of structs.
 // A union is the value in it. A list inside a struct becomes a collection, a map stays a struct, everything else is a primitive.
-func Attribute(l *core.Literal, path []*core.PromiseAttribute) (*core.Literal, error) {
+//
+// A plain value inside a msgpack struct becomes a primitive only where declared, the type that it shall have, is one that
+// flytekit packs as it is: a date, a duration or a type with a transformer of its own is packed as a string or a number, which
+// only its transformer can read. Such a value stays msgpack, as all of them do in Flyte. Where declared is nil the value decides.
+func Attribute(l *core.Literal, path []*core.PromiseAttribute, declared *core.LiteralType) (*core.Literal, error) {
 	for len(path) > 0 {
 		step := path[0]
 		switch v := l.GetValue().(type) {
@@ -227,7 +230,7 @@ func Attribute(l *core.Literal, path []*core.PromiseAttribute) (*core.Literal, e
 				if s.Binary.GetTag() != MsgPackTag {
 					return nil, fmt.Errorf("a binary value with tag %q has no attributes", s.Binary.GetTag())
 				}
-				return packedAttribute(s.Binary.GetValue(), path)
+				return packedAttribute(s.Binary.GetValue(), path, declared)
 			case *core.Scalar_Generic:
 				return structAttribute(structpb.NewStructValue(s.Generic), path)
 			default:
@@ -261,7 +264,7 @@ func index(step *core.PromiseAttribute, n int) (int, error) {
 	return int(i.IntValue), nil
 }
 
-func packedAttribute(data []byte, path []*core.PromiseAttribute) (*core.Literal, error) {
+func packedAttribute(data []byte, path []*core.PromiseAttribute, declared *core.LiteralType) (*core.Literal, error) {
 	p := newPacked(data)
 	for _, step := range path {
 		kind, err := p.kind()
@@ -299,7 +302,7 @@ func packedAttribute(data []byte, path []*core.PromiseAttribute) (*core.Literal,
 			return nil, errors.New("a plain value inside the struct has no attributes")
 		}
 	}
-	return p.literal()
+	return p.literal(declared)
 }
 
 // field moves to the value of a string key.
@@ -323,8 +326,8 @@ func (p *packed) field(name string) (bool, error) {
 	return false, nil
 }
 
-// literal gives the value at hand as a literal.
-func (p *packed) literal() (*core.Literal, error) {
+// literal gives the value at hand as a literal of the declared type.
+func (p *packed) literal(declared *core.LiteralType) (*core.Literal, error) {
 	kind, err := p.kind()
 	if err != nil {
 		return nil, err
@@ -354,6 +357,9 @@ func (p *packed) literal() (*core.Literal, error) {
 		}
 		return &core.Literal{Value: &core.Literal_Collection{Collection: list}}, nil
 	}
+	if !packedPlainly(declared) {
+		return cut()
+	}
 	from := p.offset()
 	v, err := p.scalar()
 	if err != nil {
@@ -374,6 +380,25 @@ func (p *packed) literal() (*core.Literal, error) {
 		return primitive(&core.Primitive{Value: &core.Primitive_Boolean{Boolean: v}}), nil
 	}
 	return packedLiteral(p.data[from:p.offset()]), nil
+}
+
+// packedPlainly says whether a value of the type is its own msgpack form: a number, a text, a truth value, an enum's name. A
+// union is if one of its variants is; nil, an unknown type, is taken for one.
+func packedPlainly(t *core.LiteralType) bool {
+	switch t := t.GetType().(type) {
+	case nil:
+		return true
+	case *core.LiteralType_Simple:
+		switch t.Simple {
+		case core.SimpleType_INTEGER, core.SimpleType_FLOAT, core.SimpleType_STRING, core.SimpleType_BOOLEAN:
+			return true
+		}
+	case *core.LiteralType_EnumType:
+		return true
+	case *core.LiteralType_UnionType:
+		return slices.ContainsFunc(t.UnionType.GetVariants(), packedPlainly)
+	}
+	return false
 }
 
 func packedLiteral(data []byte) *core.Literal {

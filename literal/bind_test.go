@@ -56,7 +56,7 @@ func TestResolveBuildsEveryFormOfBinding(t *testing.T) {
 		"map", &core.BindingData{Value: &core.BindingData_Map{Map: &core.BindingDataMap{Bindings: map[string]*core.BindingData{"p": promise("n0", "o0")}}}},
 		"empty", &core.BindingData{Value: &core.BindingData_Collection{Collection: &core.BindingDataCollection{}}},
 		"union", &core.BindingData{Value: promise("n0", "o0").GetValue(), Union: &core.UnionInfo{TargetType: union(integer, none)}},
-	), lookup)
+	), nil, lookup)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,23 +87,32 @@ func TestAttributesOfStructs(t *testing.T) {
 		l    *core.Literal
 		path []*core.PromiseAttribute
 		want *core.Literal
+
+		declared *core.LiteralType
 	}{
-		{"msgpack integer", packed, path("x"), intLit(1)},
-		{"msgpack float", packed, path("f"), floatLit(1.5)},
-		{"msgpack boolean", packed, path("b"), boolLit(true)},
-		{"msgpack string", packed, path("inner", "z", 1), strLit("two")},
-		{"msgpack map stays msgpack", packed, path("inner"), packedLit("\x81\xa1z\x93\x01\xa3two\x80")},
-		{"msgpack nil stays msgpack", packed, path("no"), packedLit("\xc0")},
-		{"msgpack integer beyond 63 bits stays msgpack", packed, path("big"), packedLit("\xcf\xff\xff\xff\xff\xff\xff\xff\xff")},
-		{"msgpack list", packed, path("inner", "z"), listLit(packedLit("\x01"), packedLit("\xa3two"), packedLit("\x80"))},
-		{"generic number is a float", generic, path("x"), floatLit(1)},
-		{"generic list", generic, path("inner", "z"), listLit(floatLit(1), strLit("two"), genericOf(nil))},
-		{"generic struct", generic, path("inner"), genericOf(map[string]any{"z": []any{1, "two", map[string]any{}}})},
-		{"generic null", generic, path("no"), noneLit()},
-		{"through a union", unionLit(packed, object), path("x"), intLit(1)},
-		{"no path", packed, nil, packed},
+		{"msgpack integer", packed, path("x"), intLit(1), nil},
+		{"msgpack float", packed, path("f"), floatLit(1.5), nil},
+		{"msgpack boolean", packed, path("b"), boolLit(true), nil},
+		{"msgpack string", packed, path("inner", "z", 1), strLit("two"), nil},
+		{"msgpack map stays msgpack", packed, path("inner"), packedLit("\x81\xa1z\x93\x01\xa3two\x80"), nil},
+		{"msgpack nil stays msgpack", packed, path("no"), packedLit("\xc0"), nil},
+		{"msgpack integer beyond 63 bits stays msgpack", packed, path("big"), packedLit("\xcf\xff\xff\xff\xff\xff\xff\xff\xff"), nil},
+		{"msgpack list", packed, path("inner", "z"), listLit(packedLit("\x01"), packedLit("\xa3two"), packedLit("\x80")), nil},
+		{"generic number is a float", generic, path("x"), floatLit(1), nil},
+		{"generic list", generic, path("inner", "z"), listLit(floatLit(1), strLit("two"), genericOf(nil)), nil},
+		{"generic struct", generic, path("inner"), genericOf(map[string]any{"z": []any{1, "two", map[string]any{}}}), nil},
+		{"generic null", generic, path("no"), noneLit(), nil},
+		{"through a union", unionLit(packed, object), path("x"), intLit(1), nil},
+		{"no path", packed, nil, packed, nil},
+		{"a number for an integer", packed, path("x"), intLit(1), integer},
+		{"a text for a union with a text", packed, path("inner", "z", 1), strLit("two"), union(none, str)},
+		{"a text for an enum", packed, path("inner", "z", 1), strLit("two"), enum("one", "two")},
+		{"a text for a date stays msgpack", packed, path("inner", "z", 1), packedLit("\xa3two"), simple(core.SimpleType_DATETIME)},
+		{"a number for a duration stays msgpack", packed, path("f"), packedLit("\xcb\x3f\xf8\x00\x00\x00\x00\x00\x00"), simple(core.SimpleType_DURATION)},
+		{"a text for an optional date stays msgpack", packed, path("inner", "z", 1), packedLit("\xa3two"), union(simple(core.SimpleType_DATETIME), none)},
+		{"a text for a type with its own transformer stays msgpack", packed, path("inner", "z", 1), packedLit("\xa3two"), object},
 	} {
-		got, err := literal.Attribute(c.l, c.path)
+		got, err := literal.Attribute(c.l, c.path, c.declared)
 		if err != nil {
 			t.Errorf("%s: %v", c.name, err)
 			continue
@@ -130,7 +139,7 @@ func TestAttributesOfStructs(t *testing.T) {
 		{packedLit("\x92\x01"), path(1), "the msgpack value is cut off"},
 		{packedLit("\xdf\xff\xff\xff\xff"), path("k"), "the msgpack value is cut off"},
 	} {
-		if got, err := literal.Attribute(c.l, c.path); err == nil || err.Error() != c.want {
+		if got, err := literal.Attribute(c.l, c.path, nil); err == nil || err.Error() != c.want {
 			t.Errorf("%s: %v, %v, want %q", literal.Reference("", "", c.path), got, err, c.want)
 		}
 	}
@@ -148,7 +157,7 @@ func TestResolveTellsAllUnresolvedInputsButPassesLookupsErrorOn(t *testing.T) {
 		}
 		return nil, nil
 	}
-	_, err := literal.Resolve(bind("a", promise("n0", "o0", 4), "b", promise("n0", "o0", 0), "c", promise("n9", "o1")), lookup)
+	_, err := literal.Resolve(bind("a", promise("n0", "o0", 4), "b", promise("n0", "o0", 0), "c", promise("n9", "o1")), nil, lookup)
 	var unresolved literal.UnresolvedInputs
 	if !errors.As(err, &unresolved) || len(unresolved) != 2 || unresolved.Code() != literal.CodeBinding {
 		t.Fatalf("got %v", err)
@@ -158,11 +167,11 @@ func TestResolveTellsAllUnresolvedInputsButPassesLookupsErrorOn(t *testing.T) {
 	if err.Error() != want {
 		t.Errorf("got %s\nwant %s", err, want)
 	}
-	_, err = literal.Resolve(bind("a", promise("n0", "o0", 4)), lookup)
+	_, err = literal.Resolve(bind("a", promise("n0", "o0", 4)), nil, lookup)
 	if !errors.As(err, &unresolved) || unresolved.Code() != literal.CodeAttribute {
 		t.Errorf("a wrong attribute alone has code %v", err)
 	}
-	_, err = literal.Resolve(bind("a", promise("n0", "o0", 4), "b", promise("broken", "o0")), lookup)
+	_, err = literal.Resolve(bind("a", promise("n0", "o0", 4), "b", promise("broken", "o0")), nil, lookup)
 	if !errors.Is(err, gone) || errors.As(err, &unresolved) {
 		t.Errorf("a lookup that cannot answer gives %v", err)
 	}

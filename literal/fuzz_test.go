@@ -49,7 +49,7 @@ func FuzzLiteral(f *testing.F) {
 		literal.PrintType(&declared)
 		_, _ = literal.Text(&lit)
 		for _, p := range [][]*core.PromiseAttribute{path("a"), path(0), path(0, "a"), path("k", 0, "z")} {
-			_, _ = literal.Attribute(&lit, p)
+			_, _ = literal.Attribute(&lit, p, &declared)
 		}
 		if literal.HashInputs(inputs, nil) != literal.HashInputs(proto.CloneOf(inputs), nil) {
 			t.Error("a copy hashes differently")
