@@ -1,6 +1,7 @@
 package blob_test
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/md5"
 	"errors"
@@ -403,4 +404,46 @@ func FuzzURI(f *testing.F) {
 			t.Errorf("link %q comes back as %q, %v; want %q", link, back, err, canonical)
 		}
 	})
+}
+
+// Python's requests sends both headers for an empty file, and no chunk, not even the last.
+func TestAnEmptyFileIsStoredThoughItsBodyNeverEnds(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	server := httptest.NewServer(b.handler)
+	defer server.Close()
+	nothing := md5.Sum(nil)
+	send := func(path, more string) (int, string) {
+		connection, err := net.Dial("tcp", server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer connection.Close()
+		if err := connection.SetDeadline(time.Now().Add(time.Minute)); err != nil { // instead of hanging for ever
+			t.Fatal(err)
+		}
+		fmt.Fprintf(connection, "PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n%s", path, more)
+		answer, err := http.ReadResponse(bufio.NewReader(connection), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		text, err := io.ReadAll(answer.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return answer.StatusCode, string(text)
+	}
+	if status, text := send(b.path("PUT", "upload/_SUCCESS", nothing[:]), ""); status != 200 {
+		t.Errorf("got %d %q, want 200", status, text)
+	}
+	if a, err := b.store.Stat(t.Context(), "upload/_SUCCESS"); err != nil || a.Size != 0 {
+		t.Errorf("what is stored has %d bytes, %v; want an empty object", a.Size, err)
+	}
+	if status, text := send(b.path("PUT", "upload/ended", nothing[:]), "0\r\n\r\n"); status != 200 {
+		t.Errorf("with its last chunk: got %d %q, want 200", status, text)
+	}
+	if status, text := send(b.path("PUT", "upload/more", nothing[:]), "3\r\nabc\r\n0\r\n\r\n"); status != 400 {
+		t.Errorf("three bytes under a link for none: got %d %q, want 400", status, text)
+	}
 }
