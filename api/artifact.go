@@ -190,13 +190,9 @@ func (a *API) put(ctx context.Context, problems *field.Problems, e *store.Result
 	problems.Include(literal.Validate(data))
 	var size int64
 	seen := map[string]bool{}
-	err := literal.RewriteURIs(data, func(uri string) string {
+	err := literal.RewriteURIs(data, func(uri string) (string, error) {
 		canonical, err := a.Renderer.Canonical(uri)
-		if err != nil {
-			problems.Include(err)
-			return uri
-		}
-		if strings.HasPrefix(canonical, blob.Scheme) && !seen[canonical] {
+		if err == nil && strings.HasPrefix(canonical, blob.Scheme) && !seen[canonical] {
 			seen[canonical] = true
 			objects, err := a.objects(ctx, canonical)
 			problems.Include(err)
@@ -205,7 +201,7 @@ func (a *API) put(ctx context.Context, problems *field.Problems, e *store.Result
 			}
 			e.Objects = append(e.Objects, objects...)
 		}
-		return canonical
+		return canonical, err
 	})
 	if err != nil {
 		problems.Add("invalid value: %w", err)

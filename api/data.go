@@ -74,9 +74,9 @@ func (a *API) literals(ctx context.Context, kept *aloftv1.Literals) (*core.Liter
 // mentions says whether a location in m is ours.
 func mentions(m *core.LiteralMap) bool {
 	found := false
-	_ = literal.RewriteURIs(m, func(uri string) string { // what cannot be read has no location that could be opened
+	_ = literal.RewriteURIs(m, func(uri string) (string, error) { // what cannot be read has no location that could be opened
 		found = found || strings.HasPrefix(uri, blob.Scheme)
-		return uri
+		return uri, nil
 	})
 	return found
 }
@@ -85,18 +85,7 @@ func mentions(m *core.LiteralMap) bool {
 func (a *API) render(ctx context.Context, m *core.LiteralMap) error {
 	base, expires := callerOf(ctx).base, a.Now().Add(linkLife)
 	local := a.LocalPaths && callerOf(ctx).local
-	var failure error
-	err := literal.RewriteURIs(m, func(uri string) string {
-		rendered, err := a.renderURI(uri, base, expires, local)
-		if err != nil {
-			failure = err
-			return uri
-		}
-		return rendered
-	})
-	if failure != nil {
-		return failure
-	}
+	err := literal.RewriteURIs(m, func(uri string) (string, error) { return a.renderURI(uri, base, expires, local) })
 	if err != nil {
 		a.Logger.WarnContext(ctx, "a value in an answer could not be read, locations in it are as they were stored", "error", err)
 	}

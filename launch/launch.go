@@ -212,15 +212,7 @@ func (l *Launcher) canonical(m *core.LiteralMap) error {
 		return nil
 	}
 	var problems field.Problems
-	err := literal.RewriteURIs(m, func(uri string) string {
-		canonical, err := l.CanonicalFunc(uri)
-		if err != nil {
-			problems.Include(err)
-			return uri
-		}
-		return canonical
-	})
-	if err != nil {
+	if err := literal.RewriteURIs(m, l.CanonicalFunc); err != nil {
 		problems.Add("invalid value: %w", err)
 	}
 	return problems.Err()

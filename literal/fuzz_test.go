@@ -62,7 +62,7 @@ func FuzzLiteral(f *testing.F) {
 		if err != nil {
 			return
 		}
-		_ = literal.RewriteURIs(inputs, func(uri string) string { return uri })
+		_ = literal.RewriteURIs(inputs, func(uri string) (string, error) { return uri, nil })
 		if after, err := literal.Digest(inputs); err != nil || after != before {
 			t.Errorf("rewriting every location to itself changed the literal: %v", err)
 		}

@@ -2,6 +2,7 @@ package literal_test
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"strings"
@@ -321,7 +322,9 @@ func TestRewritingShowsEveryLocationAndNothingElse(t *testing.T) {
 	}
 	inputs := literals(
 		"file", blobLit("aloft://blob/a"),
-		"text", strLit("aloft://blob/stays"),
+		"text", strLit("aloft://blob/t"),
+		"refused", strLit("aloft://wrong"),
+		"sentence", strLit("see aloft://blob/stays"),
 		"list", listLit(blobLit("aloft://blob/b"), unionLit(blobLit("aloft://blob/c"), none)),
 		"map", mapLit(map[string]*core.Literal{
 			"s": scalarLit(&core.Scalar{Value: &core.Scalar_Schema{Schema: &core.Schema{Uri: "aloft://blob/d"}}}),
@@ -332,30 +335,40 @@ func TestRewritingShowsEveryLocationAndNothingElse(t *testing.T) {
 		// {"path": "aloft://blob/i", "aloft://blob/key": [1, 300]}
 		"packed", listLit(packedLit("\x82\xa4path\xaealoft://blob/i\xb0aloft://blob/key\x92\x01\xcd\x01\x2c")),
 	)
-	if err := literal.RewriteURIs(inputs, func(uri string) string {
+	if err := literal.RewriteURIs(inputs, func(uri string) (string, error) {
 		if rest, ok := strings.CutPrefix(uri, "aloft://blob/"); ok {
-			return "/data/blob/with-a-longer-name-than-before/" + rest
+			return "/data/blob/with-a-longer-name-than-before/" + rest, nil
 		}
-		return uri
+		if strings.HasPrefix(uri, "aloft://wrong") {
+			return "", errors.New("malformed")
+		}
+		return uri, nil
 	}); err != nil {
 		t.Fatal(err)
 	}
 	const at = "/data/blob/with-a-longer-name-than-before/"
 	for name, want := range map[string]string{
-		"file":    at + "a",
-		"text":    `"aloft://blob/stays"`,
-		"list":    "[" + at + "b, " + at + "c]",
-		"map":     "{d: " + at + "e, s: " + at + "d}",
-		"off":     at + "f",
-		"generic": `{"l":["` + at + `h"],"n":1,"path":"` + at + `g"}`,
-		"packed":  `[{"path":"` + at + `i","aloft://blob/key":[1,300]}]`,
+		"file":     at + "a",
+		"text":     `"` + at + `t"`,
+		"refused":  `"aloft://wrong"`,
+		"sentence": `"see aloft://blob/stays"`,
+		"list":     "[" + at + "b, " + at + "c]",
+		"map":      "{d: " + at + "e, s: " + at + "d}",
+		"off":      at + "f",
+		"generic":  `{"l":["` + at + `h"],"n":1,"path":"` + at + `g"}`,
+		"packed":   `[{"path":"` + at + `i","aloft://blob/key":[1,300]}]`,
 	} {
 		if got := literal.Print(inputs.Literals[name]); got != want {
 			t.Errorf("%s is %s, want %s", name, got, want)
 		}
 	}
 	broken := literals("x", packedLit("\x92\x01"), "y", blobLit("aloft://blob/a"))
-	if err := literal.RewriteURIs(broken, func(string) string { return "/a" }); err == nil || literal.Print(broken.Literals["y"]) != "/a" {
+	if err := literal.RewriteURIs(broken, func(string) (string, error) { return "/a", nil }); err == nil || literal.Print(broken.Literals["y"]) != "/a" {
 		t.Errorf("a struct that is cut off: error %v, the file beside it is at %s", err, literal.Print(broken.Literals["y"]))
+	}
+	wrong := literals("x", blobLit("aloft://wrong/1"), "y", blobLit("aloft://wrong/2"))
+	err = literal.RewriteURIs(wrong, func(uri string) (string, error) { return "", fmt.Errorf("malformed %s", uri) })
+	if err == nil || !strings.Contains(err.Error(), "wrong/1") || !strings.Contains(err.Error(), "wrong/2") {
+		t.Errorf("two malformed locations give the error %v, which should name both", err)
 	}
 }

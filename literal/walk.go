@@ -2,6 +2,7 @@ package literal
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"google.golang.org/protobuf/types/known/structpb"
@@ -58,23 +59,37 @@ func walk(l *core.Literal, visit func(uri *string), depth int) {
 	}
 }
 
-// RewriteURIs replaces every URI of the map, in place, by what render gives for it, and also the strings inside structs (a
-// dataclass with a file in it holds the file's location as plain text). So render must give back what is not a location it
-// knows. Strings that are values by themselves are left alone.
+// RewriteURIs replaces every URI of the map, in place, by what render gives for it, and also texts: a dataclass holds the
+// location of its file as plain text, and a program may hand on the location of an upload as a string. So render must give
+// back what is not a location it knows; a text for which it has an error stays as it is.
 //
-// A struct that cannot be read stays as it was and is reported: everything else is rewritten nevertheless.
-func RewriteURIs(m *core.LiteralMap, render func(uri string) string) error {
-	WalkMap(m, func(uri *string) { *uri = render(*uri) })
-	var failure error
+// The error has everything that could not be rewritten: URIs that render refused, and structs that cannot be read. What it
+// names stayed as it was, everything else is rewritten.
+func RewriteURIs(m *core.LiteralMap, render func(uri string) (string, error)) error {
+	var problems []error
+	WalkMap(m, func(uri *string) {
+		rendered, err := render(*uri)
+		if err != nil {
+			problems = append(problems, err)
+			return
+		}
+		*uri = rendered
+	})
+	text := func(s string) string {
+		if rendered, err := render(s); err == nil {
+			return rendered
+		}
+		return s
+	}
 	for name, l := range m.GetLiterals() {
-		if err := rewriteStructs(l, render, 0); err != nil && failure == nil {
-			failure = fmt.Errorf("rewrite locations in %s: %w", name, err)
+		if err := rewriteTexts(l, text, 0); err != nil {
+			problems = append(problems, fmt.Errorf("rewrite locations in %s: %w", name, err))
 		}
 	}
-	return failure
+	return errors.Join(problems...)
 }
 
-func rewriteStructs(l *core.Literal, render func(string) string, depth int) error {
+func rewriteTexts(l *core.Literal, render func(string) string, depth int) error {
 	if depth > MaxDepth {
 		return errDepth
 	}
@@ -87,8 +102,12 @@ func rewriteStructs(l *core.Literal, render func(string) string, depth int) erro
 	switch v := l.GetValue().(type) {
 	case *core.Literal_Scalar:
 		switch s := v.Scalar.GetValue().(type) {
+		case *core.Scalar_Primitive:
+			if text, ok := s.Primitive.GetValue().(*core.Primitive_StringValue); ok {
+				text.StringValue = render(text.StringValue)
+			}
 		case *core.Scalar_Union:
-			return rewriteStructs(s.Union.GetValue(), render, depth+1)
+			return rewriteTexts(s.Union.GetValue(), render, depth+1)
 		case *core.Scalar_Generic:
 			rewriteStruct(structpb.NewStructValue(s.Generic), render, 0)
 		case *core.Scalar_Binary:
@@ -105,11 +124,11 @@ func rewriteStructs(l *core.Literal, render func(string) string, depth int) erro
 		}
 	case *core.Literal_Collection:
 		for _, e := range v.Collection.GetLiterals() {
-			note(rewriteStructs(e, render, depth+1))
+			note(rewriteTexts(e, render, depth+1))
 		}
 	case *core.Literal_Map:
 		for _, e := range v.Map.GetLiterals() {
-			note(rewriteStructs(e, render, depth+1))
+			note(rewriteTexts(e, render, depth+1))
 		}
 	}
 	return failure

@@ -477,23 +477,10 @@ func distribution(argv []string) string {
 	return ""
 }
 
-// render rewrites every location of the map, in place. One that cannot be rendered is reported; the others are rewritten.
-func render(m *core.LiteralMap, form func(uri string) (string, error)) error {
-	var problem error
-	err := literal.RewriteURIs(m, func(uri string) string {
-		rendered, err := form(uri)
-		if err != nil {
-			problem = err
-		}
-		return rendered
-	})
-	return errors.Join(err, problem)
-}
-
 // writeInputs writes the inputs as the task reads them, with paths of this machine, and returns them.
 func (b *Backend) writeInputs(path string, inputs *core.LiteralMap) (*core.LiteralMap, error) {
 	local := proto.CloneOf(inputs)
-	if err := render(local, b.renderer.Path); err != nil {
+	if err := literal.RewriteURIs(local, b.renderer.Path); err != nil {
 		b.config.Logger.Warn("render locations in inputs", "file", path, "error", err)
 	}
 	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(local)
