@@ -6,10 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -311,16 +316,17 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 	return outcome, nil
 }
 
-// keep makes the outputs canonical and everything that they refer to durable, with its digest.
+// keep makes the outputs canonical and everything that they refer to durable, with its digest. Outputs that refer to nothing,
+// or to what goes with the attempt, are aloft.ErrInvalid, all of them in one error.
 func (b *Backend) keep(ctx context.Context, job *executor.Job, outputs *core.LiteralMap, outcome *aloftv1.Outcome) error {
-	if err := render(outputs, b.renderer.Canonical); err != nil {
-		b.config.Logger.Warn("render locations in outputs", "attempt", job.ID.String(), "error", err)
-	}
 	written, err := b.config.Blob.Adopt(ctx, blob.Key("raw/"+job.ID.RawOutputKey()))
 	if err != nil {
 		return fmt.Errorf("keep the files of the outputs: %w", err)
 	}
-	if outcome.Objects, err = b.digests(ctx, outputs, written); err != nil {
+	if err := literal.RewriteURIs(outputs, b.canonicalAmong(written)); err != nil {
+		b.config.Logger.Warn("render locations in outputs", "attempt", job.ID.String(), "error", err)
+	}
+	if outcome.Objects, err = b.digests(ctx, attemptName(job.ID), outputs, written); err != nil {
 		return err
 	}
 	literals, err := b.literals.WriteLiterals(ctx, outputs)
@@ -331,16 +337,49 @@ func (b *Backend) keep(ctx context.Context, job *executor.Job, outputs *core.Lit
 	return nil
 }
 
-// digests lists the files and folders of ours that the outputs refer to.
-func (b *Backend) digests(ctx context.Context, outputs *core.LiteralMap, written []blob.Object) ([]*aloftv1.ObjectDigest, error) {
-	var keys []blob.Key
-	seen := map[blob.Key]bool{}
-	literal.WalkMap(outputs, func(uri *string) {
-		if key, err := blob.ParseURI(strings.TrimSuffix(*uri, "/")); err == nil && !seen[key] {
-			seen[key] = true
-			keys = append(keys, key)
+// canonicalAmong is the canonical form of the locations that an attempt returns. flytekit un-escapes the location of a
+// FlyteFile that it returns (types/file/file.py, unquote), so one whose path has a "%41" in it names another file, that is
+// not there; what the attempt wrote tells which is meant.
+func (b *Backend) canonicalAmong(written []blob.Object) func(uri string) (string, error) {
+	meant := map[string]string{}
+	there := map[string]bool{}
+	for _, o := range written {
+		there[o.Key.URI()] = true
+		path := b.config.Blob.Path(o.Key)
+		if unescaped, err := url.PathUnescape(path); err == nil && unescaped != path {
+			meant[unescaped] = o.Key.URI()
 		}
-	})
+	}
+	return func(uri string) (string, error) {
+		canonical, err := b.renderer.Canonical(uri)
+		if object, ok := meant[strings.TrimPrefix(uri, "file://")]; ok && !there[canonical] {
+			return object, nil
+		}
+		return canonical, err
+	}
+}
+
+// digests lists the files and folders of ours that the outputs refer to.
+func (b *Backend) digests(ctx context.Context, attempt string, outputs *core.LiteralMap, written []blob.Object) ([]*aloftv1.ObjectDigest, error) {
+	var keys []blob.Key
+	var problems []error
+	seen := map[blob.Key]bool{}
+	output := map[blob.Key]string{} // the first that refers to it
+	for _, name := range slices.Sorted(maps.Keys(outputs.GetLiterals())) {
+		literal.Walk(outputs.GetLiterals()[name], func(uri *string) {
+			if err := b.passing(attempt, *uri); err != nil {
+				problems = append(problems, fmt.Errorf("output %s: %w", name, err))
+			}
+			key, ours, err := blob.KeyOfURI(*uri)
+			switch {
+			case err != nil:
+				problems = append(problems, fmt.Errorf("output %s: %w", name, err))
+			case ours && !seen[key]:
+				seen[key], output[key] = true, name
+				keys = append(keys, key)
+			}
+		})
+	}
 	// What this attempt wrote, by each name under which an output may mean it: its own, and that of a folder above it.
 	mine := map[blob.Key][]blob.Object{}
 	for _, o := range written {
@@ -370,14 +409,41 @@ func (b *Backend) digests(ctx context.Context, outputs *core.LiteralMap, written
 				below = append(below, blob.Object{Key: entry.Key, Attributes: attributes})
 			}
 		}
-		if len(below) == 0 {
-			b.config.Logger.Warn("an output refers to an object that is not there", "uri", key.URI())
+		if len(below) == 0 && !isFolder(b.config.Blob.Path(key)) {
+			problems = append(problems, fmt.Errorf("output %s refers to %s, and nothing is there", output[key], key.URI()))
 			continue
 		}
 		digest, size := blob.DigestBelow(key, below)
 		digests = append(digests, &aloftv1.ObjectDigest{Uri: key.URI(), Digest: digest, Size: size})
 	}
+	if len(problems) > 0 {
+		return nil, fmt.Errorf("%w: %w", aloft.ErrInvalid, errors.Join(problems...))
+	}
 	return digests, nil
+}
+
+// passing says what is wrong with a path on this machine as an output: it ends with the attempt, or is not there even now.
+func (b *Backend) passing(attempt, uri string) error {
+	path := strings.TrimPrefix(uri, "file://")
+	if !filepath.IsAbs(path) {
+		return nil
+	}
+	const wayOut = "; without remote_path=False flytekit keeps it"
+	for _, dir := range []string{b.workDir(attempt), b.tempDir(attempt)} {
+		if below, err := filepath.Rel(dir, path); err == nil && filepath.IsLocal(below) {
+			return fmt.Errorf("%s is in a folder of the attempt, which is removed with it%s", path, wayOut)
+		}
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return fmt.Errorf("%s is not there%s", path, wayOut)
+	}
+	return nil
+}
+
+// isFolder says whether there is a folder at a path, perhaps an empty one.
+func isFolder(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.IsDir()
 }
 
 func usage(exit *worker.ExitRecord) *aloftv1.AttemptUsage {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -62,8 +63,14 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldIn(t, "data")
+}
+
+// newWorldIn is newWorld with a data folder of that name.
+func newWorldIn(t *testing.T, name string) *world {
+	t.Helper()
 	dir := t.TempDir()
-	w := &world{dir: dir, data: filepath.Join(dir, "data")}
+	w := &world{dir: dir, data: filepath.Join(dir, name)}
 	var err error
 	if w.blob, err = folder.Open(filepath.Join(w.data, "blob")); err != nil {
 		t.Fatal(err)
@@ -390,6 +397,65 @@ func TestOutputsThatCannotBeKeptAreAFailureAndNotForEver(t *testing.T) {
 	o := w.run(t, w.open(t, noPython{}, w.blob), job)
 	if f := o.GetFailure(); f.GetError().GetKind() != core.ExecutionError_USER || !strings.Contains(f.GetError().GetMessage(), "pipe") {
 		t.Errorf("outcome %v, want a failure that names the pipe", o)
+	}
+}
+
+func TestAnOutputThatRefersToNothingIsTheTasksFailure(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ location, want string }{
+		"an object that is not there": {"aloft://blob/raw/nothing", "output wrong refers to aloft://blob/raw/nothing, and nothing is there"},
+		"a malformed location":        {"aloft://blob/../x", "output wrong: "},
+		"a path that is not there":    {"WORLD/never made", "output wrong: WORLD/never made is not there"},
+		"a path that goes":            {"WORLD/data/attempts/PLACE/made", "output wrong: WORLD/data/attempts/PLACE/made is in a folder of the attempt, which is removed with it"},
+	} {
+		w := newWorld(t)
+		job := shell("a", "", "good", "wrong")
+		here := strings.NewReplacer("PLACE", strings.ReplaceAll(job.ID.String(), "/", "_"), "WORLD", w.dir)
+		out := w.outputs(t, map[string]*core.Literal{"good": integer(1), "wrong": file(here.Replace(c.location))})
+		job.Template.GetContainer().Command[2] = "touch made; cp " + out + " {{.outputPrefix}}/outputs.pb"
+		o := w.run(t, w.open(t, noPython{}, w.blob), job)
+		f := o.GetFailure().GetError()
+		if want := here.Replace(c.want); f.GetKind() != core.ExecutionError_USER || f.GetCode() != executor.CodeOutputsUnreadable || !strings.Contains(f.GetMessage(), want) {
+			t.Errorf("%s: outcome %v, want the user's failure with %q", name, o, want)
+		}
+	}
+}
+
+func TestAnEmptyFolderIsAnOutput(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	job := shell("a", "", "o")
+	key := blob.Key("raw/" + job.ID.RawOutputKey() + "/empty")
+	out := w.outputs(t, map[string]*core.Literal{"o": file(w.blob.Path(key))})
+	job.Template.GetContainer().Command[2] = "mkdir -p {{.rawOutputDataPrefix}}/empty; cp " + out + " {{.outputPrefix}}/outputs.pb"
+	if o := w.run(t, w.open(t, noPython{}, w.blob), job); o.GetOutputs() == nil || len(o.Objects) != 1 || o.Objects[0].Size != 0 {
+		t.Errorf("outcome %v, want one object of no size", o)
+	}
+}
+
+// flytekit un-escapes the location of a FlyteFile that it returns.
+func TestTheFileIsFoundThatAnUnescapedLocationMeans(t *testing.T) {
+	t.Parallel()
+	for _, folder := range []string{"data", "100%41 data"} {
+		w := newWorldIn(t, folder)
+		job := shell("a", "", "quoted", "plain")
+		raw := blob.Key("raw/" + job.ID.RawOutputKey())
+		unescaped := func(name string) *core.Literal {
+			path, err := url.PathUnescape(w.blob.Path(raw) + "/" + name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return file(path)
+		}
+		out := w.outputs(t, map[string]*core.Literal{"quoted": unescaped("a%20b"), "plain": unescaped("plain")})
+		job.Template.GetContainer().Command[2] = `mkdir -p "{{.rawOutputDataPrefix}}"; echo 1 > "{{.rawOutputDataPrefix}}/a%20b"; echo 2 > "{{.rawOutputDataPrefix}}/plain"; cp "` + out + `" "{{.outputPrefix}}/outputs.pb"`
+		o := w.run(t, w.open(t, noPython{}, w.blob), job)
+		for output, name := range map[string]string{"quoted": "a%20b", "plain": "plain"} {
+			want := raw.URI() + "/" + name
+			if got := o.GetOutputs().GetValue().GetLiterals()[output].GetScalar().GetBlob().GetUri(); got != want {
+				t.Errorf("in %s: output %s is at %s, want %s (outcome %v)", folder, output, got, want, o)
+			}
+		}
 	}
 }
 
