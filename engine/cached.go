@@ -6,22 +6,25 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/catalog"
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/lru"
 	"github.com/aloft-dev/aloft/store"
 )
 
 // signature is the part of a node's cache keys that does not depend on its inputs.
 func (e *Engine) signature(node machine.NodeRef) *catalog.Signature {
 	template := node.Template()
-	if s, ok := e.keys.get(template); ok {
+	if s, ok := e.keys.Get(template); ok {
 		return s
 	}
 	s := catalog.NewSignature(node.Task(), template.GetMetadata())
-	e.keys.put(template, s, 1)
+	e.keys.Put(template, s, lru.Decoded(int64(proto.Size(template))))
 	return s
 }
 

@@ -153,7 +153,7 @@ func (e *Engine) committed(d *decided) {
 func (e *Engine) conclude(d *decided) {
 	r := d.run
 	if r.dropped {
-		r.busy, r.state = false, nil
+		r.busy, r.state, r.source = false, nil, nil
 		return
 	}
 	if d.lost {

@@ -15,6 +15,7 @@ import (
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/lru"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -119,7 +120,6 @@ type Config struct {
 	CacheNodes      int   // 500,000 nodes of all of them
 	CacheGraphs     int64 // 64 MiB of compiled workflows
 	CacheLiterals   int64 // 64 MiB of literals
-	CacheSources    int64 // 64 MiB of what executions that are recovered had finished, without its values
 }
 
 func (c Config) withDefaults() Config {
@@ -137,7 +137,6 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.CacheNodes, 500_000)
 	setDefault(&c.CacheGraphs, 64<<20)
 	setDefault(&c.CacheLiterals, 64<<20)
-	setDefault(&c.CacheSources, 64<<20)
 	return c
 }
 
@@ -153,9 +152,9 @@ const (
 	messagesPerStep = 1000
 	messagesKnown   = 50_000 // read and not consumed yet
 	rowsPerCommit   = 8_000
-	rowsWaiting     = 24_000 // decided and not committed: workers pause above
-	cachedKeys      = 16_384 // nodes of graphs whose part of a cache key is known
-	firstTimers     = 64     // looked at when a shard is taken, to learn how late it is
+	rowsWaiting     = 24_000   // decided and not committed: workers pause above
+	cachedKeys      = 16 << 20 // bytes of what is known of nodes' cache keys
+	firstTimers     = 64       // looked at when a shard is taken, to learn how late it is
 )
 
 // Engine moves the executions of the shards it holds. New makes one; Run or Pass make it go, never both.
@@ -166,10 +165,9 @@ type Engine struct {
 	clock    *flooredClock
 	logger   *slog.Logger
 
-	graphs   *cache[aloft.Key, *machine.Graph]
-	values   *cache[string, *core.LiteralMap] // by digest
-	sources  *cache[store.Key, *source]       // by the execution that recovers it
-	keys     *cache[*core.Node, *catalog.Signature]
+	graphs   *lru.Cache[aloft.Key, *machine.Graph]
+	values   *lru.Cache[string, *core.LiteralMap] // by digest
+	keys     *lru.Cache[*core.Node, *catalog.Signature]
 	heard    map[string]heartbeat // of executors; of whoever reaps, as lookedAt
 	lookedAt time.Time
 	nonce    string // begins the commit ids of this process
@@ -209,10 +207,9 @@ func New(config Config) *Engine {
 		literals: blamed{config.Literals},
 		clock:    &flooredClock{clock: config.Clock, logger: config.Logger},
 		logger:   config.Logger,
-		graphs:   newCache[aloft.Key, *machine.Graph](config.CacheGraphs),
-		values:   newCache[string, *core.LiteralMap](config.CacheLiterals),
-		sources:  newCache[store.Key, *source](config.CacheSources),
-		keys:     newCache[*core.Node, *catalog.Signature](cachedKeys),
+		graphs:   lru.New[aloft.Key, *machine.Graph](config.CacheGraphs),
+		values:   lru.New[string, *core.LiteralMap](config.CacheLiterals),
+		keys:     lru.New[*core.Node, *catalog.Signature](cachedKeys),
 		nonce:    rand.Text(),
 		runs:     make(map[store.Key]*run),
 		parked:   make(map[*run]struct{}),

@@ -53,6 +53,7 @@ type objects struct {
 	mu    sync.Mutex
 	byURI map[string]*core.LiteralMap
 	err   error // of every call, while it is set
+	reads int
 }
 
 func (o *objects) WriteLiterals(_ context.Context, m *core.LiteralMap) (*aloftv1.Literals, error) {
@@ -81,6 +82,7 @@ func (o *objects) ReadLiterals(_ context.Context, ref *aloftv1.LiteralRef) (*cor
 	if o.err != nil {
 		return nil, o.err
 	}
+	o.reads++
 	m, ok := o.byURI[ref.GetUri()]
 	if !ok {
 		return nil, fmt.Errorf("read %s: %w", ref.GetUri(), aloft.ErrNotFound)

@@ -16,6 +16,7 @@ import (
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/lru"
 	"github.com/aloft-dev/aloft/literal"
 	"github.com/aloft-dev/aloft/store"
 )
@@ -25,6 +26,7 @@ import (
 type facts struct {
 	ctx     context.Context
 	engine  *Engine
+	run     *run
 	key     store.Key
 	version int // of the journal: what may be written
 	state   *machine.State
@@ -38,8 +40,7 @@ type facts struct {
 	aheadAt time.Time // when that had been read
 	reach   int       // how many nodes it was for
 
-	from  *source                      // the execution that this one recovers; nil: not asked for yet
-	taken map[aloft.NodeID]*store.Node // read ahead of it, with values
+	taken map[aloft.NodeID]*store.Node // read ahead of the execution that this one recovers, with values
 }
 
 func (f *facts) make(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals, error) {
@@ -54,17 +55,15 @@ func (f *facts) make(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals
 	return l, nil
 }
 
-// keep remembers a value for this step and, beyond it, for as long as there is room.
+// keep remembers a value for this step and, beyond it, for as long as there is room. One that is heavier than the whole
+// cache is left out, so that it does not drive out the heavy one that it was made from and others will be made from.
 func (f *facts) keep(l *aloftv1.Literals, m *core.LiteralMap) {
 	digest := string(l.GetRef().GetDigest())
 	f.made[digest] = l
-	if m != nil {
-		f.engine.values.put(digest, m, l.GetRef().GetSize()*literalOverhead+256)
+	if weight := lru.Decoded(l.GetRef().GetSize()); m != nil && weight <= f.engine.config.CacheLiterals {
+		f.engine.values.Put(digest, m, weight)
 	}
 }
-
-// A literal takes several times the memory of its encoding.
-const literalOverhead = 6
 
 // Policy is what the configuration says.
 func (f *facts) Policy() *machine.Policy { return &f.engine.config.Policy }
@@ -212,7 +211,7 @@ func (f *facts) value(ref *aloftv1.LiteralRef, row func() (*aloftv1.Literals, er
 	if l := f.made[digest]; l.GetValue() != nil {
 		return l.GetValue(), nil
 	}
-	if m, ok := f.engine.values.get(digest); ok {
+	if m, ok := f.engine.values.Get(digest); ok {
 		return m, nil
 	}
 	var m *core.LiteralMap
@@ -230,7 +229,7 @@ func (f *facts) value(ref *aloftv1.LiteralRef, row func() (*aloftv1.Literals, er
 			return nil, fmt.Errorf("read literals from their record: got digest %x, recorded was %x: %w", l.GetRef().GetDigest(), ref.GetDigest(), aloft.ErrConflict)
 		}
 	}
-	f.engine.values.put(digest, m, ref.GetSize()*literalOverhead+256)
+	f.engine.values.Put(digest, m, lru.Decoded(ref.GetSize()))
 	return m, nil
 }
 

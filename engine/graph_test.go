@@ -1,8 +1,10 @@
 package engine_test
 
 import (
+	"strings"
 	"testing"
 
+	"github.com/aloft-dev/aloft/engine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
@@ -33,5 +35,24 @@ func TestWorkflowsWhoseNamesAndVersionsReadAlikeAreNotConfused(t *testing.T) {
 		if got := nodes[core.NodeExecution_SUCCEEDED]; got != i+1 {
 			t.Errorf("workflow %s version %s ran %d nodes, want %d", id.GetName(), id.GetVersion(), got, i+1)
 		}
+	}
+}
+
+func TestAValueThatIsHeavierThanTheCacheIsReadOnceForAllWhoUseIt(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.objects.limit = 100
+	w := wide(40)
+	b.register(w)
+	b.heartbeat("x", "here", 1<<40)
+	input := strings.Repeat("x", 200)
+	e := b.engine("a", func(c *engine.Config) { c.CacheLiterals, c.StepLimit = 1000, 10 }) // each node has a step of its own
+	b.create(w, "heavy", map[string]string{"x": input, "y": "not of the nodes"})
+	b.settle(e)
+	if got := len(b.waiting()); got != 40 {
+		t.Fatalf("%d attempts wait, want 40", got)
+	}
+	if b.objects.reads != 1 {
+		t.Errorf("the input of 40 nodes was read %d times, want once", b.objects.reads)
 	}
 }

@@ -12,10 +12,12 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// source is the run that an execution recovers. It has ended and never changes.
+// source is the run that an execution recovers. It has ended and never changes. The execution that recovers it keeps it
+// for as long as it is in memory, and counts its nodes as its own.
 type source struct {
 	id       aloft.ExecutionID
 	run      *recovery.Run
+	nodes    int                  // of run
 	finished []aloft.NodeID       // in the order in which they began, which is about that in which they are asked for
 	place    map[aloft.NodeID]int // in finished
 }
@@ -24,39 +26,40 @@ type source struct {
 // 64 KiB for each value this bounds a read at 32 MiB.
 const valuesPerRead = 256
 
-// Memory that a node of a source takes, about.
-const sourceNodeBytes = 512
+// nodesPerRead is how many nodes of a source are listed at once.
+const nodesPerRead = 10_000
 
-func (e *Engine) source(ctx context.Context, key store.Key, id aloft.ExecutionID) (*source, error) {
-	if s, ok := e.sources.get(key); ok {
-		return s, nil
+// source reads which nodes the execution had finished, page by page: it may have very many.
+func (e *Engine) source(ctx context.Context, id aloft.ExecutionID) (*source, error) {
+	var records []*store.Node
+	for last := nodesPerRead; last == nodesPerRead; {
+		page, err := e.store.ListNodes(ctx, id, "", true, store.Query{Ascending: true, Limit: nodesPerRead, Offset: len(records)})
+		if err != nil && !errors.Is(err, aloft.ErrNotFound) { // deleted: nothing is left to be taken over
+			return nil, fmt.Errorf("read nodes of execution %s: %w", id, err)
+		}
+		records, last = append(records, page...), len(page)
 	}
-	records, err := e.store.ListNodes(ctx, id, "", true, store.Query{Ascending: true})
-	if err != nil && !errors.Is(err, aloft.ErrNotFound) { // deleted: nothing is left to be taken over
-		return nil, fmt.Errorf("read nodes of execution %s: %w", id, err)
-	}
-	s := &source{id: id, run: recovery.NewRun(records), place: make(map[aloft.NodeID]int)}
+	s := &source{id: id, run: recovery.NewRun(records), nodes: len(records), place: make(map[aloft.NodeID]int)}
 	for _, n := range records {
 		if aloft.Succeeded(n.Phase) {
 			s.place[n.ID] = len(s.finished)
 			s.finished = append(s.finished, n.ID)
 		}
 	}
-	e.sources.put(key, s, int64(len(records)+1)*sourceNodeBytes)
 	return s, nil
 }
 
 // Recovered says what the execution that this one recovers has of a node. Which nodes it had finished is read once, what
 // they were given and returned in bulk as their turns come.
 func (f *facts) Recovered(node machine.NodeRef) (machine.Recovery, error) {
-	if f.from == nil {
-		s, err := f.engine.source(f.ctx, f.key, aloft.ExecutionIDOf(f.state.Create().GetRecovers()))
+	if f.run.source == nil {
+		s, err := f.engine.source(f.ctx, aloft.ExecutionIDOf(f.state.Create().GetRecovers()))
 		if err != nil {
 			return machine.Recovery{}, err
 		}
-		f.from = s
+		f.run.source = s
 	}
-	s := f.from
+	s := f.run.source
 	d := s.run.Decide(pathOf(node), node.Template())
 	if !d.Take {
 		return machine.Recovery{Checkpoint: d.Checkpoint}, nil

@@ -21,11 +21,14 @@ import (
 type sourceReads struct {
 	engine.Store
 	values, nodes int
+	most          int // nodes that were listed at once
 }
 
 func (r *sourceReads) ListNodes(ctx context.Context, id aloft.ExecutionID, parent aloft.NodeID, all bool, q store.Query) ([]*store.Node, error) {
 	r.nodes++
-	return r.Store.ListNodes(ctx, id, parent, all, q)
+	nodes, err := r.Store.ListNodes(ctx, id, parent, all, q)
+	r.most = max(r.most, len(nodes))
+	return nodes, err
 }
 
 func (r *sourceReads) NodeValues(ctx context.Context, id aloft.ExecutionID, nodes []aloft.NodeID) ([]*store.Node, error) {
@@ -137,6 +140,31 @@ func TestARecoveryRunsWhatFailedAndReadsTheRestInBulk(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.wantLiterals("what was bound to a recovered node", joined.Inputs, map[string]string{"x": "of n1"})
+}
+
+func TestTheNodesOfARecoveredExecutionAreListedInPagesAndOnce(t *testing.T) {
+	t.Parallel()
+	const n = 12_000 // more than one page
+	b := newBench(t)
+	w := workflow{name: "sleeps", tasks: []*core.TaskTemplate{sleepTask, runTask}, policy: core.WorkflowMetadata_FAIL_AFTER_EXECUTABLE_NODES_COMPLETE}
+	for i := range n {
+		w.nodes = append(w.nodes, sleepNode(fmt.Sprintf("n%d", i), 0))
+	}
+	w.nodes = append(w.nodes, taskNode("fails", runTask, map[string]*core.BindingData{"x": text("x")}))
+	b.register(w)
+	counting := &sourceReads{Store: b.store}
+	e := b.engine("engine", func(c *engine.Config) { c.Store = counting })
+	first := b.create(w, "first", nil)
+	b.answer(e, func(*store.Attempt) *aloftv1.Outcome { return broken() })
+	second := b.recover(first, "second")
+	b.answer(e, func(*store.Attempt) *aloftv1.Outcome { return succeeded(map[string]string{"o0": "mended"}) })
+	b.wantPhase(second, core.WorkflowExecution_SUCCEEDED)
+	if got := b.phases(second)[core.NodeExecution_RECOVERED]; got != n {
+		t.Errorf("%d nodes were recovered, want %d", got, n)
+	}
+	if counting.nodes != 2 || counting.most > 10_000 {
+		t.Errorf("the nodes were listed %d times, up to %d at once, want 2 pages of at most 10,000", counting.nodes, counting.most)
+	}
 }
 
 func TestRecoveriesFollowOneAnother(t *testing.T) {

@@ -37,7 +37,8 @@ type run struct {
 	state        *machine.State // nil: to be folded from the journal
 	id           aloft.ExecutionID
 	inputs       *aloftv1.Literals
-	seq          int64 // of the last journal entry
+	source       *source // the execution that it recovers; nil: not read, or it recovers none
+	seq          int64   // of the last journal entry
 	waiting      string
 	waitingSince time.Time // of waiting, as the record has it
 	version      int       // of its journal
@@ -155,7 +156,7 @@ func (e *Engine) drop(r *run) {
 	}
 	r.messages, r.taken = nil, nil
 	if !r.busy {
-		r.state = nil
+		r.state, r.source = nil, nil
 	}
 }
 
@@ -163,6 +164,9 @@ func (e *Engine) drop(r *run) {
 func (e *Engine) enterIdle(r *run) {
 	if r.state != nil {
 		r.counted = r.state.Len()
+	}
+	if r.source != nil {
+		r.counted += r.source.nodes
 	}
 	e.nodes += r.counted
 	r.idle = e.idle.PushBack(r)

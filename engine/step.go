@@ -16,6 +16,7 @@ import (
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/lru"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -100,7 +101,7 @@ func (e *Engine) decide(ctx context.Context, r *run, messages []store.InboxRow, 
 			return &decided{run: r, next: turn{ended: true}}, nil
 		}
 	}
-	f := &facts{ctx: ctx, engine: e, key: r.key, version: r.version, state: r.state, inputs: r.inputs, made: make(map[string]*aloftv1.Literals)}
+	f := &facts{ctx: ctx, engine: e, run: r, key: r.key, version: r.version, state: r.state, inputs: r.inputs, made: make(map[string]*aloftv1.Literals)}
 	inbox := make([]*aloftv1.Inbox, len(messages))
 	for i, m := range messages {
 		if inbox[i], err = f.receive(m.Inbox); err != nil {
@@ -188,7 +189,7 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 // graph reads a workflow. Versions never change, so one that was read is good for ever.
 func (e *Engine) graph(ctx context.Context, id *core.Identifier) (*machine.Graph, error) {
 	key := aloft.KeyOf(id)
-	if g, ok := e.graphs.get(key); ok {
+	if g, ok := e.graphs.Get(key); ok {
 		return g, nil
 	}
 	w, err := e.store.GetWorkflow(ctx, id)
@@ -199,7 +200,7 @@ func (e *Engine) graph(ctx context.Context, id *core.Identifier) (*machine.Graph
 	if err != nil {
 		return nil, fmt.Errorf("read workflow %s: %w", key, err)
 	}
-	e.graphs.put(key, g, int64(proto.Size(w.Compiled))*literalOverhead)
+	e.graphs.Put(key, g, lru.Decoded(int64(proto.Size(w.Compiled))))
 	return g, nil
 }
 

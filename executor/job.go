@@ -11,6 +11,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/lru"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -34,16 +35,19 @@ type jobs struct {
 
 	loading sync.Mutex // one workflow is read at a time, and once: a fan-out begins with many attempts of one
 
-	mu        sync.Mutex
-	templates map[aloft.Key]map[aloft.Key]*core.TaskTemplate // by workflow, then by task
-	settings  map[store.Key]settings
+	templates *lru.Cache[aloft.Key, map[aloft.Key]*core.TaskTemplate] // by workflow, then by task
+	settings  *lru.Cache[store.Key, settings]
 }
 
-// keep bounds what is remembered; when there is more, it is forgotten all at once, which costs a few reads.
-const keep = 256
+// Bytes of what is remembered.
+const (
+	cachedTemplates = 32 << 20
+	cachedSettings  = 16 << 20
+)
 
 func newJobs(s JobStore, literals LiteralReader) *jobs {
-	return &jobs{store: s, literals: literals, templates: map[aloft.Key]map[aloft.Key]*core.TaskTemplate{}, settings: map[store.Key]settings{}}
+	return &jobs{store: s, literals: literals,
+		templates: lru.New[aloft.Key, map[aloft.Key]*core.TaskTemplate](cachedTemplates), settings: lru.New[store.Key, settings](cachedSettings)}
 }
 
 func (j *jobs) job(ctx context.Context, a *store.Attempt) (*Job, error) {
@@ -74,8 +78,8 @@ func (j *jobs) job(ctx context.Context, a *store.Attempt) (*Job, error) {
 }
 
 func (j *jobs) template(ctx context.Context, workflow, task *core.Identifier) (*core.TaskTemplate, error) {
-	templates := j.known(workflow)
-	if templates == nil {
+	templates, ok := j.templates.Get(aloft.KeyOf(workflow))
+	if !ok {
 		var err error
 		if templates, err = j.load(ctx, workflow); err != nil {
 			return nil, err
@@ -88,32 +92,23 @@ func (j *jobs) template(ctx context.Context, workflow, task *core.Identifier) (*
 	return t, nil
 }
 
-func (j *jobs) known(workflow *core.Identifier) map[aloft.Key]*core.TaskTemplate {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.templates[aloft.KeyOf(workflow)]
-}
-
 func (j *jobs) load(ctx context.Context, workflow *core.Identifier) (map[aloft.Key]*core.TaskTemplate, error) {
 	j.loading.Lock()
 	defer j.loading.Unlock()
-	if templates := j.known(workflow); templates != nil {
+	key := aloft.KeyOf(workflow)
+	if templates, ok := j.templates.Get(key); ok {
 		return templates, nil
 	}
 	w, err := j.store.GetWorkflow(ctx, workflow)
 	if err != nil {
-		return nil, fmt.Errorf("read workflow %s: %w", aloft.KeyOf(workflow), err)
+		return nil, fmt.Errorf("read workflow %s: %w", key, err)
 	}
-	templates := map[aloft.Key]*core.TaskTemplate{}
+	templates, size := map[aloft.Key]*core.TaskTemplate{}, 0
 	for _, t := range w.Compiled.GetTasks() {
 		templates[aloft.KeyOf(t.GetTemplate().GetId())] = t.GetTemplate()
+		size += proto.Size(t)
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if len(j.templates) >= keep {
-		clear(j.templates)
-	}
-	j.templates[aloft.KeyOf(workflow)] = templates
+	j.templates.Put(key, templates, lru.Decoded(int64(size)))
 	return templates, nil
 }
 
@@ -124,26 +119,18 @@ type settings struct {
 }
 
 func (j *jobs) setting(ctx context.Context, a *store.Attempt) (settings, error) {
-	j.mu.Lock()
-	of, ok := j.settings[a.Execution]
-	j.mu.Unlock()
-	if ok {
+	if of, ok := j.settings.Get(a.Execution); ok {
 		return of, nil
 	}
 	execution, err := j.store.GetExecution(ctx, a.ID.Execution)
 	if err != nil {
-		return of, fmt.Errorf("read execution %s: %w", a.ID.Execution, err)
+		return settings{}, fmt.Errorf("read execution %s: %w", a.ID.Execution, err)
 	}
-	of = settings{envs: map[string]string{}, rawOutput: execution.Spec.GetRawOutputDataConfig().GetOutputLocationPrefix()}
+	of := settings{envs: map[string]string{}, rawOutput: execution.Spec.GetRawOutputDataConfig().GetOutputLocationPrefix()}
 	for _, kv := range execution.Spec.GetEnvs().GetValues() {
 		of.envs[kv.GetKey()] = kv.GetValue()
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if len(j.settings) >= keep {
-		clear(j.settings)
-	}
-	j.settings[a.Execution] = of
+	j.settings.Put(a.Execution, of, lru.Decoded(int64(proto.Size(execution.Spec.GetEnvs())+len(of.rawOutput))))
 	return of, nil
 }
 

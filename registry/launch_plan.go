@@ -54,13 +54,13 @@ func (r *Registry) CreateLaunchPlan(ctx context.Context, id *core.Identifier, sp
 		if string(old.Digest) != string(l.Digest) {
 			return &Conflict{ID: id, Difference: bound(compiler.Difference(old.Spec, l.Spec))}
 		}
-		r.requests.put(aloft.KeyOf(id).Of(core.ResourceType_LAUNCH_PLAN), hash)
+		r.keep(core.ResourceType_LAUNCH_PLAN, id, hash)
 		return &Conflict{ID: id, Identical: true}
 	}
 	if err != nil {
 		return fmt.Errorf("create launch plan %s: %w", id.GetName(), err)
 	}
-	r.requests.put(aloft.KeyOf(id).Of(core.ResourceType_LAUNCH_PLAN), hash)
+	r.keep(core.ResourceType_LAUNCH_PLAN, id, hash)
 	return nil
 }
 

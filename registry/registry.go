@@ -23,6 +23,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/lru"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -43,20 +44,20 @@ type Config struct {
 type Registry struct {
 	Config
 
-	tasks       *cache[*store.Task]
-	workflows   *cache[*store.Workflow]
-	launchPlans *cache[*store.LaunchPlan]
-	requests    *cache[[sha256.Size]byte] // what was registered under an id, byte for byte: a repeat costs one hash
+	tasks       *lru.Cache[aloft.Key, *store.Task]
+	workflows   *lru.Cache[aloft.Key, *store.Workflow]
+	launchPlans *lru.Cache[aloft.Key, *store.LaunchPlan]
+	requests    *lru.Cache[aloft.Key, [sha256.Size]byte] // what was registered under an id, byte for byte: a repeat costs one hash
 	projects    projects
 	generating  sync.Mutex // one wrapper of a single task is made at a time
 }
 
-// Cached versions. A workflow of 1,000 nodes takes about a megabyte.
+// Bytes of what is kept in memory. A workflow of 1,000 nodes takes about a megabyte.
 const (
-	cachedTasks       = 4096
-	cachedWorkflows   = 512
-	cachedLaunchPlans = 4096
-	cachedRequests    = 8192
+	cachedTasks       = 32 << 20
+	cachedWorkflows   = 128 << 20
+	cachedLaunchPlans = 32 << 20
+	cachedRequests    = 4 << 20
 )
 
 // New returns a Registry.
@@ -66,10 +67,10 @@ func New(config Config) *Registry {
 	}
 	return &Registry{
 		Config:      config,
-		tasks:       newCache[*store.Task](cachedTasks),
-		workflows:   newCache[*store.Workflow](cachedWorkflows),
-		launchPlans: newCache[*store.LaunchPlan](cachedLaunchPlans),
-		requests:    newCache[[sha256.Size]byte](cachedRequests),
+		tasks:       lru.New[aloft.Key, *store.Task](cachedTasks),
+		workflows:   lru.New[aloft.Key, *store.Workflow](cachedWorkflows),
+		launchPlans: lru.New[aloft.Key, *store.LaunchPlan](cachedLaunchPlans),
+		requests:    lru.New[aloft.Key, [sha256.Size]byte](cachedRequests),
 	}
 }
 
@@ -122,29 +123,42 @@ func (r *Registry) kept(id *core.Identifier, request proto.Message) (hash [sha25
 		return hash, fmt.Errorf("%w: %s %s: %w", aloft.ErrInvalid, aloft.Kind(id.GetResourceType()), id.GetName(), err)
 	}
 	hash = sha256.Sum256(content)
-	if known, ok := r.requests.get(aloft.KeyOf(id).Of(id.GetResourceType())); ok && known == hash {
+	if known, ok := r.requests.Get(aloft.KeyOf(id).Of(id.GetResourceType())); ok && known == hash {
 		return hash, &Conflict{ID: id, Identical: true}
 	}
 	return hash, nil
 }
 
+// keep remembers which request registered an id.
+func (r *Registry) keep(kind core.ResourceType, id *core.Identifier, hash [sha256.Size]byte) {
+	r.requests.Put(aloft.KeyOf(id).Of(kind), hash, int64(requestBytes+len(id.GetProject())+len(id.GetDomain())+len(id.GetName())+len(id.GetVersion())))
+}
+
+// Memory that a remembered request takes beside its names, about.
+const requestBytes = 320
+
 // Task returns a version.
 func (r *Registry) Task(ctx context.Context, id *core.Identifier) (*store.Task, error) {
-	return find(ctx, r.tasks, id, core.ResourceType_TASK, r.Store.GetTask)
+	return find(ctx, r.tasks, id, core.ResourceType_TASK, r.Store.GetTask,
+		func(t *store.Task) int { return proto.Size(t.Compiled) + proto.Size(t.Description) })
 }
 
 // Workflow returns a version.
 func (r *Registry) Workflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error) {
-	return find(ctx, r.workflows, id, core.ResourceType_WORKFLOW, r.Store.GetWorkflow)
+	return find(ctx, r.workflows, id, core.ResourceType_WORKFLOW, r.Store.GetWorkflow,
+		func(w *store.Workflow) int { return proto.Size(w.Compiled) + proto.Size(w.Description) })
 }
 
 // LaunchPlan returns a version. Its state, which is the one thing that changes, may be old.
 func (r *Registry) LaunchPlan(ctx context.Context, id *core.Identifier) (*store.LaunchPlan, error) {
-	return find(ctx, r.launchPlans, id, core.ResourceType_LAUNCH_PLAN, r.Store.GetLaunchPlan)
+	return find(ctx, r.launchPlans, id, core.ResourceType_LAUNCH_PLAN, r.Store.GetLaunchPlan,
+		func(l *store.LaunchPlan) int { return proto.Size(l.Spec) + proto.Size(l.Closure) })
 }
 
-func find[V any](ctx context.Context, cache *cache[V], id *core.Identifier, kind core.ResourceType, read func(context.Context, *core.Identifier) (V, error)) (V, error) {
-	if v, ok := cache.get(aloft.KeyOf(id).Of(kind)); ok {
+func find[V any](ctx context.Context, cache *lru.Cache[aloft.Key, V], id *core.Identifier, kind core.ResourceType,
+	read func(context.Context, *core.Identifier) (V, error), size func(V) int,
+) (V, error) {
+	if v, ok := cache.Get(aloft.KeyOf(id)); ok {
 		return v, nil
 	}
 	v, err := read(ctx, id)
@@ -152,7 +166,7 @@ func find[V any](ctx context.Context, cache *cache[V], id *core.Identifier, kind
 		var none V
 		return none, lookup(kind, id, err)
 	}
-	cache.put(aloft.KeyOf(id).Of(kind), v)
+	cache.Put(aloft.KeyOf(id), v, lru.Decoded(int64(size(v))))
 	return v, nil
 }
 

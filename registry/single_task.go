@@ -31,7 +31,7 @@ func (r *Registry) SingleTask(ctx context.Context, taskID *core.Identifier) (*st
 	planID := proto.CloneOf(taskID)
 	planID.ResourceType = core.ResourceType_LAUNCH_PLAN
 	planID.Name = GeneratedPrefix + taskID.GetName()
-	if l, ok := r.launchPlans.get(aloft.KeyOf(planID).Of(core.ResourceType_LAUNCH_PLAN)); ok {
+	if l, ok := r.launchPlans.Get(aloft.KeyOf(planID)); ok {
 		return l, nil
 	}
 	task, err := r.Task(ctx, taskID)

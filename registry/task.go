@@ -47,13 +47,13 @@ func (r *Registry) CreateTask(ctx context.Context, id *core.Identifier, spec *ad
 		if string(old.Digest) != string(digest[:]) {
 			return &Conflict{ID: id, Difference: bound(compiler.Difference(old.Compiled, compiled))}
 		}
-		r.requests.put(aloft.KeyOf(id).Of(core.ResourceType_TASK), hash)
+		r.keep(core.ResourceType_TASK, id, hash)
 		return &Conflict{ID: id, Identical: true}
 	}
 	if err != nil {
 		return fmt.Errorf("create task %s: %w", id.GetName(), err)
 	}
-	r.requests.put(aloft.KeyOf(id).Of(core.ResourceType_TASK), hash)
+	r.keep(core.ResourceType_TASK, id, hash)
 	return nil
 }
 

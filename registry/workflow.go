@@ -38,13 +38,13 @@ func (r *Registry) CreateWorkflow(ctx context.Context, id *core.Identifier, spec
 		if string(old.Digest) != string(w.Digest) {
 			return &Conflict{ID: id, Difference: bound(compiler.Difference(old.Compiled, w.Compiled))}
 		}
-		r.requests.put(aloft.KeyOf(id).Of(core.ResourceType_WORKFLOW), hash)
+		r.keep(core.ResourceType_WORKFLOW, id, hash)
 		return &Conflict{ID: id, Identical: true}
 	}
 	if err != nil {
 		return fmt.Errorf("create workflow %s: %w", id.GetName(), err)
 	}
-	r.requests.put(aloft.KeyOf(id).Of(core.ResourceType_WORKFLOW), hash)
+	r.keep(core.ResourceType_WORKFLOW, id, hash)
 	return nil
 }
 
