@@ -6,7 +6,7 @@ import (
 	"math"
 	"net"
 	"net/http"
-	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,6 +41,7 @@ type Config struct {
 	Version   Version
 	PublicURL string   // URL under which clients reach us; empty: whatever they used
 	Origins   []string // origins of web pages that may call us; "*": any
+	Hosts     []string // names under which clients may reach us, besides localhost, addresses and PublicURL's host
 	// LocalPaths answers callers on this machine with paths where links do not work: folders and tables.
 	LocalPaths bool
 	Now        func() time.Time // nil: time.Now
@@ -150,7 +151,7 @@ func New(config Config) (*API, error) {
 
 	mux := http.NewServeMux()
 	mux.Handle("/", unknownCalls(rpc))
-	for _, path := range []string{"/api/v1/", "/me", "/.well-known/", "/config/v1/"} {
+	for _, path := range restPaths {
 		mux.Handle(path, rest)
 	}
 	mux.HandleFunc("GET /healthcheck", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusOK) })
@@ -159,7 +160,7 @@ func New(config Config) (*API, error) {
 	if config.Links != nil {
 		mux.Handle(blob.LinkPath, config.Links)
 	}
-	a.handler = a.withOrigins(a.withCaller(mux))
+	a.handler = a.withGate(mux)
 	return a, nil
 }
 
@@ -242,10 +243,7 @@ func unknownCalls(mux *http.ServeMux) http.Handler {
 			return
 		}
 		if kind := r.Header.Get("Content-Type"); strings.HasPrefix(kind, "application/grpc") {
-			w.Header().Set("Content-Type", kind) // gRPC-Web has the status in the header too where there is no message
-			w.Header().Set("Grpc-Status", "12")
-			w.Header().Set("Grpc-Message", fit(strings.TrimPrefix(r.URL.EscapedPath(), "/")+": "+aloft.ErrUnimplemented.Error(), 1024))
-			w.WriteHeader(http.StatusOK)
+			writeGRPCStatus(w, kind, connect.CodeUnimplemented, strings.TrimPrefix(r.URL.EscapedPath(), "/")+": "+aloft.ErrUnimplemented.Error())
 			return
 		}
 		if r.URL.Path == "/" {
@@ -256,24 +254,14 @@ func unknownCalls(mux *http.ServeMux) http.Handler {
 	})
 }
 
-// withOrigins lets web pages of other origins call us, as flyteadmin does.
-func (a *API) withOrigins(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		origin := r.Header.Get("Origin")
-		if origin != "" && (slices.Contains(a.Origins, "*") || slices.Contains(a.Origins, origin)) {
-			h := w.Header()
-			h.Set("Access-Control-Allow-Origin", origin)
-			h.Set("Access-Control-Allow-Credentials", "true")
-			h.Set("Access-Control-Expose-Headers", "Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin")
-			h.Add("Vary", "Origin")
-			if r.Method == http.MethodOptions && r.Header.Get("Access-Control-Request-Method") != "" {
-				h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE, HEAD")
-				h.Set("Access-Control-Allow-Headers", "Content-Type, flyte-authorization, X-Grpc-Web, X-User-Agent, Grpc-Timeout, Connect-Protocol-Version, Connect-Timeout-Ms")
-				h.Set("Access-Control-Max-Age", "7200")
-				w.WriteHeader(http.StatusNoContent)
-				return
-			}
-		}
-		next.ServeHTTP(w, r)
-	})
+// writeGRPCStatus answers a gRPC call whose method we do not have. gRPC-Web, too, has the status in the header where there is
+// no message.
+func writeGRPCStatus(w http.ResponseWriter, contentType string, code connect.Code, text string) {
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Grpc-Status", strconv.Itoa(int(code)))
+	w.Header().Set("Grpc-Message", fit(text, 1024))
+	w.WriteHeader(http.StatusOK)
 }
+
+// restPaths are what the paths of Flyte's REST begin with.
+var restPaths = []string{"/api/v1/", "/me", "/.well-known/", "/config/v1/"}

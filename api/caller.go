@@ -23,24 +23,23 @@ func callerOf(ctx context.Context) caller {
 	return c
 }
 
-// withCaller notes who asks. The host is the one the client used: it reaches us by that name, whatever we are called here.
-func (a *API) withCaller(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := caller{base: a.PublicURL, userAgent: r.UserAgent(), local: isLocal(r)}
-		c.connection, _ = r.Context().Value(connectionKey{}).(*connection)
-		if c.base == "" {
-			scheme := "http"
-			if r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") {
-				scheme = "https"
-			}
-			host := r.Host
-			if host == "" {
-				host = localAddress(r.Context())
-			}
-			c.base = scheme + "://" + host
+// withCaller notes who asks. Links begin with the host that the client used, whatever we are called here: it reaches us by
+// that name. One that is not known to be ours may be another's, so then they begin with the address that we answer at.
+func (a *API) withCaller(r *http.Request, knownHost bool) *http.Request {
+	c := caller{base: a.PublicURL, userAgent: r.UserAgent(), local: isLocal(r)}
+	c.connection, _ = r.Context().Value(connectionKey{}).(*connection)
+	if c.base == "" {
+		scheme := "http"
+		if r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https") {
+			scheme = "https"
 		}
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, c)))
-	})
+		host := r.Host
+		if host == "" || !knownHost {
+			host = localAddress(r.Context())
+		}
+		c.base = scheme + "://" + host
+	}
+	return r.WithContext(context.WithValue(r.Context(), callerKey{}, c))
 }
 
 func localAddress(ctx context.Context) string {

@@ -11,7 +11,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"path"
 	"strings"
 	"time"
@@ -56,18 +55,15 @@ const maxListed = 100_000
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
-	header.Set("Access-Control-Allow-Origin", "*") // the link is the permission, whatever page holds it
-	header.Set("Access-Control-Expose-Headers", "ETag, Content-Length, Content-Range")
 	header.Set("X-Content-Type-Options", "nosniff")
+	// An object is a user's content on the address of our API and console, and HTML, SVG and PDF are programs: let their
+	// scripts run, but nowhere near us. Framing is allowed, the console shows decks so.
+	header.Set("Content-Security-Policy", "sandbox allow-scripts allow-popups allow-downloads allow-forms allow-modals")
+	header.Set("Referrer-Policy", "no-referrer") // the address is the permission
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodPut:
-	case http.MethodOptions:
-		header.Set("Access-Control-Allow-Methods", "GET, HEAD, PUT")
-		header.Set("Access-Control-Allow-Headers", "*")
-		w.WriteHeader(http.StatusNoContent)
-		return
 	default:
-		header.Set("Allow", "GET, HEAD, PUT, OPTIONS")
+		header.Set("Allow", "GET, HEAD, PUT")
 		http.Error(w, "a link can be read (GET) or uploaded to (PUT)", http.StatusMethodNotAllowed)
 		return
 	}
@@ -208,26 +204,23 @@ func (h *Handler) serveObject(w http.ResponseWriter, r *http.Request, key Key, b
 	header.Set("Cache-Control", "private")
 	header.Set("Vary", "Accept")
 	header.Set("Content-Type", contentType(key, browser))
-	if browser {
-		// A deck is somebody's HTML on the address of our API and console: let its scripts run, but nowhere near them.
-		// Framing it is allowed, the console shows decks so.
-		header.Set("Content-Security-Policy", "sandbox allow-scripts allow-popups allow-downloads allow-forms allow-modals")
-	}
 	http.ServeContent(w, r, "", a.ModTime, content)
 	return nil
 }
 
 // openContent prefers the file itself: the kernel then copies it to the socket.
 func (h *Handler) openContent(ctx context.Context, key Key, size int64) (io.ReadSeekCloser, error) {
-	if local, ok := h.Store.(Local); ok {
-		f, err := os.Open(local.Path(key))
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, fmt.Errorf("open object %s: %w", key, aloft.ErrNotFound)
-		}
+	if _, ok := h.Store.(Local); ok {
+		content, err := h.Store.Get(ctx, key, Range{})
 		if err != nil {
-			return nil, fmt.Errorf("open object %s: %w", key, Unavailable(err))
+			return nil, err
 		}
-		return f, nil
+		if file, ok := content.(io.ReadSeekCloser); ok {
+			return file, nil
+		}
+		if err := content.Close(); err != nil {
+			return nil, err
+		}
 	}
 	return &seeker{ctx: ctx, store: h.Store, key: key, size: size}, nil
 }

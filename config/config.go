@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -28,6 +29,7 @@ type Config struct {
 	DataDir          string   `key:"data-dir" help:"folder for everything the server keeps"`
 	Database         string   `key:"database" help:"PostgreSQL database, postgres://user:password@host:5432/name, which several servers may share; empty: SQLite in the data folder. Files stay in the data folder: servers that share a database share its folder blob, too"`
 	Listen           string   `key:"listen" help:"address to listen on, host:port; port 0 takes any free one"`
+	Auth             string   `key:"auth" help:"how people sign in; none: not at all, so that everybody who reaches the server may run commands as its user. It must be written out to listen beyond this machine; empty: none, for this machine alone"`
 	PublicURL        string   `key:"public-url" help:"URL under which clients reach the server; empty: the one they used"`
 	Python           string   `key:"python" help:"interpreter with flytekit for all tasks; empty: one is found or made for each image"`
 	WorkerMode       string   `key:"worker-mode" help:"auto: tasks start from a warm interpreter where that is safe; cold: each in a fresh one"`
@@ -46,7 +48,8 @@ type Config struct {
 	CacheMaxSize     string   `key:"cache-max-size" help:"bytes that the cached results of one project may have with their objects, such as 500Gi; empty: any number"`
 	Projects         []string `key:"projects" help:"projects that are there from the beginning"`
 	Domains          []string `key:"domains" help:"domains of every project"`
-	Origins          []string `key:"origins" help:"web pages that may call the server, by origin; *: any"`
+	Origins          []string `key:"origins" help:"web pages elsewhere that may call the server, by origin, such as https://dashboard.example.com; *: any. Each may run commands as the server's user"`
+	Hosts            []string `key:"hosts" help:"names under which clients may reach the server, besides localhost, addresses, the host of public-url and the one of listen"`
 	LocalPaths       bool     `key:"local-paths" help:"answer clients on this machine with paths for folders and tables, which flytekit cannot read by link"`
 	StopTasks        bool     `key:"stop-tasks" help:"end running tasks when the server ends; otherwise they go on and the next server finds them"`
 	LogLevel         string   `key:"log-level" help:"debug, info, warn or error"`
@@ -78,7 +81,8 @@ func Default(home string) Config {
 		MaxOutage:        "0",
 		Projects:         []string{"flytesnacks"},
 		Domains:          []string{"development", "staging", "production"},
-		Origins:          []string{"*"},
+		Origins:          []string{},
+		Hosts:            []string{},
 		LocalPaths:       true,
 		LogLevel:         "info",
 		LogFormat:        "text",
@@ -111,6 +115,22 @@ func (c Config) Validate() error {
 		wrong("listen %q is not host:port with a port from 0 to 65535, such as localhost:30080", c.Listen)
 	} else if _ = number; strings.ContainsAny(host, "/ ") {
 		wrong("listen %q: %q is no host name or address", c.Listen, host)
+	}
+	switch {
+	case c.Auth == "" && err == nil && !loopback(host):
+		wrong("listen %q reaches beyond this machine, and there is no sign-in: everybody who can connect may run commands as this user; listen on localhost:%s, or, where you trust them all, write auth: none (--auth none, ALOFT_AUTH=none)", c.Listen, port)
+	case c.Auth != "" && c.Auth != "none":
+		wrong("auth %q is not known; none is all there is: no sign-in", c.Auth)
+	}
+	for _, origin := range c.Origins {
+		if u, err := url.Parse(origin); origin != "*" && (err != nil || u.Scheme == "" || u.Host == "" || u.Scheme+"://"+u.Host != origin || strings.ContainsAny(origin, "* ")) {
+			wrong("origins: %q is not an origin as browsers send it, such as https://dashboard.example.com or http://localhost:3000, without a path", origin)
+		}
+	}
+	for _, h := range c.Hosts {
+		if h == "" || strings.ContainsAny(h, "/ *:@") {
+			wrong("hosts: %q is not the name of a host, such as aloft.example.com, without scheme and port", h)
+		}
 	}
 	if c.PublicURL != "" {
 		if u, err := url.Parse(c.PublicURL); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
@@ -180,6 +200,12 @@ func (c Config) Validate() error {
 		return m
 	}
 	return nil
+}
+
+// loopback says of the host in an address to listen on that only this machine reaches it.
+func loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && ip.Unmap().IsLoopback()
 }
 
 var byteUnits = []struct {

@@ -139,3 +139,40 @@ func TestTheDatabaseIsAURLWhosePasswordIsNeverRepeated(t *testing.T) {
 		t.Errorf("got %q, %v", c.Database, err)
 	}
 }
+
+// TestWithoutSignInTheServerListensToThisMachineAlone is attack 1: the loopback is the only boundary there is.
+func TestWithoutSignInTheServerListensToThisMachineAlone(t *testing.T) {
+	t.Parallel()
+	for _, listen := range []string{"localhost:1", "127.0.0.1:1", "127.1.2.3:0", "[::1]:1", "[::ffff:127.0.0.1]:1", "aloft.localhost:1"} {
+		if _, err := load(t, []string{"--listen", listen}, nil); err != nil {
+			t.Errorf("--listen %s: %v", listen, err)
+		}
+	}
+	for _, listen := range []string{"0.0.0.0:1", ":1", "[::]:1", "192.168.1.5:1", "box.lan:1", "localhost.evil.example:1"} {
+		_, err := load(t, []string{"--listen", listen}, nil)
+		if err == nil || !strings.Contains(err.Error(), "--auth none") || !strings.Contains(err.Error(), "localhost:1") {
+			t.Errorf("--listen %s: %v, want a refusal that names both ways out", listen, err)
+		}
+		if _, err := load(t, []string{"--listen", listen}, []string{"ALOFT_AUTH=none"}); err != nil {
+			t.Errorf("--listen %s with auth none: %v", listen, err)
+		}
+	}
+	if _, err := load(t, []string{"--auth", "oidc"}, nil); err == nil || !strings.Contains(err.Error(), `auth "oidc" is not known`) {
+		t.Errorf("--auth oidc: %v", err)
+	}
+}
+
+func TestOriginsAndHostsAreWrittenAsBrowsersSendThem(t *testing.T) {
+	t.Parallel()
+	for _, good := range [][]string{{"--origins", "https://mine.example"}, {"--origins", "http://localhost:3000,*"}, {"--hosts", "box.lan,aloft"}} {
+		if _, err := load(t, good, nil); err != nil {
+			t.Errorf("%v: %v", good, err)
+		}
+	}
+	for _, bad := range [][]string{{"--origins", "mine.example"}, {"--origins", "https://mine.example/"}, {"--origins", "null"}, {"--origins", "https://*.example"},
+		{"--hosts", "http://box.lan"}, {"--hosts", "box.lan:30080"}, {"--hosts", "*"}} {
+		if _, err := load(t, bad, nil); err == nil || !strings.Contains(err.Error(), bad[0][2:]+": ") {
+			t.Errorf("%v: %v, want a mistake that names the setting", bad, err)
+		}
+	}
+}

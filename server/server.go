@@ -17,6 +17,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -188,7 +189,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	if s.api, err = s.newAPI(api.Config{
 		Store: s.store, Registry: versions, Launcher: launcher, Blobs: blobs, Literals: literals, Renderer: renderer, Signer: signer,
 		Links:   &blob.Handler{Store: blobs, Signer: signer, Log: s.log},
-		Version: o.Version, PublicURL: c.PublicURL, Origins: c.Origins, LocalPaths: c.LocalPaths, Logger: s.log,
+		Version: o.Version, PublicURL: c.PublicURL, Origins: c.Origins, Hosts: append(hostsOf(c.Listen), c.Hosts...), LocalPaths: c.LocalPaths, Logger: s.log,
 	}); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
@@ -211,6 +212,9 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		}
 		return nil
 	})
+	if slices.Contains(c.Origins, "*") {
+		s.log.Warn("any web page that is opened in a browser of this machine may run commands here; name the pages that may in origins", "origins", "*")
+	}
 	s.log.Info("server started", "listen", s.Address, "data", c.DataDir, "database", s.database(), "version", o.Version.Version)
 	return s, nil
 }
@@ -480,6 +484,14 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen on %s (--listen): %w", address, err)
 	}
 	return l, nil
+}
+
+// hostsOf is the name in an address to listen on, if there is one.
+func hostsOf(listen string) []string {
+	if host, _, err := net.SplitHostPort(listen); err == nil && host != "" {
+		return []string{host}
+	}
+	return nil
 }
 
 // publicAddress is the host that was configured, with the port that we got. Clients cannot connect to "any address".

@@ -5,6 +5,7 @@ import (
 	"crypto/md5"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -46,6 +47,12 @@ type reply struct {
 // do sends a request over HTTP/1 and returns status and body.
 func (s *testServer) do(method, path string, header http.Header, body []byte) (reply, []byte) {
 	s.t.Helper()
+	return s.doAs("", method, path, header, body)
+}
+
+// doAs is do with a Host of its own; empty: the server's.
+func (s *testServer) doAs(host, method, path string, header http.Header, body []byte) (reply, []byte) {
+	s.t.Helper()
 	url := path
 	if strings.HasPrefix(path, "/") {
 		url = "http://" + s.Address + path
@@ -54,7 +61,7 @@ func (s *testServer) do(method, path string, header http.Header, body []byte) (r
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	request.Header = header
+	request.Header, request.Host = header, host
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
 	answer, err := (&http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).Do(request)
@@ -236,18 +243,99 @@ func TestAMessageAboveTheLimitIsResourceExhausted(t *testing.T) {
 	}
 }
 
-func TestPagesOfOtherOriginsMayCall(t *testing.T) {
+// TestPagesElsewhereAreRefusedOnEveryPath is attack 1: refused means that nothing was done.
+func TestPagesElsewhereAreRefusedOnEveryPath(t *testing.T) {
 	t.Parallel()
-	s := newServer(t)
-	answer, _ := s.do(http.MethodOptions, "/api/v1/tasks", http.Header{"Origin": {"https://x.example"}, "Access-Control-Request-Method": {"POST"}}, nil)
-	if answer.Header.Get("Access-Control-Allow-Origin") != "https://x.example" || !strings.Contains(answer.Header.Get("Access-Control-Allow-Headers"), "flyte-authorization") {
-		t.Errorf("a preflight is answered with %v", answer.Header)
-	}
 	c := testConfig(t.TempDir())
 	c.Origins = []string{"https://mine.example"}
-	answer, _ = start(t, c).do(http.MethodGet, "/api/v1/version", http.Header{"Origin": {"https://x.example"}}, nil)
-	if got := answer.Header.Get("Access-Control-Allow-Origin"); got != "" {
-		t.Errorf("an origin that is not configured is allowed: %s", got)
+	s := start(t, c)
+	project := func(name string) []byte { return []byte(`{"project": {"id": "` + name + `", "name": "` + name + `"}}`) }
+	evil := func(more ...string) http.Header {
+		h := http.Header{"Origin": {"https://evil.example"}, "Sec-Fetch-Site": {"cross-site"}, "Sec-Fetch-Mode": {"cors"}, "Sec-Fetch-Dest": {"empty"}}
+		for i := 0; i < len(more); i += 2 {
+			h.Set(more[i], more[i+1])
+		}
+		return h
+	}
+	const register = "/flyteidl.service.AdminService/RegisterProject"
+	for _, test := range []struct {
+		method, path string
+		header       http.Header
+		status       int
+		says         string
+	}{
+		{"POST", "/api/v1/projects", evil("Content-Type", "text/plain"), 403, `"code":7`},
+		{"POST", "/api/v1/projects", evil("Content-Type", "application/json"), 403, "--origins https://evil.example"},
+		{"POST", "/api/v1/projects", http.Header{"Content-Type": {"text/plain"}}, 415, "application/json"},
+		{"POST", register, evil("Content-Type", "application/json"), 403, `"code":"permission_denied"`},
+		{"POST", register, evil("Content-Type", "application/connect+json"), 200, `"code":"permission_denied"`},
+		{"POST", register, evil("Content-Type", "application/grpc-web+json"), 200, ""},
+		{"GET", "/api/v1/projects", evil(), 403, "origins"},
+		{"GET", "/console/", evil(), 403, "origins"},
+		{"GET", "/healthcheck", evil(), 403, "origins"},
+		{"GET", "/blob/x/y", evil(), 403, "origins"},
+		{"POST", "/grpc.health.v1.Health/Check", evil("Content-Type", "application/json"), 403, "origins"},
+		{"POST", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", evil("Content-Type", "application/connect+json"), 200, "origins"},
+		{"GET", "/nothing/here", evil(), 403, "origins"},
+		{"OPTIONS", "/api/v1/projects", evil("Access-Control-Request-Method", "POST"), 403, "origins"},
+		{"GET", "/console/", http.Header{"Sec-Fetch-Site": {"cross-site"}, "Sec-Fetch-Mode": {"navigate"}, "Sec-Fetch-Dest": {"document"}}, 200, ""},
+	} {
+		answer, content := s.do(test.method, test.path, test.header, project("evil"))
+		if answer.StatusCode != test.status || !strings.Contains(string(content), test.says) {
+			t.Errorf("%s %s %v: %s %s, want %d with %s", test.method, test.path, test.header, answer.Status, content, test.status, test.says)
+		}
+		if allow := answer.Header.Get("Access-Control-Allow-Origin"); allow != "" {
+			t.Errorf("%s %s: %s may read the answer", test.method, test.path, allow)
+		}
+		if code := answer.Header.Get("Grpc-Status"); strings.Contains(test.header.Get("Content-Type"), "grpc") && code != "7" {
+			t.Errorf("%s %s: Grpc-Status %q, want 7", test.method, test.path, code)
+		}
+	}
+	mine := http.Header{"Origin": {"https://mine.example"}, "Sec-Fetch-Site": {"cross-site"}, "Content-Type": {"application/json"}}
+	ask := mine.Clone()
+	ask.Set("Access-Control-Request-Method", "POST")
+	answer, _ := s.do(http.MethodOptions, "/api/v1/projects", ask, nil)
+	if answer.StatusCode != 204 || answer.Header.Get("Access-Control-Allow-Origin") != "https://mine.example" || !strings.Contains(answer.Header.Get("Access-Control-Allow-Headers"), "flyte-authorization") {
+		t.Errorf("the preflight of an allowed page is answered with %s %v", answer.Status, answer.Header)
+	}
+	if answer, content := s.do(http.MethodPost, "/api/v1/projects", mine, project("mine")); answer.StatusCode != 200 || answer.Header.Get("Access-Control-Allow-Origin") != "https://mine.example" {
+		t.Errorf("an allowed page: %s %s", answer.Status, content)
+	}
+	list, err := s.admin.ListProjects(t.Context(), &admin.ProjectListRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range list.GetProjects() {
+		if p.GetId() == "evil" {
+			t.Error("a page elsewhere registered a project, although its request was refused")
+		}
+	}
+}
+
+// TestLinksAreNeverMadeOfAHostThatIsNotOurs is attack 1, the part about Host.
+func TestLinksAreNeverMadeOfAHostThatIsNotOurs(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	if answer, content := s.do(http.MethodGet, "/api/v1/projects", http.Header{}, nil); answer.StatusCode != 200 {
+		t.Fatalf("%s %s", answer.Status, content)
+	}
+	request := &service.CreateUploadLocationRequest{Project: "flytesnacks", Domain: "development", Filename: "x", ContentMd5: make([]byte, 16)}
+	conn, err := grpc.NewClient(s.Address, grpc.WithTransportCredentials(insecureCredentials), grpc.WithAuthority("evil.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	got, err := service.NewDataProxyServiceClient(conn).CreateUploadLocation(t.Context(), request)
+	_, port, _ := net.SplitHostPort(s.Address)
+	if err != nil || strings.Contains(got.GetSignedUrl(), "evil") || !strings.Contains(got.GetSignedUrl(), ":"+port+"/blob/") {
+		t.Errorf("gRPC with another authority: %v, %v, want a link to the address that answered", got.GetSignedUrl(), err)
+	}
+	body := []byte(`{"project": "flytesnacks", "domain": "development", "filename": "x", "content_md5": "AAAAAAAAAAAAAAAAAAAAAA=="}`)
+	for _, path := range []string{"/api/v1/dataproxy/artifact_urn", "/flyteidl.service.DataProxyService/CreateUploadLocation"} {
+		answer, content := s.doAs("evil.example", http.MethodPost, path, http.Header{"Content-Type": {"application/json"}}, body)
+		if answer.StatusCode == http.StatusOK || !strings.Contains(string(content), "hosts") || strings.Contains(string(content), "/blob/") {
+			t.Errorf("%s with another Host: %s %s, want a refusal that names the setting", path, answer.Status, content)
+		}
 	}
 }
 

@@ -18,7 +18,8 @@ func newServe() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the server: registry, engine, tasks and pages in one process around one data folder",
 		Example: `  aloft serve
-  aloft serve --data-dir /srv/aloft --listen 0.0.0.0:30080 --python /opt/venv/bin/python`,
+  aloft serve --data-dir /srv/aloft --python /opt/venv/bin/python
+  aloft serve --listen 0.0.0.0:30080 --auth none    # all who reach this machine may run commands on it`,
 		Args: cobra.NoArgs,
 	}
 	flags := config.AddFlags(command.Flags(), config.Default(config.Home()))

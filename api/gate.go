@@ -1,0 +1,274 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"connectrpc.com/connect"
+
+	"github.com/aloft-dev/aloft/blob"
+)
+
+// A gate decides which requests enter the port at all, before a handler sees them: there is no login yet, so what a request
+// reaches it may do, and a browser lets every page that its user opens send requests to this machine.
+//
+// Programs pass. They send neither Origin nor Sec-Fetch headers, and flytekit, flytectl and curl are such programs. A page
+// gives itself away by these headers, which a browser sets and a page cannot:
+//
+//   - A page of ours passes (Sec-Fetch-Site: same-origin, or an Origin that is the host it asks).
+//   - A page of an origin in the setting origins passes, and is told that it may read the answer.
+//   - Any other page is refused whatever it asks for, also on another port of this machine, also without an origin
+//     ("null": a file, a sandboxed frame). Only a link may lead here: GET as a navigation of the whole tab, whose answer the
+//     page that has the link cannot read, and which changes nothing.
+//
+// A page can also get here under a name of its own that it makes resolve to this machine (DNS rebinding), and is then a page
+// of ours by all these headers. So a Host must be known to us: a name of this machine for itself, an address, the host of
+// public-url, the name we listen on, or one in the setting hosts. Native gRPC is exempt, since no page can send it over
+// HTTP/2 in cleartext, and since flytekit would take the refusal of a host (HTTP 421) for "log in".
+//
+// At last, bodies of REST calls are of the types that a page may not send without asking first.
+type gate struct {
+	origins      []string // that may call; "*": any that has a name
+	hosts        []string // known besides localhost and addresses: lower case, without port
+	publicOrigin string   // that of public-url; empty: none is set
+}
+
+func newGate(c Config) *gate {
+	g := &gate{}
+	for _, o := range c.Origins {
+		g.origins = append(g.origins, strings.ToLower(o))
+	}
+	for _, h := range c.Hosts {
+		g.hosts = append(g.hosts, hostName(h))
+	}
+	if u, err := url.Parse(c.PublicURL); err == nil && u.Host != "" {
+		g.hosts = append(g.hosts, hostName(u.Host))
+		g.publicOrigin = strings.ToLower(u.Scheme + "://" + u.Host)
+	}
+	return g
+}
+
+// entry is all that a gate looks at in a request.
+type entry struct {
+	method, path     string
+	host             string // Host, or :authority
+	origin           string // Origin
+	site, mode, dest string // Sec-Fetch-Site, Sec-Fetch-Mode, Sec-Fetch-Dest
+	requestedMethod  string // Access-Control-Request-Method: it is a preflight
+	contentType      string
+	http2            bool
+	body             bool // there is one
+}
+
+func entryOf(r *http.Request) entry {
+	h := r.Header
+	return entry{
+		method: r.Method, path: r.URL.Path, host: r.Host, origin: h.Get("Origin"),
+		site: h.Get("Sec-Fetch-Site"), mode: h.Get("Sec-Fetch-Mode"), dest: h.Get("Sec-Fetch-Dest"),
+		requestedMethod: h.Get("Access-Control-Request-Method"),
+		contentType:     h.Get("Content-Type"), http2: r.ProtoMajor == 2, body: r.ContentLength != 0,
+	}
+}
+
+// verdict is what a gate says of a request.
+type verdict struct {
+	refusal   *refusal // nil: it may enter
+	knownHost bool     // links may be made of its host
+	reader    string   // value of Access-Control-Allow-Origin; empty: no other page may read the answer
+	preflight bool     // the browser asks whether a page may call: yes
+}
+
+// refusal says why a request may not enter.
+type refusal struct {
+	status int
+	code   connect.Code
+	reason string
+}
+
+// decide is a function of its arguments alone.
+func (g *gate) decide(e entry) verdict {
+	v := verdict{knownHost: g.knows(e.host)}
+	foreign := g.foreign(e)
+	switch {
+	case !v.knownHost && !e.nativeGRPC():
+		v.refusal = &refusal{http.StatusMisdirectedRequest, connect.CodePermissionDenied, fmt.Sprintf(
+			"%+q is not known as a name of this server, and a page elsewhere could have given it that name; if it is right, add it to the setting hosts (--hosts %s) or set public-url", e.host, printable(hostName(e.host)))}
+	case foreign && g.allows(e.origin):
+		v.reader = e.origin
+		if slices.Contains(g.origins, anyOrigin) {
+			v.reader = anyOrigin
+		}
+		v.preflight = e.method == http.MethodOptions && e.requestedMethod != ""
+	case foreign && !e.link():
+		v.refusal = &refusal{http.StatusForbidden, connect.CodePermissionDenied, foreignReason(e.origin)}
+	}
+	if v.refusal == nil && !v.preflight && e.rest() && e.body && e.method != http.MethodGet && e.method != http.MethodHead {
+		v.refusal = bodyRefusal(e.contentType)
+	}
+	return v
+}
+
+// anyOrigin stands for every origin in the setting origins.
+const anyOrigin = "*"
+
+// allows says whether pages of an origin may call. A page without an origin is not one that can be named. Requests that
+// leave the origin out, such as those of images, pass where any page may call.
+func (g *gate) allows(origin string) bool {
+	return origin != "null" && slices.Contains(g.origins, anyOrigin) || origin != "" && slices.Contains(g.origins, strings.ToLower(origin))
+}
+
+// foreign says whether a page of another origin sent the request. Browsers say where a request comes from, but older ones do not, and
+// none does that asks another machine without TLS: then the origin tells, which is there for all but safe methods.
+func (g *gate) foreign(e entry) bool {
+	switch e.site {
+	case "same-origin":
+		return false
+	case "", "none": // none: the user asked for it, by the address bar or a bookmark
+		return e.origin != "" && !g.ours(e.origin, e.host)
+	default:
+		return true
+	}
+}
+
+func (g *gate) ours(origin, host string) bool {
+	u, err := url.Parse(origin)
+	return err == nil && u.Host != "" && (strings.EqualFold(u.Host, host) || strings.ToLower(origin) == g.publicOrigin)
+}
+
+func (g *gate) knows(host string) bool {
+	name := hostName(host)
+	if name == "" || name == "localhost" || strings.HasSuffix(name, ".localhost") || slices.Contains(g.hosts, name) {
+		return true // a request without a host is HTTP/1.0, which no browser speaks
+	}
+	_, err := netip.ParseAddr(name)
+	return err == nil
+}
+
+// hostName is a host without port, brackets and final dot, in lower case.
+func hostName(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+}
+
+// nativeGRPC says of a request that a gRPC client sent it, no page.
+func (e entry) nativeGRPC() bool {
+	return e.http2 && isNativeGRPC(e.contentType) && e.origin == "" && e.site == "" && e.mode == ""
+}
+
+func isNativeGRPC(contentType string) bool {
+	kind, _, _ := strings.Cut(contentType, ";")
+	return kind == "application/grpc" || strings.HasPrefix(kind, "application/grpc+")
+}
+
+// link says whether a link was followed, in a tab of its own. Prefetching is that, too.
+func (e entry) link() bool {
+	return (e.method == http.MethodGet || e.method == http.MethodHead) && e.origin == "" && e.mode == "navigate" && e.dest == "document"
+}
+
+func (e entry) rest() bool {
+	return slices.ContainsFunc(restPaths, func(p string) bool {
+		return e.path == p || strings.HasSuffix(p, "/") && strings.HasPrefix(e.path, p)
+	})
+}
+
+func foreignReason(origin string) string {
+	switch origin {
+	case "":
+		return "a page of another site may link to this server, but not call it; the setting origins (--origins) names the pages that may, and pages must ask in a mode that tells their origin (cors)"
+	case "null":
+		return "a page without an origin, such as a file or a sandboxed frame, may not call this server; serve it from an address that the setting origins (--origins) can name"
+	default:
+		return fmt.Sprintf("a page of %+q may not call this server; if it shall, add it to the setting origins (--origins %s)", origin, printable(origin))
+	}
+}
+
+// bodyRefusal refuses types that a browser sends for any page without asking first, and what no client of ours sends.
+func bodyRefusal(contentType string) *refusal {
+	kind, _, _ := strings.Cut(contentType, ";")
+	switch strings.ToLower(strings.TrimSpace(kind)) {
+	case "application/json", "application/octet-stream":
+		return nil
+	case "":
+		return &refusal{http.StatusUnsupportedMediaType, connect.CodeInvalidArgument, "the body has no Content-Type; send Content-Type: application/json, or application/octet-stream for binary protobuf"}
+	}
+	return &refusal{http.StatusUnsupportedMediaType, connect.CodeInvalidArgument, fmt.Sprintf(
+		"a body of type %+q is not taken; send Content-Type: application/json, or application/octet-stream for binary protobuf", contentType)}
+}
+
+// printable leaves out what could not be pasted into a command line.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r > ' ' && r < 0x7f && !strings.ContainsRune("\"'`\\$;&|<>()", r) {
+			return r
+		}
+		return -1
+	}, text)
+}
+
+// withGate lets requests enter as the gate decides, and notes who asks.
+func (a *API) withGate(next http.Handler) http.Handler {
+	g := newGate(a.Config)
+	failures := connect.NewErrorWriter()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		e := entryOf(r)
+		v := g.decide(e)
+		h := w.Header()
+		if e.origin != "" {
+			h.Add("Vary", "Origin")
+		}
+		if !e.nativeGRPC() {
+			h.Set("X-Content-Type-Options", "nosniff")
+			if v.reader == "" && !strings.HasPrefix(e.path, blob.LinkPath) {
+				// For browsers that do not say where a request comes from: other pages cannot embed the answer, either.
+				h.Set("Cross-Origin-Resource-Policy", "same-origin")
+			}
+		}
+		if v.reader != "" {
+			h.Set("Access-Control-Allow-Origin", v.reader)
+			h.Set("Access-Control-Expose-Headers", "Grpc-Status, Grpc-Message, Grpc-Status-Details-Bin, ETag, Content-Length, Content-Range")
+			if v.reader != anyOrigin {
+				h.Set("Access-Control-Allow-Credentials", "true")
+			}
+		}
+		switch {
+		case v.refusal != nil:
+			a.Logger.DebugContext(r.Context(), "refused a request", "method", e.method, "path", e.path, "host", e.host, "origin", e.origin, "reason", v.refusal.reason)
+			a.refuse(w, r, failures, v.refusal)
+		case v.preflight:
+			h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE, HEAD")
+			h.Set("Access-Control-Allow-Headers", "Content-Type, Content-MD5, Range, flyte-authorization, X-Grpc-Web, X-User-Agent, Grpc-Timeout, Connect-Protocol-Version, Connect-Timeout-Ms")
+			h.Set("Access-Control-Max-Age", "600") // a setting may be taken back
+			if r.Header.Get("Access-Control-Request-Private-Network") == "true" {
+				h.Set("Access-Control-Allow-Private-Network", "true")
+			}
+			w.WriteHeader(http.StatusNoContent)
+		default:
+			next.ServeHTTP(w, a.withCaller(r, v.knownHost))
+		}
+	})
+}
+
+// refuse answers in the protocol of the request, so that a client finds the reason where it looks for one.
+func (a *API) refuse(w http.ResponseWriter, r *http.Request, failures *connect.ErrorWriter, why *refusal) {
+	w.Header().Set("Cache-Control", "no-store")
+	switch e := entryOf(r); {
+	case e.rest():
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(why.status)
+		_ = json.NewEncoder(w).Encode(map[string]any{"code": int(why.code), "message": why.reason, "details": []any{}})
+	case failures.IsSupported(r):
+		_ = failures.Write(w, r, connect.NewError(why.code, fmt.Errorf("%s", why.reason)))
+	case strings.HasPrefix(e.contentType, "application/grpc"):
+		writeGRPCStatus(w, e.contentType, why.code, why.reason)
+	default:
+		http.Error(w, why.reason, why.status)
+	}
+}
