@@ -15,6 +15,7 @@ package bundle
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -70,7 +71,7 @@ type entry struct {
 	name  string
 	ready chan struct{} // closed when path may be used or err is set
 	err   error
-	size  int64
+	unpacked
 	users int
 	used  time.Time
 
@@ -82,6 +83,8 @@ type entry struct {
 type Dir struct {
 	Path   string // absolute; nobody may write below it
 	Digest string // of the archive: "sha256:<hex>"
+
+	Omitted []string // entries of the archive that could not be made here, each with the reason
 
 	cache *Cache
 	entry *entry
@@ -144,8 +147,8 @@ func (c *Cache) open(ctx context.Context, uri string) (*Dir, error) {
 	if first {
 		// Detached: the first caller may give up while others wait.
 		go func() {
-			size, err := c.fill(context.WithoutCancel(ctx), key, archive.SHA256, name, unpack)
-			c.finish(e, size, err)
+			u, err := c.fill(context.WithoutCancel(ctx), key, archive.SHA256, name, unpack)
+			c.finish(e, u, err)
 		}()
 	}
 	select {
@@ -158,7 +161,7 @@ func (c *Cache) open(ctx context.Context, uri string) (*Dir, error) {
 		c.release(e)
 		return nil, e.err
 	}
-	return &Dir{Path: filepath.Join(c.root, name), Digest: archive.SHA256, cache: c, entry: e}, nil
+	return &Dir{Path: filepath.Join(c.root, name), Digest: archive.SHA256, Omitted: e.omitted, cache: c, entry: e}, nil
 }
 
 // acquire counts the caller as a user of the bundle. The first one must fill it and then call finish.
@@ -175,9 +178,9 @@ func (c *Cache) acquire(name string) (e *entry, first bool) {
 	return e, true
 }
 
-func (c *Cache) finish(e *entry, size int64, err error) {
+func (c *Cache) finish(e *entry, u unpacked, err error) {
 	c.mu.Lock()
-	e.size, e.err = size, err
+	e.unpacked, e.err = u, err
 	var doomed []string
 	if err == nil {
 		doomed = c.evict()
@@ -207,30 +210,51 @@ func (d *Dir) Close() {
 	})
 }
 
-// fill makes the bundle's folder, if an earlier process did not. It returns its size, 0 if that is not known.
-func (c *Cache) fill(ctx context.Context, key blob.Key, digest, name string, unpack unpackFunc) (int64, error) {
+// fill makes the bundle's folder, if an earlier process did not. Beside it stands a file with what was omitted, if anything was.
+func (c *Cache) fill(ctx context.Context, key blob.Key, digest, name string, unpack unpackFunc) (unpacked, error) {
 	final := filepath.Join(c.root, name)
 	now := time.Now()
 	if err := os.Chtimes(final, now, now); err == nil { // the time orders eviction after a restart
-		return sizeOf(final), nil
+		return unpacked{sizeOf(final), readOmitted(final)}, nil
 	}
 	c.unpacks.Add(1)
 	temp, err := os.MkdirTemp(c.root, partialPrefix)
 	if err != nil {
-		return 0, blob.Unavailable(err)
+		return unpacked{}, blob.Unavailable(err)
 	}
 	defer func() { _ = removeAll(temp) }()
-	size, err := c.unpackInto(ctx, temp, key, digest, unpack)
+	u, err := c.unpackInto(ctx, temp, key, digest, unpack)
 	if err != nil {
-		return 0, blob.Unavailable(err)
+		return unpacked{}, blob.Unavailable(err)
 	}
-	if err := errors.Join(os.Chmod(temp, 0o755), os.Chtimes(temp, now, now)); err != nil {
-		return 0, blob.Unavailable(err)
+	if err := errors.Join(os.Chmod(temp, 0o755), os.Chtimes(temp, now, now), writeOmitted(final, u.omitted)); err != nil {
+		return unpacked{}, blob.Unavailable(err)
 	}
 	if err := os.Rename(temp, final); err != nil && !isDir(final) {
-		return 0, blob.Unavailable(err)
+		return unpacked{}, blob.Unavailable(err)
 	}
-	return size, nil
+	return u, nil
+}
+
+const omittedSuffix = ".omitted"
+
+func writeOmitted(bundle string, omitted []string) error {
+	if len(omitted) == 0 {
+		return nil
+	}
+	content, err := json.Marshal(omitted)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(bundle+omittedSuffix, content, 0o600)
+}
+
+// readOmitted is what writeOmitted wrote. A file that a power cut has damaged says nothing: it only informs.
+func readOmitted(bundle string) (omitted []string) {
+	if content, err := os.ReadFile(bundle + omittedSuffix); err == nil {
+		_ = json.Unmarshal(content, &omitted)
+	}
+	return omitted
 }
 
 // evict takes away the bundles that were not used for longest until the rest fits; c.mu is held. A bundle in use stays,
@@ -262,6 +286,7 @@ func (c *Cache) evict() (doomed []string) {
 			break
 		}
 		doomed = append(doomed, temp)
+		_ = os.Remove(filepath.Join(c.root, e.name+omittedSuffix))
 		if err := os.Rename(filepath.Join(c.root, e.name), filepath.Join(temp, e.name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
@@ -293,7 +318,8 @@ func (c *Cache) scan() {
 		if err != nil {
 			continue
 		}
-		e := &entry{name: d.Name(), ready: make(chan struct{}), used: info.ModTime(), size: sizeOf(filepath.Join(c.root, d.Name()))}
+		path := filepath.Join(c.root, d.Name())
+		e := &entry{name: d.Name(), ready: make(chan struct{}), used: info.ModTime(), unpacked: unpacked{sizeOf(path), readOmitted(path)}}
 		close(e.ready)
 		c.entries[e.name] = e
 	}

@@ -166,36 +166,89 @@ func TestANotebooksPickleIsAFolderWithThatFile(t *testing.T) {
 	}
 }
 
-func TestWhatWouldLeaveTheFolderIsRefusedByName(t *testing.T) {
+func TestWhatWouldLeaveTheFolderIsOmittedByName(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, Limits{})
-	outside := filepath.Join(b.dir, "outside")
 	bad := []tar.Header{
-		file("../escape", "x"), file("a/../../escape2", "x"), file("/etc/absolute", "x"),
-		{Typeflag: tar.TypeSymlink, Name: "abslink", Linkname: outside},
-		{Typeflag: tar.TypeSymlink, Name: "d/uplink", Linkname: "../../x"},
+		file("../escape", "x"), file("a/../../escape2", "x"), file("/etc/absolute", "x"), file("../v3/bin/python", "x"),
 		{Typeflag: tar.TypeLink, Name: "hardout", Linkname: "../x"},
 		{Typeflag: tar.TypeLink, Name: "hardnone", Linkname: "nothing"},
 		{Typeflag: tar.TypeChar, Name: "device", Devmajor: 1, Devminor: 3},
 		{Typeflag: tar.TypeFifo, Name: "pipe"},
 	}
-	_, err := b.cache.Open(t.Context(), b.upload(t, "fast.tar.gz", archive(t, true, append(bad, file("fine", "x"))...)))
-	if !errors.Is(err, aloft.ErrInvalid) {
-		t.Fatalf("got error %v, want ErrInvalid", err)
-	}
-	for _, h := range bad {
-		if !strings.Contains(err.Error(), fmt.Sprintf("%q", h.Name)) {
-			t.Errorf("error does not name %q: %v", h.Name, err)
+	uri := b.upload(t, "fast.tar.gz", archive(t, true, append(bad, file("fine", "x"))...))
+	for _, when := range []string{"unpacked", "found by a later process"} {
+		dir, err := b.cache.Open(t.Context(), uri)
+		if err != nil {
+			t.Fatal(err)
+		}
+		omitted := strings.Join(dir.Omitted, "\n")
+		for _, h := range bad {
+			if !strings.Contains(omitted, fmt.Sprintf("%q", h.Name)) {
+				t.Errorf("%s: %q is not among what was omitted: %s", when, h.Name, omitted)
+			}
+		}
+		if len(dir.Omitted) != len(bad) {
+			t.Errorf("%s: %d entries were omitted, want %d: %s", when, len(dir.Omitted), len(bad), omitted)
+		}
+		entries, _ := os.ReadDir(dir.Path)
+		if len(entries) != 1 || entries[0].Name() != "fine" {
+			t.Errorf("%s: the bundle has %v, want what is fine", when, entries)
+		}
+		dir.Close()
+		if b.cache, err = NewCache(filepath.Join(b.dir, "bundle"), b.store, Limits{}); err != nil {
+			t.Fatal(err)
 		}
 	}
-	for _, path := range []string{"escape", "escape2", "outside", "bundle/escape"} {
+	for _, path := range []string{"escape", "escape2", "v3", "bundle/escape"} {
 		if _, err := os.Lstat(filepath.Join(b.dir, path)); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s was made (%v)", path, err)
 		}
 	}
-	left, _ := os.ReadDir(filepath.Join(b.dir, "bundle"))
-	if len(left) != 0 {
-		t.Errorf("left over: %v", left)
+}
+
+func TestLinksAreMadeWhereverTheyLeadAndNothingIsWrittenThroughThem(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, Limits{})
+	outside := filepath.Join(b.dir, "outside")
+	if err := os.Mkdir(outside, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	link := func(name, target string) tar.Header {
+		return tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target}
+	}
+	dir, err := b.cache.Open(t.Context(), b.upload(t, "fast.tar.gz", archive(t, true,
+		link("abs", "/etc/hostname"), link("d/up", "../../beside"), link("dangling", "nothing"), link("inside", "d"),
+		link("out", outside), file("out/through", "x"), // a folder is made for the file, so there can be no link
+		link("replaced", outside), file("replaced", "a file"),
+		file("again", "a file"), link("again", "/etc"),
+		tar.Header{Typeflag: tar.TypeLink, Name: "hard", Linkname: "abs"},
+	)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	copied := filepath.Join(b.dir, "copied")
+	if err := dir.PrivateCopy(copied); err != nil {
+		t.Fatal(err)
+	}
+	for _, place := range []string{dir.Path, copied} {
+		for name, want := range map[string]string{"abs": "/etc/hostname", "d/up": "../../beside", "dangling": "nothing", "inside": "d", "again": "/etc", "hard": "/etc/hostname"} {
+			if got, err := os.Readlink(filepath.Join(place, name)); err != nil || got != want {
+				t.Errorf("%s in %s leads to %q, %v; want %q", name, place, got, err, want)
+			}
+		}
+		for name, want := range map[string]string{"out/through": "x", "replaced": "a file"} {
+			if got, err := os.ReadFile(filepath.Join(place, name)); err != nil || string(got) != want {
+				t.Errorf("%s in %s is %q, %v; want %q", name, place, got, err, want)
+			}
+		}
+	}
+	if len(dir.Omitted) != 1 || !strings.Contains(dir.Omitted[0], `"out"`) {
+		t.Errorf("omitted is %q, want the link that has a folder in its place", dir.Omitted)
+	}
+	if entries, _ := os.ReadDir(outside); len(entries) != 0 {
+		t.Errorf("written through a link: %v", entries)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -25,57 +26,64 @@ import (
 // pickleName is what flytekit calls a notebook's code, in the store and in the working folder (PICKLE_FILE_PATH).
 const pickleName = "pkl.gz"
 
-// unpackFunc fills a folder from an archive and returns the bytes it wrote.
-type unpackFunc func(dir *os.Root, r io.Reader, limits Limits) (int64, error)
+// unpackFunc fills a folder from an archive.
+type unpackFunc func(dir *os.Root, r io.Reader, limits Limits) (unpacked, error)
+
+// unpacked is what became of an archive.
+type unpacked struct {
+	size    int64    // bytes of its files
+	omitted []string // entries that could not be made, each with the reason
+}
 
 // unpackInto reads the archive once: what is unpacked is what the digest was computed over.
-func (c *Cache) unpackInto(ctx context.Context, dir string, key blob.Key, digest string, unpack unpackFunc) (int64, error) {
+func (c *Cache) unpackInto(ctx context.Context, dir string, key blob.Key, digest string, unpack unpackFunc) (unpacked, error) {
 	r, err := c.store.Get(ctx, key, blob.Range{})
 	if err != nil {
-		return 0, err
+		return unpacked{}, err
 	}
 	defer r.Close()
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return 0, err
+		return unpacked{}, err
 	}
 	defer func() { _ = root.Close() }()
 	seen := blob.NewDigest()
 	archive := io.TeeReader(r, seen)
-	size, err := unpack(root, archive, c.limits)
+	u, err := unpack(root, archive, c.limits)
 	if err != nil {
-		return 0, err
+		return unpacked{}, err
 	}
 	if _, err := io.Copy(io.Discard, archive); err != nil {
-		return 0, fmt.Errorf("read archive: %w", err)
+		return unpacked{}, fmt.Errorf("read archive: %w", err)
 	}
 	if got := seen.Attributes().SHA256; got != digest {
-		return 0, fmt.Errorf("%w: the archive has digest %s now, it was stored with %s; register the code again", aloft.ErrConflict, got, digest)
+		return unpacked{}, fmt.Errorf("%w: the archive has digest %s now, it was stored with %s; register the code again", aloft.ErrConflict, got, digest)
 	}
-	return size, syncTree(dir)
+	return u, syncTree(dir)
 }
 
-func unpackPickle(dir *os.Root, r io.Reader, limits Limits) (int64, error) {
+func unpackPickle(dir *os.Root, r io.Reader, limits Limits) (unpacked, error) {
 	f, err := dir.OpenFile(pickleName, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
-		return 0, err
+		return unpacked{}, err
 	}
 	defer f.Close()
 	n, err := io.Copy(f, io.LimitReader(r, limits.Bytes+1))
 	if err == nil && n > limits.Bytes {
 		err = tooLarge(limits)
 	}
-	return n, err
+	return unpacked{size: n}, err
 }
 
-// unpackArchive unpacks a tar, gzipped or not. The folder is an os.Root: even a mistake in the checks here cannot make the
-// system follow a name out of it. They are here for the message.
-func unpackArchive(dir *os.Root, r io.Reader, limits Limits) (int64, error) {
+// unpackArchive unpacks a tar, gzipped or not, as tar does: links are made wherever they lead, as Flyte makes them, dangling
+// or not. Nothing is ever written through one: they are made when everything else is there. The folder is an os.Root besides,
+// so that even a mistake here cannot make the system follow a name out of it. What cannot be made is omitted by name.
+func unpackArchive(dir *os.Root, r io.Reader, limits Limits) (unpacked, error) {
 	source := bufio.NewReaderSize(r, 64<<10)
 	if magic, _ := source.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
 		unzipped, err := gzip.NewReader(source)
 		if err != nil {
-			return 0, malformed(err)
+			return unpacked{}, malformed(err)
 		}
 		defer func() { _ = unzipped.Close() }()
 		return unpackTar(dir, unzipped, limits)
@@ -83,8 +91,8 @@ func unpackArchive(dir *os.Root, r io.Reader, limits Limits) (int64, error) {
 	return unpackTar(dir, source, limits)
 }
 
-func unpackTar(dir *os.Root, r io.Reader, limits Limits) (int64, error) {
-	u := &unpacker{dir: dir, limits: limits}
+func unpackTar(dir *os.Root, r io.Reader, limits Limits) (unpacked, error) {
+	u := &unpacker{dir: dir, limits: limits, links: map[string]string{}}
 	// Sparse entries and long runs of headers count, too: what is bounded is what the reader yields.
 	entries := tar.NewReader(r)
 	for {
@@ -92,26 +100,29 @@ func unpackTar(dir *os.Root, r io.Reader, limits Limits) (int64, error) {
 		if err == io.EOF {
 			break
 		} else if err != nil {
-			return 0, malformed(err)
+			return unpacked{}, malformed(err)
 		}
 		if u.files++; u.files > limits.Files {
-			return 0, fmt.Errorf("%w: the archive has more than %d entries; exclude data and environments with .dockerignore or .gitignore", aloft.ErrExhausted, limits.Files)
+			return unpacked{}, fmt.Errorf("%w: the archive has more than %d entries; exclude data and environments with .dockerignore or .gitignore", aloft.ErrExhausted, limits.Files)
 		}
 		if err := u.entry(h, entries); err != nil {
-			return 0, err
+			return unpacked{}, err
 		}
 	}
 	if u.files == 0 {
 		// A tar without entries is legal: zeros, which Python fills up to 10 KiB. A foreign file reads alike, but for what follows.
 		rest, err := io.ReadAll(io.LimitReader(r, 64<<10))
 		if err != nil {
-			return 0, malformed(err)
+			return unpacked{}, malformed(err)
 		}
 		if len(bytes.Trim(rest, "\x00")) > 0 {
-			return 0, malformed(errors.New("no entries"))
+			return unpacked{}, malformed(errors.New("no entries"))
 		}
 	}
-	return u.size, u.finish()
+	if err := u.finish(); err != nil {
+		return unpacked{}, err
+	}
+	return u.unpacked, nil
 }
 
 func malformed(err error) error {
@@ -123,12 +134,12 @@ func tooLarge(limits Limits) error {
 }
 
 type unpacker struct {
-	dir      *os.Root
-	limits   Limits
-	files    int
-	size     int64
-	problems []string
-	folders  []madeFolder // their times and modes are set last: filling a folder changes them
+	unpacked
+	dir     *os.Root
+	limits  Limits
+	files   int
+	folders []madeFolder      // their times and modes are set last: filling a folder changes them
+	links   map[string]string // symbolic links by name, made last: nothing is written through one
 }
 
 type madeFolder struct {
@@ -137,12 +148,13 @@ type madeFolder struct {
 	time time.Time
 }
 
-func (u *unpacker) refuse(name, why string) {
+// omit leaves an entry out.
+func (u *unpacker) omit(name, why string) {
 	const most = 20
-	if len(u.problems) < most {
-		u.problems = append(u.problems, fmt.Sprintf("%q %s", name, why))
-	} else if len(u.problems) == most {
-		u.problems = append(u.problems, "…")
+	if len(u.omitted) < most {
+		u.omitted = append(u.omitted, fmt.Sprintf("%q %s", name, why))
+	} else if len(u.omitted) == most {
+		u.omitted = append(u.omitted, "…")
 	}
 }
 
@@ -154,10 +166,10 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	name := path.Clean(h.Name)
 	switch {
 	case path.IsAbs(h.Name):
-		u.refuse(h.Name, "is an absolute path")
+		u.omit(h.Name, "is an absolute path")
 		return nil
 	case !filepath.IsLocal(name), strings.Contains(h.Name, "\x00"):
-		u.refuse(h.Name, "leads out of the archive")
+		u.omit(h.Name, "leads out of the archive")
 		return nil
 	}
 	switch h.Typeflag {
@@ -171,16 +183,17 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	case tar.TypeLink:
 		return u.hardLink(name, h)
 	case tar.TypeSymlink:
-		return u.symlink(name, h)
+		u.links[name] = h.Linkname
+		return nil
 	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
-		u.refuse(h.Name, "is a device or a pipe")
+		u.omit(h.Name, "is a device or a pipe")
 		return nil
 	}
-	u.refuse(h.Name, fmt.Sprintf("is of an unknown kind (%q)", h.Typeflag))
+	u.omit(h.Name, fmt.Sprintf("is of an unknown kind (%q)", h.Typeflag))
 	return nil
 }
 
-// named turns errors that the archive's names are to blame for into refusals.
+// named omits an entry whose name is to blame for an error.
 func (u *unpacker) named(name string, err error) error {
 	switch {
 	case err == nil:
@@ -190,7 +203,7 @@ func (u *unpacker) named(name string, err error) error {
 	case blobDisk(err):
 		return err
 	}
-	u.refuse(name, fmt.Sprintf("cannot be made: %v", err))
+	u.omit(name, fmt.Sprintf("cannot be made: %v", err))
 	return nil
 }
 
@@ -204,6 +217,7 @@ func (u *unpacker) make(name string, mode fs.FileMode) (*os.File, error) {
 	if err := u.dir.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
+	delete(u.links, name)
 	return u.dir.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 }
 
@@ -235,12 +249,16 @@ func (u *unpacker) file(name string, h *tar.Header, content io.Reader) error {
 func (u *unpacker) hardLink(name string, h *tar.Header) error {
 	target := path.Clean(h.Linkname)
 	if path.IsAbs(h.Linkname) || !filepath.IsLocal(target) {
-		u.refuse(h.Name, fmt.Sprintf("links to %q outside of the archive", h.Linkname))
+		u.omit(h.Name, fmt.Sprintf("links to %q outside of the archive", h.Linkname))
+		return nil
+	}
+	if link, ok := u.links[target]; ok {
+		u.links[name] = link
 		return nil
 	}
 	info, err := u.dir.Lstat(target)
 	if err != nil || !info.Mode().IsRegular() || target == name {
-		u.refuse(h.Name, fmt.Sprintf("links to %q, which is no file before it in the archive", h.Linkname))
+		u.omit(h.Name, fmt.Sprintf("links to %q, which is no file before it in the archive", h.Linkname))
 		return nil
 	}
 	from, err := u.dir.Open(target)
@@ -253,27 +271,25 @@ func (u *unpacker) hardLink(name string, h *tar.Header) error {
 	return u.file(name, &copied, from)
 }
 
-func (u *unpacker) symlink(name string, h *tar.Header) error {
-	if path.IsAbs(h.Linkname) {
-		u.refuse(h.Name, fmt.Sprintf("is a link to the absolute path %q", h.Linkname))
-		return nil
-	}
-	if !filepath.IsLocal(path.Join(path.Dir(name), h.Linkname)) {
-		u.refuse(h.Name, fmt.Sprintf("is a link to %q outside of the archive", h.Linkname))
-		return nil
-	}
+// link makes a symbolic link, replacing what an earlier entry of the same name made.
+func (u *unpacker) link(name, target string) error {
 	if parent := path.Dir(name); parent != "." {
 		if err := u.dir.MkdirAll(parent, 0o755); err != nil {
-			return u.named(h.Name, err)
+			return err
 		}
 	}
 	if err := u.dir.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return u.named(h.Name, err)
+		return err
 	}
-	return u.named(h.Name, u.dir.Symlink(h.Linkname, name))
+	return u.dir.Symlink(target, name)
 }
 
 func (u *unpacker) finish() error {
+	for _, name := range slices.Sorted(maps.Keys(u.links)) {
+		if err := u.named(name, u.link(name, u.links[name])); err != nil {
+			return err
+		}
+	}
 	for _, f := range slices.Backward(u.folders) {
 		info, err := u.dir.Lstat(f.name)
 		if err != nil || !info.IsDir() {
@@ -282,9 +298,6 @@ func (u *unpacker) finish() error {
 		if err := errors.Join(u.dir.Chmod(f.name, f.mode), u.dir.Chtimes(f.name, f.time, f.time)); err != nil {
 			return err
 		}
-	}
-	if len(u.problems) > 0 {
-		return fmt.Errorf("%w: the archive has entries that are refused: %s", aloft.ErrInvalid, strings.Join(u.problems, "; "))
 	}
 	return nil
 }

@@ -117,7 +117,7 @@ func TestEachBlobCallForACopyOfTheCodeFailsOnceAndTheNextTryHasIt(t *testing.T) 
 				t.Fatal(err)
 			}
 			dst := t.TempDir()
-			err = (process.Bundles{Cache: cache}).Copy(t.Context(), key.URI(), dst)
+			_, err = (process.Bundles{Cache: cache}).Copy(t.Context(), key.URI(), dst)
 			if len(faulty.Calls()) < n {
 				if n == 1 {
 					t.Fatal("no call to the blob store was made")
@@ -127,7 +127,7 @@ func TestEachBlobCallForACopyOfTheCodeFailsOnceAndTheNextTryHasIt(t *testing.T) 
 			if !errors.Is(err, aloft.ErrUnavailable) {
 				t.Errorf("call %d failed in mode %d and the copy says %v", n, mode, err)
 			}
-			if err := (process.Bundles{Cache: cache}).Copy(t.Context(), key.URI(), dst); err != nil {
+			if _, err := (process.Bundles{Cache: cache}).Copy(t.Context(), key.URI(), dst); err != nil {
 				t.Fatalf("the next try: %v", err)
 			}
 			if got := read(t, filepath.Join(dst, "data.txt")); got != "old" {

@@ -70,8 +70,9 @@ type Environments interface {
 // Code gives an attempt its private copy of a code archive.
 type Code interface {
 	// Copy puts the content of the archive at a canonical URI into the folder dst, which exists and is empty.
+	// Entries of the archive that cannot be made here are omitted, each with the reason.
 	// aloft.ErrInvalid: what is there is no archive we can unpack; aloft.ErrNotFound: nothing is there.
-	Copy(ctx context.Context, uri, dst string) error
+	Copy(ctx context.Context, uri, dst string) (omitted []string, err error)
 }
 
 // Backend implements executor.Backend.
@@ -446,8 +447,12 @@ func (b *Backend) copyCode(ctx context.Context, spec *worker.Spec) (*aloftv1.Fai
 	if archive != "" {
 		spec.CodeDir = spec.WorkDir
 		uri, err := b.renderer.Canonical(archive)
+		var omitted []string
 		if err == nil {
-			err = b.config.Code.Copy(ctx, uri, spec.WorkDir)
+			omitted, err = b.config.Code.Copy(ctx, uri, spec.WorkDir)
+		}
+		if err == nil && len(omitted) > 0 {
+			err = appendLine(spec.Stderr, "aloft: left out of the code, it cannot be made here: "+strings.Join(omitted, "; "))
 		}
 		switch {
 		case err == nil:
@@ -459,6 +464,19 @@ func (b *Backend) copyCode(ctx context.Context, spec *worker.Spec) (*aloftv1.Fai
 		}
 	}
 	return nil, nil
+}
+
+// appendLine adds a line to a log of an attempt before its process starts.
+func appendLine(path, line string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err == nil {
+		_, err = f.WriteString(line + "\n")
+		err = errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return unavailable("write the log of the attempt", err)
+	}
+	return nil
 }
 
 // distribution is the code archive that a pyflyte-fast-execute command line names; empty for other commands.

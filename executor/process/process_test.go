@@ -561,7 +561,7 @@ func TestEachAttemptHasItsOwnCopyOfTheCode(t *testing.T) {
 	key := w.upload(t, map[string]string{"data.txt": "old"})
 	copies := [2]string{t.TempDir(), t.TempDir()}
 	for i, dst := range copies {
-		if err := (process.Bundles{Cache: w.code}).Copy(t.Context(), key.URI(), dst); err != nil {
+		if _, err := (process.Bundles{Cache: w.code}).Copy(t.Context(), key.URI(), dst); err != nil {
 			t.Fatal(err)
 		}
 		if got := read(t, filepath.Join(dst, "data.txt")); got != "old" {
