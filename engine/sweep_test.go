@@ -220,7 +220,7 @@ func (r *swept) create(s store.Store, which string) aloft.ExecutionID {
 	now := r.clock.Now()
 	record := &store.Execution{ID: id, Spec: &admin.ExecutionSpec{}, Workflow: identifier(core.ResourceType_WORKFLOW, r.workflow.name), Inputs: inputs, CreatedAt: now, UpdatedAt: now}
 	create := &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: &aloftv1.Create{Workflow: record.Workflow, Inputs: inputs.GetRef(), Seed: which}}}
-	if err := r.must(func() error { return s.CreateExecution(r.Context(), record, create) }); err != nil && !errors.Is(err, aloft.ErrExists) {
+	if err := r.must(func() error { return s.CreateExecution(r.Context(), record, create) }); err != nil {
 		r.Fatal(err)
 	}
 	return id

@@ -330,7 +330,7 @@ func (l *Launcher) commit(ctx context.Context, e *store.Execution, create *aloft
 		if anyName {
 			e.ID.Name = generateName()
 		}
-		err := l.offer(ctx, e, create, anyName)
+		err := l.offer(ctx, e, create)
 		if err == nil {
 			return e.ID, nil
 		}
@@ -340,14 +340,13 @@ func (l *Launcher) commit(ctx context.Context, e *store.Execution, create *aloft
 	}
 }
 
-// offer commits the row, and again while the outcome is unknown. A name that was just made up can only be taken by
-// ourselves if an offer before has failed that way; a name that the user chose may be anybody's.
-func (l *Launcher) offer(ctx context.Context, e *store.Execution, create *aloftv1.Create, ours bool) error {
+// offer commits the row, and again while the outcome is unknown: the store knows its own row by the seed.
+func (l *Launcher) offer(ctx context.Context, e *store.Execution, create *aloftv1.Create) error {
 	message := &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: create}}
 	for try := 1; ; try++ {
 		err := l.Store.CreateExecution(ctx, e, message)
 		switch {
-		case err == nil, errors.Is(err, aloft.ErrExists) && ours && try > 1:
+		case err == nil:
 			return nil
 		case !errors.Is(err, aloft.ErrUnavailable) || try == maxCommitTries || ctx.Err() != nil:
 			return err

@@ -13,6 +13,20 @@ import (
 // CreateDedup is the deduplication key of every execution's first message.
 const CreateDedup = "create"
 
+// SameCreation says whether the execution that has a name was made by this very message: a client that did not learn the
+// outcome of a creation repeats it, and its seed is like no other's. Unread is the execution's message of CreateDedup, or
+// nil once it was consumed; first is the journal entry that consumed it, or nil.
+func SameCreation(create, unread *aloftv1.Inbox, first *aloftv1.JournalEntry) bool {
+	there := unread.GetCreate()
+	for _, e := range first.GetEvents() {
+		if started := e.GetExecutionStarted(); started != nil {
+			there = started.GetCreate()
+		}
+	}
+	seed := create.GetCreate().GetSeed()
+	return seed != "" && there.GetSeed() == seed
+}
+
 // TerminateDedup is the deduplication key of the message that asks for an execution's end. While it is unread, no step
 // ends the execution in another phase than ABORTED: see Store.Commit.
 const TerminateDedup = "terminate"

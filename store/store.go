@@ -12,7 +12,7 @@
 //
 // Contract, for every method:
 //   - An error that wraps aloft.ErrUnavailable means nothing is known about the write: repeat it. All writes may be
-//     repeated: a create finds its own row (ErrExists), an append its deduplication key, a commit its commit id.
+//     repeated: a create finds its own row by the seed, an append its deduplication key, a commit its commit id.
 //   - Returned records belong to the caller. Records that are handed in are not kept and not changed.
 //   - A method that returns nil has made its write durable (synced), and subscribers have been woken after that.
 //   - Time is always an argument of the caller; the store reads no clock but for leases on a shared database, and for when
@@ -44,7 +44,8 @@ type Store interface {
 // Runs is what launch and engine need: executions, their inbox and their journal.
 type Runs interface {
 	// CreateExecution commits the row of a new execution and its first inbox message (deduplication key "create") at once.
-	// It sets Key and Shard of the execution. ErrExists if (project, domain, name) is taken.
+	// It sets Key and Shard of the execution. ErrExists if (project, domain, name) is taken by another creation: one whose
+	// message has another seed, or none.
 	CreateExecution(ctx context.Context, e *Execution, create *aloftv1.Inbox) error
 
 	// Append puts a message into the inbox of an execution. A message whose deduplication key is still in the inbox is

@@ -77,6 +77,11 @@ func (s *fragileStore) writeEach(op string, n int, call func(from, to int) []err
 }
 
 func (s *fragileStore) Commit(ctx context.Context, steps []*store.Step) []error {
+	for _, step := range steps {
+		if step.Change.EndsUnasked() && s.world.random.IntN(2) == 0 {
+			s.world.terminate(s.world.planned(step.ID.Name)) // a client's wish that comes between the last decision and its commit
+		}
+	}
 	return s.writeEach("Commit", len(steps), func(from, to int) []error {
 		results := s.Store.Commit(ctx, steps[from:to])
 		for i, step := range steps[from:to] {

@@ -253,7 +253,7 @@ func (w *world) act() {
 	case k < 84:
 		w.create(r.IntN(len(w.plan.executions)))
 	case k < 85:
-		w.terminate()
+		w.terminate(w.plan.executions[w.random.IntN(len(w.plan.executions))])
 	case k < 87:
 		w.recover(r.IntN(len(w.plan.executions)), false)
 	case k < 89:
@@ -364,20 +364,13 @@ func (w *world) create(i int) {
 	switch {
 	case err == nil:
 		w.created[p.name] = e.Key
-	case errors.Is(err, aloft.ErrExists):
-		w.look(func() {
-			if rec, err := w.memory.GetExecution(w.ctx, e.ID); err == nil {
-				w.created[p.name] = rec.Key
-			}
-		})
 	case !errors.Is(err, aloft.ErrUnavailable):
 		w.fail("create %s: %v", p.name, err)
 	}
 	w.tell("create %s: %v", p.name, err)
 }
 
-func (w *world) terminate() {
-	p := w.plan.executions[w.random.IntN(len(w.plan.executions))]
+func (w *world) terminate(p planned) {
 	if _, created := w.created[p.name]; !created || !p.terminated {
 		return
 	}

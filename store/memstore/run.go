@@ -25,8 +25,12 @@ func missingKey(key store.Key) error {
 // CreateExecution makes the execution and its first inbox message.
 func (s *Store) CreateExecution(_ context.Context, e *store.Execution, create *aloftv1.Inbox) error {
 	return s.do("CreateExecution", func() ([]store.Topic, error) {
-		if s.byID[e.ID] != nil {
-			return nil, fmt.Errorf("execution %s: %w", e.ID, aloft.ErrExists)
+		if there := s.byID[e.ID]; there != nil {
+			if !s.created(there, create) {
+				return nil, fmt.Errorf("execution %s: %w", e.ID, aloft.ErrExists)
+			}
+			e.Key, e.Shard, e.JournalVersion = there.rec.Key, there.rec.Shard, there.rec.JournalVersion
+			return nil, nil
 		}
 		made := &execution{
 			rec:      *cloneExecution(e, true),
@@ -46,6 +50,21 @@ func (s *Store) CreateExecution(_ context.Context, e *store.Execution, create *a
 		e.Key, e.Shard, e.JournalVersion = made.rec.Key, made.rec.Shard, made.rec.JournalVersion
 		return []store.Topic{store.TopicInbox}, nil
 	})
+}
+
+// created says whether this very message has made the execution.
+func (s *Store) created(e *execution, create *aloftv1.Inbox) bool {
+	var unread *aloftv1.Inbox
+	first := new(aloftv1.JournalEntry)
+	for _, row := range s.inbox.rows {
+		if row.exec == e && row.dedup == store.CreateDedup {
+			unread = row.inbox
+		}
+	}
+	if len(e.journal) > 0 && proto.Unmarshal(e.journal[0].entry, first) != nil {
+		return false
+	}
+	return store.SameCreation(create, unread, first)
 }
 
 // put adds a message unless its deduplication key is there already.

@@ -74,7 +74,7 @@ func (s *Store) CreateExecution(ctx context.Context, e *store.Execution, create 
 			return err
 		}
 		if !made {
-			return refuse("execution %s: %w", e.ID, aloft.ErrExists)
+			return t.created(e, create, &key)
 		}
 		cold.values[0] = key
 		if err := t.later(`INSERT INTO execution_specs (execution, mode, principal, launch_entity, launch_project, launch_domain, launch_name,
@@ -95,6 +95,22 @@ func (s *Store) CreateExecution(ctx context.Context, e *store.Execution, create 
 		return err
 	}
 	e.Key, e.Shard, e.JournalVersion = store.Key(key), shard, version
+	return nil
+}
+
+// created finds the execution that has the name, which is no mistake if this very creation made it.
+func (t *tx) created(e *store.Execution, create *aloftv1.Inbox, key *int64) error {
+	var message, entry []byte
+	if _, err := t.row([]any{key, &message, &entry}, `SELECT e.number, (SELECT message FROM inbox WHERE execution = e.number AND dedup = ?),
+		(SELECT entry FROM journal WHERE execution = e.number AND seq = 1) FROM executions e WHERE e.project = ? AND e.domain = ? AND e.name = ?`,
+		store.CreateDedup, e.ID.Project, e.ID.Domain, e.ID.Name); err != nil {
+		return err
+	}
+	unread, first := new(aloftv1.Inbox), new(aloftv1.JournalEntry)
+	// What cannot be read was not made by us a moment ago.
+	if errors.Join(unmarshal(message, unread), unmarshal(entry, first)) != nil || !store.SameCreation(create, unread, first) {
+		return refuse("execution %s: %w", e.ID, aloft.ErrExists)
+	}
 	return nil
 }
 

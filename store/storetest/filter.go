@@ -150,7 +150,7 @@ func executionsAreFoundByTheirTagsAndLabels(s *suite) {
 			e.ID.Project = "other"
 		}
 		s.ok(s.store.CreateExecution(s.ctx, e, create("x")))
-		s.is(s.store.CreateExecution(s.ctx, e, create("x")), aloft.ErrExists) // and its tags are those of the first
+		s.is(s.store.CreateExecution(s.ctx, e, create("another")), aloft.ErrExists) // and its tags are those of the first
 	}
 	for queries, want := range map[string]string{
 		"eq admin_tag.name a":                                   "e0 e1 e4",

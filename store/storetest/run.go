@@ -16,6 +16,7 @@ import (
 var claims = []func(*suite){
 	anExecutionIsReadBackAsItWasCreated,
 	aNameCanBeTakenOnce,
+	aCreationThatIsRepeatedFindsItsOwnExecution,
 	aNewExecutionHasItsCreateMessageInTheInbox,
 	aMessageIsInTheInboxOnceUntilItIsConsumed,
 	nothingCanBeAppendedToWhatHasEndedOrIsNotThere,
@@ -111,8 +112,39 @@ func anExecutionIsReadBackAsItWasCreated(s *suite) {
 func aNameCanBeTakenOnce(s *suite) {
 	s.make("e1")
 	s.is(s.store.CreateExecution(s.ctx, execution("e1"), create("again")), aloft.ErrExists)
-	if rows := s.inbox(); len(rows) != 1 || rows[0].Inbox.GetCreate().GetSeed() != "e1" {
-		s.Fatalf("the inbox is %v, want the first message alone", rows)
+	nameless := &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: &aloftv1.Create{}}}
+	s.ok(s.store.CreateExecution(s.ctx, execution("e2"), nameless))
+	s.is(s.store.CreateExecution(s.ctx, execution("e2"), nameless), aloft.ErrExists)
+	if rows := s.inbox(); len(rows) != 2 || rows[0].Inbox.GetCreate().GetSeed() != "e1" {
+		s.Fatalf("the inbox is %v, want the first messages alone", rows)
+	}
+}
+
+func aCreationThatIsRepeatedFindsItsOwnExecution(s *suite) {
+	made := s.make("e1")
+	again := func() {
+		s.Helper()
+		e := execution("e1")
+		s.ok(s.store.CreateExecution(s.ctx, e, create("e1")))
+		if e.Key != made.Key || e.Shard != made.Shard || e.JournalVersion != made.JournalVersion {
+			s.Errorf("the repetition has key %d, shard %d and version %d, want those of the first: %d, %d, %d", e.Key, e.Shard, e.JournalVersion, made.Key, made.Shard, made.JournalVersion)
+		}
+		s.is(s.store.CreateExecution(s.ctx, execution("e1"), create("another")), aloft.ErrExists)
+	}
+	again()
+	step := s.step(made) // the engine was quicker
+	step.Consumed = []int64{s.inbox()[0].Seq}
+	step.Entry = &aloftv1.JournalEntry{Events: []*aloftv1.Event{{At: 1, Kind: &aloftv1.Event_ExecutionStarted{
+		ExecutionStarted: &aloftv1.ExecutionStarted{Create: create("e1").GetCreate()},
+	}}}}
+	s.commit(step)
+	again()
+	step = s.step(made)
+	step.Change = &store.ExecutionChange{Phase: core.WorkflowExecution_SUCCEEDED, EndedAt: at(1), UpdatedAt: at(1)}
+	s.commit(step)
+	again()
+	if rows := s.inbox(); len(rows) != 0 {
+		s.Errorf("the inbox is %v, want nothing", rows)
 	}
 }
 
