@@ -209,7 +209,8 @@ func (h *Handler) serveObject(w http.ResponseWriter, r *http.Request, key Key, b
 	return nil
 }
 
-// openContent prefers the file itself: the kernel then copies it to the socket.
+// openContent prefers the file itself: the kernel then copies it to the socket. An object is a file and never a link: one
+// that a task left in its place would lead to what is not ours to give away.
 func (h *Handler) openContent(ctx context.Context, key Key, size int64) (io.ReadSeekCloser, error) {
 	if _, ok := h.Store.(Local); ok {
 		content, err := h.Store.Get(ctx, key, Range{})

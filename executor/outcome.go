@@ -50,6 +50,9 @@ type Left struct {
 
 	TooLarge bool // outputs.pb is above the limit of a message and was not read
 
+	NoError   string // what is in the place of error.pb and cannot be read, as a sentence; empty: nothing like that
+	NoOutputs string // the same of outputs.pb
+
 	Declared map[string]*core.Variable // outputs of the task's interface
 }
 
@@ -71,6 +74,8 @@ func (l Left) Read(outcome *aloftv1.Outcome) *core.LiteralMap {
 		outcome.GetFailure().Service = l.Service
 	case l.OutOfMemory:
 		fail(core.ExecutionError_USER, true, CodeOutOfMemory, "%s was killed: it used more than its memory limit of %d MiB. Ask for more with Resources(mem=...) or with_overrides(limits=...).%s", l.Name, l.Limit>>20, l.tail())
+	case l.NoError != "":
+		fail(core.ExecutionError_USER, true, CodeErrorUnreadable, "%s failed, and how it failed cannot be read: %s%s", l.Name, l.NoError, l.tail())
 	case document.GetError() != nil:
 		outcome.Result = &aloftv1.Outcome_Failure{Failure: reported(document.GetError())}
 	case badError:
@@ -78,7 +83,7 @@ func (l Left) Read(outcome *aloftv1.Outcome) *core.LiteralMap {
 	case l.Lost != "":
 		outcome.Result = &aloftv1.Outcome_Lost{Lost: l.Lost}
 	case l.Signal == 9 || l.Code == 137 || l.Code == 247: // of it, or of what its shell ran
-		fail(core.ExecutionError_SYSTEM, true, CodeInterrupted, "%s was killed (SIGKILL) from outside%s", l.Name, l.tail())
+		fail(core.ExecutionError_SYSTEM, true, CodeInterrupted, "%s was killed (SIGKILL) from outside%s%s", l.Name, l.because(), l.tail())
 	case l.Signal != 0:
 		fail(core.ExecutionError_USER, true, CodeExited, "%s was terminated by signal %d. %s%s", l.Name, l.Signal, l.Reason, l.tail())
 	case l.Code != 0:
@@ -89,6 +94,8 @@ func (l Left) Read(outcome *aloftv1.Outcome) *core.LiteralMap {
 		return &core.LiteralMap{}
 	case l.TooLarge:
 		fail(core.ExecutionError_USER, false, CodeOutputTooLarge, "%s left an outputs.pb of more than %d MiB: return large values as FlyteFile, FlyteDirectory or StructuredDataset", l.Name, aloft.MaxMessageBytes>>20)
+	case l.NoOutputs != "":
+		fail(core.ExecutionError_USER, true, CodeOutputsUnreadable, "%s ended without an error but its outputs cannot be read: %s%s", l.Name, l.NoOutputs, l.tail())
 	case l.Outputs == nil:
 		fail(core.ExecutionError_USER, true, CodeOutputsNotFound, "%s ended without an error but wrote no outputs%s", l.Name, l.tail())
 	default:
@@ -122,6 +129,14 @@ func reported(e *core.ContainerError) *aloftv1.Failure {
 	f.Error.Timestamp = e.GetTimestamp()
 	f.Error.Worker = e.GetWorker()
 	return f
+}
+
+// because is the reason as the end of a sentence.
+func (l Left) because() string {
+	if l.Reason == "" {
+		return ""
+	}
+	return ": " + l.Reason
 }
 
 func (l Left) tail() string {

@@ -13,6 +13,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/aloft-dev/aloft/internal/leftover"
 )
 
 // claim says that an attempt is ours. It is durable before the attempt may run user code.
@@ -292,9 +294,9 @@ func (j *journal) forget(attemptID string) {
 	_ = j.add(fact{AttemptID: attemptID, Forgotten: true}, false)
 }
 
-// readJSON leaves what it is to fill as it is where there is nothing, or nothing whole.
+// readJSON leaves what it is to fill as it is where there is nothing, or nothing whole. Tasks know some of these paths.
 func readJSON(path string, into any) {
-	if b, err := os.ReadFile(path); err == nil {
+	if b, err := leftover.Read(path, maxMessage); err == nil {
 		_ = json.Unmarshal(b, into)
 	}
 }

@@ -10,6 +10,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/internal/leftover"
 )
 
 func dirOf(path string) string { return filepath.Dir(path) }
@@ -86,7 +89,7 @@ func (s *supervisor) prepare(a *attempt) (*group, error) {
 		if path == "" {
 			continue
 		}
-		file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+		file, err := openLog(path)
 		if err != nil {
 			return nil, fmt.Errorf("capture logs: %w", err)
 		}
@@ -265,13 +268,14 @@ func (s *supervisor) execute(a *attempt) (int, <-chan ending, error) {
 	if err != nil {
 		return 0, nil, fmt.Errorf("start attempt: %w", err)
 	}
-	files := make([]uintptr, 0, 3)
-	for i, name := range []string{os.DevNull, orNull(a.spec.Stdout), orNull(a.spec.Stderr)} {
-		how := os.O_RDONLY
-		if i > 0 {
-			how = os.O_WRONLY | os.O_CREATE | os.O_APPEND
-		}
-		file, err := os.OpenFile(name, how, 0o644)
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return 0, nil, fmt.Errorf("start attempt: %w", err)
+	}
+	defer null.Close()
+	files := []uintptr{null.Fd()}
+	for _, name := range []string{a.spec.Stdout, a.spec.Stderr} {
+		file, err := openLog(name)
 		if err != nil {
 			return 0, nil, fmt.Errorf("start attempt: %w", err)
 		}
@@ -281,6 +285,27 @@ func (s *supervisor) execute(a *attempt) (int, <-chan ending, error) {
 	return s.reaper.start(path, argv, &syscall.ProcAttr{
 		Dir: a.spec.WorkDir, Env: a.command.environ(), Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
+}
+
+// openLog opens the file that takes what an attempt writes; without one it is lost. Another attempt may have put something
+// else in its place, which must neither block us nor get what this one writes.
+func openLog(path string) (*os.File, error) {
+	if path == "" {
+		return os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0o644)
+	if err != nil {
+		return nil, leftover.Explain(path, err)
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = &leftover.NotFileError{Name: filepath.Base(path), What: leftover.Kind(info.Mode())}
+	}
+	if err != nil {
+		_ = file.Close()
+		return nil, err
+	}
+	return file, nil
 }
 
 // adopt takes over what a supervisor before us has left.
@@ -367,7 +392,7 @@ func completeResult(dir string) string {
 		return ""
 	}
 	for _, name := range []string{"futures.pb", "error.pb", "outputs.pb"} {
-		if b, err := os.ReadFile(filepath.Join(dir, name)); err == nil && wholeMessage(b) {
+		if b, err := leftover.Read(filepath.Join(dir, name), aloft.MaxMessageBytes); err == nil && wholeMessage(b) {
 			return name
 		}
 	}
@@ -491,7 +516,7 @@ func appendLine(path, line string) {
 	if path == "" {
 		return
 	}
-	if file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644); err == nil {
+	if file, err := openLog(path); err == nil {
 		_, _ = file.WriteString(strings.TrimSpace(line) + "\n")
 		_ = file.Close()
 	}

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -21,6 +20,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/aloft-dev/aloft/internal/leftover"
 )
 
 //go:embed zygote.py
@@ -780,15 +781,10 @@ func describe(status syscall.WaitStatus) string {
 }
 
 func lastLine(path string) string {
-	file, err := os.Open(path)
+	b, err := leftover.Tail(path, 4096)
 	if err != nil {
 		return ""
 	}
-	defer file.Close()
-	if info, err := file.Stat(); err == nil && info.Size() > 4096 {
-		_, _ = file.Seek(-4096, io.SeekEnd)
-	}
-	b, _ := io.ReadAll(file)
 	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
 	return strings.TrimSpace(lines[len(lines)-1])
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
+	"github.com/aloft-dev/aloft/internal/leftover"
 )
 
 // adoptWorkers hash and sync files at the same time. Syncs that overlap share a commit of the file system's journal, so
@@ -64,48 +65,94 @@ func (s *Store) adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, erro
 	return objects, s.syncUp(filepath.Dir(s.Path(prefix)))
 }
 
-// survey finds the files and folders at or below prefix, or says everything that cannot become an object.
+// maxProblems is how many of the names that cannot become objects are told.
+const maxProblems = 20
+
+// survey finds the files and folders at or below prefix, or says what cannot become an object. What a task left may be
+// anything: links in circles, pipes, files that claim more bytes than there are, folders that nobody may enter. All of
+// that is the task's doing, so it is aloft.ErrInvalid: it will not get better.
 func (s *Store) survey(prefix blob.Key) (objects []blob.Object, dirs []string, err error) {
 	var problems []string
+	count := 0
+	problem := func(format string, args ...any) {
+		if count++; count <= maxProblems {
+			problems = append(problems, fmt.Sprintf(format, args...))
+		}
+	}
+	capacity := capacityOf(s.root)
 	err = filepath.WalkDir(s.Path(prefix), func(path string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			return nil
-		} else if err != nil {
-			return err
 		}
 		name, _ := filepath.Rel(s.root, path)
+		if not, ok := errors.AsType[*leftover.NotFileError](leftover.Explain(path, err)); ok {
+			problem("%q is %s", shorten(name), not.What)
+			return fs.SkipDir
+		}
+		if err != nil {
+			return err
+		}
 		key, err := blob.ParseKey(filepath.ToSlash(name))
 		if err != nil {
-			problems = append(problems, err.Error())
+			problem("%v", err)
 			if d.IsDir() {
 				return fs.SkipDir
 			}
 			return nil
 		}
+		var info fs.FileInfo
 		switch d.Type() {
 		case fs.ModeDir:
 			dirs = append(dirs, path)
+			return nil
 		case 0:
-			objects = append(objects, blob.Object{Key: key})
+			info, err = d.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
 		case fs.ModeSymlink:
-			target, err := os.Stat(path)
+			info, err = os.Stat(path)
 			switch {
 			case err != nil:
-				problems = append(problems, fmt.Sprintf("%s is a symbolic link to nothing", key))
-			case !target.Mode().IsRegular():
-				problems = append(problems, fmt.Sprintf("%s is a symbolic link to something that is not a file", key))
-			default:
-				objects = append(objects, blob.Object{Key: key})
+				problem("%s is a symbolic link to nothing", key)
+				return nil
+			case !info.Mode().IsRegular() || ofTheKernel(path):
+				problem("%s is a symbolic link to something that is not a file", key)
+				return nil
 			}
 		default:
-			problems = append(problems, fmt.Sprintf("%s is not a file (%s)", key, d.Type()))
+			problem("%s is not a file (%s)", key, d.Type())
+			return nil
 		}
+		if not, ok := errors.AsType[*leftover.NotFileError](leftover.Explain(path, err)); ok {
+			problem("%s is %s", key, not.What)
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if info.Size() > capacity {
+			problem("%s says that it has %d bytes, more than its whole disk", key, info.Size())
+			return nil
+		}
+		objects = append(objects, blob.Object{Key: key})
 		return nil
 	})
-	if err == nil && len(problems) > 0 {
+	if err == nil && count > 0 {
+		if count > maxProblems {
+			problems = append(problems, fmt.Sprintf("and %d more", count-maxProblems))
+		}
 		err = fmt.Errorf("%w: outputs must be files and folders: %s", aloft.ErrInvalid, strings.Join(problems, "; "))
 	}
 	return objects, dirs, err
+}
+
+// shorten keeps the end of a path that may be longer than the system itself takes.
+func shorten(path string) string {
+	if len(path) > 200 {
+		return "…" + path[len(path)-200:]
+	}
+	return path
 }
 
 // adoptFile makes one file an object: alone (no other name can change it), read-only, recorded and synced.
@@ -115,7 +162,7 @@ func (s *Store) adoptFile(ctx context.Context, key blob.Key) (blob.Attributes, e
 	if err != nil {
 		return blob.Attributes{}, vanished(key, err)
 	}
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return blob.Attributes{}, vanished(key, err)
 	}
@@ -123,6 +170,9 @@ func (s *Store) adoptFile(ctx context.Context, key blob.Key) (blob.Attributes, e
 	before, err := f.Stat()
 	if err != nil {
 		return blob.Attributes{}, err
+	}
+	if !before.Mode().IsRegular() {
+		return blob.Attributes{}, fmt.Errorf("%w: %s became %s while it was looked at", aloft.ErrConflict, key, leftover.Kind(before.Mode()))
 	}
 	attributes, recorded := readRecord(f, before)
 	switch {
@@ -168,6 +218,9 @@ func (s *Store) adoptCopy(ctx context.Context, key blob.Key, f *os.File) (blob.A
 func vanished(key blob.Key, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %s was removed meanwhile, somebody still writes", aloft.ErrConflict, key)
+	}
+	if not, ok := errors.AsType[*leftover.NotFileError](leftover.Explain(string(key), err)); ok {
+		return fmt.Errorf("%w: %s is %s", aloft.ErrInvalid, key, not.What)
 	}
 	return err
 }

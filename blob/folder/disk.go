@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"syscall"
 	"time"
@@ -60,7 +61,7 @@ func (osDisk) SyncDir(path string) error  { return syncPath(path) }
 func (osDisk) SyncFile(path string) error { return syncPath(path) }
 
 func syncPath(path string) error {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // not even a pipe that took the file's place blocks us
 	if err != nil {
 		return err
 	}
@@ -127,4 +128,13 @@ func inodeOf(path string) uint64 {
 		return 0
 	}
 	return inode(info)
+}
+
+// capacityOf is how many bytes the disk of a path has in all. A sparse file may claim more.
+func capacityOf(path string) int64 {
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err != nil || s.Blocks == 0 {
+		return math.MaxInt64
+	}
+	return int64(min(s.Blocks, math.MaxInt64/uint64(s.Bsize)) * uint64(s.Bsize)) //nolint:unconvert // other types on other systems
 }

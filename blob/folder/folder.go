@@ -279,12 +279,13 @@ func (s *Store) Get(ctx context.Context, key blob.Key, rng blob.Range) (io.ReadC
 	}{io.LimitReader(f, rng.Length), f}, nil
 }
 
-// openObject opens a regular file. It does not block on a pipe that a task may have left there.
+// openObject opens a regular file. It does not block on a pipe that a task may have left there, and follows no link: an
+// object is never one.
 func (s *Store) openObject(key blob.Key) (*os.File, fs.FileInfo, error) {
 	if _, err := blob.ParseKey(string(key)); err != nil {
 		return nil, nil, err
 	}
-	f, err := os.OpenFile(s.Path(key), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	f, err := os.OpenFile(s.Path(key), os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, nil, s.missing(err)
 	}
@@ -301,7 +302,8 @@ func (s *Store) openObject(key blob.Key) (*os.File, fs.FileInfo, error) {
 
 // missing tells absence, which is a fact about the key, from a disk that does not do its part.
 func (s *Store) missing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) ||
+		errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ENAMETOOLONG) {
 		if err := s.present(); err != nil {
 			return err
 		}

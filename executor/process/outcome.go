@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"net/url"
@@ -26,6 +25,7 @@ import (
 	"github.com/aloft-dev/aloft/executor"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/leftover"
 	"github.com/aloft-dev/aloft/literal"
 	"github.com/aloft-dev/aloft/worker"
 )
@@ -199,9 +199,19 @@ func (b *Backend) sweep(keep map[string]bool, known []worker.Status) error {
 }
 
 // finish reads what an attempt left and reports it, once. When the task says that it is done, its outcome counts
-// already; its process needs some milliseconds more to be gone.
+// already; its process needs some milliseconds more to be gone. A Stop ends a reading that takes long: the terabytes that
+// a task left, or a disk that is full, keep no execution from being terminated.
 func (b *Backend) finish(ctx context.Context, a *attempt, event worker.Event, report func(executor.Event)) {
 	wait := 50 * time.Millisecond
+	server := ctx
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	b.mu.Lock()
+	a.abandon = cancel
+	if a.stopping {
+		cancel()
+	}
+	b.mu.Unlock()
 	for {
 		over := event.Kind == worker.EventExited
 		outcome, err := b.outcome(ctx, a, event.Exit, over)
@@ -213,6 +223,16 @@ func (b *Backend) finish(ctx context.Context, a *attempt, event worker.Event, re
 			return
 		}
 		b.mu.Lock()
+		if a.exited != nil && ctx.Err() != nil && server.Err() == nil { // a Stop has ended the reading
+			a.reading, a.reported = false, true
+			exit := a.exited.Exit
+			b.mu.Unlock()
+			outcome := a.job.Outcome()
+			outcome.StartedAt, outcome.EndedAt = exit.StartedAt.UnixNano(), time.Now().UnixNano()
+			outcome.Result = &aloftv1.Outcome_Stopped{Stopped: "stopped as asked, before all that it left was read"}
+			report(executor.Event{Job: a.job, Outcome: outcome})
+			return
+		}
 		if !over && a.exited != nil { // it came while we read too early
 			event = *a.exited
 			b.mu.Unlock()
@@ -255,20 +275,14 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 	if exit.Unready {
 		left.Service, left.Unready = b.machineService(), exit.Reason
 	}
-	var err error
-	if left.Error, _, err = readFile(filepath.Join(run, "error.pb")); err != nil {
+	if err := readResult(run, &left); err != nil {
 		return nil, err
 	}
-	if left.Outputs, left.TooLarge, err = readFile(filepath.Join(run, "outputs.pb")); err != nil {
-		return nil, err
-	}
-	if _, err := os.Stat(filepath.Join(run, "futures.pb")); err == nil {
-		left.Futures = true
-	}
-	if !over && left.Error == nil && left.Outputs == nil && !left.Futures {
+	silent := left.Error == nil && left.Outputs == nil
+	if !over && (left.NoError != "" || left.NoOutputs != "" || silent && !left.Futures) {
 		return nil, errNotOver
 	}
-	if left.Error == nil && left.Outputs == nil {
+	if silent {
 		left.Tail = tail(filepath.Join(run, "stderr"))
 	}
 	outcome := job.Outcome()
@@ -301,9 +315,11 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 			return nil, fmt.Errorf("keep the checkpoint: %w", err)
 		}
 	}
-	if outcome.Usage, err = proto.Marshal(used); err != nil {
+	encoded, err := proto.Marshal(used)
+	if err != nil {
 		return nil, fmt.Errorf("encode usage: %w", err)
 	}
+	outcome.Usage = encoded
 	deck, err := b.config.Blob.Adopt(ctx, blob.Key(job.ID.RunKey()+"/deck.html"))
 	if errors.Is(err, aloft.ErrInvalid) {
 		b.config.Logger.Warn("the deck cannot be kept", "attempt", job.ID.String(), "error", err)
@@ -453,44 +469,43 @@ func usage(exit *worker.ExitRecord) *aloftv1.AttemptUsage {
 	}
 }
 
-// readFile reads a file of a task; nil if it is not there. One above the limit of a message is not read.
-func readFile(path string) (content []byte, tooLarge bool, err error) {
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, false, nil
+// readResult reads the files by which a task tells how it ended.
+func readResult(run string, left *executor.Left) error {
+	for _, file := range []struct {
+		name    string
+		content *[]byte
+		problem *string
+	}{{"error.pb", &left.Error, &left.NoError}, {"outputs.pb", &left.Outputs, &left.NoOutputs}} {
+		content, err := leftover.Read(filepath.Join(run, file.name), aloft.MaxMessageBytes)
+		not, isNot := errors.AsType[*leftover.NotFileError](err)
+		_, tooLarge := errors.AsType[*leftover.TooLargeError](err)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+		case isNot:
+			*file.problem = not.Error()
+		case tooLarge && file.content == &left.Outputs:
+			left.Outputs, left.TooLarge = []byte{}, true
+		case tooLarge:
+			*file.problem = err.Error()
+		case err != nil:
+			return unavailable("read what the attempt left", err)
+		default:
+			*file.content = content
+		}
 	}
-	if err != nil {
-		return nil, false, unavailable("read what the attempt left", err)
-	}
-	defer f.Close()
-	content, err = io.ReadAll(io.LimitReader(f, aloft.MaxMessageBytes+1))
-	if err != nil {
-		return nil, false, unavailable("read what the attempt left", err)
-	}
-	if len(content) > aloft.MaxMessageBytes {
-		return []byte{}, true, nil
-	}
-	if content == nil {
-		content = []byte{}
-	}
-	return content, false, nil
+	futures, err := os.Lstat(filepath.Join(run, "futures.pb"))
+	left.Futures = err == nil && futures.Mode().IsRegular()
+	return nil
 }
 
 // tailBytes of stderr go into the failure of a task that left no error of its own.
 const tailBytes = 4096
 
 func tail(path string) string {
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
+	content, err := leftover.Tail(path, tailBytes)
+	if not, ok := errors.AsType[*leftover.NotFileError](err); ok {
+		return "(" + not.Error() + ")"
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.Size() > tailBytes {
-		if _, err := f.Seek(-tailBytes, io.SeekEnd); err != nil {
-			return ""
-		}
-	}
-	content, err := io.ReadAll(io.LimitReader(f, tailBytes))
 	if err != nil {
 		return ""
 	}

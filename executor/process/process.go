@@ -20,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -40,6 +41,7 @@ import (
 	"github.com/aloft-dev/aloft/executor"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/leftover"
 	"github.com/aloft-dev/aloft/literal"
 	"github.com/aloft-dev/aloft/worker"
 )
@@ -101,6 +103,8 @@ type attempt struct {
 	handed   bool          // to the supervisor, whether or not it answered
 	exited   *worker.Event // nothing of it runs any more
 	reading  bool          // what it left is being read
+	stopping bool          // Stop was called after its end: reading goes on for stopPatience, not for ever
+	abandon  func()        // ends the reading; nil: it has not begun
 	reported bool          // its outcome was
 }
 
@@ -419,14 +423,21 @@ func (b *Backend) earlierCheckpoint(id aloft.AttemptID, recovered string) (strin
 // filled is the path of a folder that has something in it; empty: it has nothing, or is not there.
 func (b *Backend) filled(key blob.Key) (string, error) {
 	dir := b.config.Blob.Path(key)
-	entries, err := os.ReadDir(dir)
-	switch {
-	case err == nil && len(entries) > 0:
-		return dir, nil
-	case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
-		return "", unavailable("look for the checkpoint of an earlier attempt", err)
+	// A folder that a task made: it may hold a million entries, or be none.
+	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err == nil {
+		var first []string
+		first, err = f.Readdirnames(1)
+		_ = f.Close()
+		if len(first) > 0 {
+			return dir, nil
+		}
 	}
-	return "", nil
+	if _, ok := errors.AsType[*leftover.NotFileError](leftover.Explain(dir, err)); ok || err == nil ||
+		errors.Is(err, io.EOF) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return "", nil
+	}
+	return "", unavailable("look for the checkpoint of an earlier attempt", err)
 }
 
 // copyCode makes the working folder: a private copy of the archive that the command line names, or an empty folder.
@@ -559,7 +570,24 @@ func (b *Backend) Stop(ctx context.Context, job *executor.Job, _ string) error {
 	if status == nil {
 		return fmt.Errorf("stop %s: the worker does not have it: %w", name, aloft.ErrNotFound)
 	}
+	if status.State == worker.StateExited {
+		time.AfterFunc(stopPatience, func() { b.abandonReading(name) })
+	}
 	return client.Stop(ctx, name, b.config.Grace)
+}
+
+// stopPatience is how long after a Stop the result of an attempt that had ended by then is still waited for.
+const stopPatience = time.Second
+
+func (b *Backend) abandonReading(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if a := b.jobs[name]; a != nil {
+		a.stopping = true
+		if a.abandon != nil {
+			a.abandon()
+		}
+	}
 }
 
 // Forget lets the supervisor and the disk forget the attempt. See executor.Backend.
