@@ -4,6 +4,7 @@ package worker
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -153,6 +154,30 @@ type result struct {
 	Code, Signal   int
 	Stdout, Stderr string
 	Files          map[string]string
+	Work           map[string]string // of the working folder, if that is compared
+}
+
+// tree is the files below a folder, but the code.
+func (b *bench) tree(dir string) map[string]string {
+	b.Helper()
+	files := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+		if err == nil && entry.Type().IsRegular() && filepath.Ext(path) != ".pyc" {
+			files[strings.TrimPrefix(path, dir)] = stamps.ReplaceAllString(strings.ReplaceAll(b.read(path), filepath.Dir(dir), "DIR"), "-")
+		}
+		return err
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return files
+}
+
+func (b *bench) write(path, content string) {
+	b.Helper()
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
+		b.Fatal(err)
+	}
 }
 
 var (
@@ -167,7 +192,7 @@ func (b *bench) result(s Spec, r ExitRecord) result {
 		text = strings.ReplaceAll(text, dir, "DIR")
 		return stdlines.ReplaceAllString(stamps.ReplaceAllString(text, "-"), "${1}N")
 	}
-	out := result{r.Code, r.Signal, clean(b.readIf(s.Stdout)), clean(b.readIf(s.Stderr)), map[string]string{}}
+	out := result{r.Code, r.Signal, clean(b.readIf(s.Stdout)), clean(b.readIf(s.Stderr)), map[string]string{}, nil}
 	entries, err := os.ReadDir(s.OutputDir)
 	if err != nil {
 		b.Fatal(err)

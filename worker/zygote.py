@@ -12,12 +12,14 @@ import modules of the environment, then {"done", ..} when nothing of the task ru
 
 LEARNT is a file: {"modules": [..], "dropped": {..}}: modules of the environment that earlier tasks imported.
 """
-import atexit, collections, contextlib, ctypes, gc, importlib, json, os, random, resource, select, signal, socket, sys
-import tempfile, threading, time, traceback, types
+import atexit, builtins, collections, contextlib, ctypes, errno, fcntl, gc, importlib.machinery, json, os, random, resource, select
+import signal, socket, sys, tempfile, threading, time, traceback, types, weakref
 
 PROBE = "from flytekit import task\n\n\n@task\ndef _zygote_probe(x: int) -> int:\n    return x\n"
 ENTRIES = {"pyflyte-execute": "execute_task_cmd", "pyflyte-map-execute": "map_execute_task_cmd"}
 MARK = "ALOFT_ATTEMPT_MARK"
+SCRIPTS = {}  # name: code of the console script
+CHANNEL = 512  # the least number of a descriptor of ours in a child
 UNSEEDED = []  # generators made before the fork that a fresh process would have seeded from the system
 NUMPY_UNSEEDED = []
 BASE, ROOTS, LIBC, MARK_AT = frozenset(), (), ctypes.CDLL(None), None
@@ -244,6 +246,10 @@ def reset(temp):
         mp.current_process().authkey = os.urandom(32)
         mp.ORIGINAL_DIR = os.getcwd()
     from flytekit.core import context_manager as cm, data_persistence as dp
+    if connector := sys.modules.get("flytekit.extend.backend.base_connector"):
+        if loop := getattr(connector, "local_connector_loop", None):  # all children would wait with one epoll otherwise
+            loop.close()
+            connector.local_connector_loop = type(loop)()
     dp.flyte_tmp_dir = d = temp or tempfile.mkdtemp(prefix="flyte-")
     dp.default_local_file_access_provider = cm.default_local_file_access_provider = dp.FileAccessProvider(
         local_sandbox_dir=d, raw_output_prefix=d + "/raw", data_config=dp.DataConfig.auto())
@@ -260,33 +266,129 @@ def set_up_loggers(env):
     loggers.initialize_global_loggers()
 
 
+def compile_scripts():
+    """The console scripts, which are what a fresh interpreter runs as its __main__. One that is not installed is written as
+    command.go would have it done."""
+    for name, function in ENTRIES.items():
+        path = os.path.join(BIN, name)
+        try:
+            with open(path, "rb") as f:
+                SCRIPTS[name] = compile(f.read(), path, "exec", dont_inherit=True)
+        except (OSError, SyntaxError, ValueError):
+            text = f"import sys; from flytekit.bin.entrypoint import {function} as run; sys.exit(run())"
+            SCRIPTS[name] = compile(text, path, "exec", dont_inherit=True)
+
+
 def entry(argv):
-    """What the console script does."""
-    import flytekit.bin.entrypoint as ep
+    """Runs the console script as the interpreter would, and returns the exit code; None: a death by SIGINT."""
     name = os.path.basename(argv[0])
-    sys.argv = [os.path.join(BIN, name), *argv[1:]]
+    path = os.path.join(BIN, name)
+    sys.argv = [path, *argv[1:]]
+    if hasattr(sys, "orig_argv"):
+        sys.orig_argv = [sys.executable, "-u", path, *argv[1:]]
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    vars(main).update(__file__=path, __builtins__=builtins, __cached__=None,
+                      __loader__=importlib.machinery.SourceFileLoader("__main__", path))
     try:
-        return code_of(getattr(ep, ENTRIES[name])())
+        exec(SCRIPTS[name], vars(main))
     except SystemExit as e:
         return code_of(e.code)
+    except BaseException as e:
+        tb = e.__traceback__
+        while tb and tb.tb_frame.f_code.co_filename == __file__:
+            tb = tb.tb_next
+        e.__traceback__ = tb
+        sys.excepthook(type(e), e, tb)
+        return None if isinstance(e, KeyboardInterrupt) else 1
+    return 0
 
 
 def code_of(code):
     if isinstance(code, int):
-        return code & 255
+        return code & 255 if -1 << 31 <= code < 1 << 31 else 255
     if code is not None:
         print(code, file=sys.stderr)
         return 1
     return 0
 
 
-def report(e):
-    """As the interpreter reports what nobody caught, without our own frames."""
-    tb = e.__traceback__
-    while tb and tb.tb_frame.f_code.co_filename == __file__:
-        tb = tb.tb_next
-    e.__traceback__ = tb
-    sys.excepthook(type(e), e, tb)
+def finalize(code):
+    """The end of the interpreter: threads, exit handlers, and then the modules of the task, so that files which it left open
+    are flushed and its objects deleted. Modules that were there before the fork stay: to take them apart would copy them.
+    Returns the exit code."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    if not flush():
+        code = 120
+    # Daemon threads stop here in a fresh process. These get the interpreter no more unless we wait for something.
+    sys.setswitchinterval(1000)
+    threading.excepthook = lambda args: None
+    sys.path = sys.argv = sys.meta_path = sys.path_hooks = None
+    modules = [weakref.ref(sys.modules["__main__"])]
+    for name in list(reversed(sys.modules)):
+        if name == "__zygote__":
+            break
+        if name not in BASE and isinstance(sys.modules[name], types.ModuleType):
+            modules.insert(-1, weakref.ref(sys.modules[name]))
+            sys.modules[name] = None
+    sys.modules["__main__"] = None
+    gc.collect()
+    for ref in modules:
+        names = vars(ref() or types.SimpleNamespace())
+        for private in True, False:  # as the interpreter does: names with one underscore go first
+            for n in [n for n in names if isinstance(n, str) and n != "__builtins__"]:
+                if (n[:1] == "_" and n[1:2] != "_") == private:
+                    names[n] = None
+    gc.collect()
+    return code if flush() else 120
+
+
+def flush():
+    ok = True
+    for f in (sys.stdout, sys.stderr):
+        try:
+            if f is not None and not f.closed:
+                f.flush()
+        except Exception:
+            ok = False
+    return ok
+
+
+class Channel:
+    """The attempt's socket. Only the process that was started speaks on it: one that the task forks may leave the task's
+    function too, and runs through all that follows it."""
+
+    def __init__(self, fd):
+        # Out of the way of the task's own descriptors, whose numbers are as in a fresh process.
+        least = min(CHANNEL, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 8)
+        number = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(3, least))
+        os.close(fd)
+        self.sock, self.pid, self.getpid, self.fstat = socket.socket(fileno=number), os.getpid(), os.getpid, os.fstat
+        self.inode = os.fstat(number).st_ino
+        os.register_at_fork(after_in_child=self.close)
+
+    def ours(self):
+        return self.getpid() == self.pid
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            if self.sock.fileno() >= 0 and self.fstat(self.sock.fileno()).st_ino == self.inode:
+                self.sock.close()
+
+    def say(self, **message):
+        if not self.ours():
+            return
+        if self.fstat(self.sock.fileno()).st_ino != self.inode:  # the task has closed all descriptors, and this is one of its own
+            raise OSError(errno.EBADF, "the attempt's socket is closed")
+        self.sock.sendall(json.dumps(message).encode() + b"\n")
+
+    def receive(self, n):
+        data = bytearray()
+        while len(data) < n:
+            if not (part := self.sock.recv(n - len(data))):
+                os._exit(1)  # no supervisor any more, and nothing has started yet
+            data += part
+        return data
 
 
 def redirect(req):
@@ -294,15 +396,6 @@ def redirect(req):
         fd = os.open(name, how | (os.O_CREAT | os.O_APPEND if how else 0), 0o644)
         os.dup2(fd, to)
         os.close(fd)
-
-
-def receive(sock, n):
-    data = bytearray()
-    while len(data) < n:
-        if not (part := sock.recv(n - len(data))):
-            os._exit(1)  # no supervisor any more, and nothing has started yet
-        data += part
-    return data
 
 
 def learnt_modules(argv, told):
@@ -332,26 +425,24 @@ def when_loaded(do):
     utils.load_proto_from_file = load_proto_from_file
 
 
-def attempt(sock):
+def attempt(channel):
     os.setsid()  # so that the attempt and what it started can be signalled as one group
-
-    def say(**message):
-        sock.sendall(json.dumps(message).encode() + b"\n")
+    say = channel.say
     say(pid=os.getpid())
-    req = json.loads(receive(sock, int.from_bytes(receive(sock, 4), "big")))
+    req = json.loads(channel.receive(int.from_bytes(channel.receive(4), "big")))
     for group in req.get("cgroups") or ():  # before it allocates anything of its own
         with open(group + "/cgroup.procs", "w") as f:
             f.write(str(os.getpid()))
     LIBC.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what its processes leave behind stays below it
     if MARK_AT:  # in place: /proc/<pid>/environ shows it, of this process and of those that it forks
         ctypes.memmove(MARK_AT, req["mark"].encode(), 32)
-    argv, code, told = req["argv"], 1, []
+    argv, code, told, modules = req["argv"], 1, [], []
 
     def loaded():
         sys.dont_write_bytecode = writes_no_bytecode
         took = time.process_time() - begin  # of the processor: a crowded machine makes everything slow
         with contextlib.suppress(Exception):  # the task must not notice
-            if modules := learnt_modules(argv, ()):
+            if channel.ours() and (modules := learnt_modules(argv, ())):
                 told.extend(modules)
                 say(imported=took, modules=modules)
     try:
@@ -362,27 +453,30 @@ def attempt(sock):
         sys.path[1:1] = [p for p in req["env"].get("PYTHONPATH", "").split(os.pathsep) if p and p not in sys.path]
         reset(req.get("temp_dir"))
         set_up_loggers(req["env"])
-        receive(sock, 1)
+        channel.receive(1)
         writes_no_bytecode = sys.dont_write_bytecode
         with contextlib.suppress(Exception):  # a later flytekit may be built otherwise
             when_loaded(loaded)
             sys.dont_write_bytecode = True  # its copy of the code is its own: nobody else will read what is compiled of it
         begin = time.process_time()
         code = entry(argv)
+        modules = learnt_modules(argv, set(told)) if channel.ours() else []
+        end = finalize(code)
+        if code is None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        code = end
     except BaseException as e:
         code = 1
-        report(e)
+        sys.__excepthook__(type(e), e, e.__traceback__)
     try:
-        threading._shutdown()  # joins threads, as the interpreter's own end does
-        atexit._run_exitfuncs()
-        for f in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                f.flush()
+        if not channel.ours():
+            return
         u = resource.getrusage(resource.RUSAGE_SELF)
         try:
             # Each page of its own was faulted in once; a task that runs for longer may have done that often for one page.
             short = u.ru_utime + u.ru_stime < 0.2
-            say(done=code, user=u.ru_utime, sys=u.ru_stime, children=has_children(), modules=learnt_modules(argv, set(told)),
+            say(done=code, user=u.ru_utime, sys=u.ru_stime, children=has_children(), modules=modules,
                 memory=u.ru_minflt * resource.getpagesize() // 1024 if short else 0)
             if not short:  # 2 ms
                 with open("/proc/self/smaps_rollup") as f:
@@ -456,7 +550,7 @@ def serve(control, restores):
             for restore in restores:
                 restore()
             gc.enable()
-            attempt(socket.socket(fileno=fds[0]))
+            attempt(Channel(fds[0]))
         finally:
             os._exit(1)
 
@@ -505,6 +599,7 @@ def main():
             learnt = {}
         # As in the console script that a task would have been started by; spawned pools import it again.
         BIN = os.path.dirname(sys.executable)
+        compile_scripts()
         sys.path[0] = BIN
         sys.modules["__zygote__"] = sys.modules["__main__"]
         sys.modules["__main__"] = types.ModuleType("__main__")
