@@ -156,6 +156,7 @@ func New(config Config) (*API, error) {
 	}
 	mux.HandleFunc("GET /healthcheck", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusOK) })
 	mux.HandleFunc("GET /console/projects/{project}/domains/{domain}/executions/{name}", a.executionPage)
+	mux.HandleFunc("GET /console/projects/{project}/domains/{domain}/executions/{name}/nodeId/{node}/nodes", a.executionPage) // FLYTE_EXECUTION_URL
 	mux.HandleFunc("GET /console/", a.indexPage)
 	if config.Links != nil {
 		mux.Handle(blob.LinkPath, config.Links)

@@ -93,10 +93,28 @@ func (v Variables) value(name string) (string, error) {
 	return literal.Text(l)
 }
 
-// Environment is the environment that Flyte gives to every container task: the template's own variables first, then
-// Flyte's, then the execution's; later ones win. Source: flyte-execution reference 3.4.
-func Environment(job *Job) map[string]string {
+// Platform is how a task reaches the server that it belongs to.
+type Platform struct {
+	Endpoint string // host:port of gRPC, without TLS
+	URL      string // of the console, without a slash at the end
+}
+
+// Environment is the environment that every container task gets: how it reaches us, the template's own variables, Flyte's,
+// the execution's; later ones win. Source: flyte-execution reference 3.4; FLYTE_PLATFORM_* are what flytekit's
+// Config.auto reads, which Flyte leaves to the image. The first without the second would make flytekit speak TLS.
+func Environment(job *Job, platform Platform) map[string]string {
 	env := map[string]string{}
+	if platform.Endpoint != "" {
+		env["FLYTE_PLATFORM_URL"], env["FLYTE_PLATFORM_INSECURE"] = platform.Endpoint, "true"
+	}
+	if platform.URL != "" {
+		e := job.ID.Execution
+		env["FLYTE_EXECUTION_URL"] = platform.URL + "/console/projects/" + e.Project + "/domains/" + e.Domain + "/executions/" + e.Name +
+			"/nodeId/" + string(job.ID.Node) + "/nodes"
+	}
+	if id := imageSpecID(job.Template.GetContainer().GetImage()); id != "" {
+		env["_F_IMG_ID"] = id
+	}
 	for _, kv := range job.Template.GetContainer().GetEnv() {
 		env[kv.GetKey()] = kv.GetValue()
 	}
@@ -114,6 +132,19 @@ func Environment(job *Job) map[string]string {
 	})
 	maps.Copy(env, job.Envs)
 	return env
+}
+
+// A tag that flytekit's ImageSpec computes: its id, an MD5 in base64.
+var imageSpecTag = regexp.MustCompile(`:([A-Za-z0-9_]{22})$`)
+
+// imageSpecID is what ImageSpec.is_container() compares with the id of the specification (image_spec.py); an image that
+// flytekit has built states it as a variable. A tag has "_" where the id has "-", so an id with "-" is not recognized, nor
+// one of a specification with files.
+func imageSpecID(image string) string {
+	if m := imageSpecTag.FindStringSubmatch(image); m != nil {
+		return m[1]
+	}
+	return ""
 }
 
 var notIdentifier = regexp.MustCompile(`[^A-Za-z0-9_]+`)

@@ -89,6 +89,30 @@ func TestAllMistakesOfACommandLineAreToldAtOnce(t *testing.T) {
 	}
 }
 
+func TestATaskIsToldItsServerItsPageAndItsImage(t *testing.T) {
+	t.Parallel()
+	job := &Job{
+		ID:       aloft.AttemptID{Execution: aloft.ExecutionID{Project: "p", Domain: "d", Name: "e"}, Node: "n0"},
+		Template: &core.TaskTemplate{Target: &core.TaskTemplate_Container{Container: &core.Container{Image: "localhost:30000/x:jY7Ams_AS4TdUR4XVLpLpg"}}},
+		Envs:     map[string]string{"FLYTE_PLATFORM_INSECURE": "false"},
+	}
+	got := Environment(job, Platform{Endpoint: "localhost:30081", URL: "https://aloft.example.com"})
+	for name, want := range map[string]string{
+		"FLYTE_PLATFORM_URL": "localhost:30081", "FLYTE_PLATFORM_INSECURE": "false", "_F_IMG_ID": "jY7Ams_AS4TdUR4XVLpLpg",
+		"FLYTE_EXECUTION_URL": "https://aloft.example.com/console/projects/p/domains/d/executions/e/nodeId/n0/nodes",
+	} {
+		if got[name] != want {
+			t.Errorf("%s is %q, want %q", name, got[name], want)
+		}
+	}
+	for _, image := range []string{"python:3.11", "cr.flyte.org/flyteorg/flytekit:py3.11-1.16.31", "x@sha256:jY7Ams_AS4TdUR4XVLpLpg0"} {
+		job.Template.GetContainer().Image = image
+		if id, ok := Environment(job, Platform{})["_F_IMG_ID"]; ok {
+			t.Errorf("image %s has the id %q of a specification", image, id)
+		}
+	}
+}
+
 func TestTheEnvironmentIsTheTemplatesThenFlytesThenTheExecutions(t *testing.T) {
 	t.Parallel()
 	job := &Job{
@@ -109,7 +133,7 @@ func TestTheEnvironmentIsTheTemplatesThenFlytesThenTheExecutions(t *testing.T) {
 		"FLYTE_INTERNAL_EXECUTION_DOMAIN": "d", "FLYTE_ATTEMPT_NUMBER": "2", "FLYTE_INTERNAL_TASK_PROJECT": "tp", "FLYTE_INTERNAL_TASK_DOMAIN": "td",
 		"FLYTE_INTERNAL_TASK_NAME": "execution", "FLYTE_INTERNAL_TASK_VERSION": "tv",
 	}
-	if got := Environment(job); !maps.Equal(got, want) {
+	if got := Environment(job, Platform{}); !maps.Equal(got, want) {
 		for _, name := range slices.Sorted(maps.Keys(want)) {
 			if got[name] != want[name] {
 				t.Errorf("%s is %q, want %q", name, got[name], want[name])

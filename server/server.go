@@ -7,6 +7,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -160,7 +161,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	}
 	backend := process.New(process.Config{
 		DataDir: c.DataDir, Blob: blobs, Environments: s.resolver, Code: process.Bundles{Cache: code},
-		Connect: s.connectWorker, Capacity: s.room, Mode: worker.Mode(c.WorkerMode), Logger: s.log,
+		Connect: s.connectWorker, Capacity: s.room, Platform: s.platform, Mode: worker.Mode(c.WorkerMode), Logger: s.log,
 	})
 	probes := map[string]health.Probe{aloft.ServiceCatalog: func(ctx context.Context) error {
 		_, err := s.store.ListResults(ctx, store.ResultQuery{Limit: 1})
@@ -495,6 +496,11 @@ func hostsOf(listen string) []string {
 }
 
 // publicAddress is the host that was configured, with the port that we got. Clients cannot connect to "any address".
+// platform is how tasks of this machine reach us.
+func (s *Server) platform() executor.Platform {
+	return executor.Platform{Endpoint: s.Address, URL: strings.TrimSuffix(cmp.Or(s.config.PublicURL, "http://"+s.Address), "/")}
+}
+
 func publicAddress(configured string, actual net.Addr) string {
 	host, _, err := net.SplitHostPort(configured)
 	_, port, perr := net.SplitHostPort(actual.String())

@@ -304,6 +304,11 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 			return nil, err
 		}
 	}
+	if f := outcome.GetFailure().GetError(); f.GetKind() == core.ExecutionError_USER {
+		if advice := b.advice(ctx, job, f.GetMessage()); advice != "" {
+			f.Message += "\n\n" + advice
+		}
+	}
 	if outcome.GetOutputs() == nil { // whoever comes after it goes on from there
 		kept, err := b.config.Blob.Adopt(ctx, checkpointKey(job.ID))
 		if len(kept) > 0 {
@@ -330,6 +335,21 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 		outcome.DeckUri = deck[0].Key.URI()
 	}
 	return outcome, nil
+}
+
+// advice on a failure; empty where there is none.
+func (b *Backend) advice(ctx context.Context, job *executor.Job, message string) string {
+	// Whether there is any does not depend on the environment, which takes a moment to ask for.
+	ran := executor.Ran{Image: job.Template.GetContainer().GetImage(), Interpreter: "python", Folder: b.workDir(attemptName(job.ID))}
+	if ran.Advice(message) == "" {
+		return ""
+	}
+	env, _, err := b.environment(ctx, job.Template.GetContainer())
+	if err != nil {
+		return ""
+	}
+	ran.Interpreter, ran.Reason = env.Interpreter, env.Reason
+	return ran.Advice(message)
 }
 
 // keep makes the outputs canonical and everything that they refer to durable, with its digest. Outputs that refer to nothing,

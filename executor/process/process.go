@@ -57,8 +57,9 @@ type Config struct {
 	Code         Code
 	Connect      func(ctx context.Context) (*worker.Client, error) // finds or starts the supervisor
 	Capacity     admission.Room
-	Mode         worker.Mode   // empty: warm where that is equal to a fresh interpreter
-	Grace        time.Duration // between TERM and KILL; 0: 10 s
+	Platform     func() executor.Platform // how tasks reach the server; nil: they are not told
+	Mode         worker.Mode              // empty: warm where that is equal to a fresh interpreter
+	Grace        time.Duration            // between TERM and KILL; 0: 10 s
 	Logger       *slog.Logger
 }
 
@@ -526,8 +527,15 @@ func (b *Backend) writeInputs(path string, inputs *core.LiteralMap) (*core.Liter
 func (b *Backend) variables(job *executor.Job, env environment.Environment, temp string) map[string]string {
 	variables := b.commonVariables(env)
 	variables["TMPDIR"] = temp
-	maps.Copy(variables, executor.Environment(job))
+	maps.Copy(variables, executor.Environment(job, b.platform()))
 	return variables
+}
+
+func (b *Backend) platform() executor.Platform {
+	if b.config.Platform == nil {
+		return executor.Platform{}
+	}
+	return b.config.Platform()
 }
 
 // commonVariables is what all attempts in an environment get.
