@@ -22,6 +22,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/internal/field"
+	"github.com/aloft-dev/aloft/internal/lru"
 	"github.com/aloft-dev/aloft/literal"
 	"github.com/aloft-dev/aloft/store"
 )
@@ -34,6 +35,8 @@ type Registry interface {
 	LaunchPlan(ctx context.Context, id *core.Identifier) (*store.LaunchPlan, error)
 	// SingleTask returns the launch plan of the workflow that runs nothing but the task, made on first use. ErrNotFound.
 	SingleTask(ctx context.Context, task *core.Identifier) (*store.LaunchPlan, error)
+	// Workflow returns a version. ErrNotFound.
+	Workflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error)
 }
 
 // Literals keeps literal maps: small ones by value, others as objects that are durable when it returns.
@@ -57,17 +60,27 @@ type Config struct {
 	MaxParallelism int                              // of executions and launch plans that state none; 0: no limit
 	CanonicalFunc  func(uri string) (string, error) // the location-free form of a location in an input
 	Now            func() time.Time                 // nil: time.Now
+
+	// RefusalFunc says why a task can never run on this server, with the way out; empty: it may. Nil: all may.
+	RefusalFunc func(*core.TaskTemplate) string
 }
 
 // Launcher creates executions. Safe for concurrent use.
-type Launcher struct{ Config }
+type Launcher struct {
+	Config
+
+	needed *lru.Cache[aloft.Key, needs] // by workflow
+}
+
+// neededBytes bounds what is kept of what workflows need.
+const neededBytes = 4 << 20
 
 // New returns a Launcher.
 func New(config Config) *Launcher {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
-	return &Launcher{config}
+	return &Launcher{Config: config, needed: lru.New[aloft.Key, needs](neededBytes)}
 }
 
 // Request asks for an execution. The launcher takes Spec and Inputs over and changes them.
@@ -133,6 +146,7 @@ func (l *Launcher) Create(ctx context.Context, r Request) (aloft.ExecutionID, er
 	if err == nil {
 		inputs, err = l.resolve(plan, given)
 		problems.Include(err)
+		problems.Include(l.check(ctx, plan, spec))
 	}
 	if recovered != nil && err == nil {
 		problems.Include(l.sameRun(ctx, recovered, plan, inputs))

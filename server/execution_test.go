@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
@@ -353,5 +354,63 @@ func TestLargeInputsAreKeptAsObjectsAndComeBack(t *testing.T) {
 		if got := outputs.GetLiterals()["o0"].GetScalar().GetPrimitive().GetStringValue(); got != value {
 			t.Errorf("%d bytes: got %d bytes back", size, len(got))
 		}
+	}
+}
+
+// What is valid is registered, so that one such task keeps nothing else out; a run of it is refused, by name.
+func TestARunThatCannotSucceedIsRefusedByName(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	task := func(name string, change func(*core.TaskTemplate)) *core.Identifier {
+		t.Helper()
+		r := echoTask(name)
+		r.Spec.Template.Type = "python-task"
+		r.Spec.Template.Target = &core.TaskTemplate_Container{Container: &core.Container{Image: "x", Args: []string{"true"}}}
+		change(r.Spec.Template)
+		if _, err := s.admin.CreateTask(t.Context(), r); err != nil {
+			t.Fatalf("register %s: %v", name, err)
+		}
+		return id(core.ResourceType_TASK, name)
+	}
+	run := func(task *core.Identifier, variables ...string) error {
+		r := execute(task, map[string]*core.Literal{"x": integer(1)})
+		for _, name := range variables {
+			if r.Spec.Envs == nil {
+				r.Spec.Envs = &admin.Envs{}
+			}
+			r.Spec.Envs.Values = append(r.Spec.Envs.Values, &core.KeyValuePair{Key: name, Value: "v"})
+		}
+		_, err := s.admin.CreateExecution(t.Context(), r)
+		return err
+	}
+	secrets := func(t *core.TaskTemplate) {
+		t.SecurityContext = &core.SecurityContext{Secrets: []*core.Secret{
+			{Group: "db", Key: "password"}, {Group: "db", GroupVersion: "v2", Key: "user"}, {Key: "token", EnvVar: "TOKEN"}, {Group: "stated", Key: "s"},
+		}}
+		t.GetContainer().Env = []*core.KeyValuePair{{Key: "_FSEC_STATED_S", Value: "v"}}
+	}
+	asking := task("asking", secrets)
+	s.wantCode(run(asking), connect.CodeInvalidArgument,
+		"task asking needs the secret db/password", "--env _FSEC_DB_PASSWORD=", "_FSEC_DB_V2_USER", "the secret token", "_FSEC_TOKEN")
+	err := run(asking, "_FSEC_DB_PASSWORD", "TOKEN")
+	s.wantCode(err, connect.CodeInvalidArgument, "_FSEC_DB_V2_USER")
+	if strings.Contains(err.Error(), "db/password") || strings.Contains(err.Error(), "stated") || strings.Contains(err.Error(), "token") {
+		t.Errorf("a secret that is given is missed: %v", err)
+	}
+	if err := run(asking, "_FSEC_DB_PASSWORD", "TOKEN", "_FSEC_DB_V2_USER"); err != nil {
+		t.Errorf("with all secrets: %v", err)
+	}
+	for name, c := range map[string]struct {
+		change func(*core.TaskTemplate)
+		want   string
+	}{
+		"pod":       {func(t *core.TaskTemplate) { t.Target = &core.TaskTemplate_K8SPod{K8SPod: &core.K8SPod{PodSpec: &structpb.Struct{Fields: map[string]*structpb.Value{"containers": structpb.NewListValue(&structpb.ListValue{})}}}} }, "task pod brings a pod"},
+		"query":     {func(t *core.TaskTemplate) { t.Target = &core.TaskTemplate_Sql{Sql: &core.Sql{Statement: "select 1"}} }, "task query is SQL"},
+		"connector": {func(t *core.TaskTemplate) { t.Target, t.Type = nil, "bigquery_query_job_task" }, `task connector of type "bigquery_query_job_task" has no container`},
+		"collected": {func(t *core.TaskTemplate) {
+			t.GetContainer().DataConfig = &core.DataLoadingConfig{Enabled: true, OutputPath: "/var/outputs"}
+		}, "task collected is a raw container whose outputs are to be collected from /var/outputs"},
+	} {
+		s.wantCode(run(task(name, c.change)), connect.CodeInvalidArgument, c.want)
 	}
 }

@@ -41,6 +41,7 @@ import (
 	"github.com/aloft-dev/aloft/executor/process"
 	"github.com/aloft-dev/aloft/health"
 	"github.com/aloft-dev/aloft/idl/aloft/v1/aloftv1connect"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/launch"
 	"github.com/aloft-dev/aloft/recovery/job"
 	"github.com/aloft-dev/aloft/registry"
@@ -134,7 +135,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	}
 	launcher := launch.New(launch.Config{
 		Store: s.store, Registry: versions, Literals: literals,
-		MaxParallelism: c.MaxParallelism, CanonicalFunc: renderer.Canonical,
+		MaxParallelism: c.MaxParallelism, CanonicalFunc: renderer.Canonical, RefusalFunc: refusal,
 	})
 	s.recoveries = job.New(job.Config{Store: s.store, Launcher: launcher, Owner: identity, Logger: s.log})
 
@@ -496,6 +497,15 @@ func hostsOf(listen string) []string {
 }
 
 // publicAddress is the host that was configured, with the port that we got. Clients cannot connect to "any address".
+// refusal says why a task cannot run here; empty: it can, as a process or in the engine.
+func refusal(task *core.TaskTemplate) string {
+	switch task.GetType() {
+	case machine.TaskSleep, machine.TaskEcho:
+		return ""
+	}
+	return process.Refusal(task)
+}
+
 // platform is how tasks of this machine reach us.
 func (s *Server) platform() executor.Platform {
 	return executor.Platform{Endpoint: s.Address, URL: strings.TrimSuffix(cmp.Or(s.config.PublicURL, "http://"+s.Address), "/")}

@@ -158,8 +158,8 @@ func (b *Backend) supervisor(ctx context.Context) (*worker.Client, error) {
 
 // Start prepares the attempt and hands it to the supervisor. See executor.Backend.
 func (b *Backend) Start(ctx context.Context, job *executor.Job) (*aloftv1.Failure, error) {
-	if failure := refuse(job.Template); failure != nil {
-		return failure, nil
+	if reason := Refusal(job.Template); reason != "" {
+		return executor.NewFailure(core.ExecutionError_USER, false, executor.CodeBadTaskFormat, reason), nil
 	}
 	whole := ctx
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
@@ -219,30 +219,32 @@ func (b *Backend) alone(name string) (through func()) {
 	}
 }
 
-// refuse says why a task can never run as a process; nil: it may.
-func refuse(task *core.TaskTemplate) *aloftv1.Failure {
+// Refusal says why a task can never run as a process, and the way out; empty: it may.
+func Refusal(task *core.TaskTemplate) string {
 	name, container := task.GetId().GetName(), task.GetContainer()
-	bad := func(format string, args ...any) *aloftv1.Failure {
-		return executor.NewFailure(core.ExecutionError_USER, false, executor.CodeBadTaskFormat, fmt.Sprintf("task %s "+format, append([]any{name}, args...)...))
-	}
-	if container == nil {
-		return bad("of type %q has no container: this executor runs container tasks as processes only", task.GetType())
+	switch {
+	case task.GetK8SPod() != nil:
+		return fmt.Sprintf("task %s brings a pod, which needs Kubernetes: tasks run as processes here; register it without pod_template", name)
+	case task.GetSql() != nil:
+		return fmt.Sprintf("task %s is SQL of type %q, which needs a service that runs it: tasks run as processes here; run the query from a Python task", name, task.GetType())
+	case container == nil:
+		return fmt.Sprintf("task %s of type %q has no container, it is run by a connector of Flyte's: tasks run as processes here; do its work in a Python task", name, task.GetType())
 	}
 	copilot := container.GetDataConfig()
 	if !copilot.GetEnabled() {
-		return nil
+		return ""
 	}
 	const unsupported = "which Flyte's co-pilot container does and this executor does not; "
 	if len(task.GetInterface().GetOutputs().GetVariables()) > 0 {
-		return bad("is a raw container whose outputs are to be collected from %s, "+unsupported+"write them from a Python task", copilot.GetOutputPath())
+		return fmt.Sprintf("task %s is a raw container whose outputs are to be collected from %s, "+unsupported+"write them from a Python task", name, copilot.GetOutputPath())
 	}
 	in := copilot.GetInputPath()
 	for _, arg := range slices.Concat(container.GetCommand(), container.GetArgs()) {
 		if in != "" && strings.Contains(arg, in) {
-			return bad("is a raw container that reads its inputs below %s, "+unsupported+"use {{.inputs.NAME}} in its command", in)
+			return fmt.Sprintf("task %s is a raw container that reads its inputs below %s, "+unsupported+"use {{.inputs.NAME}} in its command", name, in)
 		}
 	}
-	return nil
+	return ""
 }
 
 // environment is what stands for the container's image. A command that brings its own program needs none.

@@ -1,0 +1,97 @@
+package launch
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/field"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// needs are what the tasks of one workflow need of a run, beside inputs. They follow from the workflow, which never changes.
+type needs struct {
+	secrets []secret
+	refused []string // tasks that cannot run here, each with its reason
+}
+
+// secret is one that a task asks for and does not state itself.
+type secret struct {
+	task, name string
+	variables  []string // any of them, as a variable of the run, gives it to flytekit's SecretsManager
+}
+
+// needsBytes is about what the needs of a workflow take in memory: most have none.
+const needsBytes = 256
+
+// check refuses a run that cannot succeed: of a task that cannot run here, or without a secret. Such tasks may be
+// registered, because one of them must not keep all that is registered with it out.
+func (l *Launcher) check(ctx context.Context, plan *store.LaunchPlan, spec *admin.ExecutionSpec) error {
+	n, err := l.needs(ctx, plan.Spec.GetWorkflowId())
+	if err != nil {
+		return err
+	}
+	envs := spec.GetEnvs().GetValues()
+	if len(envs) == 0 {
+		envs = plan.Spec.GetEnvs().GetValues()
+	}
+	var problems field.Problems
+	for _, reason := range n.refused {
+		problems.Add("%s", reason)
+	}
+	for _, s := range n.secrets {
+		if !slices.ContainsFunc(envs, func(kv *core.KeyValuePair) bool { return slices.Contains(s.variables, kv.GetKey()) }) {
+			problems.Add("task %s needs the secret %s, and this server keeps no secrets: give it as an environment variable of the run, pyflyte run --env %s=…", s.task, s.name, s.variables[0])
+		}
+	}
+	return problems.Err()
+}
+
+func (l *Launcher) needs(ctx context.Context, workflow *core.Identifier) (needs, error) {
+	key := aloft.KeyOf(workflow)
+	if n, ok := l.needed.Get(key); ok {
+		return n, nil
+	}
+	w, err := l.Registry.Workflow(ctx, workflow)
+	if err != nil {
+		return needs{}, fmt.Errorf("read workflow %s: %w", workflow.GetName(), err)
+	}
+	var n needs
+	size := int64(needsBytes)
+	for _, t := range w.Compiled.GetTasks() {
+		task := t.GetTemplate()
+		if l.RefusalFunc != nil {
+			if reason := l.RefusalFunc(task); reason != "" {
+				n.refused = append(n.refused, reason)
+				size += int64(len(reason))
+			}
+		}
+		for _, s := range secretsOf(task) {
+			n.secrets = append(n.secrets, s)
+			size += int64(len(s.task) + len(s.name) + len(strings.Join(s.variables, "")) + needsBytes)
+		}
+	}
+	l.needed.Put(key, n, size)
+	return n, nil
+}
+
+// secretsOf are the secrets that a task asks for and does not state as variables of its own.
+// Source: flytekit's SecretsManager (core/context_manager.py, get_secrets_env_var).
+func secretsOf(task *core.TaskTemplate) []secret {
+	var out []secret
+	for _, s := range task.GetSecurityContext().GetSecrets() {
+		parts := slices.DeleteFunc([]string{s.GetGroup(), s.GetGroupVersion(), s.GetKey()}, func(part string) bool { return part == "" })
+		variables := []string{"_FSEC_" + strings.ToUpper(strings.Join(parts, "_"))}
+		if s.GetEnvVar() != "" {
+			variables = append(variables, s.GetEnvVar())
+		}
+		if !slices.ContainsFunc(task.GetContainer().GetEnv(), func(kv *core.KeyValuePair) bool { return slices.Contains(variables, kv.GetKey()) }) {
+			out = append(out, secret{task.GetId().GetName(), strings.Join(parts, "/"), variables})
+		}
+	}
+	return out
+}
