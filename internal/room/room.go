@@ -1,0 +1,320 @@
+// Package room bounds how many bytes requests hold together: what is being received, decoded, read for an answer, encoded
+// and sent. Package api makes a Claim for each request and puts it into the request's context; store/sqlstore and api take
+// room for what they read. Work that has no claim in its context, such as the engine's, is not counted.
+//
+// A Pool has two parts. The first bytes of each claim (Allowance) come from a part of their own, so that small requests
+// never wait behind large ones; all that is above comes from the other. In each part
+//
+//	0 ≤ taken ≤ size
+//
+// and claims that wait are served in the order in which they came: a large one is not overtaken for ever by small ones. A
+// claim waits at most Patience; then the request is refused with aloft.ErrExhausted and gives back what it has.
+//
+// A reader that holds something others need, such as a connection to the database, must not wait while it holds it: it
+// takes with TryTake, gives the connection back when there is no room, and Again begins anew when there is.
+package room
+
+import (
+	"container/list"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+)
+
+const (
+	// Allowance is how many bytes of a claim come from the part for small requests.
+	Allowance = 64 << 10
+	// Patience is how long a claim waits for room.
+	Patience = 5 * time.Second
+
+	smallShare = 8 // one part in so many is for allowances
+)
+
+// Pool is the room of one process. The zero value has none.
+type Pool struct {
+	size         int64
+	patience     time.Duration
+	small, large part
+}
+
+// NewPool returns a pool of so many bytes.
+func NewPool(size int64) *Pool { return NewPatientPool(size, Patience) }
+
+// NewPatientPool returns a pool whose claims wait for another time than Patience.
+func NewPatientPool(size int64, patience time.Duration) *Pool {
+	p := &Pool{size: size, patience: patience}
+	p.small.size, p.large.size = size/smallShare, size-size/smallShare
+	return p
+}
+
+// Largest is how much one claim can have.
+func (p *Pool) Largest() int64 { return p.large.size }
+
+// Taken is how many bytes are taken now.
+func (p *Pool) Taken() int64 { return p.small.used() + p.large.used() }
+
+// part is a weighted semaphore whose waiters are served in order.
+type part struct {
+	mu          sync.Mutex
+	size, taken int64
+	waiters     list.List // of *waiter
+}
+
+type waiter struct {
+	n     int64
+	ready chan struct{}
+}
+
+func (p *part) used() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.taken
+}
+
+func (p *part) try(n int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiters.Len() > 0 || p.taken+n > p.size {
+		return false
+	}
+	p.taken += n
+	return true
+}
+
+// take waits until there is room, the context ends or the patience is over: then it is false.
+func (p *part) take(ctx context.Context, n int64, patience time.Duration) bool {
+	if p.try(n) {
+		return true
+	}
+	w := &waiter{n, make(chan struct{})}
+	p.mu.Lock()
+	element := p.waiters.PushBack(w)
+	p.serve() // room may have come since we tried
+	p.mu.Unlock()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-w.ready:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-w.ready: // served in this moment
+		return true
+	default:
+	}
+	p.waiters.Remove(element)
+	p.serve() // those behind it may need less
+	return false
+}
+
+func (p *part) give(n int64) {
+	p.mu.Lock()
+	p.taken -= n
+	p.serve()
+	p.mu.Unlock()
+}
+
+// serve lets waiters in, first come first served. The caller holds mu.
+func (p *part) serve() {
+	for e := p.waiters.Front(); e != nil; e = p.waiters.Front() {
+		w := e.Value.(*waiter) //nolint:forcetypeassert // nothing else is put there
+		if p.taken+w.n > p.size {
+			return
+		}
+		p.taken += w.n
+		close(w.ready)
+		p.waiters.Remove(e)
+	}
+}
+
+// Claim is the room of one request. Safe for concurrent use.
+type Claim struct {
+	pool         *Pool
+	mu           sync.Mutex
+	small, large int64 // taken from the parts; small ≤ Allowance
+	used         int64 // 0 ≤ used ≤ small + large; the rest was reserved by Again
+}
+
+// Claim returns a claim that has nothing yet.
+func (p *Pool) Claim() *Claim { return &Claim{pool: p} }
+
+// tooLarge says that a request can never have what it asks for.
+func (c *Claim) tooLarge(n int64) error {
+	return fmt.Errorf("%w: the request needs %d MiB of memory, and a request may have %d MiB: ask for less at once, or raise request-memory of the server",
+		aloft.ErrExhausted, n>>20, c.pool.Largest()>>20)
+}
+
+// Shortage says that there is no room now.
+type Shortage struct {
+	Need  int64 // of the whole request
+	waits time.Duration
+}
+
+func (s *Shortage) Error() string {
+	return fmt.Sprintf("%v: other requests hold the memory that the server has for requests, and there was no room for %d KiB within %v: try again later",
+		aloft.ErrExhausted, (s.Need+1023)>>10, s.waits)
+}
+
+// Unwrap is aloft.ErrExhausted.
+func (s *Shortage) Unwrap() error { return aloft.ErrExhausted }
+
+// split says how many of n further bytes come from which part.
+func (c *Claim) split(n int64) (small, large int64) {
+	if spare := c.small + c.large - c.used; spare > 0 {
+		n -= min(n, spare)
+	}
+	small = min(n, Allowance-c.small)
+	return small, n - small
+}
+
+// Take waits for n bytes, at most for the pool's patience. ErrExhausted, or the error of ctx.
+func (c *Claim) Take(ctx context.Context, n int64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.take(ctx, n, c.pool.patience)
+}
+
+// TryTake takes n bytes if that is possible without waiting; otherwise the error is a *Shortage.
+func (c *Claim) TryTake(n int64) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.take(nil, n, 0) //nolint:staticcheck // nothing waits
+}
+
+func (c *Claim) take(ctx context.Context, n int64, patience time.Duration) error {
+	if n <= 0 {
+		return nil
+	}
+	small, large := c.split(n)
+	if c.large+large > c.pool.large.size {
+		return c.tooLarge(c.small + c.large + large)
+	}
+	get := func(p *part, n int64) bool {
+		return n == 0 || patience > 0 && p.take(ctx, n, patience) || patience <= 0 && p.try(n)
+	}
+	if !get(&c.pool.small, small) {
+		return c.short(ctx, n)
+	}
+	if !get(&c.pool.large, large) {
+		if small > 0 {
+			c.pool.small.give(small)
+		}
+		return c.short(ctx, n)
+	}
+	c.small, c.large, c.used = c.small+small, c.large+large, c.used+n
+	return nil
+}
+
+func (c *Claim) short(ctx context.Context, n int64) error {
+	if ctx != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return &Shortage{Need: c.used + n, waits: c.pool.patience}
+}
+
+// Give gives n bytes back that are not held any more.
+func (c *Claim) Give(n int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n = min(n, c.used)
+	c.used -= n
+	large := min(n, c.large)
+	c.give(n-large, large)
+}
+
+func (c *Claim) give(small, large int64) {
+	if small > 0 {
+		c.small -= small
+		c.pool.small.give(small)
+	}
+	if large > 0 {
+		c.large -= large
+		c.pool.large.give(large)
+	}
+}
+
+// Release gives everything back.
+func (c *Claim) Release() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.used = 0
+	c.give(c.small, c.large)
+}
+
+type claimKey struct{}
+
+// With puts a claim into a context.
+func With(ctx context.Context, c *Claim) context.Context {
+	return context.WithValue(ctx, claimKey{}, c)
+}
+
+// Of returns the claim of a context, nil if it has none.
+func Of(ctx context.Context) *Claim {
+	c, _ := ctx.Value(claimKey{}).(*Claim)
+	return c
+}
+
+// Take is Claim.Take of the claim in ctx.
+func Take(ctx context.Context, n int64) error {
+	if c := Of(ctx); c != nil {
+		return c.Take(ctx, n)
+	}
+	return nil
+}
+
+// Part returns a context with a claim of its own, for one turn of a call that lasts: release gives back what the turn took.
+func Part(ctx context.Context) (part context.Context, release func()) {
+	c := Of(ctx)
+	if c == nil {
+		return ctx, func() {}
+	}
+	turn := c.pool.Claim()
+	return With(ctx, turn), turn.Release
+}
+
+// Again runs a read, which takes room without waiting for it. If there was none it waits, with nothing in its hands, and
+// runs the read once more, which finds the room reserved. The read must have no effect but its result.
+func Again(ctx context.Context, read func() error) error {
+	c := Of(ctx)
+	if c == nil {
+		return read()
+	}
+	c.mu.Lock()
+	before := c.used
+	c.mu.Unlock()
+	until := time.Now().Add(c.pool.patience)
+	for {
+		err := read()
+		var s *Shortage
+		left := time.Until(until)
+		if !errors.As(err, &s) || left <= 0 {
+			return err
+		}
+		if err := c.reserve(ctx, before, s.Need-before, left); err != nil {
+			return err
+		}
+	}
+}
+
+// reserve gives back what was taken since used was before, and then waits for n bytes that the next ones to take will find.
+func (c *Claim) reserve(ctx context.Context, before, n int64, patience time.Duration) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	back := c.small + c.large - before
+	c.used = before
+	large := min(back, c.large)
+	c.give(back-large, large)
+	if err := c.take(ctx, n, patience); err != nil {
+		return err
+	}
+	c.used = before
+	return nil
+}

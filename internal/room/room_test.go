@@ -1,0 +1,118 @@
+package room_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/internal/room"
+)
+
+const mib = 1 << 20
+
+func TestSmallRequestsDoNotWaitForLargeOnes(t *testing.T) {
+	t.Parallel()
+	pool := room.NewPool(64 * mib)
+	large := pool.Claim()
+	if err := large.Take(t.Context(), pool.Largest()+room.Allowance); err != nil {
+		t.Fatal(err)
+	}
+	small := pool.Claim()
+	if err := small.TryTake(room.Allowance); err != nil {
+		t.Errorf("a small request beside one that has everything: %v", err)
+	}
+	if err := small.TryTake(1); !errors.Is(err, aloft.ErrExhausted) {
+		t.Errorf("above the allowance there was room: %v", err)
+	}
+	large.Release()
+	if err := small.TryTake(mib); err != nil {
+		t.Errorf("after the large one had gone: %v", err)
+	}
+	small.Release()
+	if pool.Taken() != 0 {
+		t.Errorf("%d bytes are still taken", pool.Taken())
+	}
+}
+
+func TestAClaimThatWaitsIsServedInItsTurnOrRefused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pool := room.NewPool(64 * mib)
+		first := pool.Claim()
+		if err := first.Take(t.Context(), 50*mib); err != nil {
+			t.Fatal(err)
+		}
+		var group sync.WaitGroup
+		group.Go(func() {
+			second := pool.Claim()
+			defer second.Release()
+			if err := second.Take(t.Context(), 40*mib); err != nil {
+				t.Errorf("second: %v", err)
+			}
+		})
+		synctest.Wait()
+		third := pool.Claim()
+		if err := third.TryTake(mib); err == nil {
+			t.Error("a small one overtook a large one that waits")
+		}
+		time.Sleep(room.Patience - time.Second)
+		first.Release()
+		group.Wait()
+
+		if err := first.Take(t.Context(), 50*mib); err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		err := third.Take(t.Context(), 30*mib)
+		if !errors.Is(err, aloft.ErrExhausted) || time.Since(began) != room.Patience {
+			t.Errorf("without room: %v after %v, want ErrExhausted after %v", err, time.Since(began), room.Patience)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := third.Take(ctx, 30*mib); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("with a deadline before: %v", err)
+		}
+		if err := third.Take(t.Context(), 1<<40); !errors.Is(err, aloft.ErrExhausted) || time.Since(began) > 2*room.Patience {
+			t.Errorf("what can never be: %v", err)
+		}
+		first.Release()
+		third.Release()
+		if pool.Taken() != 0 {
+			t.Errorf("%d bytes are still taken", pool.Taken())
+		}
+	})
+}
+
+func TestAReadBeginsAgainWhenThereIsRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pool := room.NewPool(64 * mib)
+		other := pool.Claim()
+		if err := other.Take(t.Context(), 50*mib); err != nil {
+			t.Fatal(err)
+		}
+		claim := pool.Claim()
+		ctx := room.With(t.Context(), claim)
+		go func() { time.Sleep(time.Second); other.Release() }()
+		reads := 0
+		if err := room.Again(ctx, func() error {
+			reads++
+			for range 20 {
+				if err := claim.TryTake(mib); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil || reads < 2 {
+			t.Errorf("%v after %d reads", err, reads)
+		}
+		claim.Release()
+		if pool.Taken() != 0 {
+			t.Errorf("%d bytes are still taken", pool.Taken())
+		}
+	})
+}
