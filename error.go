@@ -24,6 +24,7 @@ const (
 	MaxInlineLiterals = 64 << 10 // literal maps up to this many bytes live in their row, larger ones are objects
 	MaxInlineData     = 2 << 20  // outputs up to this many bytes are inline in answers
 	MaxRetries        = 10
-	MaxCacheVersion   = 200      // bytes
-	MaxMessageBytes   = 64 << 20 // one request or reply
+	MaxCacheVersion   = 200       // bytes
+	MaxMessageBytes   = 64 << 20  // one request or reply
+	MaxDecodedBytes   = 256 << 20 // one request once it is decoded, by estimate
 )

@@ -15,6 +15,7 @@ import (
 	"connectrpc.com/connect"
 	"connectrpc.com/grpchealth"
 	"connectrpc.com/grpcreflect"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
@@ -22,6 +23,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/datacatalog/datacatalogconnect"
 	"github.com/aloft-dev/aloft/idl/flyteidl/service"
 	"github.com/aloft-dev/aloft/idl/flyteidl/service/serviceconnect"
+	"github.com/aloft-dev/aloft/internal/room"
 	"github.com/aloft-dev/aloft/launch"
 	"github.com/aloft-dev/aloft/registry"
 	"github.com/aloft-dev/aloft/store"
@@ -46,11 +48,15 @@ type Config struct {
 	LocalPaths bool
 	Now        func() time.Time // nil: time.Now
 	Logger     *slog.Logger
+	Room       *room.Pool // for requests and answers; nil: DefaultRoom
 
 	// Services are further connect services, such as our own: what New…ServiceHandler returns when it is called with the
 	// given options, which bring the guard.
 	Services []func(options ...connect.HandlerOption) (name, path string, handler http.Handler)
 }
+
+// DefaultRoom is how many bytes requests hold together where nothing else is said.
+const DefaultRoom = 512 << 20
 
 // Store is what the handlers need of the store: to look, to append to inboxes, and to be woken.
 type Store interface {
@@ -93,6 +99,9 @@ type (
 func New(config Config) (*API, error) {
 	if config.Now == nil {
 		config.Now = time.Now
+	}
+	if config.Room == nil {
+		config.Room = room.NewPool(DefaultRoom)
 	}
 	config.PublicURL = strings.TrimSuffix(config.PublicURL, "/")
 	a := &API{Config: config, closing: make(chan struct{})}
@@ -161,7 +170,7 @@ func New(config Config) (*API, error) {
 	if config.Links != nil {
 		mux.Handle(blob.LinkPath, config.Links)
 	}
-	a.handler = a.withGate(mux)
+	a.handler = a.withGate(newAdmission(config.Room, connect.NewErrorWriter(options...), mux))
 	return a, nil
 }
 
@@ -181,10 +190,10 @@ func (a *API) Server() *http.Server {
 	return &http.Server{
 		Handler:           a.handler,
 		Protocols:         protocols,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000, MaxReceiveBufferPerConnection: 8 << 20, MaxReceiveBufferPerStream: 4 << 20},
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000, MaxReceiveBufferPerConnection: 2 << 20, MaxReceiveBufferPerStream: 1 << 20},
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       10 * time.Minute,
-		MaxHeaderBytes:    1 << 20,
+		MaxHeaderBytes:    128 << 10,
 		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
 			return context.WithValue(ctx, connectionKey{}, new(connection))
 		},
@@ -193,6 +202,11 @@ func (a *API) Server() *http.Server {
 }
 
 func (a *API) guard(ctx context.Context, procedure string, call func() error) *connect.Error {
+	decoded(ctx)
+	if reads(procedure) {
+		run := call
+		call = func() error { return room.Again(ctx, run) }
+	}
 	if !a.Logger.Enabled(ctx, slog.LevelDebug) {
 		return guard(ctx, a.Logger, procedure, call)
 	}
@@ -206,13 +220,32 @@ func (a *API) guard(ctx context.Context, procedure string, call func() error) *c
 	return failure
 }
 
+// reads says whether a call has no effect but its answer, so that it can be begun anew.
+func reads(procedure string) bool {
+	_, method, _ := strings.Cut(strings.TrimPrefix(procedure, "/"), "/")
+	return strings.HasPrefix(method, "Get") && method != "GetOrExtendReservation" || strings.HasPrefix(method, "List") || strings.HasPrefix(method, "Explain")
+}
+
+// answering is how often an answer is in memory while it is sent: as a message, encoded, and in the buffer of the connection.
+const answering = 3
+
+// roomForAnswer takes room for an answer that is about to be encoded.
+func roomForAnswer(ctx context.Context, answer any) error {
+	if m, ok := answer.(proto.Message); ok {
+		return room.Take(ctx, answering*int64(proto.Size(m)))
+	}
+	return nil
+}
+
 // guarding is the guard as connect's interceptor.
 type guarding struct{ api *API }
 
 func (g guarding) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, request connect.AnyRequest) (answer connect.AnyResponse, err error) {
 		if failure := g.api.guard(ctx, request.Spec().Procedure, func() error {
-			answer, err = next(ctx, request)
+			if answer, err = next(ctx, request); err == nil {
+				err = roomForAnswer(ctx, answer.Any())
+			}
 			return err
 		}); failure != nil {
 			return nil, failure

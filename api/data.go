@@ -16,6 +16,7 @@ import (
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/room"
 	"github.com/aloft-dev/aloft/literal"
 )
 
@@ -26,6 +27,9 @@ const (
 	// maxInlineLinked is up to where literals with locations of ours are inline although they are large: the object itself
 	// has the locations in their stored form, which no client can open. flytekit takes messages up to 20 MiB.
 	maxInlineLinked = 16 << 20
+
+	// literalTimes is how much larger literals are once they are read, with the bytes that they are read from.
+	literalTimes = 8
 )
 
 // inline gives a literal map as an answer holds it: in full, or, above the limit, a link to it. Both are always there,
@@ -67,6 +71,9 @@ func (a *API) literals(ctx context.Context, kept *aloftv1.Literals) (*core.Liter
 			return &core.LiteralMap{}, nil
 		}
 		return kept.GetValue(), nil
+	}
+	if err := room.Take(ctx, literalTimes*kept.GetRef().GetSize()); err != nil {
+		return nil, err
 	}
 	return a.Literals.ReadLiterals(ctx, kept.GetRef())
 }

@@ -50,6 +50,9 @@ func (p *inProcess) Invoke(ctx context.Context, method string, args, reply any, 
 			return nil
 		}, nil)
 		if err == nil {
+			err = roomForAnswer(ctx, answer)
+		}
+		if err == nil {
 			proto.Merge(reply.(proto.Message), answer.(proto.Message)) //nolint:forcetypeassert // generated code hands in messages
 		}
 		return err
@@ -85,10 +88,10 @@ func newGateway(ctx context.Context, conn grpc.ClientConnInterface) (http.Handle
 			MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true},
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
 		}),
-		runtime.WithMarshalerOption("application/octet-stream", &binary{}),
+		runtime.WithMarshalerOption("application/octet-stream", &octetStream{}),
 		runtime.WithErrorHandler(func(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
-			if body, ok := r.Body.(*boundedBody); ok && body.exceeded {
-				err = status.Error(codes.ResourceExhausted, errTooLarge.Error())
+			if body, ok := r.Body.(*heldBody); ok && body.refused != nil { // the gateway would tell only that the request is invalid
+				err = grpcStatus(body.refused).Err()
 			}
 			runtime.DefaultHTTPErrorHandler(ctx, mux, m, w, r, err)
 		}),
@@ -109,54 +112,37 @@ func newGateway(ctx context.Context, conn grpc.ClientConnInterface) (http.Handle
 	if err != nil {
 		return nil, err
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r.Body = &boundedBody{body: r.Body, left: aloft.MaxMessageBytes}
-		mux.ServeHTTP(w, r)
-	}), nil
+	return mux, nil
 }
 
-// binary is runtime.ProtoMarshaller with an answer for what is no message: the gateway marshals statuses, too, by it.
-type binary struct{ runtime.ProtoMarshaller }
+// writeRESTError answers a request that was refused before it reached the gateway, as the gateway does.
+func writeRESTError(w http.ResponseWriter, failure *connect.Error) {
+	text, err := protojson.Marshal(grpcStatus(failure).Proto())
+	if err != nil {
+		text = []byte("{}")
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(runtime.HTTPStatusFromCode(codes.Code(failure.Code())))
+	_, _ = w.Write(text)
+}
 
-func (*binary) NewDecoder(reader io.Reader) runtime.Decoder {
+// octetStream is runtime.ProtoMarshaller with an answer for what is no message: the gateway marshals statuses, too, by it.
+type octetStream struct{ runtime.ProtoMarshaller }
+
+func (*octetStream) NewDecoder(reader io.Reader) runtime.Decoder {
 	return runtime.DecoderFunc(func(value any) error {
-		buffer, err := io.ReadAll(reader)
-		if err != nil {
-			return err
-		}
 		message, ok := value.(proto.Message)
 		if !ok {
 			return fmt.Errorf("a binary body is not possible for %T", value)
 		}
-		return proto.Unmarshal(buffer, message)
+		body, ok := reader.(*heldBody)
+		if !ok {
+			return fmt.Errorf("a binary body is not possible in %T", reader)
+		}
+		if err := body.incoming.weigh(message.ProtoReflect().Descriptor(), body.data, false); err != nil {
+			body.refused = cutOff(err)
+			return body.refused
+		}
+		return proto.Unmarshal(body.data, message)
 	})
 }
-
-var errTooLarge = fmt.Errorf("%w: the request has more than %d MiB, the limit of one message", aloft.ErrExhausted, aloft.MaxMessageBytes>>20)
-
-// boundedBody ends with an error at the limit of one message and remembers that it did: the gateway would tell only that
-// the request is invalid.
-type boundedBody struct {
-	body     io.ReadCloser
-	left     int64
-	exceeded bool
-}
-
-func (b *boundedBody) Read(p []byte) (int, error) {
-	if b.left < 0 {
-		b.exceeded = true
-		return 0, errTooLarge
-	}
-	if int64(len(p)) > b.left+1 {
-		p = p[:b.left+1]
-	}
-	n, err := b.body.Read(p)
-	b.left -= int64(n)
-	if b.left < 0 {
-		b.exceeded = true
-		return 0, errTooLarge
-	}
-	return n, err
-}
-
-func (b *boundedBody) Close() error { return b.body.Close() }

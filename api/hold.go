@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/internal/room"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -59,7 +60,10 @@ func (s *adminService) hold(ctx context.Context, id aloft.ExecutionID) (*store.E
 	defer s.held.Add(-1)
 	for {
 		// Read after subscribing: what was committed in between would wake nobody.
-		if e, err = s.execution(ctx, id); err != nil {
+		part, release := room.Part(ctx) // of the records that were read only the last one is kept
+		e, err = s.execution(part, id)
+		release()
+		if err != nil {
 			return nil, err
 		}
 		if aloft.Terminal(e.Phase) {

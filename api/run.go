@@ -14,6 +14,7 @@ import (
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/room"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -41,40 +42,68 @@ func (r *Runs) WatchExecution(ctx context.Context, request *aloftv1.WatchExecuti
 	id := aloft.ExecutionIDOf(request.GetId())
 	wake, cancel := r.Store.Subscribe(store.TopicExecution(id))
 	defer cancel()
-	var since time.Time // everything changed before it has been sent
-	var notes cacheNotes
+	watch := &watch{Runs: r, id: id}
 	for {
-		execution, err := r.Store.GetExecution(ctx, id)
+		phase, err := watch.turn(ctx, stream)
 		if err != nil {
 			return err
 		}
-		nodes, latest, err := r.changedNodes(ctx, id, since)
+		if request.GetOnce() || aloft.Terminal(phase) {
+			return nil
+		}
+		if err := pause(ctx, wake, watchAtMost, watchAtLeast); err != nil {
+			return err
+		}
+	}
+}
+
+// watch is what a watcher has been told.
+type watch struct {
+	*Runs
+	id    aloft.ExecutionID
+	since time.Time // everything changed before it has been sent
+	notes cacheNotes
+}
+
+// turn sends what has changed. The room that it takes is free again when it has been sent.
+func (w *watch) turn(ctx context.Context, stream *connect.ServerStream[aloftv1.WatchExecutionResponse]) (core.WorkflowExecution_Phase, error) {
+	ctx, release := room.Part(ctx)
+	defer release()
+	var response *aloftv1.WatchExecutionResponse
+	var phase core.WorkflowExecution_Phase
+	latest := w.since
+	if err := room.Again(ctx, func() error {
+		execution, err := w.Store.GetExecution(ctx, w.id)
 		if err != nil {
 			return err
 		}
-		if notes.store == nil {
-			notes = cacheNotes{store: r.Store, execution: id, before: execution.CreatedAt}
+		var nodes []*aloftv1.NodeStatus
+		if nodes, latest, err = w.changedNodes(ctx, w.id, w.since); err != nil {
+			return err
+		}
+		if w.notes.store == nil {
+			w.notes = cacheNotes{store: w.Store, execution: w.id, before: execution.CreatedAt}
 		}
 		for _, n := range nodes {
 			if n.GetCache() == nil {
 				continue
 			}
-			if n.CacheNote, err = notes.of(ctx, n.GetId(), n.GetCache()); err != nil {
+			if n.CacheNote, err = w.notes.of(ctx, n.GetId(), n.GetCache()); err != nil {
 				return err
 			}
 			n.Cache.Key = nil // it is large where there are many nodes, and ExplainCache has it
 		}
-		if err := stream.Send(&aloftv1.WatchExecutionResponse{Execution: r.status(execution), Nodes: nodes}); err != nil {
-			return err
-		}
-		if request.GetOnce() || aloft.Terminal(execution.Phase) {
-			return nil
-		}
-		since = latest
-		if err := pause(ctx, wake, watchAtMost, watchAtLeast); err != nil {
-			return err
-		}
+		phase = execution.Phase
+		response = &aloftv1.WatchExecutionResponse{Execution: w.status(execution), Nodes: nodes}
+		return nil
+	}); err != nil {
+		return phase, err
 	}
+	if err := roomForAnswer(ctx, response); err != nil {
+		return phase, err
+	}
+	w.since = latest
+	return phase, stream.Send(response)
 }
 
 // changedNodes returns the nodes, with all their attempts, of which something has changed since then. Records are compared

@@ -35,6 +35,7 @@ type Config struct {
 	WorkerMode       string   `key:"worker-mode" help:"auto: tasks start from a warm interpreter where that is safe; cold: each in a fresh one"`
 	CPU              float64  `key:"cpu" help:"cores that tasks may use together; 0: all of this machine"`
 	Memory           string   `key:"memory" help:"memory that tasks may use together, such as 8Gi; empty: all of this machine"`
+	RequestMemory    string   `key:"request-memory" help:"memory that requests to the server and their answers may take together, such as 512Mi, at least 64Mi; empty: 512Mi, or an eighth of this machine if that is less"`
 	Slots            int      `key:"slots" help:"tasks that may run at once, whatever they ask for; 0: any number"`
 	MaxParallelism   int      `key:"max-parallelism" help:"task nodes that one execution may run at once where neither it nor its launch plan says; 0: no limit"`
 	TaskTimeout      string   `key:"task-timeout" help:"how long an attempt of a task may run that states no timeout, such as 48h"`
@@ -150,6 +151,11 @@ func (c Config) Validate() error {
 	}
 	if _, err := ParseBytes(c.Memory); err != nil {
 		wrong("memory %v", err)
+	}
+	if n, err := ParseBytes(c.RequestMemory); err != nil {
+		wrong("request-memory %v", err)
+	} else if n != 0 && n < 64<<20 {
+		wrong("request-memory %q is less than 64Mi, which a message may need", c.RequestMemory)
 	}
 	if c.Slots < 0 {
 		wrong("slots %d is negative: 0 means any number", c.Slots)

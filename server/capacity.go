@@ -5,13 +5,16 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/aloft-dev/aloft/admission"
+	"github.com/aloft-dev/aloft/api"
 	"github.com/aloft-dev/aloft/config"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/internal/room"
 )
 
 // anyNumber of slots: cores and memory are what bounds tasks.
@@ -23,17 +26,33 @@ func capacity(c config.Config) (admission.Room, error) {
 	if err != nil {
 		return admission.Room{}, fmt.Errorf("read capacity: memory %w", err)
 	}
-	room := admission.Room{MilliCPU: int64(c.CPU * 1000), Memory: memory, Slots: int64(c.Slots)}
-	if room.MilliCPU == 0 {
-		room.MilliCPU = int64(runtime.GOMAXPROCS(0)) * 1000
+	all := admission.Room{MilliCPU: int64(c.CPU * 1000), Memory: memory, Slots: int64(c.Slots)}
+	if all.MilliCPU == 0 {
+		all.MilliCPU = int64(runtime.GOMAXPROCS(0)) * 1000
 	}
-	if room.Memory == 0 {
-		room.Memory = machineMemory()
+	if all.Memory == 0 {
+		all.Memory = machineMemory()
 	}
-	if room.Slots == 0 {
-		room.Slots = anyNumber
+	if all.Slots == 0 {
+		all.Slots = anyNumber
 	}
-	return room, nil
+	return all, nil
+}
+
+// ownMemory is what the server takes at most beside requests: what runs, caches, and the garbage of both.
+const ownMemory = 256 << 20
+
+// requestRoom is what requests may take together. The garbage collector is told to keep to it, unless the environment says
+// something else: it would let the heap become twice as large as what is used.
+func requestRoom(c config.Config) *room.Pool {
+	size, _ := config.ParseBytes(c.RequestMemory) // validated
+	if size == 0 {
+		size = max(64<<20, min(api.DefaultRoom, machineMemory()/8))
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(size + ownMemory)
+	}
+	return room.NewPool(size)
 }
 
 // fallbackMemory is assumed where the machine does not say.

@@ -192,6 +192,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		Store: s.store, Registry: versions, Launcher: launcher, Blobs: blobs, Literals: literals, Renderer: renderer, Signer: signer,
 		Links:   &blob.Handler{Store: blobs, Signer: signer, Log: s.log},
 		Version: o.Version, PublicURL: c.PublicURL, Origins: c.Origins, Hosts: append(hostsOf(c.Listen), c.Hosts...), LocalPaths: c.LocalPaths, Logger: s.log,
+		Room: requestRoom(c),
 	}); err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}

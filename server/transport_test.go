@@ -231,7 +231,7 @@ func TestAMessageAboveTheLimitIsResourceExhausted(t *testing.T) {
 	task := echoTask("huge")
 	task.Spec.Template.Config = map[string]string{"x": strings.Repeat("x", aloft.MaxMessageBytes)}
 	_, err := service.NewAdminServiceClient(s.grpc()).CreateTask(t.Context(), task)
-	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "67108864") {
+	if status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "64 MiB") {
 		t.Errorf("got %v, want RESOURCE_EXHAUSTED with the limit", err)
 	}
 	body, err := proto.Marshal(task)

@@ -35,6 +35,7 @@ import (
 	"time"
 
 	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/internal/room"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -211,7 +212,7 @@ func (s *Store) read(ctx context.Context, keep bool, query string, args []any, g
 			case <-time.After(50 * time.Millisecond):
 			}
 			continue
-		case errors.Is(err, errRow):
+		case errors.Is(err, errRow), errors.Is(err, aloft.ErrExhausted):
 			return err
 		case ctx.Err() != nil:
 			err = ctx.Err()
@@ -222,6 +223,36 @@ func (s *Store) read(ctx context.Context, keep bool, query string, args []any, g
 
 // errRow marks an error that is about what was read, not about reading.
 var errRow = errors.New("unreadable row")
+
+// What is read for a request takes room: the messages in its rows, several times as large when they are decoded.
+const (
+	decodedTimes = 5
+	countedPart  = 32 << 10 // bytes of rows that are counted at once
+)
+
+// counted takes room for the rows of a request. It does not wait for room: the connection would be held meanwhile.
+func counted(claim *room.Claim, next scan) scan {
+	if claim == nil {
+		return next
+	}
+	var size int64
+	return func(dest ...any) error {
+		if err := next(dest...); err != nil {
+			return err
+		}
+		for _, d := range dest {
+			if b, ok := d.(*[]byte); ok {
+				size += int64(len(*b))
+			}
+		}
+		if size < countedPart {
+			return nil
+		}
+		err := claim.TryTake(decodedTimes * size)
+		size = 0
+		return err
+	}
+}
 
 func (s *Store) readOnce(ctx context.Context, keep bool, query string, args []any, got func(scan) error) (started bool, err error) {
 	var rows *sql.Rows
@@ -238,9 +269,10 @@ func (s *Store) readOnce(ctx context.Context, keep bool, query string, args []an
 		return false, err
 	}
 	defer rows.Close()
+	scan := counted(room.Of(ctx), rows.Scan)
 	for rows.Next() {
 		started = true
-		if err := got(rows.Scan); err != nil {
+		if err := got(scan); err != nil {
 			return true, err
 		}
 	}

@@ -1,0 +1,188 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/internal/room"
+)
+
+const createPath = "/flyteidl.service.AdminService/CreateExecution"
+
+// admitting is a server whose handler only reads what the admission lets through.
+type admitting struct {
+	*httptest.Server
+	pool   *room.Pool
+	passed atomic.Int64 // bytes that reached the handler last
+	most   atomic.Int64 // bytes that were taken at once
+}
+
+func admit(t *testing.T, size int64, idle time.Duration) *admitting {
+	t.Helper()
+	s := &admitting{pool: room.NewPatientPool(size, 200*time.Millisecond)}
+	a := newAdmission(s.pool, connect.NewErrorWriter(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.most.Store(max(s.most.Load(), s.pool.Taken()))
+		n, err := io.Copy(io.Discard, r.Body)
+		if err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+		}
+		s.passed.Store(n)
+	}))
+	a.timings = timings{idle: idle, grace: time.Hour, upload: time.Second, answer: time.Hour}
+	s.Server = httptest.NewServer(a)
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *admitting) post(t *testing.T, path string, header http.Header, body []byte) string {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+path, bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header = header
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%d grpc-status: %s%s %s %s", answer.StatusCode, answer.Header.Get("Grpc-Status"), answer.Trailer.Get("Grpc-Status"),
+		answer.Header.Get("Grpc-Message")+answer.Trailer.Get("Grpc-Message"), text)
+}
+
+func frame(flags byte, message []byte) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{flags}, uint32(len(message))), message...)
+}
+
+func gzipped(t *testing.T, data []byte) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err := z.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// TestMessagesThatWouldFillTheMemoryAreRefused is attack 2: what is small on the wire and large in memory.
+func TestMessagesThatWouldFillTheMemoryAreRefused(t *testing.T) {
+	t.Parallel()
+	s := admit(t, DefaultRoom, time.Minute)
+	grpc := http.Header{"Content-Type": {"application/grpc+proto"}, "Grpc-Encoding": {"gzip"}}
+	web := http.Header{"Content-Type": {"application/grpc-web+proto"}, "Grpc-Encoding": {"gzip"}}
+	proto := http.Header{"Content-Type": {"application/proto"}, "Content-Encoding": {"gzip"}}
+	json := http.Header{"Content-Type": {"application/json"}}
+	bomb := gzipped(t, append([]byte{0x1a, 0x80, 0x80, 0x80, 0x06}, make([]byte, 12<<20)...))
+	literals := gzipped(t, manyLiterals(2_500_000)) // 5 MB
+	objects := []byte(`{"spec": {"x": [` + strings.Repeat("{},", 1_400_000) + `{}]}}`)
+	for name, test := range map[string]struct {
+		path   string
+		header http.Header
+		body   []byte
+		want   []string
+	}{
+		"a bomb over gRPC":        {createPath, grpc, frame(1, bomb), []string{"grpc-status: 8", "100"}},
+		"a bomb over gRPC-Web":    {createPath, web, frame(1, bomb), []string{"grpc-status: 8", "100"}},
+		"a bomb over Connect":     {createPath, proto, bomb, []string{"resource_exhausted", "100"}},
+		"empty literals":          {createPath, grpc, frame(1, literals), []string{"grpc-status: 8", "256 MiB"}},
+		"JSON of empty objects":   {createPath, json, objects, []string{"resource_exhausted", "256 MiB"}},
+		"REST of empty objects":   {"/api/v1/executions", json, objects, []string{"429", "256 MiB"}},
+		"a frame above the limit": {createPath, grpc, binary.BigEndian.AppendUint32([]byte{0}, aloft.MaxMessageBytes+1), []string{"grpc-status: 8", "64 MiB"}},
+		"two messages in a call":  {createPath, grpc, append(frame(0, nil), frame(0, nil)...), []string{"grpc-status: 3", "another one"}},
+		"what is no gzip":         {createPath, grpc, frame(1, []byte("plain")), []string{"grpc-status: 3", "gzip"}},
+	} {
+		s.passed.Store(-1)
+		got := s.post(t, test.path, test.header.Clone(), test.body)
+		for _, want := range test.want {
+			if !strings.Contains(strings.ReplaceAll(got, "%20", " "), want) {
+				t.Errorf("%s: %.300s, want %s", name, got, want)
+			}
+		}
+		if s.passed.Load() >= 0 {
+			t.Errorf("%s reached the handler", name)
+		}
+	}
+	// What is well compressed but small, and what is large but is only text, are as good as any.
+	if got := s.post(t, createPath, grpc.Clone(), frame(1, gzipped(t, append([]byte{0x1a, 0x80, 0x80, 0x80, 0x04}, make([]byte, 8<<20)...)))); !strings.HasPrefix(got, "200") || s.passed.Load() != 5+5+8<<20 {
+		t.Errorf("8 MiB of zeros: %.200s, %d bytes reached the handler", got, s.passed.Load())
+	}
+	if got := s.post(t, createPath, grpc.Clone(), frame(0, append([]byte{0x1a, 0x80, 0x80, 0x80, 0x0a}, make([]byte, 20<<20)...))); !strings.HasPrefix(got, "200") || s.passed.Load() != 5+5+20<<20 {
+		t.Errorf("20 MiB of text: %.200s, %d bytes reached the handler", got, s.passed.Load())
+	}
+	waitUntil(t, "all room to be given back", func() bool { return s.pool.Taken() == 0 })
+}
+
+func waitUntil(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// TestBodiesThatStopGiveTheirRoomBack is attack 2: connections that send a part and then nothing.
+func TestBodiesThatStopGiveTheirRoomBack(t *testing.T) {
+	t.Parallel()
+	s := admit(t, 64<<20, 100*time.Millisecond)
+	var group sync.WaitGroup
+	for range 16 {
+		group.Go(func() {
+			conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/proto\r\nContent-Length: %d\r\n\r\n", createPath, 64<<20)
+			go func() { _, _ = conn.Write(make([]byte, 57<<20)) }()
+			answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				return // refused while it was still sending: the connection is reset
+			}
+			defer answer.Body.Close()
+			text, _ := io.ReadAll(answer.Body)
+			if !strings.Contains(string(text), "deadline_exceeded") && !strings.Contains(string(text), "resource_exhausted") {
+				t.Errorf("%s %s", answer.Status, text)
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { group.Wait(); close(done) }()
+	for waiting := true; waiting; {
+		select {
+		case <-done:
+			waiting = false
+		default:
+			if taken := s.pool.Taken(); taken > 64<<20 {
+				t.Fatalf("%d bytes are held", taken)
+			}
+		}
+		if got := s.post(t, createPath, http.Header{"Content-Type": {"application/proto"}}, []byte{0x1a, 0x01, 'n'}); !strings.HasPrefix(got, "200") {
+			t.Errorf("a small request beside them: %s", got)
+		}
+	}
+	waitUntil(t, "all room to be given back", func() bool { return s.pool.Taken() == 0 })
+}

@@ -1,0 +1,149 @@
+package api
+
+import (
+	"fmt"
+	"reflect"
+	"sync"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/aloft-dev/aloft"
+)
+
+// A message may need a hundred times its size once it is decoded: 28 MiB of empty literals are 4 GB of Go structs. So its
+// weight, an estimate of what it will need, is taken from its bytes before anything is decoded.
+
+// weightOfProtobuf walks the fields of a message at all depths, as far as the schema goes, and adds up what the Go values
+// for them take. It looks at each byte at most once and stops above the limit. What is no message weighs what was read of
+// it: the decoder refuses it.
+func weightOfProtobuf(desc protoreflect.MessageDescriptor, data []byte) (int64, error) {
+	s := scale{limit: aloft.MaxDecodedBytes}
+	s.message(desc, data, 0)
+	return s.result("messages and fields")
+}
+
+// scale adds up a weight.
+type scale struct {
+	weight, elements, limit int64
+}
+
+func (s *scale) add(bytes int64) {
+	s.weight += bytes
+	s.elements++
+}
+
+func (s *scale) full() bool { return s.weight > s.limit }
+
+func (s *scale) result(of string) (int64, error) {
+	if s.full() {
+		return s.weight, fmt.Errorf("%w: the request would take more than %d MiB of memory once it is decoded, the limit of one message, "+
+			"and it does so after %d of its %s: send less at once, or refer to large values by URI", aloft.ErrExhausted, s.limit>>20, s.elements, of)
+	}
+	return s.weight, nil
+}
+
+// What Go values take besides their content.
+const (
+	textHeader  = 24 // of a string or bytes, allocated by itself
+	listPlace   = 16 // of a pointer in a slice that doubles as it grows
+	mapPlace    = 72 // of a key and a value in a map that grows so
+	oneofBox    = 16
+	mostNesting = 10_000 // where the decoder gives up
+)
+
+func (s *scale) message(desc protoreflect.MessageDescriptor, data []byte, depth int) {
+	if depth > mostNesting {
+		return
+	}
+	fields := desc.Fields()
+	for len(data) > 0 && !s.full() {
+		number, kind, n := protowire.ConsumeTag(data)
+		if n < 0 {
+			return
+		}
+		data = data[n:]
+		var value []byte
+		if kind == protowire.BytesType {
+			if value, n = protowire.ConsumeBytes(data); n < 0 {
+				return
+			}
+		} else if n = protowire.ConsumeFieldValue(number, kind, data); n < 0 {
+			return
+		}
+		data = data[n:]
+		f := fields.ByNumber(number)
+		switch {
+		case f == nil: // kept as it came
+			s.add(int64(2 * n))
+		case kind != protowire.BytesType:
+			s.scalar(f)
+		case f.IsMap():
+			s.add(mapPlace)
+			s.message(f.Message(), value, depth+1)
+		case f.Kind() == protoreflect.MessageKind || f.Kind() == protoreflect.GroupKind:
+			s.add(structSize(f.Message()))
+			if f.IsList() {
+				s.add(listPlace)
+			} else if f.ContainingOneof() != nil {
+				s.add(oneofBox)
+			}
+			s.message(f.Message(), value, depth+1)
+		case f.Kind() == protoreflect.StringKind || f.Kind() == protoreflect.BytesKind:
+			s.add(int64(len(value)) + textHeader)
+			if f.IsList() {
+				s.add(2 * listPlace)
+			}
+		default: // packed: a byte of it may be a number of eight
+			s.add(int64(len(value)) * listPlace)
+		}
+	}
+}
+
+func (s *scale) scalar(f protoreflect.FieldDescriptor) {
+	switch {
+	case f.IsList():
+		s.add(listPlace)
+	case f.ContainingOneof() != nil:
+		s.add(oneofBox)
+	}
+}
+
+var structSizes sync.Map // of messages' Go types, by full name
+
+// structSize is what an empty message takes.
+func structSize(desc protoreflect.MessageDescriptor) int64 {
+	if size, ok := structSizes.Load(desc.FullName()); ok {
+		return size.(int64) //nolint:forcetypeassert // nothing else is put there
+	}
+	size := int64(128)
+	if found, err := protoregistry.GlobalTypes.FindMessageByName(desc.FullName()); err == nil {
+		if t := reflect.TypeOf(found.Zero().Interface()); t.Kind() == reflect.Pointer {
+			size = int64(t.Elem().Size()) + 16 // rounded up by the allocator
+		}
+	}
+	structSizes.Store(desc.FullName(), size)
+	return size
+}
+
+// jsonToken is what one value, name or bracket of JSON takes at most when it becomes a message: Value, Struct and Literal
+// are the largest of what can be many.
+const jsonToken = 100
+
+// weightOfJSON counts the tokens of a text and adds the text itself.
+func weightOfJSON(data []byte) (int64, error) {
+	s := scale{weight: int64(len(data)), limit: aloft.MaxDecodedBytes}
+	quoted := false
+	for i := 0; i < len(data) && !s.full(); i++ {
+		switch c := data[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case !quoted && (c == '{' || c == '[' || c == ',' || c == ':'):
+			s.add(jsonToken)
+		}
+	}
+	return s.result("values")
+}
