@@ -46,9 +46,15 @@ type journalFile struct {
 
 // recordedRun is the journal of one execution.
 type recordedRun struct {
-	ID       aloft.ExecutionID `json:"id"`
-	Workflow string            `json:"workflow"`
-	Entries  [][]byte          `json:"entries"` // aloftv1.JournalEntry, the bytes as they were stored
+	Project  string   `json:"project"`
+	Domain   string   `json:"domain"`
+	Name     string   `json:"name"`
+	Workflow string   `json:"workflow"`
+	Entries  [][]byte `json:"entries"` // aloftv1.JournalEntry, the bytes as they were stored
+}
+
+func (r recordedRun) id() aloft.ExecutionID {
+	return aloft.ExecutionID{Project: r.Project, Domain: r.Domain, Name: r.Name}
 }
 
 func (r recordedRun) journal(t *testing.T) []*aloftv1.JournalEntry {
@@ -57,7 +63,7 @@ func (r recordedRun) journal(t *testing.T) []*aloftv1.JournalEntry {
 	for i, b := range r.Entries {
 		entries[i] = &aloftv1.JournalEntry{}
 		if err := proto.Unmarshal(b, entries[i]); err != nil {
-			t.Fatalf("%s, entry %d: %v", r.ID.Name, i+1, err)
+			t.Fatalf("%s, entry %d: %v", r.Name, i+1, err)
 		}
 	}
 	return entries
@@ -126,10 +132,10 @@ func TestRecordedJournalsOfEveryReleaseFoldToTheRecordsThatItMade(t *testing.T) 
 			}
 			for _, r := range f.Runs {
 				got := foldRecords(t, f.graph(t, r), r).String()
-				if got = strings.TrimPrefix(strings.TrimRight(got, "\n"), "execution "); got != wanted[r.ID.Name] {
-					t.Errorf("execution %s folds to other records than the release made of it.\n%s", r.ID.Name, difference(wanted[r.ID.Name], got))
+				if got = strings.TrimPrefix(strings.TrimRight(got, "\n"), "execution "); got != wanted[r.Name] {
+					t.Errorf("execution %s folds to other records than the release made of it.\n%s", r.Name, difference(wanted[r.Name], got))
 				}
-				delete(wanted, r.ID.Name)
+				delete(wanted, r.Name)
 			}
 			for name := range wanted {
 				t.Errorf("%s.txt has execution %s, and there is no journal of it", path, name)
@@ -145,11 +151,11 @@ func TestTokensAndNumbersOfRecordedJournalsFollowFromSeedAndTemplate(t *testing.
 	checked := 0
 	for path, f := range releasedJournals(t) {
 		for _, r := range f.Runs {
-			state := machine.New(r.ID, f.graph(t, r))
+			state := machine.New(r.id(), f.graph(t, r))
 			for i, entry := range r.journal(t) {
 				for _, e := range entry.GetEvents() {
 					if err := state.Apply(e); err != nil {
-						t.Fatalf("%s: execution %s, entry %d: %v: do tokens or numbers of nodes follow otherwise from the seed and the templates than they did?", path, r.ID.Name, i+1, err)
+						t.Fatalf("%s: execution %s, entry %d: %v: do tokens or numbers of nodes follow otherwise from the seed and the templates than they did?", path, r.Name, i+1, err)
 					}
 					scheduled := e.GetAttemptScheduled()
 					if scheduled == nil {
@@ -157,13 +163,13 @@ func TestTokensAndNumbersOfRecordedJournalsFollowFromSeedAndTemplate(t *testing.
 					}
 					a, ok := state.Attempt(machine.AttemptRef{Node: scheduled.GetNode(), Attempt: scheduled.GetAttempt()})
 					if !ok || a.Token != scheduled.GetToken() {
-						t.Errorf("%s: execution %s: node %d, attempt %d: the token that follows from the seed %q is %q, and was %q", path, r.ID.Name, scheduled.GetNode(), scheduled.GetAttempt(), state.Create().GetSeed(), a.Token, scheduled.GetToken())
+						t.Errorf("%s: execution %s: node %d, attempt %d: the token that follows from the seed %q is %q, and was %q", path, r.Name, scheduled.GetNode(), scheduled.GetAttempt(), state.Create().GetSeed(), a.Token, scheduled.GetToken())
 					}
 					checked++
 				}
 			}
 			if err := state.Check(); err != nil {
-				t.Errorf("%s: execution %s: %v", path, r.ID.Name, err)
+				t.Errorf("%s: execution %s: %v", path, r.Name, err)
 			}
 		}
 	}
@@ -191,7 +197,7 @@ func TestEveryFieldOfEveryEventOccursInARecordedJournal(t *testing.T) {
 				for _, e := range entry.GetEvents() {
 					usage := &aloftv1.AttemptUsage{}
 					if err := proto.Unmarshal(e.GetAttemptEnded().GetUsage(), usage); err != nil {
-						t.Errorf("%s: usage: %v", r.ID.Name, err)
+						t.Errorf("%s: usage: %v", r.Name, err)
 					}
 					noteFields(usage.ProtoReflect(), seen)
 				}
@@ -266,7 +272,7 @@ type records struct {
 func foldRecords(t *testing.T, g *machine.Graph, r recordedRun) records {
 	t.Helper()
 	entries := r.journal(t)
-	state, err := machine.Fold(r.ID, g, entries)
+	state, err := machine.Fold(r.id(), g, entries)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -300,7 +306,7 @@ func foldRecords(t *testing.T, g *machine.Graph, r recordedRun) records {
 		all.numbers[record.ID] = n.Index()
 		all.nodes = append(all.nodes, record)
 		for _, a := range state.Attempts(n.Index()) {
-			all.attempts = append(all.attempts, attemptRecord(0, r.ID, a, ends[machine.AttemptRef{Node: n.Index(), Attempt: a.Attempt}]))
+			all.attempts = append(all.attempts, attemptRecord(0, r.id(), a, ends[machine.AttemptRef{Node: n.Index(), Attempt: a.Attempt}]))
 		}
 	}
 	return all
@@ -459,7 +465,7 @@ func recordJournalsOf(t *testing.T, folder, release string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := recordedRun{ID: e.ID, Workflow: e.Workflow.GetName() + " " + e.Workflow.GetVersion()}
+		r := recordedRun{Project: e.ID.Project, Domain: e.ID.Domain, Name: e.ID.Name, Workflow: e.Workflow.GetName() + " " + e.Workflow.GetVersion()}
 		deterministic := proto.MarshalOptions{Deterministic: true}
 		if f.Workflows[r.Workflow], err = deterministic.Marshal(workflow.Compiled); err != nil {
 			t.Fatal(err)
