@@ -81,7 +81,7 @@ func (s *dataProxyService) CreateUploadLocation(ctx context.Context, r *service.
 func (s *dataProxyService) mayUpload(ctx context.Context, key blob.Key, sum []byte) error {
 	found, err := s.Blobs.Stat(ctx, key)
 	switch {
-	case errors.Is(err, aloft.ErrNotFound):
+	case errors.Is(err, aloft.ErrNotFound), errors.Is(err, aloft.ErrConflict): // gone, or damaged: the upload mends it
 		return nil
 	case err != nil:
 		return fmt.Errorf("create upload location: %w", err)

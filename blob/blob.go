@@ -83,6 +83,12 @@ type Local interface {
 	// symbolic link to a file becomes a copy of the file; anything else that is not a file or folder is refused with
 	// aloft.ErrInvalid, all of them named. A file that changes meanwhile gives aloft.ErrConflict: the writer still runs.
 	Adopt(ctx context.Context, prefix Key) ([]Object, error)
+
+	// Private makes dst, which must not exist, a copy of the object with this key, or of the folder with everything below
+	// it: writable, and without any connection to what is stored. It is cheap for any size where the file system can
+	// share blocks. Objects must not change while it runs. Nothing at key is aloft.ErrNotFound, and an object that is
+	// known not to be what was stored is aloft.ErrConflict; what was copied until then is left.
+	Private(ctx context.Context, key Key, dst string) error
 }
 
 // PutOptions say what the caller knows about the bytes and about the key. The zero value: nothing, and "create".

@@ -1,9 +1,9 @@
 package bundle
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/aloft-dev/aloft/blob"
+	"github.com/aloft-dev/aloft/internal/clone"
 )
 
 // diskErrors are the machine's and not the archive's.
@@ -168,11 +169,12 @@ func (c *Cache) copyFile(from, to string, n node) error {
 		return err
 	}
 	defer dst.Close()
-	if c.noClone.Load() || !cloneFile(dst, src) {
+	how, err := clone.File(context.Background(), dst, src, c.noClone.Load())
+	if err != nil {
+		return err
+	}
+	if how == clone.Copied {
 		c.noClone.Store(true)
-		if _, err := io.Copy(dst, src); err != nil {
-			return err
-		}
 	}
 	if err := dst.Chmod(n.mode.Perm()); err != nil { // whatever the umask
 		return err

@@ -657,19 +657,23 @@ func attribute(f *aloftv1.Failure, s store.Service, charged bool) {
 func (e *Executor) step(ctx context.Context, r *run, started, stopped *bool) error {
 	if r.job == nil {
 		job, err := e.jobs.job(ctx, r.attempt)
-		invalid := errors.Is(err, aloft.ErrInvalid)
-		if err != nil && !invalid {
+		var lost *lostInputsError
+		unusable := errors.Is(err, aloft.ErrInvalid) || errors.As(err, &lost)
+		if err != nil && !unusable {
 			return err
 		}
-		if invalid {
+		if unusable {
 			job = &Job{Key: r.attempt.AttemptKey, ID: r.attempt.ID, Spec: r.attempt.Spec}
 		}
 		e.mu.Lock()
 		r.job = job
 		e.mu.Unlock()
-		if invalid {
+		if unusable {
 			*started = true
 			failure := NewFailure(core.ExecutionError_USER, false, CodeBadTaskFormat, err.Error())
+			if lost != nil {
+				failure = LostInput(job, []string{err.Error()})
+			}
 			e.handle(ctx, Event{Job: job, Outcome: FailedToStart(job, failure, e.now())})
 			return nil
 		}

@@ -66,7 +66,9 @@ func (j *jobs) job(ctx context.Context, a *store.Attempt) (*Job, error) {
 	}
 	inputs := literals.GetValue()
 	if literals.GetRef().GetUri() != "" && inputs == nil {
-		if inputs, err = j.literals.ReadLiterals(ctx, literals.GetRef()); err != nil {
+		if inputs, err = j.literals.ReadLiterals(ctx, literals.GetRef()); errors.Is(err, aloft.ErrNotFound) || errors.Is(err, aloft.ErrConflict) {
+			return nil, &lostInputsError{err}
+		} else if err != nil {
 			return nil, fmt.Errorf("read inputs of attempt %s: %w", a.ID, err)
 		}
 	}
@@ -76,6 +78,12 @@ func (j *jobs) job(ctx context.Context, a *store.Attempt) (*Job, error) {
 	return &Job{Key: a.AttemptKey, ID: a.ID, Spec: a.Spec, Template: overridden(template, a.Spec.GetOverrides()), Inputs: inputs,
 		Workflow: a.Spec.GetWorkflow(), Envs: of.envs, RawOutput: of.rawOutput}, nil
 }
+
+// lostInputsError says that the object with an attempt's inputs is gone or damaged: asking again gives no other answer.
+type lostInputsError struct{ err error }
+
+func (e *lostInputsError) Error() string { return "its inputs: " + e.err.Error() }
+func (e *lostInputsError) Unwrap() error { return e.err }
 
 func (j *jobs) template(ctx context.Context, workflow, task *core.Identifier) (*core.TaskTemplate, error) {
 	templates, ok := j.templates.Get(aloft.KeyOf(workflow))

@@ -27,6 +27,7 @@ const (
 	CodeDynamic           = "DynamicWorkflowBuildFailed"
 	CodeOutputTooLarge    = "OutputSizeExceeded"
 	CodeServiceAway       = "ServiceUnavailable" // ours: what an attempt needs to run could not do its part
+	CodeInputLost         = "InputLost"          // ours: a stored object that the attempt was to be given is gone or damaged
 	CodeOutcomeRefused    = "OutcomeRefused"     // ours: the store cannot hold what the attempt ended with
 )
 
@@ -157,6 +158,15 @@ func NewFailure(kind core.ExecutionError_ErrorKind, recoverable bool, code, mess
 		message = strings.ToValidUTF8(message[:half], "") + " ... <Message Truncated> ... " + strings.ToValidUTF8(message[len(message)-half:], "")
 	}
 	return &aloftv1.Failure{Error: &core.ExecutionError{Code: code, Message: strings.TrimRight(message, " \n"), Kind: kind}, Recoverable: recoverable}
+}
+
+// LostInput is the failure of an attempt whose inputs are gone; reasons names them. No other attempt would find them, and to
+// compute them again within the run would let a node succeed twice: a recovery computes again what it does not find.
+func LostInput(job *Job, reasons []string) *aloftv1.Failure {
+	e := job.ID.Execution
+	return NewFailure(core.ExecutionError_SYSTEM, false, CodeInputLost, fmt.Sprintf(
+		"what %s was to be given is gone:\n%s\nRun `aloft recover -p %s -d %s %s`: it computes again what is not there any more. What a client had uploaded must be given anew.",
+		job.ID.Node, strings.Join(reasons, "\n"), e.Project, e.Domain, e.Name))
 }
 
 // FailedToStart is the outcome of a job that can never run like this.

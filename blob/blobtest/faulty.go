@@ -27,7 +27,7 @@ const (
 // Call is one call to the store.
 type Call struct {
 	N   int    // from 1, over all methods
-	Op  string // Put, Get, Stat, List, Delete, Adopt
+	Op  string // Put, Get, Stat, List, Delete, Adopt, Private
 	Key blob.Key
 }
 
@@ -174,4 +174,15 @@ func (f *Faulty) Adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, err
 		return nil, after
 	}
 	return objects, err
+}
+
+func (f *Faulty) Private(ctx context.Context, key blob.Key, dst string) error {
+	before, after := f.decide("Private", key)
+	if before != nil {
+		return before
+	}
+	if err := f.Store.(blob.Local).Private(ctx, key, dst); err != nil {
+		return err
+	}
+	return after
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -218,4 +220,26 @@ func (m *Memory) Adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, err
 		objects = append(objects, blob.Object{Key: key, Attributes: o.Attributes})
 	}
 	return objects, nil
+}
+
+func (m *Memory) Private(ctx context.Context, key blob.Key, dst string) error {
+	if _, err := blob.ParseKey(string(key)); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	keys := m.keys(key)
+	if len(keys) == 0 {
+		return fmt.Errorf("object %s: %w", key, aloft.ErrNotFound)
+	}
+	for _, k := range keys {
+		path := dst + strings.TrimPrefix(string(k), string(key))
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(path, m.objects[k].content, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -58,6 +58,7 @@ func Run(t *testing.T, newStore func(t *testing.T) blob.Store) {
 		"one file can be adopted by its own key":           adoptOne,
 		"an object cannot be written through its own path": readOnly,
 		"an object put below an object is refused":         belowObject,
+		"a private copy has no connection to the object":   private,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -517,6 +518,38 @@ func belowObject(t *testing.T, s blob.Local) {
 			if _, err := s.Put(t.Context(), key, strings.NewReader("y"), blob.PutOptions{Overwrite: overwrite}); !errors.Is(err, aloft.ErrExists) {
 				t.Errorf("put %q, overwrite %v: got error %v, want ErrExists", key, overwrite, err)
 			}
+		}
+	}
+}
+
+func private(t *testing.T, s blob.Local) {
+	mustPut(t, s, "one", "content")
+	mustPut(t, s, "all/a", "A")
+	mustPut(t, s, "all/deep/b c", "B")
+	dir := t.TempDir()
+	for key, files := range map[blob.Key]map[string]string{"one": {"": "content"}, "all": {"/a": "A", "/deep/b c": "B"}} {
+		dst := filepath.Join(dir, string(key))
+		if err := s.Private(t.Context(), key, dst); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range files {
+			if got, err := os.ReadFile(dst + name); err != nil || string(got) != want {
+				t.Errorf("copy of %s%s: got %q, %v, want %q", key, name, got, err, want)
+			}
+			if err := os.WriteFile(dst+name, []byte("changed"), 0); err != nil {
+				t.Errorf("a copy can be written to: %v", err)
+			}
+			if got := mustRead(t, s, blob.Key(string(key)+name)); got != want {
+				t.Errorf("after a write to the copy of %s%s the object is %q", key, name, got)
+			}
+		}
+		if err := os.RemoveAll(dst); err != nil {
+			t.Errorf("a copy can be removed: %v", err)
+		}
+	}
+	for _, key := range []blob.Key{"none", "one/below", "al"} {
+		if err := s.Private(t.Context(), key, filepath.Join(dir, "x")); !errors.Is(err, aloft.ErrNotFound) {
+			t.Errorf("copy of %s, which is not there: got error %v, want ErrNotFound", key, err)
 		}
 	}
 }

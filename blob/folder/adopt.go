@@ -174,9 +174,9 @@ func (s *Store) adoptFile(ctx context.Context, key blob.Key) (blob.Attributes, e
 	if !before.Mode().IsRegular() {
 		return blob.Attributes{}, fmt.Errorf("%w: %s became %s while it was looked at", aloft.ErrConflict, key, leftover.Kind(before.Mode()))
 	}
-	attributes, recorded := readRecord(f, before)
+	attributes, record := readRecord(f, before)
 	switch {
-	case recorded && before.Mode().Perm() == 0o444 && link.Mode().IsRegular():
+	case record == validRecord && before.Mode().Perm() == 0o444 && link.Mode().IsRegular():
 		// Adopted before, or another name of an object: nobody changes either.
 	case !link.Mode().IsRegular() || links(before) > 1:
 		return s.adoptCopy(ctx, key, f)

@@ -92,12 +92,30 @@ func writeRecord(f *os.File, info fs.FileInfo, a blob.Attributes) {
 	_ = unix.Fsetxattr(int(f.Fd()), recordName, []byte(record), 0)
 }
 
-// readRecord returns the recorded attributes if they were made for the file as it is now.
-func readRecord(f *os.File, info fs.FileInfo) (blob.Attributes, bool) {
+// renewRecord records the attributes of an object that has the recorded content but is another file, or looks different.
+// An owner without further rights may set an attribute on a writable file only.
+func renewRecord(f *os.File, info fs.FileInfo, a blob.Attributes) {
+	if err := f.Chmod(0o644); err == nil {
+		writeRecord(f, info, a)
+	}
+	_ = f.Chmod(0o444)
+}
+
+// recordState is what the record of a file says of the file.
+type recordState int
+
+const (
+	noRecord    recordState = iota
+	staleRecord             // it was made for another file, or for this one before it was changed
+	validRecord             // it was made for the file as it is now
+)
+
+// readRecord returns the recorded attributes.
+func readRecord(f *os.File, info fs.FileInfo) (blob.Attributes, recordState) {
 	buf := make([]byte, 256)
 	n, err := unix.Fgetxattr(int(f.Fd()), recordName, buf)
 	if err != nil {
-		return blob.Attributes{}, false
+		return blob.Attributes{}, noRecord
 	}
 	var (
 		a             blob.Attributes
@@ -106,13 +124,16 @@ func readRecord(f *os.File, info fs.FileInfo) (blob.Attributes, bool) {
 		version, text string
 	)
 	if _, err := fmt.Sscan(string(buf[:n]), &version, &a.Size, &nanos, &number, &a.SHA256, &text); err != nil {
-		return blob.Attributes{}, false
+		return blob.Attributes{}, noRecord
 	}
 	if a.MD5, err = hex.DecodeString(text); err != nil || version != "1" {
-		return blob.Attributes{}, false
+		return blob.Attributes{}, noRecord
 	}
 	a.ModTime = info.ModTime()
-	return a, a.Size == info.Size() && nanos == info.ModTime().UnixNano() && number == inode(info)
+	if a.Size != info.Size() || nanos != info.ModTime().UnixNano() || number != inode(info) {
+		return a, staleRecord
+	}
+	return a, validRecord
 }
 
 func inode(info fs.FileInfo) uint64 {

@@ -31,10 +31,12 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -51,6 +53,7 @@ type Store struct {
 	real    string // root without symbolic links: programs report either
 	disk    disk
 	durable durableFolders
+	noClone atomic.Bool // this file system cannot share blocks between files
 }
 
 var _ blob.Local = (*Store)(nil)
@@ -134,7 +137,7 @@ func (s *Store) put(ctx context.Context, key blob.Key, r io.Reader, o blob.PutOp
 
 	path := s.Path(key)
 	if err := s.name(temp, path, o.Overwrite); errors.Is(err, fs.ErrExist) {
-		return s.putExisting(ctx, key, attributes, o)
+		return s.putExisting(ctx, key, temp, attributes, o)
 	} else if err != nil {
 		return blob.Attributes{}, err
 	}
@@ -194,13 +197,15 @@ func (s *Store) name(temp, path string, overwrite bool) error {
 }
 
 // putExisting answers a Put whose key was taken: the same content is a success once it is as durable as ours would be.
-func (s *Store) putExisting(ctx context.Context, key blob.Key, want blob.Attributes, o blob.PutOptions) (blob.Attributes, error) {
+func (s *Store) putExisting(ctx context.Context, key blob.Key, temp string, want blob.Attributes, o blob.PutOptions) (blob.Attributes, error) {
 	path := s.Path(key)
 	if info, err := os.Lstat(path); err == nil && info.IsDir() {
 		return blob.Attributes{}, fmt.Errorf("%w: there are objects below it, so it cannot be one itself", aloft.ErrExists)
 	}
 	got, err := s.Stat(ctx, key)
 	switch {
+	case errors.Is(err, aloft.ErrConflict):
+		return s.heal(ctx, key, temp, want)
 	case err != nil:
 		return blob.Attributes{}, err
 	case o.IfAbsent:
@@ -213,6 +218,23 @@ func (s *Store) putExisting(ctx context.Context, key blob.Key, want blob.Attribu
 		return blob.Attributes{}, err
 	}
 	return got, s.syncUp(filepath.Dir(path))
+}
+
+// heal puts what was sent in the place of an object that is no longer what was stored there, if it is that.
+func (s *Store) heal(ctx context.Context, key blob.Key, temp string, want blob.Attributes) (blob.Attributes, error) {
+	f, info, err := s.openObject(key)
+	if err != nil {
+		return blob.Attributes{}, err
+	}
+	was, _ := readRecord(f, info)
+	f.Close()
+	if was.SHA256 != want.SHA256 {
+		return blob.Attributes{}, fmt.Errorf("%w with other content (%s, %d bytes, damaged since; this is %s, %d bytes)", aloft.ErrExists, was.SHA256, was.Size, want.SHA256, want.Size)
+	}
+	if err := s.disk.Rename(temp, s.Path(key)); err != nil {
+		return blob.Attributes{}, err
+	}
+	return want, s.syncUp(filepath.Dir(s.Path(key)))
 }
 
 // mkdirs makes a folder and its parents up to the root. They are durable after syncUp.
@@ -285,7 +307,11 @@ func (s *Store) openObject(key blob.Key) (*os.File, fs.FileInfo, error) {
 	if _, err := blob.ParseKey(string(key)); err != nil {
 		return nil, nil, err
 	}
-	f, err := os.OpenFile(s.Path(key), os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	return s.openFile(s.Path(key))
+}
+
+func (s *Store) openFile(path string) (*os.File, fs.FileInfo, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, nil, s.missing(err)
 	}
@@ -328,12 +354,42 @@ func (s *Store) Stat(ctx context.Context, key blob.Key) (blob.Attributes, error)
 		return blob.Attributes{}, fmt.Errorf("stat object %s: %w", key, err)
 	}
 	defer f.Close()
-	if a, ok := readRecord(f, info); ok {
-		return a, nil
+	a, known, err := sound(ctx, f, info)
+	if err == nil && !known {
+		a, err = digestOf(ctx, f, info)
 	}
-	digest := blob.NewDigest()
-	if _, err := io.Copy(digest, &contextReader{ctx: ctx, r: f}); err != nil {
+	if err != nil {
 		return blob.Attributes{}, fmt.Errorf("stat object %s: %w", key, blob.Unavailable(err))
+	}
+	return a, nil
+}
+
+// sound returns the attributes that were recorded when the object was stored. If it looks different now, its content tells:
+// the same is recorded anew, another is aloft.ErrConflict. known is false where nothing was ever recorded.
+func sound(ctx context.Context, f *os.File, info fs.FileInfo) (a blob.Attributes, known bool, err error) {
+	was, state := readRecord(f, info)
+	switch state {
+	case noRecord:
+		return blob.Attributes{}, false, nil
+	case validRecord:
+		return was, true, nil
+	}
+	now, err := digestOf(ctx, f, info)
+	if err != nil {
+		return blob.Attributes{}, false, err
+	}
+	if now.SHA256 != was.SHA256 {
+		return blob.Attributes{}, false, fmt.Errorf("it was changed after it was stored: it has %d bytes with digest %s, stored were %d with %s: %w",
+			now.Size, now.SHA256, was.Size, was.SHA256, aloft.ErrConflict)
+	}
+	renewRecord(f, info, now)
+	return now, true, nil
+}
+
+func digestOf(ctx context.Context, f *os.File, info fs.FileInfo) (blob.Attributes, error) {
+	digest := blob.NewDigest()
+	if _, err := io.Copy(digest, &contextReader{ctx: ctx, r: io.NewSectionReader(f, 0, math.MaxInt64)}); err != nil {
+		return blob.Attributes{}, err
 	}
 	a := digest.Attributes()
 	a.ModTime = info.ModTime()

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/aloft-dev/aloft"
@@ -33,20 +34,81 @@ func TestFolderMeetsTheContractOfAStore(t *testing.T) {
 	blobtest.Run(t, func(t *testing.T) blob.Store { return openFolder(t) })
 }
 
-func TestDigestsFollowTheContentThatIsThereNotARecord(t *testing.T) {
+func TestAnObjectThatWasChangedIsNoticedAndMended(t *testing.T) {
 	t.Parallel()
 	s := openFolder(t)
-	if _, err := s.Put(t.Context(), "k", strings.NewReader("before"), blob.PutOptions{}); err != nil {
+	put := func(content string) error {
+		_, err := s.Put(t.Context(), "k", strings.NewReader(content), blob.PutOptions{})
+		return err
+	}
+	if err := put("before"); err != nil {
 		t.Fatal(err)
 	}
-	// Somebody with the right to do so writes into the object behind our back.
+	// A process with the right to do so writes into the object behind our back.
 	if err := errors.Join(os.Chmod(s.Path("k"), 0o644), os.WriteFile(s.Path("k"), []byte("beyond"), 0), os.Chtimes(s.Path("k"), time.Time{}, time.Unix(1, 0))); err != nil {
 		t.Fatal(err)
 	}
+	if a, err := s.Stat(t.Context(), "k"); !errors.Is(err, aloft.ErrConflict) {
+		t.Errorf("stat gave %+v, %v; want ErrConflict", a, err)
+	}
+	if err := s.Private(t.Context(), "k", filepath.Join(t.TempDir(), "copy")); !errors.Is(err, aloft.ErrConflict) {
+		t.Errorf("a copy for a task gave %v; want ErrConflict", err)
+	}
+	if err := put("other"); !errors.Is(err, aloft.ErrExists) {
+		t.Errorf("other content gave %v, want ErrExists", err)
+	}
+	if err := put("before"); err != nil {
+		t.Errorf("the content that was stored gave %v, want it mended", err)
+	}
 	d := blob.NewDigest()
-	d.Write([]byte("beyond"))
+	d.Write([]byte("before"))
 	if a, err := s.Stat(t.Context(), "k"); err != nil || a.SHA256 != d.Attributes().SHA256 {
-		t.Errorf("got %+v, %v; want the digest of what is there, %s", a, err, d.Attributes().SHA256)
+		t.Errorf("got %+v, %v; want what was stored", a, err)
+	}
+}
+
+// A data folder that was copied has other inodes, and a backup may have other times.
+func TestAnObjectThatLooksDifferentButIsNotIsRecordedAnew(t *testing.T) {
+	t.Parallel()
+	s := openFolder(t)
+	if _, err := s.Put(t.Context(), "k", strings.NewReader("same"), blob.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(s.Path("k"), time.Time{}, time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Stat(t.Context(), "k"); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(s.Path("k"))
+	if err != nil || info.Mode().Perm() != 0o444 {
+		t.Errorf("its mode is %v, %v; want 0444", info.Mode(), err)
+	}
+	record := make([]byte, 256)
+	n, err := unix.Getxattr(s.Path("k"), "user.aloft.digest", record)
+	if errors.Is(err, unix.ENOTSUP) {
+		t.Skip("this file system has no extended attributes")
+	}
+	if want := fmt.Sprintf(" %d ", time.Unix(1, 0).UnixNano()); !strings.Contains(string(record[:max(n, 0)]), want) {
+		t.Errorf("its record is %q, %v; want one for the time it has now", record[:max(n, 0)], err)
+	}
+}
+
+func TestALinkBelowAPrefixIsNoObject(t *testing.T) {
+	t.Parallel()
+	s := openFolder(t)
+	if err := errors.Join(os.MkdirAll(s.Path("raw"), 0o755), os.Symlink("/etc/passwd", s.Path("raw/x"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Stat(t.Context(), "raw/x"); !errors.Is(err, aloft.ErrNotFound) {
+		t.Errorf("stat gave %v, want ErrNotFound", err)
+	}
+	if r, err := s.Get(t.Context(), "raw/x", blob.Range{}); !errors.Is(err, aloft.ErrNotFound) {
+		r.Close()
+		t.Errorf("get gave %v, want ErrNotFound", err)
+	}
+	if err := s.Private(t.Context(), "raw/x", filepath.Join(t.TempDir(), "copy")); !errors.Is(err, aloft.ErrNotFound) {
+		t.Errorf("a copy gave %v, want ErrNotFound", err)
 	}
 }
 

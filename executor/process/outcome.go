@@ -186,16 +186,26 @@ func (b *Backend) sweep(keep map[string]bool, known []worker.Status) error {
 	}
 	var errs []error
 	for _, folder := range folders {
-		name := strings.TrimSuffix(folder.Name(), tempSuffix)
-		b.mu.Lock()
-		started := b.jobs[name] != nil
-		b.mu.Unlock()
-		if info, err := folder.Info(); err != nil || keep[name] || started || info.ModTime().After(b.opened) {
-			continue // what is younger than we are is being prepared
+		name := strings.TrimSuffix(strings.TrimSuffix(folder.Name(), tempSuffix), inputsSuffix)
+		if !keep[name] {
+			errs = append(errs, b.removeUnknown(name, folder.Name()))
 		}
-		errs = append(errs, removeAll(filepath.Join(b.config.DataDir, "attempts", folder.Name())))
 	}
 	return errors.Join(errs...)
+}
+
+// removeUnknown removes a folder of an attempt that no Start is or was at work for. Its age says nothing: a file system's clock
+// may be some milliseconds behind ours, so that what is just being prepared looks older than we are.
+func (b *Backend) removeUnknown(name, folder string) error {
+	b.mu.Lock()
+	if b.starting[name] || b.jobs[name] != nil {
+		b.mu.Unlock()
+		return nil
+	}
+	b.starting[name] = true // a Start that comes meanwhile waits
+	b.mu.Unlock()
+	defer b.through(name)
+	return removeAll(filepath.Join(b.config.DataDir, "attempts", folder))
 }
 
 // finish reads what an attempt left and reports it, once. When the task says that it is done, its outcome counts
@@ -359,7 +369,20 @@ func (b *Backend) keep(ctx context.Context, job *executor.Job, outputs *core.Lit
 	if err != nil {
 		return fmt.Errorf("keep the files of the outputs: %w", err)
 	}
-	if err := literal.RewriteURIs(outputs, b.canonicalAmong(written)); err != nil {
+	canonical := b.canonicalAmong(written)
+	var problems []error
+	back := func(location string) (string, error) {
+		uri, err := canonical(location)
+		if err == nil && uri == location {
+			if uri, err = b.returned(ctx, job, location); errors.Is(err, aloft.ErrUnavailable) || ctx.Err() != nil {
+				problems = append(problems, err)
+			}
+		}
+		return uri, err
+	}
+	if err := literal.RewriteURIs(outputs, back); len(problems) > 0 {
+		return fmt.Errorf("keep changed inputs: %w", errors.Join(problems...))
+	} else if err != nil {
 		b.config.Logger.Warn("render locations in outputs", "attempt", job.ID.String(), "error", err)
 	}
 	if outcome.Objects, err = b.digests(ctx, attemptName(job.ID), outputs, written); err != nil {
@@ -465,7 +488,7 @@ func (b *Backend) passing(attempt, uri string) error {
 		return nil
 	}
 	const wayOut = "; without remote_path=False flytekit keeps it"
-	for _, dir := range []string{b.workDir(attempt), b.tempDir(attempt)} {
+	for _, dir := range []string{b.workDir(attempt), b.tempDir(attempt), b.inputsDir(attempt)} {
 		if below, err := filepath.Rel(dir, path); err == nil && filepath.IsLocal(below) {
 			return fmt.Errorf("%s is in a folder of the attempt, which is removed with it%s", path, wayOut)
 		}

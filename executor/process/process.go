@@ -12,6 +12,7 @@
 //	<data>/blob/raw/<xx>/<generated name>/                           files the task returns: kept
 //	<data>/attempts/<attempt>/                                       its private copy of the code, its current directory: removed
 //	<data>/attempts/<attempt>.tmp/                                   its TMPDIR: removed
+//	<data>/attempts/<attempt>.in/                                    its private copies of the files it is given: removed
 //	<data>/worker/home                                               HOME of all attempts: a warm interpreter has one from its start
 package process
 
@@ -42,7 +43,6 @@ import (
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/internal/leftover"
-	"github.com/aloft-dev/aloft/literal"
 	"github.com/aloft-dev/aloft/worker"
 )
 
@@ -83,7 +83,6 @@ type Backend struct {
 	config   Config
 	renderer blob.Renderer
 	literals blob.Literals
-	opened   time.Time
 
 	connecting sync.Mutex // held while the supervisor is looked for or started
 
@@ -116,7 +115,7 @@ func New(config Config) *Backend {
 	}
 	b := &Backend{
 		config: config, renderer: blob.Renderer{Local: config.Blob}, literals: blob.Literals{Store: config.Blob},
-		opened: time.Now(), jobs: map[string]*attempt{}, inherited: map[string]bool{}, starting: map[string]bool{}, wake: make(chan struct{}, 1),
+		jobs: map[string]*attempt{}, inherited: map[string]bool{}, starting: map[string]bool{}, wake: make(chan struct{}, 1),
 	}
 	b.changed.L = &b.mu
 	return b
@@ -211,12 +210,15 @@ func (b *Backend) alone(name string) (through func()) {
 		b.changed.Wait()
 	}
 	b.starting[name] = true
-	return func() {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		delete(b.starting, name)
-		b.changed.Broadcast()
-	}
+	return func() { b.through(name) }
+}
+
+// through lets the next Start for the attempt begin.
+func (b *Backend) through(name string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.starting, name)
+	b.changed.Broadcast()
 }
 
 // Refusal says why a task can never run as a process, and the way out; empty: it may.
@@ -355,13 +357,15 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 		}
 	}
 	inputs := filepath.Join(run, "inputs.pb")
-	local, err := b.writeInputs(inputs, job.Inputs)
-	if err != nil {
-		return nil, nil, err
+	local, failure, err := b.giveInputs(ctx, job, inputs)
+	if failure != nil || err != nil {
+		return nil, failure, err
 	}
-	earlier, err := b.earlierCheckpoint(job.ID, job.Spec.GetCheckpoint())
-	if err != nil {
+	earlier := filepath.Join(b.inputsDir(name), "checkpoint")
+	if found, err := b.giveCheckpoint(ctx, job.ID, job.Spec.GetCheckpoint(), earlier); err != nil {
 		return nil, nil, err
+	} else if !found {
+		earlier = ""
 	}
 	arguments := append(append([]string{}, job.Template.GetContainer().GetCommand()...), job.Template.GetContainer().GetArgs()...)
 	argv, err := executor.Variables{
@@ -398,7 +402,7 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 		Environment: worker.Environment{Interpreter: env.Interpreter, Digest: env.Digest},
 		Mode:        b.config.Mode, MemoryLimit: job.Spec.GetMemoryLimit(), CPU: float64(job.Spec.GetMilliCpu()) / 1000, Grace: b.config.Grace,
 	}
-	failure, err := b.copyCode(ctx, spec)
+	failure, err = b.copyCode(ctx, spec)
 	return spec, failure, err
 }
 
@@ -406,25 +410,8 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 // without project and domain: an execution of the same name elsewhere must not find them.
 func checkpointKey(id aloft.AttemptID) blob.Key { return blob.Key(id.RunKey() + "/_flytecheckpoints") }
 
-// earlierCheckpoint is the folder of the last attempt before this one that left a checkpoint; empty: none did. Flyte offers
-// that of the attempt directly before, so that one which dies early loses all that was saved. If there is none, the one that
-// the node of a recovered execution left (a canonical URI; empty: none) counts as the one before the first.
-func (b *Backend) earlierCheckpoint(id aloft.AttemptID, recovered string) (string, error) {
-	for id.Attempt > 0 {
-		id.Attempt--
-		if dir, err := b.filled(checkpointKey(id)); dir != "" || err != nil {
-			return dir, err
-		}
-	}
-	key, err := blob.ParseURI(recovered)
-	if recovered == "" || err != nil { // or of a place that we do not know: the task begins anew
-		return "", nil //nolint:nilerr // see above
-	}
-	return b.filled(key)
-}
-
-// filled is the path of a folder that has something in it; empty: it has nothing, or is not there.
-func (b *Backend) filled(key blob.Key) (string, error) {
+// filled says whether there is a folder with something in it.
+func (b *Backend) filled(key blob.Key) (bool, error) {
 	dir := b.config.Blob.Path(key)
 	// A folder that a task made: it may hold a million entries, or be none.
 	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
@@ -433,14 +420,14 @@ func (b *Backend) filled(key blob.Key) (string, error) {
 		first, err = f.Readdirnames(1)
 		_ = f.Close()
 		if len(first) > 0 {
-			return dir, nil
+			return true, nil
 		}
 	}
 	if _, ok := errors.AsType[*leftover.NotFileError](leftover.Explain(dir, err)); ok || err == nil ||
 		errors.Is(err, io.EOF) || errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		return "", nil
+		return false, nil
 	}
-	return "", unavailable("look for the checkpoint of an earlier attempt", err)
+	return false, unavailable("look for the checkpoint of an earlier attempt", err)
 }
 
 // copyCode makes the working folder: a private copy of the archive that the command line names, or an empty folder.
@@ -470,7 +457,7 @@ func (b *Backend) copyCode(ctx context.Context, spec *worker.Spec) (*aloftv1.Fai
 		}
 		switch {
 		case err == nil:
-		case errors.Is(err, aloft.ErrInvalid), errors.Is(err, aloft.ErrNotFound), errors.Is(err, aloft.ErrExhausted), errors.Is(err, aloft.ErrUnimplemented):
+		case errors.Is(err, aloft.ErrInvalid), errors.Is(err, aloft.ErrNotFound), errors.Is(err, aloft.ErrConflict), errors.Is(err, aloft.ErrExhausted), errors.Is(err, aloft.ErrUnimplemented):
 			return executor.NewFailure(core.ExecutionError_USER, false, executor.CodeBadTaskFormat,
 				fmt.Sprintf("the task's code %s cannot be used: %v. Register it again", archive, err)), nil
 		default:
@@ -507,22 +494,6 @@ func distribution(argv []string) string {
 		}
 	}
 	return ""
-}
-
-// writeInputs writes the inputs as the task reads them, with paths of this machine, and returns them.
-func (b *Backend) writeInputs(path string, inputs *core.LiteralMap) (*core.LiteralMap, error) {
-	local := proto.CloneOf(inputs)
-	if err := literal.RewriteURIs(local, b.renderer.Path); err != nil {
-		b.config.Logger.Warn("render locations in inputs", "file", path, "error", err)
-	}
-	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(local)
-	if err != nil {
-		return nil, fmt.Errorf("encode inputs: %w", err)
-	}
-	if err := os.WriteFile(path, encoded, 0o644); err != nil {
-		return nil, unavailable("write inputs", err)
-	}
-	return local, nil
 }
 
 // variables is the complete environment of the task: nothing of the server's own reaches it.
@@ -613,7 +584,7 @@ func (b *Backend) Forget(ctx context.Context, job *executor.Job) error {
 	b.mu.Lock()
 	delete(b.jobs, name)
 	b.mu.Unlock()
-	return errors.Join(removeAll(b.workDir(name)), removeAll(b.tempDir(name)))
+	return errors.Join(removeAll(b.workDir(name)), removeAll(b.tempDir(name)), removeAll(b.inputsDir(name)))
 }
 
 // removeAll also removes folders that a task made unwritable.

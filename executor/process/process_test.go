@@ -383,8 +383,8 @@ func TestInputsAndOutputsAreCanonicalOutsideAndPathsInside(t *testing.T) {
 	if err := proto.Unmarshal([]byte(read(t, filepath.Join(w.blob.Path(blob.Key(job.ID.RunKey())), "inputs.pb"))), inputs); err != nil {
 		t.Fatal(err)
 	}
-	if uri := inputs.GetLiterals()["in"].GetScalar().GetBlob().GetUri(); uri != w.blob.Path(given) {
-		t.Errorf("the task reads %s, want a path", uri)
+	if uri := inputs.GetLiterals()["in"].GetScalar().GetBlob().GetUri(); filepath.Dir(filepath.Dir(uri)) != filepath.Join(w.data, "attempts", "p_d_e_a_0.in") || filepath.Base(uri) != "data.txt" {
+		t.Errorf("the task reads %s, want the path of a copy", uri)
 	}
 }
 
