@@ -120,16 +120,25 @@ func (j *Jobs) Pass(ctx context.Context) (pause time.Duration, err error) {
 		again, err := j.move(ctx, job)
 		if err != nil {
 			delete(j.held, job.GetName())
-			if !errors.Is(err, aloft.ErrConflict) { // somebody changed it: it is read again
+			if !errors.Is(err, errOvertaken) {
 				errs = append(errs, fmt.Errorf("recovery job %s: %w", job.GetName(), err))
 				continue
 			}
-			again = 0
+			again = j.Poll // another call has changed it: it is read again
 		}
 		pause = min(pause, again)
 	}
 	maps.DeleteFunc(j.held, func(name string, _ held) bool { return !mine[name] })
 	return pause, errors.Join(errs...)
+}
+
+// errOvertaken says that a job was changed between reading and saving it. What an item's own recovery says is another matter,
+// whatever sentinel it wraps.
+var errOvertaken = errors.New("the job was changed meanwhile")
+
+// away says that an error is no answer: a service could not do its part, or we are ending.
+func away(ctx context.Context, err error) bool {
+	return errors.Is(err, aloft.ErrUnavailable) || ctx.Err() != nil
 }
 
 // move is one pass over one job: what was decided is done, what runs is looked at, and what comes next is decided and saved.
@@ -143,12 +152,17 @@ func (j *Jobs) move(ctx context.Context, job *aloftv1.RecoveryJob) (again time.D
 	before := proto.CloneOf(job)
 
 	var running []aloft.ExecutionID
+	var later error // of items for which something is away: they stay as they are, and the others go on
 	for _, i := range items {
 		switch i.GetPhase() {
 		case aloftv1.RecoveryItem_STARTING:
 			refused, err := j.start(ctx, i)
 			if err != nil {
-				return 0, err
+				later = fmt.Errorf("start the recovery of %s: %w", aloft.ExecutionIDOf(i.GetExecution()), err)
+				if ctx.Err() != nil {
+					return 0, later
+				}
+				continue
 			}
 			b.Started(i, refused)
 			changed = append(changed, i)
@@ -175,18 +189,24 @@ func (j *Jobs) move(ctx context.Context, job *aloftv1.RecoveryJob) (again time.D
 	b.Advance(now) // a canary that is over lets the others begin in this pass
 	begin, at := b.Pass(now, startsPerPass)
 	if len(begin) > 0 {
-		facts, err := j.facts(ctx, begin)
-		if err != nil {
-			return 0, err
-		}
-		for k, i := range begin {
-			b.Begin(i, facts[k], now)
-			changed = append(changed, i)
+		for k, f := range j.factsOfEach(ctx, begin) {
+			switch i := begin[k]; {
+			case f.err == nil:
+				b.Begin(i, f.Facts, now)
+				changed = append(changed, i)
+			case away(ctx, f.err):
+				later = f.err
+			default:
+				b.Started(i, f.err.Error())
+				changed = append(changed, i)
+			}
 		}
 		b.Advance(now)
 	}
 	if before.UpdatedAt = job.GetUpdatedAt(); len(changed) > 0 || !proto.Equal(before, job) {
-		if err := j.Store.SaveRecoveryJob(ctx, job, changed); err != nil {
+		if err := j.Store.SaveRecoveryJob(ctx, job, changed); errors.Is(err, aloft.ErrConflict) {
+			return 0, fmt.Errorf("%w: %w", errOvertaken, err)
+		} else if err != nil {
 			return 0, err
 		}
 		if job.GetPhase() != before.GetPhase() {
@@ -195,6 +215,8 @@ func (j *Jobs) move(ctx context.Context, job *aloftv1.RecoveryJob) (again time.D
 	}
 	j.held[job.GetName()] = held{job.GetVersion(), items}
 	switch {
+	case later != nil:
+		return 0, later
 	case len(begin) > 0:
 		return 0, nil // they are to be started
 	case !at.IsZero():
@@ -230,10 +252,36 @@ func (j *Jobs) start(ctx context.Context, i *aloftv1.RecoveryItem) (refused stri
 			return fmt.Sprintf("there is an execution %s that does not recover it", as.Name), nil
 		}
 		return "", nil
-	case errors.Is(err, aloft.ErrNotFound), errors.Is(err, aloft.ErrInvalid), errors.Is(err, aloft.ErrPrecondition), errors.Is(err, aloft.ErrUnimplemented):
-		return err.Error(), nil
+	case err == nil || away(ctx, err):
+		return "", err
 	}
-	return "", err
+	return err.Error(), nil
+}
+
+// factsOf are the facts of one item, or why they cannot be had.
+type factsOf struct {
+	recovery.Facts
+	err error
+}
+
+// factsOfEach asks for all at once, and if that goes wrong for each by itself: one that cannot be read stops no other.
+func (j *Jobs) factsOfEach(ctx context.Context, items []*aloftv1.RecoveryItem) []factsOf {
+	each := make([]factsOf, len(items))
+	all, err := j.facts(ctx, items)
+	for k := range items {
+		switch {
+		case err == nil:
+			each[k].Facts = all[k]
+		case away(ctx, err):
+			each[k].err = err
+		default:
+			one, err := j.facts(ctx, items[k:k+1])
+			if each[k].err = err; err == nil {
+				each[k].Facts = one[0]
+			}
+		}
+	}
+	return each
 }
 
 // facts are what is known of items whose turn has come.

@@ -89,7 +89,7 @@ type mortal struct {
 	after         bool
 }
 
-var errKilled = errors.New("killed")
+var errKilled = fmt.Errorf("killed: %w", aloft.ErrUnavailable)
 
 func (m *mortal) die(call func() error) error {
 	m.calls++
@@ -261,5 +261,69 @@ func TestTwoJobsRecoverEachOnceAndAFailedRecoveryStandsForItsSource(t *testing.T
 	w.onceEach(n) // what was recovered again is the recovery that had failed
 	if len(w.made) != n+1 {
 		t.Errorf("%d executions were recovered, want %d", len(w.made), n+1)
+	}
+}
+
+// troubled is a launcher that some recoveries cannot be had of.
+type troubled struct {
+	*world
+	errs map[aloft.ExecutionID]error
+	away map[aloft.ExecutionID]int // how often something is away
+}
+
+func (l *troubled) Recover(ctx context.Context, of aloft.ExecutionID, name string, parent *core.NodeExecutionIdentifier) (aloft.ExecutionID, error) {
+	if err := l.errs[of]; err != nil {
+		return aloft.ExecutionID{}, err
+	}
+	if l.away[of] > 0 {
+		l.away[of]--
+		return aloft.ExecutionID{}, fmt.Errorf("the blob store does not answer: %w", aloft.ErrUnavailable)
+	}
+	return l.world.Recover(ctx, of, name, parent)
+}
+
+// TestAnItemThatCannotBeRecoveredStopsNoOther: inputs that have rotted are a conflict of digests, which is not one of the job.
+func TestAnItemThatCannotBeRecoveredStopsNoOther(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	name := w.begin(6, 0)
+	l := &troubled{
+		world: w,
+		errs: map[aloft.ExecutionID]error{
+			id("e0"): fmt.Errorf("read literals: object x has another digest: %w", aloft.ErrConflict),
+			id("e1"): fmt.Errorf("the inputs are too large: %w", aloft.ErrExhausted),
+			id("e2"): errors.New("an error that is on no list"),
+		},
+		away: map[aloft.ExecutionID]int{id("e3"): 2},
+	}
+	jobs := w.jobs(w.Store, l, "server")
+	wrong := 0
+	var done *aloftv1.RecoveryJob
+	for pass := 0; done.GetPhase() != aloftv1.RecoveryJob_ENDED; pass++ {
+		if pass == 20 {
+			t.Fatalf("after %d passes it is %v", pass, done)
+		}
+		if _, err := jobs.Pass(t.Context()); err != nil {
+			wrong++
+		}
+		var err error
+		if done, err = w.GetRecoveryJob(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := done.GetCounts(); got.GetSucceeded() != 3 || got.GetFailed() != 3 {
+		t.Errorf("it ended as %v, want three of each", got)
+	}
+	if wrong != 2 {
+		t.Errorf("%d passes said that something was away, want 2", wrong)
+	}
+	items, err := w.RecoveryItems(t.Context(), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range items {
+		if want := l.errs[aloft.ExecutionIDOf(i.GetExecution())]; want != nil && i.GetReason() != want.Error() {
+			t.Errorf("%s failed with %q, want %q", i.GetExecution().GetName(), i.GetReason(), want)
+		}
 	}
 }
