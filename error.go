@@ -16,15 +16,3 @@ var (
 	ErrFenced        = errors.New("lease lost")                 // a commit under a lease that somebody else holds by now
 	ErrConflict      = errors.New("overtaken by another write") // a unique sequence or key is taken by different content
 )
-
-// Limits, each stated once and named in the message that refuses what is above it.
-const (
-	MaxExecutionName  = 63
-	MaxWorkflowNodes  = 50_000
-	MaxInlineLiterals = 64 << 10 // literal maps up to this many bytes live in their row, larger ones are objects
-	MaxInlineData     = 2 << 20  // outputs up to this many bytes are inline in answers
-	MaxRetries        = 10
-	MaxCacheVersion   = 200       // bytes
-	MaxMessageBytes   = 64 << 20  // one request or reply
-	MaxDecodedBytes   = 256 << 20 // one request once it is decoded, by estimate
-)

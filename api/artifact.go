@@ -41,7 +41,7 @@ func (s *dataCatalog) CreateArtifact(ctx context.Context, r *datacatalog.CreateA
 	e := &store.Result{ResultID: id, ID: a.GetId(), Metadata: a.GetMetadata().GetKeyMap(), CreatedAt: s.Now()}
 	for i, t := range a.GetTags() {
 		where := fmt.Sprintf("artifact.tags[%d]", i)
-		problems.TextUpTo(maxTag, where+".name", t.GetName())
+		problems.TextUpTo(aloft.MaxResultTag, where+".name", t.GetName())
 		if t.GetName() == e.Tag || slices.Contains(e.Tags, t.GetName()) {
 			continue
 		}
@@ -84,7 +84,7 @@ func (s *dataCatalog) AddTag(ctx context.Context, r *datacatalog.AddTagRequest) 
 	var problems field.Problems
 	t := r.GetTag()
 	id := datasetID(&problems, "tag.dataset", t.GetDataset())
-	problems.TextUpTo(maxTag, "tag.name", t.GetName())
+	problems.TextUpTo(aloft.MaxResultTag, "tag.name", t.GetName())
 	problems.TextUpTo(maxDatasetText, "tag.artifact_id", t.GetArtifactId())
 	if err := problems.Err(); err != nil {
 		return nil, fmt.Errorf("add tag: %w", err)
@@ -255,7 +255,7 @@ func artifactHandle(problems *field.Problems, r artifactRequest) (id store.Resul
 	switch {
 	case r.GetTagName() != "":
 		id.Tag = r.GetTagName()
-		problems.TextUpTo(maxTag, "tag_name", id.Tag)
+		problems.TextUpTo(aloft.MaxResultTag, "tag_name", id.Tag)
 	case r.GetArtifactId() != "":
 		problems.TextUpTo(maxDatasetText, "artifact_id", r.GetArtifactId())
 	default:
@@ -332,7 +332,7 @@ func artifactFilters(problems *field.Problems, id store.ResultID, filter *dataca
 		switch p := f.GetPropertyFilter().(type) {
 		case *datacatalog.SinglePropertyFilter_TagFilter:
 			tag := p.TagFilter.GetTagName()
-			problems.TextUpTo(maxTag, where+".tag_filter.tag_name", tag)
+			problems.TextUpTo(aloft.MaxResultTag, where+".tag_filter.tag_name", tag)
 			all = append(all, func(e *store.Result) bool { return e.Tag == tag || slices.Contains(e.Tags, tag) })
 		case *datacatalog.SinglePropertyFilter_PartitionFilter:
 			key, value := p.PartitionFilter.GetKeyVal().GetKey(), p.PartitionFilter.GetKeyVal().GetValue()

@@ -16,7 +16,6 @@ type dataCatalog struct{ *API }
 // What a name may be long, in bytes. A dataset's is that of a task with a prefix, its version a cache version with two hashes.
 const (
 	maxDatasetText  = 300
-	maxTag          = 300
 	maxCatalogKeys  = 64 << 10 // bytes of all metadata together
 	maxArtifactPage = 100
 	maxDatasetPage  = 1000

@@ -127,9 +127,6 @@ func (s *adminService) UpdateExecution(ctx context.Context, r *admin.ExecutionUp
 	return &admin.ExecutionUpdateResponse{}, nil
 }
 
-// maxAbortCause is what a cause may have in storage, as in Flyte.
-const maxAbortCause = 255
-
 // TerminateExecution puts the wish into the inbox. It is granted when this returns; the phase follows, and is ABORTED.
 func (s *adminService) TerminateExecution(ctx context.Context, r *admin.ExecutionTerminateRequest) (*admin.ExecutionTerminateResponse, error) {
 	if err := checkExecution(r.GetId()); err != nil {
@@ -137,8 +134,8 @@ func (s *adminService) TerminateExecution(ctx context.Context, r *admin.Executio
 	}
 	id := aloft.ExecutionIDOf(r.GetId())
 	cause := r.GetCause()
-	if len(cause) > maxAbortCause {
-		cause = strings.ToValidUTF8(cause[:maxAbortCause], "")
+	if len(cause) > aloft.MaxAbortCause {
+		cause = strings.ToValidUTF8(cause[:aloft.MaxAbortCause], "")
 	}
 	err := s.Store.Append(ctx, id, store.Message{
 		Dedup: store.TerminateDedup,

@@ -33,6 +33,9 @@ func parseFilters(text string) ([]store.Filter, error) {
 	}
 	var problems field.Problems
 	var filters []store.Filter
+	if n := strings.Count(text, "+") + 1; !problems.AtMost(aloft.MaxFilters, "filters", n) {
+		return nil, problems.Err()
+	}
 	for expression := range strings.SplitSeq(text, "+") {
 		match := filterExpression.FindStringSubmatch(expression)
 		if match == nil {
@@ -51,6 +54,7 @@ func parseFilters(text string) ([]store.Filter, error) {
 		f.Values = []string{match[3]}
 		if f.Function == "value_in" || f.Function == "value_not_in" {
 			f.Values = strings.Split(match[3], ";")
+			problems.AtMost(aloft.MaxFilterValues, "filters: values of "+clip(f.Field), len(f.Values))
 		}
 		if f.Field == "duration" || strings.HasSuffix(f.Field, ".duration") {
 			for i, value := range f.Values {

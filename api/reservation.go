@@ -83,6 +83,6 @@ func (a *API) release(ctx context.Context, problems *field.Problems, id store.Re
 func reservationID(problems *field.Problems, r *datacatalog.ReservationID) store.ResultID {
 	id := datasetID(problems, "reservation_id.dataset_id", r.GetDatasetId())
 	id.Tag = r.GetTagName()
-	problems.TextUpTo(maxTag, "reservation_id.tag_name", id.Tag)
+	problems.TextUpTo(aloft.MaxResultTag, "reservation_id.tag_name", id.Tag)
 	return id
 }

@@ -117,6 +117,10 @@ func (l *Launcher) Create(ctx context.Context, r Request) (aloft.ExecutionID, er
 	}
 	problems.Labels(spec.GetLabels())
 	problems.Tags(spec.GetTags())
+	if spec != nil {
+		spec.Inputs = nil // they are kept by themselves
+		problems.Spec("spec", spec)
+	}
 	problems.Notifications(spec.GetNotifications().GetNotifications())
 	problems.RawOutput("spec.raw_output_data_config", spec.GetRawOutputDataConfig())
 	var recovered *store.Execution
@@ -240,7 +244,6 @@ func (l *Launcher) execution(r Request, spec *admin.ExecutionSpec, plan *store.L
 		notifications = plan.Spec.GetEntityMetadata().GetNotifications()
 	}
 	merge(spec, plan.Spec, l.MaxParallelism)
-	spec.Inputs = nil
 	if spec.Metadata == nil {
 		spec.Metadata = &admin.ExecutionMetadata{}
 	}

@@ -24,6 +24,7 @@ func (r *Registry) CreateLaunchPlan(ctx context.Context, id *core.Identifier, sp
 	if spec != nil {
 		problems.Identifier("spec.workflow_id", spec.GetWorkflowId(), core.ResourceType_WORKFLOW, true)
 		problems.Labels(spec.GetLabels())
+		problems.Spec("spec", described(spec))
 		problems.RawOutput("spec.raw_output_data_config", spec.GetRawOutputDataConfig())
 		if policy := spec.GetConcurrencyPolicy(); policy.GetBehavior() != admin.ConcurrencyLimitBehavior_CONCURRENCY_LIMIT_BEHAVIOR_UNSPECIFIED {
 			problems.Include(fmt.Errorf("spec.concurrency_policy: %w", aloft.ErrUnimplemented))
@@ -75,4 +76,12 @@ func (r *Registry) compileLaunchPlan(id *core.Identifier, spec *admin.LaunchPlan
 	now := r.Now()
 	compiled.Closure.CreatedAt, compiled.Closure.UpdatedAt = timestamppb.New(now), timestamppb.New(now)
 	return &store.LaunchPlan{ID: id, Digest: digest[:], Spec: compiled.GetSpec(), Closure: compiled.GetClosure(), CreatedAt: now, UpdatedAt: now}, nil
+}
+
+// described is a launch plan's spec without what may be larger: its inputs.
+func described(spec *admin.LaunchPlanSpec) *admin.LaunchPlanSpec {
+	return &admin.LaunchPlanSpec{
+		EntityMetadata: spec.GetEntityMetadata(), Labels: spec.GetLabels(), Annotations: spec.GetAnnotations(), Auth: spec.GetAuth(), //nolint:staticcheck // it is stored
+		AuthRole: spec.GetAuthRole(), SecurityContext: spec.GetSecurityContext(), RawOutputDataConfig: spec.GetRawOutputDataConfig(), Envs: spec.GetEnvs(), //nolint:staticcheck // likewise
+	}
 }

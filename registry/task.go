@@ -21,6 +21,9 @@ func (r *Registry) CreateTask(ctx context.Context, id *core.Identifier, spec *ad
 	if err := r.mayCreate(ctx, id, core.ResourceType_TASK, spec != nil); err != nil {
 		return fmt.Errorf("create task: %w", err)
 	}
+	if n := proto.Size(spec); n > aloft.MaxTaskBytes {
+		return fmt.Errorf("create task %s: invalid value for spec: it has %d bytes, the limit is %d: %w", id.GetName(), n, aloft.MaxTaskBytes, aloft.ErrInvalid)
+	}
 	hash, err := r.kept(id, spec)
 	if err != nil {
 		return err

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
@@ -80,11 +82,8 @@ func (p problems) Error() string {
 // Unwrap gives what was included first: a launch plan that is not found decides the code even if a label is wrong, too.
 func (p problems) Unwrap() []error { return append(slices.Clone(p), aloft.ErrInvalid) }
 
-// maxText is what Flyte's storage has room for.
-const maxText = 255
-
 // Text checks a required text of an identifier.
-func (p *Problems) Text(field, value string) { p.TextUpTo(maxText, field, value) }
+func (p *Problems) Text(field, value string) { p.TextUpTo(aloft.MaxName, field, value) }
 
 // TextUpTo checks a required text that may have so many bytes.
 func (p *Problems) TextUpTo(limit int, field, value string) {
@@ -132,16 +131,11 @@ func (p *Problems) Execution(id *core.WorkflowExecutionIdentifier) {
 	p.Text("name", id.GetName())
 }
 
-const (
-	maxLabels    = 16
-	maxLabelName = 63
-)
-
 // Labels checks that labels could be those of a Kubernetes object, as Flyte does.
 func (p *Problems) Labels(labels *admin.Labels) {
 	values := labels.GetValues()
-	if len(values) > maxLabels {
-		p.Add("invalid value for labels: there are %d, the limit is %d", len(values), maxLabels)
+	if len(values) > aloft.MaxLabels {
+		p.Add("invalid value for labels: there are %d, the limit is %d", len(values), aloft.MaxLabels)
 		return
 	}
 	for _, key := range slices.Sorted(maps.Keys(values)) {
@@ -150,28 +144,54 @@ func (p *Problems) Labels(labels *admin.Labels) {
 			prefix, name = "", key
 		}
 		if !labelText(name) || name == "" || (hasPrefix && !dnsName(prefix)) {
-			p.Add("invalid value for labels: the key %q is no label name (letters, digits, '-', '_', '.', at most %d characters, optionally after a DNS name and '/')", key, maxLabelName)
+			p.Add("invalid value for labels: the key %q is no label name (letters, digits, '-', '_', '.', at most %d characters, optionally after a DNS name and '/')", key, aloft.MaxLabelText)
 		}
 		if !labelText(values[key]) {
-			p.Add("invalid value for labels: %q, the value of %q, is no label value (letters, digits, '-', '_', '.', at most %d characters)", values[key], key, maxLabelName)
+			p.Add("invalid value for labels: %q, the value of %q, is no label value (letters, digits, '-', '_', '.', at most %d characters)", values[key], key, aloft.MaxLabelText)
 		}
 	}
 }
 
-// maxTag is the length of a tag in characters, as in Flyte.
-const maxTag = 255
+// AtMost checks that there are not more than so many of something, and says whether that is so.
+func (p *Problems) AtMost(limit int, field string, n int) bool {
+	if n > limit {
+		p.Add("invalid value for %s: there are %d, the limit is %d", field, n, limit)
+	}
+	return n <= limit
+}
+
+// Spec checks that what describes an execution or a launch plan is not larger than lists can repeat, and has not more of
+// anything than can be looked at one by one. What is given as inputs is no part of that.
+func (p *Problems) Spec(where string, spec Described) {
+	p.AtMost(aloft.MaxAnnotations, where+".annotations", len(spec.GetAnnotations().GetValues()))
+	p.AtMost(aloft.MaxEnvironment, where+".envs", len(spec.GetEnvs().GetValues()))
+	if n := proto.Size(spec); n > aloft.MaxSpecBytes {
+		p.Add("invalid value for %s: it has %d bytes, the limit is %d: annotations, envs, labels, tags and notifications are in every list; "+
+			"refer to what is large by URI, or give it as an input", where, n, aloft.MaxSpecBytes)
+	}
+}
+
+// Described is a spec of an execution or a launch plan.
+type Described interface {
+	proto.Message
+	GetAnnotations() *admin.Annotations
+	GetEnvs() *admin.Envs
+}
 
 // Tags checks the tags of an execution, which is found by them.
 func (p *Problems) Tags(tags []string) {
+	if !p.AtMost(aloft.MaxTags, "tags", len(tags)) {
+		return
+	}
 	for _, tag := range tags {
-		if n := utf8.RuneCountInString(tag); n > maxTag {
-			p.Add("invalid value for tags: %q… has %d characters, the limit is %d", string([]rune(tag)[:20]), n, maxTag)
+		if n := utf8.RuneCountInString(tag); n > aloft.MaxTag {
+			p.Add("invalid value for tags: %q… has %d characters, the limit is %d", string([]rune(tag)[:20]), n, aloft.MaxTag)
 		}
 	}
 }
 
 func labelText(s string) bool {
-	if len(s) > maxLabelName {
+	if len(s) > aloft.MaxLabelText {
 		return false
 	}
 	for i := range len(s) {
@@ -227,6 +247,9 @@ func (p *Problems) RawOutput(where string, config *admin.RawOutputDataConfig) {
 
 // Notifications checks that each says whom to tell, and of which last phases.
 func (p *Problems) Notifications(notifications []*admin.Notification) {
+	if !p.AtMost(aloft.MaxNotification, "notifications", len(notifications)) {
+		return
+	}
 	for i, n := range notifications {
 		var recipients []string
 		switch kind := n.GetType().(type) {
@@ -240,6 +263,7 @@ func (p *Problems) Notifications(notifications []*admin.Notification) {
 			p.Add("missing notifications[%d].type", i)
 			continue
 		}
+		p.AtMost(aloft.MaxNotification, fmt.Sprintf("notifications[%d].recipients_email", i), len(recipients))
 		if len(recipients) == 0 {
 			p.Missing(fmt.Sprintf("notifications[%d].recipients_email", i))
 		}

@@ -89,3 +89,31 @@ func TestACheckThatCouldNotBeMadeIsNoMistake(t *testing.T) {
 		t.Errorf("included again: %v", err)
 	}
 }
+
+// TestWhatListsRepeatIsBounded is attack 13: specs of 30 MB and 500,000 tags, all that is wrong said at once.
+func TestWhatListsRepeatIsBounded(t *testing.T) {
+	t.Parallel()
+	spec := &admin.ExecutionSpec{
+		Tags: make([]string, 500_000), Annotations: &admin.Annotations{Values: map[string]string{"large": strings.Repeat("x", 30<<20)}},
+		Envs: &admin.Envs{Values: make([]*core.KeyValuePair, 10_001)},
+	}
+	for i := range spec.GetEnvs().GetValues() {
+		spec.Envs.Values[i] = &core.KeyValuePair{}
+	}
+	var p Problems
+	p.Tags(spec.GetTags())
+	p.Notifications(make([]*admin.Notification, 101))
+	p.Spec("spec", spec)
+	err := p.Err()
+	if err == nil {
+		t.Fatal("it is accepted")
+	}
+	for _, want := range []string{"tags: there are 500000, the limit is 100", "notifications: there are 101", "spec.envs: there are 10001", "the limit is 1048576"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("the message does not say %q: %v", want, err)
+		}
+	}
+	if len(err.Error()) > 2000 {
+		t.Errorf("the message has %d bytes", len(err.Error()))
+	}
+}

@@ -18,9 +18,6 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// MaxItems is how many executions one job recovers at most.
-const MaxItems = 10_000
-
 // pageSize is how many executions are read at once.
 const pageSize = 500
 
@@ -46,7 +43,7 @@ func (j *Jobs) selected(ctx context.Context, s *aloftv1.RecoverySelection) ([]re
 		problems.Need("project", s.GetProject())
 		problems.Need("domain", s.GetDomain())
 	}
-	if len(s.GetExecutions()) > MaxItems {
+	if len(s.GetExecutions()) > aloft.MaxRecoveryItems {
 		return nil, tooMany()
 	}
 	for _, id := range s.GetExecutions() {
@@ -68,7 +65,7 @@ func (j *Jobs) selected(ctx context.Context, s *aloftv1.RecoverySelection) ([]re
 }
 
 func tooMany() error {
-	return fmt.Errorf("more than %d executions: narrow the selection, or recover them in several jobs: %w", MaxItems, aloft.ErrExhausted)
+	return fmt.Errorf("more than %d executions: narrow the selection, or recover them in several jobs: %w", aloft.MaxRecoveryItems, aloft.ErrExhausted)
 }
 
 // named reads executions that the user named.
@@ -123,7 +120,7 @@ func (j *Jobs) matching(ctx context.Context, s *aloftv1.RecoverySelection, patte
 				all = append(all, recovery.Failed{ID: e.ID, Error: e.Error})
 			}
 		}
-		if len(all) > MaxItems {
+		if len(all) > aloft.MaxRecoveryItems {
 			return nil, tooMany()
 		}
 		if len(page) < q.Limit {

@@ -1,0 +1,42 @@
+package aloft
+
+// Limits, each stated once, named in the message that refuses what is above it, and listed in docs/limits.md. They are
+// generous: what a pipeline needs fits many times. Without them one request could fill what all others share: a page of a
+// list, the transaction of the one writer, the memory.
+const (
+	// Names.
+	MaxName          = 255 // bytes of a project, domain, name or version
+	MaxExecutionName = 63  // characters, a part of a Kubernetes object's name
+	MaxLabelText     = 63  // bytes of a label's name or value, as in Kubernetes
+	MaxTag           = 255 // characters of a tag of an execution, as in Flyte
+	MaxResultTag     = 300 // bytes of the tag of a cached result
+	MaxCacheVersion  = 200 // bytes
+	MaxAbortCause    = 255 // bytes, the rest is cut off
+
+	// What describes an execution or a launch plan, which lists repeat.
+	MaxSpecBytes    = 1 << 20 // all of it: annotations, environment variables, labels, tags, notifications, roles
+	MaxLabels       = 16      // as in Flyte
+	MaxTags         = 100
+	MaxAnnotations  = 1000
+	MaxEnvironment  = 10_000 // variables
+	MaxNotification = 100    // notifications, and recipients of each
+
+	// What is registered.
+	MaxTaskBytes     = 8 << 20 // a template
+	MaxWorkflowNodes = 50_000
+	MaxRetries       = 10
+
+	// Messages.
+	MaxMessageBytes   = 64 << 20  // one request or reply
+	MaxDecodedBytes   = 256 << 20 // one request once it is decoded, by estimate
+	MaxInlineLiterals = 64 << 10  // literal maps up to this many bytes live in their row, larger ones are objects
+	MaxInlineData     = 2 << 20   // outputs up to this many bytes are inline in answers
+
+	// Pages of lists.
+	MaxPageRows       = 10_000     // what is asked for above is cut, with a token for the rest
+	MaxPageBytes      = 16 << 20   // likewise
+	MaxSmallPageBytes = 3584 << 10 // for clients that take no message above 4 MiB, such as flytectl
+	MaxFilters        = 50         // conditions of a list
+	MaxFilterValues   = 1000       // of value_in, value_not_in
+	MaxRecoveryItems  = 10_000     // executions of one recovery job
+)
