@@ -248,12 +248,26 @@ func (f *facts) populate(node machine.NodeView, key *aloftv1.CacheKey, ended *al
 	for _, o := range ended.GetObjects() {
 		found.Size += o.GetSize()
 	}
-	step.Results = append(step.Results, found)
-	step.Overwrite = f.state.Create().GetOverwriteCache()
-	lookup := &aloftv1.CacheLookup{Status: core.CatalogCacheStatus_CACHE_POPULATED, Key: key, Found: catalog.Metadata(found)}
+	lookup := &aloftv1.CacheLookup{Status: core.CatalogCacheStatus_CACHE_POPULATED, Key: key}
 	if record.Cache != nil { // queued in this very step
 		lookup.Reason, lookup.Reservation = record.Cache.GetReason(), record.Cache.GetReservation()
 	}
+	if first := f.kept[found.ResultID]; first != nil {
+		found = first
+		by := "another client"
+		if first.Source != (aloft.AttemptID{}) {
+			by = fmt.Sprintf("node %s of execution %s", first.Source.Node, first.Source.Execution)
+		}
+		lookup.Reason = "the same was kept by " + by + " meanwhile, and this result is not"
+	} else {
+		if f.kept == nil {
+			f.kept = make(map[store.ResultID]*store.Result)
+		}
+		f.kept[found.ResultID] = found
+		step.Results = append(step.Results, found)
+		step.Overwrite = f.state.Create().GetOverwriteCache()
+	}
+	lookup.Found = catalog.Metadata(found)
 	record.Cache = lookup
 	return nil
 }

@@ -142,6 +142,39 @@ func TestAResultIsUsedAgainWhereverTheSameIsAsked(t *testing.T) {
 	b.wantLookup(fourth, core.CatalogCacheStatus_CACHE_MISS, "")
 }
 
+func TestOfTwoThatComputeTheSameTheSecondNamesTheResultOfTheFirst(t *testing.T) {
+	t.Parallel()
+	b, e, w := cachedBench(t)
+	first := b.create(w, "first", map[string]string{"x": "a"})
+	second := b.create(w, "second", map[string]string{"x": "a"})
+	b.settle(e)
+	b.wantLookup(first, core.CatalogCacheStatus_CACHE_MISS, "")
+	b.wantLookup(second, core.CatalogCacheStatus_CACHE_MISS, "")
+	for _, a := range b.waiting() {
+		b.assign("x", a)
+		b.report(a, succeeded(map[string]string{"o0": "computed"}))
+	}
+	b.rest(e)
+	kept := map[string]int{}
+	for _, id := range []aloft.ExecutionID{first, second} {
+		b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
+		b.wantLiterals("outputs", b.execution(id).Outputs, map[string]string{"o0": "computed"})
+		lookup := b.node(id).Cache
+		artifact := lookup.GetFound().GetArtifactTag().GetArtifactId()
+		found, err := b.store.GetResult(t.Context(), artifact)
+		if err != nil || lookup.GetStatus() != core.CatalogCacheStatus_CACHE_POPULATED {
+			t.Fatalf("the record of %s says %v: %v", id.Name, lookup, err)
+		}
+		kept[artifact]++
+		if own := found.Source.Execution == id; own == strings.Contains(lookup.GetReason(), "this result is not") {
+			t.Errorf("the record of %s names the result of %s for the reason %q", id.Name, found.Source.Execution.Name, lookup.GetReason())
+		}
+	}
+	if len(kept) != 1 {
+		t.Errorf("the records name %v, want one result", kept)
+	}
+}
+
 func TestAFailureIsNoResult(t *testing.T) {
 	t.Parallel()
 	b, e, w := cachedBench(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/aloft-dev/aloft"
@@ -95,6 +96,7 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 		}
 		e.rows -= weight(d.step)
 		r := d.run
+		var taken *store.TakenError
 		switch {
 		case err == nil:
 			e.committed(d)
@@ -106,6 +108,14 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 				*l = lease{}
 			}
 			e.drop(r)
+		case errors.As(err, &taken):
+			e.logger.Debug("the step's results were kept by others meanwhile", "execution", r.id.String(), "error", err)
+			r.state = nil
+			if r.kept == nil {
+				r.kept = make(map[store.ResultID]*store.Result)
+			}
+			maps.Copy(r.kept, taken.By) // with those of refusals before: the next may be about others
+			d.next = turn{more: true}
 		case errors.Is(err, aloft.ErrConflict):
 			e.logger.Debug("a step was overtaken", "execution", r.id.String(), "error", err)
 			e.again = true // what overtook it may be a message that became visible behind the cursor
@@ -132,7 +142,7 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 // committed is what a step that is in the store means for its run.
 func (e *Engine) committed(d *decided) {
 	r := d.run
-	r.seq = d.step.Seq
+	r.seq, r.kept = d.step.Seq, nil
 	r.waiting, r.waitingSince = d.step.Waiting, d.step.WaitingSince
 	for _, seq := range d.step.Consumed {
 		e.consumed[seq] = struct{}{}

@@ -35,6 +35,8 @@ type facts struct {
 	// What this step brought about, by digest: it is in no record yet.
 	made map[string]*aloftv1.Literals
 
+	kept map[store.ResultID]*store.Result // what is found when this step is committed: of others, and of this step
+
 	// What was read ahead in this step for nodes that begin next.
 	ahead   map[uint32]*ahead
 	aheadAt time.Time // when that had been read

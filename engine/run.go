@@ -34,7 +34,8 @@ type run struct {
 	counted  int           // nodes it is counted for while it is idle
 
 	// Belongs to whoever has it while it is busy.
-	state        *machine.State // nil: to be folded from the journal
+	kept         map[store.ResultID]*store.Result // what others kept, and the step that was refused for it is to name
+	state        *machine.State                   // nil: to be folded from the journal
 	id           aloft.ExecutionID
 	inputs       *aloftv1.Literals
 	source       *source // the execution that it recovers; nil: not read, or it recovers none

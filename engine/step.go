@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -101,7 +102,7 @@ func (e *Engine) decide(ctx context.Context, r *run, messages []store.InboxRow, 
 			return &decided{run: r, next: turn{ended: true}}, nil
 		}
 	}
-	f := &facts{ctx: ctx, engine: e, run: r, key: r.key, version: r.version, state: r.state, inputs: r.inputs, made: make(map[string]*aloftv1.Literals)}
+	f := &facts{ctx: ctx, engine: e, run: r, key: r.key, version: r.version, state: r.state, inputs: r.inputs, kept: maps.Clone(r.kept), made: make(map[string]*aloftv1.Literals)}
 	inbox := make([]*aloftv1.Inbox, len(messages))
 	for i, m := range messages {
 		if inbox[i], err = f.receive(m.Inbox); err != nil {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/aloft-dev/aloft"
@@ -143,3 +144,16 @@ func (id ResultID) Dataset() ResultID {
 	id.Tag = ""
 	return id
 }
+
+// TakenError refuses a step: others were quicker to make results findable under the same tags. The step is made again, and
+// its records name those.
+type TakenError struct {
+	By map[ResultID]*Result // what is found now, without outputs
+}
+
+func (e *TakenError) Error() string {
+	return fmt.Sprintf("%d results of the step were computed and kept by others meanwhile: %s", len(e.By), aloft.ErrConflict)
+}
+
+// Unwrap makes it a conflict for callers that do not look closer.
+func (e *TakenError) Unwrap() error { return aloft.ErrConflict }

@@ -15,12 +15,15 @@ const CreateDedup = "create"
 
 // SameCreation says whether the execution that has a name was made by this very message: a client that did not learn the
 // outcome of a creation repeats it, and its seed is like no other's. Unread is the execution's message of CreateDedup, or
-// nil once it was consumed; first is the journal entry that consumed it, or nil.
-func SameCreation(create, unread *aloftv1.Inbox, first *aloftv1.JournalEntry) bool {
+// nil once it was consumed; journal begins with the first entry and reaches beyond the one that consumed it: those before
+// only say what the execution waited for.
+func SameCreation(create, unread *aloftv1.Inbox, journal []*aloftv1.JournalEntry) bool {
 	there := unread.GetCreate()
-	for _, e := range first.GetEvents() {
-		if started := e.GetExecutionStarted(); started != nil {
-			there = started.GetCreate()
+	for _, entry := range journal {
+		for _, e := range entry.GetEvents() {
+			if started := e.GetExecutionStarted(); started != nil {
+				there = started.GetCreate()
+			}
 		}
 	}
 	seed := create.GetCreate().GetSeed()

@@ -78,6 +78,7 @@ type Runs interface {
 	//   - ErrFenced: the lease is not the step's any more;
 	//   - ErrConflict: another entry has this sequence, or the step ends the execution as if its termination had not been
 	//     acknowledged (the message is in the inbox and the step does not consume it): step again, with all messages;
+	//   - TakenError, an ErrConflict: results of the step have tags that name other results by now;
 	//   - ErrUnavailable (all alike): the outcome is unknown, repeat the same steps unchanged.
 	// A step that is refused has no effect and does not hinder the others. A step whose commit id is already in the
 	// journal at its sequence has been committed before: nil.
@@ -204,7 +205,7 @@ type Step struct {
 	Nodes        []*Node          // whole records, inserted or replaced (nil Inputs, Outputs, Metadata: as they were)
 	Attempts     []*Attempt       // whole records, inserted, or updated in what the engine owns (see Attempt; nil Objects, Usage, Environment: as they were)
 	Appends      []Append         // messages to other executions
-	Results      []*Result        // results that can be found from now on; as PutResult, and replacing if the execution overwrites
+	Results      []*Result        // results that can be found from now on; no two with the same tag
 	Overwrite    bool             // of Results: the tags name them, whatever they named before
 	Releases     []Release        // reservations that the execution gives back; wakes those who wait
 	ReleasesAll  bool             // of the execution: it ends, and a node that never began may have one

@@ -70,6 +70,7 @@ const (
 	resultUsed        = "a result is used again"
 	resultRepaired    = "a result is found to be damaged"
 	resultOverwritten = "a result is computed to overwrite another"
+	resultTaken       = "a node names the result of another, which was quicker"
 	waitsForResult    = "a node waits for who computes its result"
 )
 
@@ -209,17 +210,30 @@ func (w *world) checkResults(step *store.Step, accepted bool, s *sight) {
 		}
 		return
 	}
-	made := 0
+	made := map[aloft.NodeID]bool{}
 	for _, e := range step.Entry.GetEvents() {
 		if a := e.GetAttemptScheduled(); a != nil && a.GetAttempt() == 0 {
 			c.since[store.AttemptKey{Execution: step.Execution, Node: s.state.Ref(a.GetNode()).ID()}] = c.commits
 		}
 		if a := e.GetAttemptEnded(); a.GetOutputs() != nil && s.state.Ref(a.GetNode()).Cacheable() {
-			made++
+			made[s.state.Ref(a.GetNode()).ID()] = true
 		}
 	}
-	if made != len(step.Results) {
-		w.fail("P9: %d attempts of tasks whose results are used again have succeeded and %d results were made", made, len(step.Results))
+	named := 0
+	for _, n := range step.Nodes {
+		if !made[n.ID] || n.Cache.GetStatus() != core.CatalogCacheStatus_CACHE_POPULATED {
+			continue
+		}
+		named++
+		found, err := w.memory.GetResult(w.ctx, n.Cache.GetFound().GetArtifactTag().GetArtifactId())
+		if err != nil {
+			w.fail("P9: node %s of %s says that a result was kept, and there is none: %w", n.ID, step.ID, err)
+		} else if found.Source.Execution != step.ID || found.Source.Node != n.ID {
+			w.see(resultTaken)
+		}
+	}
+	if len(made) != named {
+		w.fail("P9: %d attempts of tasks whose results are used again have succeeded and the records of %d nodes name one", len(made), named)
 	}
 	overwrites := s.run.planned.overwrites
 	for _, r := range step.Results {

@@ -118,7 +118,7 @@ func TestSeedsKeepEveryPromise(t *testing.T) {
 	}
 	// What never happens finds nothing.
 	wanted := slices.Concat(callFaults, behaviours, []string{"compared SUCCEEDED", "compared FAILED", "a late Commit", "a late Report", "a late outcome"},
-		[]string{resultUsed, resultRepaired, resultOverwritten, waitsForResult, nodeRecovered, scopeRecovered, chainRecovered, checkpointHandedOn, comparedRecovered, outageCharged, outageSpared})
+		[]string{resultUsed, resultRepaired, resultOverwritten, resultTaken, waitsForResult, nodeRecovered, scopeRecovered, chainRecovered, checkpointHandedOn, comparedRecovered, outageCharged, outageSpared})
 	for _, f := range faults {
 		wanted = append(wanted, f.name)
 	}

@@ -144,6 +144,19 @@ func (s *Store) putResult(e *store.Result, overwrite bool) (*store.Result, error
 	return made, nil
 }
 
+// taken are the results that stand where those of a step are to be.
+func (s *Store) taken(step *store.Step) map[store.ResultID]*store.Result {
+	taken := make(map[store.ResultID]*store.Result)
+	for _, r := range step.Results {
+		if old := s.results[r.ID]; old != nil {
+			taken[r.ResultID] = cloneResult(old, false)
+		} else if old := s.tags[r.ResultID]; old != nil && !step.Overwrite {
+			taken[r.ResultID] = cloneResult(old, false)
+		}
+	}
+	return taken
+}
+
 func (s *Store) dataset(id store.ResultID) *store.Dataset {
 	for _, d := range s.datasets {
 		if d.Project == id.Project && d.Domain == id.Domain && d.Name == id.Name && d.Version == id.Version {

@@ -55,16 +55,20 @@ func (s *Store) CreateExecution(_ context.Context, e *store.Execution, create *a
 // created says whether this very message has made the execution.
 func (s *Store) created(e *execution, create *aloftv1.Inbox) bool {
 	var unread *aloftv1.Inbox
-	first := new(aloftv1.JournalEntry)
+	var journal []*aloftv1.JournalEntry
 	for _, row := range s.inbox.rows {
 		if row.exec == e && row.dedup == store.CreateDedup {
 			unread = row.inbox
 		}
 	}
-	if len(e.journal) > 0 && proto.Unmarshal(e.journal[0].entry, first) != nil {
-		return false
+	for _, row := range e.journal {
+		entry := new(aloftv1.JournalEntry)
+		if proto.Unmarshal(row.entry, entry) != nil {
+			return false
+		}
+		journal = append(journal, entry)
 	}
-	return store.SameCreation(create, unread, first)
+	return store.SameCreation(create, unread, journal)
 }
 
 // put adds a message unless its deduplication key is there already.
@@ -281,6 +285,9 @@ func (s *Store) commit(step *store.Step) ([]store.Topic, error) {
 			return nil, fmt.Errorf("commit %s: attempt %d of node %s has ended %s and cannot become %s: %w", e.rec.ID, a.Attempt, a.Node, old.rec.Phase, a.Phase, aloft.ErrConflict)
 		}
 	}
+	if taken := s.taken(step); len(taken) > 0 {
+		return nil, fmt.Errorf("commit %s: %w", e.rec.ID, &store.TakenError{By: taken})
+	}
 	entry, err := proto.Marshal(step.Entry)
 	if err != nil {
 		return nil, fmt.Errorf("commit %s: write journal entry: %w", e.rec.ID, err)
@@ -309,7 +316,9 @@ func (s *Store) commit(step *store.Step) ([]store.Topic, error) {
 		}
 	}
 	for _, r := range step.Results {
-		_, _ = s.putResult(r, step.Overwrite) // one that is there already is what is meant
+		if _, err := s.putResult(r, step.Overwrite); err != nil {
+			panic(err) // it was looked at before
+		}
 	}
 	s.change(e, step)
 	releases := step.Releases

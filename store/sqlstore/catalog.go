@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -156,7 +157,12 @@ func (e *encodedStep) catalog(t *tx, releases []released) error {
 		if err := t.guard(); err != nil {
 			return err
 		}
-		if err := t.conn.laterMany(writeResults, e.results, func(int64) error { return nil }); err != nil {
+		if err := t.conn.laterMany(writeResults, e.results, func(rows int64) error {
+			if rows != int64(len(e.Results)) {
+				return refuse("%w", errTaken)
+			}
+			return nil
+		}); err != nil {
 			return err
 		}
 	}
@@ -166,6 +172,40 @@ func (e *encodedStep) catalog(t *tx, releases []released) error {
 		}
 	}
 	return nil
+}
+
+// errTaken refuses a step whose results are not all findable. By what is read after the transaction.
+var errTaken = errors.New("a result is there already")
+
+// taken says which results stand where those of a step were to be.
+func (s *Store) taken(ctx context.Context, step *store.Step) error {
+	by := make(map[store.ResultID]*store.Result)
+	tags := make([]store.ResultID, len(step.Results))
+	for i, r := range step.Results {
+		tags[i] = r.ResultID
+	}
+	found, err := s.FindResults(ctx, tags)
+	if err != nil {
+		return fmt.Errorf("commit %s: %w", step.ID, err)
+	}
+	for i, r := range step.Results {
+		if found[i] == nil {
+			switch found[i], err = s.GetResult(ctx, r.ID); {
+			case errors.Is(err, aloft.ErrNotFound):
+				continue
+			case err != nil:
+				return fmt.Errorf("commit %s: %w", step.ID, err)
+			}
+		} else if step.Overwrite {
+			continue
+		}
+		found[i].Outputs, found[i].Objects = nil, nil
+		by[r.ResultID] = found[i]
+	}
+	if len(by) == 0 { // gone again
+		return fmt.Errorf("commit %s: a result was there already: %w", step.ID, aloft.ErrConflict)
+	}
+	return fmt.Errorf("commit %s: %w", step.ID, &store.TakenError{By: by})
 }
 
 // replace makes gone what a tag names.

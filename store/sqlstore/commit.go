@@ -32,6 +32,9 @@ func (s *Store) Commit(ctx context.Context, steps []*store.Step) []error {
 		return errs
 	}
 	for n, err := range s.writer.submit(ctx, rows, members...) {
+		if errors.Is(err, errTaken) {
+			err = s.taken(ctx, steps[which[n]])
+		}
 		errs[which[n]] = err
 	}
 	return errs

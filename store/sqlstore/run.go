@@ -100,15 +100,23 @@ func (s *Store) CreateExecution(ctx context.Context, e *store.Execution, create 
 
 // created finds the execution that has the name, which is no mistake if this very creation made it.
 func (t *tx) created(e *store.Execution, create *aloftv1.Inbox, key *int64) error {
-	var message, entry []byte
-	if _, err := t.row([]any{key, &message, &entry}, `SELECT e.number, (SELECT message FROM inbox WHERE execution = e.number AND dedup = ?),
-		(SELECT entry FROM journal WHERE execution = e.number AND seq = 1) FROM executions e WHERE e.project = ? AND e.domain = ? AND e.name = ?`,
-		store.CreateDedup, e.ID.Project, e.ID.Domain, e.ID.Name); err != nil {
+	var message, row []byte
+	if _, err := t.row([]any{key, &message}, `SELECT e.number, (SELECT message FROM inbox WHERE execution = e.number AND dedup = ?)
+		FROM executions e WHERE e.project = ? AND e.domain = ? AND e.name = ?`, store.CreateDedup, e.ID.Project, e.ID.Domain, e.ID.Name); err != nil {
 		return err
 	}
-	unread, first := new(aloftv1.Inbox), new(aloftv1.JournalEntry)
-	// What cannot be read was not made by us a moment ago.
-	if errors.Join(unmarshal(message, unread), unmarshal(entry, first)) != nil || !store.SameCreation(create, unread, first) {
+	unread := new(aloftv1.Inbox)
+	unreadable := unmarshal(message, unread) // what cannot be read was not made by us a moment ago
+	var journal []*aloftv1.JournalEntry
+	if err := t.each([]any{&row}, func() error {
+		entry := new(aloftv1.JournalEntry)
+		unreadable = errors.Join(unreadable, unmarshal(row, entry))
+		journal = append(journal, entry)
+		return nil
+	}, "SELECT entry FROM journal WHERE execution = ? ORDER BY seq LIMIT 100", *key); err != nil {
+		return err
+	}
+	if unreadable != nil || !store.SameCreation(create, unread, journal) {
 		return refuse("execution %s: %w", e.ID, aloft.ErrExists)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -147,9 +148,21 @@ func aResultOfACommitIsFoundOnceItIsCommitted(s *suite) {
 		s.Fatalf("%d results, want 5", len(all))
 	}
 	again := s.step(e)
-	again.Results = []*store.Result{result("r2", "c")}
-	s.commit(again)
+	again.Results = []*store.Result{result("r1", "other"), result("r2", "c")}
+	beside := s.step(s.make("e2"))
+	errs := s.store.Commit(s.ctx, []*store.Step{again, beside})
+	var taken *store.TakenError
+	if !errors.As(errs[0], &taken) || !errors.Is(errs[0], aloft.ErrConflict) || errs[1] != nil {
+		s.Fatalf("a commit of results of which one is there: %v", errs)
+	}
+	if by := taken.By[cacheID("c")]; len(taken.By) != 1 || by.ID != "r-c" || by.Source != result("r-c", "c").Source {
+		s.Errorf("they were taken by %v, want r-c", taken.By)
+	}
 	s.equal(s.found("c").ID, "r-c")
+	s.notFound("other")
+	again.Results = again.Results[:1]
+	s.commit(again)
+	s.equal(s.found("other").ID, "r1")
 	over := s.step(e)
 	over.Results, over.Overwrite = []*store.Result{result("r3", "c"), result("r4", "new")}, true
 	s.commit(over)

@@ -132,7 +132,11 @@ func aCreationThatIsRepeatedFindsItsOwnExecution(s *suite) {
 		s.is(s.store.CreateExecution(s.ctx, execution("e1"), create("another")), aloft.ErrExists)
 	}
 	again()
-	step := s.step(made) // the engine was quicker
+	step := s.step(made) // the engine was quicker, but could not go on at first
+	step.Entry, step.Waiting = &aloftv1.JournalEntry{}, "the blob store"
+	s.commit(step)
+	again()
+	step = s.step(made)
 	step.Consumed = []int64{s.inbox()[0].Seq}
 	step.Entry = &aloftv1.JournalEntry{Events: []*aloftv1.Event{{At: 1, Kind: &aloftv1.Event_ExecutionStarted{
 		ExecutionStarted: &aloftv1.ExecutionStarted{Create: create("e1").GetCreate()},
