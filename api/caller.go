@@ -12,6 +12,7 @@ type caller struct {
 	base       string // URL under which the client reached us, without a trailing slash: links that we give out begin with it
 	userAgent  string
 	local      bool        // from this machine
+	statusRoom int         // bytes that a status of an answer may take; 0: maxStatusBytes
 	connection *connection // nil where the server was started without ConnContext
 }
 
@@ -26,7 +27,7 @@ func callerOf(ctx context.Context) caller {
 // withCaller notes who asks. Links begin with the host that the client used, whatever we are called here: it reaches us by
 // that name. One that is not known to be ours may be another's, so then they begin with the address that we answer at.
 func (a *API) withCaller(r *http.Request, knownHost bool) *http.Request {
-	c := caller{base: a.PublicURL, userAgent: r.UserAgent(), local: isLocal(r)}
+	c := caller{base: a.PublicURL, userAgent: r.UserAgent(), local: isLocal(r), statusRoom: statusRoom(r)}
 	c.connection, _ = r.Context().Value(connectionKey{}).(*connection)
 	if c.base == "" {
 		scheme := "http"

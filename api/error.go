@@ -1,12 +1,14 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"runtime/debug"
 	"strings"
 	"unicode/utf8"
@@ -37,6 +39,19 @@ var errorCodes = []struct {
 
 // maxStatusBytes is what a status may take in the headers of a reply. flytekit accepts 32 KiB of them in all.
 const maxStatusBytes = 28 << 10
+
+// safeStatusBytes is what it may take where the client may keep to gRPC's own limit: from 8 KiB of headers on some are
+// refused, from 16 KiB on all, and then the client has neither code nor text.
+const safeStatusBytes = 7 << 10
+
+// statusRoom is how much of a status a client takes. Statuses of gRPC travel in headers, and of the clients that are known
+// flytekit (by the header accept, which no other sends) and those written in Go take many.
+func statusRoom(r *http.Request) int {
+	if !isNativeGRPC(r.Header.Get("Content-Type")) || r.Header.Get("Accept") == "application/grpc" || strings.HasPrefix(r.UserAgent(), "grpc-go") {
+		return maxStatusBytes
+	}
+	return safeStatusBytes
+}
 
 // detailed adds a message that programs read to an error that people read.
 type detailed struct {
@@ -107,7 +122,7 @@ func translate(ctx context.Context, log *slog.Logger, procedure string, err erro
 	}
 	var d *detailed
 	hasDetail := errors.As(err, &d)
-	room := maxStatusBytes
+	room := cmp.Or(callerOf(ctx).statusRoom, maxStatusBytes)
 	if hasDetail {
 		room = room / 3 // text travels a second time, in base64, beside the detail
 	}

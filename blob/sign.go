@@ -53,6 +53,13 @@ func NewSigner(key []byte) (*Signer, error) {
 // create it at once agree on one.
 func OpenSigner(path string) (*Signer, error) {
 	text, err := os.ReadFile(path)
+	if err == nil {
+		// Of a process that was killed while it created one. Who creates one just now finds that there is one already.
+		left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), signingPrefix+"*"))
+		for _, name := range left {
+			_ = os.Remove(name)
+		}
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := createSigningKey(path); err != nil {
 			return nil, fmt.Errorf("create signing key %s: %w", path, Unavailable(err))
@@ -69,10 +76,13 @@ func OpenSigner(path string) (*Signer, error) {
 	return NewSigner(key)
 }
 
+// signingPrefix begins the names of keys that are not complete.
+const signingPrefix = ".signing-"
+
 // createSigningKey links a complete, synced file into place, so that a crash leaves no half of a key.
 func createSigningKey(path string) (err error) {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, ".signing-*") // mode 0600
+	f, err := os.CreateTemp(dir, signingPrefix+"*") // mode 0600
 	if err != nil {
 		return err
 	}
@@ -84,7 +94,9 @@ func createSigningKey(path string) (err error) {
 		return err
 	}
 	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+		if _, there := os.Stat(path); there != nil { // else another process was quicker, and removed ours
+			return err
+		}
 	}
 	d, err := os.Open(dir)
 	if err != nil {

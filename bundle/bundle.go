@@ -99,7 +99,7 @@ func NewCache(root string, store blob.Store, limits Limits) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open bundle folder: %w", err)
 	}
-	if err := os.MkdirAll(root, 0o755); err != nil {
+	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("open bundle folder: %w", blob.Unavailable(err))
 	}
 	left, err := filepath.Glob(filepath.Join(root, partialPrefix+"*"))

@@ -208,6 +208,16 @@ func (c Config) Validate() error {
 	return nil
 }
 
+// PasswordInDatabase says whether the URL of the database holds a password.
+func (c Config) PasswordInDatabase() bool {
+	u, err := url.Parse(c.Database)
+	if err != nil || u.User == nil {
+		return false
+	}
+	_, has := u.User.Password()
+	return has || u.Query().Has("password")
+}
+
 // loopback says of the host in an address to listen on that only this machine reaches it.
 func loopback(host string) bool {
 	ip, err := netip.ParseAddr(host)

@@ -59,7 +59,7 @@ type Config struct {
 	DataDir string   // managed environments go to the folder environment in it
 	Python  string   // --python: used for every image; empty: look on PATH, else managed
 	Path    string   // PATH to look for python3 and uv on
-	Env     []string // environment of the tools we run (uv, pip); nil: ours
+	Env     []string // environment of the tools we run (uv, pip); nil: ours without what may be secret
 	Logger  *slog.Logger
 }
 
@@ -79,9 +79,14 @@ func New(config Config) *Resolver {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
 	if config.Env == nil {
-		config.Env = os.Environ() //nolint:forbidigo // the default of a setting
+		config.Env = slices.DeleteFunc(os.Environ(), secret) //nolint:forbidigo // the default of a setting
 	}
 	return &Resolver{config: config, patience: 30 * time.Second, probes: map[string]*probe{}, used: map[string]Environment{}}
+}
+
+// secret says of a variable that it may hold a password of the server's: those of its configuration and of its database.
+func secret(variable string) bool {
+	return strings.HasPrefix(variable, "ALOFT_") || strings.HasPrefix(variable, "PG")
 }
 
 // wanted is what an image's name says of its Python.

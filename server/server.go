@@ -42,6 +42,7 @@ import (
 	"github.com/aloft-dev/aloft/health"
 	"github.com/aloft-dev/aloft/idl/aloft/v1/aloftv1connect"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/private"
 	"github.com/aloft-dev/aloft/launch"
 	"github.com/aloft-dev/aloft/recovery/job"
 	"github.com/aloft-dev/aloft/registry"
@@ -108,6 +109,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	if s.lock, err = lockDataDir(c.DataDir, c.Listen); err != nil {
 		return nil, err
 	}
+	s.tighten()
 	identity, err := identify(c.DataDir)
 	if err != nil {
 		return nil, err
@@ -442,6 +444,21 @@ func lockDataDir(dir, address string) (*os.File, error) {
 		return nil, errors.Join(openDataDirError(dir, err), f.Close())
 	}
 	return f, nil
+}
+
+// kept is what a data folder holds.
+var kept = []string{"aloft.db*", "attempts", "blob", "bundle", "environment*", "server.*", "signing.key", "worker"}
+
+// tighten takes a data folder of an earlier release, or one that was made by hand, from other users. One that cannot be taken
+// from them is used as it is: whose it is may have meant it.
+func (s *Server) tighten() {
+	changed, err := private.Tighten(s.config.DataDir, kept...)
+	if len(changed) > 0 {
+		s.log.Info("other users could read the data folder, and cannot any more", "data", s.config.DataDir, "changed", changed)
+	}
+	if err != nil {
+		s.log.Warn("other users may read what is in the data folder", "data", s.config.DataDir, "error", err)
+	}
 }
 
 func openDataDirError(dir string, err error) error {

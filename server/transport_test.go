@@ -3,7 +3,9 @@ package server
 import (
 	"bytes"
 	"crypto/md5"
+	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -308,6 +310,52 @@ func TestPagesElsewhereAreRefusedOnEveryPath(t *testing.T) {
 	for _, p := range list.GetProjects() {
 		if p.GetId() == "evil" {
 			t.Error("a page elsewhere registered a project, although its request was refused")
+		}
+	}
+}
+
+// A plain gRPC client gives up on headers of more than 16 KiB, and has no word of the error then (attack 18).
+func TestErrorsFitTheHeadersThatAClientTakes(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	task := echoTask("problems")
+	for i := range 2000 {
+		task.Spec.Template.Interface.Inputs.Variables[fmt.Sprintf("v%d", i)] = &core.Variable{}
+	}
+	body, err := proto.Marshal(task)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame := append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(body))), body...)
+	for name, test := range map[string]struct {
+		header   http.Header
+		from, to int
+	}{
+		"a plain client": {http.Header{"User-Agent": {"grpc-python/1.71.0 grpc-c/46.0.0 (linux; chttp2)"}}, 2 << 10, 8 << 10},
+		"flytekit":       {http.Header{"User-Agent": {"grpc-python/1.71.0 grpc-c/46.0.0 (linux; chttp2)"}, "Accept": {"application/grpc"}}, 16 << 10, 32 << 10},
+		"flytectl":       {http.Header{"User-Agent": {"grpc-go/1.68.0"}}, 16 << 10, 32 << 10},
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+s.Address+"/flyteidl.service.AdminService/CreateTask", bytes.NewReader(frame))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Header = test.header
+		request.Header.Set("Content-Type", "application/grpc")
+		request.Header.Set("Te", "trailers")
+		answer, err := s.http.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, answer.Body)
+		_ = answer.Body.Close()
+		size := 0
+		for _, header := range []http.Header{answer.Header, answer.Trailer} {
+			for key, values := range header {
+				size += len(key) + len(strings.Join(values, "")) + 32
+			}
+		}
+		if size < test.from || size > test.to {
+			t.Errorf("%s gets %d bytes of headers, want from %d to %d", name, size, test.from, test.to)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/internal/private"
 )
 
 // Client is the server's end of the supervisor. It reconnects by itself, starting another supervisor where the former is
@@ -142,6 +143,10 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 		}
 		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 		if err == nil {
+			if err := private.Peer(conn); err != nil {
+				_ = conn.Close()
+				return nil, fmt.Errorf("connect to supervisor at %s: %w; start the server as the user of the data folder", path, err)
+			}
 			return conn, nil
 		}
 		if ctx.Err() != nil {

@@ -5,10 +5,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/aloft-dev/aloft/internal/private"
 )
 
 // folder is the supervisor's part of a data folder.
@@ -49,7 +52,11 @@ func (f folder) socket() (string, error) {
 	}
 	record := filepath.Join(f.dir, "sock.path")
 	if b, err := os.ReadFile(record); err == nil && len(b) > 0 {
-		return strings.TrimSpace(string(b)), nil
+		path := strings.TrimSpace(string(b))
+		// A folder that was cleaned away since then is made again below, or the next best one.
+		if err := private.Folder(filepath.Dir(path)); err == nil || !errors.Is(err, fs.ErrNotExist) {
+			return path, socketFolderError(err)
+		}
 	}
 	base := os.Getenv("XDG_RUNTIME_DIR") //nolint:forbidigo // where the system wants sockets
 	if base == "" || len(base) > 60 {
@@ -62,14 +69,22 @@ func (f folder) socket() (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("make socket folder: %w", err)
 	}
-	if info, err := os.Lstat(dir); err != nil || !info.IsDir() || info.Mode().Perm()&0o077 != 0 {
-		return "", fmt.Errorf("use socket folder %s: it must be a folder of ours with mode 0700; remove it or set XDG_RUNTIME_DIR", dir)
+	if err := private.Folder(dir); err != nil {
+		return "", socketFolderError(err)
 	}
 	path = filepath.Join(dir, shortHash(f.dir)+".sock")
 	if err := os.WriteFile(record, []byte(path+"\n"), 0o600); err != nil {
 		return "", fmt.Errorf("record socket path: %w", err)
 	}
 	return path, nil
+}
+
+// socketFolderError says the way out; nil stays nil.
+func socketFolderError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("use socket folder: %w; the supervisor of tasks would be another user's to replace. Remove that folder, or name another one by XDG_RUNTIME_DIR or TMPDIR", err)
 }
 
 func shortHash(s ...string) string {

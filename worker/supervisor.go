@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/internal/private"
 )
 
 // supervisor is the parent of all task processes of one data folder.
@@ -118,7 +119,7 @@ func Main(ctx context.Context, config Config) error {
 	if err != nil {
 		return fmt.Errorf("listen for the server: %w", err)
 	}
-	if err := os.Chmod(path, 0o600); err != nil {
+	if err := os.Chmod(path, 0o600); err != nil { // until now the folder alone kept others out
 		return fmt.Errorf("listen for the server: %w", err)
 	}
 	s.log.Info("supervisor started", "pid", os.Getpid(), "build", config.Build, "attempts", len(s.attempts))
@@ -203,6 +204,11 @@ func (s *supervisor) accept(listener net.Listener) {
 		if err != nil {
 			s.log.Error("accept connection", "error", err)
 			time.Sleep(100 * time.Millisecond) //nolint:forbidigo // out of descriptors, most likely: a pause
+			continue
+		}
+		if err := private.Peer(conn); err != nil {
+			s.log.Warn("refused a connection", "error", err)
+			_ = conn.Close()
 			continue
 		}
 		p := &peer{outbox: newOutbox(conn)}

@@ -176,7 +176,7 @@ func (s *Store) adoptFile(ctx context.Context, key blob.Key) (blob.Attributes, e
 	}
 	attributes, record := readRecord(f, before)
 	switch {
-	case record == validRecord && before.Mode().Perm() == 0o444 && link.Mode().IsRegular():
+	case record == validRecord && before.Mode().Perm()&0o222 == 0 && link.Mode().IsRegular():
 		// Adopted before, or another name of an object: nobody changes either.
 	case !link.Mode().IsRegular() || links(before) > 1:
 		return s.adoptCopy(ctx, key, f)
@@ -195,7 +195,7 @@ func (s *Store) adoptFile(ctx context.Context, key blob.Key) (blob.Attributes, e
 		}
 		attributes.ModTime = after.ModTime()
 		writeRecord(f, after, attributes)
-		if err := f.Chmod(0o444); err != nil {
+		if err := f.Chmod(0o400); err != nil {
 			return blob.Attributes{}, err
 		}
 	}

@@ -131,6 +131,13 @@ func after(steps []step) *folderImage {
 		if s.op == "ack" || s.op == "gone" {
 			continue
 		}
+		if below, ok := strings.CutPrefix(s.path, partialFolder+"/"); ok { // the store's own folder, made when it was opened
+			own, _, _ := strings.Cut(below, "/")
+			if partial.now[own] == nil {
+				image := newFolderImage()
+				partial.now[own], partial.sure[own] = image, image
+			}
+		}
 		if s.op == "syncdir" {
 			dir := root
 			if s.path != "." {

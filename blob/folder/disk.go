@@ -56,7 +56,7 @@ func (osDisk) Remove(path string) error {
 	return nil
 }
 
-func (osDisk) Mkdir(path string) error    { return os.Mkdir(path, 0o755) }
+func (osDisk) Mkdir(path string) error    { return os.Mkdir(path, 0o700) }
 func (osDisk) SyncDir(path string) error  { return syncPath(path) }
 func (osDisk) SyncFile(path string) error { return syncPath(path) }
 
@@ -80,7 +80,7 @@ func (f osFile) Seal(a blob.Attributes) (time.Time, error) {
 		return time.Time{}, err
 	}
 	writeRecord(f.File, info, a)
-	return info.ModTime(), f.Chmod(0o444)
+	return info.ModTime(), f.Chmod(0o400)
 }
 
 // recordName is the extended attribute with the digests of a file.
@@ -95,10 +95,10 @@ func writeRecord(f *os.File, info fs.FileInfo, a blob.Attributes) {
 // renewRecord records the attributes of an object that has the recorded content but is another file, or looks different.
 // An owner without further rights may set an attribute on a writable file only.
 func renewRecord(f *os.File, info fs.FileInfo, a blob.Attributes) {
-	if err := f.Chmod(0o644); err == nil {
+	if err := f.Chmod(0o600); err == nil {
 		writeRecord(f, info, a)
 	}
-	_ = f.Chmod(0o444)
+	_ = f.Chmod(0o400)
 }
 
 // recordState is what the record of a file says of the file.

@@ -44,7 +44,8 @@ import (
 	"github.com/aloft-dev/aloft/blob"
 )
 
-// partialFolder holds files that are being written. No key can begin with a dot, so it is never an object.
+// partialFolder holds files that are being written, those of each Store in a folder of its own that it has locked: what is
+// in one without a lock is of a process that has died. No key can begin with a dot, so it is never an object.
 const partialFolder = ".partial"
 
 // Store is a blob.Local in one folder. Several processes may open the same folder.
@@ -52,6 +53,7 @@ type Store struct {
 	root    string // absolute
 	real    string // root without symbolic links: programs report either
 	disk    disk
+	partial *os.File // the folder in partialFolder where this Store writes, open so that its lock holds
 	durable durableFolders
 	noClone atomic.Bool // this file system cannot share blocks between files
 }
@@ -67,7 +69,7 @@ func open(root string, d disk) (*Store, error) {
 		return nil, fmt.Errorf("open blob folder: %w", err)
 	}
 	s := &Store{root: root, disk: d}
-	if err := os.MkdirAll(filepath.Join(root, partialFolder), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(root, partialFolder), 0o700); err != nil {
 		return nil, fmt.Errorf("open blob folder: %w", blob.Unavailable(err))
 	}
 	for _, dir := range []string{root, filepath.Dir(root)} {
@@ -82,25 +84,76 @@ func open(root string, d disk) (*Store, error) {
 	if err := s.sweep(time.Now().Add(-24 * time.Hour)); err != nil {
 		return nil, fmt.Errorf("open blob folder: remove old temporary files: %w", blob.Unavailable(err))
 	}
+	if s.partial, err = makePartial(filepath.Join(s.root, partialFolder)); err != nil {
+		return nil, fmt.Errorf("open blob folder: %w", blob.Unavailable(err))
+	}
 	return s, nil
 }
 
-// sweep removes temporary files of processes that died. Younger ones may belong to a living process.
+// makePartial makes a folder and locks it. The lock goes with the process. On a file system without locks (some network
+// ones) the folder is known by its age alone.
+func makePartial(dir string) (*os.File, error) {
+	for {
+		path, err := os.MkdirTemp(dir, "store-*") // mode 0700
+		if err != nil {
+			return nil, err
+		}
+		f, err := os.Open(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // swept by another process before it was locked
+		}
+		if err != nil {
+			return nil, err
+		}
+		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_SH)
+		if _, err := os.Lstat(path); err == nil {
+			return f, nil
+		}
+		_ = f.Close()
+	}
+}
+
+// sweep removes what processes that died were writing. Where a lock does not tell that, age does: a file that lies in
+// partialFolder itself is of an earlier release, which another server on the same folder may be.
 func (s *Store) sweep(before time.Time) error {
-	entries, err := os.ReadDir(filepath.Join(s.root, partialFolder))
+	dir := filepath.Join(s.root, partialFolder)
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		info, err := e.Info()
-		if err != nil || info.ModTime().After(before) {
+		path := filepath.Join(dir, e.Name())
+		if e.IsDir() {
+			if err := sweepFolder(path, before); err != nil {
+				return err
+			}
 			continue
 		}
-		if err := os.Remove(filepath.Join(s.root, partialFolder, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if info, err := e.Info(); err != nil || info.ModTime().After(before) {
+			continue
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
 	return nil
+}
+
+func sweepFolder(path string, before time.Time) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil //nolint:nilerr // another process has swept it
+	}
+	defer f.Close()
+	switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
+	case errors.Is(err, syscall.EWOULDBLOCK):
+		return nil // its process lives
+	case err != nil:
+		if info, err := f.Stat(); err != nil || info.ModTime().After(before) {
+			return nil //nolint:nilerr // no locks here
+		}
+	}
+	return os.RemoveAll(path)
 }
 
 func (s *Store) Path(key blob.Key) string {
@@ -146,7 +199,7 @@ func (s *Store) put(ctx context.Context, key blob.Key, r io.Reader, o blob.PutOp
 
 // writeTemp writes a complete, sealed and synced file that has no name yet, and its attributes.
 func (s *Store) writeTemp(ctx context.Context, r io.Reader, check func(blob.Attributes) error) (path string, a blob.Attributes, err error) {
-	f, err := s.disk.CreateTemp(filepath.Join(s.root, partialFolder))
+	f, err := s.disk.CreateTemp(s.partial.Name())
 	if err != nil {
 		return "", a, err
 	}
@@ -301,8 +354,8 @@ func (s *Store) Get(ctx context.Context, key blob.Key, rng blob.Range) (io.ReadC
 	}{io.LimitReader(f, rng.Length), f}, nil
 }
 
-// openObject opens a regular file. It does not block on a pipe that a task may have left there, and follows no link: an
-// object is never one.
+// openObject opens a regular file. It does not block on a pipe that a task may have left there, and follows no link, neither
+// in its place nor in that of a folder above: an object is never one.
 func (s *Store) openObject(key blob.Key) (*os.File, fs.FileInfo, error) {
 	if _, err := blob.ParseKey(string(key)); err != nil {
 		return nil, nil, err
@@ -311,7 +364,10 @@ func (s *Store) openObject(key blob.Key) (*os.File, fs.FileInfo, error) {
 }
 
 func (s *Store) openFile(path string) (*os.File, fs.FileInfo, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	f, err := openBeneath(s.real, strings.TrimPrefix(path, s.root))
+	if errors.Is(err, syscall.ELOOP) {
+		err = fs.ErrNotExist
+	}
 	if err != nil {
 		return nil, nil, s.missing(err)
 	}

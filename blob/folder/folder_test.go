@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -201,9 +202,87 @@ func TestPutLeavesNoTemporaryFiles(t *testing.T) {
 	for _, content := range []string{"x", "x", "y"} {
 		s.Put(t.Context(), "k", strings.NewReader(content), blob.PutOptions{})
 	}
-	left, err := os.ReadDir(filepath.Join(filepath.Dir(s.Path("k")), ".partial"))
+	left, err := filepath.Glob(filepath.Join(filepath.Dir(s.Path("k")), ".partial", "*", "*"))
 	if err != nil || len(left) != 0 {
 		t.Errorf("left over: %v, %v", left, err)
+	}
+}
+
+// An upload that a kill cut is gone with the next start (attack 18), and one that is going on in another process is not.
+func TestTemporaryFilesOfDeadStoresAreRemovedAtOnce(t *testing.T) {
+	t.Parallel()
+	root := filepath.Join(t.TempDir(), "blob")
+	living, err := folder.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := filepath.Join(root, ".partial", "store-of-a-dead-process")
+	if err := errors.Join(os.Mkdir(dead, 0o700), os.WriteFile(filepath.Join(dead, "put-1"), []byte("half"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	reader, writer := io.Pipe()
+	done := make(chan error, 1)
+	go func() {
+		_, err := living.Put(t.Context(), "k", reader, blob.PutOptions{})
+		done <- err
+	}()
+	if _, err := io.WriteString(writer, "first half, "); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := folder.Open(root); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(dead); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what the dead store was writing is still there (%v)", err)
+	}
+	if _, err := io.WriteString(writer, "second half"); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(writer.Close(), <-done); err != nil {
+		t.Errorf("the living store could not end its upload: %v", err)
+	}
+}
+
+// attack 18: a task leaves a link below its raw prefix, and asks for a link to what it leads to.
+func TestALinkThatATaskHasLeftIsNoObject(t *testing.T) {
+	t.Parallel()
+	s := openFolder(t)
+	outside := filepath.Join(t.TempDir(), "secret")
+	if err := errors.Join(os.WriteFile(outside, []byte("secret"), 0o600), os.MkdirAll(s.Path("raw/t"), 0o700),
+		os.Symlink(outside, s.Path("raw/t/file")), os.Symlink(filepath.Dir(outside), s.Path("raw/t/dir"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []blob.Key{"raw/t/file", "raw/t/dir/secret"} {
+		if _, err := s.Stat(t.Context(), key); !errors.Is(err, aloft.ErrNotFound) {
+			t.Errorf("stat %s: %v, want not found", key, err)
+		}
+		if r, err := s.Get(t.Context(), key, blob.Range{}); !errors.Is(err, aloft.ErrNotFound) {
+			t.Errorf("get %s: %v, %v, want not found", key, r, err)
+		}
+	}
+}
+
+func TestObjectsAreReadableByTheirOwnerAlone(t *testing.T) {
+	t.Parallel()
+	root := filepath.Join(t.TempDir(), "blob")
+	s, err := folder.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Put(t.Context(), "a/b/c", strings.NewReader("x"), blob.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %04o", path, info.Mode().Perm())
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/aloft-dev/aloft/config"
+	"github.com/aloft-dev/aloft/internal/private"
 	"github.com/aloft-dev/aloft/server"
 )
 
@@ -32,10 +33,17 @@ func newServe() *cobra.Command {
 		if err != nil {
 			return fmt.Errorf("find this program, which starts the supervisor of tasks: %w", err)
 		}
+		log := c.Logger(os.Stderr)
+		if err := private.Process(); err != nil {
+			log.Warn("tasks and programs of this user can look into the server", "error", err)
+		}
+		if command.Flags().Changed("database") && c.PasswordInDatabase() {
+			log.Warn("the list of processes shows the password in --database to all users of this machine: set it by ALOFT_DATABASE or in the configuration file")
+		}
 		ctx, stop := signal.NotifyContext(command.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		s, err := server.Start(ctx, c, server.Options{
-			Version: server.BuildVersion(version), Path: config.SearchPath(), Worker: []string{self, "worker"}, Logger: c.Logger(os.Stderr),
+			Version: server.BuildVersion(version), Path: config.SearchPath(), Worker: []string{self, "worker"}, Logger: log,
 		})
 		if err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/aloft-dev/aloft/config"
+	"github.com/aloft-dev/aloft/internal/private"
 	"github.com/aloft-dev/aloft/server"
 	"github.com/aloft-dev/aloft/worker"
 )
@@ -25,7 +26,11 @@ func newWorker() *cobra.Command {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
 		c := config.Default(config.Home())
-		return worker.Main(ctx, worker.Config{DataDir: *dataDir, Logger: c.Logger(os.Stderr), Build: server.BuildVersion(version).Version})
+		log := c.Logger(os.Stderr)
+		if err := private.Process(); err != nil {
+			log.Warn("tasks can look into their supervisor", "error", err)
+		}
+		return worker.Main(ctx, worker.Config{DataDir: *dataDir, Logger: log, Build: server.BuildVersion(version).Version})
 	}
 	return command
 }

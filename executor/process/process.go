@@ -379,7 +379,7 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 				return "", err
 			}
 			path := filepath.Join(run, "task.pb")
-			if err := os.WriteFile(path, encoded, 0o644); err != nil {
+			if err := os.WriteFile(path, encoded, 0o600); err != nil {
 				return "", unavailable("write the task's template", err)
 			}
 			return path, nil
@@ -432,11 +432,11 @@ func (b *Backend) filled(key blob.Key) (bool, error) {
 
 // copyCode makes the working folder: a private copy of the archive that the command line names, or an empty folder.
 func (b *Backend) copyCode(ctx context.Context, spec *worker.Spec) (*aloftv1.Failure, error) {
-	err := os.Mkdir(spec.WorkDir, 0o755)
+	err := os.Mkdir(spec.WorkDir, 0o700)
 	switch {
 	case errors.Is(err, fs.ErrExist): // of a server that was killed before it had handed the attempt over
 		if err = errors.Join(removeAll(spec.WorkDir), removeAll(spec.TempDir)); err == nil {
-			err = os.Mkdir(spec.WorkDir, 0o755)
+			err = os.Mkdir(spec.WorkDir, 0o700)
 		}
 	case errors.Is(err, fs.ErrNotExist): // the first attempt of all
 		err = makeFolder(spec.WorkDir)
@@ -522,10 +522,10 @@ func (b *Backend) commonVariables(env environment.Environment) map[string]string
 
 // makeFolder is os.MkdirAll for folders that are mostly new in a folder that is mostly there.
 func makeFolder(dir string) error {
-	err := os.Mkdir(dir, 0o755)
+	err := os.Mkdir(dir, 0o700)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err = makeFolder(filepath.Dir(dir)); err == nil {
-			err = os.Mkdir(dir, 0o755)
+			err = os.Mkdir(dir, 0o700)
 		}
 	}
 	if errors.Is(err, fs.ErrExist) {

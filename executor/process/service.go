@@ -72,7 +72,9 @@ func (b *Backend) probeMachine(ctx context.Context) error {
 	if err != nil {
 		return nil //nolint:nilerr // a machine without it is rare, and not ill
 	}
-	if err := exec.CommandContext(ctx, program).Run(); err != nil {
+	probe := exec.CommandContext(ctx, program)
+	probe.Env = []string{} // it needs none of ours
+	if err := probe.Run(); err != nil {
 		return fmt.Errorf("start a process: %w", err)
 	}
 	return nil

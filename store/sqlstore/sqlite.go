@@ -75,7 +75,7 @@ const logPages = 4096
 // so an error changes nothing: the log grows as it is written.
 func prefillLog(path string) {
 	name := path + "-wal"
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return // there is one, with something in it
 	}

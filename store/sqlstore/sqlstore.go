@@ -95,6 +95,10 @@ func (s *Store) openFile(ctx context.Context, path string, log *slog.Logger) (er
 	if s.lock, err = lockFile(path + ".lock"); err != nil {
 		return fmt.Errorf("open store %s: %w", path, err)
 	}
+	// SQLite gives its other files the mode of this one, and would make it for all to read.
+	if f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600); err == nil { // an error is SQLite's to tell
+		_ = f.Close()
+	}
 	// Migrations have a connection of their own, which is gone before the writer's comes.
 	db := openSQLite(writeDSN(path))
 	db.SetMaxOpenConns(1)

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/aloft-dev/aloft"
@@ -480,6 +482,16 @@ func (w *writer) report(err error) {
 // opening is what went wrong when there is no store yet that could go on.
 const opening = "open store"
 
+// noDescriptors says whether this process cannot open any file. SQLite does not tell that from a file that it may not open.
+func noDescriptors() bool {
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+	}
+	_ = f.Close()
+	return false
+}
+
 // unavailable turns a database's error into one sentence with the way out.
 func unavailable(verb, path string, d *dialect, err error) error {
 	if errors.Is(err, aloft.ErrUnavailable) {
@@ -490,6 +502,8 @@ func unavailable(verb, path string, d *dialect, err error) error {
 	switch {
 	case f == faultFull && verb == opening:
 		hint = "the disk is full: make room and start again"
+	case f == faultReadOnly && noDescriptors():
+		hint = "too many files and connections are open: raise the limit (ulimit -n); it goes on by itself when some are closed"
 	case ok:
 	case errors.Is(err, context.DeadlineExceeded):
 		hint = "it took too long: ask for less, or try again"
