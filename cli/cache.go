@@ -21,8 +21,7 @@ func newCache(defaults Defaults) *cobra.Command {
   aloft cache rm 4q7m2ktn5c3vbn6xw9d8ahjzsf
   aloft cache pin 4q7m2ktn5c3vbn6xw9d8ahjzsf`,
 	}
-	command.AddCommand(newCacheExplain(defaults), newCacheList(defaults), newCacheRemove(defaults), newCachePin(defaults, true), newCachePin(defaults, false))
-	return command
+	return group(command, newCacheExplain(defaults), newCacheList(defaults), newCacheRemove(defaults), newCachePin(defaults, true), newCachePin(defaults, false))
 }
 
 func newCacheExplain(defaults Defaults) *cobra.Command {

@@ -95,11 +95,13 @@ func (c *client) connect() error {
 	transport.Protocols.SetHTTP2(true)
 	transport.Protocols.SetUnencryptedHTTP2(true)
 	h := &http.Client{Transport: transport}
-	c.admin = serviceconnect.NewAdminServiceClient(h, base, connect.WithGRPC())
-	c.run = aloftv1connect.NewRunServiceClient(h, base, connect.WithGRPC())
-	c.recovery = aloftv1connect.NewRecoveryServiceClient(h, base, connect.WithGRPC())
-	c.info = aloftv1connect.NewServerServiceClient(h, base, connect.WithGRPC())
-	c.result = aloftv1connect.NewResultServiceClient(h, base, connect.WithGRPC())
+	answers := printableAnswers{active: func() bool { return c.output == "" }}
+	options := connect.WithClientOptions(connect.WithGRPC(), connect.WithInterceptors(answers))
+	c.admin = serviceconnect.NewAdminServiceClient(h, base, options)
+	c.run = aloftv1connect.NewRunServiceClient(h, base, options)
+	c.recovery = aloftv1connect.NewRecoveryServiceClient(h, base, options)
+	c.info = aloftv1connect.NewServerServiceClient(h, base, options)
+	c.result = aloftv1connect.NewResultServiceClient(h, base, options)
 	return nil
 }
 
@@ -116,7 +118,7 @@ func (c *client) explain(err error) error {
 	if failure.Code() == connect.CodeCanceled {
 		return &ExitError{Code: 1, Message: "interrupted"}
 	}
-	return &ExitError{Code: 1, Message: failure.Message()}
+	return &ExitError{Code: 1, Message: printable(failure.Message())}
 }
 
 // execution takes an execution's id from an argument: a name, or project/domain/name, or the address of its page.
@@ -134,4 +136,26 @@ func (c *client) execution(argument string) (*core.WorkflowExecutionIdentifier, 
 		return nil, &ExitError{Code: 2, Message: fmt.Sprintf("execution %q: want a name, project/domain/name, or the address of its page", argument)}
 	}
 	return id, nil
+}
+
+// group makes a command that only holds others. Of a word that is none of them it says what was meant, if that is clear.
+func group(command *cobra.Command, members ...*cobra.Command) *cobra.Command {
+	command.AddCommand(members...)
+	command.SuggestionsMinimumDistance = 2
+	command.Args = func(command *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		names := make([]string, len(members))
+		for i, m := range members {
+			names[i] = m.Name()
+		}
+		meant := "there is " + strings.Join(names, ", ")
+		if near := command.SuggestionsFor(args[0]); len(near) > 0 {
+			meant = "did you mean " + strings.Join(near, " or ") + "?"
+		}
+		return &ExitError{Code: 2, Message: fmt.Sprintf("there is no %q of %s; %s", args[0], command.CommandPath(), meant)}
+	}
+	command.RunE = func(command *cobra.Command, _ []string) error { return command.Help() }
+	return command
 }

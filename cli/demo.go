@@ -20,7 +20,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/aloft-dev/aloft/examples"
-	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
@@ -96,43 +95,36 @@ func (d *demo) run(ctx context.Context) error {
 		return err
 	}
 	fmt.Fprintf(d.out, "\n")
-	phase, err := d.client.watch(ctx, id, true, d.out)
+	phase, err := d.client.watch(ctx, id, true, false, d.out)
 	if err != nil {
 		return err
 	}
 	if phase != core.WorkflowExecution_SUCCEEDED {
 		return &ExitError{Code: 3, Message: "the pipeline did not succeed"}
 	}
-	data, err := d.client.admin.GetExecutionData(ctx, &admin.WorkflowExecutionGetDataRequest{Id: id})
-	if err != nil {
-		return d.client.explain(err)
-	}
 	fmt.Fprintf(d.out, "\nThe best model:\n")
-	d.printOutputs(data.GetFullOutputs())
+	if err := d.client.printOutputs(ctx, id, d.out); err != nil {
+		return err
+	}
+	if !isTerminal(d.out) {
+		fmt.Fprintf(d.out, "\nOn a terminal the server goes on, to look further. To have one of your own:\n  aloft serve --python %s\n", python)
+		return nil
+	}
 	fmt.Fprintf(d.out, `
-Look further (while the server runs):
+Look further, from another terminal:
   aloft status %[1]s --server %[2]s      every node, its attempts and durations
   aloft logs %[1]s --server %[2]s        what the tasks printed
   http://%[2]s/console/projects/%[3]s/domains/%[4]s/executions/%[1]s
 Run it again yourself:
   FLYTE_PLATFORM_URL=%[2]s FLYTE_PLATFORM_INSECURE=true %[5]s run --remote examples/breast_cancer.py choose_model --seed 8
 `, id.GetName(), d.listen, id.GetProject(), id.GetDomain(), filepath.Join(filepath.Dir(python), "pyflyte"))
-	if isTerminal(d.out) {
-		fmt.Fprintf(d.out, "\nThe server runs until you press Ctrl-C.\n")
-		select {
-		case <-ctx.Done():
-		case err := <-server.ended:
-			return fmt.Errorf("the server ended: %w\n%s", err, server.output.String())
-		}
+	fmt.Fprintf(d.out, "\nThe server runs until you press Ctrl-C.\n")
+	select {
+	case <-ctx.Done():
+	case err := <-server.ended:
+		return fmt.Errorf("the server ended: %w\n%s", err, server.output.String())
 	}
 	return nil
-}
-
-// printOutputs shows values as a person reads them.
-func (d *demo) printOutputs(m *core.LiteralMap) {
-	command := &cobra.Command{}
-	command.SetOut(d.out)
-	printLiterals(command, "outputs", m)
 }
 
 // runPipeline registers and launches the pipeline as its author would.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -22,8 +23,7 @@ func newGet(defaults Defaults) *cobra.Command {
   aloft get executions --phase failed
   aloft get workflows -o json`,
 	}
-	command.AddCommand(newGetExecutions(defaults), newGetWorkflows(defaults), newGetTasks(defaults), newGetLaunchPlans(defaults))
-	return command
+	return group(command, newGetExecutions(defaults), newGetWorkflows(defaults), newGetTasks(defaults), newGetLaunchPlans(defaults))
 }
 
 // page is what every list has.
@@ -128,21 +128,21 @@ func (c *client) showExecution(command *cobra.Command, argument string) error {
 	w, cl := command.OutOrStdout(), execution.GetClosure()
 	fmt.Fprintf(w, "%s/%s/%s  %s  %s  %s\n", id.GetProject(), id.GetDomain(), id.GetName(),
 		strings.TrimPrefix(cl.GetWorkflowId().GetName(), ".flytegen.")+"@"+cl.GetWorkflowId().GetVersion(), phaseName(cl.GetPhase()), executionTook(cl))
-	printLiterals(command, "inputs", data.GetFullInputs())
-	printLiterals(command, "outputs", data.GetFullOutputs())
+	printLiterals(w, "inputs", data.GetFullInputs())
+	printLiterals(w, "outputs", data.GetFullOutputs())
 	if message := cl.GetError().GetMessage(); message != "" {
-		fmt.Fprintf(w, "error %s:\n%s\n", cl.GetError().GetCode(), message)
+		fmt.Fprintf(w, "error %s:\n%s\n", cl.GetError().GetCode(), readable(message))
 	}
 	return nil
 }
 
-func printLiterals(command *cobra.Command, title string, m *core.LiteralMap) {
+func printLiterals(w io.Writer, title string, m *core.LiteralMap) {
 	if len(m.GetLiterals()) == 0 {
 		return
 	}
-	fmt.Fprintf(command.OutOrStdout(), "%s:\n", title)
+	fmt.Fprintf(w, "%s:\n", title)
 	for _, name := range sortedKeys(m.GetLiterals()) {
-		fmt.Fprintf(command.OutOrStdout(), "  %s = %s\n", name, literal.PrintMax(m.GetLiterals()[name], 2000))
+		fmt.Fprintf(w, "  %s = %s\n", name, literal.PrintMax(m.GetLiterals()[name], 2000))
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 func newLogs(defaults Defaults) *cobra.Command {
 	var (
 		follow  bool
+		raw     bool
 		attempt int
 		tail    int64
 	)
@@ -22,7 +23,9 @@ func newLogs(defaults Defaults) *cobra.Command {
 		Long: `Show what an execution's tasks wrote to stdout and stderr.
 
 Without NODE every line begins with the node that wrote it. NODE is its id, its id in the
-workflow, or its name. stdout goes to stdout and stderr to stderr.`,
+workflow, or its name. stdout goes to stdout and stderr to stderr. Lines
+that flytekit logs as JSON are shown as text, and Python errors without flytekit's own frames; --raw
+shows every line as it was written.`,
 		Example: `  aloft logs a7xkq2m9fz4n8wv6tbrl
   aloft logs a7xkq2m9fz4n8wv6tbrl n2 --follow
   aloft logs a7xkq2m9fz4n8wv6tbrl n2 --attempt 0 --tail 20`,
@@ -31,6 +34,7 @@ workflow, or its name. stdout goes to stdout and stderr to stderr.`,
 	c := flags(command, defaults)
 	command.ValidArgsFunction = c.completeExecutionAndNode
 	command.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the execution, or the node, has ended")
+	command.Flags().BoolVar(&raw, "raw", false, "each line as it was written")
 	command.Flags().IntVar(&attempt, "attempt", -1, "one attempt only, counted from 0")
 	command.Flags().Int64Var(&tail, "tail", 0, "begin with the last lines of each stream; 0: with the first")
 	command.RunE = func(command *cobra.Command, args []string) error {
@@ -51,7 +55,7 @@ workflow, or its name. stdout goes to stdout and stderr to stderr.`,
 			return c.explain(err)
 		}
 		defer func() { _ = stream.Close() }()
-		printer := &logPrinter{out: command.OutOrStdout(), err: command.ErrOrStderr(), prefix: request.Node == "", partial: map[string][]byte{}}
+		printer := &logPrinter{out: command.OutOrStdout(), err: command.ErrOrStderr(), prefix: request.Node == "", raw: raw, partial: map[string][]byte{}}
 		for stream.Receive() {
 			if c.output == "json" {
 				if err := printJSON(command.OutOrStdout(), stream.Msg()); err != nil {
@@ -73,6 +77,8 @@ workflow, or its name. stdout goes to stdout and stderr to stderr.`,
 type logPrinter struct {
 	out, err io.Writer
 	prefix   bool
+	raw      bool
+	begun    map[string]bool // streams of which a line was written
 	partial  map[string][]byte
 	order    []string
 	last     map[string]*aloftv1.GetLogsResponse
@@ -93,7 +99,7 @@ func (p *logPrinter) print(chunk *aloftv1.GetLogsResponse) error {
 		if i < 0 {
 			break
 		}
-		if err := p.line(chunk, data[:i]); err != nil {
+		if err := p.line(key, chunk, data[:i]); err != nil {
 			return err
 		}
 		data = data[i+1:]
@@ -106,7 +112,7 @@ func (p *logPrinter) print(chunk *aloftv1.GetLogsResponse) error {
 func (p *logPrinter) flush() error {
 	for _, key := range p.order {
 		if len(p.partial[key]) > 0 {
-			if err := p.line(p.last[key], p.partial[key]); err != nil {
+			if err := p.line(key, p.last[key], p.partial[key]); err != nil {
 				return err
 			}
 		}
@@ -114,7 +120,18 @@ func (p *logPrinter) flush() error {
 	return nil
 }
 
-func (p *logPrinter) line(chunk *aloftv1.GetLogsResponse, line []byte) error {
+func (p *logPrinter) line(key string, chunk *aloftv1.GetLogsResponse, line []byte) error {
+	lines := []string{string(line)}
+	if !p.raw {
+		if !p.begun[key] && len(bytes.TrimSpace(line)) == 0 {
+			return nil // flytekit's, at the beginning of each
+		}
+		lines = readableLog(string(line))
+	}
+	if p.begun == nil {
+		p.begun = map[string]bool{}
+	}
+	p.begun[key] = true
 	w := p.out
 	if chunk.GetStream() == aloftv1.GetLogsResponse_STDERR {
 		w = p.err
@@ -127,6 +144,10 @@ func (p *logPrinter) line(chunk *aloftv1.GetLogsResponse, line []byte) error {
 		}
 		name += " | "
 	}
-	_, err := fmt.Fprintf(w, "%s%s\n", name, line)
-	return err
+	for _, text := range lines {
+		if _, err := fmt.Fprintf(w, "%s%s\n", name, text); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -31,6 +31,9 @@ func printJSON(w io.Writer, m proto.Message) error {
 func table(w io.Writer, rows [][]string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
+		for i, cell := range row {
+			row[i] = strings.Join(strings.Fields(cell), " ") // in one line
+		}
 		fmt.Fprintln(t, strings.Join(row, "\t"))
 	}
 	return t.Flush()
@@ -80,7 +83,7 @@ func size(w io.Writer) (width, height int) {
 	return 100, 40
 }
 
-// clip shortens a line to a width; colours do not count.
+// clip shortens a line to a width; our own colours do not count, and there are no other escapes (printable).
 func clip(line string, width int) string {
 	visible, escape, coloured := 0, false, false
 	for i, r := range line {
@@ -106,15 +109,6 @@ func pad(text string, width int) string {
 		return text + strings.Repeat(" ", width-n)
 	}
 	return text
-}
-
-// firstLine is the line of an error that says what happened: the first one, or of a Python traceback the last one.
-func firstLine(message string) string {
-	lines := strings.Split(strings.TrimSpace(message), "\n")
-	if strings.Contains(message, "Traceback (most recent call last)") {
-		return strings.TrimSpace(lines[len(lines)-1])
-	}
-	return strings.TrimSpace(lines[0])
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,10 +1,20 @@
 package cli
 
-import "testing"
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
 
 func TestTheLineThatSaysWhatHappenedIsShown(t *testing.T) {
 	t.Parallel()
 	for message, want := range map[string]string{
+		"Trace:\n\n    Traceback (most recent call last):\n    x\n\nMessage:\n\n    ValidationError: 1 validation error for M\n    a\n      For further information visit x\n\nThe task asks": "ValidationError: 1 validation error for M",
 		"": "",
 		"task t was terminated by signal 11.\nIts last output was:\na warning\nanother":                                              "task t was terminated by signal 11.",
 		"Trace:\n\n    Traceback (most recent call last):\n      File \"a.py\"\n\nMessage:\n\n    ValueError: bad\n":                 "ValueError: bad",
@@ -25,6 +35,120 @@ func TestAClippedLineEndsItsColours(t *testing.T) {
 	} {
 		if got := clip(line, 5); got != want {
 			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestNothingThatATaskOrAClientWritesMovesTheTerminal(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"plain, ä, 漢字\twith a\nline": "plain, ä, 漢字\twith a\nline",
+		"\x1b]0;pwned\x07\x1b[2J":    `\x1b]0;pwned\a\x1b[2J`,
+		"over\rwritten \u0085\u009b": `over\rwritten \u0085\u009b`,
+		"gnp.exe\u202etxt":           `gnp.exe\u202etxt`,
+	} {
+		if got := printable(text); got != want {
+			t.Errorf("%q is shown as %q, want %q", text, got, want)
+		}
+	}
+	hostile := func() *admin.Execution {
+		return &admin.Execution{
+			Id:   &core.WorkflowExecutionIdentifier{Name: "a\x1b"},
+			Spec: &admin.ExecutionSpec{Tags: []string{"b\x1b"}, Labels: &admin.Labels{Values: map[string]string{"c\x1b": "d\x1b"}}},
+			Closure: &admin.ExecutionClosure{
+				OutputResult: &admin.ExecutionClosure_Error{Error: &core.ExecutionError{Message: "e\x1b"}},
+				ComputedInputs: &core.LiteralMap{Literals: map[string]*core.Literal{"f\x1b": {Value: &core.Literal_Collection{Collection: &core.LiteralCollection{Literals: []*core.Literal{
+					{Value: &core.Literal_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Primitive{Primitive: &core.Primitive{Value: &core.Primitive_StringValue{StringValue: "g\x1b"}}}}}},
+				}}}}}},
+			},
+		}
+	}
+	answer := hostile()
+	printableAnswers{active: func() bool { return true }}.clean(answer)
+	encoded := answer.String()
+	if strings.Contains(encoded, "\x1b") || strings.Contains(encoded, `\x1b"`) && !strings.Contains(encoded, `\\x1b`) {
+		t.Errorf("still hostile: %s", encoded)
+	}
+	if got := answer.GetClosure().GetComputedInputs().GetLiterals(); len(got) != 1 || got[`f\x1b`] == nil {
+		t.Errorf("inputs are %v, want the one with a name that can be shown", got)
+	}
+	for _, letter := range "abcdefg" {
+		if !strings.Contains(encoded, string(letter)+`\\x1b`) {
+			t.Errorf("%c is not shown with its escape: %s", letter, encoded)
+		}
+	}
+	untouched := hostile()
+	printableAnswers{active: func() bool { return false }}.clean(untouched)
+	if untouched.GetId().GetName() != "a\x1b" {
+		t.Error("what is for machines was changed")
+	}
+}
+
+const traceback = `Trace:
+
+    Traceback (most recent call last):
+      File "/venv/lib/python3.11/site-packages/flytekit/core/base_task.py", line 767, in dispatch_execute
+        native_outputs = self.execute(**native_inputs)
+                         ^^^^^^^^^^^^^^^^^^^^^^^^^^^^^
+      File "/data/attempts/p_d_e_n0_0/pkg/err.py", line 10, in t
+        load("x")
+      File "/venv/lib/python3.11/site-packages/pandas/io.py", line 1, in load
+        raise ValueError("bad")
+    ValueError: bad
+
+Message:
+
+    ValueError: bad`
+
+func TestAPythonErrorIsShownWithoutTheFramesOfFlytekit(t *testing.T) {
+	t.Parallel()
+	want := `Trace:
+
+    Traceback (most recent call last):
+      File "pkg/err.py", line 10, in t
+        load("x")
+      File "/venv/lib/python3.11/site-packages/pandas/io.py", line 1, in load
+        raise ValueError("bad")
+    ValueError: bad
+
+Message:
+
+    ValueError: bad`
+	if got := readable(traceback); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	within := strings.ReplaceAll(strings.ReplaceAll(traceback, "/data/attempts/p_d_e_n0_0/pkg/err.py", "/venv/lib/python3.11/site-packages/flytekit/a.py"),
+		"/pandas/io.py", "/flytekit/b.py")
+	if got := readable(within); got != within {
+		t.Errorf("an error of flytekit itself lost its trace:\n%s", got)
+	}
+}
+
+func TestFlytekitsOwnLogIsShownAsText(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string][]string{
+		`{"asctime": "2026-11-28 02:59:51,029", "name": "flytekit", "levelname": "ERROR", "message": "two\nlines"}`: {"02:59:51,029 ERROR flytekit: two", "lines"},
+		`{"asctime": "2026-11-28 02:59:51,029", "name": "mine", "levelname": "ERROR", "message": "x"}`:              {`{"asctime": "2026-11-28 02:59:51,029", "name": "mine", "levelname": "ERROR", "message": "x"}`},
+		`{"asctime": cut off`: {`{"asctime": cut off`},
+		"plain":               {"plain"},
+	} {
+		if got := readableLog(line); !slices.Equal(got, want) {
+			t.Errorf("%s is shown as %q, want %q", line, got, want)
+		}
+	}
+}
+
+func TestAWordThatIsNoCommandIsAMistake(t *testing.T) {
+	t.Parallel()
+	for word, want := range map[string]string{
+		"exec": `there is no "exec" of get; did you mean executions?`,
+		"taks": `did you mean tasks?`,
+		"xxxx": `there is executions, tasks`,
+	} {
+		command := group(&cobra.Command{Use: "get", SilenceErrors: true, SilenceUsage: true}, &cobra.Command{Use: "executions", Run: func(*cobra.Command, []string) {}}, &cobra.Command{Use: "tasks", Run: func(*cobra.Command, []string) {}})
+		command.SetArgs([]string{word})
+		if err := command.Execute(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("get %s: %v, want %q", word, err, want)
 		}
 	}
 }

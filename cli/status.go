@@ -12,11 +12,12 @@ import (
 
 	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
 func newStatus(defaults Defaults) *cobra.Command {
-	var follow bool
+	var follow, raw bool
 	command := &cobra.Command{
 		Use:   "status EXECUTION",
 		Short: "Show an execution's nodes: phases, durations, attempts, what they wait for",
@@ -37,6 +38,7 @@ kept up to date until the execution ends; the exit code is then 0 if it succeede
 		return c.completeExecutions(command.Context()), cobra.ShellCompDirectiveNoFileComp
 	}
 	command.Flags().BoolVarP(&follow, "follow", "f", false, "keep it up to date until the execution ends")
+	command.Flags().BoolVar(&raw, "raw", false, "show a Python error whole, with the frames of flytekit")
 	command.RunE = func(command *cobra.Command, args []string) error {
 		id, err := c.execution(args[0])
 		if err != nil {
@@ -45,11 +47,14 @@ kept up to date until the execution ends; the exit code is then 0 if it succeede
 		if c.output == "json" {
 			return c.statusJSON(command.Context(), id, follow, command.OutOrStdout())
 		}
-		phase, err := c.watch(command.Context(), id, follow, command.OutOrStdout())
+		phase, err := c.watch(command.Context(), id, follow, raw, command.OutOrStdout())
 		if err != nil {
 			return err
 		}
-		if follow && phase != core.WorkflowExecution_SUCCEEDED {
+		if phase == core.WorkflowExecution_SUCCEEDED {
+			return c.printOutputs(command.Context(), id, command.OutOrStdout())
+		}
+		if follow {
 			return &ExitError{Code: 3}
 		}
 		return nil
@@ -80,7 +85,7 @@ func (c *client) explainEnd(err error) error {
 }
 
 // watch shows the tree, once or until the execution ends, and returns the last phase.
-func (c *client) watch(ctx context.Context, id *core.WorkflowExecutionIdentifier, follow bool, w io.Writer) (core.WorkflowExecution_Phase, error) {
+func (c *client) watch(ctx context.Context, id *core.WorkflowExecutionIdentifier, follow, raw bool, w io.Writer) (core.WorkflowExecution_Phase, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := c.run.WatchExecution(ctx, &aloftv1.WatchExecutionRequest{Id: id, Once: !follow})
@@ -88,7 +93,7 @@ func (c *client) watch(ctx context.Context, id *core.WorkflowExecutionIdentifier
 		return 0, c.explain(err)
 	}
 	defer func() { _ = stream.Close() }()
-	t := &tree{nodes: map[string]*aloftv1.NodeStatus{}, colour: isTerminal(w)}
+	t := &tree{nodes: map[string]*aloftv1.NodeStatus{}, colour: isTerminal(w), raw: raw}
 	live := follow && isTerminal(w)
 	messages := make(chan *aloftv1.WatchExecutionResponse)
 	go func() {
@@ -136,6 +141,16 @@ func (c *client) watch(ctx context.Context, id *core.WorkflowExecutionIdentifier
 	}
 }
 
+// printOutputs shows what an execution that has succeeded gave.
+func (c *client) printOutputs(ctx context.Context, id *core.WorkflowExecutionIdentifier, w io.Writer) error {
+	data, err := c.admin.GetExecutionData(ctx, &admin.WorkflowExecutionGetDataRequest{Id: id})
+	if err != nil {
+		return c.explain(err)
+	}
+	printLiterals(w, "outputs", data.GetFullOutputs())
+	return nil
+}
+
 // screen redraws lines in place.
 type screen struct {
 	w     io.Writer
@@ -170,6 +185,7 @@ type tree struct {
 	nodes     map[string]*aloftv1.NodeStatus
 	order     []string
 	colour    bool
+	raw       bool // errors as they are
 }
 
 // update takes a message in and returns the nodes of which there is something to tell: a phase, a wait, an attempt.
@@ -218,12 +234,13 @@ func (t *tree) path(n *aloftv1.NodeStatus) string {
 	return label(n)
 }
 
+// label is a node's name with the id that logs, explain and pages know it by.
 func label(n *aloftv1.NodeStatus) string {
-	name := n.GetName()
-	if name == "" {
-		name = n.GetSpecNodeId()
+	name := strings.Join(strings.Fields(n.GetName()), " ")
+	if name == "" || name == n.GetId() {
+		return n.GetId()
 	}
-	return name
+	return name + "  " + n.GetId()
 }
 
 func (t *tree) lines(now time.Time) []string {
@@ -360,7 +377,11 @@ func (t *tree) failure() []string {
 		return nil
 	}
 	lines := []string{"", fmt.Sprintf("%s (%s error):", e.GetCode(), strings.ToLower(e.GetKind().String()))}
-	for line := range strings.SplitSeq(strings.TrimSpace(e.GetMessage()), "\n") {
+	message := e.GetMessage()
+	if !t.raw {
+		message = readable(message)
+	}
+	for line := range strings.SplitSeq(strings.TrimSpace(message), "\n") {
 		lines = append(lines, "  "+line)
 	}
 	return lines

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
@@ -83,7 +84,15 @@ func (p problems) Error() string {
 func (p problems) Unwrap() []error { return append(slices.Clone(p), aloft.ErrInvalid) }
 
 // Text checks a required text of an identifier.
-func (p *Problems) Text(field, value string) { p.TextUpTo(aloft.MaxName, field, value) }
+func (p *Problems) Text(field, value string) {
+	p.TextUpTo(aloft.MaxName, field, value)
+	for _, r := range value {
+		if r != 0 && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)) {
+			p.Add("invalid value for %s: it contains %+q, a control character", field, r)
+			return
+		}
+	}
+}
 
 // TextUpTo checks a required text that may have so many bytes.
 func (p *Problems) TextUpTo(limit int, field, value string) {

@@ -117,3 +117,19 @@ func TestWhatListsRepeatIsBounded(t *testing.T) {
 		t.Errorf("the message has %d bytes", len(err.Error()))
 	}
 }
+
+func TestAnIdentifierHasNoCharactersThatMoveATerminal(t *testing.T) {
+	t.Parallel()
+	for _, value := range []string{"a\x1b[2J", "a\rb", "a\x07", "a\u009b", "gnp\u202etxt"} {
+		var p Problems
+		p.Text("name", value)
+		if err := p.Err(); err == nil || !strings.Contains(err.Error(), "a control character") {
+			t.Errorf("%q: %v", value, err)
+		}
+	}
+	var p Problems
+	p.Text("name", "pkg.module.tâche_漢字")
+	if err := p.Err(); err != nil {
+		t.Error(err)
+	}
+}
