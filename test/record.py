@@ -194,7 +194,7 @@ def in_flight(r: Recording) -> None:
     assert "in the canary failed" in job.stdout, job.stdout + job.stderr
     r.create("waiting", "waits")
     r.says("waiting", "not_before")
-    r.create("sleeping", register_sleeps(r.client, 3600, 2))
+    r.create("sleeping", register_sleeps(r.client, 180, 1))
     r.create("owning", "reserved")
     r.says("owning", "RUNNING")
     r.create("running", "lasts", {"x": 20})
@@ -211,7 +211,7 @@ def main() -> None:
     data, database = pathlib.Path(sys.argv[1]).absolute(), sys.argv[2:3]
     server = Recorded(data)
     server.log = data.parent / f"{data.name}.log"
-    common = ["--retry-policies", "task=*.patient backoff=1h", "--retry-policies", "task=*.read_second error=USER backoff=4s", "--retry-policies", "error=OOMKilled memory=2", "--system-retries", "max=2 backoff=100ms max-backoff=1s"]
+    common = ["--retry-policies", "task=*.patient backoff=3m", "--retry-policies", "task=*.read_second error=USER backoff=4s", "--retry-policies", "error=OOMKilled memory=2", "--system-retries", "max=2 backoff=100ms max-backoff=1s"]
     common += ["--database", database[0]] if database else []
     server.flags = [*common, "--queue-timeout", "24h", "--execution-timeout", "24h"]
     folder = pathlib.Path(tempfile.mkdtemp(dir=data.parent))

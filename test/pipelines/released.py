@@ -125,7 +125,7 @@ def never() -> int:
 
 @task(retries=2)
 def patient(x: int) -> int:
-    """Its policy has it wait for an hour before its second attempt."""
+    """Its policy has it wait for some minutes before its second attempt."""
     if attempt() == 0:
         raise FlyteRecoverableException("the first time")
     return x
