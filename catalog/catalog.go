@@ -217,7 +217,7 @@ func (c *Catalog) look(ctx context.Context, o *aloftv1.ObjectDigest, hash bool) 
 		size += entry.Size
 	}
 	switch {
-	case len(below) == 0:
+	case len(below) == 0 && !(o.GetSize() <= 0 && c.emptyFolder(key)):
 		return missing, nil
 	case o.GetSize() == unknownSize:
 		return "", nil

@@ -53,6 +53,8 @@ type Catalog interface {
 	// FindOrReserve returns a result that may be used or, on a miss, asks for the right to compute it: the reservation that
 	// holds is returned, r's own or that of somebody to wait for. reason is that of a result that was there.
 	FindOrReserve(ctx context.Context, r store.Reservation) (e *store.Result, held store.Reservation, reason string, err error)
+	// Lost says what of a finished node's outputs is not there any more; empty: nothing.
+	Lost(ctx context.Context, outputs *aloftv1.Literals) (problem string, err error)
 }
 
 // Literals keeps literal maps that are too large for a row: blob.Literals.

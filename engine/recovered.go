@@ -68,6 +68,17 @@ func (f *facts) Recovered(node machine.NodeRef) (machine.Recovery, error) {
 	if err != nil {
 		return machine.Recovery{}, err
 	}
+	if catalog := f.engine.config.Catalog; catalog != nil {
+		// Files may have been removed or have rotted since: then the node runs again, as it would after a hit on such a result.
+		problem, err := catalog.Lost(f.ctx, record.Outputs)
+		if err != nil {
+			return machine.Recovery{}, fmt.Errorf("look for the outputs of node %s of execution %s: %w", d.Source.ID, s.id, err)
+		}
+		if problem != "" {
+			f.engine.logger.Info("a finished node runs again", "execution", s.id.String(), "node", string(d.Source.ID), "reason", problem)
+			return machine.Recovery{}, nil
+		}
+	}
 	return machine.Recovery{
 		Take: true, Inputs: f.takeOver(record.Inputs), Outputs: f.takeOver(record.Outputs),
 		DeckURI: d.Source.DeckURI, Cache: d.Source.Cache, Source: d.Source.ID,

@@ -268,3 +268,41 @@ func TestTheCheckpointOfAFailedNodeIsHandedOverUntilThereIsALaterOne(t *testing.
 		id = b.recover(id, fmt.Sprintf("run%d", i+1))
 	}
 }
+
+// losing is a catalog without results, for which what some nodes returned is lost.
+type losing struct {
+	engine.Catalog
+	lost string
+}
+
+func (l *losing) Lost(_ context.Context, outputs *aloftv1.Literals) (string, error) {
+	if outputs.GetValue().GetLiterals()["o0"].GetScalar().GetPrimitive().GetStringValue() == l.lost {
+		return "its object aloft://blob/x is missing", nil
+	}
+	return "", nil
+}
+
+func TestAFinishedNodeWhoseOutputsAreLostRunsAgainInARecovery(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	w := wide(3)
+	b.register(w)
+	e := b.engine("engine", func(c *engine.Config) { c.Catalog = &losing{lost: "of n1"} })
+	b.heartbeat("x", "here", 1<<40)
+	first := b.create(w, "first", map[string]string{"x": "in"})
+	b.answer(e, func(a *store.Attempt) *aloftv1.Outcome {
+		if a.Node == "last" {
+			return broken()
+		}
+		return succeeded(map[string]string{"o0": "of " + string(a.Node)})
+	})
+	b.wantPhase(first, core.WorkflowExecution_FAILED)
+	second := b.recover(first, "second")
+	ran := b.answer(e, func(a *store.Attempt) *aloftv1.Outcome {
+		return succeeded(map[string]string{"o0": "again " + string(a.Node)})
+	})
+	if got := fmt.Sprint(ran); got != "[last n1]" {
+		t.Errorf("the recovery ran %s, want what failed and what had been lost", got)
+	}
+	b.wantPhase(second, core.WorkflowExecution_SUCCEEDED)
+}

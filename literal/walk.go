@@ -59,6 +59,38 @@ func walk(l *core.Literal, visit func(uri *string), depth int) {
 	}
 }
 
+// Texts are the strings of the map that are values by themselves: not those inside structs.
+func Texts(m *core.LiteralMap) map[string]bool {
+	found := map[string]bool{}
+	for _, l := range m.GetLiterals() {
+		texts(l, found, 0)
+	}
+	return found
+}
+
+func texts(l *core.Literal, found map[string]bool, depth int) {
+	if depth > MaxDepth {
+		return
+	}
+	switch v := l.GetValue().(type) {
+	case *core.Literal_Scalar:
+		if s, ok := v.Scalar.GetPrimitive().GetValue().(*core.Primitive_StringValue); ok {
+			found[s.StringValue] = true
+		}
+		if u := v.Scalar.GetUnion(); u != nil {
+			texts(u.GetValue(), found, depth+1)
+		}
+	case *core.Literal_Collection:
+		for _, e := range v.Collection.GetLiterals() {
+			texts(e, found, depth+1)
+		}
+	case *core.Literal_Map:
+		for _, e := range v.Map.GetLiterals() {
+			texts(e, found, depth+1)
+		}
+	}
+}
+
 // RewriteURIs replaces every URI of the map, in place, by what render gives for it, and also texts: a dataclass holds the
 // location of its file as plain text, and a program may hand on the location of an upload as a string. So render must give
 // back what is not a location it knows; a text for which it has an error stays as it is.

@@ -126,6 +126,12 @@ func (r *Run) Decide(path Path, node *core.Node) Decision {
 	return d
 }
 
+// Again is the decision on a node that was to be taken over and whose results are not all there: problem says what is lost.
+// What contains nodes is entered: those inside whose results are there are taken over.
+func (d Decision) Again(node *core.Node, problem string) Decision {
+	return Decision{Enter: shapeOf(node).contains, Source: d.Source, Reason: d.Reason + ", but " + problem}
+}
+
 func unfinished(n Node) string {
 	switch n.Phase {
 	case core.NodeExecution_FAILED, core.NodeExecution_FAILING:
@@ -198,26 +204,30 @@ func (p *Plan) Reused() int {
 // Runs is the number of steps that run.
 func (p *Plan) Runs() int { return len(p.Steps) - p.Reused() }
 
-// NewPlan decides every node of the target, which may be of another version than the run.
-func NewPlan(run *Run, target *core.CompiledWorkflowClosure) *Plan {
+// NewPlan decides every node of the target, which may be of another version than the run. lost has those finished nodes whose
+// results are not all there any more, each with what is lost.
+func NewPlan(run *Run, target *core.CompiledWorkflowClosure, lost map[aloft.NodeID]string) *Plan {
 	subs := make(map[aloft.Key]*core.WorkflowTemplate, len(target.GetSubWorkflows()))
 	for _, sub := range target.GetSubWorkflows() {
 		subs[aloft.KeyOf(sub.GetTemplate().GetId())] = sub.GetTemplate()
 	}
 	p := &Plan{}
-	p.add(run, subs, "", target.GetPrimary().GetTemplate())
+	p.add(run, subs, lost, "", target.GetPrimary().GetTemplate())
 	return p
 }
 
-func (p *Plan) add(run *Run, subs map[aloft.Key]*core.WorkflowTemplate, at Path, graph *core.WorkflowTemplate) {
+func (p *Plan) add(run *Run, subs map[aloft.Key]*core.WorkflowTemplate, lost map[aloft.NodeID]string, at Path, graph *core.WorkflowTemplate) {
 	for _, n := range graph.GetNodes() {
 		if n.GetId() == aloft.StartNode || n.GetId() == aloft.EndNode {
 			continue
 		}
 		path := at.Join(n.GetId())
 		d := run.Decide(path, n)
+		if problem := lost[d.Source.ID]; d.Take && problem != "" {
+			d = d.Again(n, problem)
+		}
 		if sub := subs[aloft.KeyOf(n.GetWorkflowNode().GetSubWorkflowRef())]; d.Enter && sub != nil {
-			p.add(run, subs, path, sub)
+			p.add(run, subs, lost, path, sub)
 			continue
 		}
 		p.Steps = append(p.Steps, Step{Path: path, Name: n.GetMetadata().GetName(), Decision: d})

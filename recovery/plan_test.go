@@ -145,20 +145,35 @@ func TestAPlanTakesFinishedSubWorkflowsAsAWholeAndEntersTheOthers(t *testing.T) 
 	node := func(id, parent, spec string, phase core.NodeExecution_Phase) *store.Node {
 		return &store.Node{ID: aloft.NodeID(id), Parent: aloft.NodeID(parent), SpecNodeID: spec, RetryGroup: "0", Phase: phase}
 	}
-	plan := recovery.NewPlan(recovery.NewRun([]*store.Node{
+	run := recovery.NewRun([]*store.Node{
 		node("n0", "", "n0", core.NodeExecution_SUCCEEDED),
 		node("n1", "", "n1", core.NodeExecution_SUCCEEDED), node("n1-0-n0", "n1", "n0", core.NodeExecution_SUCCEEDED), node("n1-0-n1", "n1", "n1", core.NodeExecution_SUCCEEDED),
 		node("n2", "", "n2", core.NodeExecution_FAILED), node("n2-0-n0", "n2", "n0", core.NodeExecution_SUCCEEDED), node("n2-0-n1", "n2", "n1", core.NodeExecution_FAILED),
-	}), target)
-	var got []string
-	for _, s := range plan.Steps {
-		got = append(got, fmt.Sprintf("%s %t", s.Path, s.Take))
-	}
-	want := "n0 true, n1 true, n2/n0 true, n2/n1 false, n3/n0 false, n3/n1 false"
-	if s := strings.Join(got, ", "); s != want {
-		t.Errorf("the plan is %s, want %s", s, want)
-	}
-	if plan.Reused() != 3 || plan.Runs() != 3 {
-		t.Errorf("%d nodes are reused and %d run, want 3 and 3", plan.Reused(), plan.Runs())
+	})
+	const gone = "its object aloft://blob/x is missing"
+	for _, c := range []struct {
+		lost   map[aloft.NodeID]string
+		want   string
+		reused int
+	}{
+		{nil, "n0 true, n1 true, n2/n0 true, n2/n1 false, n3/n0 false, n3/n1 false", 3},
+		// What a node returned is not there any more: it runs again. What contains nodes is entered.
+		{map[aloft.NodeID]string{"n0": gone, "n2-0-n0": gone, "n1": gone, "n1-0-n1": gone},
+			"n0 false, n1/n0 true, n1/n1 false, n2/n0 false, n2/n1 false, n3/n0 false, n3/n1 false", 1},
+	} {
+		plan := recovery.NewPlan(run, target, c.lost)
+		var got []string
+		for _, s := range plan.Steps {
+			got = append(got, fmt.Sprintf("%s %t", s.Path, s.Take))
+			if s.Path == "n0" && c.lost != nil && s.Reason != "it had succeeded, but "+gone {
+				t.Errorf("the reason why n0 runs is %q", s.Reason)
+			}
+		}
+		if s := strings.Join(got, ", "); s != c.want {
+			t.Errorf("the plan is %s, want %s", s, c.want)
+		}
+		if plan.Reused() != c.reused || plan.Runs() != len(plan.Steps)-c.reused {
+			t.Errorf("%d nodes are reused and %d run, want %d and the rest", plan.Reused(), plan.Runs(), c.reused)
+		}
 	}
 }

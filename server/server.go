@@ -139,8 +139,6 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		Store: s.store, Registry: versions, Literals: literals,
 		MaxParallelism: c.MaxParallelism, CanonicalFunc: renderer.Canonical, RefusalFunc: refusal,
 	})
-	s.recoveries = job.New(job.Config{Store: s.store, Launcher: launcher, Owner: identity, Logger: s.log})
-
 	// From a queued execution to its end.
 	size, err := config.ParseBytes(c.CacheMaxSize)
 	if err != nil {
@@ -149,6 +147,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	s.results = &catalog.Catalog{
 		Store: s.store, Blob: blobs, Log: s.log, Limits: catalog.Limits{MaxAge: config.Limit(c.CacheMaxAge), MaxSize: size},
 	}
+	s.recoveries = job.New(job.Config{Store: s.store, Launcher: launcher, Results: s.results, Owner: identity, Logger: s.log})
 	if s.room, err = capacity(c); err != nil {
 		return nil, err
 	}

@@ -82,10 +82,7 @@ func privateCopies(inputs *core.LiteralMap, dir string) []privateCopy {
 		return nil
 	}
 	uses := map[blob.Key]int{}
-	plain, declared := map[string]bool{}, map[string]bool{}
-	for _, l := range inputs.GetLiterals() {
-		texts(l, plain)
-	}
+	plain, declared := literal.Texts(inputs), map[string]bool{}
 	literal.WalkMap(inputs, func(uri *string) { declared[*uri] = true })
 	_ = literal.RewriteURIs(inputs, func(uri string) (string, error) {
 		key, ours, err := blob.KeyOfURI(uri)
@@ -99,27 +96,6 @@ func privateCopies(inputs *core.LiteralMap, dir string) []privateCopy {
 		return to, nil
 	})
 	return copies
-}
-
-// texts are the strings among the inputs that are values by themselves.
-func texts(l *core.Literal, found map[string]bool) {
-	switch v := l.GetValue().(type) {
-	case *core.Literal_Scalar:
-		if s, ok := v.Scalar.GetPrimitive().GetValue().(*core.Primitive_StringValue); ok {
-			found[s.StringValue] = true
-		}
-		if v.Scalar.GetUnion() != nil {
-			texts(v.Scalar.GetUnion().GetValue(), found)
-		}
-	case *core.Literal_Collection:
-		for _, e := range v.Collection.GetLiterals() {
-			texts(e, found)
-		}
-	case *core.Literal_Map:
-		for _, e := range v.Map.GetLiterals() {
-			texts(e, found)
-		}
-	}
 }
 
 // inputObjects are the objects of ours that the inputs refer to, sorted.

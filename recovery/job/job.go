@@ -38,6 +38,12 @@ type Store interface {
 	ListExecutions(ctx context.Context, q store.Query) ([]*store.Execution, error)
 	ListNodes(ctx context.Context, id aloft.ExecutionID, parent aloft.NodeID, all bool, q store.Query) ([]*store.Node, error)
 	GetWorkflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error)
+	NodeValues(ctx context.Context, id aloft.ExecutionID, nodes []aloft.NodeID) ([]*store.Node, error)
+}
+
+// Results sees whether the outputs of a finished node are there: catalog.Catalog.
+type Results interface {
+	Lost(ctx context.Context, outputs *aloftv1.Literals) (problem string, err error)
 }
 
 // Launcher creates recovering executions: launch.Launcher.
@@ -49,6 +55,7 @@ type Launcher interface {
 type Config struct {
 	Store    Store
 	Launcher Launcher
+	Results  Results
 	Owner    string // of the jobs that this server works on: as of the engine
 	Logger   *slog.Logger
 

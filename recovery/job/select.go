@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -130,7 +131,8 @@ func (j *Jobs) matching(ctx context.Context, s *aloftv1.RecoverySelection, patte
 	}
 }
 
-// Plan says what a job for the selection would do.
+// Plan says what a job for the selection would do. With nodes it also looks whether the results are there that are to be
+// reused; for a selection of thousands of runs, whose nodes are only counted, that would cost too much.
 func (j *Jobs) Plan(ctx context.Context, s *aloftv1.RecoverySelection, nodes bool) (*aloftv1.PlanRecoveryResponse, error) {
 	all, err := j.selected(ctx, s)
 	if err != nil {
@@ -150,7 +152,7 @@ func (j *Jobs) Plan(ctx context.Context, s *aloftv1.RecoverySelection, nodes boo
 		if planned.GetSkipped() != "" {
 			continue
 		}
-		plan, err := j.plan(ctx, aloft.ExecutionIDOf(i.GetExecution()), graphs)
+		plan, err := j.plan(ctx, aloft.ExecutionIDOf(i.GetExecution()), graphs, nodes)
 		if err != nil {
 			return nil, err
 		}
@@ -169,7 +171,7 @@ func (j *Jobs) Plan(ctx context.Context, s *aloftv1.RecoverySelection, nodes boo
 	return answer, nil
 }
 
-func (j *Jobs) plan(ctx context.Context, id aloft.ExecutionID, graphs map[aloft.Key]*core.CompiledWorkflowClosure) (*recovery.Plan, error) {
+func (j *Jobs) plan(ctx context.Context, id aloft.ExecutionID, graphs map[aloft.Key]*core.CompiledWorkflowClosure, look bool) (*recovery.Plan, error) {
 	e, err := j.Store.GetExecution(ctx, id)
 	if err != nil {
 		return nil, err
@@ -186,7 +188,43 @@ func (j *Jobs) plan(ctx context.Context, id aloft.ExecutionID, graphs map[aloft.
 	if err != nil {
 		return nil, err
 	}
-	return recovery.NewPlan(recovery.NewRun(nodes), graphs[key]), nil
+	var lost map[aloft.NodeID]string
+	if look {
+		if lost, err = j.lost(ctx, id, nodes); err != nil {
+			return nil, err
+		}
+	}
+	return recovery.NewPlan(recovery.NewRun(nodes), graphs[key], lost), nil
+}
+
+// valuesPerRead is how many nodes' outputs are read at once, 64 KiB each.
+const valuesPerRead = 256
+
+// lost says of which finished nodes the results are not all there any more, as the engine will when it is their turn.
+func (j *Jobs) lost(ctx context.Context, id aloft.ExecutionID, nodes []*store.Node) (map[aloft.NodeID]string, error) {
+	var finished []aloft.NodeID
+	for _, n := range nodes {
+		if aloft.Succeeded(n.Phase) {
+			finished = append(finished, n.ID)
+		}
+	}
+	lost := map[aloft.NodeID]string{}
+	for some := range slices.Chunk(finished, valuesPerRead) {
+		records, err := j.Store.NodeValues(ctx, id, some)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range records {
+			problem, err := j.Results.Lost(ctx, n.Outputs)
+			if err != nil {
+				return nil, fmt.Errorf("look for the outputs of node %s of execution %s: %w", n.ID, id, err)
+			}
+			if problem != "" {
+				lost[n.ID] = problem
+			}
+		}
+	}
+	return lost, nil
 }
 
 // Create selects and commits a job, which begins at once. ErrExists if its name is taken, ErrPrecondition if nothing is

@@ -1,0 +1,114 @@
+package catalog_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/blob"
+	"github.com/aloft-dev/aloft/blob/folder"
+	"github.com/aloft-dev/aloft/catalog"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+func TestOutputsAreLostIfAnObjectThatTheyReferToIsNotAsItWasStored(t *testing.T) {
+	t.Parallel()
+	scalar := func(s *core.Scalar) *core.Literal {
+		return &core.Literal{Value: &core.Literal_Scalar{Scalar: s}}
+	}
+	file := func(uri string) *core.Literal {
+		return scalar(&core.Scalar{Value: &core.Scalar_Blob{Blob: &core.Blob{Uri: uri}}})
+	}
+	text := func(s string) *core.Literal {
+		return scalar(&core.Scalar{Value: &core.Scalar_Primitive{Primitive: &core.Primitive{Value: &core.Primitive_StringValue{StringValue: s}}}})
+	}
+	dataclass := func(uri string) *core.Literal {
+		return scalar(&core.Scalar{Value: &core.Scalar_Generic{Generic: &structpb.Struct{Fields: map[string]*structpb.Value{"path": structpb.NewStringValue(uri)}}}})
+	}
+	const one, dir = blob.Key("raw/one"), blob.Key("raw/dir")
+	remove := func(t *testing.T, s *folder.Store) {
+		if err := errors.Join(os.Remove(s.Path(one)), os.RemoveAll(s.Path(dir))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change := func(t *testing.T, s *folder.Store) {
+		for _, path := range []string{s.Path(one), s.Path(dir + "/b")} {
+			if err := errors.Join(os.Chmod(path, 0o644), os.WriteFile(path, []byte("changed"), 0)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		output *core.Literal
+		damage func(*testing.T, *folder.Store)
+		want   string // empty: nothing is lost
+	}{
+		"a file":                      {file(one.URI()), nil, ""},
+		"a folder":                    {file(dir.URI() + "/"), nil, ""},
+		"an empty folder":             {file("aloft://blob/raw/empty"), nil, ""},
+		"a place of others":           {file("s3://bucket/x"), nil, ""},
+		"a removed file":              {file(one.URI()), remove, one.URI() + " is missing"},
+		"a removed folder":            {file(dir.URI()), remove, dir.URI() + " is missing"},
+		"a changed file":              {file(one.URI()), change, one.URI() + " is not what was written"},
+		"a file changed in a folder":  {file(dir.URI()), change, dir.URI() + "/b is not what was written"},
+		"a dataclass with a file":     {dataclass(one.URI()), remove, one.URI() + " is missing"},
+		"a text that names an object": {text(one.URI()), remove, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, err := folder.Open(filepath.Join(t.TempDir(), "blob"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, key := range []blob.Key{one, dir + "/a", dir + "/b"} {
+				if _, err := s.Put(t.Context(), key, strings.NewReader("stored"), blob.PutOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Mkdir(s.Path("raw/empty"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if c.damage != nil {
+				c.damage(t, s)
+			}
+			catalogue := &catalog.Catalog{Blob: s}
+			got, err := catalogue.Lost(t.Context(), &aloftv1.Literals{Value: &core.LiteralMap{Literals: map[string]*core.Literal{"o0": c.output}}})
+			if err != nil || c.want == "" && got != "" || !strings.Contains(got, c.want) {
+				t.Errorf("lost is %q, %v; want %q", got, err, c.want)
+			}
+		})
+	}
+}
+
+func TestOutputsThatAreAnObjectAreLostWithIt(t *testing.T) {
+	t.Parallel()
+	s, err := folder.Open(filepath.Join(t.TempDir(), "blob"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	large := &core.LiteralMap{Literals: map[string]*core.Literal{"o0": {Hash: strings.Repeat("x", aloft.MaxInlineLiterals+1)}}}
+	outputs, err := blob.Literals{Store: s}.WriteLiterals(t.Context(), large)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &catalog.Catalog{Blob: s}
+	if got, err := c.Lost(t.Context(), outputs); got != "" || err != nil {
+		t.Errorf("lost is %q, %v; want nothing", got, err)
+	}
+	key, err := blob.ParseURI(outputs.GetRef().GetUri())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(s.Path(key)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Lost(t.Context(), outputs); !strings.Contains(got, "is missing") || err != nil {
+		t.Errorf("lost is %q, %v; want that the object is missing", got, err)
+	}
+}
