@@ -73,14 +73,14 @@ func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machin
 		return machine.CacheAnswer{}, aloft.Blame(aloft.ServiceCatalog, err)
 	}
 	if found != nil {
-		lookup.Reason = lacks(found, node.Interface())
+		lookup.Reason = missingOutput(found, node.Interface())
 	}
 	if found == nil || lookup.Reason != "" {
 		catalog.Preview(key, of.values)
 		return answer, nil
 	}
 	if found.Source != (aloft.AttemptID{}) {
-		lookup.Key = nil // the result has the same, and there are many hits
+		lookup.Key = nil // the stored result has this key already; dropping it saves memory when there are many hits
 	}
 	lookup.Status, lookup.Found = core.CatalogCacheStatus_CACHE_HIT, catalog.Metadata(found)
 	if len(found.Outputs.GetRef().GetDigest()) > 0 {
@@ -90,8 +90,8 @@ func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machin
 	return answer, nil
 }
 
-// ahead is what a node was found to begin with.
-type ahead struct {
+// prefetched is a node's cache key and the result of its lookup, read before the step that asks for them.
+type prefetched struct {
 	inputs *aloftv1.LiteralRef
 	values *core.LiteralMap
 	key    *aloftv1.CacheKey
@@ -102,26 +102,26 @@ const (
 	maxReach = 64 // nodes whose results are looked for at once
 
 	// What was read ahead is thrown away when it is older: a look at large objects may have come between.
-	aheadLasts = 100 * time.Millisecond
+	prefetchLasts = 100 * time.Millisecond
 )
 
 // lookAhead says what there is for a node, with one read for it and for those that begin next: a node whose result is known
 // costs little beside that read. The first read of a step is for one node and each further one for twice as many, so that
 // hardly more is looked for in vain than was of use. Nothing of it outlives the step.
-func (f *facts) lookAhead(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*ahead, error) {
-	if a := f.ahead[node.Index()]; a != nil {
-		delete(f.ahead, node.Index()) // whoever asks again wants to know what there is by then
-		if f.engine.clock.Now().Sub(f.aheadAt) <= aheadLasts {
+func (f *facts) lookAhead(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*prefetched, error) {
+	if a := f.prefetched[node.Index()]; a != nil {
+		delete(f.prefetched, node.Index()) // whoever asks again wants to know what there is by then
+		if f.engine.clock.Now().Sub(f.prefetchedAt) <= prefetchLasts {
 			return a, nil
 		}
 		f.reach = 0 // each takes long: to read far ahead would be in vain
 	}
-	a, err := f.begun(node, inputs)
+	a, err := f.withKey(node, inputs)
 	if err != nil || f.state.Create().GetOverwriteCache() {
 		return a, err
 	}
-	f.ahead, f.reach = make(map[uint32]*ahead), min(max(2*f.reach, 1), maxReach)
-	all, ids := []*ahead{a}, []store.ResultID{catalog.ID(a.key)}
+	f.prefetched, f.reach = make(map[uint32]*prefetched), min(max(2*f.reach, 1), maxReach)
+	all, ids := []*prefetched{a}, []store.ResultID{catalog.ID(a.key)}
 	reach := f.reach
 	if f.state.Create().GetRecovers() != nil {
 		reach = 0 // most of them are taken over, and nobody asks for their inputs
@@ -135,36 +135,36 @@ func (f *facts) lookAhead(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*ah
 		if failure != nil || err != nil {
 			continue
 		}
-		b, err := f.begun(next, inputs)
+		b, err := f.withKey(next, inputs)
 		if err != nil {
 			continue
 		}
-		f.ahead[next.Index()] = b
+		f.prefetched[next.Index()] = b
 		all, ids = append(all, b), append(ids, catalog.ID(b.key))
 	}
 	found, err := f.engine.config.Catalog.Ahead(f.ctx, ids)
 	if err != nil {
-		f.ahead = nil
+		f.prefetched = nil
 		return nil, aloft.Blame(aloft.ServiceCatalog, err)
 	}
-	f.aheadAt = f.engine.clock.Now()
+	f.prefetchedAt = f.engine.clock.Now()
 	for i, e := range found {
 		all[i].found = e
 	}
 	return a, nil
 }
 
-// begun is a node with its key; nothing was looked for yet.
-func (f *facts) begun(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*ahead, error) {
+// withKey computes the cache key of a node from its inputs; the lookup is still to be made.
+func (f *facts) withKey(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*prefetched, error) {
 	values, err := f.value(inputs, func() (*aloftv1.Literals, error) { return f.engine.store.NodeInputs(f.ctx, f.key, node.ID()) })
 	if err != nil {
 		return nil, err
 	}
-	return &ahead{inputs: inputs, values: values, key: f.engine.signature(node).Key(values)}, nil
+	return &prefetched{inputs: inputs, values: values, key: f.engine.signature(node).Key(values)}, nil
 }
 
-// lacks says which output a result does not have: what a client put there may be anything.
-func lacks(e *store.Result, of *core.TypedInterface) string {
+// missingOutput says which output of the interface a result does not have: what a client put there may be anything.
+func missingOutput(e *store.Result, of *core.TypedInterface) string {
 	if e.Outputs.GetRef().GetUri() != "" {
 		return "" // an object, and too large for a look
 	}

@@ -1,17 +1,37 @@
 package engine
 
-import (
-	"log/slog"
-	"sync"
-	"time"
-)
+import "time"
+
+// Three clocks meet in the engine (promise P10):
+//
+//   - The clock of the process (Clock). It starts as the wall clock, or as the clock of the database where several servers
+//     share one, and goes on monotonically. Leases, pauses between tries, heartbeats of executors and the timer heap follow
+//     it. Nothing that is read from the store ever moves it.
+//   - The clock of a run (runClock), by which the machine decides: every event of a journal, every deadline of the run and
+//     the execution's DueAt in the store are its times. It is the clock of the process moved ahead by a constant, so that it
+//     never tells a time before the latest one in that run's journal:
+//
+//     run = process + ahead,  ahead ≥ 0,  run ≥ latest event of the journal
+//
+//     After a restart with a clock that was set back, or after a server whose clock was fast, the timers of the run go on
+//     from where they were; those of other runs are what they were.
+//   - The clocks of others: what an executor or a client says about time is clamped by the machine.
+//
+// ahead is zero for almost every run, and known only once the journal was looked at. The store cannot find a run that is
+// ahead by its DueAt: by the clock of the process that time comes too late. So whoever takes a shard looks once at the
+// last journal entry of each live execution there (see ahead.go), and keeps those that are ahead in memory, each with its
+// timer, until they end or the shard goes to another engine. Example: a server whose clock is an hour ahead commits an
+// attempt with a time limit of 30 min at what it takes for 13:00, and dies. Another takes the shard at 12:00: the run is
+// ahead by an hour, its timer of 13:30 is in the heap at 12:30, and a run that began on the second server at 12:00 with
+// the same limit ends at 12:30, too.
 
 // Clock tells the time of one process: it starts as the wall clock and goes on monotonically, whatever happens to the
 // wall clock meanwhile, so that no deadline comes early or late because somebody set the clock.
 type Clock interface{ Now() time.Time }
 
-// NewClock is the clock of this process.
-func NewClock() Clock { return monotonic{start: time.Now(), elapsed: stopwatch()} }
+// NewClock is the clock of this process, beginning now at a time: the wall clock's or, where servers share a database, the
+// database's, so that all of them agree.
+func NewClock(start time.Time) Clock { return monotonic{start: start, elapsed: stopwatch()} }
 
 type monotonic struct {
 	start   time.Time
@@ -21,31 +41,28 @@ type monotonic struct {
 // Now has no monotonic reading of its own: times are compared as what they will be when they are read from the store.
 func (m monotonic) Now() time.Time { return m.start.Round(0).Add(m.elapsed()).UTC() }
 
-// flooredClock never tells a time before the latest one met in the store: after a restart with a clock that was set
-// back, timers go on from where they were instead of waiting for the clock to catch up (promise P10).
-type flooredClock struct {
-	clock  Clock
-	logger *slog.Logger
+// runClock is the clock of one run.
+type runClock struct{ ahead time.Duration }
 
-	mu     sync.Mutex
-	offset time.Duration
-}
+// at is the run's time when that of the process is now.
+func (c runClock) at(now time.Time) time.Time { return now.Add(c.ahead) }
 
-func (c *flooredClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.clock.Now().Add(c.offset)
-}
-
-// seen moves the clock forward to a time that was read from the store.
-func (c *flooredClock) seen(t time.Time) {
-	c.mu.Lock()
-	behind := t.Sub(c.clock.Now().Add(c.offset))
-	if behind > 0 {
-		c.offset += behind
+// ours is the time of the process when the run's is t; zero stays zero.
+func (c runClock) ours(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
 	}
-	c.mu.Unlock()
-	if behind > time.Second {
-		c.logger.Warn("the clock is behind what was recorded before: going on from the recorded time", "behind", behind)
+	return t.Add(-c.ahead)
+}
+
+// learnClock moves the clock of a run that was read to the latest time in its journal.
+func (e *Engine) learnClock(r *run, latest time.Time) {
+	was := r.clock
+	r.clock.floor(latest, e.clock.Now())
+	if r.isAhead() && r.clock != was {
+		e.logger.Info("the journal of an execution is ahead of our clock: it goes on from its own time", "execution", r.id.String(), "ahead", r.clock.ahead)
 	}
 }
+
+// floor moves the clock ahead, if need be, so that it is not before the latest time in the journal.
+func (c *runClock) floor(latest, now time.Time) { c.ahead = max(c.ahead, latest.Sub(now)) }

@@ -12,6 +12,7 @@ func (e *Engine) collect(ctx context.Context) error {
 	shards := e.shards()
 	e.mu.Lock()
 	e.dropExpired(now)
+	e.ahead.keep(func(shard int) bool { return e.leases[shard].moving(now) })
 	rescan := due(now, &e.rescanAt, e.config.Poll)
 	if rescan || e.again {
 		e.cursor = 0 // a transaction may have become visible after one with a larger sequence
@@ -30,6 +31,11 @@ func (e *Engine) collect(ctx context.Context) error {
 		if err := e.collectDue(ctx, shards, now.Add(2*e.config.Poll), held+1000); err != nil {
 			return err
 		}
+	}
+	if more, err := e.collectAhead(ctx); err != nil {
+		return err
+	} else if more {
+		e.wakeCollector()
 	}
 	for {
 		rows, err := e.store.Inbox(ctx, shards, after, messagesPerRead)

@@ -178,7 +178,7 @@ func (e *Engine) conclude(d *decided) {
 			e.consumed[m.Seq] = struct{}{}
 			delete(e.known, m.Seq)
 		}
-		r.messages, r.taken = nil, nil
+		r.messages, r.taken, r.clock = nil, nil, runClock{}
 		e.drop(r)
 		return
 	}

@@ -22,6 +22,7 @@
 //     state it changed, and the execution is folded from its journal again by whoever owns it then.
 //   - When the outcome of a commit is unknown, the very same steps are committed again until it is known; their commit
 //     ids make that harmless. Nothing else of these executions moves meanwhile.
+//   - No clock is trusted: clock.go tells which there are, and what a run goes by when its journal is ahead of ours.
 //   - A shard is ours as long as our own monotonic clock says that the lease runs. The epoch in the store decides in the end.
 //   - When we cannot do our part (a literal or a closure cannot be read), the execution waits and is tried again with
 //     growing pauses, for ever; if that lasts, the execution's record says what it waits for. It never fails by our fault.

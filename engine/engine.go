@@ -26,6 +26,7 @@ type Store interface {
 	ReleaseShards(ctx context.Context, owner string) error
 	Inbox(ctx context.Context, shards []int, after int64, limit int) ([]store.InboxRow, error)
 	Due(ctx context.Context, shards []int, until time.Time, limit int) ([]store.DueRow, error)
+	Clocks(ctx context.Context, shards []int, after store.Key, limit int) ([]store.ClockRow, error)
 	Load(ctx context.Context, key store.Key) (*store.Execution, []store.JournalRow, error)
 	Commit(ctx context.Context, steps []*store.Step) []error
 
@@ -111,7 +112,7 @@ type Config struct {
 	// Health of the services; nil: nobody tells when one is back, and what is parked asks by itself.
 	Health Health
 
-	Clock     Clock         // NewClock
+	Clock     Clock         // NewClock(time.Now()); of the process: see clock.go
 	LeaseTTL  time.Duration // 10 s; renewed each third of it
 	Poll      time.Duration // 1 s; how often it looks at the store without being woken
 	Grace     time.Duration // 15 s; how long after an executor's time is up its attempts are given up
@@ -126,7 +127,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	if c.Clock == nil {
-		c.Clock = NewClock()
+		c.Clock = NewClock(time.Now())
 	}
 	setDefault(&c.Policy.Timeout, 48*time.Hour)
 	setDefault(&c.MaxRetries, 10)
@@ -156,7 +157,6 @@ const (
 	rowsPerCommit   = 8_000
 	rowsWaiting     = 24_000   // decided and not committed: workers pause above
 	cachedKeys      = 16 << 20 // bytes of what is known of nodes' cache keys
-	firstTimers     = 64       // looked at when a shard is taken, to learn how late it is
 )
 
 // Engine moves the executions of the shards it holds. New makes one; Run or Pass make it go, never both.
@@ -164,7 +164,7 @@ type Engine struct {
 	config   Config
 	store    Store
 	literals Literals
-	clock    *flooredClock
+	clock    Clock
 	logger   *slog.Logger
 
 	graphs   *lru.Cache[aloft.Key, *machine.Graph]
@@ -182,6 +182,7 @@ type Engine struct {
 	runs        map[store.Key]*run
 	ready       queue[*run]
 	timers      timers
+	ahead       ahead
 	parked      map[*run]struct{}  // those that wait for a service that is away
 	known       map[int64]struct{} // inbox rows in memory
 	consumed    map[int64]struct{} // those that went since the last collection began: it may have read them before
@@ -207,7 +208,7 @@ func New(config Config) *Engine {
 		config:   config,
 		store:    config.Store,
 		literals: blamed{config.Literals},
-		clock:    &flooredClock{clock: config.Clock, logger: config.Logger},
+		clock:    config.Clock,
 		logger:   config.Logger,
 		graphs:   lru.New[aloft.Key, *machine.Graph](config.CacheGraphs),
 		values:   lru.New[string, *core.LiteralMap](config.CacheLiterals),
@@ -297,10 +298,10 @@ func (e *Engine) Pass(ctx context.Context) (more bool, err error) {
 	leaving := e.leaving()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return err != nil || leaving || e.ready.len() > 0 || e.again || e.starved, err
+	return err != nil || leaving || e.ready.len() > 0 || e.again || e.starved || len(e.ahead.shards) > 0, err
 }
 
-// Now is the time by which the engine decides: executors that share it agree with it on when an attempt may start.
+// Now is the clock of the process: executors that share it agree with the engine on when an attempt may start.
 func (e *Engine) Now() time.Time { return e.clock.Now() }
 
 // WakeAt is when a pass has something to do if no message comes before.

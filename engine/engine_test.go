@@ -434,7 +434,7 @@ func TestClockThatWasSetBackAcrossARestartDelaysNoTimer(t *testing.T) {
 	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
 }
 
-// The look at the first timers, by which a shard's new owner learns how late it is, is repeated until it is done.
+// The search for runs that are ahead, by which a shard's new owner learns how late it is, is repeated until it is done.
 func TestClockThatWasSetBackDelaysNoTimerAlsoWhenTheStoreFailsMeanwhile(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -445,7 +445,7 @@ func TestClockThatWasSetBackDelaysNoTimerAlsoWhenTheStoreFailsMeanwhile(t *testi
 	b.clock.advance(-time.Hour)
 	failed := false
 	b.memory.Faults = func(op string) store.Fault {
-		if op == "Due" && !failed {
+		if op == "Clocks" && !failed {
 			failed = true
 			return store.FailBefore
 		}
@@ -461,8 +461,7 @@ func TestClockThatWasSetBackDelaysNoTimerAlsoWhenTheStoreFailsMeanwhile(t *testi
 	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
 }
 
-// What the first timers' executions say of the time counts, each of them: the first that moves the clock makes the leases look
-// as if they had run out, and so costs the others their turn.
+// Each execution has a time of its own.
 func TestClockThatWasSetBackLearnsFromEachOfTheFirstTimers(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)

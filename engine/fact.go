@@ -38,9 +38,9 @@ type facts struct {
 	kept map[store.ResultID]*store.Result // what is found when this step is committed: of others, and of this step
 
 	// What was read ahead in this step for nodes that begin next.
-	ahead   map[uint32]*ahead
-	aheadAt time.Time // when that had been read
-	reach   int       // how many nodes it was for
+	prefetched   map[uint32]*prefetched
+	prefetchedAt time.Time // when that had been read
+	reach        int       // how many nodes it was for
 
 	taken map[aloft.NodeID]*store.Node // read ahead of the execution that this one recovers, with values
 }
@@ -72,7 +72,7 @@ func (f *facts) Policy() *machine.Policy { return &f.engine.config.Policy }
 
 // Inputs resolves the bindings of a node.
 func (f *facts) Inputs(node machine.NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error) {
-	if a := f.ahead[node.Index()]; a != nil {
+	if a := f.prefetched[node.Index()]; a != nil {
 		return a.inputs, nil, nil
 	}
 	bindings := node.Template().GetInputs()

@@ -12,8 +12,7 @@ import (
 type lease struct {
 	store.Lease
 	held  bool
-	until time.Time // by our clock, counted from before we asked
-	timed bool      // its soonest timers were looked at
+	until time.Time // by the clock of the process, counted from before we asked
 }
 
 // valid says whether we may commit under it.
@@ -33,7 +32,7 @@ func (e *Engine) renew(ctx context.Context) error {
 		e.mu.Unlock()
 		return fmt.Errorf("acquire shards: %w", err)
 	}
-	taken, untimed := 0, []int(nil)
+	taken := 0
 	e.mu.Lock()
 	var ours [store.Shards]bool
 	for _, l := range leases {
@@ -41,23 +40,17 @@ func (e *Engine) renew(ctx context.Context) error {
 		ours[l.Shard] = true
 		switch {
 		case old.held && old.Epoch != l.Epoch:
-			// Somebody had it in between: what we know of it may be old.
-			e.dropShard(l.Shard)
-			*old = lease{}
+			e.dropShard(l.Shard) // another engine had it in between: what we know of it may be old
+			e.ahead.look(l.Shard)
 			taken++
 		case !old.held:
-			*old = lease{}
+			e.ahead.look(l.Shard)
 			taken++
-		case old.Surplus && !l.Surplus:
-			old.timed = false // it stays with us after all: what came meanwhile has not been read
+		case old.Surplus && !l.Surplus: // it stays with us after all: what came meanwhile has not been read
+			e.ahead.look(l.Shard)
 			taken++
 		}
-		// One that had run out by a clock which one of the first executions moved may have cost the others their turn.
-		timed := old.timed && old.valid(asked)
-		*old = lease{Lease: l, held: true, until: asked.Add(e.config.LeaseTTL), timed: timed}
-		if !old.timed {
-			untimed = append(untimed, l.Shard)
-		}
+		*old = lease{Lease: l, held: true, until: asked.Add(e.config.LeaseTTL)}
 	}
 	lost := 0
 	for shard := range e.leases {
@@ -84,30 +77,6 @@ func (e *Engine) renew(ctx context.Context) error {
 	}
 	if taken > 0 {
 		e.logger.Info("shards taken", "shards", taken)
-	}
-	if len(untimed) > 0 {
-		return e.learnTime(ctx, untimed)
-	}
-	return nil
-}
-
-// learnTime loads the executions whose timers are soonest. That moves the clock to the latest time they have seen: with a
-// clock that was set back their timers would otherwise not even be looked at.
-func (e *Engine) learnTime(ctx context.Context, shards []int) error {
-	rows, err := e.store.Due(ctx, shards, time.Unix(1<<33, 0), firstTimers)
-	if err != nil {
-		return fmt.Errorf("read the first timers: %w", err)
-	}
-	now := e.clock.Now()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, shard := range shards {
-		e.leases[shard].timed = true // until it is lost, and with it this
-	}
-	for _, row := range rows {
-		if e.leases[row.Shard].moving(now) {
-			e.push(e.run(row.Execution, row.Shard))
-		}
 	}
 	return nil
 }

@@ -60,7 +60,7 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 		if !ok {
 			return fmt.Errorf("attempt %d of node %d is in an event and not in the state", r.Attempt, r.Node)
 		}
-		record := attemptRecord(f.key, step.ID, attempt, ends[r])
+		record := f.attemptRecord(attempt, ends[r])
 		step.Attempts = append(step.Attempts, record)
 		if c := record.Usage.GetCheckpoint(); c != "" {
 			checkpoints[r.Node] = c
@@ -177,6 +177,13 @@ func nodeRecord(n machine.NodeView) *store.Node {
 	return record
 }
 
+// attemptRecord is the record of an attempt for the store. Executors compare when it may start with the clock of the process.
+func (f *facts) attemptRecord(a machine.AttemptView, ended *aloftv1.AttemptEnded) *store.Attempt {
+	record := attemptRecord(f.key, f.run.id, a, ended)
+	record.NotBefore = f.run.clock.ours(a.NotBefore)
+	return record
+}
+
 // attemptRecord takes what only the event of its end says from there: it is not kept in the state.
 func attemptRecord(key store.Key, id aloft.ExecutionID, a machine.AttemptView, ended *aloftv1.AttemptEnded) *store.Attempt {
 	node := a.Node.ID()
@@ -217,6 +224,18 @@ func attemptRecord(key store.Key, id aloft.ExecutionID, a machine.AttemptView, e
 	return record
 }
 
+// pausedAttempts are the records of attempts that are not to start yet. The times in the store may have been written by
+// another clock than ours: executors would wait by it for too long.
+func pausedAttempts(f *facts, now time.Time) []*store.Attempt {
+	var paused []*store.Attempt
+	for _, r := range f.state.Outstanding() {
+		if a, ok := f.state.Attempt(r); ok && a.Phase == core.TaskExecution_QUEUED && a.NotBefore.After(now) {
+			paused = append(paused, f.attemptRecord(a, nil))
+		}
+	}
+	return paused
+}
+
 func executionChange(e machine.ExecutionView) *store.ExecutionChange {
 	return &store.ExecutionChange{
 		Phase:          e.Phase,
@@ -232,8 +251,8 @@ func executionChange(e machine.ExecutionView) *store.ExecutionChange {
 // latest is the time of the last event of a journal.
 func latest(journal []store.JournalRow) time.Time {
 	for _, row := range slices.Backward(journal) {
-		if events := row.Entry.GetEvents(); len(events) > 0 {
-			return time.Unix(0, events[len(events)-1].GetAt()).UTC()
+		if at := store.LatestOf(row.Entry); !at.IsZero() {
+			return at
 		}
 	}
 	return time.Time{}

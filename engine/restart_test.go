@@ -28,6 +28,12 @@ func (r *reads) Inbox(ctx context.Context, shards []int, after int64, limit int)
 	return rows, err
 }
 
+func (r *reads) Clocks(ctx context.Context, shards []int, after store.Key, limit int) ([]store.ClockRow, error) {
+	rows, err := r.Store.Clocks(ctx, shards, after, limit)
+	r.rows += len(rows)
+	return rows, err
+}
+
 func (r *reads) Due(ctx context.Context, shards []int, until time.Time, limit int) ([]store.DueRow, error) {
 	rows, err := r.Store.Due(ctx, shards, until, limit)
 	r.rows += len(rows)
@@ -52,8 +58,8 @@ func TestRestartReadsNothingOfFinishedExecutions(t *testing.T) {
 
 	r := &reads{Store: b.store}
 	b.settle(b.engine("a", func(c *engine.Config) { c.Store = r }))
-	if r.loads != 1 {
-		t.Errorf("after a restart the engine loads %d executions, want the 1 of 1002 that has not ended", r.loads)
+	if r.loads != 0 {
+		t.Errorf("after a restart the engine loads %d executions, want none before there is something to do", r.loads)
 	}
 	if r.rows > 2 {
 		t.Errorf("after a restart the engine reads %d messages and timers, want those of the 1 execution that has not ended", r.rows)

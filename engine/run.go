@@ -27,7 +27,7 @@ type run struct {
 	busy     bool
 	dropped  bool          // forgotten while it was busy: what comes back of it is thrown away
 	more     bool          // it can go on without a message
-	due      time.Time     // its next timer; zero: none
+	due      time.Time     // its next timer by the clock of the process; zero: none
 	wakeAt   time.Time     // when the timer heap brings it back; zero: never
 	place    int           // in the timer heap; -1: not in it
 	idle     *list.Element // nil: not idle
@@ -38,6 +38,7 @@ type run struct {
 	state        *machine.State                   // nil: to be folded from the journal
 	id           aloft.ExecutionID
 	inputs       *aloftv1.Literals
+	clock        runClock
 	source       *source // the execution that it recovers; nil: not read, or it recovers none
 	seq          int64   // of the last journal entry
 	waiting      string
@@ -143,6 +144,9 @@ func (e *Engine) drop(r *run) {
 	e.setTimer(r, time.Time{})
 	e.leaveIdle(r)
 	delete(e.parked, r)
+	if r.isAhead() {
+		e.ahead.look(r.shard)
+	}
 	r.dropped = true
 	delete(e.runs, r.key)
 	if len(r.messages)+len(r.taken) > 0 {
@@ -172,8 +176,13 @@ func (e *Engine) enterIdle(r *run) {
 	e.nodes += r.counted
 	r.idle = e.idle.PushBack(r)
 	for e.idle.Len() > e.config.CacheExecutions || (e.nodes > e.config.CacheNodes && e.idle.Len() > 1) {
-		// Its timer goes too: collecting finds it in the store before it is due.
-		e.drop(e.idle.Front().Value.(*run)) //nolint:forcetypeassert // the list holds nothing else
+		longest := e.idle.Front().Value.(*run) //nolint:forcetypeassert // the list holds nothing else
+		if longest.isAhead() {
+			e.leaveIdle(longest)
+			longest.state, longest.source = nil, nil
+			continue
+		}
+		e.drop(longest) // its timer goes too: collecting finds it in the store before it is due
 	}
 }
 

@@ -32,7 +32,7 @@ type decided struct {
 // turn is what a step says about the next one.
 type turn struct {
 	more  bool
-	due   time.Time
+	due   time.Time // by the clock of the process
 	ended bool
 }
 
@@ -93,7 +93,8 @@ func givesUp(messages []store.InboxRow) bool {
 }
 
 func (e *Engine) decide(ctx context.Context, r *run, messages []store.InboxRow, lease store.Lease) (d *decided, err error) {
-	if r.state == nil {
+	loaded := r.state == nil
+	if loaded {
 		ended, err := e.load(ctx, r)
 		if err != nil {
 			return nil, fmt.Errorf("load execution %s: %w", r.id, err)
@@ -109,7 +110,7 @@ func (e *Engine) decide(ctx context.Context, r *run, messages []store.InboxRow, 
 			return nil, fmt.Errorf("receive message of execution %s: %w", r.id, err)
 		}
 	}
-	now, limit := e.clock.Now(), e.config.StepLimit
+	now, limit := r.clock.at(e.clock.Now()), e.config.StepLimit
 	if givesUp(messages) {
 		limit = 1 // it is consumed, and nothing is done that needs a fact
 	}
@@ -117,8 +118,12 @@ func (e *Engine) decide(ctx context.Context, r *run, messages []store.InboxRow, 
 	if err != nil {
 		return nil, err
 	}
-	next := turn{more: decision.More, due: decision.DueAt, ended: decision.Ended}
-	if len(decision.Events) == 0 && len(messages) == 0 && r.waiting == "" {
+	next := turn{more: decision.More, due: r.clock.ours(decision.DueAt), ended: decision.Ended}
+	var moved []*store.Attempt
+	if loaded && r.isAhead() {
+		moved = pausedAttempts(f, now)
+	}
+	if len(decision.Events) == 0 && len(messages) == 0 && r.waiting == "" && len(moved) == 0 {
 		return &decided{run: r, next: next}, nil
 	}
 	step := e.newStep(r, lease)
@@ -128,6 +133,11 @@ func (e *Engine) decide(ctx context.Context, r *run, messages []store.InboxRow, 
 	}
 	if err := project(f, decision.Events, step); err != nil {
 		return nil, fmt.Errorf("project execution %s: %w", r.id, err)
+	}
+	for _, a := range moved {
+		if !slices.ContainsFunc(step.Attempts, func(b *store.Attempt) bool { return a.ID == b.ID }) {
+			step.Attempts = append(step.Attempts, a)
+		}
 	}
 	step.DueAt = decision.DueAt
 	if decision.More {
@@ -170,7 +180,7 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 	if r.newer = record.JournalVersion > store.JournalVersion; r.newer {
 		return false, fmt.Errorf("its journal has version %d, this release reads up to %d: run the newer release", record.JournalVersion, store.JournalVersion)
 	}
-	e.clock.seen(latest(journal))
+	e.learnClock(r, latest(journal))
 	graph, err := e.graph(ctx, record.Workflow)
 	if err != nil {
 		return false, err
@@ -248,7 +258,7 @@ func (e *Engine) postpone(ctx context.Context, r *run, lease store.Lease, cause 
 	}
 	step := e.newStep(r, lease)
 	step.Waiting, step.WaitingSince = waiting, r.failedAt
-	step.DueAt = r.retryAt
+	step.DueAt = r.clock.at(r.retryAt)
 	if giveUp {
 		step.Appends = []store.Append{{ID: r.id, Message: store.Message{Dedup: "give up", Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_GiveUp{
 			GiveUp: &aloftv1.GiveUp{Error: &core.ExecutionError{

@@ -172,7 +172,11 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	for name, probe := range backend.Services() {
 		probes[name] = probe
 	}
-	clock := engine.NewClock() // when a service was well is compared with when it failed an attempt
+	now, err := s.store.Now(ctx)
+	if err != nil {
+		return nil, err
+	}
+	clock := engine.NewClock(now) // one for all: when a service was well is compared with when it failed an attempt
 	s.health = health.New(health.Config{Store: s.store, Logger: s.log, Probes: probes, Now: clock.Now})
 	s.engine = engine.New(engine.Config{
 		Store: s.store, Literals: literals, Catalog: s.results, Logger: s.log, Owner: identity, Policy: policy(c),

@@ -71,6 +71,10 @@ type Runs interface {
 	// Due returns executions in the shards that have not ended and whose DueAt is not after until, soonest first.
 	Due(ctx context.Context, shards []int, until time.Time, limit int) ([]DueRow, error)
 
+	// Clocks returns what the executions in the shards that have not ended say about time, in the order of their keys, those
+	// after a key.
+	Clocks(ctx context.Context, shards []int, after Key, limit int) ([]ClockRow, error)
+
 	// Load returns the execution and its journal in order. ErrNotFound.
 	Load(ctx context.Context, key Key) (*Execution, []JournalRow, error)
 
@@ -184,6 +188,24 @@ type DueRow struct {
 	Execution Key
 	Shard     int
 	DueAt     time.Time
+}
+
+// ClockRow is what an execution says about time.
+type ClockRow struct {
+	Execution Key
+	Shard     int
+	DueAt     time.Time // zero: no timer
+	Waiting   bool      // it waits as a whole
+	Latest    time.Time // of the last event in its last journal entry that has any; zero: there is none, or it cannot be read
+}
+
+// LatestOf is the time of the last event of a journal entry; zero: it has none.
+func LatestOf(entry *aloftv1.JournalEntry) time.Time {
+	events := entry.GetEvents()
+	if len(events) == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, events[len(events)-1].GetAt()).UTC()
 }
 
 // JournalRow is one committed entry.

@@ -36,7 +36,7 @@
 // P6 what runs is the version that was launched, whatever is registered meanwhile; P7 nobody touches an execution of a later
 // release; P8 a node's life is a few rows (that memory follows what runs is a test of package engine); P9 what is found is
 // there and as it was written, and is what would have been computed, by one at a time where that is asked for; P10 nothing
-// happens before its time, nor long after it.
+// happens before its time, nor long after it, and no engine's clock moves the runs of another.
 //
 // mutation_test.go turns it round: it plants bugs, one by one, and demands that a seed finds each (make mutations). It
 // is the list of what the simulator is known to see.

@@ -93,6 +93,9 @@ var faults = []fault{
 	{"results are removed, or their objects deleted or changed", 4, (*world).damage},
 }
 
+// clocksDiffer has no moment of its own: see start.
+const clocksDiffer = "engines start with clocks that are up to an hour off"
+
 const executorReplaced = "an executor is replaced by one of another name"
 
 // What befalls single calls has names, too: see draw.
@@ -108,6 +111,9 @@ const (
 
 var callFaults = []string{callsFail, callsUntold, callsLate, callsHalfDone, callsUnsynced, callsStall, callsMisreport}
 
+// worldFaults are those of whole worlds.
+var worldFaults = []string{clocksDiffer}
+
 // drawFaults decides what a world has to fear: each fault in half of all worlds.
 func (w *world) drawFaults(r *rand.Rand) {
 	w.fears = map[string]bool{}
@@ -118,6 +124,9 @@ func (w *world) drawFaults(r *rand.Rand) {
 	}
 	for _, name := range callFaults {
 		w.fears[name] = r.IntN(2) == 0
+	}
+	for _, name := range worldFaults {
+		w.fears[name] = r.IntN(4) == 0
 	}
 	w.risk = []int{0, 100, 30, 10}[r.IntN(4)]
 }

@@ -30,6 +30,7 @@ type observed struct {
 	source    map[recovery.Path]*store.Node // what it recovers; nil: not read yet
 	services  map[aloft.NodeID]bool         // nodes that a service has failed
 	deadlines map[string]deadline
+	began     time.Time // what its own clock showed at the beginning of the world; zero: not known yet
 }
 
 // deadline is something that is to happen when its time has come.
@@ -279,12 +280,12 @@ func (w *world) checkRows(s *sight) error {
 // back may begin to wait anew, and that is all.
 func (w *world) checkTime(s *sight) error {
 	now := w.first.Add(w.mono)
+	errs := w.checkClocks(s)
 	wait := func(what string, from, until int64) {
 		if until != 0 {
 			s.run.deadlines[what] = deadline{committed: w.mono, lasts: time.Duration(until - from)}
 		}
 	}
-	var errs []error
 	over := func(what string) {
 		d, ok := s.run.deadlines[what]
 		if latest := max(d.committed, w.since) + 2*d.lasts + 2*time.Minute + time.Duration(w.outages)*longestLook; ok && w.calm && w.mono > latest {
@@ -321,6 +322,41 @@ func (w *world) checkTime(s *sight) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// checkClocks holds the new entries of a journal against the clock of the engine that wrote them: nothing happens at a time
+// that neither that engine's clock nor the run's own, which goes on from its latest entry, has reached. What other runs say
+// about the time is nothing to this one.
+func (w *world) checkClocks(s *sight) (errs []error) {
+	run := s.run
+	for _, row := range s.journal[run.entries:] {
+		events := row.Entry.GetEvents()
+		if len(events) == 0 {
+			continue
+		}
+		at := store.LatestOf(row.Entry)
+		if run.began.IsZero() {
+			run.began = at.Add(-w.mono)
+		}
+		own := run.began.Add(w.mono)
+		if writer := w.writer(); writer != nil && at.After(own) && at.After(writer.clock.Now()) {
+			errs = append(errs, fmt.Errorf("%v happens at %s, the run's own clock is at %s and that of %s at %s", events[len(events)-1], at, own, writer.name, writer.clock.Now()))
+		}
+		if began := at.Add(-w.mono); began.After(run.began) {
+			run.began = began
+		}
+	}
+	return errs
+}
+
+// writer is the engine that makes calls now; nil: none.
+func (w *world) writer() *slot {
+	for _, s := range w.engines {
+		if &s.process == w.current {
+			return s
+		}
+	}
+	return nil
 }
 
 // checkJournal reads the journal as text: what it says must be true without knowing the machine.

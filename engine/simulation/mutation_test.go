@@ -77,12 +77,22 @@ var mutations = []mutation{
 		old: "err = e.handOver(ctx, gone, instances[heir])", new: "err = nil",
 	},
 	{
-		name: "the clock does not learn from the store", promise: "P10", file: "engine/clock.go",
-		old: "if behind > 0 {", new: "if behind < 0 {",
+		name: "the clock of a run does not learn from its journal", promise: "P10", file: "engine/clock.go",
+		old: "c.ahead = max(c.ahead, latest.Sub(now))", new: "c.ahead = min(c.ahead, latest.Sub(now))",
 	},
 	{
-		name: "the first timers of a shard are looked at once, whether or not that succeeds (found before)", promise: "P10", file: "engine/lease.go",
-		old: "timed: timed}", new: "timed: true || timed}",
+		name: "the journal of one execution moves the clocks of others (found before)", promise: "P10", file: "engine/clock.go",
+		old: "func (e *Engine) learnClock(r *run, latest time.Time) {\n",
+		new: "var fastest time.Time\n\nfunc (e *Engine) learnClock(r *run, latest time.Time) {\n\tif latest.After(fastest) {\n\t\tfastest = latest\n\t}\n\tlatest = fastest\n",
+	},
+	{
+		name: "runs that are ahead are not looked for when a shard is taken", promise: "P10", file: "engine/ahead.go",
+		old: "(row.Latest.After(now) || parked)", new: "(row.Latest.Before(now) && parked)",
+		seeds: "1000",
+	},
+	{
+		name: "runs that are ahead leave memory with their timers", promise: "P10", file: "engine/run.go",
+		old: "if longest.isAhead() {", new: "if longest == nil {",
 		seeds: "1000",
 	},
 	{

@@ -111,7 +111,9 @@ func (s *fragileStore) Append(ctx context.Context, id aloft.ExecutionID, message
 	return s.write("Append", func() error { return s.Store.Append(ctx, id, message) })
 }
 
-func (s *fragileStore) AcquireShards(ctx context.Context, owner string, now time.Time, ttl time.Duration) (leases []store.Lease, err error) {
+// AcquireShards follows one clock for all, as a database that servers share does.
+func (s *fragileStore) AcquireShards(ctx context.Context, owner string, _ time.Time, ttl time.Duration) (leases []store.Lease, err error) {
+	now := s.world.first.Add(s.world.mono)
 	err = s.write("AcquireShards", func() (err error) {
 		leases, err = s.Store.AcquireShards(ctx, owner, now, ttl)
 		for _, l := range leases {

@@ -301,6 +301,11 @@ func (w *world) pass(s *slot) (more bool) {
 
 func (w *world) start(s *slot) {
 	s.clock = &slotClock{world: w, start: w.now(), mono: w.mono}
+	if w.fears[clocksDiffer] && !w.calm {
+		w.see(clocksDiffer)
+		s.clock.start = s.clock.start.Add(time.Duration(w.random.IntN(7201)-3600) * time.Second)
+		w.skewed = true
+	}
 	if w.first.IsZero() {
 		w.first = w.wall
 	}

@@ -215,6 +215,39 @@ func (s *Store) Due(_ context.Context, shards []int, until time.Time, limit int)
 	return rows, nil
 }
 
+// Clocks returns what executions say about time.
+func (s *Store) Clocks(_ context.Context, shards []int, after store.Key, limit int) (rows []store.ClockRow, err error) {
+	err = s.do("Clocks", func() ([]store.Topic, error) {
+		rows = nil
+		in := set(shards)
+		for _, e := range s.executions[min(int(after), len(s.executions)):] {
+			if limit > 0 && len(rows) == limit {
+				break
+			}
+			if e.ended || !in[e.rec.Shard] {
+				continue
+			}
+			row := store.ClockRow{Execution: e.rec.Key, Shard: e.rec.Shard, DueAt: e.dueAt, Waiting: e.rec.Waiting != ""}
+			for _, j := range slices.Backward(e.journal) {
+				if len(j.entry) == 0 {
+					continue
+				}
+				entry := new(aloftv1.JournalEntry)
+				if proto.Unmarshal(j.entry, entry) == nil {
+					row.Latest = store.LatestOf(entry)
+				}
+				break
+			}
+			rows = append(rows, row)
+		}
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
+}
+
 // Load returns the execution and its journal.
 func (s *Store) Load(_ context.Context, key store.Key) (rec *store.Execution, journal []store.JournalRow, err error) {
 	err = s.do("Load", func() ([]store.Topic, error) {

@@ -305,6 +305,46 @@ func (s *Store) Due(ctx context.Context, shards []int, until time.Time, limit in
 	return rows, nil
 }
 
+const selectClocks = `SELECT number, shard, due_at, CASE WHEN waiting = '' THEN 0 ELSE 1 END,
+	(SELECT entry FROM journal WHERE execution = number AND LENGTH(entry) > 1 ORDER BY seq DESC LIMIT 1) FROM executions WHERE ended = 0 AND number > ?`
+
+// Clocks returns what executions say about time.
+func (s *Store) Clocks(ctx context.Context, shards []int, after store.Key, limit int) ([]store.ClockRow, error) {
+	var rows []store.ClockRow
+	condition, all := among(shards)
+	err := s.read(ctx, all, selectClocks+condition+" ORDER BY number LIMIT ?", []any{int64(after), atMost(limit)},
+		func(scan scan) error {
+			var row store.ClockRow
+			var dueAt, waiting int64
+			var entry []byte
+			if err := scan(&row.Execution, &row.Shard, &dueAt, &waiting, &entry); err != nil {
+				return err
+			}
+			row.DueAt, row.Waiting = instant(dueAt), waiting != 0
+			if last := new(aloftv1.JournalEntry); unmarshal(entry, last) == nil {
+				row.Latest = store.LatestOf(last)
+			}
+			rows = append(rows, row)
+			return nil
+		})
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
+}
+
+// Now is the time by the clock that all who use the database share: its own, or that of the machine where it is a file.
+func (s *Store) Now(ctx context.Context) (time.Time, error) {
+	if s.dialect.clock == "" {
+		return time.Now(), nil
+	}
+	var now int64
+	if err := s.read(ctx, true, "SELECT "+s.dialect.clock, nil, func(scan scan) error { return scan(&now) }); err != nil {
+		return time.Time{}, fmt.Errorf("read the database's clock: %w", err)
+	}
+	return instant(now), nil
+}
+
 // Load returns the execution and its journal.
 func (s *Store) Load(ctx context.Context, key store.Key) (*store.Execution, []store.JournalRow, error) {
 	rec, err := s.execution(ctx, "e.number = ?", int64(key))

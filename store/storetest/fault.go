@@ -57,6 +57,10 @@ func (f *Faulty) Due(ctx context.Context, shards []int, until time.Time, limit i
 	return try(f.Faults, "Due", func() ([]store.DueRow, error) { return f.Store.Due(ctx, shards, until, limit) })
 }
 
+func (f *Faulty) Clocks(ctx context.Context, shards []int, after store.Key, limit int) ([]store.ClockRow, error) {
+	return try(f.Faults, "Clocks", func() ([]store.ClockRow, error) { return f.Store.Clocks(ctx, shards, after, limit) })
+}
+
 func (f *Faulty) Load(ctx context.Context, key store.Key) (rec *store.Execution, journal []store.JournalRow, err error) {
 	rec, err = try(f.Faults, "Load", func() (*store.Execution, error) {
 		rec, journal, err = f.Store.Load(ctx, key)

@@ -41,6 +41,7 @@ var claims = []func(*suite){
 	endingEmptiesTheInboxAndTheTimer,
 	anAcknowledgedTerminationIsNotOvertakenByTheEnd,
 	dueExecutionsComeSoonestFirst,
+	executionsSayWhatTimeItIs,
 	messagesToOthersArriveOnceAndNeverHinderTheSender,
 	onlyWhatIsDueFreeAndNotStoppedWaits,
 	waitingReasonsAreForThoseNobodyHas,
@@ -762,6 +763,45 @@ func dueExecutionsComeSoonestFirst(s *suite) {
 	got, err = s.store.Due(s.ctx, shards(), at(30), 0)
 	s.ok(err)
 	s.equal(got, []store.DueRow{want[2], want[0]})
+}
+
+func executionsSayWhatTimeItIs(s *suite) {
+	var want []store.ClockRow
+	for i := range 5 {
+		e := s.make(fmt.Sprintf("e%d", i))
+		row := store.ClockRow{Execution: e.Key, Shard: e.Shard}
+		for n := range i { // the first has no journal yet
+			step := s.step(e)
+			step.Entry.Events[0].At = at(10*i + n).UnixNano()
+			row.Latest = at(10*i + n)
+			if n == 2 { // a step that only says what the execution waits for
+				step.Entry.Events, row.Latest = nil, at(10*i+n-1)
+				step.DueAt, step.Waiting, step.WaitingSince = at(100), "for a service", at(7)
+				row.DueAt, row.Waiting = at(100), true
+			} else {
+				row.DueAt, row.Waiting = time.Time{}, false
+			}
+			s.commit(step)
+		}
+		if i == 4 {
+			s.end(e, core.WorkflowExecution_SUCCEEDED)
+			continue
+		}
+		want = append(want, row)
+	}
+	got, err := s.store.Clocks(s.ctx, shards(), 0, 0)
+	s.ok(err)
+	s.equal(got, want)
+	got, err = s.store.Clocks(s.ctx, shards(), want[0].Execution, 2)
+	s.ok(err)
+	s.equal(got, want[1:3])
+	got, err = s.store.Clocks(s.ctx, []int{(want[0].Shard + 1) % store.Shards}, 0, 0)
+	s.ok(err)
+	for _, row := range got {
+		if row.Shard == want[0].Shard {
+			s.Fatalf("got %v of another shard", row)
+		}
+	}
 }
 
 func messagesToOthersArriveOnceAndNeverHinderTheSender(s *suite) {
