@@ -93,9 +93,9 @@ type Config struct {
 	Catalog  Catalog // nil: nothing is used again
 	Logger   *slog.Logger
 
-	// Owner names the engine in its leases. Two that run at once must differ. One that is started again in the place of
-	// another that surely ended (a server that holds the lock of its data folder) takes the same name and goes on at once,
-	// any other waits until the leases have run out.
+	// Owner names the engine in its leases. No two have ever the same. One that is started in the place of another that
+	// surely ended (a server that holds the lock of its data folder) releases that one's leases before it starts and goes on
+	// at once, any other waits until they have run out.
 	Owner string
 
 	// Policy is the limits of every execution and what becomes of retries. An attempt whose task states no timeout ends

@@ -224,7 +224,7 @@ func (b *bench) assign(executor string, a *store.Attempt) {
 	if !slices.ContainsFunc(instances, func(i store.Instance) bool { return i.ID == executor }) {
 		b.heartbeat(executor, "here", 1000*time.Hour)
 	}
-	if err := errors.Join(b.store.Assign(b.Context(), executor, []store.AttemptKey{a.AttemptKey}, b.clock.Now())...); err != nil {
+	if err := errors.Join(b.store.Assign(b.Context(), executor, "", []store.AttemptKey{a.AttemptKey}, b.clock.Now())...); err != nil {
 		b.Fatal(err)
 	}
 }

@@ -241,7 +241,7 @@ func (r *swept) execute(s store.Store) {
 		keys = append(keys, a.AttemptKey)
 	}
 	if len(keys) > 0 {
-		_ = s.Assign(ctx, self, keys, now)
+		_ = s.Assign(ctx, self, "", keys, now)
 	}
 	assigned, err := s.Assigned(ctx, self)
 	if err != nil {

@@ -30,6 +30,8 @@ type Store interface {
 // Config of an executor.
 type Config struct {
 	Instance string // unique for ever; the same after a restart in the same place, so that it finds its attempts again
+	Nonce    string // of this process
+	Follows  string // the nonce of the process that was the instance before
 	Store    Store
 	Literals LiteralReader // literal maps that are too large for a row
 	Backend  Backend
@@ -162,7 +164,7 @@ func (e *Executor) Register(ctx context.Context) error {
 	err := e.config.Store.Heartbeat(ctx, store.Instance{
 		ID: e.config.Instance, Kind: e.config.Backend.Kind(), Place: e.config.Backend.Place(),
 		MilliCPU: capacity.MilliCPU, Memory: capacity.Memory, Slots: capacity.Slots,
-		SeenAt: now, Expires: now.Add(e.config.TTL),
+		SeenAt: now, Expires: now.Add(e.config.TTL), Nonce: e.config.Nonce, Follows: e.config.Follows,
 	})
 	if err != nil {
 		return fmt.Errorf("register executor %s: %w", e.config.Instance, err)
@@ -171,7 +173,7 @@ func (e *Executor) Register(ctx context.Context) error {
 }
 
 // Run finds again what the instance had, then takes and runs attempts until ctx ends. What runs is left running. It
-// returns an error only when the back end gives up watching.
+// returns an error only when the back end gives up watching, or another process has taken the instance's place (ErrFenced).
 func (e *Executor) Run(ctx context.Context) error {
 	var background sync.WaitGroup
 	defer background.Wait()
@@ -183,16 +185,22 @@ func (e *Executor) Run(ctx context.Context) error {
 	healthier, unsubscribeHealth := e.config.Store.Subscribe(store.TopicHealth)
 	defer unsubscribeHealth()
 	var found []aloft.AttemptID
+	var fenced error
 	e.until(ctx, "find attempts again", func() (err error) {
-		if err = e.Register(ctx); err == nil {
+		if err = e.Register(ctx); errors.Is(err, aloft.ErrFenced) {
+			fenced = err
+			return nil
+		}
+		if err == nil {
 			found, err = e.findAgain(ctx, &background)
 		}
 		return err
 	})
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() != nil || fenced != nil {
+		return fenced
 	}
-	background.Go(func() { e.heartbeat(ctx) })
+	replaced := make(chan error, 1)
+	background.Go(func() { replaced <- e.heartbeat(ctx) })
 	background.Go(func() { e.reportAll(ctx) })
 	watched := make(chan error, 1)
 	background.Go(func() { watched <- e.config.Backend.Watch(ctx, found, func(event Event) { e.handle(ctx, event) }) })
@@ -213,6 +221,11 @@ func (e *Executor) Run(ctx context.Context) error {
 				return nil
 			}
 			return fmt.Errorf("watch attempts: %w", err)
+		case err := <-replaced:
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
 		case <-wake:
 			e.readDue, e.heldDue = true, true
 		case <-healthier:
@@ -447,7 +460,7 @@ func (e *Executor) admit(ctx context.Context, background *sync.WaitGroup) (again
 		e.waiting[index].Attempt = nil
 	}
 	e.waiting = slices.DeleteFunc(e.waiting, func(w waiting) bool { return w.Attempt == nil })
-	for i, err := range e.config.Store.Assign(ctx, e.config.Instance, keys, now) {
+	for i, err := range e.config.Store.Assign(ctx, e.config.Instance, e.config.Nonce, keys, now) {
 		switch {
 		case err == nil:
 			e.take(ctx, background, chosen[i].Attempt, true)
@@ -861,15 +874,20 @@ func (e *Executor) settled(r *report, d durability) {
 	e.mu.Unlock()
 }
 
-func (e *Executor) heartbeat(ctx context.Context) {
+// heartbeat says that we are there, until ctx ends or another process has taken our place.
+func (e *Executor) heartbeat(ctx context.Context) error {
 	ticker := time.NewTicker(e.config.TTL / 3)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-ticker.C:
-			if err := e.Register(ctx); err != nil && ctx.Err() == nil {
+			err := e.Register(ctx)
+			if errors.Is(err, aloft.ErrFenced) {
+				return err
+			}
+			if err != nil && ctx.Err() == nil {
 				e.logger.Warn("heartbeat", "error", err)
 			}
 		}

@@ -1,6 +1,9 @@
 package server
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -11,10 +14,14 @@ import (
 func TestServersOnOneDatabaseGoOnWithEachOthersExecutions(t *testing.T) {
 	t.Parallel()
 	database := postgrestest.Database(t)
+	shared := t.TempDir()
 	var servers []*testServer
 	for range 2 {
 		c := testConfig(t.TempDir())
 		c.Database = database
+		if err := errors.Join(os.MkdirAll(c.DataDir, 0o700), os.Symlink(shared, filepath.Join(c.DataDir, "blob"))); err != nil {
+			t.Fatal(err)
+		}
 		servers = append(servers, start(t, c))
 	}
 	first, second := servers[0], servers[1]

@@ -59,6 +59,7 @@ type Options struct {
 	Logger  *slog.Logger
 
 	leaseTTL time.Duration // zero: the engine's default; tests that wait for leases to run out take less
+	quiet    time.Duration // zero: the constant; likewise of tests
 }
 
 // Server is a running server.
@@ -114,6 +115,11 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	if err != nil {
 		return nil, err
 	}
+	place, err := worker.Place(c.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	nonce := strings.ToLower(rand.Text())[:12]
 	blobs, err := folder.Open(filepath.Join(c.DataDir, "blob"))
 	if err != nil {
 		return nil, err
@@ -125,6 +131,13 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	renderer := &blob.Renderer{Local: blobs, Signer: signer}
 	literals := blob.Literals{Store: blobs}
 	if s.store, err = sqlstore.Open(ctx, sqlstore.Options{Path: s.databaseFile(), URL: c.Database, Logger: s.log}); err != nil {
+		return nil, err
+	}
+	before, err := s.predecessor(ctx, identity, place)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(s.belongTogether(ctx, blobs), s.shareBlobs(ctx, blobs, identity, nonce)); err != nil {
 		return nil, err
 	}
 
@@ -162,7 +175,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		return nil, err
 	}
 	backend := process.New(process.Config{
-		DataDir: c.DataDir, Blob: blobs, Environments: s.resolver, Code: process.Bundles{Cache: code},
+		DataDir: c.DataDir, Place: place, Blob: blobs, Environments: s.resolver, Code: process.Bundles{Cache: code},
 		Connect: s.connectWorker, Capacity: s.room, Platform: s.platform, Mode: worker.Mode(c.WorkerMode), Logger: s.log,
 	})
 	probes := map[string]health.Probe{aloft.ServiceCatalog: func(ctx context.Context) error {
@@ -179,12 +192,12 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	clock := engine.NewClock(now) // one for all: when a service was well is compared with when it failed an attempt
 	s.health = health.New(health.Config{Store: s.store, Logger: s.log, Probes: probes, Now: clock.Now})
 	s.engine = engine.New(engine.Config{
-		Store: s.store, Literals: literals, Catalog: s.results, Logger: s.log, Owner: identity, Policy: policy(c),
+		Store: s.store, Literals: literals, Catalog: s.results, Logger: s.log, Owner: leaseOwner(identity, nonce), Policy: policy(c),
 		MaxRetries: c.WorkflowRetries, MaxOutage: config.Limit(c.MaxOutage), Health: s.health, Clock: clock,
 		LeaseTTL: o.leaseTTL,
 	})
 	s.executor = executor.New(executor.Config{
-		Instance: identity, Store: s.store, Literals: literals, Backend: backend, Health: s.health, Logger: s.log, Now: s.engine.Now,
+		Instance: identity, Nonce: nonce, Follows: before, Store: s.store, Literals: literals, Backend: backend, Health: s.health, Logger: s.log, Now: s.engine.Now,
 	})
 
 	// What clients see.
@@ -204,7 +217,14 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	s.http = s.api.Server()
 
 	// An executor is known before the engine looks for those that are gone. The rest starts in the order of the flow.
-	if err := s.executor.Register(ctx); err != nil {
+	err = s.executor.Register(ctx)
+	if errors.Is(err, aloft.ErrFenced) {
+		err = s.twinError(identity)
+	}
+	if err == nil {
+		err = s.store.ReleaseShards(ctx, leaseOwner(identity, before)) // it has ended, and they are free at once
+	}
+	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
 	s.run("health", func() error { return s.health.Run(background) })
@@ -470,28 +490,6 @@ func openDataDirError(dir string, err error) error {
 		return fmt.Errorf("open data folder %s: %s is below a file; choose another one with --data-dir", dir, path.Path)
 	}
 	return fmt.Errorf("open data folder %s (--data-dir): %w", dir, blob.Unavailable(err))
-}
-
-// identify returns the name under which the engine and the executor of this data folder are known, made on first use. It
-// moves with the folder, so that a server which follows another one finds what that one had.
-func identify(dir string) (string, error) {
-	path := filepath.Join(dir, "server.id")
-	content, err := os.ReadFile(path)
-	if name := strings.TrimSpace(string(content)); err == nil && name != "" {
-		return name, nil
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", openDataDirError(dir, err)
-	}
-	name := "process-" + strings.ToLower(rand.Text())[:12]
-	temporary := path + ".new"
-	if err := os.WriteFile(temporary, []byte(name+"\n"), 0o600); err != nil {
-		return "", openDataDirError(dir, err)
-	}
-	if err := os.Rename(temporary, path); err != nil {
-		return "", openDataDirError(dir, err)
-	}
-	return name, nil
 }
 
 func listen(ctx context.Context, address string) (net.Listener, error) {

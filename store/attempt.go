@@ -48,6 +48,8 @@ type Instance struct {
 	ID       string // unique for ever
 	Kind     string // "process", "kube"
 	Place    string // instances of the same place can reach each other's attempts: the data folder, the cluster
+	Nonce    string // of the process that is the instance now, made anew at each start; empty: of release 0.1.0
+	Follows  string // of a heartbeat: the nonce of the process before, whose place this one takes; not kept
 	MilliCPU int64
 	Memory   int64 // bytes
 	Slots    int64

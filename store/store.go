@@ -101,7 +101,8 @@ type Runs interface {
 
 // Attempts is what executors need.
 type Attempts interface {
-	// Heartbeat makes an executor instance known or says that it is still there.
+	// Heartbeat makes an executor instance known or says that it is still there. ErrFenced if another process is the
+	// instance by now, unless Follows names it.
 	Heartbeat(ctx context.Context, instance Instance) error
 
 	// Instances returns the executor instances that have not been removed.
@@ -117,9 +118,9 @@ type Attempts interface {
 	SetWaiting(ctx context.Context, attempts []AttemptKey, reason string) error
 
 	// Assign gives attempts to an executor instance: each is claimed before anything is started. One error (or nil) for
-	// each: ErrConflict if another instance has it, it has ended, it is to be stopped, or the instance is not known (any
-	// more: it has to say first that it is there). Assigning again what the same instance has is no error.
-	Assign(ctx context.Context, executor string, attempts []AttemptKey, now time.Time) []error
+	// each: ErrConflict if another instance has it, it has ended, it is to be stopped, or the instance is not known or
+	// another process (any more: it has to say first that it is there). Assigning again what the same instance has is no error.
+	Assign(ctx context.Context, executor, nonce string, attempts []AttemptKey, now time.Time) []error
 
 	// Assigned returns the attempts that the instance has and that have not ended: what to find again after a restart.
 	Assigned(ctx context.Context, executor string) ([]*Attempt, error)

@@ -110,7 +110,7 @@ func (x *fakeExecutor) pass() {
 		}
 	}
 	if len(taken) > 0 {
-		_ = w.store.Assign(w.ctx, x.name, taken, now)
+		_ = w.store.Assign(w.ctx, x.name, "", taken, now)
 	}
 	assigned, err := w.store.Assigned(w.ctx, x.name)
 	if err != nil {

@@ -91,9 +91,9 @@ func (s *fragileStore) Commit(ctx context.Context, steps []*store.Step) []error 
 	})
 }
 
-func (s *fragileStore) Assign(ctx context.Context, executor string, attempts []store.AttemptKey, now time.Time) []error {
+func (s *fragileStore) Assign(ctx context.Context, executor, nonce string, attempts []store.AttemptKey, now time.Time) []error {
 	return s.writeEach("Assign", len(attempts), func(from, to int) []error {
-		return s.Store.Assign(ctx, executor, attempts[from:to], now)
+		return s.Store.Assign(ctx, executor, nonce, attempts[from:to], now)
 	})
 }
 

@@ -52,6 +52,7 @@ const Kind = "process"
 // Config of the back end.
 type Config struct {
 	DataDir      string
+	Place        string // of the data folder (worker.Place); empty: its path
 	Blob         blob.Local
 	Environments Environments
 	Code         Code
@@ -122,7 +123,7 @@ func New(config Config) *Backend {
 }
 
 func (b *Backend) Kind() string             { return Kind }
-func (b *Backend) Place() string            { return b.config.DataDir }
+func (b *Backend) Place() string            { return cmp.Or(b.config.Place, b.config.DataDir) }
 func (b *Backend) Capacity() admission.Room { return b.config.Capacity }
 
 // supervisor returns the connection, made on first use; it repairs itself from then on.

@@ -16,6 +16,10 @@ import (
 // Heartbeat makes an instance known or says that it is still there.
 func (s *Store) Heartbeat(_ context.Context, instance store.Instance) error {
 	return s.do("Heartbeat", func() ([]store.Topic, error) {
+		if old, known := s.instances[instance.ID]; known && old.Nonce != instance.Nonce && old.Nonce != instance.Follows {
+			return nil, fmt.Errorf("heartbeat of executor %s: another process is this executor by now: %w", instance.ID, aloft.ErrFenced)
+		}
+		instance.Follows = ""
 		s.instances[instance.ID] = instance
 		return nil, nil
 	})
@@ -98,14 +102,14 @@ func conflict(verb string, key store.AttemptKey, why string) error {
 }
 
 // Assign gives attempts to an executor instance.
-func (s *Store) Assign(_ context.Context, executor string, attempts []store.AttemptKey, now time.Time) []error {
+func (s *Store) Assign(_ context.Context, executor, nonce string, attempts []store.AttemptKey, now time.Time) []error {
 	return s.doEach("Assign", len(attempts), func(first int) (topics []store.Topic, errs []error) {
 		errs = make([]error, first)
 		for i, key := range attempts[:first] {
 			e, try := s.try(key)
 			switch {
-			case s.instances[executor].ID == "":
-				errs[i] = conflict("assign", key, "executor "+executor+" is not known (any more)")
+			case s.instances[executor].ID == "", s.instances[executor].Nonce != nonce:
+				errs[i] = conflict("assign", key, "executor "+executor+" is not known, or another process (any more)")
 				continue
 			case try == nil:
 				errs[i] = conflict("assign", key, "there is none with this token")

@@ -15,10 +15,14 @@ import (
 // Heartbeat makes an instance known or says that it is still there.
 func (s *Store) Heartbeat(ctx context.Context, i store.Instance) error {
 	return s.write(ctx, 1, func(t *tx) error {
-		_, err := t.exec(`INSERT INTO instances (id, kind, place, milli_cpu, memory, slots, seen_at, expires) VALUES (?,?,?,?,?,?,?,?)
+		n, err := t.exec(`INSERT INTO instances (id, kind, place, milli_cpu, memory, slots, seen_at, expires, nonce) VALUES (?,?,?,?,?,?,?,?,?)
 			ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, place = excluded.place, milli_cpu = excluded.milli_cpu, memory = excluded.memory,
-			slots = excluded.slots, seen_at = excluded.seen_at, expires = excluded.expires`,
-			i.ID, i.Kind, i.Place, i.MilliCPU, i.Memory, i.Slots, nanos(i.SeenAt), nanos(i.Expires))
+			slots = excluded.slots, seen_at = excluded.seen_at, expires = excluded.expires, nonce = excluded.nonce
+			WHERE instances.nonce = excluded.nonce OR instances.nonce = ?`,
+			i.ID, i.Kind, i.Place, i.MilliCPU, i.Memory, i.Slots, nanos(i.SeenAt), nanos(i.Expires), i.Nonce, i.Follows)
+		if err == nil && n == 0 {
+			return refuse("heartbeat of executor %s: another process is this executor by now: %w", i.ID, aloft.ErrFenced)
+		}
 		return err
 	})
 }
@@ -26,10 +30,10 @@ func (s *Store) Heartbeat(ctx context.Context, i store.Instance) error {
 // Instances returns the instances, by id.
 func (s *Store) Instances(ctx context.Context) ([]store.Instance, error) {
 	var instances []store.Instance
-	err := s.read(ctx, true, "SELECT id, kind, place, milli_cpu, memory, slots, seen_at, expires FROM instances ORDER BY id", nil, func(scan scan) error {
+	err := s.read(ctx, true, "SELECT id, kind, place, milli_cpu, memory, slots, seen_at, expires, nonce FROM instances ORDER BY id", nil, func(scan scan) error {
 		var i store.Instance
 		var seenAt, expires int64
-		err := scan(&i.ID, &i.Kind, &i.Place, &i.MilliCPU, &i.Memory, &i.Slots, &seenAt, &expires)
+		err := scan(&i.ID, &i.Kind, &i.Place, &i.MilliCPU, &i.Memory, &i.Slots, &seenAt, &expires, &i.Nonce)
 		i.SeenAt, i.Expires = instant(seenAt), instant(expires)
 		instances = append(instances, i)
 		return err
@@ -157,18 +161,18 @@ func conflict(verb string, key store.AttemptKey, why string) error {
 }
 
 // Assign gives attempts to an executor instance.
-func (s *Store) Assign(ctx context.Context, executor string, attempts []store.AttemptKey, now time.Time) []error {
+func (s *Store) Assign(ctx context.Context, executor, nonce string, attempts []store.AttemptKey, now time.Time) []error {
 	errs := make([]error, len(attempts))
 	if err := s.write(ctx, len(attempts), func(t *tx) error {
 		clear(errs)
 		var id string
-		known, err := t.row([]any{&id}, "SELECT id FROM instances WHERE id = ? {hold_instance_weakly}", executor)
+		known, err := t.row([]any{&id}, "SELECT id FROM instances WHERE id = ? AND nonce = ? {hold_instance_weakly}", executor, nonce)
 		if err != nil {
 			return err
 		}
 		for i, key := range attempts {
 			if !known {
-				errs[i] = conflict("assign", key, "executor "+executor+" is not known (any more)")
+				errs[i] = conflict("assign", key, "executor "+executor+" is not known, or another process (any more)")
 				continue
 			}
 			n, err := t.exec(`UPDATE attempts SET executor = ?, waiting = NULL, phase = 6, updated_at = ? WHERE execution = ? AND node = ? AND attempt = ?

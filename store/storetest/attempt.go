@@ -61,16 +61,16 @@ func oneInstanceGetsAnAttempt(s *suite) {
 	a := s.schedule(e, "n0", "n1")
 	s.assign("x", a[0])
 	s.known("y")
-	errs := s.store.Assign(s.ctx, "y", keys(a), at(3))
+	errs := s.store.Assign(s.ctx, "y", "", keys(a), at(3))
 	s.is(errs[0], aloft.ErrConflict)
 	s.ok(errs[1])
 	s.assign("x", a[0]) // again is no error
 	wrong := a[0].AttemptKey
 	wrong.Token = "another"
-	s.is(s.store.Assign(s.ctx, "x", []store.AttemptKey{wrong}, at(3))[0], aloft.ErrConflict)
+	s.is(s.store.Assign(s.ctx, "x", "", []store.AttemptKey{wrong}, at(3))[0], aloft.ErrConflict)
 	wrong = a[0].AttemptKey
 	wrong.Attempt = 7
-	s.is(s.store.Assign(s.ctx, "x", []store.AttemptKey{wrong}, at(3))[0], aloft.ErrConflict)
+	s.is(s.store.Assign(s.ctx, "x", "", []store.AttemptKey{wrong}, at(3))[0], aloft.ErrConflict)
 	for executor, want := range map[string][]string{"x": {"n0"}, "y": {"n1"}, "z": nil} {
 		got, err := s.store.Assigned(s.ctx, executor)
 		s.ok(err)
@@ -92,7 +92,7 @@ func whatHasEndedOrIsToBeStoppedIsNotAssigned(s *suite) {
 	step := s.step(e)
 	step.Attempts = a
 	s.commit(step)
-	for _, err := range s.store.Assign(s.ctx, "x", keys(a), at(6)) {
+	for _, err := range s.store.Assign(s.ctx, "x", "", keys(a), at(6)) {
 		s.is(err, aloft.ErrConflict)
 	}
 	has, err := s.store.Assigned(s.ctx, "x")
@@ -110,7 +110,7 @@ func whatTheEngineRunsIsHiddenFromExecutors(s *suite) {
 	step.Attempts = []*store.Attempt{a}
 	s.commit(step)
 	s.equal(s.waiting(at(100)), []string(nil))
-	s.is(s.store.Assign(s.ctx, "x", keys(step.Attempts), at(2))[0], aloft.ErrConflict)
+	s.is(s.store.Assign(s.ctx, "x", "", keys(step.Attempts), at(2))[0], aloft.ErrConflict)
 	s.equal(s.attempt(a), a)
 }
 
@@ -180,7 +180,7 @@ func aStopOfWhatNobodyHasEndsIt(s *suite) {
 	if o.GetStopped() != "a sibling failed" || o.GetNode() != "n0" || o.GetToken() != a.Token || o.GetStartedAt() != 0 || o.GetEndedAt() != at(4).UnixNano() {
 		s.Errorf("the outcome is %v", o)
 	}
-	s.is(s.store.Assign(s.ctx, "x", []store.AttemptKey{a.AttemptKey}, at(5))[0], aloft.ErrConflict)
+	s.is(s.store.Assign(s.ctx, "x", "", []store.AttemptKey{a.AttemptKey}, at(5))[0], aloft.ErrConflict)
 	a.Phase, a.EndedAt = core.TaskExecution_ABORTED, at(5)
 	step := s.step(e)
 	step.Attempts, step.Consumed = []*store.Attempt{a}, []int64{rows[0].Seq}
@@ -255,6 +255,34 @@ func attemptsAreAdoptedWithinAPlace(s *suite) {
 	}
 }
 
+func anInstanceIsOneProcessAtATime(s *suite) {
+	beat := func(nonce, follows string, at time.Time) error {
+		return s.store.Heartbeat(s.ctx, store.Instance{ID: "x", Kind: "process", Place: "here", Nonce: nonce, Follows: follows, SeenAt: at, Expires: at.Add(time.Minute)})
+	}
+	e := s.make("e1")
+	s.ok(beat("first", "", at(0)))
+	s.ok(beat("first", "", at(1)))
+	s.is(beat("second", "", at(2)), aloft.ErrFenced)
+	s.is(beat("second", "another", at(2)), aloft.ErrFenced)
+	s.ok(s.store.Assign(s.ctx, "x", "first", keys(s.schedule(e, "n0")), at(2))[0])
+	s.ok(beat("second", "first", at(3)))
+	s.ok(beat("second", "first", at(4)))
+	s.is(beat("first", "", at(5)), aloft.ErrFenced)
+	next := s.schedule(e, "n1")
+	s.is(s.store.Assign(s.ctx, "x", "first", keys(next), at(5))[0], aloft.ErrConflict)
+	s.ok(s.store.Assign(s.ctx, "x", "second", keys(next), at(6))[0])
+	got, err := s.store.Instances(s.ctx)
+	s.ok(err)
+	if len(got) != 1 || got[0].Nonce != "second" || got[0].Follows != "" || !got[0].SeenAt.Equal(at(4)) {
+		s.Errorf("there are %+v, want the second process alone", got)
+	}
+	has, err := s.store.Assigned(s.ctx, "x")
+	s.ok(err)
+	if len(has) != 2 {
+		s.Errorf("it has %d attempts, want those of both processes", len(has))
+	}
+}
+
 func anInstanceIsRemovedWhenItHasNothing(s *suite) {
 	e := s.make("e1")
 	a := s.schedule(e, "n0")[0]
@@ -277,7 +305,7 @@ func anInstanceIsRemovedWhenItHasNothing(s *suite) {
 	s.ok(s.store.RemoveInstance(s.ctx, "x"))
 	s.ok(s.store.RemoveInstance(s.ctx, "x"))
 	// Nobody would ever miss what has an attempt and is not known.
-	s.is(s.store.Assign(s.ctx, "x", keys(s.schedule(e, "n1")), at(6))[0], aloft.ErrConflict)
+	s.is(s.store.Assign(s.ctx, "x", "", keys(s.schedule(e, "n1")), at(6))[0], aloft.ErrConflict)
 	got, err = s.store.Instances(s.ctx)
 	s.ok(err)
 	if len(got) != 0 {

@@ -96,8 +96,8 @@ func (f *Faulty) SetWaiting(ctx context.Context, attempts []store.AttemptKey, re
 	return f.Faults.Do("SetWaiting", func() error { return f.Store.SetWaiting(ctx, attempts, reason) })
 }
 
-func (f *Faulty) Assign(ctx context.Context, executor string, attempts []store.AttemptKey, now time.Time) []error {
-	return f.Faults.DoEach("Assign", len(attempts), func(first int) []error { return f.Store.Assign(ctx, executor, attempts[:first], now) })
+func (f *Faulty) Assign(ctx context.Context, executor, nonce string, attempts []store.AttemptKey, now time.Time) []error {
+	return f.Faults.DoEach("Assign", len(attempts), func(first int) []error { return f.Store.Assign(ctx, executor, nonce, attempts[:first], now) })
 }
 
 func (f *Faulty) Assigned(ctx context.Context, executor string) ([]*store.Attempt, error) {
@@ -192,7 +192,7 @@ func repeatedWritesAreDoneOnce(s *suite, twice func(func() error) error) {
 	s.ok(twice(func() error { return s.store.Commit(s.ctx, []*store.Step{step})[0] }))
 	s.ok(twice(func() error { return s.store.SetWaiting(s.ctx, []store.AttemptKey{a.AttemptKey}, "no room") }))
 	s.known("x")
-	s.ok(twice(func() error { return s.store.Assign(s.ctx, "x", []store.AttemptKey{a.AttemptKey}, at(2))[0] }))
+	s.ok(twice(func() error { return s.store.Assign(s.ctx, "x", "", []store.AttemptKey{a.AttemptKey}, at(2))[0] }))
 	s.ok(twice(func() error { return s.store.Report(s.ctx, "x", []store.Report{outcome(a)})[0] }))
 
 	s.ok(twice(func() error { return s.store.YieldShards(s.ctx, []store.Lease{s.leases[e.Shard]}) }))

@@ -53,6 +53,7 @@ var claims = []func(*suite){
 	aStopOfWhatNobodyHasEndsIt,
 	aStopOfWhatAnInstanceHasIsLeftToIt,
 	attemptsAreAdoptedWithinAPlace,
+	anInstanceIsOneProcessAtATime,
 	anInstanceIsRemovedWhenItHasNothing,
 	onlyWhatNothingWillMoveIsStuck,
 	commitsWakeThoseWhoWait,
@@ -1104,7 +1105,7 @@ func manyWritersAtOnceLoseNothing(s *suite) {
 		group.Go(func() {
 			name := fmt.Sprintf("x%d", x)
 			for _, a := range attempts {
-				if s.store.Assign(s.ctx, name, []store.AttemptKey{a.AttemptKey}, at(2))[0] != nil {
+				if s.store.Assign(s.ctx, name, "", []store.AttemptKey{a.AttemptKey}, at(2))[0] != nil {
 					continue
 				}
 				got[x]++

@@ -264,7 +264,7 @@ func nodesOf(attempts []*store.Attempt) []string {
 func (s *suite) assign(executor string, attempts ...*store.Attempt) { //nolint:unparam // who has it is part of the story
 	s.Helper()
 	s.known(executor)
-	for _, err := range s.store.Assign(s.ctx, executor, keys(attempts), at(2)) {
+	for _, err := range s.store.Assign(s.ctx, executor, "", keys(attempts), at(2)) {
 		s.ok(err)
 	}
 }
