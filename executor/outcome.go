@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -73,8 +74,12 @@ func (l Left) Read(outcome *aloftv1.Outcome) *core.LiteralMap {
 	case l.Unready != "":
 		fail(core.ExecutionError_SYSTEM, true, CodeServiceAway, "%s", l.Unready)
 		outcome.GetFailure().Service = l.Service
+	case l.OutOfMemory && l.Limit > 0:
+		fail(core.ExecutionError_USER, true, CodeOutOfMemory, "%s was killed: %s. Ask for more with Resources(mem=...) or with_overrides(limits=...).%s",
+			l.Name, cmp.Or(l.Reason, fmt.Sprintf("it used more than its memory limit of %d MiB", l.Limit>>20)), l.tail())
 	case l.OutOfMemory:
-		fail(core.ExecutionError_USER, true, CodeOutOfMemory, "%s was killed: it used more than its memory limit of %d MiB. Ask for more with Resources(mem=...) or with_overrides(limits=...).%s", l.Name, l.Limit>>20, l.tail())
+		fail(core.ExecutionError_USER, true, CodeOutOfMemory, "%s was killed for want of memory%s. State how much it needs with Resources(mem=...), so that it waits for room and ends alone.%s",
+			l.Name, l.because(), l.tail())
 	case l.NoError != "":
 		fail(core.ExecutionError_USER, true, CodeErrorUnreadable, "%s failed, and how it failed cannot be read: %s%s", l.Name, l.NoError, l.tail())
 	case document.GetError() != nil:

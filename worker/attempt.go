@@ -19,7 +19,9 @@ type Config struct {
 	ZygoteIdle time.Duration // supervisor: a warm worker without an attempt for this long ends; 0: 15 min
 	MaxZygotes int           // supervisor: at most this many warm workers; 0: 8
 
-	sampleMemory bool // tests: as on a system that lets us make no control groups
+	// ControlGroups is for tests of the one way to hold processes together that a system has: "v1", "v2" (control groups of
+	// that version alone) or "none". Empty: the best that there is.
+	ControlGroups string
 }
 
 // Mode says how an attempt is started, and in an [ExitRecord] how it was.

@@ -22,7 +22,8 @@ type claim struct {
 	Version     int       `json:"version"`
 	AttemptID   string    `json:"attempt_id"`
 	Token       string    `json:"token"`
-	Mark        string    `json:"mark"` // in the environment of all its processes, as markVariable
+	Mark        string    `json:"mark"`               // in the environment of all its processes, as markVariable
+	Numbered    bool      `json:"numbered,omitempty"` // and as a limit; false: by a supervisor that could not
 	BootID      string    `json:"boot_id"`
 	ClaimedAt   time.Time `json:"claimed_at"`
 	OutputDir   string    `json:"output_dir,omitempty"`

@@ -21,6 +21,35 @@
 // much, a successor is started in the background and takes the zygote's place when it is ready and has nothing that a fork
 // would not survive. The former then ends, and its children become the supervisor's.
 //
-// An attempt runs in its own session, with environment variables from nothing and its own temporary folder, and when it
-// is over nothing that it started is left. That is isolation against accidents, not against attackers.
+// # The processes of an attempt
+//
+// An attempt is one process that we start, which speaks for it alone, and all that it starts in turn. They have in common,
+// each from its first instruction on:
+//
+//   - a session of the first process, environment variables from nothing, a temporary folder;
+//   - a mark: a text in the environment, and its number as a resource limit that Linux does not enforce (RLIMIT_LOCKS). A
+//     process may have another session, another parent and an empty environment; the limit is inherited all the same;
+//   - a control group, where the system lets us make one (root does; so does systemd for what it delegates to a user): of
+//     version 2 with the memory controller, else of version 1 for memory, else of version 2 without. With the memory
+//     controller the kernel holds the attempt's limit for all of its processes together; else their memory is sampled. A
+//     group without a limit is used again by the attempts to come, one with a limit is removed;
+//   - a score by which the kernel prefers it to us when the machine runs out of memory.
+//
+// How they get there: what a process has is inherited, so the supervisor puts these on itself, forks, and takes them off
+// again ([group.fork]); into a group of version 2 the kernel starts the process. A warm child exists before its attempt: it
+// is marked, and joins the group, before it gets its go. In version 2, where that takes the kernel ten milliseconds, one
+// without a limit is known by its mark alone.
+//
+// When they end: with the first process, however that ended; with a stop (SIGTERM to the session, SIGKILL to all after the
+// grace); when they use more memory than the limit; and when the kernel has killed one of them for want of memory, as in
+// Kubernetes with memory.oom.group. Then all that is in the control group, or has the mark, is killed again and again until
+// nothing is left; each process is held by a descriptor while it is asked whether it belongs to the attempt, so a number
+// that was given to another process ends no stranger. Only then is the exit record written. What cannot be killed within
+// seconds (it hangs in the kernel) is logged as an error and keeps its group.
+//
+// A supervisor that is killed leaves groups and processes as they are. The next one finds them below the folders that the
+// file groups names and by the marks in the claims: those of attempts that are not over are adopted, all others are ended.
+//
+// That is isolation against accidents, not against attackers: a program that changes the limit on purpose, where there are
+// no control groups, is lost to us, and root may leave every group.
 package worker

@@ -38,6 +38,7 @@ func (f folder) lock() string   { return filepath.Join(f.dir, "lock") }
 func (f folder) log() string    { return filepath.Join(f.dir, "log") }
 func (f folder) claims() string { return filepath.Join(f.dir, "claims") }
 func (f folder) learnt() string { return filepath.Join(f.dir, "learnt") }
+func (f folder) groups() string { return filepath.Join(f.dir, "groups") } // names the folders of our control groups
 
 // maxSocketPath is what fits a socket address on all systems: 104 bytes on darwin, with the end mark.
 const maxSocketPath = 100

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func bootID() string {
@@ -113,31 +116,97 @@ func awaitGone(ctx context.Context, p process) error {
 	return nil
 }
 
-// processesOf is all processes that carry the mark in the environment they were started with, or belong to the session.
-func processesOf(mark string, session int) []int {
-	entries, err := os.ReadDir("/proc")
+// resourceLocks (RLIMIT_LOCKS) is the limit whose soft value is the number of a mark. Linux has enforced nothing by it since
+// 2.4; each process has it, inherits it from the one that forks it, keeps it when it executes a program, starts a session or
+// clears its environment, and the processes of the same user can be asked for it with one call.
+const resourceLocks = 10
+
+// putOn gives us the mark's number, for a process that we fork now; the returned function takes it from us again.
+func (m mark) putOn() (restore func(), ok bool) {
+	var own unix.Rlimit
+	if m.number() == 0 || unix.Prlimit(0, resourceLocks, nil, &own) != nil {
+		return func() {}, false
+	}
+	if unix.Prlimit(0, resourceLocks, &unix.Rlimit{Cur: m.number(), Max: own.Max}, nil) != nil {
+		return func() {}, false
+	}
+	return func() { _ = unix.Prlimit(0, resourceLocks, &own, nil) }, true
+}
+
+// claim puts the number of the group's mark on a process that has forked nothing yet.
+func (g *group) claim(pid int) error {
+	var own unix.Rlimit
+	err := unix.Prlimit(pid, resourceLocks, nil, &own)
+	if err == nil && g.mark.number() > 0 {
+		err = unix.Prlimit(pid, resourceLocks, &unix.Rlimit{Cur: g.mark.number(), Max: own.Max}, nil)
+	}
+	if err != nil {
+		g.numbered = false
+		return fmt.Errorf("mark process: %w", err)
+	}
+	return nil
+}
+
+// numberOf is the number of the mark that a process has.
+func numberOf(pid int) (uint64, bool) {
+	var limit unix.Rlimit
+	err := unix.Prlimit(pid, resourceLocks, nil, &limit)
+	return limit.Cur, err == nil && limit.Cur != unix.RLIM_INFINITY
+}
+
+// on says whether a process has the mark; with text, also whether it has it in the environment that it was started with.
+func (m mark) on(pid int, text bool) bool {
+	if n, ok := numberOf(pid); ok && n > 0 && n == m.number() {
+		return true
+	}
+	if !text {
+		return false
+	}
+	environ, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	return err == nil && bytes.Contains(environ, []byte(markVariable+"="+string(m)))
+}
+
+// processesOf is all processes that have the mark and run.
+func processesOf(m mark, text bool) (found []int) {
+	proc, err := os.Open("/proc")
 	if err != nil {
 		return nil
 	}
+	defer proc.Close()
+	names, _ := proc.Readdirnames(-1)
 	self := os.Getpid()
-	needle := []byte(markVariable + "=" + mark)
-	var found []int
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil || pid == self {
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil || pid == self || !m.on(pid, text) {
 			continue
 		}
-		s, ok := readStat(pid)
-		if !ok || s.state == 'Z' || s.state == 'X' {
-			continue
-		}
-		if session > 0 && s.session == session {
-			found = append(found, pid)
-			continue
-		}
-		if environ, err := os.ReadFile("/proc/" + entry.Name() + "/environ"); err == nil && bytes.Contains(environ, needle) {
+		if s, ok := readStat(pid); ok && s.state != 'Z' && s.state != 'X' {
 			found = append(found, pid)
 		}
 	}
+	slices.Sort(found)
 	return found
 }
+
+// killOnly ends a process if it is the one that is meant. Its number may be another process's by the time of the signal, so
+// the process is held while the question is asked.
+func killOnly(pid int, meant func(pid int) bool) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) { // before 5.3, or a filter of calls
+		if !meant(pid) {
+			return nil
+		}
+		return syscall.Kill(pid, syscall.SIGKILL)
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if !meant(pid) {
+		return nil
+	}
+	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+}
+
+// killSession has nothing to do: processes are found whatever session they are in.
+func killSession(int) {}

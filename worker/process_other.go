@@ -37,4 +37,11 @@ func awaitGone(ctx context.Context, p process) error {
 	return nil
 }
 
-func processesOf(string, int) []int { return nil }
+func processesOf(mark, bool) []int { return nil }
+
+// killSession ends the processes of an attempt that are in the process group it was started with.
+func killSession(pid int) {
+	if pid > 0 {
+		_ = syscall.Kill(-pid, syscall.SIGKILL)
+	}
+}

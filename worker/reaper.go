@@ -66,11 +66,12 @@ func (r *reaper) reap() {
 	}
 }
 
-// start runs a program as our child. The lock keeps its end from being reaped before we know its number.
-func (r *reaper) start(path string, argv []string, attr *syscall.ProcAttr) (int, <-chan ending, error) {
+// start runs a program as our child, in the group of its attempt; nil: it belongs to none. The lock keeps its end from being
+// reaped before we know its number.
+func (r *reaper) start(path string, argv []string, attr *syscall.ProcAttr, in *group) (int, <-chan ending, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	pid, err := syscall.ForkExec(path, argv, attr)
+	pid, err := in.fork(path, argv, attr)
 	if err != nil {
 		return 0, nil, fmt.Errorf("start %s: %w", path, err)
 	}

@@ -22,7 +22,7 @@ func (s *supervisor) run(a *attempt) {
 	record := newRecord(a)
 	go func() {
 		a.claimErr = s.journal.claim(claim{
-			Version: Protocol, AttemptID: a.spec.AttemptID, Token: a.spec.Token, Mark: a.mark, BootID: s.boot, ClaimedAt: time.Now(),
+			Version: Protocol, AttemptID: a.spec.AttemptID, Token: a.spec.Token, Mark: string(a.mark), Numbered: true, BootID: s.boot, ClaimedAt: time.Now(),
 			OutputDir: a.spec.OutputDir, TempDir: a.spec.TempDir, MemoryLimit: a.spec.MemoryLimit, Grace: int64(a.spec.Grace),
 			Environment: a.spec.Environment.Digest,
 		})
@@ -38,7 +38,7 @@ func (s *supervisor) run(a *attempt) {
 		if child != nil {
 			child.abandon()
 		}
-		group.remove()
+		s.groups.release(group)
 		s.removeTemp(a)
 		s.mu.Lock()
 		delete(s.attempts, a.spec.AttemptID)
@@ -95,7 +95,7 @@ func (s *supervisor) prepare(a *attempt) (*group, error) {
 		}
 		_ = file.Close()
 	}
-	return s.limits.group(a.mark, a.spec.MemoryLimit), nil
+	return s.groups.take(a.mark, a.spec.MemoryLimit, a.spec.Mode != ModeCold && a.command.cold == ""), nil
 }
 
 func (s *supervisor) forkWarm(a *attempt, group *group) (child *forked, whyCold string, err error) {
@@ -106,7 +106,7 @@ func (s *supervisor) forkWarm(a *attempt, group *group) (child *forked, whyCold 
 		whyCold = a.command.cold
 	default:
 		child, whyCold, err = s.zygotes.fork(a.spec, a.command, childSpec{
-			Argv: a.command.argv, Env: a.command.env, Cwd: a.spec.WorkDir, Mark: a.mark, Cgroups: group.paths(),
+			Argv: a.command.argv, Env: a.command.env, Cwd: a.spec.WorkDir, Mark: string(a.mark), Joins: group.joins(),
 			Stdout: orNull(a.spec.Stdout), Stderr: orNull(a.spec.Stderr), TempDir: a.spec.TempDir,
 			DoneFile: s.folder.done(a.spec.AttemptID),
 		}, a.stop)
@@ -130,6 +130,9 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 	}
 	if err := s.journal.process(a.spec.AttemptID, p); err != nil {
 		s.log.Warn("process is not recorded; after a crash of ours it is found by its mark", "attempt", a.spec.AttemptID, "error", err)
+	}
+	if err := group.claim(child.pid); err != nil {
+		s.log.Warn("process is not marked; it is found by its environment", "attempt", a.spec.AttemptID, "error", err)
 	}
 	// Events stay in order because the child is told to go before anything of it can be read.
 	s.advance(a, StateRunning, p.PID, nil)
@@ -157,6 +160,9 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 			if m.Done != nil {
 				m.Modules = append(imported, m.Modules...)
 				done = &m
+				if group.kills() > 0 { // it lost a process: that decides, not what the task makes of it
+					continue
+				}
 				provisional := record
 				provisional.Code, provisional.EndedAt = *m.Done, time.Now()
 				provisional.Modules = m.Modules
@@ -187,7 +193,7 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 	} else if !known {
 		s.decideUnknown(a, &record)
 	}
-	if done == nil || done.Children {
+	if done == nil || done.Children || len(group.members()) > 0 {
 		s.killAll(a, p.PID, group)
 	}
 	watched.judge(&record)
@@ -217,7 +223,7 @@ func (s *supervisor) waitWarm(child *forked, p process, told <-chan struct{}) (e
 }
 
 func (s *supervisor) runCold(a *attempt, group *group, record ExitRecord) {
-	pid, ended, err := s.execute(a)
+	pid, ended, err := s.execute(a, group)
 	if err != nil {
 		record.Code, record.Reason, record.EndedAt = 127, err.Error(), time.Now()
 		record.Unready = machineLacks(err)
@@ -227,9 +233,6 @@ func (s *supervisor) runCold(a *attempt, group *group, record ExitRecord) {
 		appendLine(a.spec.Stderr, err.Error())
 		s.finish(a, group, record)
 		return
-	}
-	if err := group.join(pid); err != nil {
-		s.log.Warn("attempt is not in its memory group", "attempt", a.spec.AttemptID, "error", err)
 	}
 	p := process{
 		BootID: s.boot, PID: pid, StartTime: startTime(pid), Mode: record.Mode, WhyCold: record.WhyCold, StartedAt: record.StartedAt,
@@ -263,7 +266,7 @@ func machineLacks(err error) bool {
 	return false
 }
 
-func (s *supervisor) execute(a *attempt) (int, <-chan ending, error) {
+func (s *supervisor) execute(a *attempt, group *group) (int, <-chan ending, error) {
 	path, argv, err := a.command.executable(a.spec)
 	if err != nil {
 		return 0, nil, fmt.Errorf("start attempt: %w", err)
@@ -284,7 +287,7 @@ func (s *supervisor) execute(a *attempt) (int, <-chan ending, error) {
 	}
 	return s.reaper.start(path, argv, &syscall.ProcAttr{
 		Dir: a.spec.WorkDir, Env: a.command.environ(), Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
-	})
+	}, group)
 }
 
 // openLog opens the file that takes what an attempt writes; without one it is lost. Another attempt may have put something
@@ -315,7 +318,7 @@ func (s *supervisor) adopt(left []stored) {
 		a := newAttempt(Spec{
 			AttemptID: c.AttemptID, Token: c.Token, OutputDir: c.OutputDir, TempDir: c.TempDir, MemoryLimit: c.MemoryLimit,
 			Grace: time.Duration(c.Grace), Environment: Environment{Digest: c.Environment},
-		}, c.Mark)
+		}, mark(c.Mark))
 		a.adopted = true
 		close(a.claimed)
 		s.attempts[c.AttemptID] = a
@@ -338,7 +341,7 @@ func (s *supervisor) readopt(a *attempt, found stored) {
 	p := found.process
 	if p == nil && sameBoot {
 		// The supervisor before us ended between the start of the process and its record.
-		if pids := processesOf(a.mark, 0); len(pids) > 0 {
+		if pids := processesOf(a.mark, true); len(pids) > 0 {
 			p = &process{BootID: s.boot, PID: pids[0], StartTime: startTime(pids[0])}
 		}
 	}
@@ -346,7 +349,7 @@ func (s *supervisor) readopt(a *attempt, found stored) {
 		record.Mode, record.WhyCold, record.StartedAt = p.Mode, p.WhyCold, p.StartedAt
 		sameBoot = sameBoot && p.BootID == s.boot
 	}
-	group := s.limits.regroup(a.mark, a.spec.MemoryLimit)
+	group := s.groups.find(a.mark, a.spec.MemoryLimit, found.claim.Numbered)
 	if p != nil && sameBoot && alive(*p) {
 		s.log.Info("attempt adopted", "attempt", a.spec.AttemptID, "pid", p.PID)
 		s.advance(a, StateRunning, p.PID, nil)
@@ -370,6 +373,16 @@ func (s *supervisor) readopt(a *attempt, found stored) {
 	}
 	record.EndedAt = time.Now()
 	s.finish(a, group, record)
+}
+
+// living is the marks of the attempts of a journal that may have processes.
+func living(left []stored, boot string) (marks []mark) {
+	for _, found := range left {
+		if found.exit == nil && found.claim.BootID == boot {
+			marks = append(marks, mark(found.claim.Mark))
+		}
+	}
+	return marks
 }
 
 // decideUnknown judges an attempt whose end nobody saw by what it left.
@@ -439,20 +452,18 @@ func wholeMessage(b []byte) bool {
 	return true
 }
 
-// killAll ends every process of the attempt that is left: its group, its session, and those that carry its mark.
+// killAll ends every process of the attempt that is left, whatever session, parent or environment it has.
 func (s *supervisor) killAll(a *attempt, pid int, group *group) {
-	if pid > 0 {
-		_ = syscall.Kill(-pid, syscall.SIGKILL)
-	}
-	for round := range 200 { // a fork may be faster than one look
-		left := append(processesOf(a.mark, pid), group.members()...)
+	killSession(pid)
+	for round := range maxRounds { // a fork may be faster than one look
+		left := group.processes()
 		if len(left) == 0 {
 			return
 		}
-		for _, pid := range left {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+		group.kill(left)
+		if round > 0 {
+			pause(round)
 		}
-		time.Sleep(time.Duration(min(round+1, 20)) * time.Millisecond) //nolint:forbidigo // not our children: nobody tells us
 	}
 	s.log.Error("processes of an ended attempt cannot be killed", "attempt", a.spec.AttemptID)
 }
@@ -463,7 +474,6 @@ func (s *supervisor) finish(a *attempt, group *group, record ExitRecord) {
 	if record.Reason == "" && (record.Code != 0 || record.Signal != 0) && diskFull(s.folder.dir) {
 		record.Reason = "the disk of the data folder was full: No space left on device; make room and run it again"
 	}
-	group.remove()
 	s.removeTemp(a)
 	s.mu.Lock()
 	forgotten := a.forgotten
@@ -480,6 +490,7 @@ func (s *supervisor) finish(a *attempt, group *group, record ExitRecord) {
 			s.log.Error("exit record is not durable", "attempt", record.AttemptID, "error", err)
 		}
 	}
+	s.groups.release(group)
 	s.advance(a, StateExited, 0, &record)
 }
 

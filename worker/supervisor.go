@@ -29,7 +29,7 @@ type supervisor struct {
 	boot    string
 	reaper  *reaper
 	zygotes *zygotes
-	limits  *limiter
+	groups  *groups
 
 	mu       sync.Mutex
 	attempts map[string]*attempt
@@ -43,7 +43,7 @@ type supervisor struct {
 // attempt is one attempt from its claim to its being forgotten.
 type attempt struct {
 	spec    Spec
-	mark    string
+	mark    mark
 	command command
 
 	claimed  chan struct{} // closed when the claim is durable, or claimErr set
@@ -113,6 +113,7 @@ func Main(ctx context.Context, config Config) error {
 	if err != nil {
 		return err
 	}
+	s.groups.clean(f, living(left, s.boot))
 	s.adopt(left)
 	_ = os.Remove(path) // of a supervisor that was killed: we have its lock
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
@@ -123,6 +124,11 @@ func Main(ctx context.Context, config Config) error {
 		return fmt.Errorf("listen for the server: %w", err)
 	}
 	s.log.Info("supervisor started", "pid", os.Getpid(), "build", config.Build, "attempts", len(s.attempts))
+	s.mu.Lock()
+	if !s.quiet.IsZero() {
+		s.quiet = time.Now() // our start may have taken longer than what we are to wait for a client
+	}
+	s.mu.Unlock()
 	go s.accept(listener)
 	go s.tend()
 	select {
@@ -133,7 +139,7 @@ func Main(ctx context.Context, config Config) error {
 	}
 	_ = listener.Close() // removes the socket
 	s.zygotes.endAll()
-	s.limits.close()
+	s.groups.close()
 	s.mu.Lock()
 	told := time.After(time.Second)
 	for p := range s.peers {
@@ -181,10 +187,7 @@ func newSupervisor(config Config, f folder) (*supervisor, error) {
 		config: config, log: config.Logger, folder: f, boot: bootID(), reaper: newReaper(),
 		attempts: map[string]*attempt{}, peers: map[*peer]bool{}, quiet: time.Now(), ended: make(chan struct{}),
 	}
-	s.limits = &limiter{log: config.Logger}
-	if !config.sampleMemory {
-		s.limits = newLimiter(config.Logger, f)
-	}
+	s.groups = newGroups(config.Logger, f, config.ControlGroups)
 	var err error
 	s.zygotes, err = newZygotes(config.Logger, f, s.reaper, config)
 	return s, err
@@ -361,7 +364,7 @@ func (s *supervisor) handle(p *peer, line []byte) error {
 
 // start registers an attempt and sets it going, or returns the one that is there.
 func (s *supervisor) start(spec Spec) (a *attempt, attached bool, err error) {
-	mark := shortHash(s.folder.dir, spec.AttemptID, spec.Token)
+	m := mark(shortHash(s.folder.dir, spec.AttemptID, spec.Token))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a := s.attempts[spec.AttemptID]; a != nil {
@@ -370,11 +373,11 @@ func (s *supervisor) start(spec Spec) (a *attempt, attached bool, err error) {
 	if s.closing {
 		return nil, false, errors.New("start attempt: the supervisor is about to end")
 	}
-	c, err := plan(spec, mark)
+	c, err := plan(spec, string(m))
 	if err != nil {
 		return nil, false, err
 	}
-	a = newAttempt(spec, mark)
+	a = newAttempt(spec, m)
 	a.command = c
 	s.attempts[spec.AttemptID] = a
 	s.quiet = time.Time{}
@@ -382,10 +385,10 @@ func (s *supervisor) start(spec Spec) (a *attempt, attached bool, err error) {
 	return a, false, nil
 }
 
-func newAttempt(spec Spec, mark string) *attempt {
+func newAttempt(spec Spec, m mark) *attempt {
 	spec.Grace = cmp.Or(spec.Grace, 10*time.Second)
 	return &attempt{
-		spec: spec, mark: mark, state: StateStarting,
+		spec: spec, mark: m, state: StateStarting,
 		claimed: make(chan struct{}), stop: make(chan struct{}), over: make(chan struct{}),
 	}
 }

@@ -30,8 +30,8 @@ func TestMain(m *testing.M) {
 			switch name {
 			case "grace":
 				config.Grace, _ = time.ParseDuration(value)
-			case "sample-memory":
-				config.sampleMemory = true
+			case "groups":
+				config.ControlGroups = value
 			case "build":
 				config.Build = value
 			}
@@ -45,6 +45,8 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
+
+var discard = slog.New(slog.DiscardHandler)
 
 // deadline bounds what waits for a signal that a bug would withhold.
 const deadline = 60 * time.Second
@@ -337,8 +339,6 @@ func TestStopIsGentleThenKillsEverythingTheAttemptStarted(t *testing.T) {
 	}
 	b.gone(pidFile)
 }
-
-func exists(path string) bool { _, err := os.Stat(path); return err == nil }
 
 func (b *bench) readIf(path string) string { content, _ := os.ReadFile(path); return string(content) }
 
@@ -723,7 +723,7 @@ func TestAttemptIDsOfAnyKindAndLengthAreClaimed(t *testing.T) {
 
 func TestOutOfMemoryIsToldApartFromOtherDeaths(t *testing.T) {
 	t.Parallel()
-	for _, args := range [][]string{nil, {"sample-memory"}} {
+	for _, args := range [][]string{nil, {"groups=none"}} {
 		b := newBench(t, args...)
 		s := b.shell("")
 		s.MemoryLimit = 64 << 20

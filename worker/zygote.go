@@ -172,7 +172,7 @@ type childSpec struct {
 	Stderr   string            `json:"stderr"`
 	TempDir  string            `json:"temp_dir,omitempty"` // made for this attempt alone; empty: none was
 	Mark     string            `json:"mark"`
-	Cgroups  []string          `json:"cgroups,omitempty"`
+	Joins    []string          `json:"joins,omitempty"` // files of control groups: a process that writes 0 to them is in
 	DoneFile string            `json:"done_file"`
 }
 
@@ -647,7 +647,7 @@ func (zs *zygotes) spawn(z *zygote, logPath string) (*net.UnixConn, <-chan endin
 		Env:   command{env: variables}.environ(),
 		Files: []uintptr{null.Fd(), log.Fd(), log.Fd(), theirs.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
-	})
+	}, nil)
 	if err != nil {
 		_ = ours.Close()
 		return nil, nil, err

@@ -430,9 +430,9 @@ def attempt(channel):
     say = channel.say
     say(pid=os.getpid())
     req = json.loads(channel.receive(int.from_bytes(channel.receive(4), "big")))
-    for group in req.get("cgroups") or ():  # before it allocates anything of its own
-        with open(group + "/cgroup.procs", "w") as f:
-            f.write(str(os.getpid()))
+    for join in req.get("joins") or ():  # control groups; before it allocates anything of its own
+        with open(join, "w") as f:
+            f.write("0")
     LIBC.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what its processes leave behind stays below it
     if MARK_AT:  # in place: /proc/<pid>/environ shows it, of this process and of those that it forks
         ctypes.memmove(MARK_AT, req["mark"].encode(), 32)
