@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
@@ -52,6 +53,26 @@ type Query struct {
 	Ascending             bool   // else the newest first; what is equal was written in the order of the list, too
 	Limit                 int    // 0: all
 	Offset                int
+	After                 *Place  // of executions by created_at: only those behind it in the order; nil: from the beginning
+	Budget                *Budget // bounds what is read; nil: nothing does
+}
+
+// Place is where an execution is in the order of creation. A page that begins behind a place has neither a gap nor a row
+// twice when rows before it come, go or change.
+type Place struct {
+	CreatedAt time.Time
+	Key       Key
+}
+
+// PlaceOf is the place of an execution.
+func PlaceOf(e *Execution) *Place { return &Place{e.CreatedAt, e.Key} }
+
+// Budget is how many bytes of records a list may read. The list ends before the record that would exceed it, but has at least
+// one: then Cut is set, and there is more.
+type Budget struct {
+	Bytes int  // left; below 0 when the list was cut, or its only record is larger than the budget
+	Read  int  // records
+	Cut   bool // the list has ended before a record that there was no budget for
 }
 
 // Filter is one condition. Fields are Flyte's (flyte-api reference 2.1), "phase" or "workflow.name"; a field or function that

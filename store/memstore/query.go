@@ -1,6 +1,7 @@
 package memstore
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -92,6 +93,15 @@ func (s *Store) GetAttempt(_ context.Context, id aloft.AttemptID) (rec *store.At
 	return rec, nil
 }
 
+// behind says whether an execution comes after the place where a list begins.
+func behind(q store.Query, e *store.Execution) bool {
+	if q.After == nil {
+		return true
+	}
+	order := cmp.Or(e.CreatedAt.Compare(q.After.CreatedAt), cmp.Compare(e.Key, q.After.Key))
+	return q.Ascending && order > 0 || !q.Ascending && order < 0
+}
+
 // ListExecutions lists executions.
 func (s *Store) ListExecutions(_ context.Context, q store.Query) (recs []*store.Execution, err error) {
 	err = s.do("ListExecutions", func() ([]store.Topic, error) {
@@ -100,7 +110,7 @@ func (s *Store) ListExecutions(_ context.Context, q store.Query) (recs []*store.
 		}
 		var found []*execution
 		for _, e := range s.executions {
-			if within(q, e.rec.ID.Project, e.rec.ID.Domain, e.rec.ID.Name) {
+			if within(q, e.rec.ID.Project, e.rec.ID.Domain, e.rec.ID.Name) && behind(q, &e.rec) {
 				found = append(found, e)
 			}
 		}

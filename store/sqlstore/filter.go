@@ -33,6 +33,8 @@ type column struct {
 	kind kind
 	enum map[int32]string
 	tag  bool // of execution_tags, of which an execution has any number
+	find *finder
+	span *span
 }
 
 // entity is what a list is of.
@@ -52,21 +54,23 @@ var (
 		joins: []string{"workflow", "launch_plan", "task", "admin_tag", "execution_tag"},
 		lacks: []string{"deleted_at", "closure", "spec", "cluster", "source_execution_id", "parent_node_execution_id", "inputs_uri", "user_inputs_uri"},
 		columns: with(map[string]column{
-			"id": {sql: "e.number", kind: number}, "execution_project": {sql: "e.project"}, "execution_domain": {sql: "e.domain"}, "execution_name": {sql: "e.name"},
-			"phase":      {sql: "e.phase", kind: enum, enum: core.WorkflowExecution_Phase_name},
+			"id": {sql: "e.number", kind: number}, "execution_project": {sql: "e.project"}, "execution_domain": {sql: "e.domain"}, "execution_name": {sql: "e.name", span: ofAll},
+			"phase":      {sql: "e.phase", kind: enum, enum: core.WorkflowExecution_Phase_name, find: findPhase},
 			"created_at": {sql: "e.created_at", kind: moment}, "execution_created_at": {sql: "e.created_at", kind: moment},
-			"updated_at": {sql: "e.updated_at", kind: moment}, "execution_updated_at": {sql: "e.updated_at", kind: moment},
-			"started_at": {sql: "e.started_at", kind: moment}, "duration": {sql: lasted("e"), kind: duration},
-			"abort_cause": {sql: "e.abort_cause"}, "error_kind": {sql: "e.error_kind"}, "error_code": {sql: "e.error_code"},
-			"state": {sql: "e.state", kind: number}, "mode": {sql: "x.mode", kind: number}, "user": {sql: "x.principal"},
+			"updated_at": {sql: "e.updated_at", kind: moment, span: ofEnded}, "execution_updated_at": {sql: "e.updated_at", kind: moment, span: ofEnded},
+			"started_at": {sql: "e.started_at", kind: moment, span: ofEnded}, "duration": {sql: lasted("e"), kind: duration, span: ofEnded},
+			"abort_cause": {sql: "e.abort_cause"}, "error_kind": {sql: "e.error_kind"}, "error_code": {sql: "e.error_code", find: findError},
+			"state": {sql: "e.state", kind: number}, "mode": {sql: "x.mode", kind: number, find: findMode}, "user": {sql: "x.principal", find: findPrincipal},
 			"launch_entity":  {sql: "x.launch_entity"},
 			"workflow_id":    {sql: numberOf("workflows", "x.workflow_"), kind: number},
 			"launch_plan_id": {sql: onlyOf("launch_plan", numberOf("launch_plans", "x.launch_"), "0"), kind: number},
 			"task_id":        {sql: onlyOf("task", numberOf("tasks", "x.launch_"), "0"), kind: number},
 			// Labels are pairs, tags are keys without a value: Flyte keeps both in one table and calls it by two names.
-			"admin_tag.name": {sql: "g.key", tag: true}, "execution_tag.key": {sql: "g.key", tag: true}, "execution_tag.value": {sql: "g.value", tag: true},
+			"admin_tag.name": {sql: tagKey, tag: true}, "execution_tag.key": {sql: tagKey, tag: true}, "execution_tag.value": {sql: tagValue, tag: true},
 			"execution_tag.execution_project": {sql: "e.project"}, "execution_tag.execution_domain": {sql: "e.domain"}, "execution_tag.execution_name": {sql: "e.name"},
-		}, versionColumns("workflow", "x.workflow_", ""), versionColumns("launch_plan", "x.launch_", "launch_plan"), versionColumns("task", "x.launch_", "task")),
+		}, found(versionColumns("workflow", "x.workflow_", ""), "workflow", "workflow", true),
+			found(versionColumns("launch_plan", "x.launch_", "launch_plan"), "launch_plan", "launch", false),
+			found(versionColumns("task", "x.launch_", "task"), "task", "launch", false)),
 	}
 	nodeEntity = entity{
 		name: "node_execution", number: "n.number", project: "e.project", domain: "e.domain", its: "e.name", joins: []string{"execution"},
@@ -322,6 +326,12 @@ func (t *tag) condition() condition {
 		texts, args = append(texts, c.sql), append(args, c.args...)
 	}
 	return condition{"e.number IN (SELECT g.execution FROM execution_tags g WHERE " + strings.Join(texts, " AND ") + ")", args}
+}
+
+// check is the condition for an execution that is looked at already.
+func (t *tag) check() condition {
+	c := t.condition()
+	return condition{"EXISTS (SELECT 1 FROM execution_tags g WHERE g.execution = e.number AND " + strings.TrimPrefix(c.sql, "e.number IN (SELECT g.execution FROM execution_tags g WHERE "), c.args}
 }
 
 var comparisons = map[string]string{"eq": "=", "ne": "<>", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}

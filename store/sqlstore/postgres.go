@@ -39,6 +39,14 @@ var postgresDialect = dialect{
 		"clustered":       "",
 		// A foreign key is a query for each row that is inserted.
 		"rows_follow_journal": "ALTER TABLE nodes DROP CONSTRAINT nodes_execution_fkey; ALTER TABLE attempts DROP CONSTRAINT attempts_execution_fkey;",
+		"place_specs": `CREATE FUNCTION execution_specs_place() RETURNS trigger LANGUAGE plpgsql AS $place$ BEGIN
+			SELECT e.project, e.domain, e.created_at INTO NEW.project, NEW.domain, NEW.created_at FROM executions e WHERE e.number = NEW.execution;
+			RETURN NEW; END $place$;
+			CREATE TRIGGER execution_specs_place BEFORE INSERT ON execution_specs FOR EACH ROW WHEN (NEW.project = '') EXECUTE FUNCTION execution_specs_place();`,
+		"place_tags": `CREATE FUNCTION execution_tags_place() RETURNS trigger LANGUAGE plpgsql AS $place$ BEGIN
+			SELECT e.project, e.domain, e.created_at INTO NEW.project, NEW.domain, NEW.created_at FROM executions e WHERE e.number = NEW.execution;
+			RETURN NEW; END $place$;
+			CREATE TRIGGER execution_tags_place BEFORE INSERT ON execution_tags FOR EACH ROW WHEN (NEW.project = '') EXECUTE FUNCTION execution_tags_place();`,
 		// What a decision rests on is held until the commit. An append holds the execution weakly, as a foreign key does: it
 		// waits for nothing but the execution's end, which waits for it.
 		"hold_shard":           "FOR SHARE OF s",

@@ -11,22 +11,35 @@ import (
 
 // executionsWhere states what the index executions_created asks for, unless tags are looked for, which have one of their own.
 func executionsWhere(q store.Query) (string, []any, error) {
-	if executionEntity.tagged(q) {
-		return executionEntity.where(q)
+	var conditions []condition
+	if !executionEntity.tagged(q) {
+		conditions = append(conditions, condition{"e.number > 0", nil})
 	}
-	return executionEntity.where(q, condition{"e.number > 0", nil})
+	if q.After != nil {
+		behind := "<"
+		if q.Ascending {
+			behind = ">"
+		}
+		conditions = append(conditions, condition{"(e.created_at, e.number) " + behind + " (?, ?)", []any{nanos(q.After.CreatedAt), int64(q.After.Key)}})
+	}
+	return executionEntity.where(q, conditions...)
 }
 
 // ListExecutions lists executions without inputs and outputs.
 func (s *Store) ListExecutions(ctx context.Context, q store.Query) ([]*store.Execution, error) {
+	if p := s.placed(q); p != nil {
+		return s.listPlaced(ctx, p)
+	}
 	where, args, err := executionsWhere(q)
 	if err != nil {
 		return nil, err
 	}
 	var recs []*store.Execution
-	err = s.read(ctx, len(q.Filters) == 0, listExecutions+where, args, func(scan scan) error {
+	err = s.list(ctx, len(q.Filters) == 0, listExecutions+where, args, q.Budget, func(scan scan) error {
 		rec, err := scanExecution(scan)
-		recs = append(recs, rec)
+		if err == nil {
+			recs = append(recs, rec)
+		}
 		return err
 	})
 	if err != nil {
@@ -51,9 +64,11 @@ func (s *Store) ListNodes(ctx context.Context, id aloft.ExecutionID, parent alof
 		return nil, err
 	}
 	var recs []*store.Node
-	err = s.read(ctx, len(q.Filters) == 0, listNodes+where, args, func(scan scan) error {
+	err = s.list(ctx, len(q.Filters) == 0, listNodes+where, args, q.Budget, func(scan scan) error {
 		rec, err := scanNode(scan)
-		recs = append(recs, rec)
+		if err == nil {
+			recs = append(recs, rec)
+		}
 		return err
 	})
 	if err != nil {

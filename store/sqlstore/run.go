@@ -54,7 +54,7 @@ func (s *Store) CreateExecution(ctx context.Context, e *store.Execution, create 
 		launch.GetProject(), launch.GetDomain(), launch.GetName(), launch.GetVersion(),
 		e.Workflow.GetProject(), e.Workflow.GetDomain(), e.Workflow.GetName(), e.Workflow.GetVersion(),
 		cold.blob(e.Workflow), cold.blob(e.Task), notifications, cold.blob(e.Spec), cold.blob(e.Inputs), cold.blob(e.UserInputs),
-		recovers(e), inputsDigest(e))
+		recovers(e), inputsDigest(e), e.ID.Project, e.ID.Domain, nanos(e.CreatedAt))
 	first := message.blob(create)
 	if err := errors.Join(hot.err, cold.err, message.err); err != nil {
 		return fmt.Errorf("create execution %s: %w", e.ID, err)
@@ -79,12 +79,12 @@ func (s *Store) CreateExecution(ctx context.Context, e *store.Execution, create 
 		cold.values[0] = key
 		if err := t.later(`INSERT INTO execution_specs (execution, mode, principal, launch_entity, launch_project, launch_domain, launch_name,
 			launch_version, workflow_project, workflow_domain, workflow_name, workflow_version, workflow, task, notifications, spec, inputs,
-			user_inputs, recovers, inputs_digest) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, cold.values, nil); err != nil {
+			user_inputs, recovers, inputs_digest, project, domain, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, cold.values, nil); err != nil {
 			return err
 		}
 		for _, tag := range tags {
-			if err := t.later("INSERT INTO execution_tags (key, value, execution) VALUES (?,?,?) ON CONFLICT DO NOTHING",
-				[]driver.Value{tag.Key, tag.Value, key}, nil); err != nil {
+			if err := t.later("INSERT INTO execution_tags (key, value, execution, project, domain, created_at) VALUES (?,?,?,?,?,?) ON CONFLICT DO NOTHING",
+				[]driver.Value{tag.Key, tag.Value, key, e.ID.Project, e.ID.Domain, nanos(e.CreatedAt)}, nil); err != nil {
 				return err
 			}
 		}

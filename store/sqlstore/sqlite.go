@@ -28,6 +28,12 @@ var sqliteDialect = dialect{
 		"serial_for_ever":     "INTEGER PRIMARY KEY AUTOINCREMENT", // a number is not used again after its row was deleted
 		"clustered":           "WITHOUT ROWID",
 		"rows_follow_journal": "", // it checks foreign keys as it goes
+		"place_specs": `CREATE TRIGGER execution_specs_place AFTER INSERT ON execution_specs WHEN NEW.project = '' BEGIN
+			UPDATE execution_specs SET (project, domain, created_at) = (SELECT e.project, e.domain, e.created_at FROM executions e WHERE e.number = NEW.execution)
+			WHERE execution = NEW.execution; END;`,
+		"place_tags": `CREATE TRIGGER execution_tags_place AFTER INSERT ON execution_tags WHEN NEW.project = '' BEGIN
+			UPDATE execution_tags SET (project, domain, created_at) = (SELECT e.project, e.domain, e.created_at FROM executions e WHERE e.number = NEW.execution)
+			WHERE execution = NEW.execution; END;`,
 		// There is one writer: nothing needs a lock.
 		"hold_shard": "", "hold_execution": "", "hold_instance": "", "hold_instance_weakly": "", "hold_reservation": "", "take": "", "lapsed": "0",
 	},

@@ -62,6 +62,10 @@ type Store struct {
 	db      *sql.DB // reads only
 	wire    *wire   // to the other servers; nil: there are none
 
+	scans chan struct{} // held while a list looks at many rows
+
+	observe func(query string, args []any) // of tests: sees each read; nil: none does
+
 	mu    sync.RWMutex
 	stmts map[string]*sql.Stmt            // prepared reads
 	ids   map[store.Key]aloft.ExecutionID // of whom wake-ups speak
@@ -134,7 +138,7 @@ func (s *Store) openShared(ctx context.Context, d *dialect, dsn string, log *slo
 }
 
 func (s *Store) start(db *sql.DB, dsn string, told func(...store.Topic), log *slog.Logger) {
-	s.db = db
+	s.db, s.scans = db, make(chan struct{}, scansAtOnce)
 	s.db.SetMaxOpenConns(readers)
 	s.db.SetMaxIdleConns(readers)
 	s.writer = newWriter(s.dialect, dsn, s.path, told, log)
@@ -216,7 +220,7 @@ func (s *Store) read(ctx context.Context, keep bool, query string, args []any, g
 			case <-time.After(50 * time.Millisecond):
 			}
 			continue
-		case errors.Is(err, errRow), errors.Is(err, aloft.ErrExhausted):
+		case errors.Is(err, errRow), errors.Is(err, errBudget), errors.Is(err, aloft.ErrExhausted):
 			return err
 		case ctx.Err() != nil:
 			err = ctx.Err()
@@ -258,7 +262,42 @@ func counted(claim *room.Claim, next scan) scan {
 	}
 }
 
+// errBudget ends a list whose next row would exceed its budget.
+var errBudget = errors.New("the budget of the list is used up")
+
+// list is read within a budget. Where scan returns an error there is no record.
+func (s *Store) list(ctx context.Context, keep bool, query string, args []any, budget *store.Budget, got func(scan) error) error {
+	if budget == nil {
+		return s.read(ctx, keep, query, args, got)
+	}
+	err := s.read(ctx, keep, query, args, func(next scan) error {
+		return got(func(dest ...any) error {
+			if err := next(dest...); err != nil {
+				return err
+			}
+			for _, d := range dest {
+				if b, ok := d.(*[]byte); ok {
+					budget.Bytes -= len(*b)
+				}
+			}
+			if budget.Bytes < 0 && budget.Read > 0 {
+				budget.Cut = true
+				return errBudget
+			}
+			budget.Read++
+			return nil
+		})
+	})
+	if errors.Is(err, errBudget) {
+		return nil
+	}
+	return err
+}
+
 func (s *Store) readOnce(ctx context.Context, keep bool, query string, args []any, got func(scan) error) (started bool, err error) {
+	if s.observe != nil {
+		s.observe(query, args)
+	}
 	var rows *sql.Rows
 	if keep {
 		var stmt *sql.Stmt

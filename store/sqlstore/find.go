@@ -1,0 +1,607 @@
+package sqlstore
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// Lists of executions in the order of their creation, which is how clients ask for them, cost what is on the page and not
+// what is in the store. A list is read in two parts: first the places of its executions, from indexes alone, then their rows.
+//
+// The places come from one walk, or from several that are merged: an index is walked in the order of the list, in slices of
+// sliceRows, and the conditions for which it has no column are checked for each execution of a slice. What is walked is
+//
+//   - the index of a filter that says what a column is equal to (finder), once for each value;
+//   - for other comparisons of such a column, those of its values that fit, if they are few: there are many executions of a
+//     workflow, but few workflows;
+//   - for a range of times, or of names, what is in the range, if that is little (span);
+//   - else all executions of the project and domain.
+//
+// Of several filters that could be walked the one is that has fewest executions, as far as a count of countedRows says. A walk
+// that is not over after its first slice has to wait for one of scansAtOnce turns, and lets others run after each slice.
+
+const (
+	sliceRows    = 2000 // looked at between two chances for others
+	firstSlice   = 500
+	countedRows  = 1000
+	fewValues    = 64 // of a column that are walked one by one
+	scansAtOnce  = 2
+	rowsAtOnce   = 64
+	tagKey       = "g.key"
+	tagValue     = "g.value"
+	placesOfSpec = "x"
+)
+
+// finder is an index whose columns are project, domain, one more, and the place: time of creation and number.
+type finder struct {
+	table, alias string
+	column       string
+	number, at   string
+	only         string // what the index asks for: it is partial
+	exact        bool   // the column is what the filter compares
+}
+
+// span is an index whose columns are project, domain, one more, and the number.
+type span struct {
+	ended bool // of executions that have ended; the others are in executions_open
+}
+
+var (
+	ofEnded, ofAll = &span{ended: true}, &span{}
+
+	everyExecution = &finder{table: "executions", alias: "e", number: "e.number", at: "e.created_at", only: "e.number > 0"}
+	findPhase      = &finder{table: "executions", alias: "e", column: "e.phase", number: "e.number", at: "e.created_at", only: "e.number > 0", exact: true}
+	findError      = &finder{table: "executions", alias: "e", column: "e.error_code", number: "e.number", at: "e.created_at", only: "e.error_code <> ''", exact: true}
+	findMode       = ofSpec("x.mode", "x.execution > 0", true)
+	findPrincipal  = ofSpec("x.principal", "x.principal <> ''", true)
+	findTag        = &finder{table: "execution_tags", alias: "g", column: tagKey, number: "g.execution", at: "g.created_at", exact: true}
+)
+
+func ofSpec(column, only string, exact bool) *finder {
+	return &finder{table: "execution_specs", alias: placesOfSpec, column: column, number: "x.execution", at: "x.created_at", only: only, exact: exact}
+}
+
+// found says of the names and versions among these columns in which index they are.
+func found(columns map[string]column, of, prefix string, exact bool) map[string]column {
+	for _, name := range []string{"name", "version"} {
+		c := columns[of+"."+name]
+		c.find = ofSpec("x."+prefix+"_"+name, "x.execution > 0", exact)
+		columns[of+"."+name] = c
+	}
+	return columns
+}
+
+// place is where an execution is in the order of creation.
+type place struct{ at, number int64 }
+
+func (p place) compare(o place) int {
+	return cmp.Or(cmp.Compare(p.at, o.at), cmp.Compare(p.number, o.number))
+}
+
+// walk is one index with what is equal in it.
+type walk struct {
+	*finder
+	conditions []condition // of the index
+	checks     []condition // of the execution
+}
+
+// placed is a list of executions that walks can answer.
+type placed struct {
+	store     *Store
+	query     store.Query
+	ascending bool
+	filters   []placedFilter
+	times     []condition // on the time of creation; {at} is its column
+}
+
+// placedFilter is a filter, or all filters on one tag.
+type placedFilter struct {
+	condition // for an execution that is looked at
+	filter    store.Filter
+	column    column
+	tag       *tag
+}
+
+// placed prepares a list; nil: it is none that walks can answer, or has mistakes, all of which the other way reports.
+func (s *Store) placed(q store.Query) *placed {
+	if q.Project == "" || q.Domain == "" || q.Limit <= 0 || q.Offset < 0 || q.SortBy != "" && strings.TrimPrefix(q.SortBy, "execution.") != "created_at" {
+		return nil
+	}
+	p := &placed{store: s, query: q, ascending: q.Ascending}
+	var tags []tag
+	for _, f := range q.Filters {
+		c, err := executionEntity.column(f.Field)
+		if err != nil {
+			return nil
+		}
+		condition, err := c.condition(f)
+		if err != nil {
+			return nil
+		}
+		switch {
+		case c.tag:
+			tags = about(tags, c.sql, f.Function, condition)
+		case c.sql == everyExecution.at && comparisons[f.Function] != "" && f.Function != "ne":
+			condition.sql = strings.ReplaceAll(condition.sql, everyExecution.at, "{at}")
+			p.times = append(p.times, condition)
+		default:
+			p.filters = append(p.filters, placedFilter{condition: condition, filter: f, column: c})
+		}
+	}
+	for i := range tags {
+		p.filters = append(p.filters, placedFilter{condition: tags[i].check(), tag: &tags[i]})
+	}
+	if q.Name != "" {
+		p.filters = append(p.filters, placedFilter{condition: condition{"e.name = ?", []any{q.Name}},
+			filter: store.Filter{Field: "execution_name", Function: "eq", Values: []string{q.Name}}, column: executionEntity.columns["execution_name"]})
+	}
+	return p
+}
+
+// listPlaced is a list by places.
+func (s *Store) listPlaced(ctx context.Context, p *placed) ([]*store.Execution, error) {
+	places, err := p.places(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.executionsAt(ctx, places, p.ascending, p.query.Budget)
+}
+
+// places are those of the page.
+func (p *placed) places(ctx context.Context) ([]place, error) {
+	turn := &turn{store: p.store}
+	defer turn.end()
+	walks, few, err := p.choose(ctx)
+	if err != nil {
+		return nil, err
+	}
+	need := p.query.Offset + p.query.Limit
+	all := few
+	for _, w := range walks {
+		some, err := p.walk(ctx, turn, w, need)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, some...)
+	}
+	if len(walks) != 1 || few != nil {
+		slices.SortFunc(all, p.order)
+		all = slices.Compact(all)
+	}
+	all = all[min(p.query.Offset, len(all)):]
+	return all[:min(p.query.Limit, len(all))], nil
+}
+
+func (p *placed) order(a, b place) int {
+	if p.ascending {
+		return a.compare(b)
+	}
+	return b.compare(a)
+}
+
+// choose finds what to walk, or few places of which no other can be on the list.
+func (p *placed) choose(ctx context.Context) (walks []walk, few []place, err error) {
+	var best []walk
+	fewest := int64(countedRows + 1)
+	candidates := 0
+	for i := range p.filters {
+		ws, ok, err := p.walksOf(ctx, i)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !ok {
+			continue
+		}
+		candidates++
+		n := fewest
+		if p.further() > 1 { // else there is nothing to compare it with
+			if n, err = p.count(ctx, ws, fewest); err != nil {
+				return nil, nil, err
+			}
+		}
+		if best == nil || n < fewest {
+			best, fewest = ws, n
+		}
+	}
+	if best == nil || fewest > firstSlice && candidates < p.further() {
+		for i := range p.filters {
+			found, ok, err := p.spanOf(ctx, i)
+			if err != nil {
+				return nil, nil, err
+			}
+			if ok {
+				return nil, append([]place{}, found...), nil
+			}
+		}
+	}
+	if best == nil {
+		best = []walk{p.along(everyExecution, nil, -1)}
+	}
+	return best, nil, nil
+}
+
+// further is how many filters could be walked, or read as a range.
+func (p *placed) further() (n int) {
+	for _, f := range p.filters {
+		if f.tag != nil || f.column.find != nil || f.column.span != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// along is a walk along an index where its column has a value, if it has one; every filter but this one is checked.
+func (p *placed) along(f *finder, value any, but int) walk {
+	w := walk{finder: f, conditions: []condition{{f.alias + ".project = ?", []any{p.query.Project}}, {f.alias + ".domain = ?", []any{p.query.Domain}}}}
+	if value != nil {
+		w.conditions = append(w.conditions, condition{f.column + " = ?", []any{value}})
+	}
+	if f.only != "" {
+		w.conditions = append(w.conditions, condition{f.only, nil})
+	}
+	for _, c := range p.times {
+		w.conditions = append(w.conditions, condition{strings.ReplaceAll(c.sql, "{at}", f.at), c.args})
+	}
+	for i, filter := range p.filters {
+		if i != but || !f.exact {
+			w.checks = append(w.checks, filter.condition)
+		}
+	}
+	return w
+}
+
+// walksOf are the walks that find all executions of which a filter holds.
+func (p *placed) walksOf(ctx context.Context, i int) ([]walk, bool, error) {
+	f := &p.filters[i]
+	if f.tag != nil {
+		return p.walksOfTag(ctx, i)
+	}
+	find := f.column.find
+	if find == nil {
+		return nil, false, nil
+	}
+	var values []any
+	switch equal := f.filter.Function == "eq" || f.filter.Function == "value_in"; {
+	case f.column.kind == enum:
+		for n, name := range f.column.enum {
+			if fits(f.filter, name) {
+				values = append(values, int64(n))
+			}
+		}
+	case equal:
+		for _, text := range f.filter.Values {
+			value, err := f.column.value(text)
+			if err != nil || value == "" {
+				return nil, false, err
+			}
+			values = append(values, value)
+		}
+	case f.column.kind != text || !strings.HasSuffix(find.only, "> 0"), !find.exact && fits(f.filter, ""):
+		return nil, false, nil // the index has not all executions, or others than those that have a value there are meant
+	default:
+		all, few, err := p.valuesOf(ctx, find)
+		if err != nil || !few {
+			return nil, false, err
+		}
+		for _, value := range all {
+			if fits(f.filter, value) {
+				values = append(values, value)
+			}
+		}
+	}
+	if len(values) > fewValues {
+		return nil, false, nil
+	}
+	walks := make([]walk, 0, len(values))
+	for _, value := range values {
+		walks = append(walks, p.along(find, value, i))
+	}
+	return walks, true, nil
+}
+
+// walksOfTag walks the executions that have a tag, or each of the few tags that fit.
+func (p *placed) walksOfTag(ctx context.Context, i int) ([]walk, bool, error) {
+	t := p.filters[i].tag
+	var key any
+	var rest []condition
+	for _, c := range t.conditions {
+		if key == nil && c.sql == tagKey+" = ?" {
+			key = c.args[0]
+		} else {
+			rest = append(rest, c)
+		}
+	}
+	along := func(key any) walk {
+		w := p.along(findTag, key, i)
+		w.conditions = append(w.conditions, rest...) // on the same tag
+		return w
+	}
+	if key != nil {
+		return []walk{along(key)}, true, nil
+	}
+	keys, few, err := p.valuesOf(ctx, findTag)
+	if err != nil || !few {
+		return nil, false, err
+	}
+	var walks []walk
+	for _, key := range keys {
+		walks = append(walks, along(key))
+	}
+	return walks, true, nil
+}
+
+// valuesOf are the values of an index's column, if they are few: each is found from the one before.
+func (p *placed) valuesOf(ctx context.Context, f *finder) (values []string, few bool, err error) {
+	only := ""
+	if f.only != "" {
+		only = " AND " + f.only
+	}
+	next := fmt.Sprintf("SELECT MIN(%s) FROM %s %s WHERE %s.project = ? AND %s.domain = ?%s", f.column, f.table, f.alias, f.alias, f.alias, only)
+	query := fmt.Sprintf("WITH RECURSIVE v (value) AS (%s UNION ALL SELECT (%s AND %s > v.value) FROM v WHERE v.value IS NOT NULL) SELECT value FROM v WHERE value IS NOT NULL LIMIT %d",
+		next, next, f.column, fewValues+1)
+	err = p.store.read(ctx, true, query, []any{p.query.Project, p.query.Domain, p.query.Project, p.query.Domain}, func(scan scan) error {
+		var value string
+		err := scan(&value)
+		values = append(values, value)
+		return err
+	})
+	return values, len(values) <= fewValues, err
+}
+
+// count is how many executions walks have, up to a limit.
+func (p *placed) count(ctx context.Context, walks []walk, limit int64) (total int64, err error) {
+	for _, w := range walks {
+		if total >= limit {
+			break
+		}
+		where, args := join(w.conditions)
+		err := p.store.read(ctx, false, "SELECT COUNT(*) FROM (SELECT 1 FROM "+w.table+" "+w.alias+where+" LIMIT ?) AS counted", append(args, limit-total), func(scan scan) error {
+			var n int64
+			err := scan(&n)
+			total += n
+			return err
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	return total, nil
+}
+
+func join(conditions []condition) (where string, args []any) {
+	for i, c := range conditions {
+		where += map[bool]string{true: " WHERE ", false: " AND "}[i == 0] + c.sql
+		args = append(args, c.args...)
+	}
+	return where, args
+}
+
+// spanOf are the places in the range of a filter, if there are few.
+func (p *placed) spanOf(ctx context.Context, i int) (places []place, few bool, err error) {
+	f := &p.filters[i]
+	span := f.column.span
+	if span == nil || comparisons[f.filter.Function] == "" && f.filter.Function != "value_in" || f.filter.Function == "ne" {
+		return nil, false, nil
+	}
+	// What is read is the range in its index, or all that is open: project and domain are no reason to take another one.
+	parts := []string{" AND e.project = ? AND e.domain = ?"}
+	if span.ended {
+		open, err := p.openOnes(ctx)
+		if err != nil || open > countedRows {
+			return nil, false, err
+		}
+		parts = []string{parts[0] + " AND e.ended = 1", " AND e.project || '' = ? AND e.domain || '' = ? AND e.ended = 0"}
+	}
+	for _, part := range parts {
+		err := p.store.read(ctx, false, "SELECT e.created_at, e.number FROM executions e WHERE "+f.sql+part+" LIMIT ?",
+			append(append([]any{}, f.args...), p.query.Project, p.query.Domain, countedRows+1), func(scan scan) error {
+				var at place
+				err := scan(&at.at, &at.number)
+				places = append(places, at)
+				return err
+			})
+		if err != nil || len(places) > countedRows {
+			return nil, false, err
+		}
+	}
+	w := walk{finder: everyExecution}
+	for k, other := range p.filters {
+		if k != i {
+			w.checks = append(w.checks, other.condition)
+		}
+	}
+	for _, c := range p.times {
+		w.checks = append(w.checks, condition{strings.ReplaceAll(c.sql, "{at}", w.at), c.args})
+	}
+	places, err = p.checked(ctx, w, places)
+	return places, true, err
+}
+
+// openOnes is how many executions have not ended, up to a limit.
+func (p *placed) openOnes(ctx context.Context) (n int64, err error) {
+	err = p.store.read(ctx, true, "SELECT COUNT(*) FROM (SELECT 1 FROM executions WHERE ended = 0 LIMIT ?) AS counted", []any{countedRows + 1},
+		func(scan scan) error { return scan(&n) })
+	return n, err
+}
+
+// checked leaves those places of which the conditions hold.
+func (p *placed) checked(ctx context.Context, w walk, places []place) ([]place, error) {
+	left := []place{}
+	for some := range slices.Chunk(places, rowsAtOnce) {
+		numbers := make([]any, len(some))
+		for i, at := range some {
+			numbers[i] = at.number
+		}
+		part := w
+		part.conditions = []condition{{"e.number IN (" + strings.TrimSuffix(strings.Repeat("?,", len(numbers)), ",") + ")", numbers}}
+		found, err := p.read(ctx, part, nil, place{}, 0)
+		if err != nil {
+			return nil, err
+		}
+		left = append(left, found...)
+	}
+	slices.SortFunc(left, p.order)
+	if after := p.after(); after != nil {
+		left = slices.DeleteFunc(left, func(at place) bool { return p.order(at, *after) <= 0 })
+	}
+	return left, nil
+}
+
+func (p *placed) after() *place {
+	if p.query.After == nil {
+		return nil
+	}
+	return &place{nanos(p.query.After.CreatedAt), int64(p.query.After.Key)}
+}
+
+// walk reads the first places of a walk, slice by slice.
+func (p *placed) walk(ctx context.Context, turn *turn, w walk, need int) (places []place, err error) {
+	from := p.after()
+	if len(w.checks) == 0 {
+		return p.read(ctx, w, from, place{}, need)
+	}
+	for size := max(firstSlice, min(2*need, sliceRows)); ; size = sliceRows {
+		to, more, err := p.boundary(ctx, w, from, size)
+		if err != nil {
+			return nil, err
+		}
+		found, err := p.read(ctx, w, from, to, need-len(places))
+		if err != nil {
+			return nil, err
+		}
+		if places = append(places, found...); !more || len(places) >= need {
+			return places, nil
+		}
+		from = &to
+		if err := turn.next(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (p *placed) way() (direction, behind, notBehind string) {
+	if p.ascending {
+		return "", ">", "<="
+	}
+	return " DESC", "<", ">="
+}
+
+// boundary is the last place of a slice; more: there may be others behind it.
+func (p *placed) boundary(ctx context.Context, w walk, from *place, size int) (to place, more bool, err error) {
+	direction, behind, _ := p.way()
+	conditions := slices.Clone(w.conditions)
+	if from != nil {
+		conditions = append(conditions, condition{"(" + w.at + ", " + w.number + ") " + behind + " (?, ?)", []any{from.at, from.number}})
+	}
+	where, args := join(conditions)
+	err = p.store.read(ctx, true, fmt.Sprintf("SELECT %s, %s FROM %s %s%s ORDER BY %s%s, %s%s LIMIT 1 OFFSET ?", w.at, w.number, w.table, w.alias, where, w.at, direction, w.number, direction),
+		append(args, size-1), func(scan scan) error {
+			more = true
+			return scan(&to.at, &to.number)
+		})
+	return to, more, err
+}
+
+// read reads places from one that is left out to one that is not, at most so many; 0: all.
+func (p *placed) read(ctx context.Context, w walk, from *place, to place, limit int) (places []place, err error) {
+	direction, behind, notBehind := p.way()
+	conditions := slices.Clone(w.conditions)
+	if from != nil {
+		conditions = append(conditions, condition{"(" + w.at + ", " + w.number + ") " + behind + " (?, ?)", []any{from.at, from.number}})
+	}
+	if to != (place{}) {
+		conditions = append(conditions, condition{"(" + w.at + ", " + w.number + ") " + notBehind + " (?, ?)", []any{to.at, to.number}})
+	}
+	tables := w.table + " " + w.alias
+	checks, _ := join(w.checks)
+	// The index comes first, and the rows that belong to its places are looked up: CROSS JOIN keeps SQLite from turning that round.
+	if w.alias != "e" && strings.Contains(checks, "e.") {
+		tables += " CROSS JOIN executions e"
+		conditions = append(conditions, condition{"e.number = " + w.number, nil})
+	}
+	if w.alias != placesOfSpec && strings.Contains(checks, "x.") {
+		tables += " CROSS JOIN execution_specs x"
+		conditions = append(conditions, condition{"x.execution = " + w.number, nil})
+	}
+	where, args := join(append(conditions, w.checks...))
+	query := fmt.Sprintf("SELECT %s, %s FROM %s%s", w.at, w.number, tables, where)
+	if limit > 0 {
+		query += fmt.Sprintf(" ORDER BY %s%s, %s%s LIMIT ?", w.at, direction, w.number, direction)
+		args = append(args, limit)
+	}
+	err = p.store.read(ctx, false, query, args, func(scan scan) error {
+		var at place
+		err := scan(&at.at, &at.number)
+		places = append(places, at)
+		return err
+	})
+	return places, err
+}
+
+// turn is the right to look at many rows, of which there are few at a time.
+type turn struct {
+	store *Store
+	has   bool
+}
+
+// next waits for the turn, or lets others run who have waited meanwhile.
+func (t *turn) next(ctx context.Context) error {
+	if t.has {
+		runtime.Gosched()
+		return ctx.Err()
+	}
+	ctx, cancel := context.WithTimeout(ctx, readFor)
+	defer cancel()
+	select {
+	case t.store.scans <- struct{}{}:
+		t.has = true
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("other lists that look at many rows are read: %w: %w", aloft.ErrUnavailable, ctx.Err())
+	}
+}
+
+func (t *turn) end() {
+	if t.has {
+		<-t.store.scans
+		t.has = false
+	}
+}
+
+var executionsAt = listExecutions + "WHERE e.number IN (" + strings.TrimSuffix(strings.Repeat("?,", rowsAtOnce), ",") + ") ORDER BY e.created_at"
+
+// executionsAt reads the executions at places, in their order, as far as the budget reaches.
+func (s *Store) executionsAt(ctx context.Context, places []place, ascending bool, budget *store.Budget) ([]*store.Execution, error) {
+	query := executionsAt + " DESC, e.number DESC"
+	if ascending {
+		query = executionsAt + ", e.number"
+	}
+	recs := make([]*store.Execution, 0, len(places))
+	for some := range slices.Chunk(places, rowsAtOnce) {
+		args := make([]any, rowsAtOnce)
+		for i := range args {
+			args[i] = some[min(i, len(some)-1)].number
+		}
+		err := s.list(ctx, true, query, args, budget, func(scan scan) error {
+			rec, err := scanExecution(scan)
+			if err == nil {
+				recs = append(recs, rec)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if budget != nil && budget.Cut {
+			break
+		}
+	}
+	return recs, nil
+}

@@ -1,0 +1,60 @@
+package sqlstore
+
+import (
+	"path/filepath"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aloft-dev/aloft/store"
+)
+
+// BenchmarkLists lists pages of 100,000 executions; it reports the processor's time for a page, whoever used it.
+func BenchmarkLists(b *testing.B) {
+	const n = 100_000
+	s, err := Open(b.Context(), Options{Path: filepath.Join(b.TempDir(), "aloft.db")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	populate(b, s, n)
+	all := lists(n)
+	for kind, filters := range map[string][]store.Filter{
+		"part of a name": {filtered("contains", "execution_name", "none")}, "not the user": {filtered("ne", "user", "")},
+		"no abort cause": {filtered("contains", "abort_cause", "x")}, "not a plan": {filtered("contains", "launch_plan.name", "none")},
+	} {
+		l := all[kind]
+		l.filters = filters
+		all[kind] = l
+	}
+	var kinds []string
+	for kind := range all {
+		kinds = append(kinds, kind)
+	}
+	slices.Sort(kinds)
+	for _, kind := range kinds {
+		b.Run(kind, func(b *testing.B) {
+			q := store.Query{Project: "p", Domain: "d", Limit: 100, Filters: append([]store.Filter{active}, all[kind].filters...)}
+			before, rows := processor(b), 0
+			for b.Loop() {
+				found, err := s.ListExecutions(b.Context(), q)
+				if err != nil {
+					b.Fatal(err)
+				}
+				rows = len(found)
+			}
+			b.ReportMetric(float64((processor(b)-before).Microseconds())/float64(b.N)/1000, "cpu-ms/page")
+			b.ReportMetric(float64(rows), "rows")
+		})
+	}
+}
+
+func processor(b *testing.B) time.Duration {
+	b.Helper()
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}

@@ -1,0 +1,285 @@
+package sqlstore
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aloft-dev/aloft/store"
+	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
+)
+
+// populate writes so many executions as clients would make them in years: a tenth has failed, half of the first half are of
+// a workflow that did not run since, a few run.
+func populate(t testing.TB, s *Store, n int) {
+	t.Helper()
+	series := fmt.Sprintf("WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < %d) ", n)
+	phase := fmt.Sprintf("CASE WHEN i > %d THEN 2 WHEN i %% 10 = 0 THEN 6 ELSE 4 END", n-20)
+	statements := []string{
+		series + fmt.Sprintf(`INSERT INTO executions (shard, project, domain, name, journal_version, phase, ended, created_at, started_at, updated_at, ended_at, due_at,
+			waiting, abort_cause, abort_principal, state, state_changed_at, state_principal, error_kind, error_code)
+			SELECT i %% 64, 'p', CASE WHEN i %% 7 = 3 THEN 'other' ELSE 'd' END, 'e' || i, 2, %[1]s, CASE WHEN i > %[2]d THEN 0 ELSE 1 END,
+			(i / 3) * 1000, (i / 3) * 1000 + 1, (i / 3) * 1000 + i %% 900, CASE WHEN i > %[2]d THEN 0 ELSE (i / 3) * 1000 + i %% 900 END, 0,
+			'', '', '', CASE WHEN i %% 1000 = 500 THEN 1 ELSE 0 END, 0, '', CASE WHEN i %% 10 = 0 THEN 'USER' ELSE '' END, CASE WHEN i %% 10 = 0 THEN 'E' || i %% 3 ELSE '' END FROM n`, phase, n-20),
+		`INSERT INTO execution_specs (execution, mode, principal, launch_entity, launch_project, launch_domain, launch_name, launch_version,
+			workflow_project, workflow_domain, workflow_name, workflow_version, spec) SELECT number, number % 3, CASE WHEN number % 4 = 0 THEN 'u' || number % 20 ELSE '' END,
+			CASE WHEN number % 11 = 0 THEN 'task' ELSE 'launch_plan' END, 'p', 'd', 'l' || number % 30, 'v' || number % 200, 'p', 'd',
+			CASE WHEN number < ` + strconv.Itoa(n/2) + ` AND number % 2 = 0 THEN 'old' ELSE 'wf' || number % 40 END, 'v' || number % 200, NULL FROM executions`,
+		`INSERT INTO execution_tags (key, value, execution) SELECT 'nightly', '', number FROM executions WHERE number % 2 = 0`,
+		`INSERT INTO execution_tags (key, value, execution) SELECT 'env', CASE WHEN number % 2 = 0 THEN 'prod' ELSE 'dev' END, number FROM executions WHERE number % 3 = 0`,
+		`INSERT INTO execution_tags (key, value, execution) SELECT 'rare', '', number FROM executions WHERE number % 500 = 1`,
+	}
+	for _, statement := range statements {
+		if err := s.write(t.Context(), 1, func(t *tx) error { _, err := t.exec(statement); return err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func filtered(function, field string, values ...string) store.Filter {
+	return store.Filter{Function: function, Field: field, Values: values}
+}
+
+var active = filtered("eq", "state", "0")
+
+func at(nanos int64) string { return time.Unix(0, nanos).UTC().Format(time.RFC3339Nano) }
+
+// lists are filters as clients send them, and what is walked for them: an index, or a part of the plan's text. There are n executions.
+func lists(n int) map[string]struct {
+	filters []store.Filter
+	index   string
+} {
+	end := int64(n/3) * 1000
+	return map[string]struct {
+		filters []store.Filter
+		index   string
+	}{
+		"the newest":           {nil, "executions_created"},
+		"failed":               {[]store.Filter{filtered("eq", "phase", "FAILED")}, "executions_phase"},
+		"aborted, none":        {[]store.Filter{filtered("eq", "phase", "ABORTED")}, "executions_phase"},
+		"running":              {[]store.Filter{filtered("eq", "phase", "RUNNING")}, "executions_phase"},
+		"two phases":           {[]store.Filter{filtered("value_in", "phase", "RUNNING", "FAILED")}, "executions_phase"},
+		"not succeeded":        {[]store.Filter{filtered("ne", "phase", "SUCCEEDED")}, "executions_phase"},
+		"a workflow":           {[]store.Filter{filtered("eq", "workflow.name", "wf3")}, "execution_specs_workflow"},
+		"an old workflow":      {[]store.Filter{filtered("eq", "workflow.name", "old")}, "execution_specs_workflow"},
+		"no workflow":          {[]store.Filter{filtered("eq", "workflow.name", "none")}, "execution_specs_workflow"},
+		"workflows":            {[]store.Filter{filtered("value_in", "workflow.name", "wf3", "wf4", "none")}, "execution_specs_workflow"},
+		"part of a workflow":   {[]store.Filter{filtered("contains", "workflow.name", "ol")}, "execution_specs_workflow"},
+		"a version":            {[]store.Filter{filtered("eq", "workflow.version", "v17")}, "execution_specs_workflow_version"},
+		"a launch plan":        {[]store.Filter{filtered("eq", "launch_plan.name", "l3")}, "execution_specs_launch"},
+		"no launch plan":       {[]store.Filter{filtered("eq", "launch_plan.name", "none")}, "execution_specs_launch"},
+		"a plan's version":     {[]store.Filter{filtered("eq", "launch_plan.version", "none")}, "execution_specs_launch_version"},
+		"a user":               {[]store.Filter{filtered("eq", "user", "u8")}, "execution_specs_principal"},
+		"no user":              {[]store.Filter{filtered("eq", "user", "none")}, "execution_specs_principal"},
+		"a mode":               {[]store.Filter{filtered("eq", "mode", "1")}, "execution_specs_mode"},
+		"no mode":              {[]store.Filter{filtered("eq", "mode", "9")}, "execution_specs_mode"},
+		"an error":             {[]store.Filter{filtered("eq", "error_code", "E1")}, "executions_error"},
+		"no error":             {[]store.Filter{filtered("eq", "error_code", "none")}, "executions_error"},
+		"a tag":                {[]store.Filter{filtered("eq", "admin_tag.name", "nightly")}, "execution_tags_key"},
+		"a rare tag":           {[]store.Filter{filtered("eq", "admin_tag.name", "rare")}, "execution_tags_key"},
+		"no tag":               {[]store.Filter{filtered("eq", "admin_tag.name", "none")}, "execution_tags_key"},
+		"another tag":          {[]store.Filter{filtered("ne", "admin_tag.name", "x")}, "execution_tags_key"},
+		"a label":              {[]store.Filter{filtered("eq", "execution_tag.key", "env"), filtered("eq", "execution_tag.value", "prod")}, "execution_tags_value"},
+		"no label":             {[]store.Filter{filtered("eq", "execution_tag.key", "env"), filtered("eq", "execution_tag.value", "none")}, "execution_tags_value"},
+		"two tags":             {[]store.Filter{filtered("eq", "admin_tag.name", "nightly"), filtered("eq", "admin_tag.name", "rare")}, "execution_tags_key"},
+		"a name":               {[]store.Filter{filtered("eq", "execution_name", "e77")}, "executions"},
+		"names":                {[]store.Filter{filtered("value_in", "execution_name", "e77", "e78", "none")}, "executions"},
+		"created in":           {[]store.Filter{filtered("gte", "created_at", at(end/2)), filtered("lt", "created_at", at(end/2+50_000))}, "executions_created"},
+		"created later":        {[]store.Filter{filtered("gt", "created_at", at(2*end))}, "executions_created"},
+		"started after":        {[]store.Filter{filtered("gt", "started_at", at(end-20_000))}, "executions_started"},
+		"started before":       {[]store.Filter{filtered("lt", "started_at", at(20_000))}, "executions_started"},
+		"changed later":        {[]store.Filter{filtered("gt", "updated_at", at(2*end))}, "executions_updated"},
+		"changed since":        {[]store.Filter{filtered("gte", "updated_at", at(end-20_000))}, "executions_updated"},
+		"lasted longer":        {[]store.Filter{filtered("gt", "duration", "100")}, "executions_lasted"},
+		"failed of a workflow": {[]store.Filter{filtered("eq", "phase", "FAILED"), filtered("eq", "workflow.name", "wf3")}, "executions"},
+		"a rare, failed tag":   {[]store.Filter{filtered("eq", "phase", "FAILED"), filtered("eq", "admin_tag.name", "rare")}, "executions"},
+		"archived":             {[]store.Filter{filtered("eq", "state", "1")}, "executions_created"},
+	}
+}
+
+func names(recs []*store.Execution) (names []string) {
+	for _, e := range recs {
+		names = append(names, e.ID.Name)
+	}
+	return names
+}
+
+// byScan is a list as the database makes it of one statement.
+func byScan(t *testing.T, s *Store, q store.Query) (recs []*store.Execution) {
+	t.Helper()
+	where, args, err := executionsWhere(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.read(t.Context(), false, listExecutions+where, args, func(scan scan) error {
+		rec, err := scanExecution(scan)
+		recs = append(recs, rec)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return recs
+}
+
+// TestListsByPlacesAreThoseOfOneStatement compares each kind of list, and mixtures of two, with what the database makes of
+// one statement: pages by offset and by place, both ways round.
+func TestListsByPlacesAreThoseOfOneStatement(t *testing.T) {
+	t.Parallel()
+	const n = 2500
+	onBothDatabases(t, func(t *testing.T, s *Store) {
+		populate(t, s, n)
+		all := lists(n)
+		kinds := slices.Sorted(func(yield func(string) bool) {
+			for kind := range all {
+				if !yield(kind) {
+					return
+				}
+			}
+		})
+		check := func(kind string, filters []store.Filter) {
+			t.Helper()
+			q := store.Query{Project: "p", Domain: "d", Limit: 7 + len(kind)%90, Filters: append([]store.Filter{active}, filters...), Ascending: len(kind)%2 == 0}
+			q.Offset = []int{0, 5, 300}[len(kind)%3]
+			if s.placed(q) == nil {
+				t.Fatalf("%s is not read by places", kind)
+			}
+			got, err := s.ListExecutions(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := names(byScan(t, s, q))
+			if !slices.Equal(names(got), want) {
+				t.Errorf("%s: got %v, want %v", kind, names(got), want)
+			}
+			if len(got) == 0 {
+				return
+			}
+			q.Offset, q.After = 0, store.PlaceOf(got[len(got)-1])
+			behind, err := s.ListExecutions(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := names(byScan(t, s, q)); !slices.Equal(names(behind), want) {
+				t.Errorf("%s, the page behind: got %v, want %v", kind, names(behind), want)
+			}
+		}
+		random := rand.New(rand.NewPCG(1, 2))
+		for _, kind := range kinds {
+			check(kind, all[kind].filters)
+			other := kinds[random.IntN(len(kinds))]
+			if !strings.Contains(kind+other, "tag") && !strings.Contains(kind+other, "label") { // conditions on tags are about one
+				check(kind+" and "+other, slices.Concat(all[kind].filters, all[other].filters))
+			}
+		}
+	})
+}
+
+func onBothDatabases(t *testing.T, test func(t *testing.T, s *Store)) {
+	t.Helper()
+	for _, name := range []string{"SQLite", "PostgreSQL"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			options := Options{Path: filepath.Join(t.TempDir(), "aloft.db")}
+			if name == "PostgreSQL" {
+				options = Options{URL: postgrestest.Database(t)}
+			}
+			s, err := Open(t.Context(), options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = s.Close() })
+			test(t, s)
+		})
+	}
+}
+
+// TestListsWalkTheirIndex: whatever a page is narrowed by, each statement that makes it searches an index, sorts nothing but the
+// rows of the page, and looks at one slice.
+func TestListsWalkTheirIndex(t *testing.T) {
+	t.Parallel()
+	const n = 6000 // more than a slice, and than is counted
+	s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "aloft.db")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	populate(t, s, n)
+	type statement struct {
+		query string
+		args  []any
+	}
+	for kind, list := range lists(n) {
+		var ran []statement
+		s.observe = func(query string, args []any) { ran = append(ran, statement{query, args}) }
+		if _, err := s.ListExecutions(t.Context(), store.Query{Project: "p", Domain: "d", Limit: 20, Filters: append([]store.Filter{active}, list.filters...)}); err != nil {
+			t.Fatal(err)
+		}
+		s.observe = nil
+		var plans []string
+		looked := 0
+		for _, st := range ran {
+			text := strings.Join(plan(t, s, "EXPLAIN QUERY PLAN "+st.query, st.args...), "; ")
+			plans = append(plans, text)
+			if strings.Contains(st.query, "LIMIT 1 OFFSET") {
+				looked++
+			}
+			scans := strings.ReplaceAll(text, "SCAN e USING INDEX executions_open", "") // what runs
+			scans = strings.ReplaceAll(scans, "SCAN executions USING COVERING INDEX executions_open", "")
+			for _, own := range []string{"SCAN v", "SCAN counted", "SCAN (subquery", "SCAN CONSTANT"} { // of what the statement itself has made
+				scans = strings.ReplaceAll(scans, own, "")
+			}
+			if strings.Contains(scans, "SCAN") || strings.Contains(text, "TEMP B-TREE") && !strings.HasPrefix(st.query, listExecutions) {
+				t.Errorf("%s: the plan of %s is %s", kind, st.query, text)
+			}
+		}
+		if !strings.Contains(strings.Join(plans, "\n"), list.index) {
+			t.Errorf("%s does not use %s:\n%s", kind, list.index, strings.Join(plans, "\n"))
+		}
+		if looked > 1 && kind != "archived" && len(list.filters) == 1 && list.filters[0].Function == "eq" {
+			t.Errorf("%s: %d slices were looked at, want one", kind, looked)
+		}
+	}
+}
+
+// TestPostgreSQLWalksTheIndexToo also before it has counted what is there.
+func TestPostgreSQLWalksTheIndexToo(t *testing.T) {
+	t.Parallel()
+	const n = 20_000
+	url := postgrestest.Database(t)
+	s, err := Open(t.Context(), Options{URL: url})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	for _, table := range []string{"executions", "execution_specs", "execution_tags"} {
+		postgrestest.Exec(t, url, "ALTER TABLE "+table+" SET (autovacuum_enabled = false)")
+	}
+	populate(t, s, n)
+	for _, counted := range []bool{false, true} {
+		if counted {
+			postgrestest.Exec(t, url, "ANALYZE")
+		}
+		for kind, list := range lists(n) {
+			type statement struct {
+				query string
+				args  []any
+			}
+			var ran []statement
+			s.observe = func(query string, args []any) { ran = append(ran, statement{query, args}) }
+			if _, err := s.ListExecutions(t.Context(), store.Query{Project: "p", Domain: "d", Limit: 20, Filters: append([]store.Filter{active}, list.filters...)}); err != nil {
+				t.Fatal(err)
+			}
+			s.observe = nil
+			for _, st := range ran {
+				if text := strings.Join(plan(t, s, "EXPLAIN "+st.query, st.args...), "\n"); strings.Contains(text, "Seq Scan on execution") {
+					t.Errorf("%s, counted %t: the plan of %s is\n%s", kind, counted, st.query, text)
+				}
+			}
+		}
+	}
+}
