@@ -62,31 +62,49 @@ func walk(l *core.Literal, visit func(uri *string), depth int) {
 // Texts are the strings of the map that are values by themselves: not those inside structs.
 func Texts(m *core.LiteralMap) map[string]bool {
 	found := map[string]bool{}
-	for _, l := range m.GetLiterals() {
-		texts(l, found, 0)
-	}
+	scalars(m, func(s *core.Scalar) {
+		if text, ok := s.GetPrimitive().GetValue().(*core.Primitive_StringValue); ok {
+			found[text.StringValue] = true
+		}
+	})
 	return found
 }
 
-func texts(l *core.Literal, found map[string]bool, depth int) {
+// Folders are the URIs of the map's folders (FlyteDirectory).
+func Folders(m *core.LiteralMap) map[string]bool {
+	found := map[string]bool{}
+	scalars(m, func(s *core.Scalar) {
+		if s.GetBlob().GetMetadata().GetType().GetDimensionality() == core.BlobType_MULTIPART {
+			found[s.GetBlob().GetUri()] = true
+		}
+	})
+	return found
+}
+
+// scalars visits the scalars of the map, in collections, maps and unions, too.
+func scalars(m *core.LiteralMap, visit func(*core.Scalar)) {
+	for _, l := range m.GetLiterals() {
+		scalarsOf(l, visit, 0)
+	}
+}
+
+func scalarsOf(l *core.Literal, visit func(*core.Scalar), depth int) {
 	if depth > MaxDepth {
 		return
 	}
 	switch v := l.GetValue().(type) {
 	case *core.Literal_Scalar:
-		if s, ok := v.Scalar.GetPrimitive().GetValue().(*core.Primitive_StringValue); ok {
-			found[s.StringValue] = true
-		}
+		visit(v.Scalar)
 		if u := v.Scalar.GetUnion(); u != nil {
-			texts(u.GetValue(), found, depth+1)
+			scalarsOf(u.GetValue(), visit, depth+1)
 		}
 	case *core.Literal_Collection:
 		for _, e := range v.Collection.GetLiterals() {
-			texts(e, found, depth+1)
+			scalarsOf(e, visit, depth+1)
 		}
 	case *core.Literal_Map:
 		for _, e := range v.Map.GetLiterals() {
-			texts(e, found, depth+1)
+			scalarsOf(e, visit, depth+1)
 		}
 	}
 }

@@ -70,6 +70,7 @@ type privateCopy struct {
 	key  blob.Key
 	to   string
 	text bool // nothing but strings refer to the object: such a one may be no location at all
+	dir  bool // what refers to the object is a folder
 	err  error
 }
 
@@ -82,7 +83,7 @@ func privateCopies(inputs *core.LiteralMap, dir string) []privateCopy {
 		return nil
 	}
 	uses := map[blob.Key]int{}
-	plain, declared := literal.Texts(inputs), map[string]bool{}
+	plain, folders, declared := literal.Texts(inputs), literal.Folders(inputs), map[string]bool{}
 	literal.WalkMap(inputs, func(uri *string) { declared[*uri] = true })
 	_ = literal.RewriteURIs(inputs, func(uri string) (string, error) {
 		key, ours, err := blob.KeyOfURI(uri)
@@ -92,7 +93,7 @@ func privateCopies(inputs *core.LiteralMap, dir string) []privateCopy {
 		object, _ := slices.BinarySearch(objects, key)
 		to := filepath.Join(dir, strconv.Itoa(object)+"-"+strconv.Itoa(uses[key]), key.Base())
 		uses[key]++
-		copies = append(copies, privateCopy{key: key, to: to, text: plain[uri] && !declared[uri]})
+		copies = append(copies, privateCopy{key: key, to: to, text: plain[uri] && !declared[uri], dir: folders[uri]})
 		return to, nil
 	})
 	return copies
@@ -133,7 +134,7 @@ func (b *Backend) makeCopies(ctx context.Context, dir string, copies []privateCo
 					c.err = unavailable("make the folder of an input", c.err)
 					continue
 				}
-				c.err = b.config.Blob.Private(ctx, c.key, c.to)
+				c.err = b.makeCopy(ctx, c)
 			}
 		})
 	}
@@ -164,6 +165,18 @@ func (b *Backend) makeCopies(ctx context.Context, dir string, copies []privateCo
 		return errors.Join(errs...)
 	}
 	return errors.Join(lost...)
+}
+
+// makeCopy makes one copy. flytekit names a folder that it uploads with one file by the location of that file
+// (FlyteFS.extract_common): the task gets a folder with the file in it, as it had on the client's side.
+func (b *Backend) makeCopy(ctx context.Context, c *privateCopy) error {
+	if !c.dir || isFolder(b.config.Blob.Path(c.key)) {
+		return b.config.Blob.Private(ctx, c.key, c.to)
+	}
+	if err := os.Mkdir(c.to, 0o755); err != nil {
+		return unavailable("make the folder of an input", err)
+	}
+	return b.config.Blob.Private(ctx, c.key, filepath.Join(c.to, c.key.Base()))
 }
 
 // lostInput says which inputs are gone. To compute them again within this run would let a node succeed twice: a recovery does.
