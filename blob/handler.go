@@ -11,7 +11,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"os"
 	"path"
 	"strings"
 	"time"
@@ -151,7 +150,7 @@ func (e endless) Read(p []byte) (int, error) {
 	// answer, instead of waiting for the rest of the body.
 	_ = e.connection.SetReadDeadline(time.Now().Add(soonAfterHeader))
 	n, err := e.ReadCloser.Read(p)
-	if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+	if n == 0 && err != nil { // also as who watches over slow senders says it
 		err = io.EOF
 	}
 	return n, err

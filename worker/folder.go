@@ -59,11 +59,24 @@ func (f folder) socket() (string, error) {
 			return path, socketFolderError(err)
 		}
 	}
+	dir, err := shortFolder(60)
+	if err != nil {
+		return "", err
+	}
+	path = filepath.Join(dir, shortHash(f.dir)+".sock")
+	if err := os.WriteFile(record, []byte(path+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("record socket path: %w", err)
+	}
+	return path, nil
+}
+
+// shortFolder is a folder of this user alone, whose parent's path has at most so many bytes where the system allows.
+func shortFolder(limit int) (string, error) {
 	base := os.Getenv("XDG_RUNTIME_DIR") //nolint:forbidigo // where the system wants sockets
-	if base == "" || len(base) > 60 {
+	if base == "" || len(base) > limit {
 		base = os.TempDir()
 	}
-	if len(base) > 60 {
+	if len(base) > limit {
 		base = "/tmp"
 	}
 	dir := filepath.Join(base, "aloft-"+strconv.Itoa(os.Getuid()))
@@ -73,11 +86,35 @@ func (f folder) socket() (string, error) {
 	if err := private.Folder(dir); err != nil {
 		return "", socketFolderError(err)
 	}
-	path = filepath.Join(dir, shortHash(f.dir)+".sock")
-	if err := os.WriteFile(record, []byte(path+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("record socket path: %w", err)
+	return dir, nil
+}
+
+// maxDataPath bounds the path by which tasks know a data folder. A socket address has room for 107 bytes; libraries put
+// their sockets below TMPDIR, Python's multiprocessing with 32 bytes more, and TMPDIR is 27 bytes below the data folder.
+const maxDataPath = 48
+
+// ShortPath is a path of at most 48 bytes that leads to a data folder: its own, or that of a link to it in a folder of this
+// user alone, which is made when it is missing.
+func ShortPath(dataDir string) (string, error) {
+	if len(dataDir) <= maxDataPath {
+		return dataDir, nil
 	}
-	return path, nil
+	dir, err := shortFolder(20)
+	if err != nil {
+		return "", err
+	}
+	link := filepath.Join(dir, shortHash(dataDir)[:12])
+	if to, err := os.Readlink(link); err == nil && to == dataDir {
+		return link, nil
+	}
+	fresh := link + "." + strconv.Itoa(os.Getpid()) // in its place at once: attempts may use the link
+	if err := os.Symlink(dataDir, fresh); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("make a short path to the data folder: %w", err)
+	}
+	if err := os.Rename(fresh, link); err != nil {
+		return "", fmt.Errorf("make a short path to the data folder: %w", err)
+	}
+	return link, nil
 }
 
 // socketFolderError says the way out; nil stays nil.

@@ -329,7 +329,10 @@ def finalize(code):
         if name == "__zygote__":
             break
         if name not in BASE and isinstance(sys.modules[name], types.ModuleType):
-            modules.insert(-1, weakref.ref(sys.modules[name]))
+            try:
+                modules.insert(-1, weakref.ref(sys.modules[name]))
+            except TypeError:  # a module of C's making, such as cffi's, has nothing of the task's and no weak references
+                continue
             sys.modules[name] = None
     sys.modules["__main__"] = None
     gc.collect()

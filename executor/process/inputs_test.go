@@ -13,6 +13,7 @@ import (
 
 	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/executor"
+	"github.com/aloft-dev/aloft/executor/process"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
@@ -125,8 +126,8 @@ func TestAnInputThatIsReturnedIsTheStoredObjectOnlyWhileItIsAsItWas(t *testing.T
 	} {
 		job := shell(fmt.Sprintf("a%d", i), "", "o")
 		// By their keys: 0 is the folder's.
-		of := strings.NewReplacer("{{dir}}", filepath.Join(w.data, "attempts", "p_d_e_"+string(job.ID.Node)+"_0.in", "0-0", "dir"),
-			"{{file}}", filepath.Join(w.data, "attempts", "p_d_e_"+string(job.ID.Node)+"_0.in", "1-0", "one.txt"))
+		of := strings.NewReplacer("{{dir}}", filepath.Join(w.data, "attempts", process.FolderName("p_d_e_"+string(job.ID.Node)+"_0")+".in", "0-0", "dir"),
+			"{{file}}", filepath.Join(w.data, "attempts", process.FolderName("p_d_e_"+string(job.ID.Node)+"_0")+".in", "1-0", "one.txt"))
 		job.Inputs = &core.LiteralMap{Literals: map[string]*core.Literal{"file": file(one.URI()), "dir": file(dir.URI())}}
 		out := w.outputs(t, map[string]*core.Literal{"o": file(of.Replace(test.path))})
 		job.Template.GetContainer().Command[2] = of.Replace("set -e; "+test.does) + "; cp " + out + " {{.outputPrefix}}/outputs.pb"

@@ -83,8 +83,12 @@ func (b *Backend) warm(ctx context.Context, client *worker.Client) {
 	case <-time.After(restBeforeWarming):
 	}
 	env, err := known.Present(ctx)
+	var short string
 	if err == nil {
-		err = client.Prepare(ctx, worker.Environment{Interpreter: env.Interpreter, Digest: env.Digest, Variables: b.commonVariables(env)})
+		short, err = worker.ShortPath(b.config.DataDir)
+	}
+	if err == nil {
+		err = client.Prepare(ctx, worker.Environment{Interpreter: env.Interpreter, Digest: env.Digest, Variables: b.commonVariables(env, short)})
 	}
 	switch { // the first attempt will say it to whom it concerns
 	case err == nil || ctx.Err() != nil:
@@ -174,8 +178,12 @@ func (b *Backend) giveUpOrphans(ctx context.Context, client *worker.Client, expe
 // sweep removes the folders of attempts that nobody knows: a server was killed before it had handed them over, or while
 // it was removing them.
 func (b *Backend) sweep(keep map[string]bool, known []worker.Status) error {
+	kept := map[string]bool{}
+	for name := range keep {
+		kept[folderName(name)] = true
+	}
 	for _, status := range known {
-		keep[status.AttemptID] = true
+		kept[folderName(status.AttemptID)] = true
 	}
 	folders, err := os.ReadDir(filepath.Join(b.config.DataDir, "attempts"))
 	if errors.Is(err, os.ErrNotExist) {
@@ -187,7 +195,7 @@ func (b *Backend) sweep(keep map[string]bool, known []worker.Status) error {
 	var errs []error
 	for _, folder := range folders {
 		name := strings.TrimSuffix(strings.TrimSuffix(folder.Name(), tempSuffix), inputsSuffix)
-		if !keep[name] {
+		if !kept[name] {
 			errs = append(errs, b.removeUnknown(name, folder.Name()))
 		}
 	}
@@ -198,7 +206,11 @@ func (b *Backend) sweep(keep map[string]bool, known []worker.Status) error {
 // may be some milliseconds behind ours, so that what is just being prepared looks older than we are.
 func (b *Backend) removeUnknown(name, folder string) error {
 	b.mu.Lock()
-	if b.starting[name] || b.jobs[name] != nil {
+	wanted := b.starting[name]
+	for attempt := range b.jobs {
+		wanted = wanted || folderName(attempt) == name
+	}
+	if wanted {
 		b.mu.Unlock()
 		return nil
 	}
@@ -488,7 +500,11 @@ func (b *Backend) passing(attempt, uri string) error {
 		return nil
 	}
 	const wayOut = "; without remote_path=False flytekit keeps it"
-	for _, dir := range []string{b.workDir(attempt), b.tempDir(attempt), b.inputsDir(attempt)} {
+	folders := []string{b.workDir(attempt), b.tempDir(attempt), b.inputsDir(attempt)}
+	if short, err := worker.ShortPath(b.config.DataDir); err == nil {
+		folders = append(folders, filepath.Join(short, "attempts", folderName(attempt)+tempSuffix))
+	}
+	for _, dir := range folders {
 		if below, err := filepath.Rel(dir, path); err == nil && filepath.IsLocal(below) {
 			return fmt.Errorf("%s is in a folder of the attempt, which is removed with it%s", path, wayOut)
 		}

@@ -10,15 +10,20 @@
 //	<data>/blob/run/<project>/<domain>/<execution>/<node>/<attempt>/  inputs.pb, outputs.pb, error.pb, deck.html, stdout, stderr: kept
 //	<data>/blob/run/…/<attempt>/_flytecheckpoints/                   what it saves for the attempt after it: kept
 //	<data>/blob/raw/<xx>/<generated name>/                           files the task returns: kept
-//	<data>/attempts/<attempt>/                                       its private copy of the code, its current directory: removed
-//	<data>/attempts/<attempt>.tmp/                                   its TMPDIR: removed
-//	<data>/attempts/<attempt>.in/                                    its private copies of the files it is given: removed
+//	<data>/attempts/<hash of its name>/                              its private copy of the code, its current directory: removed
+//	<data>/attempts/<hash of its name>.tmp/                          its TMPDIR: removed
+//	<data>/attempts/<hash of its name>.in/                           its private copies of the files it is given: removed
 //	<data>/worker/home                                               HOME of all attempts: a warm interpreter has one from its start
+//
+// Tasks know TMPDIR and HOME by short paths, whatever the data folder, the execution and the node are called (worker.ShortPath):
+// libraries put sockets there, whose addresses have room for 107 bytes.
 package process
 
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/base32"
 	"errors"
 	"fmt"
 	"io"
@@ -91,7 +96,7 @@ type Backend struct {
 	client    *worker.Client      // nil: not connected yet
 	jobs      map[string]*attempt // by the worker's name for it
 	inherited map[string]bool     // what the supervisor had when we connected and no Start was called for yet
-	starting  map[string]bool     // names that a Start is at work for; changed tells when one is through
+	starting  map[string]bool     // folders that a Start is at work for; changed tells when one is through
 	changed   sync.Cond           // with mu
 	found     []worker.Event      // of attempts that had been started before us; Watch has not seen them yet
 	wake      chan struct{}       // there is something in found
@@ -144,7 +149,7 @@ func (b *Backend) supervisor(ctx context.Context) (*worker.Client, error) {
 	if err != nil {
 		return nil, b.blameWorker(ctx, fmt.Errorf("ask the worker what runs: %w", err))
 	}
-	if err := makeFolder(b.sharedHome()); err != nil {
+	if err := makeFolder(sharedHome(b.config.DataDir)); err != nil {
 		return nil, b.blame(unavailable("make the home of the attempts", err))
 	}
 	b.mu.Lock()
@@ -207,18 +212,19 @@ func (b *Backend) Start(ctx context.Context, job *executor.Job) (*aloftv1.Failur
 func (b *Backend) alone(name string) (through func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for b.starting[name] {
+	folder := folderName(name)
+	for b.starting[folder] {
 		b.changed.Wait()
 	}
-	b.starting[name] = true
-	return func() { b.through(name) }
+	b.starting[folder] = true
+	return func() { b.through(folder) }
 }
 
 // through lets the next Start for the attempt begin.
-func (b *Backend) through(name string) {
+func (b *Backend) through(folder string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.starting, name)
+	delete(b.starting, folder)
 	b.changed.Broadcast()
 }
 
@@ -321,9 +327,15 @@ func find(ctx context.Context, client *worker.Client, name string) (*worker.Stat
 
 // workDir and tempDir stand side by side: a folder around them would be one more to make and to remove for each attempt.
 func (b *Backend) workDir(name string) string {
-	return filepath.Join(b.config.DataDir, "attempts", name)
+	return filepath.Join(b.config.DataDir, "attempts", folderName(name))
 }
 func (b *Backend) tempDir(name string) string { return b.workDir(name) + tempSuffix }
+
+// folderName is short for every attempt. Its 65 bits are enough: the folders of few attempts are there at once.
+func folderName(attempt string) string {
+	sum := sha256.Sum256([]byte(attempt))
+	return strings.ToLower(base32.StdEncoding.EncodeToString(sum[:])[:13])
+}
 
 const tempSuffix = ".tmp" // a name of an attempt ends with its number
 
@@ -351,7 +363,11 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 	name := attemptName(job.ID)
 	run := b.config.Blob.Path(blob.Key(job.ID.RunKey()))
 	raw := b.config.Blob.Path(blob.Key("raw/" + job.ID.RawOutputKey()))
-	work, temp := b.workDir(name), b.tempDir(name)
+	short, err := worker.ShortPath(b.config.DataDir)
+	if err != nil {
+		return nil, nil, unavailable("find a short path for the attempt", err)
+	}
+	work, temp := b.workDir(name), filepath.Join(short, "attempts", folderName(name)+tempSuffix)
 	for _, dir := range []string{run, filepath.Dir(raw)} {
 		if err := makeFolder(dir); err != nil {
 			return nil, nil, unavailable("make the folders of the attempt", err)
@@ -398,7 +414,7 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 			fmt.Sprintf("task %s cannot be run: %v", job.Template.GetId().GetName(), err)), nil
 	}
 	spec := &worker.Spec{
-		AttemptID: name, Token: job.Key.Token, Argv: argv, Env: b.variables(job, env, temp),
+		AttemptID: name, Token: job.Key.Token, Argv: argv, Env: b.variables(job, env, short, temp),
 		WorkDir: work, TempDir: temp, Stdout: filepath.Join(run, "stdout"), Stderr: filepath.Join(run, "stderr"), OutputDir: run,
 		Environment: worker.Environment{Interpreter: env.Interpreter, Digest: env.Digest},
 		Mode:        b.config.Mode, MemoryLimit: job.Spec.GetMemoryLimit(), CPU: float64(job.Spec.GetMilliCpu()) / 1000, Grace: b.config.Grace,
@@ -498,8 +514,8 @@ func distribution(argv []string) string {
 }
 
 // variables is the complete environment of the task: nothing of the server's own reaches it.
-func (b *Backend) variables(job *executor.Job, env environment.Environment, temp string) map[string]string {
-	variables := b.commonVariables(env)
+func (b *Backend) variables(job *executor.Job, env environment.Environment, short, temp string) map[string]string {
+	variables := b.commonVariables(env, short)
 	variables["TMPDIR"] = temp
 	maps.Copy(variables, executor.Environment(job, b.platform()))
 	return variables
@@ -513,12 +529,12 @@ func (b *Backend) platform() executor.Platform {
 }
 
 // commonVariables is what all attempts in an environment get.
-func (b *Backend) commonVariables(env environment.Environment) map[string]string {
+func (b *Backend) commonVariables(env environment.Environment, short string) map[string]string {
 	path := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	if env.Interpreter != "" {
 		path = filepath.Dir(env.Interpreter) + ":" + path
 	}
-	return map[string]string{"PATH": path, "HOME": b.sharedHome(), "LANG": "C.UTF-8"}
+	return map[string]string{"PATH": path, "HOME": sharedHome(short), "LANG": "C.UTF-8"}
 }
 
 // makeFolder is os.MkdirAll for folders that are mostly new in a folder that is mostly there.
@@ -536,7 +552,7 @@ func makeFolder(dir string) error {
 }
 
 // sharedHome is HOME for all attempts. It cannot be one for each: a warm interpreter reads it when it starts.
-func (b *Backend) sharedHome() string { return filepath.Join(b.config.DataDir, "worker", "home") }
+func sharedHome(dataDir string) string { return filepath.Join(dataDir, "worker", "home") }
 
 // Stop asks the supervisor to end an attempt. See executor.Backend.
 func (b *Backend) Stop(ctx context.Context, job *executor.Job, _ string) error {

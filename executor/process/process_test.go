@@ -383,7 +383,7 @@ func TestInputsAndOutputsAreCanonicalOutsideAndPathsInside(t *testing.T) {
 	if err := proto.Unmarshal([]byte(read(t, filepath.Join(w.blob.Path(blob.Key(job.ID.RunKey())), "inputs.pb"))), inputs); err != nil {
 		t.Fatal(err)
 	}
-	if uri := inputs.GetLiterals()["in"].GetScalar().GetBlob().GetUri(); filepath.Dir(filepath.Dir(uri)) != filepath.Join(w.data, "attempts", "p_d_e_a_0.in") || filepath.Base(uri) != "data.txt" {
+	if uri := inputs.GetLiterals()["in"].GetScalar().GetBlob().GetUri(); filepath.Dir(filepath.Dir(uri)) != filepath.Join(w.data, "attempts", process.FolderName("p_d_e_a_0")+".in") || filepath.Base(uri) != "data.txt" {
 		t.Errorf("the task reads %s, want the path of a copy", uri)
 	}
 }
@@ -410,7 +410,7 @@ func TestAnOutputThatRefersToNothingIsTheTasksFailure(t *testing.T) {
 	} {
 		w := newWorld(t)
 		job := shell("a", "", "good", "wrong")
-		here := strings.NewReplacer("PLACE", strings.ReplaceAll(job.ID.String(), "/", "_"), "WORLD", w.dir)
+		here := strings.NewReplacer("PLACE", process.FolderName(strings.ReplaceAll(job.ID.String(), "/", "_")), "WORLD", w.dir)
 		out := w.outputs(t, map[string]*core.Literal{"good": integer(1), "wrong": file(here.Replace(c.location))})
 		job.Template.GetContainer().Command[2] = "touch made; cp " + out + " {{.outputPrefix}}/outputs.pb"
 		o := w.run(t, w.open(t, noPython{}, w.blob), job)
@@ -590,6 +590,31 @@ func TestTheEnvironmentOfAnInheritedAttemptIsTheOneItWasStartedIn(t *testing.T) 
 	}
 	if n := w.Starts(t, job); n != 1 {
 		t.Errorf("started %d times", n)
+	}
+}
+
+// What a library puts into TMPDIR or HOME may be a socket, whose address has room for 107 bytes: Python's multiprocessing
+// takes 32 of them below TMPDIR.
+func TestTasksKnowTheirFoldersByShortPaths(t *testing.T) {
+	t.Parallel()
+	w := newWorldIn(t, strings.Repeat("a-long-name/", 12)+"data")
+	job := shell(strings.Repeat("n", 60), `set -e; echo "$TMPDIR" > {{.outputPrefix}}/tmp; echo "$HOME" > {{.outputPrefix}}/home; touch "$TMPDIR/x" "$HOME/y"; rm "$HOME/y"`)
+	job.ID.Execution.Name = strings.Repeat("e", 60)
+	b := w.open(t, noPython{}, w.blob)
+	if o := w.run(t, b, job); o.GetOutputs() == nil {
+		t.Fatalf("outcome %v", o)
+	}
+	run := w.blob.Path(blob.Key(job.ID.RunKey()))
+	for _, name := range []string{"tmp", "home"} {
+		if path := strings.TrimSpace(read(t, filepath.Join(run, name))); len(path) > 107-32 {
+			t.Errorf("%s is %s, %d bytes", name, path, len(path))
+		}
+	}
+	if err := b.Forget(t.Context(), job); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := os.ReadDir(filepath.Join(w.data, "attempts")); err != nil || len(left) != 0 {
+		t.Errorf("left of the attempt: %v, %v", left, err)
 	}
 }
 
