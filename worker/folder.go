@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -107,8 +108,8 @@ func ShortPath(dataDir string) (string, error) {
 	if to, err := os.Readlink(link); err == nil && to == dataDir {
 		return link, nil
 	}
-	fresh := link + "." + strconv.Itoa(os.Getpid()) // in its place at once: attempts may use the link
-	if err := os.Symlink(dataDir, fresh); err != nil && !errors.Is(err, fs.ErrExist) {
+	fresh := link + "." + rand.Text() // then in its place at once: attempts may use the link
+	if err := os.Symlink(dataDir, fresh); err != nil {
 		return "", fmt.Errorf("make a short path to the data folder: %w", err)
 	}
 	if err := os.Rename(fresh, link); err != nil {
