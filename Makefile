@@ -25,7 +25,7 @@ RACE := ./engine/... ./store/...
 FUZZTIME ?= 20s
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-go test-race test-python hostile mutations seeds lint format fuzz demo generate python postgres lock clean
+.PHONY: help build test test-go test-race test-python hostile chromium mutations seeds lint format fuzz demo generate python postgres lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -58,7 +58,7 @@ seeds: ## SEEDS (100,000) worlds of the simulator from FIRST (1) on
 test-python: python build
 	ALOFT_TEST_BINARY=$(CURDIR)/bin/aloft PATH="$(dir $(PYTHON)):$$PATH" $(PYTHON) -m pytest test --ignore=test/hostile
 
-hostile: python build ## what attackers try, against the built binary
+hostile: python build chromium ## what attackers try, against the built binary
 	ALOFT_TEST_BINARY=$(CURDIR)/bin/aloft PATH="$(dir $(PYTHON)):$$PATH" $(PYTHON) -m pytest test/hostile
 
 lint: $(GOLANGCI_LINT) ## golangci-lint as .golangci.yaml says
@@ -81,6 +81,10 @@ generate: ## the Go code of the protocol
 	$(GO) generate ./idl
 
 python: $(CACHE)/python/ready ## the Python environment of the demo and the tests, in .cache/python
+
+chromium: ## a browser for the tests of foreign pages: where there is none, Debian's package is installed
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { command -v apt-get >/dev/null || { echo 'missing: chromium (and no apt-get to install it with)'; exit 1; }; \
+		root=; [ "$$(id -u)" = 0 ] || root=sudo; $$root apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$root apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
 
 postgres: ## a PostgreSQL for the tests: where there is none, Debian's package is installed
 	$(POSTGRES) install

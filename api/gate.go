@@ -264,7 +264,7 @@ func (a *API) refuse(w http.ResponseWriter, r *http.Request, failures *connect.E
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(why.status)
 		_ = json.NewEncoder(w).Encode(map[string]any{"code": int(why.code), "message": why.reason, "details": []any{}})
-	case failures.IsSupported(r):
+	case (r.Method == http.MethodPost || r.URL.Query().Has("connect")) && failures.IsSupported(r): // which it says of every GET
 		_ = failures.Write(w, r, connect.NewError(why.code, fmt.Errorf("%s", why.reason)))
 	case strings.HasPrefix(e.contentType, "application/grpc"):
 		writeGRPCStatus(w, e.contentType, why.code, why.reason)

@@ -60,6 +60,12 @@ class Server:
                 assert time.monotonic() < end, f"the server is not ready:\n{self.log.read_text()}"
                 time.sleep(0.005)
 
+    def wait_for_log(self, text: str, seconds: float = 30) -> None:
+        end = time.monotonic() + seconds
+        while text not in self.log.read_text():
+            assert time.monotonic() < end, f"the log does not say {text!r}:\n{self.log.read_text()}"
+            time.sleep(0.05)
+
     def kill(self) -> None:
         """As if the power of this process alone went off."""
         self.process.kill()
@@ -159,7 +165,7 @@ def server(tmp_path_factory):
 def leaves_nothing_behind(s: Server) -> None:
     """After whatever the tests did: nothing went wrong on our side, nothing is stuck, no attempt's folder is left."""
     deadline = time.monotonic() + 30
-    while left := [f.name for f in (s.data / "attempts").iterdir()]:
+    while left := [f.name for f in (s.data / "attempts").glob("*")]:
         assert time.monotonic() < deadline, f"left of attempts: {left}"
         time.sleep(0.05)
     errors = [line for line in s.log.read_text().splitlines() if "level=ERROR" in line or "level=WARN" in line]
