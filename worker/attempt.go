@@ -149,6 +149,8 @@ type Hello struct {
 	Build    string `json:"build"`
 	PID      int    `json:"pid"`
 	BootID   string `json:"boot_id"`
+	DataDir  string `json:"data_dir,omitempty"` // its path, as all that runs was told it
+	Place    string `json:"place,omitempty"`    // and the folder itself, see Place
 }
 
 // Protocol is the version of the protocol of this build. A higher one adds calls and fields and keeps what was there.

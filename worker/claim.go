@@ -31,6 +31,8 @@ type claim struct {
 	Environment string    `json:"environment,omitempty"` // its digest
 	MemoryLimit int64     `json:"memory_limit,omitempty"`
 	Grace       int64     `json:"grace,omitempty"`
+	DataDir     string    `json:"data_dir,omitempty"` // its path then
+	Place       string    `json:"place,omitempty"`    // and the folder itself, see Place
 	// The environment's variables are not here: they may hold what should not be on disk.
 }
 

@@ -97,6 +97,15 @@ func (c *Client) open(ctx context.Context) (*link, *json.Decoder, error) {
 			}
 			continue
 		}
+		ours, err := c.belongs(first.Hello)
+		if err != nil {
+			_ = conn.Close()
+			return nil, nil, err
+		}
+		if !ours {
+			c.dismiss(l, reader, first.Hello)
+			continue
+		}
 		if first.Hello.Build != c.config.Build && c.retire(l, reader) {
 			continue
 		}
@@ -105,6 +114,39 @@ func (c *Client) open(ctx context.Context) (*link, *json.Decoder, error) {
 		close(c.linked)
 		c.mu.Unlock()
 		return l, reader, nil
+	}
+}
+
+// belongs says whether a supervisor is that of our data folder, and what it starts is told paths that lead there. One of
+// release 0.1.0 does not say where it is.
+func (c *Client) belongs(h *Hello) (bool, error) {
+	if h.Place == "" {
+		return true, nil
+	}
+	place, err := Place(c.folder.data())
+	if err != nil {
+		return false, err
+	}
+	return h.Place == place && leads(h.DataDir, h.Place), nil
+}
+
+// dismiss parts with a supervisor that is not ours. One whose folder was moved away ends, with all that it runs: the paths
+// that its tasks know lead nowhere. That of a folder of which ours is a copy goes on; we came to it by what it had recorded.
+func (c *Client) dismiss(l *link, reader *json.Decoder, h *Hello) {
+	defer l.conn.Close()
+	if leads(h.DataDir, h.Place) {
+		c.config.Logger.Info("the data folder is a copy: it gets a supervisor of its own", "other", h.DataDir)
+		c.folder.forgetSocket()
+		return
+	}
+	c.config.Logger.Warn("the data folder was moved while tasks ran: they end and are run again", "from", h.DataDir)
+	_ = l.conn.SetReadDeadline(time.Now().Add(10 * time.Second)) // then it is asked again
+	l.send(request{ID: 2, Call: callShutdown, Grace: time.Nanosecond})
+	for {
+		var r reply
+		if reader.Decode(&r) != nil {
+			return
+		}
 	}
 }
 

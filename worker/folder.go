@@ -35,6 +35,7 @@ func newFolder(dataDir string) (folder, error) {
 	return f, nil
 }
 
+func (f folder) data() string   { return filepath.Dir(f.dir) }
 func (f folder) lock() string   { return filepath.Join(f.dir, "lock") }
 func (f folder) log() string    { return filepath.Join(f.dir, "log") }
 func (f folder) claims() string { return filepath.Join(f.dir, "claims") }
@@ -117,6 +118,9 @@ func ShortPath(dataDir string) (string, error) {
 	}
 	return link, nil
 }
+
+// forgetSocket makes the next look for the supervisor find where ours would be, whatever is recorded.
+func (f folder) forgetSocket() { _ = os.Remove(filepath.Join(f.dir, "sock.path")) }
 
 // socketFolderError says the way out; nil stays nil.
 func socketFolderError(err error) error {

@@ -1,7 +1,9 @@
 package worker
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"syscall"
@@ -19,6 +21,12 @@ func Place(dataDir string) (string, error) {
 		return "", fmt.Errorf("look at data folder %s: the system has no numbers for files", dataDir)
 	}
 	return fmt.Sprintf("%s:%x:%x", machine(), stat.Dev, stat.Ino), nil
+}
+
+// leads says whether a path leads to a place. That it cannot be looked at does not mean that it does not.
+func leads(dataDir, place string) bool {
+	found, err := Place(dataDir)
+	return found == place || err != nil && !errors.Is(err, fs.ErrNotExist)
 }
 
 // machine names this machine, or the container that is one.

@@ -24,7 +24,7 @@ func (s *supervisor) run(a *attempt) {
 		a.claimErr = s.journal.claim(claim{
 			Version: Protocol, AttemptID: a.spec.AttemptID, Token: a.spec.Token, Mark: string(a.mark), Numbered: true, BootID: s.boot, ClaimedAt: time.Now(),
 			OutputDir: a.spec.OutputDir, TempDir: a.spec.TempDir, MemoryLimit: a.spec.MemoryLimit, Grace: int64(a.spec.Grace),
-			Environment: a.spec.Environment.Digest,
+			Environment: a.spec.Environment.Digest, DataDir: s.dataDir, Place: s.place,
 		})
 		close(a.claimed)
 	}()
@@ -327,11 +327,37 @@ func (s *supervisor) adopt(left []stored) {
 			close(a.over)
 			continue
 		}
+		if c.Place != "" && c.BootID == s.boot && (c.Place != s.place || !leads(c.DataDir, c.Place)) {
+			go s.disown(a, found)
+			continue
+		}
 		go s.readopt(a, found)
 	}
 	s.mu.Lock()
 	s.settle()
 	s.mu.Unlock()
+}
+
+// movedReason is why an attempt is lost that was told a path which no longer leads to its data folder.
+const movedReason = "the data folder was moved or copied while the attempt ran"
+
+// disown gives up an attempt that was started before the data folder was moved, or in the folder that this one is a copy of:
+// then its processes and files are not ours to touch.
+func (s *supervisor) disown(a *attempt, found stored) {
+	record := newRecord(a)
+	record.Lost, record.Reason, record.EndedAt = true, movedReason, time.Now()
+	a.spec.TempDir, a.spec.OutputDir = "", ""
+	var g *group
+	if found.claim.Place == s.place {
+		pid := 0
+		if p := found.process; p != nil && alive(*p) {
+			pid = p.PID
+			record.Mode, record.WhyCold, record.StartedAt = p.Mode, p.WhyCold, p.StartedAt
+		}
+		g = s.limits.regroup(a.mark, a.spec.MemoryLimit)
+		s.killAll(a, pid, g)
+	}
+	s.finish(a, g, record)
 }
 
 // readopt watches an attempt that is not our child: its exit code is unknown unless it wrote it down.
@@ -470,6 +496,9 @@ func (s *supervisor) killAll(a *attempt, pid int, group *group) {
 
 // finish makes the end durable and tells it.
 func (s *supervisor) finish(a *attempt, group *group, record ExitRecord) {
+	if s.moved() {
+		record.Lost, record.Reason = true, movedReason
+	}
 	// A task that finds no room cannot write that down either. Asked before we make some.
 	if record.Reason == "" && (record.Code != 0 || record.Signal != 0) && diskFull(s.folder.dir) {
 		record.Reason = "the disk of the data folder was full: No space left on device; make room and run it again"

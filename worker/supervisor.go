@@ -27,6 +27,8 @@ type supervisor struct {
 	folder  folder
 	journal *journal
 	boot    string
+	dataDir string // its path, which all that runs was told
+	place   string // the folder itself
 	reaper  *reaper
 	zygotes *zygotes
 	groups  *groups
@@ -184,11 +186,14 @@ func newSupervisor(config Config, f folder) (*supervisor, error) {
 		return nil, err
 	}
 	s := &supervisor{
-		config: config, log: config.Logger, folder: f, boot: bootID(), reaper: newReaper(),
+		config: config, log: config.Logger, folder: f, boot: bootID(), dataDir: f.data(), reaper: newReaper(),
 		attempts: map[string]*attempt{}, peers: map[*peer]bool{}, quiet: time.Now(), ended: make(chan struct{}),
 	}
 	s.groups = newGroups(config.Logger, f, config.ControlGroups)
 	var err error
+	if s.place, err = Place(s.dataDir); err != nil {
+		return nil, err
+	}
 	s.zygotes, err = newZygotes(config.Logger, f, s.reaper, config)
 	return s, err
 }
@@ -247,11 +252,21 @@ func (s *supervisor) settle() {
 func (s *supervisor) tend() {
 	tick := time.NewTicker(min(s.config.Grace/4+time.Millisecond, time.Second))
 	defer tick.Stop()
+	missed := 0
 	for {
 		select {
 		case <-s.ended:
 			return
 		case now := <-tick.C:
+			if missed++; !s.moved() {
+				missed = 0
+			}
+			if missed > 1 {
+				s.log.Warn("the data folder was moved away: its tasks end here and are run again where it is", "path", s.dataDir)
+				s.shutdown(time.Nanosecond)
+				s.end()
+				return
+			}
 			s.zygotes.tend(now)
 			s.mu.Lock()
 			over := !s.quiet.IsZero() && now.Sub(s.quiet) > s.config.Grace
@@ -264,6 +279,10 @@ func (s *supervisor) tend() {
 	}
 }
 
+// moved says that the data folder is no longer where the tasks were told that it is: nothing that they do is right any more,
+// and what they write there makes another folder.
+func (s *supervisor) moved() bool { return !leads(s.dataDir, s.place) }
+
 func (s *supervisor) end() { s.endOnce.Do(func() { close(s.ended) }) }
 
 // handle takes one call. What a call registers happens in order; what it waits for does not hold up the next.
@@ -275,7 +294,7 @@ func (s *supervisor) handle(p *peer, line []byte) error {
 	answer := reply{ID: r.ID}
 	switch r.Call {
 	case callHello:
-		answer.Hello = &Hello{Protocol: Protocol, Build: s.config.Build, PID: os.Getpid(), BootID: s.boot}
+		answer.Hello = &Hello{Protocol: Protocol, Build: s.config.Build, PID: os.Getpid(), BootID: s.boot, DataDir: s.dataDir, Place: s.place}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		p.send(answer)
