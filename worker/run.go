@@ -354,7 +354,7 @@ func (s *supervisor) disown(a *attempt, found stored) {
 			pid = p.PID
 			record.Mode, record.WhyCold, record.StartedAt = p.Mode, p.WhyCold, p.StartedAt
 		}
-		g = s.limits.regroup(a.mark, a.spec.MemoryLimit)
+		g = s.groups.find(a.mark, a.spec.MemoryLimit, found.claim.Numbered)
 		s.killAll(a, pid, g)
 	}
 	s.finish(a, g, record)
