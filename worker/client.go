@@ -217,7 +217,7 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 }
 
 // supervisorVariables is all that a supervisor gets of our environment: it must not hold secrets for as long as it lives.
-var supervisorVariables = []string{"PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "XDG_RUNTIME_DIR", "TZ", "GOCOVERDIR"}
+var supervisorVariables = []string{"PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "XDG_RUNTIME_DIR", "TZ", "GOCOVERDIR", "ALOFT_TEST_GROUPS"}
 
 func (c *Client) spawn() (<-chan error, error) {
 	log, err := os.OpenFile(c.folder.log(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)

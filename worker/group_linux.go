@@ -361,7 +361,13 @@ func (g *group) fork(path string, argv []string, attr *syscall.ProcAttr) (pid in
 				runtime.UnlockOSThread()
 			}
 		}()
-		defer preferAsVictim()()
+		restore, preferred := preferAsVictim()
+		defer func() {
+			restore()
+			if err == nil && !preferred { // what it forks at once may not have the score: better than none
+				_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(strconv.Itoa(victimScore)), 0)
+			}
+		}()
 		if g == nil {
 			pid, err = syscall.ForkExec(path, argv, attr)
 			return
@@ -412,19 +418,22 @@ func (g *group) lose() {
 // victimScore makes the kernel prefer tasks to us, and to the rest of the machine, when it runs out of memory.
 const victimScore = 500
 
-// preferAsVictim gives us, and what we fork now, the score of tasks; the returned function takes it from us again.
-func preferAsVictim() (restore func()) {
+// preferAsVictim gives us, and what we fork now, the score of tasks; the returned function takes it from us again. ok is
+// false where an ordinary user may not write about a process that others must not look into, as we are.
+func preferAsVictim() (restore func(), ok bool) {
 	const file = "/proc/self/oom_score_adj"
 	own, err := os.ReadFile(file)
 	if err != nil {
-		return func() {}
+		return func() {}, false
 	}
 	own = bytes.TrimSpace(own)
-	if score, err := strconv.Atoi(string(own)); err != nil || score >= victimScore {
-		return func() {}
+	if score, err := strconv.Atoi(string(own)); err == nil && score >= victimScore {
+		return func() {}, true
 	}
-	_ = os.WriteFile(file, []byte(strconv.Itoa(victimScore)), 0)
-	return func() { _ = os.WriteFile(file, own, 0) }
+	if os.WriteFile(file, []byte(strconv.Itoa(victimScore)), 0) != nil {
+		return func() {}, false
+	}
+	return func() { _ = os.WriteFile(file, own, 0) }, true
 }
 
 // joins is the files by which a process that exists already, and has no thread but one, moves itself into the group: it

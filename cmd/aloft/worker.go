@@ -22,6 +22,7 @@ func newWorker() *cobra.Command {
 		Args:   cobra.NoArgs,
 	}
 	dataDir := command.Flags().String("data-dir", "", "the server's data folder")
+	groups := command.Flags().String("control-groups", os.Getenv("ALOFT_TEST_GROUPS"), "v1, v2 or none: hold processes in this way alone, as tests do") //nolint:forbidigo // of this program's tests
 	command.RunE = func(command *cobra.Command, _ []string) error {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()
@@ -30,7 +31,7 @@ func newWorker() *cobra.Command {
 		if err := private.Process(); err != nil {
 			log.Warn("tasks can look into their supervisor", "error", err)
 		}
-		return worker.Main(ctx, worker.Config{DataDir: *dataDir, Logger: log, Build: server.BuildVersion(version).Version})
+		return worker.Main(ctx, worker.Config{DataDir: *dataDir, Logger: log, Build: server.BuildVersion(version).Version, ControlGroups: *groups})
 	}
 	return command
 }
