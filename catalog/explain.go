@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/store"
 )
@@ -74,7 +75,10 @@ func Summary(nearest *store.Result, differences []*aloftv1.CacheDifference) stri
 	case nearest == nil:
 		return "never computed before"
 	case len(differences) == 0:
-		return "the same result was being computed at that time"
+		if of := nearest.Source; of != (aloft.AttemptID{}) {
+			return fmt.Sprintf("there was none yet; node %s of execution %s kept the same later", of.Node, of.Execution.Name)
+		}
+		return "there was none yet; the same was kept later"
 	}
 	var texts []string
 	for i, d := range differences {

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"fmt"
@@ -148,10 +149,64 @@ func (f *facts) lookAhead(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*pr
 		return nil, aloft.Blame(aloft.ServiceCatalog, err)
 	}
 	f.prefetchedAt = f.engine.clock.Now()
+	if err := f.adopt(); err != nil {
+		return nil, err
+	}
 	for i, e := range found {
-		all[i].found = e
+		if all[i].found = e; e == nil {
+			all[i].found = f.adopted[ids[i]]
+		}
 	}
 	return a, nil
+}
+
+// adopt makes the results findable, for what begins in this step, that the step adopts: of a chain of the same task on the
+// same input the second node is a hit. What the commit of the step puts into the catalog follows from its events (populate).
+func (f *facts) adopt() error {
+	rest := f.reported[:0]
+	for _, r := range f.reported {
+		node := f.state.Node(r.node.Index())
+		adopted := node.Phase == core.NodeExecution_SUCCEEDED && node.Attempts == r.outcome.GetAttempt()+1 &&
+			bytes.Equal(node.Outputs.GetDigest(), r.outcome.GetOutputs().GetRef().GetDigest())
+		if !adopted {
+			rest = append(rest, r)
+			continue
+		}
+		if !node.Cacheable() {
+			continue
+		}
+		inputs, err := f.nodeInputs(r.node)
+		if err != nil {
+			return err
+		}
+		key := f.engine.signature(r.node).Key(inputs)
+		attempt := aloft.AttemptID{Execution: f.run.id, Node: node.ID(), Attempt: r.outcome.GetAttempt()}
+		if f.adopted == nil {
+			f.adopted = make(map[store.ResultID]*store.Result)
+		}
+		f.adopted[catalog.ID(key)] = newResult(r.node, key, attempt, r.outcome.GetOutputs(), r.outcome.GetObjects(), r.outcome.GetEndedAt())
+	}
+	f.reported = rest
+	return nil
+}
+
+// reported is an outcome with outputs, and the node whose attempt it is of.
+type reported struct {
+	node    machine.NodeRef
+	outcome *aloftv1.Outcome
+}
+
+// newResult is the result of an attempt that is adopted.
+func newResult(node machine.NodeRef, key *aloftv1.CacheKey, attempt aloft.AttemptID, outputs *aloftv1.Literals, objects []*aloftv1.ObjectDigest, endedAt int64) *store.Result {
+	result := &store.Result{
+		ResultID: catalog.ID(key), ID: resultID(attempt), Outputs: outputs, Objects: objects, Key: key,
+		Source: attempt, Metadata: catalog.SourceMetadata(attempt), Dataset: catalog.DatasetMetadata(node.Task().GetId().GetVersion()),
+		CreatedAt: time.Unix(0, endedAt).UTC(), Size: outputs.GetRef().GetSize(),
+	}
+	for _, o := range objects {
+		result.Size += o.GetSize()
+	}
+	return result
 }
 
 // withKey computes the cache key of a node from its inputs; the lookup is still to be made.
@@ -240,14 +295,7 @@ func (f *facts) populate(node machine.NodeView, key *aloftv1.CacheKey, ended *al
 		return err
 	}
 	attempt := aloft.AttemptID{Execution: step.ID, Node: node.ID(), Attempt: ended.GetAttempt()}
-	found := &store.Result{
-		ResultID: catalog.ID(key), ID: resultID(attempt), Outputs: outputs, Objects: ended.GetObjects(), Key: key,
-		Source: attempt, Metadata: catalog.SourceMetadata(attempt), Dataset: catalog.DatasetMetadata(node.Task().GetId().GetVersion()),
-		CreatedAt: time.Unix(0, ended.GetEndedAt()).UTC(), Size: outputs.GetRef().GetSize(),
-	}
-	for _, o := range ended.GetObjects() {
-		found.Size += o.GetSize()
-	}
+	found := newResult(node.NodeRef, key, attempt, outputs, ended.GetObjects(), ended.GetEndedAt())
 	lookup := &aloftv1.CacheLookup{Status: core.CatalogCacheStatus_CACHE_POPULATED, Key: key}
 	if record.Cache != nil { // queued in this very step
 		lookup.Reason, lookup.Reservation = record.Cache.GetReason(), record.Cache.GetReservation()

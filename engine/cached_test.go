@@ -175,6 +175,49 @@ func TestOfTwoThatComputeTheSameTheSecondNamesTheResultOfTheFirst(t *testing.T) 
 	}
 }
 
+// A chain of one task whose output is its input: what the first node's outcome brings about is findable in the very step that
+// adopts it.
+func TestAResultIsFoundByWhatBeginsInTheStepThatAdoptsIt(t *testing.T) {
+	t.Parallel()
+	b, e, w := cachedBench(t)
+	w.name = "chained"
+	for i := range 3 {
+		node, from := fmt.Sprintf("n%d", i), promise("", "x")
+		if i > 0 {
+			from = promise(fmt.Sprintf("n%d", i-1), "o0")
+		} else {
+			w.nodes = nil
+		}
+		w.nodes = append(w.nodes, taskNode(node, w.tasks[0], map[string]*core.BindingData{"x": from}))
+	}
+	w.outputs = map[string]*core.BindingData{"o0": promise("n2", "o0")}
+	b.register(w)
+	id := b.create(w, "chain", map[string]string{"x": "a"})
+	b.runs(e, succeeded(map[string]string{"o0": "a"}))
+	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
+	b.wantLookup(id, core.CatalogCacheStatus_CACHE_POPULATED, "chain")
+	for _, node := range []aloft.NodeID{"n1", "n2"} {
+		n, err := b.store.GetNode(t.Context(), id, node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n.Cache.GetStatus() != core.CatalogCacheStatus_CACHE_HIT {
+			t.Errorf("node %s is a %s (%s), want a hit", node, n.Cache.GetStatus(), n.Cache.GetReason())
+		}
+		if source := n.Cache.GetFound().GetSourceTaskExecution().GetNodeExecutionId().GetNodeId(); source != "n0" {
+			t.Errorf("the result of node %s comes from %q, want n0", node, source)
+		}
+	}
+	attempts, err := b.store.ListAttempts(t.Context(), id, "", store.Query{})
+	if err != nil || len(attempts) != 1 {
+		t.Errorf("%d attempts ran (%v), want one", len(attempts), err)
+	}
+	again := b.create(w, "again", map[string]string{"x": "a"})
+	b.settle(e)
+	b.wantPhase(again, core.WorkflowExecution_SUCCEEDED)
+	b.wantLookup(again, core.CatalogCacheStatus_CACHE_HIT, "chain")
+}
+
 func TestAFailureIsNoResult(t *testing.T) {
 	t.Parallel()
 	b, e, w := cachedBench(t)

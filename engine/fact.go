@@ -37,6 +37,11 @@ type facts struct {
 
 	kept map[store.ResultID]*store.Result // what is found when this step is committed: of others, and of this step
 
+	// Outcomes with outputs among the step's messages, of which it is not known yet whether the state adopts them, and the
+	// results of those that it has adopted: no catalog has them before the step is committed.
+	reported []reported
+	adopted  map[store.ResultID]*store.Result
+
 	// What was read ahead in this step for nodes that begin next.
 	prefetched   map[uint32]*prefetched
 	prefetchedAt time.Time // when that had been read
@@ -253,6 +258,17 @@ func (f *facts) record(ref *aloftv1.LiteralRef, row func() (*aloftv1.Literals, e
 // receive makes a message ready for the machine. The outputs of an outcome get the reference under which they are kept:
 // nobody's word is taken for a digest that we can compute. Outputs that are not what their reference says are no result.
 func (f *facts) receive(message *aloftv1.Inbox) (*aloftv1.Inbox, error) {
+	received, err := f.checked(message)
+	if outcome := received.GetOutcome(); outcome.GetOutputs() != nil {
+		if node, ok := f.state.Awaits(aloft.NodeID(outcome.GetNode())); ok {
+			f.reported = append(f.reported, reported{node, outcome})
+		}
+	}
+	return received, err
+}
+
+// checked is a message whose outputs, if it has any, can be kept, or a failure in their place.
+func (f *facts) checked(message *aloftv1.Inbox) (*aloftv1.Inbox, error) {
 	outcome := message.GetOutcome()
 	sent := outcome.GetOutputs()
 	if sent == nil {

@@ -115,6 +115,12 @@ func (s *State) Node(i uint32) NodeView {
 	return v
 }
 
+// Awaits is the node with that id whose attempt of an executor has not ended; false: there is none.
+func (s *State) Awaits(id aloft.NodeID) (NodeRef, bool) {
+	i, ok := s.outstanding[id]
+	return NodeRef{state: s, index: i}, ok
+}
+
 // Next are the task nodes among the next n in line, the first one first: what a Step that has come to the first of them
 // will most likely ask about. It is no promise: there may be no room for them, and what happens before may end their scope.
 func (s *State) Next(n int) iter.Seq[NodeRef] {
