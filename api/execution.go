@@ -98,16 +98,21 @@ func (s *adminService) ListExecutions(ctx context.Context, r *admin.ResourceList
 	if !slices.ContainsFunc(q.Filters, aboutState) {
 		q.Filters = append(q.Filters, store.Filter{Field: "state", Function: "eq", Values: []string{"0"}})
 	}
+	q = budgeted(ctx, q)
 	rows, err := s.Store.ListExecutions(ctx, q)
 	if err != nil {
 		return nil, listError("executions", err)
 	}
-	list := &admin.ExecutionList{Token: nextToken(q, len(rows))}
-	for _, row := range rows {
+	list := &admin.ExecutionList{}
+	list.Executions, list.Token, err = fill(ctx, q, rows, func(row *store.Execution) (*admin.Execution, error) {
 		row.Error = trimmed(row.Error)
-		list.Executions = append(list.Executions, executionMessage(row))
-	}
-	return list, nil
+		return executionMessage(row), nil
+	}, func(m *admin.Execution, note string) {
+		m.Spec = &admin.ExecutionSpec{LaunchPlan: m.GetSpec().GetLaunchPlan(), Metadata: m.GetSpec().GetMetadata(),
+			Annotations: &admin.Annotations{Values: map[string]string{"aloft/spec": note}}}
+		m.Closure.Notifications = nil
+	})
+	return list, err
 }
 
 // UpdateExecution archives an execution or brings it back; its phase is another matter.

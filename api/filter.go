@@ -92,9 +92,9 @@ type listRequest interface {
 }
 
 // parseList reads limit, token, order (without one: the newest first) and filters. Tokens are decimal offsets, because
-// flytectl computes them itself.
+// flytectl computes them itself, or places.
 func parseList(problems *field.Problems, r listRequest, filters string, needLimit bool) store.Query {
-	q := store.Query{Limit: int(r.GetLimit())}
+	q := store.Query{Limit: int(min(r.GetLimit(), aloft.MaxPageRows))}
 	if q.Limit == 0 && needLimit {
 		problems.Add("invalid value for limit: it must be above 0")
 	}
@@ -103,8 +103,10 @@ func parseList(problems *field.Problems, r listRequest, filters string, needLimi
 	}
 	if token := r.GetToken(); token != "" {
 		offset, err := strconv.Atoi(token)
-		if err != nil || offset < 0 {
-			problems.Add("invalid pagination token %q: it is a number of rows, as the answer before this one gave it", clip(token))
+		if place, ok := parsePlace(token); ok && byCreation(q) {
+			q.After = place
+		} else if err != nil || offset < 0 {
+			problems.Add("invalid pagination token %q: it is what the answer before this one gave, or a number of rows", clip(token))
 		} else {
 			q.Offset = offset
 		}

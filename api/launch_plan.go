@@ -77,15 +77,18 @@ func (s *adminService) ListActiveLaunchPlans(ctx context.Context, r *admin.Activ
 }
 
 func (s *adminService) listLaunchPlans(ctx context.Context, q store.Query) (*admin.LaunchPlanList, error) {
+	q = budgeted(ctx, q)
 	rows, err := s.Store.ListLaunchPlans(ctx, q)
 	if err != nil {
 		return nil, listError("launch plans", err)
 	}
-	list := &admin.LaunchPlanList{Token: nextToken(q, len(rows))}
-	for _, row := range rows {
-		list.LaunchPlans = append(list.LaunchPlans, launchPlanMessage(row))
-	}
-	return list, nil
+	list := &admin.LaunchPlanList{}
+	list.LaunchPlans, list.Token, err = fill(ctx, q, rows, func(row *store.LaunchPlan) (*admin.LaunchPlan, error) { return launchPlanMessage(row), nil },
+		func(m *admin.LaunchPlan, note string) {
+			m.Spec = &admin.LaunchPlanSpec{WorkflowId: m.GetSpec().GetWorkflowId(), Annotations: &admin.Annotations{Values: map[string]string{"aloft/spec": note}}}
+			m.Closure = &admin.LaunchPlanClosure{State: m.GetClosure().GetState(), CreatedAt: m.GetClosure().GetCreatedAt(), UpdatedAt: m.GetClosure().GetUpdatedAt()}
+		})
+	return list, err
 }
 
 func (s *adminService) ListLaunchPlanIds(ctx context.Context, r *admin.NamedEntityIdentifierListRequest) (*admin.NamedEntityIdentifierList, error) {

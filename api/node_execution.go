@@ -28,21 +28,18 @@ func (s *adminService) ListNodeExecutions(ctx context.Context, r *admin.NodeExec
 			return nil, err
 		}
 	}
+	q = budgeted(ctx, q)
 	rows, err := s.Store.ListNodes(ctx, id, parent, false, q)
 	if err != nil && !errors.Is(err, aloft.ErrNotFound) { // an execution that does not exist has no nodes
 		return nil, listError("node executions", err)
 	}
-	list := &admin.NodeExecutionList{Token: nextToken(q, len(rows))}
-	for _, row := range rows {
+	list := &admin.NodeExecutionList{}
+	list.NodeExecutions, list.Token, err = fill(ctx, q, rows, func(row *store.Node) (*admin.NodeExecution, error) {
 		row.Error = trimmed(row.Error)
 		row.Execution = id
-		m, err := s.nodeExecutionMessage(ctx, row)
-		if err != nil {
-			return nil, err
-		}
-		list.NodeExecutions = append(list.NodeExecutions, m)
-	}
-	return list, nil
+		return s.nodeExecutionMessage(ctx, row)
+	}, func(m *admin.NodeExecution, _ string) { m.Closure.TargetMetadata = nil })
+	return list, err
 }
 
 func (s *adminService) GetNodeExecution(ctx context.Context, r *admin.NodeExecutionGetRequest) (*admin.NodeExecution, error) {

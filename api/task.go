@@ -34,15 +34,19 @@ func (s *adminService) ListTasks(ctx context.Context, r *admin.ResourceListReque
 	if err != nil {
 		return nil, listError("tasks", err)
 	}
+	q = budgeted(ctx, q)
 	rows, err := s.Store.ListTasks(ctx, q)
 	if err != nil {
 		return nil, listError("tasks", err)
 	}
-	list := &admin.TaskList{Token: nextToken(q, len(rows))}
-	for _, row := range rows {
-		list.Tasks = append(list.Tasks, taskMessage(row))
-	}
-	return list, nil
+	list := &admin.TaskList{}
+	list.Tasks, list.Token, err = fill(ctx, q, rows, func(row *store.Task) (*admin.Task, error) { return taskMessage(row), nil },
+		func(m *admin.Task, note string) {
+			m.Closure = &admin.TaskClosure{CreatedAt: m.GetClosure().GetCreatedAt(), CompiledTask: &core.CompiledTask{Template: &core.TaskTemplate{
+				Id: m.GetId(), Type: m.GetClosure().GetCompiledTask().GetTemplate().GetType()}}}
+			m.ShortDescription = note
+		})
+	return list, err
 }
 
 func (s *adminService) ListTaskIds(ctx context.Context, r *admin.NamedEntityIdentifierListRequest) (*admin.NamedEntityIdentifierList, error) {

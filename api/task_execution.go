@@ -27,19 +27,20 @@ func (s *adminService) ListTaskExecutions(ctx context.Context, r *admin.TaskExec
 		return nil, listError("task executions", err)
 	}
 	id := aloft.ExecutionIDOf(r.GetNodeExecutionId().GetExecutionId())
+	q = budgeted(ctx, q)
 	rows, err := s.Store.ListAttempts(ctx, id, aloft.NodeID(r.GetNodeExecutionId().GetNodeId()), q)
 	if err != nil && !errors.Is(err, aloft.ErrNotFound) {
 		return nil, listError("task executions", err)
 	}
-	list := &admin.TaskExecutionList{Token: nextToken(q, len(rows))}
-	for _, row := range rows {
-		m, err := s.taskExecutionMessage(ctx, row)
-		if err != nil {
-			return nil, err
-		}
-		list.TaskExecutions = append(list.TaskExecutions, m)
-	}
-	return list, nil
+	list := &admin.TaskExecutionList{}
+	list.TaskExecutions, list.Token, err = fill(ctx, q, rows, func(row *store.Attempt) (*admin.TaskExecution, error) { return s.taskExecutionMessage(ctx, row) },
+		func(m *admin.TaskExecution, note string) {
+			m.Closure.Reason, m.Closure.Reasons = note, nil
+			if failure := m.GetClosure().GetError(); failure != nil {
+				m.Closure.OutputResult = &admin.TaskExecutionClosure_Error{Error: trimmed(failure)}
+			}
+		})
+	return list, err
 }
 
 func (s *adminService) GetTaskExecution(ctx context.Context, r *admin.TaskExecutionGetRequest) (*admin.TaskExecution, error) {

@@ -36,19 +36,22 @@ func (s *adminService) ListWorkflows(ctx context.Context, r *admin.ResourceListR
 	if err != nil {
 		return nil, listError("workflows", err)
 	}
+	q = budgeted(ctx, q)
 	rows, err := s.Store.ListWorkflows(ctx, q)
 	if err != nil {
 		return nil, listError("workflows", err)
 	}
-	list := &admin.WorkflowList{Token: nextToken(q, len(rows))}
-	for _, row := range rows {
+	list := &admin.WorkflowList{}
+	list.Workflows, list.Token, err = fill(ctx, q, rows, func(row *store.Workflow) (*admin.Workflow, error) {
 		slim := *row
 		slim.Compiled = &core.CompiledWorkflowClosure{Primary: &core.CompiledWorkflow{Template: &core.WorkflowTemplate{
 			Interface: row.Compiled.GetPrimary().GetTemplate().GetInterface(),
 		}}}
-		list.Workflows = append(list.Workflows, workflowMessage(&slim))
-	}
-	return list, nil
+		return workflowMessage(&slim), nil
+	}, func(m *admin.Workflow, note string) {
+		m.Closure, m.ShortDescription = &admin.WorkflowClosure{CreatedAt: m.GetClosure().GetCreatedAt()}, note
+	})
+	return list, err
 }
 
 func (s *adminService) ListWorkflowIds(ctx context.Context, r *admin.NamedEntityIdentifierListRequest) (*admin.NamedEntityIdentifierList, error) {

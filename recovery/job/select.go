@@ -127,7 +127,7 @@ func (j *Jobs) matching(ctx context.Context, s *aloftv1.RecoverySelection, patte
 		if len(page) < q.Limit {
 			return all, nil
 		}
-		q.Offset += len(page)
+		q.After = store.PlaceOf(page[len(page)-1]) // executions come and go meanwhile: a number of rows would miss some
 	}
 }
 

@@ -69,9 +69,9 @@ const selectAttempts = `SELECT e.project, e.domain, e.name, a.execution, a.node,
 	COALESCE(a.deck_uri, ''), COALESCE(a.environment, ''), a.error, a.outputs, a.objects, a.usage, a.spec
 	FROM attempts a JOIN executions e ON e.number = a.execution `
 
-func (s *Store) attempts(ctx context.Context, keep bool, rest string, args ...any) ([]*store.Attempt, error) {
+func (s *Store) attempts(ctx context.Context, budget *store.Budget, keep bool, rest string, args ...any) ([]*store.Attempt, error) {
 	var attempts []*store.Attempt
-	err := s.read(ctx, keep, selectAttempts+rest, args, func(scan scan) error {
+	err := s.list(ctx, keep, selectAttempts+rest, args, budget, func(scan scan) error {
 		a := new(store.Attempt)
 		var phase, byEngine, lost, notBefore, createdAt, startedAt, updatedAt, endedAt int64
 		var failure, outputs, objects, usage, spec []byte
@@ -101,7 +101,7 @@ func (s *Store) attempts(ctx context.Context, keep bool, rest string, args ...an
 
 // Waiting returns attempts that an executor could take.
 func (s *Store) Waiting(ctx context.Context, now time.Time, limit int) ([]*store.Attempt, error) {
-	return s.attempts(ctx, true, `WHERE a.ended = 0 AND a.by_engine = 0 AND a.executor IS NULL AND a.stop IS NULL AND a.not_before <= ?
+	return s.attempts(ctx, nil, true, `WHERE a.ended = 0 AND a.by_engine = 0 AND a.executor IS NULL AND a.stop IS NULL AND a.not_before <= ?
 		ORDER BY a.number LIMIT ?`, nanos(now), atMost(limit))
 }
 
@@ -221,7 +221,7 @@ func all(n int, err error) []error {
 
 // Assigned returns what the instance has and has not ended.
 func (s *Store) Assigned(ctx context.Context, executor string) ([]*store.Attempt, error) {
-	return s.attempts(ctx, true, "WHERE a.executor = ? AND a.ended = 0 AND a.executor IS NOT NULL ORDER BY a.number", executor)
+	return s.attempts(ctx, nil, true, "WHERE a.executor = ? AND a.ended = 0 AND a.executor IS NOT NULL ORDER BY a.number", executor)
 }
 
 // Report puts an executor's messages into the inbox.

@@ -148,7 +148,7 @@ func (s *Store) GetNode(ctx context.Context, id aloft.ExecutionID, node aloft.No
 
 // GetAttempt returns one attempt.
 func (s *Store) GetAttempt(ctx context.Context, id aloft.AttemptID) (*store.Attempt, error) {
-	found, err := s.attempts(ctx, true, "WHERE e.project = ? AND e.domain = ? AND e.name = ? AND a.node = ? AND a.attempt = ?",
+	found, err := s.attempts(ctx, nil, true, "WHERE e.project = ? AND e.domain = ? AND e.name = ? AND a.node = ? AND a.attempt = ?",
 		id.Execution.Project, id.Execution.Domain, id.Execution.Name, string(id.Node), int64(id.Attempt))
 	if err != nil {
 		return nil, err

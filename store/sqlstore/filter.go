@@ -488,7 +488,7 @@ func apart[T any](e *entity, q store.Query, texts map[string]func(T) string) (st
 	if r.order == nil && len(r.filters) == 0 {
 		return q, r, nil
 	}
-	q.Filters = rest
+	q.Filters, q.Budget = rest, nil // every record is read
 	if r.order != nil {
 		q.SortBy = ""
 	}

@@ -64,7 +64,7 @@ func (s *Store) ListNodes(ctx context.Context, id aloft.ExecutionID, parent alof
 		return nil, err
 	}
 	var recs []*store.Node
-	err = s.list(ctx, len(q.Filters) == 0, listNodes+where, args, q.Budget, func(scan scan) error {
+	err = s.list(ctx, len(q.Filters) == 0, listNodes+where, args, rest.Budget, func(scan scan) error {
 		rec, err := scanNode(scan)
 		if err == nil {
 			recs = append(recs, rec)
@@ -92,7 +92,7 @@ func (s *Store) ListAttempts(ctx context.Context, id aloft.ExecutionID, node alo
 	if err := errors.Join(wrong, err); err != nil {
 		return nil, err
 	}
-	recs, err := s.attempts(ctx, len(q.Filters) == 0, where, args...)
+	recs, err := s.attempts(ctx, rest.Budget, len(q.Filters) == 0, where, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func (s *Store) ListTasks(ctx context.Context, q store.Query) ([]*store.Task, er
 	if err != nil {
 		return nil, err
 	}
-	return s.tasks(ctx, len(q.Filters) == 0, where, args...)
+	return s.tasks(ctx, q.Budget, len(q.Filters) == 0, where, args...)
 }
 
 // ListWorkflows lists versions of workflows without their graphs.
@@ -117,7 +117,7 @@ func (s *Store) ListWorkflows(ctx context.Context, q store.Query) ([]*store.Work
 	if err != nil {
 		return nil, err
 	}
-	return s.workflows(ctx, len(q.Filters) == 0, "summary", where, args...)
+	return s.workflows(ctx, q.Budget, len(q.Filters) == 0, "summary", where, args...)
 }
 
 // ListLaunchPlans lists versions of launch plans.
@@ -126,7 +126,7 @@ func (s *Store) ListLaunchPlans(ctx context.Context, q store.Query) ([]*store.La
 	if err != nil {
 		return nil, err
 	}
-	return s.launchPlans(ctx, len(q.Filters) == 0, where, args...)
+	return s.launchPlans(ctx, q.Budget, len(q.Filters) == 0, where, args...)
 }
 
 // ListProjects lists projects, by identifier unless another order is asked for.

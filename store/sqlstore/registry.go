@@ -145,9 +145,9 @@ func (s *Store) SetLaunchPlanState(ctx context.Context, id *core.Identifier, sta
 
 const selectTasks = `SELECT project, domain, name, version, short_description, digest, created_at, description, compiled FROM tasks t `
 
-func (s *Store) tasks(ctx context.Context, keep bool, rest string, args ...any) ([]*store.Task, error) {
+func (s *Store) tasks(ctx context.Context, budget *store.Budget, keep bool, rest string, args ...any) ([]*store.Task, error) {
 	var tasks []*store.Task
-	err := s.read(ctx, keep, selectTasks+rest, args, func(scan scan) error {
+	err := s.list(ctx, keep, selectTasks+rest, args, budget, func(scan scan) error {
 		t := &store.Task{ID: &core.Identifier{ResourceType: core.ResourceType_TASK}}
 		var createdAt int64
 		var description, compiled []byte
@@ -171,9 +171,9 @@ func selectWorkflows(closure string) string {
 	return "SELECT project, domain, name, version, short_description, generated, digest, created_at, description, " + closure + " FROM workflows w "
 }
 
-func (s *Store) workflows(ctx context.Context, keep bool, closure, rest string, args ...any) ([]*store.Workflow, error) {
+func (s *Store) workflows(ctx context.Context, budget *store.Budget, keep bool, closure, rest string, args ...any) ([]*store.Workflow, error) {
 	var workflows []*store.Workflow
-	err := s.read(ctx, keep, selectWorkflows(closure)+rest, args, func(scan scan) error {
+	err := s.list(ctx, keep, selectWorkflows(closure)+rest, args, budget, func(scan scan) error {
 		w := &store.Workflow{ID: &core.Identifier{ResourceType: core.ResourceType_WORKFLOW}}
 		var generated, createdAt int64
 		var description, compiled []byte
@@ -195,9 +195,9 @@ func (s *Store) workflows(ctx context.Context, keep bool, closure, rest string, 
 
 const selectLaunchPlans = `SELECT project, domain, name, version, state, generated, digest, created_at, updated_at, spec, closure FROM launch_plans l `
 
-func (s *Store) launchPlans(ctx context.Context, keep bool, rest string, args ...any) ([]*store.LaunchPlan, error) {
+func (s *Store) launchPlans(ctx context.Context, budget *store.Budget, keep bool, rest string, args ...any) ([]*store.LaunchPlan, error) {
 	var plans []*store.LaunchPlan
-	err := s.read(ctx, keep, selectLaunchPlans+rest, args, func(scan scan) error {
+	err := s.list(ctx, keep, selectLaunchPlans+rest, args, budget, func(scan scan) error {
 		l := &store.LaunchPlan{ID: &core.Identifier{ResourceType: core.ResourceType_LAUNCH_PLAN}}
 		var state, generated, createdAt, updatedAt int64
 		var spec, closure []byte
@@ -234,25 +234,25 @@ func first[T any](rows []*T, err error, name string) (*T, error) {
 
 // GetTask returns one version.
 func (s *Store) GetTask(ctx context.Context, id *core.Identifier) (*store.Task, error) {
-	rows, err := s.tasks(ctx, true, oneVersion, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
+	rows, err := s.tasks(ctx, nil, true, oneVersion, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
 	return first(rows, err, versionName(core.ResourceType_TASK, id))
 }
 
 // GetWorkflow returns one version.
 func (s *Store) GetWorkflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error) {
-	rows, err := s.workflows(ctx, true, "compiled", oneVersion, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
+	rows, err := s.workflows(ctx, nil, true, "compiled", oneVersion, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
 	return first(rows, err, versionName(core.ResourceType_WORKFLOW, id))
 }
 
 // GetLaunchPlan returns one version.
 func (s *Store) GetLaunchPlan(ctx context.Context, id *core.Identifier) (*store.LaunchPlan, error) {
-	rows, err := s.launchPlans(ctx, true, oneVersion, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
+	rows, err := s.launchPlans(ctx, nil, true, oneVersion, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
 	return first(rows, err, versionName(core.ResourceType_LAUNCH_PLAN, id))
 }
 
 // GetActiveLaunchPlan returns the active version of a name.
 func (s *Store) GetActiveLaunchPlan(ctx context.Context, project, domain, name string) (*store.LaunchPlan, error) {
-	rows, err := s.launchPlans(ctx, true, "WHERE project = ? AND domain = ? AND name = ? AND state = 1", project, domain, name)
+	rows, err := s.launchPlans(ctx, nil, true, "WHERE project = ? AND domain = ? AND name = ? AND state = 1", project, domain, name)
 	return first(rows, err, "active launch plan "+project+"/"+domain+"/"+name)
 }
 
