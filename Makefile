@@ -1,7 +1,12 @@
 # Everything here works on a fresh clone with Go and python3; what else is needed is fetched, at pinned versions, into
 # .cache. `go build ./...` and `go test ./...` need none of it.
 
-VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# The file VERSION names the last release, and the commit that changed it is that release. What comes after says how many
+# commits later: v0.1.0+12.g4bc730101, with .dirty if something is not committed, v0.1.0+unknown without git.
+VERSION ?= v$(shell cat VERSION)$(shell release=$$(git log -1 --format=%h --abbrev=9 -- VERSION 2>/dev/null); \
+	if [ -z "$$release" ]; then echo +unknown; else \
+	here=$$(git describe --always --abbrev=9 --dirty=.dirty --exclude='*'); \
+	[ "$$here" = "$$release" ] || echo "+$$(git rev-list --count "$$release"..HEAD).g$$here"; fi)
 GO          ?= go
 PYTHON3     ?= python3
 

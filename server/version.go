@@ -3,26 +3,44 @@ package server
 import (
 	"runtime/debug"
 
+	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/api"
 )
 
 // BuildVersion completes the version that the linker was told with what the Go tools wrote into the program.
 func BuildVersion(linked string) api.Version {
-	v := api.Version{Version: linked, Build: "unknown"}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return v
+		info = &debug.BuildInfo{}
 	}
-	if v.Version == "" {
-		v.Version = info.Main.Version
-	}
+	return versionOf(linked, info)
+}
+
+// versionOf says v0.1.0 of what is known to be that release. What comes after it, or is not known to be it, has more after a
+// plus: the commit, or that it is unknown.
+func versionOf(linked string, info *debug.BuildInfo) api.Version {
+	v := api.Version{Version: linked, Build: "unknown"}
+	after := "+unknown"
 	for _, s := range info.Settings {
-		switch s.Key {
-		case "vcs.revision":
+		switch {
+		case s.Key == "vcs.revision" && s.Value != "":
 			v.Build = s.Value
-		case "vcs.time":
+			after = "+g" + s.Value[:min(9, len(s.Value))]
+		case s.Key == "vcs.time":
 			v.BuildTime = s.Value
 		}
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.modified" && s.Value == "true" {
+			after += ".dirty"
+		}
+	}
+	switch {
+	case linked != "":
+	case info.Main.Sum != "": // go install …@version: the module proxy vouches for it
+		v.Version = info.Main.Version
+	default:
+		v.Version = aloft.Version() + after
 	}
 	return v
 }

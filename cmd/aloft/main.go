@@ -24,9 +24,11 @@ func main() {
 	root := &cobra.Command{
 		Use:           "aloft",
 		Short:         "Run Flyte pipelines on one machine, without losing what they have computed",
+		Version:       describeVersion(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(newServe(), newWorker(), newVersion())
 	root.AddCommand(cli.Commands(cli.Defaults{Server: defaults.Server, Project: defaults.Project, Domain: defaults.Domain})...)
 	understood := false // the command line: a command has begun

@@ -13,8 +13,12 @@ func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Say which version this is", Args: cobra.NoArgs,
 		Run: func(command *cobra.Command, _ []string) {
-			v := server.BuildVersion(version)
-			fmt.Fprintf(command.OutOrStdout(), "aloft %s (%s, %s)\n", v.Version, v.Build, runtime.Version())
+			fmt.Fprintln(command.OutOrStdout(), describeVersion())
 		},
 	}
+}
+
+func describeVersion() string {
+	v := server.BuildVersion(version)
+	return fmt.Sprintf("aloft %s (%s, %s)", v.Version, v.Build, runtime.Version())
 }
