@@ -45,7 +45,7 @@ test-go: python $(GOTESTSUM) postgres
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) build ./...
 	trap '$(POSTGRES) stop' EXIT && url=$$($(POSTGRES) start) && \
 	ALOFT_TEST_POSTGRES=$$url ALOFT_TEST_PYTHON=$(PYTHON) ALOFT_TEST_REGENERATE=1 \
-		$(GOTESTSUM) --format pkgname-and-test-fails --jsonfile $(CACHE)/go-test.json -- -timeout 15m ./...
+		$(GOTESTSUM) --format pkgname-and-test-fails --jsonfile $(CACHE)/go-test.json -- -timeout 30m ./...
 	@skipped=$$(grep '"Action":"skip"' $(CACHE)/go-test.json | grep -o '"Package":"[^"]*","Test":"[^"]*"'); \
 	if [ -n "$$CI" ] && [ -n "$$skipped" ]; then printf 'make test: these tests were skipped:\n%s\n' "$$skipped"; exit 1; fi
 
@@ -53,7 +53,7 @@ test-race:
 	CGO_ENABLED=1 $(GO) test -race -short $(RACE)
 
 mutations: ## plant bugs into the engine, one by one: the simulator must find each
-	$(GO) test ./engine/simulation -run Planted -mutations -v -count=1 -timeout 15m
+	$(GO) test ./engine/simulation -run Planted -mutations -v -count=1 -timeout 60m
 
 SEEDS ?= 100000
 FIRST ?= 1

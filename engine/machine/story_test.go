@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"testing"
@@ -51,8 +52,10 @@ func TestStories(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			told, heard := &strings.Builder{}, story{t: t}
+			told, heard, number := &strings.Builder{}, story{t: t}, 1
 			for i, block := range strings.Split(strings.TrimSpace(string(data)), "\n\n") {
+				heard.at = fmt.Sprintf("%s, the command from line %d on", file, number)
+				number += strings.Count(block, "\n") + 2
 				if i > 0 {
 					told.WriteString("\n")
 				}
@@ -102,12 +105,24 @@ var epoch = time.Unix(1_000_000, 0)
 
 type story struct {
 	t     *testing.T
+	at    string // file and line of the command
 	run   *run
 	sleep map[string]time.Duration
 	said  int64 // the time that was printed last
 }
 
+// wrong ends the test: the command is not one.
+func (s *story) wrong(format string, args ...any) {
+	s.t.Helper()
+	s.t.Fatalf("%s: %s", s.at, fmt.Sprintf(format, args...))
+}
+
 func (s *story) command(lines []string) string {
+	defer func() {
+		if r := recover(); r != nil { // a word is missing, or the state cannot take what it says
+			s.wrong("%q: %v\n%s", lines, r, debug.Stack())
+		}
+	}()
 	words := strings.Fields(lines[0])
 	switch words[0] {
 	case "graph":
@@ -125,7 +140,7 @@ func (s *story) command(lines []string) string {
 	case "show":
 		return s.show()
 	}
-	s.t.Fatalf("unknown command %q", lines[0])
+	s.wrong("unknown command %q", lines[0])
 	return ""
 }
 
@@ -159,7 +174,7 @@ func (s *story) graph(lines []string) string {
 			case k == "retries":
 				retries, err := strconv.Atoi(v)
 				if err != nil {
-					s.t.Fatal(err)
+					s.wrong("%v", err)
 				}
 				n.retries = uint32(retries)
 			case w == "interruptible":
@@ -167,7 +182,7 @@ func (s *story) graph(lines []string) string {
 			case w == "cached":
 				n.cached = true
 			default:
-				s.t.Fatalf("unknown word %q in %q", w, line)
+				s.wrong("unknown word %q in %q", w, line)
 			}
 		}
 		switch from, to, many := strings.Cut(n.id, ".."); {
@@ -178,7 +193,7 @@ func (s *story) graph(lines []string) string {
 			_, err1 := fmt.Sscanf(from, "n%d", &first)
 			_, err2 := fmt.Sscanf(to, "%d", &last)
 			if err := errors.Join(err1, err2); err != nil {
-				s.t.Fatal(err)
+				s.wrong("%v", err)
 			}
 			for i := first; i <= last; i++ {
 				link := flowNode{id: fmt.Sprintf("n%d", i), run: n.run, after: n.after}
@@ -205,36 +220,58 @@ func (s *story) graph(lines []string) string {
 func (s *story) duration(text string) time.Duration {
 	d, err := time.ParseDuration(text)
 	if err != nil {
-		s.t.Fatal(err)
+		s.wrong("%v", err)
 	}
 	return d
 }
 
 func (s *story) policy(limits, retries []string) {
-	p := Policy{}
+	p, err := parsePolicy(limits, retries)
+	if err != nil {
+		s.wrong("%v", err)
+	}
+	s.run.facts.policy = p
+}
+
+func parsePolicy(limits, retries []string) (p Policy, err error) {
 	for _, limit := range limits {
 		k, v, _ := strings.Cut(limit, "=")
-		if k == "retries" {
-			n, err := strconv.Atoi(v)
-			if err != nil {
-				s.t.Fatal(err)
-			}
-			p.SystemRetries.Max = uint32(n)
-			continue
-		}
-		*map[string]*time.Duration{
+		d, ok := map[string]*time.Duration{
 			"timeout": &p.Timeout, "queue": &p.QueueTimeout, "execution": &p.ExecutionTimeout,
 			"backoff": &p.SystemRetries.Backoff, "max-backoff": &p.SystemRetries.MaxBackoff,
-		}[k] = s.duration(v)
+		}[k]
+		switch {
+		case k == "retries":
+			var n int
+			n, err = strconv.Atoi(v)
+			p.SystemRetries.Max = uint32(n)
+		case ok:
+			*d, err = time.ParseDuration(v)
+		default:
+			err = fmt.Errorf("policy has no %q; a policy for retries, such as \"backoff=1s jitter=0\", is a line of its own below", limit)
+		}
+		if err != nil {
+			return p, err
+		}
 	}
 	for _, line := range retries {
 		r, err := aloft.ParseRetryPolicy(line, func(text string) (int64, error) { return strconv.ParseInt(text, 10, 64) })
 		if err != nil {
-			s.t.Fatal(err)
+			return p, err
 		}
 		p.Retries = append(p.Retries, r)
 	}
-	s.run.facts.policy = p
+	return p, nil
+}
+
+func TestAWordThatAStoryCannotHaveIsNamed(t *testing.T) {
+	t.Parallel()
+	for _, limit := range []string{"jitter=0", "backoff=soon", "retries=many", "timeout"} {
+		_, value, _ := strings.Cut(limit, "=")
+		if _, err := parsePolicy([]string{limit}, nil); err == nil || !strings.Contains(err.Error(), value) {
+			t.Errorf("policy %s: %v", limit, err)
+		}
+	}
 }
 
 func (s *story) fact(line string) {
@@ -266,7 +303,7 @@ func (s *story) fact(line string) {
 	case what == "source" && verb == "checkpoint":
 		s.run.facts.recovered[aloft.NodeID(node)] = Recovery{Checkpoint: words[3]}
 	default:
-		s.t.Fatalf("unknown fact %q", line)
+		s.wrong("unknown fact %q", line)
 	}
 }
 
@@ -279,11 +316,11 @@ func (s *story) step(args, lines []string) string {
 		case strings.HasPrefix(a, "limit="):
 			n, err := strconv.Atoi(a[6:])
 			if err != nil {
-				s.t.Fatal(err)
+				s.wrong("%v", err)
 			}
 			limit = n
 		default:
-			s.t.Fatalf("unknown argument %q", a)
+			s.wrong("unknown argument %q", a)
 		}
 	}
 	var messages []*aloftv1.Inbox
@@ -337,7 +374,7 @@ func (s *story) message(line string, now time.Time) *aloftv1.Inbox {
 			if n, ok := strings.CutPrefix(w, "parallelism="); ok {
 				limit, err := strconv.Atoi(n)
 				if err != nil {
-					s.t.Fatal(err)
+					s.wrong("%v", err)
 				}
 				m.GetCreate().MaxParallelism = uint32(limit)
 			}
@@ -359,7 +396,7 @@ func (s *story) message(line string, now time.Time) *aloftv1.Inbox {
 	node, number, _ := strings.Cut(words[1], "/")
 	attempt, err := strconv.Atoi(number)
 	if err != nil {
-		s.t.Fatal(err)
+		s.wrong("%v", err)
 	}
 	token, at, never := "no such node", now.UnixNano(), false
 	for i := range uint32(s.run.s.Len()) {
@@ -421,7 +458,7 @@ func (s *story) message(line string, now time.Time) *aloftv1.Inbox {
 		}
 		o.Result = &aloftv1.Outcome_Failure{Failure: failure(kind, recoverable, rest[0], strings.Join(rest[1:], " "))}
 	default:
-		s.t.Fatalf("unknown message %q", line)
+		s.wrong("unknown message %q", line)
 	}
 	return &aloftv1.Inbox{Kind: &aloftv1.Inbox_Outcome{Outcome: o}}
 }

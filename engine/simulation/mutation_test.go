@@ -255,7 +255,7 @@ func withBug(t *testing.T, root, file, source, seeds string) string {
 	if seeds == "" {
 		seeds = "300"
 	}
-	run := exec.CommandContext(t.Context(), binary, "-test.run=TestSeedsKeepEveryPromise", "-test.timeout=3m", "-failures=1", "-seeds="+seeds)
+	run := exec.CommandContext(t.Context(), binary, "-test.run=TestSeedsKeepEveryPromise", "-test.timeout=20m", "-failures=1", "-seeds="+seeds)
 	run.Dir = filepath.Join(root, "engine", "simulation")
 	output, err := run.CombinedOutput()
 	if err == nil {
