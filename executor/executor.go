@@ -645,6 +645,22 @@ func excuse(f *aloftv1.Failure, s store.Service) {
 	f.Error.Message += "\nIt ended without a word of its own in an outage (" + during + "): that is not held against the task."
 }
 
+// noRoomTexts are how systems say that a disk, its inodes or a quota is used up, in a traceback or on stderr.
+var noRoomTexts = []string{"No space left on device", "Disk quota exceeded"}
+
+// foundNoRoom says whether a task failed because a disk took nothing more. The task may have seen it before anything of ours
+// did, and the room may be there again when we look.
+func foundNoRoom(f *aloftv1.Failure) bool {
+	return f.GetError().GetKind() == core.ExecutionError_USER && f.GetError().GetCode() != CodeOutOfMemory &&
+		slices.ContainsFunc(noRoomTexts, func(text string) bool { return strings.Contains(f.GetError().GetMessage(), text) })
+}
+
+// excuseNoRoom makes a failure the system's. No service is blamed for it, as in excuse: the disk may be the task's own affair.
+func excuseNoRoom(f *aloftv1.Failure) {
+	f.Recoverable, f.Error.Kind = true, core.ExecutionError_SYSTEM
+	f.Error.Message += "\nA disk had no room for more: that is not held against the task."
+}
+
 // mute says whether a task failed without a word of its own.
 func mute(f *aloftv1.Failure) bool {
 	code := f.GetError().GetCode()
@@ -746,10 +762,14 @@ func (e *Executor) handle(ctx context.Context, event Event) {
 			attribute(f, s, first)
 		}
 	}
-	if mute(event.Outcome.GetFailure()) && e.config.Health != nil {
+	noRoom := foundNoRoom(event.Outcome.GetFailure())
+	if (mute(event.Outcome.GetFailure()) || noRoom) && e.config.Health != nil {
 		for _, service := range e.needs { // was it one of them?
 			e.config.Health.Failed(ctx, service, "")
 		}
+	}
+	if noRoom {
+		excuseNoRoom(event.Outcome.GetFailure())
 	}
 	e.tell(ctx, event)
 }

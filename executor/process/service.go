@@ -15,6 +15,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/executor"
+	"github.com/aloft-dev/aloft/worker"
 )
 
 // answerTime is how long the supervisor may take to answer before it counts as away.
@@ -37,6 +38,9 @@ const probeBytes = 1 << 20
 
 // probeBlob writes, reads and deletes an object.
 func (b *Backend) probeBlob(ctx context.Context) error {
+	if err := worker.DiskFull(b.config.Blob.Path("")); err != nil {
+		return blob.Unavailable(err)
+	}
 	key := blob.Key("health/" + rand.Text())
 	_, err := b.config.Blob.Put(ctx, key, bytes.NewReader(make([]byte, probeBytes)), blob.PutOptions{})
 	if err == nil {
@@ -52,6 +56,9 @@ func (b *Backend) probeBlob(ctx context.Context) error {
 func (b *Backend) probeMachine(ctx context.Context) error {
 	dir := filepath.Join(b.config.DataDir, "attempts")
 	if err := makeFolder(dir); err != nil {
+		return blob.Unavailable(err)
+	}
+	if err := worker.DiskFull(dir); err != nil {
 		return blob.Unavailable(err)
 	}
 	path := filepath.Join(dir, ".health-"+rand.Text())
