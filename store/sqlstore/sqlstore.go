@@ -61,6 +61,7 @@ type Store struct {
 	writer  *writer
 	db      *sql.DB // reads only
 	wire    *wire   // to the other servers; nil: there are none
+	age     *age    // of a file; nil: the database is shared
 
 	scans chan struct{} // held while a list looks at many rows
 
@@ -112,9 +113,14 @@ func (s *Store) openFile(ctx context.Context, path string, log *slog.Logger) (er
 	}
 	prefillLog(path)
 	s.start(openSQLite(readDSN(path)), writeDSN(path), s.Wake, log)
-	if err := s.freeShards(ctx); err != nil {
+	known, err := s.checkAge(ctx)
+	if err == nil {
+		err = s.freeShards(ctx)
+	}
+	if err != nil {
 		return errors.Join(err, s.Close())
 	}
+	s.age = s.keepAge(known, log)
 	return nil
 }
 
@@ -162,6 +168,9 @@ func lockFile(path string) (*os.File, error) {
 
 // Close writes what waits and gives the database back.
 func (s *Store) Close() error {
+	if s.age != nil {
+		s.age.close()
+	}
 	s.writer.close()
 	if s.wire != nil {
 		s.wire.close()
