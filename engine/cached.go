@@ -153,9 +153,7 @@ func (f *facts) lookAhead(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*pr
 		return nil, err
 	}
 	for i, e := range found {
-		if all[i].found = e; e == nil {
-			all[i].found = f.adopted[ids[i]]
-		}
+		all[i].found = cmp.Or(e, f.kept[ids[i]], f.adopted[ids[i]])
 	}
 	return a, nil
 }
@@ -183,6 +181,9 @@ func (f *facts) adopt() error {
 		attempt := aloft.AttemptID{Execution: f.run.id, Node: node.ID(), Attempt: r.outcome.GetAttempt()}
 		if f.adopted == nil {
 			f.adopted = make(map[store.ResultID]*store.Result)
+		}
+		if id := catalog.ID(key); f.adopted[id] != nil {
+			continue // of equal ones in a step the first is kept
 		}
 		f.adopted[catalog.ID(key)] = newResult(r.node, key, attempt, r.outcome.GetOutputs(), r.outcome.GetObjects(), r.outcome.GetEndedAt())
 	}
@@ -300,7 +301,11 @@ func (f *facts) populate(node machine.NodeView, key *aloftv1.CacheKey, ended *al
 	if record.Cache != nil { // queued in this very step
 		lookup.Reason, lookup.Reservation = record.Cache.GetReason(), record.Cache.GetReservation()
 	}
-	if first := f.kept[found.ResultID]; first != nil {
+	first := f.kept[found.ResultID]
+	if used := f.adopted[found.ResultID]; first == nil && used != nil && used.ID != found.ID {
+		first = used // by a node that began in this step
+	}
+	if first != nil {
 		found = first
 		by := "another client"
 		if first.Source != (aloft.AttemptID{}) {

@@ -3,6 +3,7 @@ package simulation
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -49,16 +50,17 @@ func (c *watchedCatalog) Use(ctx context.Context, e *store.Result) (string, erro
 			}
 		})
 	}
+	_, given := c.ahead[e.ID]
 	if reason != "" || err != nil {
 		e = nil
 	}
-	c.checkFound(e, reason)
+	c.checkFound(e, reason, given)
 	return reason, err
 }
 
 func (c *watchedCatalog) FindOrReserve(ctx context.Context, r store.Reservation) (*store.Result, store.Reservation, string, error) {
 	e, held, reason, err := c.Catalog.FindOrReserve(ctx, r)
-	c.checkFound(e, reason)
+	c.checkFound(e, reason, true)
 	if e == nil && err == nil && held.Owner != r.Owner {
 		c.world.see(waitsForResult)
 	}
@@ -75,8 +77,8 @@ const (
 )
 
 // checkFound is P9 in the moment of the hit: what is found was adopted, is not gone, and all that it refers to is there and
-// as it was written.
-func (c *watchedCatalog) checkFound(e *store.Result, reason string) {
+// as it was written. given says that the catalog gave it.
+func (c *watchedCatalog) checkFound(e *store.Result, reason string, given bool) {
 	w := c.world
 	if reason != "" {
 		w.see(resultRepaired)
@@ -87,6 +89,8 @@ func (c *watchedCatalog) checkFound(e *store.Result, reason string) {
 	w.look(func() {
 		now, err := w.memory.GetResult(w.ctx, e.ID)
 		switch {
+		case errors.Is(err, aloft.ErrNotFound) && !given:
+			// The step that uses it is the one that adopts it: checkHit looks when it is committed.
 		case err != nil:
 			w.fail("P9: result %s was found and is not there: %w", e.ID, err)
 		case !now.GoneAt.IsZero() && (c.ahead[e.ID] == 0 || w.mono-c.ahead[e.ID] > aheadLasts):
