@@ -83,6 +83,12 @@ func alive(p process) bool {
 	return ok && s.startTime == p.StartTime && s.state != 'Z' && s.state != 'X'
 }
 
+// isStopped says whether a process stands still because of a signal.
+func isStopped(pid int) bool {
+	s, ok := readStat(pid)
+	return ok && s.state == 'T'
+}
+
 // awaitGone returns when the process, which need not be our child, has ended.
 func awaitGone(ctx context.Context, p process) error {
 	const pidfdOpen, nonblock = 434, syscall.O_NONBLOCK

@@ -17,6 +17,8 @@ func syncData(file *os.File) error { return file.Sync() }
 
 func becomeSubreaper() error { return nil }
 
+func isStopped(int) bool { return false }
+
 func startTime(int) uint64 { return 0 }
 
 func alive(p process) bool {

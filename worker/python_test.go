@@ -785,3 +785,27 @@ func TestConcurrentAttemptsShareOneWarmWorker(t *testing.T) {
 		t.Errorf("got %+v, %v, want one warm worker with 20 forks", zygotes, err)
 	}
 }
+
+// Attack 18: a task sends SIGSTOP to the warm worker; the attempts to come waited for twenty seconds, each for a new one.
+func TestAStoppedWarmWorkerGoesOn(t *testing.T) {
+	t.Parallel()
+	interpreter := python(t)
+	b := newBench(t)
+	first := b.pythonSpec(interpreter, tasksSource, "add1")
+	if r := b.run(first); r.Mode != ModeWarm {
+		t.Fatalf("got %+v, want it warm", r)
+	}
+	before, err := b.client.Zygotes(b.ctx())
+	if err != nil || len(before) != 1 {
+		t.Fatalf("%+v, %v", before, err)
+	}
+	if err := syscall.Kill(before[0].PID, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if r := b.run(b.pythonSpec(interpreter, tasksSource, "add1")); r.Mode != ModeWarm || r.Code != 0 {
+		t.Errorf("got %+v, want it warm", r)
+	}
+	if after, err := b.client.Zygotes(b.ctx()); err != nil || len(after) != 1 || after[0].PID != before[0].PID {
+		t.Errorf("got %+v, %v, want the warm worker %d", after, err, before[0].PID)
+	}
+}

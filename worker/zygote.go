@@ -205,10 +205,21 @@ func (zs *zygotes) forkFrom(z *zygote, message childSpec, stop <-chan struct{}) 
 	unhook := make(chan struct{})
 	defer close(unhook)
 	go func() {
-		select {
-		case <-stop:
-			_ = ours.Close()
-		case <-unhook:
+		look := time.NewTicker(100 * time.Millisecond)
+		defer look.Stop()
+		for {
+			select {
+			case <-stop:
+				_ = ours.Close()
+				return
+			case <-unhook:
+				return
+			case <-look.C:
+				if isStopped(z.pid) { // by a task: it is of the same user
+					zs.log.Warn("warm worker was stopped by a signal; it goes on", "pid", z.pid)
+					_ = syscall.Kill(z.pid, syscall.SIGCONT)
+				}
+			}
 		}
 	}()
 	_, err = ours.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...))
