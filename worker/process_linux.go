@@ -207,7 +207,7 @@ func killOnly(pid int, meant func(pid int) bool) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	if !meant(pid) {
 		return nil
 	}
