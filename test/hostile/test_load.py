@@ -139,10 +139,13 @@ def test_hostile_clients_stop_nobody_and_fill_nothing(own_server: Server):
             took.append(time.monotonic() - began)
             time.sleep(0.01)
         runs.append(create(client, plan))
-    memory = peak(own_server)
     over.set()
     for name in runs:
         wait_for(client, name)
+    for thread in hostile:  # each gets an answer to what it has sent
+        thread.join(120)
+    assert own_server.process.poll() is None, f"the server has died:\n{own_server.log.read_text()[-2000:]}"
+    memory = peak(own_server)
     p50, p99 = statistics.median(took), statistics.quantiles(took, n=100)[98]
     print(f"\nserver at most {memory} MiB; {len(took)} GetExecution: p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms; {len(runs)} runs ended; answered {answered}")
     assert not wrong, wrong
