@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,6 +37,7 @@ type Runs struct {
 const (
 	watchAtMost  = 100 * time.Millisecond
 	watchAtLeast = 2 * time.Second
+	watchShare   = 9 // times as long as a look took there is a pause before the next one
 )
 
 // WatchExecution sends the tree of an execution and then what changes. ErrNotFound.
@@ -42,8 +45,9 @@ func (r *Runs) WatchExecution(ctx context.Context, request *aloftv1.WatchExecuti
 	id := aloft.ExecutionIDOf(request.GetId())
 	wake, cancel := r.Store.Subscribe(store.TopicExecution(id))
 	defer cancel()
-	watch := &watch{Runs: r, id: id}
+	watch := &watch{Runs: r, id: id, open: map[aloft.NodeID]string{}}
 	for {
+		began := time.Now()
 		phase, err := watch.turn(ctx, stream)
 		if err != nil {
 			return err
@@ -51,17 +55,23 @@ func (r *Runs) WatchExecution(ctx context.Context, request *aloftv1.WatchExecuti
 		if request.GetOnce() || aloft.Terminal(phase) {
 			return nil
 		}
-		if err := pause(ctx, wake, watchAtMost, watchAtLeast); err != nil {
+		// A run of many open nodes is not looked at all the time.
+		if err := pause(ctx, wake, max(watchAtMost, watchShare*time.Since(began)), watchAtLeast); err != nil {
 			return err
 		}
 	}
 }
 
-// watch is what a watcher has been told.
+// watch is what a watcher has been told. No time decides what is new: servers' clocks differ, and what is decided first may be
+// committed last. Nodes that were added are those whose number is larger than all before; and what has changed is one of those
+// that had not ended when they were last sent, for what has ended stays as it is. So each turn compares these with what was
+// sent, with all that executors and the engine may change of their attempts while they run.
 type watch struct {
 	*Runs
 	id    aloft.ExecutionID
-	since time.Time // everything changed before it has been sent
+	last  int64                   // number of the newest node that was sent
+	sent  bool                    // the whole tree was
+	open  map[aloft.NodeID]string // nodes that had not ended, or had attempts that had not, with what was sent of them
 	notes cacheNotes
 }
 
@@ -71,16 +81,16 @@ func (w *watch) turn(ctx context.Context, stream *connect.ServerStream[aloftv1.W
 	defer release()
 	var response *aloftv1.WatchExecutionResponse
 	var phase core.WorkflowExecution_Phase
-	latest := w.since
+	var seen looked
 	if err := room.Again(ctx, func() error {
 		execution, err := w.Store.GetExecution(ctx, w.id)
 		if err != nil {
 			return err
 		}
-		var nodes []*aloftv1.NodeStatus
-		if nodes, latest, err = w.changedNodes(ctx, w.id, w.since); err != nil {
+		if seen, err = w.look(ctx); err != nil {
 			return err
 		}
+		nodes := seen.changed
 		if w.notes.store == nil {
 			w.notes = cacheNotes{store: w.Store, execution: w.id, before: execution.CreatedAt}
 		}
@@ -102,70 +112,137 @@ func (w *watch) turn(ctx context.Context, stream *connect.ServerStream[aloftv1.W
 	if err := roomForAnswer(ctx, response); err != nil {
 		return phase, err
 	}
-	w.since = latest
+	w.last, w.open, w.sent = seen.last, seen.open, true
 	return phase, stream.Send(response)
 }
 
-// changedNodes returns the nodes, with all their attempts, of which something has changed since then. Records are compared
-// by the time of their last change; those of that very time come again, which does no harm.
-func (r *Runs) changedNodes(ctx context.Context, id aloft.ExecutionID, since time.Time) ([]*aloftv1.NodeStatus, time.Time, error) {
-	changed := func(field string) store.Query {
-		q := store.Query{Ascending: true}
-		if !since.IsZero() {
-			q.Filters = []store.Filter{{Field: field, Function: "gte", Values: []string{since.UTC().Format(time.RFC3339Nano)}}}
+// looked is what a look has found.
+type looked struct {
+	changed []*aloftv1.NodeStatus // with all their attempts
+	last    int64
+	open    map[aloft.NodeID]string
+}
+
+// openNodes and openAttempts are filters on what has not ended.
+var (
+	openNodes    = []store.Filter{{Field: "phase", Function: "value_in", Values: open(core.NodeExecution_Phase_name, func(n int32) bool { return aloft.Terminal(core.NodeExecution_Phase(n)) })}}
+	openAttempts = []store.Filter{{Field: "phase", Function: "value_in", Values: open(core.TaskExecution_Phase_name, func(n int32) bool { return aloft.Terminal(core.TaskExecution_Phase(n)) })}}
+)
+
+func open(phases map[int32]string, terminal func(int32) bool) (names []string) {
+	for n, name := range phases {
+		if !terminal(n) {
+			names = append(names, name)
 		}
-		return q
 	}
-	nodes, err := r.Store.ListNodes(ctx, id, "", true, changed("node_execution_updated_at"))
-	if err != nil {
-		return nil, since, fmt.Errorf("list nodes of %s: %w", id, err)
-	}
-	attempts, err := r.Store.ListAttempts(ctx, id, "", changed("task_execution_updated_at"))
-	if err != nil {
-		return nil, since, fmt.Errorf("list attempts of %s: %w", id, err)
-	}
-	latest := since
-	statuses := make([]*aloftv1.NodeStatus, 0, len(nodes))
-	byID := map[string]*aloftv1.NodeStatus{}
-	add := func(n *store.Node) {
-		if n.SpecNodeID == aloft.StartNode || n.SpecNodeID == aloft.EndNode {
-			return
+	return names
+}
+
+// nodesAtOnce is how many nodes one list names.
+const nodesAtOnce = 500
+
+// look finds the nodes that are new or not as they were sent. The nodes that are open are read first: one that ends afterwards
+// is found by not being among them, now or in the next look.
+func (w *watch) look(ctx context.Context) (looked, error) {
+	found := looked{last: w.last, open: map[aloft.NodeID]string{}}
+	var nodes []*store.Node
+	list := func(filters ...store.Filter) error {
+		more, err := w.Store.ListNodes(ctx, w.id, "", true, store.Query{Ascending: true, Filters: filters})
+		if err != nil {
+			return fmt.Errorf("list nodes of %s: %w", w.id, err)
 		}
-		status := nodeStatus(n)
-		statuses, byID[status.Id] = append(statuses, status), status
+		nodes = append(nodes, more...)
+		return nil
 	}
+	if !w.sent {
+		if err := list(); err != nil {
+			return found, err
+		}
+	} else {
+		if err := list(openNodes...); err != nil {
+			return found, err
+		}
+		if err := list(store.Filter{Field: "id", Function: "gt", Values: []string{strconv.FormatInt(w.last, 10)}}); err != nil {
+			return found, err
+		}
+		there := make(map[aloft.NodeID]bool, len(nodes))
+		for _, n := range nodes {
+			there[n.ID] = true
+		}
+		var gone []string
+		for id := range w.open {
+			if !there[id] {
+				gone = append(gone, string(id))
+			}
+		}
+		for some := range slices.Chunk(gone, nodesAtOnce) {
+			if err := list(store.Filter{Field: "node_id", Function: "value_in", Values: some}); err != nil {
+				return found, err
+			}
+		}
+	}
+	running, err := w.attempts(ctx, "", openAttempts)
+	if err != nil {
+		return found, err
+	}
+	byID := map[aloft.NodeID]*aloftv1.NodeStatus{}
 	for _, n := range nodes {
-		add(n)
-		latest = later(latest, n.UpdatedAt)
-	}
-	whole := since.IsZero()
-	for _, a := range attempts {
-		latest = later(latest, a.UpdatedAt)
-		if byID[string(a.Node)] != nil || whole {
+		found.last = max(found.last, n.Number)
+		if n.SpecNodeID == aloft.StartNode || n.SpecNodeID == aloft.EndNode || byID[n.ID] != nil {
 			continue
 		}
-		n, err := r.Store.GetNode(ctx, id, a.Node)
-		if err != nil {
-			return nil, since, fmt.Errorf("read node %s of %s: %w", a.Node, id, err)
+		state := stateOf(n, running[n.ID])
+		if !aloft.Terminal(n.Phase) || len(running[n.ID]) > 0 { // an attempt may be stopped after its node has ended
+			found.open[n.ID] = state
 		}
-		add(n)
+		if before, known := w.open[n.ID]; known && before == state {
+			continue
+		}
+		byID[n.ID] = nodeStatus(n)
+		found.changed = append(found.changed, byID[n.ID])
 	}
-	if !whole { // a node is sent with all its attempts
-		attempts = nil
-		for _, n := range statuses {
-			more, err := r.Store.ListAttempts(ctx, id, aloft.NodeID(n.Id), store.Query{Ascending: true})
+	all := map[aloft.NodeID][]*store.Attempt{}
+	if !w.sent {
+		if all, err = w.attempts(ctx, "", nil); err != nil {
+			return found, err
+		}
+	}
+	for id, status := range byID {
+		if w.sent {
+			one, err := w.attempts(ctx, id, nil)
 			if err != nil {
-				return nil, since, fmt.Errorf("list attempts of node %s of %s: %w", n.Id, id, err)
+				return found, err
 			}
-			attempts = append(attempts, more...)
+			all[id] = one[id]
+		}
+		for _, a := range all[id] {
+			status.Attempts = append(status.Attempts, attemptStatus(a))
 		}
 	}
-	for _, a := range attempts {
-		if n := byID[string(a.Node)]; n != nil {
-			n.Attempts = append(n.Attempts, attemptStatus(a))
-		}
+	return found, nil
+}
+
+func (w *watch) attempts(ctx context.Context, node aloft.NodeID, filters []store.Filter) (map[aloft.NodeID][]*store.Attempt, error) {
+	list, err := w.Store.ListAttempts(ctx, w.id, node, store.Query{Ascending: true, Filters: filters})
+	if err != nil {
+		return nil, fmt.Errorf("list attempts of %s: %w", w.id, err)
 	}
-	return statuses, latest, nil
+	of := map[aloft.NodeID][]*store.Attempt{}
+	for _, a := range list {
+		of[a.Node] = append(of[a.Node], a)
+	}
+	return of, nil
+}
+
+// stateOf is all that may change of a node and of its attempts that run. One that has ended says so by the node, or by the
+// attempt that follows it.
+func stateOf(n *store.Node, running []*store.Attempt) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d %d %q", n.Phase, n.UpdatedAt.UnixNano(), n.Waiting)
+	for _, a := range running {
+		fmt.Fprintf(&b, " %d %d %d %q %q %q %q", a.Attempt, a.Phase, a.UpdatedAt.UnixNano(), a.Executor, a.Waiting, a.Stop, a.Environment)
+	}
+	return b.String()
 }
 
 // status says of an execution that does not say itself what it waits for which services are away: its attempts may need them.
@@ -223,13 +300,6 @@ func stamp(t time.Time) *timestamppb.Timestamp {
 		return nil
 	}
 	return timestamppb.New(t)
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
 }
 
 // pause waits for a wake-up, but no shorter than atMost often and no longer than atLeast often.

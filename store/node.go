@@ -32,5 +32,6 @@ type Node struct {
 	Outputs    *aloftv1.Literals       // written once; nil in a step: as it was
 	Metadata   *admin.TaskNodeMetadata // cache status, checkpoint; nil: none
 	Cache      *aloftv1.CacheLookup    // what became of the search for its result; nil: it is not cached; in a step: as it was
+	Number     int64                   // set when read: grows with each node that is added to an execution; 0: the store has none
 	Waiting    string                  // what it waits for outside of the execution (a reservation); empty: nothing
 }

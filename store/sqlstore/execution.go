@@ -103,7 +103,7 @@ func (s *Store) Counts(ctx context.Context) (counts store.Counts, err error) {
 const (
 	nodeColumnsOf = `e.project, e.domain, e.name, n.node, COALESCE(n.parent, ''), COALESCE(n.spec_node_id, ''), COALESCE(n.name, ''),
 	COALESCE(n.retry_group, ''), n.flags, n.phase, n.created_at, n.started_at, n.updated_at, n.ended_at, COALESCE(n.deck_uri, ''), n.error, n.target, n.metadata, n.cache,
-	COALESCE(n.waiting, '')`
+	COALESCE(n.waiting, ''), n.number`
 	nodeFrom  = ` FROM nodes n JOIN executions e ON e.number = n.execution `
 	listNodes = "SELECT " + nodeColumnsOf + ", NULL, NULL" + nodeFrom
 	oneNode   = "SELECT " + nodeColumnsOf + ", n.inputs, n.outputs" + nodeFrom
@@ -114,7 +114,7 @@ func scanNode(scan scan) (*store.Node, error) {
 	var flags, phase, createdAt, startedAt, updatedAt, endedAt int64
 	var failure, target, metadata, cache, inputs, outputs []byte
 	if err := scan(&n.Execution.Project, &n.Execution.Domain, &n.Execution.Name, &n.ID, &n.Parent, &n.SpecNodeID, &n.Name, &n.RetryGroup, &flags, &phase,
-		&createdAt, &startedAt, &updatedAt, &endedAt, &n.DeckURI, &failure, &target, &metadata, &cache, &n.Waiting, &inputs, &outputs); err != nil {
+		&createdAt, &startedAt, &updatedAt, &endedAt, &n.DeckURI, &failure, &target, &metadata, &cache, &n.Waiting, &n.Number, &inputs, &outputs); err != nil {
 		return nil, err
 	}
 	n.IsParent, n.IsDynamic, n.IsArray = flags&flagParent != 0, flags&flagDynamic != 0, flags&flagArray != 0
