@@ -3,10 +3,12 @@ package cli
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -40,6 +42,7 @@ The exit code is 1 if something has to be done.`,
 		d.server(c, info, err)
 		d.python(ctx, info)
 		d.machine()
+		d.access(info)
 		if d.problems > 0 {
 			return &ExitError{Code: 1}
 		}
@@ -131,7 +134,27 @@ func (d *diagnosis) machine() {
 	} else {
 		d.note("memory limits: sampled a few times a second, because no control group can be written here")
 	}
-	d.note("isolation: tasks are processes of the server's user; that is no security boundary")
+}
+
+// access says who may do what, as far as it can be seen from here.
+func (d *diagnosis) access(info *aloftv1.GetServerInfoResponse) {
+	d.note("isolation: tasks are processes of the server's user, which is no security boundary: they can read and write its data folder and use its port")
+	host, _, err := net.SplitHostPort(info.GetListen())
+	if ip := net.ParseIP(host); err == nil && (host == "localhost" || ip != nil && ip.IsLoopback()) {
+		d.note("access: there is no sign-in; every program and user of the server's machine may run commands through it")
+	} else if err == nil {
+		d.note("access: there is no sign-in; all who reach %s may run commands on the server's machine", info.GetListen())
+	}
+	folder, err := os.Stat(info.GetDataDir())
+	if err != nil {
+		return // on another machine, or another user's
+	}
+	if folder.Mode().Perm()&0o077 != 0 {
+		d.problem("data: other users can read %s; run `chmod 700 %s`, or start the server as its owner", info.GetDataDir(), info.GetDataDir())
+	}
+	if owner, ok := folder.Sys().(*syscall.Stat_t); ok && owner.Uid == 0 {
+		d.note("root: the server's data belongs to root, so it and its tasks run as root, most likely: tasks can change this machine and look into the server; better start it as an ordinary user")
+	}
 }
 
 // memoryLimits says how limits of tasks are enforced on this machine.

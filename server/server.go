@@ -215,6 +215,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		return nil, errors.Join(err, listener.Close())
 	}
 	s.http = s.api.Server()
+	s.http.ConnState = newConnections(maxConnections()).state
 
 	// An executor is known before the engine looks for those that are gone. The rest starts in the order of the flow.
 	err = s.executor.Register(ctx)
@@ -259,7 +260,7 @@ func (s *Server) newAPI(c api.Config) (*api.API, error) {
 	runs := &api.Runs{Store: s.store, Blobs: c.Blobs, Away: s.health.All}
 	results := &api.Results{Store: s.store}
 	info := &api.Info{
-		Store: s.store, Version: s.options.Version.Version, DataDir: s.config.DataDir, Database: s.database(), Listen: s.Address,
+		Store: s.store, Version: s.options.Version.Version, DataDir: s.config.DataDir, Database: s.database(), Listen: s.listens(),
 		StartedAt: time.Now(), Room: s.queue, Environments: s.environments, Away: s.health.All,
 		TaskTimeout: config.Limit(s.config.TaskTimeout), QueueTimeout: config.Limit(s.config.QueueTimeout), ExecutionTimeout: config.Limit(s.config.ExecutionTimeout),
 	}
@@ -513,6 +514,16 @@ func hostsOf(listen string) []string {
 		return []string{host}
 	}
 	return nil
+}
+
+// listens is the address as it was configured, which says who reaches it, with the port that we got.
+func (s *Server) listens() string {
+	host, _, err := net.SplitHostPort(s.config.Listen)
+	_, port, perr := net.SplitHostPort(s.Address)
+	if err != nil || perr != nil {
+		return s.Address
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // publicAddress is the host that was configured, with the port that we got. Clients cannot connect to "any address".

@@ -37,9 +37,6 @@ func newServe() *cobra.Command {
 		if err := private.Process(); err != nil {
 			log.Warn("tasks and programs of this user can look into the server", "error", err)
 		}
-		if command.Flags().Changed("database") && c.PasswordInDatabase() {
-			log.Warn("the list of processes shows the password in --database to all users of this machine: set it by ALOFT_DATABASE or in the configuration file")
-		}
 		ctx, stop := signal.NotifyContext(command.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		s, err := server.Start(ctx, c, server.Options{
@@ -47,6 +44,9 @@ func newServe() *cobra.Command {
 		})
 		if err != nil {
 			return err
+		}
+		if command.Flags().Changed("database") && c.PasswordInDatabase() {
+			log.Warn("the list of processes shows the password in --database to all users of this machine: set it by ALOFT_DATABASE or in the configuration file")
 		}
 		fmt.Fprint(command.OutOrStdout(), s.Describe())
 		failure := s.Wait(ctx)
