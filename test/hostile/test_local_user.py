@@ -4,6 +4,7 @@ another user; without it the modes alone are looked at."""
 import os
 import pathlib
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -135,3 +136,26 @@ def supervisors(server: Server) -> list[int]:
             if b"worker" in line and str(server.data).encode() in line:
                 found.append(int(entry.name))
     return found
+
+
+class FewDescriptors(Server):
+    def command(self) -> list[str]:
+        return ["prlimit", "--nofile=64:64", *super().command()]
+
+
+@pytest.mark.skipif(shutil.which("prlimit") is None, reason="there is no prlimit")
+def test_idle_connections_do_not_keep_others_out(tmp_path):
+    """attack 18: ulimit -n 64 and as many idle connections: new clients timed out, and the store could not open its files."""
+    s = FewDescriptors(tmp_path / "data")
+    try:
+        s.start()
+        idle = [socket.create_connection(("127.0.0.1", s.port)) for _ in range(80)]
+        with s.get("/api/v1/projects") as answer:
+            assert answer.status == 200
+        name = s.run("basics.py", "add", "--a", "1", "--b", "2")
+        assert s.ended(name).outputs["o0"] == 3
+        assert "too many files" not in s.log.read_text()
+        for connection in idle:
+            connection.close()
+    finally:
+        s.end()
