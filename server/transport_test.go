@@ -297,7 +297,7 @@ func TestPagesElsewhereAreRefusedOnEveryPath(t *testing.T) {
 	ask := mine.Clone()
 	ask.Set("Access-Control-Request-Method", "POST")
 	answer, _ := s.do(http.MethodOptions, "/api/v1/projects", ask, nil)
-	if answer.StatusCode != 204 || answer.Header.Get("Access-Control-Allow-Origin") != "https://mine.example" || !strings.Contains(answer.Header.Get("Access-Control-Allow-Headers"), "flyte-authorization") {
+	if answer.StatusCode != http.StatusNoContent || answer.Header.Get("Access-Control-Allow-Origin") != "https://mine.example" || !strings.Contains(answer.Header.Get("Access-Control-Allow-Headers"), "flyte-authorization") {
 		t.Errorf("the preflight of an allowed page is answered with %s %v", answer.Status, answer.Header)
 	}
 	if answer, content := s.do(http.MethodPost, "/api/v1/projects", mine, project("mine")); answer.StatusCode != 200 || answer.Header.Get("Access-Control-Allow-Origin") != "https://mine.example" {

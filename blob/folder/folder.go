@@ -142,7 +142,7 @@ func (s *Store) sweep(before time.Time) error {
 func sweepFolder(path string, before time.Time) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil //nolint:nilerr // another process has swept it
+		return nil // another process has swept it
 	}
 	defer f.Close()
 	switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
@@ -150,7 +150,7 @@ func sweepFolder(path string, before time.Time) error {
 		return nil // its process lives
 	case err != nil:
 		if info, err := f.Stat(); err != nil || info.ModTime().After(before) {
-			return nil //nolint:nilerr // no locks here
+			return nil // no locks here
 		}
 	}
 	return os.RemoveAll(path)
