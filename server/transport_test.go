@@ -300,7 +300,7 @@ func TestPagesElsewhereAreRefusedOnEveryPath(t *testing.T) {
 	if answer.StatusCode != http.StatusNoContent || answer.Header.Get("Access-Control-Allow-Origin") != "https://mine.example" || !strings.Contains(answer.Header.Get("Access-Control-Allow-Headers"), "flyte-authorization") {
 		t.Errorf("the preflight of an allowed page is answered with %s %v", answer.Status, answer.Header)
 	}
-	if answer, content := s.do(http.MethodPost, "/api/v1/projects", mine, project("mine")); answer.StatusCode != 200 || answer.Header.Get("Access-Control-Allow-Origin") != "https://mine.example" {
+	if answer, content := s.do(http.MethodPost, "/api/v1/projects", mine, project("mine")); answer.StatusCode != http.StatusOK || answer.Header.Get("Access-Control-Allow-Origin") != "https://mine.example" {
 		t.Errorf("an allowed page: %s %s", answer.Status, content)
 	}
 	list, err := s.admin.ListProjects(t.Context(), &admin.ProjectListRequest{})
@@ -364,7 +364,7 @@ func TestErrorsFitTheHeadersThatAClientTakes(t *testing.T) {
 func TestLinksAreNeverMadeOfAHostThatIsNotOurs(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
-	if answer, content := s.do(http.MethodGet, "/api/v1/projects", http.Header{}, nil); answer.StatusCode != 200 {
+	if answer, content := s.do(http.MethodGet, "/api/v1/projects", http.Header{}, nil); answer.StatusCode != http.StatusOK {
 		t.Fatalf("%s %s", answer.Status, content)
 	}
 	request := &service.CreateUploadLocationRequest{Project: "flytesnacks", Domain: "development", Filename: "x", ContentMd5: make([]byte, 16)}

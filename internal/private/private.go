@@ -52,24 +52,26 @@ func Tighten(dir string, names ...string) (changed []string, err error) {
 	}
 	for _, path := range paths {
 		info, serr := os.Stat(path) // an entry may be a link: the folder of objects is, where servers share it
-		switch mode := fs.FileMode(0); {
-		case errors.Is(serr, fs.ErrNotExist):
-		case serr != nil:
-			err = errors.Join(err, serr)
-		default:
-			if mode = info.Mode(); mode.Perm()&0o077 == 0 {
-				continue
-			}
-			if owner(info) != os.Geteuid() || mode&fs.ModeSticky != 0 {
-				err = errors.Join(err, fmt.Errorf("%s is open to other users (mode %04o) and not ours to change", path, mode.Perm()))
-				continue
-			}
-			if cerr := os.Chmod(path, mode&^0o077); cerr != nil {
-				err = errors.Join(err, cerr)
-				continue
-			}
-			changed = append(changed, path)
+		if errors.Is(serr, fs.ErrNotExist) {
+			continue
 		}
+		if serr != nil {
+			err = errors.Join(err, serr)
+			continue
+		}
+		mode := info.Mode()
+		if mode.Perm()&0o077 == 0 {
+			continue
+		}
+		if owner(info) != os.Geteuid() || mode&fs.ModeSticky != 0 {
+			err = errors.Join(err, fmt.Errorf("%s is open to other users (mode %04o) and not ours to change", path, mode.Perm()))
+			continue
+		}
+		if cerr := os.Chmod(path, mode&^0o077); cerr != nil {
+			err = errors.Join(err, cerr)
+			continue
+		}
+		changed = append(changed, path)
 	}
 	return changed, err
 }
