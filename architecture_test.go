@@ -1,6 +1,7 @@
 package aloft_test
 
 import (
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -417,5 +418,50 @@ func TestArchitectureNamesFunctionsThatAreThere(t *testing.T) {
 		}) {
 			t.Errorf("ARCHITECTURE.md: there is no function %s in %s", name, file)
 		}
+	}
+}
+
+// TestEveryFuzzTargetBeginsWithACorpus: one that begins with nothing finds nothing in the time that it gets.
+func TestEveryFuzzTargetBeginsWithACorpus(t *testing.T) {
+	t.Parallel()
+	targets := 0
+	err := filepath.WalkDir(".", func(file string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() && file != "." && strings.HasPrefix(entry.Name(), ".") {
+			return cmp.Or(err, fs.SkipDir)
+		}
+		if entry.IsDir() || !strings.HasSuffix(file, "_test.go") {
+			return nil
+		}
+		source, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		for _, decl := range source.Decls {
+			f, ok := decl.(*ast.FuncDecl)
+			if !ok || f.Recv != nil || !strings.HasPrefix(f.Name.Name, "Fuzz") || len(f.Type.Params.List) != 1 {
+				continue
+			}
+			targets++
+			seeds := false
+			ast.Inspect(f, func(node ast.Node) bool {
+				selector, ok := node.(*ast.SelectorExpr)
+				seeds = seeds || ok && selector.Sel.Name == "Add"
+				return true
+			})
+			kept, err := filepath.Glob(filepath.Join(filepath.Dir(file), "testdata", "fuzz", f.Name.Name, "*"))
+			if err != nil {
+				return err
+			}
+			if !seeds && len(kept) == 0 {
+				t.Errorf("%s: %s begins with nothing: give it real inputs by Add, or in testdata/fuzz/%s", file, f.Name.Name, f.Name.Name)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if targets < 5 {
+		t.Errorf("found %d fuzz targets: is this the root of the repository?", targets)
 	}
 }
