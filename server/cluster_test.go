@@ -38,8 +38,7 @@ import (
 // with -short.
 const killsVariable = "ALOFT_TEST_KILLS"
 
-// beforeVariable names the test binary of this package of an earlier release, made by go test -c: half of the servers of a
-// cluster are of that release then (P7).
+// beforeVariable names the test binary of this package, made by go test -c, of an earlier release than the one before.
 const beforeVariable = "ALOFT_TEST_BEFORE"
 
 // member is what a server of the cluster, a process of its own, is told.
@@ -50,7 +49,6 @@ type member struct {
 }
 
 const (
-	clusterServers = 2
 	clusterClients = 6
 	clusterLease   = 1500 * time.Millisecond // short: what is suspended or killed is waited for again and again
 )
@@ -101,7 +99,8 @@ type running struct {
 	admin   serviceconnect.AdminServiceClient
 }
 
-func startCluster(t *testing.T) *cluster {
+// startCluster starts a server of each of the releases, which are test binaries of this package.
+func startCluster(t *testing.T, releases ...string) *cluster {
 	t.Helper()
 	c := &cluster{TB: t, database: postgrestest.Start(t), ended: make(chan struct{}, 1<<16)}
 	var err error
@@ -113,11 +112,8 @@ func startCluster(t *testing.T) *cluster {
 	if err := os.WriteFile(filepath.Join(shared, "signing.key"), []byte(strings.Repeat("0a", 32)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for n := range clusterServers {
-		m := &running{member: member{Dir: t.TempDir(), Database: c.database.URL, LeaseTTL: clusterLease}, release: os.Args[0]}
-		if before := os.Getenv(beforeVariable); before != "" && n%2 == 1 {
-			m.release = before
-		}
+	for _, release := range releases {
+		m := &running{member: member{Dir: t.TempDir(), Database: c.database.URL, LeaseTTL: clusterLease}, release: release}
 		data := filepath.Join(m.Dir, "data")
 		if err := errors.Join(os.MkdirAll(data, 0o700), os.MkdirAll(filepath.Join(shared, "blob"), 0o700),
 			os.Symlink(filepath.Join(shared, "blob"), filepath.Join(data, "blob")), os.Symlink(filepath.Join(shared, "signing.key"), filepath.Join(data, "signing.key"))); err != nil {
@@ -419,7 +415,7 @@ func TestKillsOfServersAndTheirDatabaseLoseNothing(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 0))
-	c := startCluster(t)
+	c := startCluster(t, os.Args[0], os.Args[0])
 	plans := c.register()
 	c.load(plans)
 	defer func() { c.stop.Store(true); c.clients.Wait() }()
