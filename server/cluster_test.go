@@ -175,7 +175,7 @@ func (c *cluster) kill(m *running) {
 	_ = m.process.Wait()
 }
 
-// identity is the name under which a server has its shards.
+// identity is the name under which a server has its shards; a process of it may add one of its own after a dot.
 func (m *running) identity(t testing.TB) string {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(m.Dir, "data", "server.id"))
@@ -307,7 +307,7 @@ func (c *cluster) shards(of *running) (n int) {
 	c.Helper()
 	conn := postgrestest.Connect(c.TB, c.database.URL)
 	defer conn.Close(context.Background())
-	if err := conn.QueryRow(c.Context(), "SELECT COUNT(*) FROM shards WHERE owner = $1", of.identity(c.TB)).Scan(&n); err != nil {
+	if err := conn.QueryRow(c.Context(), "SELECT COUNT(*) FROM shards WHERE owner = $1 OR owner LIKE $1 || '.%'", of.identity(c.TB)).Scan(&n); err != nil {
 		c.Fatal(err)
 	}
 	return n
