@@ -14,5 +14,6 @@ var (
 	ErrUnimplemented = errors.New("not supported yet")          // a part of Flyte's protocol that a later release brings
 	ErrUnavailable   = errors.New("unavailable")                // a service of ours (disk, database) cannot do its part now: try again
 	ErrFenced        = errors.New("lease lost")                 // a commit under a lease that somebody else holds by now
+	ErrUnreadable    = errors.New("unreadable")                 // what is stored is damaged: it is the next time, too
 	ErrConflict      = errors.New("overtaken by another write") // a unique sequence or key is taken by different content
 )

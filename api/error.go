@@ -33,6 +33,7 @@ var errorCodes = []struct {
 	{aloft.ErrUnavailable, connect.CodeUnavailable},
 	{aloft.ErrConflict, connect.CodeAborted},
 	{aloft.ErrFenced, connect.CodeUnavailable},
+	{aloft.ErrUnreadable, connect.CodeDataLoss},
 	{context.DeadlineExceeded, connect.CodeDeadlineExceeded},
 	{context.Canceled, connect.CodeCanceled},
 }

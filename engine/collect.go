@@ -14,12 +14,15 @@ func (e *Engine) collect(ctx context.Context) error {
 	e.dropExpired(now)
 	e.ahead.keep(func(shard int) bool { return e.leases[shard].moving(now) })
 	rescan := due(now, &e.rescanAt, e.config.Poll)
-	if rescan || e.again {
+	switch {
+	case rescan:
 		e.cursor = 0 // a transaction may have become visible after one with a larger sequence
+	case e.reread > 0:
+		e.cursor = min(e.cursor, e.reread-1)
 	}
-	e.again, e.starved = false, false
+	e.reread = 0
 	after := e.cursor
-	e.consumed = make(map[int64]struct{})
+	e.consumedSinceRead = make(map[int64]struct{})
 	held := len(e.runs)
 	e.mu.Unlock()
 	if len(shards) == 0 {
@@ -53,10 +56,8 @@ func (e *Engine) collect(ctx context.Context) error {
 			after = row.Seq
 		}
 		e.cursor = after
-		e.starved = len(e.known) >= messagesKnown
-		last := len(rows) < messagesPerRead || e.starved
 		e.mu.Unlock()
-		if last {
+		if len(rows) < messagesPerRead {
 			break
 		}
 	}

@@ -118,8 +118,7 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 			d.next = turn{more: true}
 		case errors.Is(err, aloft.ErrConflict):
 			e.logger.Debug("a step was overtaken", "execution", r.id.String(), "error", err)
-			e.again = true // what overtook it may be a message that became visible behind the cursor
-			e.wakeCollector()
+			e.rereadFrom(1) // what overtook it may be a message that became visible behind the cursor
 			e.drop(r)
 		default:
 			// The store cannot have it, and would not have it the next time: our mistake, and not to be repeated at once.
@@ -144,18 +143,9 @@ func (e *Engine) committed(d *decided) {
 	r := d.run
 	r.seq, r.kept = d.step.Seq, nil
 	r.waiting, r.waitingSince = d.step.Waiting, d.step.WaitingSince
-	for _, seq := range d.step.Consumed {
-		e.consumed[seq] = struct{}{}
-		delete(e.known, seq)
-	}
 	if len(d.step.Consumed) > 0 {
-		r.taken = nil
-	}
-	if len(r.messages) == 0 {
-		r.messages = nil // what it was cut from can go
-	}
-	if e.starved && len(e.known) < messagesKnown/2 {
-		e.wakeCollector()
+		e.consume(r, r.inbox.taken)
+		r.inbox.taken = nil
 	}
 }
 
@@ -174,11 +164,10 @@ func (e *Engine) conclude(d *decided) {
 	if d.next.ended {
 		// What may still be in its inbox went with its last commit, or is of no use to what has ended.
 		r.busy = false
-		for _, m := range append(r.taken, r.messages...) {
-			e.consumed[m.Seq] = struct{}{}
-			delete(e.known, m.Seq)
+		for _, rows := range [][]store.InboxRow{r.inbox.taken, r.inbox.messages, r.inbox.damaged} {
+			e.consume(r, rows)
 		}
-		r.messages, r.taken, r.clock = nil, nil, runClock{}
+		r.inbox, r.clock = inbox{}, runClock{}
 		e.drop(r)
 		return
 	}

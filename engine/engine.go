@@ -25,6 +25,7 @@ type Store interface {
 	YieldShards(ctx context.Context, leases []store.Lease) error
 	ReleaseShards(ctx context.Context, owner string) error
 	Inbox(ctx context.Context, shards []int, after int64, limit int) ([]store.InboxRow, error)
+	Messages(ctx context.Context, seqs []int64) ([]store.InboxRow, error)
 	Due(ctx context.Context, shards []int, until time.Time, limit int) ([]store.DueRow, error)
 	Clocks(ctx context.Context, shards []int, after store.Key, limit int) ([]store.ClockRow, error)
 	Load(ctx context.Context, key store.Key) (*store.Execution, []store.JournalRow, error)
@@ -34,6 +35,7 @@ type Store interface {
 	NodeInputs(ctx context.Context, execution store.Key, node aloft.NodeID) (*aloftv1.Literals, error)
 	NodeOutputs(ctx context.Context, execution store.Key, node aloft.NodeID) (*aloftv1.Literals, error)
 	ListNodes(ctx context.Context, id aloft.ExecutionID, parent aloft.NodeID, all bool, q store.Query) ([]*store.Node, error)
+	ListAttempts(ctx context.Context, id aloft.ExecutionID, node aloft.NodeID, q store.Query) ([]*store.Attempt, error)
 	NodeValues(ctx context.Context, id aloft.ExecutionID, nodes []aloft.NodeID) ([]*store.Node, error)
 
 	Instances(ctx context.Context) ([]store.Instance, error)
@@ -151,12 +153,9 @@ func setDefault[T int | int64 | time.Duration](v *T, d T) {
 
 // Bounds of what is in memory between the store and the workers.
 const (
-	messagesPerRead = 1000
-	messagesPerStep = 1000
-	messagesKnown   = 50_000 // read and not consumed yet
-	rowsPerCommit   = 8_000
-	rowsWaiting     = 24_000   // decided and not committed: workers pause above
-	cachedKeys      = 16 << 20 // bytes of what is known of nodes' cache keys
+	rowsPerCommit = 8_000
+	rowsWaiting   = 24_000   // decided and not committed: workers pause above
+	cachedKeys    = 16 << 20 // bytes of what is known of nodes' cache keys
 )
 
 // Engine moves the executions of the shards it holds. New makes one; Run or Pass make it go, never both.
@@ -185,20 +184,22 @@ type Engine struct {
 	ahead       ahead
 	parked      map[*run]struct{}  // those that wait for a service that is away
 	known       map[int64]struct{} // inbox rows in memory
-	consumed    map[int64]struct{} // those that went since the last collection began: it may have read them before
-	cursor      int64              // inbox rows up to here have been read
-	again       bool               // read the inbox from its beginning: rows that were read were given up
-	starved     bool               // reading stopped because too many rows are in memory
-	idle        *list.List         // of *run that nothing moves now, the longest idle first
-	nodes       int                // of the idle ones
-	finished    queue[*decided]
-	rows        int        // of finished
-	unsettled   []*decided // given to the store without learning what became of it
-	commits     int64      // numbers commit ids
-	renewAt     time.Time
-	rescanAt    time.Time
-	reapAt      time.Time
-	tick        chan struct{} // tells the collector that the soonest timer or the room for messages changed
+	inboxBytes  int64              // of them
+	cursor      int64              // inbox rows up to here have been read: see inbox.go
+	reread      int64              // the cursor goes back before this row; 0: it does not
+
+	consumedSinceRead map[int64]struct{} // rows that went since the last collection began: it may have read them before
+
+	idle      *list.List // of *run that nothing moves now, the longest idle first
+	nodes     int        // of the idle ones
+	finished  queue[*decided]
+	rows      int        // of finished
+	unsettled []*decided // given to the store without learning what became of it
+	commits   int64      // numbers commit ids
+	renewAt   time.Time
+	rescanAt  time.Time
+	reapAt    time.Time
+	tick      chan struct{} // tells the collector that the soonest timer or the room for messages changed
 }
 
 // New makes an engine that has no shard yet.
@@ -298,7 +299,7 @@ func (e *Engine) Pass(ctx context.Context) (more bool, err error) {
 	leaving := e.leaving()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return err != nil || leaving || e.ready.len() > 0 || e.again || e.starved || len(e.ahead.shards) > 0, err
+	return err != nil || leaving || e.ready.len() > 0 || e.reread > 0 || len(e.ahead.shards) > 0, err
 }
 
 // Now is the clock of the process: executors that share it agree with the engine on when an attempt may start.

@@ -6,7 +6,7 @@ func (e *Engine) Held() map[string]int {
 	defer e.mu.Unlock()
 	return map[string]int{
 		"runs": len(e.runs), "ready": e.ready.len(), "idle": e.idle.Len(), "nodes": e.nodes, "timers": len(e.timers),
-		"known messages": len(e.known), "consumed messages": len(e.consumed),
+		"known messages": len(e.known), "bytes of messages": int(e.inboxBytes), "consumed messages": len(e.consumedSinceRead),
 		"finished steps": e.finished.len(), "their rows": e.rows, "unsettled steps": len(e.unsettled),
 	}
 }

@@ -78,7 +78,7 @@ func (e *Engine) handOver(ctx context.Context, gone, heir store.Instance) error 
 	if n > 0 {
 		e.logger.Info("an executor is gone, another has its attempts", "executor", gone.ID, "heir", heir.ID, "attempts", n)
 	}
-	return e.forget(ctx, gone)
+	return e.removeInstance(ctx, gone)
 }
 
 func (e *Engine) giveUp(ctx context.Context, gone store.Instance, now time.Time) error {
@@ -101,11 +101,11 @@ func (e *Engine) giveUp(ctx context.Context, gone store.Instance, now time.Time)
 	if len(attempts) > 0 {
 		e.logger.Warn("an executor is gone and its attempts are lost", "executor", gone.ID, "attempts", len(attempts))
 	}
-	return e.forget(ctx, gone)
+	return e.removeInstance(ctx, gone)
 }
 
-// forget removes an instance once nothing is assigned to it.
-func (e *Engine) forget(ctx context.Context, gone store.Instance) error {
+// removeInstance removes an instance once nothing is assigned to it.
+func (e *Engine) removeInstance(ctx context.Context, gone store.Instance) error {
 	err := e.store.RemoveInstance(ctx, gone.ID)
 	if err != nil && !errors.Is(err, aloft.ErrPrecondition) && !errors.Is(err, aloft.ErrNotFound) {
 		return fmt.Errorf("remove executor %s: %w", gone.ID, err)

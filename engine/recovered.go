@@ -41,7 +41,7 @@ func (e *Engine) source(ctx context.Context, id aloft.ExecutionID) (*source, err
 	}
 	s := &source{id: id, run: recovery.NewRun(records), nodes: len(records), place: make(map[aloft.NodeID]int)}
 	for _, n := range records {
-		if aloft.Succeeded(n.Phase) {
+		if aloft.Succeeded(n.Phase) && n.Unreadable == nil {
 			s.place[n.ID] = len(s.finished)
 			s.finished = append(s.finished, n.ID)
 		}
@@ -67,6 +67,10 @@ func (f *facts) Recovered(node machine.NodeRef) (machine.Recovery, error) {
 	record, err := f.finished(s, d.Source.ID)
 	if err != nil {
 		return machine.Recovery{}, err
+	}
+	if record.Unreadable != nil {
+		f.engine.logger.Info("a finished node runs again", "execution", s.id.String(), "node", string(d.Source.ID), "reason", record.Unreadable)
+		return machine.Recovery{}, nil
 	}
 	if catalog := f.engine.config.Catalog; catalog != nil {
 		// Files may have been removed or have rotted since: then the node runs again, as it would after a hit on such a result.

@@ -21,17 +21,16 @@ type run struct {
 	shard int
 
 	// Guarded by Engine.mu.
-	messages []store.InboxRow // known, not consumed and not taken, oldest first
-	taken    []store.InboxRow // those that the present step consumes
-	queued   bool
-	busy     bool
-	dropped  bool          // forgotten while it was busy: what comes back of it is thrown away
-	more     bool          // it can go on without a message
-	due      time.Time     // its next timer by the clock of the process; zero: none
-	wakeAt   time.Time     // when the timer heap brings it back; zero: never
-	place    int           // in the timer heap; -1: not in it
-	idle     *list.Element // nil: not idle
-	counted  int           // nodes it is counted for while it is idle
+	inbox   inbox
+	queued  bool
+	busy    bool
+	dropped bool          // forgotten while it was busy: what comes back of it is thrown away
+	more    bool          // it can go on without a message
+	due     time.Time     // its next timer by the clock of the process; zero: none
+	wakeAt  time.Time     // when the timer heap brings it back; zero: never
+	place   int           // in the timer heap; -1: not in it
+	idle    *list.Element // nil: not idle
+	counted int           // nodes it is counted for while it is idle
 
 	// Belongs to whoever has it while it is busy.
 	kept         map[store.ResultID]*store.Result // what others kept, and the step that was refused for it is to name
@@ -45,6 +44,7 @@ type run struct {
 	waitingSince time.Time // of waiting, as the record has it
 	version      int       // of its journal
 	newer        bool      // it belongs to a later release: we may not write to it, whatever else goes wrong with it
+	unreadable   bool      // something of it is damaged: it waits until it is terminated
 	failures     int       // steps that we could not do, in a row
 	failedAt     time.Time // the first of them
 	retryAt      time.Time // zero: at once
@@ -59,28 +59,6 @@ func (e *Engine) run(key store.Key, shard int) *run {
 		e.runs[key] = r
 	}
 	return r
-}
-
-// add gives a run a message that was read from the inbox.
-func (e *Engine) add(row store.InboxRow) {
-	if _, have := e.known[row.Seq]; have {
-		return
-	}
-	if _, gone := e.consumed[row.Seq]; gone {
-		return
-	}
-	e.known[row.Seq] = struct{}{}
-	r := e.run(row.Execution, row.Shard)
-	if last := len(r.messages) - 1; last >= 0 && r.messages[last].Seq > row.Seq {
-		at, _ := slices.BinarySearchFunc(r.messages, row.Seq, func(m store.InboxRow, seq int64) int { return cmp.Compare(m.Seq, seq) })
-		r.messages = slices.Insert(r.messages, at, row)
-	} else {
-		r.messages = append(r.messages, row)
-	}
-	if !r.busy && (row.Inbox.GetTerminate() != nil || row.Inbox.GetGiveUp() != nil) {
-		r.retryAt = time.Time{} // what cannot be done may not have to be done any more
-	}
-	e.push(r)
 }
 
 // push makes a run ready, unless it is or its next try is not due.
@@ -115,9 +93,12 @@ func (e *Engine) next() (*run, bool) {
 // consume is there for the next one.
 func (e *Engine) rest(r *run) {
 	r.busy = false
-	if len(r.taken) > 0 {
-		r.messages = append(slices.Clip(r.taken), r.messages...)
-		r.taken = nil
+	r.inbox.giveBack()
+	switch {
+	case !r.retryAt.IsZero():
+		e.release(r)
+	case len(r.inbox.messages) == 0:
+		e.rewind(r)
 	}
 	wakeAt := r.due
 	if !r.retryAt.IsZero() {
@@ -129,7 +110,7 @@ func (e *Engine) rest(r *run) {
 	}
 	switch {
 	case !r.retryAt.IsZero():
-	case r.more || len(r.messages) > 0 || (!r.due.IsZero() && !r.due.After(e.clock.Now())):
+	case r.more || len(r.inbox.messages) > 0 || (!r.due.IsZero() && !r.due.After(e.clock.Now())):
 		e.push(r)
 	default:
 		e.enterIdle(r)
@@ -149,17 +130,14 @@ func (e *Engine) drop(r *run) {
 	}
 	r.dropped = true
 	delete(e.runs, r.key)
-	if len(r.messages)+len(r.taken) > 0 {
-		e.again = true
-		e.wakeCollector()
+	for _, rows := range [][]store.InboxRow{r.inbox.messages, r.inbox.taken, r.inbox.damaged} {
+		e.forget(r, rows)
+		for _, m := range rows {
+			r.inbox.leave(m.Seq)
+		}
 	}
-	for _, m := range r.messages {
-		delete(e.known, m.Seq)
-	}
-	for _, m := range r.taken {
-		delete(e.known, m.Seq)
-	}
-	r.messages, r.taken = nil, nil
+	e.rewind(r)
+	r.inbox = inbox{}
 	if !r.busy {
 		r.state, r.source = nil, nil
 	}
@@ -219,6 +197,7 @@ func (e *Engine) fire(now time.Time) {
 		e.setTimer(r, time.Time{})
 		if !r.busy {
 			r.retryAt = time.Time{}
+			e.rewind(r)
 			e.push(r)
 		}
 	}
@@ -239,6 +218,7 @@ func (e *Engine) wakeParked() {
 			delete(e.parked, r)
 			e.setTimer(r, time.Time{})
 			r.retryAt = time.Time{}
+			e.rewind(r)
 			e.push(r)
 		}
 	}

@@ -48,51 +48,37 @@ const (
 // step makes one step of a run that is busy with this goroutine: load, decide, project.
 func (e *Engine) step(ctx context.Context, r *run) *decided {
 	e.mu.Lock()
-	e.takeMessages(r)
-	messages := r.taken
+	e.take(r)
+	messages, damaged := r.inbox.taken, slices.Clone(r.inbox.damaged)
 	lease, dropped := e.leases[r.shard], r.dropped
 	e.mu.Unlock()
 	if dropped || !lease.moving(e.clock.Now()) {
 		return &decided{run: r, lost: true}
 	}
-	d, err := e.decide(ctx, r, messages, lease.Lease)
+	messages, err := e.readLarge(ctx, messages)
+	var d *decided
+	if err == nil {
+		d, err = e.decide(ctx, r, messages, damaged, lease.Lease)
+	}
+	if errors.Is(err, aloft.ErrUnreadable) {
+		r.unreadable = true
+		if i := slices.IndexFunc(messages, ends); i >= 0 {
+			if d, failed := e.endUnread(ctx, r, messages[i].Inbox, lease.Lease); failed == nil {
+				return d
+			} else {
+				err = errors.Join(err, failed)
+			}
+		}
+	}
 	if err != nil {
 		return e.postpone(ctx, r, lease.Lease, err)
 	}
+	r.unreadable = false
 	r.failures, r.retryAt, r.waitsFor = 0, time.Time{}, ""
 	return d
 }
 
-// takeMessages takes what the next step consumes. Giving up goes before all others, which may be what cannot be done, and
-// so does the wish to terminate: no step can end the execution before it is consumed.
-func (e *Engine) takeMessages(r *run) {
-	if givesUp(r.messages) {
-		var rest []store.InboxRow
-		for _, m := range r.messages {
-			if m.Inbox.GetGiveUp() != nil || m.Inbox.GetCreate() != nil {
-				r.taken = append(r.taken, m)
-			} else {
-				rest = append(rest, m)
-			}
-		}
-		r.messages = rest
-		return
-	}
-	n := min(len(r.messages), messagesPerStep)
-	if at := slices.IndexFunc(r.messages, terminates); at >= n {
-		wish := r.messages[at]
-		r.messages = slices.Insert(slices.Delete(r.messages, at, at+1), 0, wish)
-	}
-	r.taken, r.messages = r.messages[:n:n], r.messages[n:]
-}
-
-func terminates(m store.InboxRow) bool { return m.Inbox.GetTerminate() != nil }
-
-func givesUp(messages []store.InboxRow) bool {
-	return slices.ContainsFunc(messages, func(m store.InboxRow) bool { return m.Inbox.GetGiveUp() != nil })
-}
-
-func (e *Engine) decide(ctx context.Context, r *run, messages []store.InboxRow, lease store.Lease) (d *decided, err error) {
+func (e *Engine) decide(ctx context.Context, r *run, messages, damaged []store.InboxRow, lease store.Lease) (d *decided, err error) {
 	loaded := r.state == nil
 	if loaded {
 		ended, err := e.load(ctx, r)
@@ -103,6 +89,9 @@ func (e *Engine) decide(ctx context.Context, r *run, messages []store.InboxRow, 
 			return &decided{run: r, next: turn{ended: true}}, nil
 		}
 	}
+	if len(damaged) > 0 && !slices.ContainsFunc(messages, ends) && r.state.Execution().Phase != core.WorkflowExecution_ABORTING {
+		return nil, damaged[0].Unreadable // what it says may be what everything else depends on
+	}
 	f := &facts{ctx: ctx, engine: e, run: r, key: r.key, version: r.version, state: r.state, inputs: r.inputs, kept: maps.Clone(r.kept), made: make(map[string]*aloftv1.Literals)}
 	inbox := make([]*aloftv1.Inbox, len(messages))
 	for i, m := range messages {
@@ -111,7 +100,7 @@ func (e *Engine) decide(ctx context.Context, r *run, messages []store.InboxRow, 
 		}
 	}
 	now, limit := r.clock.at(e.clock.Now()), e.config.StepLimit
-	if givesUp(messages) {
+	if slices.ContainsFunc(messages, givesUp) {
 		limit = 1 // it is consumed, and nothing is done that needs a fact
 	}
 	decision, err := r.state.Step(inbox, now, f, limit)
@@ -172,7 +161,10 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 		return false, err
 	}
 	r.id, r.inputs, r.waiting, r.waitingSince = record.ID, record.Inputs, record.Waiting, record.WaitingSince
-	r.seq = int64(len(journal))
+	r.seq = 0
+	if last := len(journal) - 1; last >= 0 {
+		r.seq = journal[last].Seq
+	}
 	if aloft.Terminal(record.Phase) {
 		return true, nil
 	}
@@ -185,13 +177,22 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if record.Unreadable != nil {
+		return false, record.Unreadable
+	}
 	entries := make([]*aloftv1.JournalEntry, len(journal))
 	for i, row := range journal {
+		switch {
+		case row.Unreadable != nil:
+			return false, row.Unreadable
+		case row.Seq != int64(i+1):
+			return false, fmt.Errorf("journal entry %d is missing: %w", i+1, aloft.ErrUnreadable)
+		}
 		entries[i] = row.Entry
 	}
 	state, err := machine.Fold(record.ID, graph, entries)
 	if err != nil {
-		return false, fmt.Errorf("fold journal: %w", err)
+		return false, fmt.Errorf("fold journal: %w: %w", aloft.ErrUnreadable, err)
 	}
 	r.state = state
 	return false, nil
@@ -204,18 +205,21 @@ func (e *Engine) graph(ctx context.Context, id *core.Identifier) (*machine.Graph
 		return g, nil
 	}
 	w, err := e.store.GetWorkflow(ctx, id)
+	if errors.Is(err, aloft.ErrNotFound) {
+		err = fmt.Errorf("%w: %w", aloft.ErrUnreadable, err) // an execution was created from it
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read workflow %s: %w", key, err)
 	}
 	g, err := machine.NewGraph(w.Compiled)
 	if err != nil {
-		return nil, fmt.Errorf("read workflow %s: %w", key, err)
+		return nil, fmt.Errorf("read workflow %s: %w: %w", key, aloft.ErrUnreadable, err)
 	}
 	e.graphs.Put(key, g, lru.Decoded(int64(proto.Size(w.Compiled))))
 	return g, nil
 }
 
-// postpone is what becomes of a step that we could not do. The state may be half changed and goes. The step alone is tried
+// postpone handles a failed step: it drops the state in memory, which may be half changed. The step alone is tried
 // again, with growing pauses; once that has lasted, the record of the execution says what it waits for and since when. After
 // MaxRetries it is parked: it asks seldom, and is woken when the service it waits for is back. Past MaxOutage it fails, by a
 // message to itself.
@@ -232,8 +236,12 @@ func (e *Engine) postpone(ctx context.Context, r *run, lease store.Lease, cause 
 	if ctx.Err() != nil {
 		return &decided{run: r}
 	}
-	cause = aloft.Blame(aloft.ServiceDatabase, cause) // what is not blamed on another is the store
 	parked, lasts := r.failures > e.config.MaxRetries, now.Sub(r.failedAt) >= waitingLasts
+	if errors.Is(cause, aloft.ErrUnreadable) {
+		parked, lasts = true, true // it is so the next time
+	} else {
+		cause = aloft.Blame(aloft.ServiceDatabase, cause) // what is not blamed on another is the store
+	}
 	// A store that is away for a moment stops everybody at once, and says so itself.
 	if lasts || r.failures == 1 && !errors.Is(cause, aloft.ErrUnavailable) {
 		e.logger.Warn("an execution cannot go on and is tried again", "execution", r.id.String(), "tries", r.failures, "parked", parked, "error", cause)

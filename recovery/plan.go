@@ -40,7 +40,7 @@ type Run struct {
 	paths  map[aloft.NodeID]Path
 }
 
-// NewRun reads the records of all nodes of a run, in any order.
+// NewRun reads the records of all nodes of a run, in any order. A node whose record is damaged counts as not begun.
 func NewRun(records []*store.Node) *Run {
 	r := &Run{byPath: make(map[Path][]Node, len(records)), paths: make(map[aloft.NodeID]Path, len(records))}
 	byID := make(map[aloft.NodeID]*store.Node, len(records))
@@ -48,6 +48,9 @@ func NewRun(records []*store.Node) *Run {
 		byID[n.ID] = n
 	}
 	for _, n := range records {
+		if n.Unreadable != nil {
+			continue // it runs again
+		}
 		group, _ := strconv.Atoi(n.RetryGroup) // empty: 0
 		path := r.path(byID, n)
 		r.byPath[path] = append(r.byPath[path], Node{

@@ -41,6 +41,7 @@ type Attempt struct {
 	Objects     []*aloftv1.ObjectDigest // what the outputs refer to, with digests
 	Environment string                  // digest of what it ran in
 	Usage       *aloftv1.AttemptUsage
+	Unreadable  error // ErrUnreadable: what of the record is damaged and left out; nil: nothing
 }
 
 // Instance is a running executor.

@@ -38,6 +38,7 @@ type Execution struct {
 	Waiting        string    // what the execution as a whole waits for; empty: nothing
 	WaitingSince   time.Time // since when; zero: it does not wait
 	JournalVersion int       // an engine never claims an execution whose journal it cannot read
+	Unreadable     error     // ErrUnreadable: what of the record is damaged and left out; nil: nothing
 }
 
 // JournalVersion is the version of the journal that this release writes for new executions. An execution keeps the version

@@ -65,8 +65,12 @@ type Runs interface {
 	ReleaseShards(ctx context.Context, owner string) error
 
 	// Inbox returns messages of executions in the shards, oldest first, those with a larger sequence than after.
-	// A transaction may become visible after one with a larger sequence: callers begin again from 0 now and then.
+	// A transaction may become visible after one with a larger sequence: callers begin again from 0 now and then. A message
+	// that cannot be understood says so itself (Unreadable).
 	Inbox(ctx context.Context, shards []int, after int64, limit int) ([]InboxRow, error)
+
+	// Messages returns whole messages that are there, in any order: those that Inbox gives without their content.
+	Messages(ctx context.Context, seqs []int64) ([]InboxRow, error)
 
 	// Due returns executions in the shards that have not ended and whose DueAt is not after until, soonest first.
 	Due(ctx context.Context, shards []int, until time.Time, limit int) ([]DueRow, error)
@@ -75,7 +79,8 @@ type Runs interface {
 	// after a key.
 	Clocks(ctx context.Context, shards []int, after Key, limit int) ([]ClockRow, error)
 
-	// Load returns the execution and its journal in order. ErrNotFound.
+	// Load returns the execution and its journal in order. ErrNotFound. What cannot be understood of them is no error: the
+	// record and the entries say so themselves (Unreadable). The journal of a later version than JournalVersion is left out.
 	Load(ctx context.Context, key Key) (*Execution, []JournalRow, error)
 
 	// Commit writes steps of several executions in one transaction and returns one error (or nil) for each:
@@ -176,12 +181,18 @@ type Message struct {
 	Inbox *aloftv1.Inbox
 }
 
+// MaxListedMessage is up to how many bytes a message comes with a list of messages.
+const MaxListedMessage = 16 << 10
+
 // InboxRow is a message that waits in an inbox.
 type InboxRow struct {
 	Seq       int64
 	Execution Key
 	Shard     int
-	Inbox     *aloftv1.Inbox
+	Size      int            // of the message, in bytes
+	Inbox     *aloftv1.Inbox // nil in a list: it is larger than MaxListedMessage
+
+	Unreadable error // why the message cannot be understood, ErrUnreadable; Inbox is nil then
 }
 
 // DueRow is an execution with a timer.
@@ -213,6 +224,8 @@ func LatestOf(entry *aloftv1.JournalEntry) time.Time {
 type JournalRow struct {
 	Seq   int64 // from 1, without holes
 	Entry *aloftv1.JournalEntry
+
+	Unreadable error // why the entry cannot be understood, ErrUnreadable; Entry is nil then
 }
 
 // Step is what one step of one execution commits: all of it or nothing.

@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -177,11 +178,33 @@ func (w *world) checkTaken(s *sight, node machine.NodeView, taken *aloftv1.NodeR
 	return nil
 }
 
+// refersToDamaged says whether an object is not what it was that a value is kept in or refers to.
+func (w *world) refersToDamaged(l *aloftv1.Literals) bool {
+	if w.damaged[l.GetRef().GetUri()] {
+		return true
+	}
+	values, err := w.value(l)
+	if err != nil {
+		return false // told elsewhere
+	}
+	encoded, err := proto.Marshal(values)
+	if err != nil {
+		return false
+	}
+	for uri := range w.damaged {
+		if bytes.Contains(encoded, []byte(uri)) {
+			return true
+		}
+	}
+	return false
+}
+
 func (w *world) checkNotAgain(s *sight, node machine.NodeView) error {
 	if k := node.Kind(); k != machine.KindTask && k != machine.KindWorkflow || node.SpecID() == failureNode {
 		return nil
 	}
-	if source, err := w.sourceOf(s, node.NodeRef); err != nil || source == nil || !aloft.Succeeded(source.Phase) {
+	source, err := w.sourceOf(s, node.NodeRef)
+	if err != nil || source == nil || !aloft.Succeeded(source.Phase) || w.refersToDamaged(source.Outputs) {
 		return err
 	}
 	return fmt.Errorf("node %s runs, and it had succeeded in %s", node.ID(), s.run.planned.recovers)

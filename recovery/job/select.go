@@ -215,6 +215,10 @@ func (j *Jobs) lost(ctx context.Context, id aloft.ExecutionID, nodes []*store.No
 			return nil, err
 		}
 		for _, n := range records {
+			if n.Unreadable != nil {
+				lost[n.ID] = n.Unreadable.Error()
+				continue
+			}
 			problem, err := j.Results.Lost(ctx, n.Outputs)
 			if err != nil {
 				return nil, fmt.Errorf("look for the outputs of node %s of execution %s: %w", n.ID, id, err)

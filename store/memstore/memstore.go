@@ -147,6 +147,8 @@ type inboxRow struct {
 	exec  *execution
 	dedup string
 	inbox *aloftv1.Inbox
+
+	damaged bool // it cannot be read
 }
 
 type dueRow struct {

@@ -3,6 +3,7 @@ package memstore
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -183,7 +184,38 @@ func (s *Store) Inbox(_ context.Context, shards []int, after int64, limit int) (
 				break
 			}
 			if in[r.exec.rec.Shard] {
-				rows = append(rows, store.InboxRow{Seq: r.seq, Execution: r.exec.rec.Key, Shard: r.exec.rec.Shard, Inbox: clone(r.inbox)})
+				rows = append(rows, r.read(store.MaxListedMessage))
+			}
+		}
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return rows, nil
+}
+
+// read gives the message, with its content if that is not larger than the limit.
+func (r inboxRow) read(limit int) store.InboxRow {
+	row := store.InboxRow{Seq: r.seq, Execution: r.exec.rec.Key, Shard: r.exec.rec.Shard, Size: proto.Size(r.inbox)}
+	switch {
+	case r.damaged && r.dedup == store.TerminateDedup:
+		row.Inbox = &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{}}}
+	case r.damaged:
+		row.Unreadable = fmt.Errorf("inbox message %d of execution %s: %w", r.seq, r.exec.rec.ID, aloft.ErrUnreadable)
+	case row.Size <= limit:
+		row.Inbox = clone(r.inbox)
+	}
+	return row
+}
+
+// Messages returns whole messages.
+func (s *Store) Messages(_ context.Context, seqs []int64) (rows []store.InboxRow, err error) {
+	err = s.do("Messages", func() ([]store.Topic, error) {
+		rows = nil
+		for _, r := range s.inbox.rows {
+			if slices.Contains(seqs, r.seq) {
+				rows = append(rows, r.read(math.MaxInt))
 			}
 		}
 		return nil, nil
@@ -256,12 +288,15 @@ func (s *Store) Load(_ context.Context, key store.Key) (rec *store.Execution, jo
 			return nil, missingKey(key)
 		}
 		rec, journal = cloneExecution(&e.rec, true), nil
+		if rec.JournalVersion > store.JournalVersion {
+			return nil, nil
+		}
 		for i, row := range e.journal {
-			entry := new(aloftv1.JournalEntry)
-			if err := proto.Unmarshal(row.entry, entry); err != nil {
-				return nil, fmt.Errorf("read journal of %s: %w", e.rec.ID, err)
+			read := store.JournalRow{Seq: int64(i + 1), Entry: new(aloftv1.JournalEntry)}
+			if err := proto.Unmarshal(row.entry, read.Entry); err != nil {
+				read.Entry, read.Unreadable = nil, fmt.Errorf("journal entry %d of execution %s: %w: %w", read.Seq, e.rec.ID, aloft.ErrUnreadable, err)
 			}
-			journal = append(journal, store.JournalRow{Seq: int64(i + 1), Entry: entry})
+			journal = append(journal, read)
 		}
 		return nil, nil
 	})
@@ -269,6 +304,31 @@ func (s *Store) Load(_ context.Context, key store.Key) (rec *store.Execution, jo
 		return nil, nil, err
 	}
 	return rec, journal, nil
+}
+
+// Entries is the number of entries in a journal, of whatever version.
+func (s *Store) Entries(key store.Key) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.find(key).journal)
+}
+
+// DamageEntry makes an entry of a journal unreadable.
+func (s *Store) DamageEntry(key store.Key, seq int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.find(key).journal[seq-1].entry = []byte{0xff}
+}
+
+// DamageMessages makes what is in an inbox now unreadable.
+func (s *Store) DamageMessages(key store.Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.inbox.rows {
+		if r := &s.inbox.rows[i]; r.exec.rec.Key == key {
+			r.damaged = true
+		}
+	}
 }
 
 // Commit writes steps, each of them wholly or not at all.

@@ -90,8 +90,9 @@ func (s *Store) attempts(ctx context.Context, budget *store.Budget, keep bool, r
 		a.Objects = into(&d, new(aloftv1.Outcome), objects).GetObjects()
 		a.Usage = into(&d, new(aloftv1.AttemptUsage), usage)
 		a.Spec = into(&d, new(aloftv1.AttemptSpec), spec)
+		a.Error, a.Unreadable = d.says("task execution", a.ID, a.Error)
 		attempts = append(attempts, a)
-		return d.of("task execution", a.ID)
+		return nil
 	})
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -101,7 +102,16 @@ func (d *decoder) of(noun string, id fmt.Stringer) error {
 	if d.err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s %s: %w: %w", noun, id, errRow, d.err)
+	return fmt.Errorf("%s %s: %w: %w", noun, id, aloft.ErrUnreadable, d.err)
+}
+
+// says is of for a row of a list, which is there with what could be understood of it: people read why in its error.
+func (d *decoder) says(noun string, id fmt.Stringer, failure *core.ExecutionError) (*core.ExecutionError, error) {
+	err := d.of(noun, id)
+	if err != nil && failure == nil {
+		failure = &core.ExecutionError{Code: "Unreadable", Kind: core.ExecutionError_SYSTEM, Message: err.Error()}
+	}
+	return failure, err
 }
 
 const (

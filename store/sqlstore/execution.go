@@ -45,7 +45,8 @@ func scanExecution(scan scan) (*store.Execution, error) {
 	e.Inputs = into(&d, new(aloftv1.Literals), inputs)
 	e.UserInputs = into(&d, new(aloftv1.Literals), userInputs)
 	e.Outputs = into(&d, new(aloftv1.Literals), outputs)
-	return e, d.of("execution", e.ID)
+	e.Error, e.Unreadable = d.says("execution", e.ID, e.Error)
+	return e, nil
 }
 
 // execution reads one, or nil if there is none.
@@ -63,10 +64,15 @@ func (s *Store) execution(ctx context.Context, where string, args ...any) (rec *
 // GetExecution returns one execution with inputs and outputs.
 func (s *Store) GetExecution(ctx context.Context, id aloft.ExecutionID) (*store.Execution, error) {
 	rec, err := s.execution(ctx, "e.project = ? AND e.domain = ? AND e.name = ?", id.Project, id.Domain, id.Name)
-	if err == nil && rec == nil {
-		err = plain(missingExecution(id))
+	switch {
+	case err != nil:
+		return nil, err
+	case rec == nil:
+		return nil, plain(missingExecution(id))
+	case rec.Unreadable != nil:
+		return nil, rec.Unreadable
 	}
-	return rec, err
+	return rec, nil
 }
 
 // key finds the number of an execution.
@@ -127,7 +133,8 @@ func scanNode(scan scan) (*store.Node, error) {
 	n.Cache = into(&d, new(aloftv1.CacheLookup), cache)
 	n.Inputs = into(&d, new(aloftv1.Literals), inputs)
 	n.Outputs = into(&d, new(aloftv1.Literals), outputs)
-	return n, d.of("node "+string(n.ID)+" of execution", n.Execution)
+	n.Error, n.Unreadable = d.says("node "+string(n.ID)+" of execution", n.Execution, n.Error)
+	return n, nil
 }
 
 // GetNode returns one node execution with inputs and outputs.
@@ -143,6 +150,9 @@ func (s *Store) GetNode(ctx context.Context, id aloft.ExecutionID, node aloft.No
 	if n == nil {
 		return nil, fmt.Errorf("node execution %s/%s: %w", id, node, aloft.ErrNotFound)
 	}
+	if n.Unreadable != nil {
+		return nil, n.Unreadable
+	}
 	return n, nil
 }
 
@@ -155,6 +165,9 @@ func (s *Store) GetAttempt(ctx context.Context, id aloft.AttemptID) (*store.Atte
 	}
 	if len(found) == 0 {
 		return nil, fmt.Errorf("task execution %s: %w", id, aloft.ErrNotFound)
+	}
+	if found[0].Unreadable != nil {
+		return nil, found[0].Unreadable
 	}
 	return found[0], nil
 }
@@ -207,7 +220,7 @@ func (s *Store) literals(ctx context.Context, column string, key store.Key, node
 		var d decoder
 		l = into(&d, new(aloftv1.Literals), value)
 		if d.err != nil {
-			return fmt.Errorf("%s of node %s of execution with key %d: %w: %w", column, node, key, errRow, d.err)
+			return fmt.Errorf("%s of node %s of execution with key %d: %w: %w", column, node, key, aloft.ErrUnreadable, d.err)
 		}
 		return nil
 	})

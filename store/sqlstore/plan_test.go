@@ -30,11 +30,11 @@ func TestHotReadsFollowAnIndex(t *testing.T) {
 		query string
 		want  string
 	}{
-		"inbox":       {"SELECT number, execution, shard, message FROM inbox WHERE number > 5 ORDER BY number LIMIT 10", "SEARCH inbox USING INTEGER PRIMARY KEY"},
+		"inbox":       {bound.Replace("SELECT "+inboxColumns) + " FROM inbox WHERE number > 5 ORDER BY number LIMIT 10", "SEARCH inbox USING INTEGER PRIMARY KEY"},
 		"due":         {"SELECT number, shard, due_at FROM executions WHERE due_at > 0 AND due_at <= 7 ORDER BY due_at, number LIMIT 10", "executions_due"},
 		"clocks":      {bound.Replace(selectClocks) + " ORDER BY number LIMIT 10", "executions_open"},
 		"last entry":  {"SELECT entry FROM journal WHERE execution = 1 AND LENGTH(entry) > 1 ORDER BY seq DESC LIMIT 1", "PRIMARY KEY"},
-		"journal":     {"SELECT seq, entry FROM journal WHERE execution = 1 ORDER BY seq", "PRIMARY KEY"},
+		"journal":     {bound.Replace(selectJournal), "PRIMARY KEY"},
 		"waiting":     {selectAttempts + "WHERE a.ended = 0 AND a.by_engine = 0 AND a.executor IS NULL AND a.stop IS NULL AND a.not_before <= 7 ORDER BY a.number LIMIT 10", "attempts_waiting"},
 		"assigned":    {selectAttempts + "WHERE a.executor = 'x' AND a.ended = 0 AND a.executor IS NOT NULL ORDER BY a.number", "attempts_executor"},
 		"stuck":       {"SELECT project FROM executions e WHERE ended = 0 AND due_at = 0 AND waiting = '' ORDER BY number LIMIT 10", "executions_open"},

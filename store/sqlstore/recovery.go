@@ -144,7 +144,7 @@ func (s *Store) jobs(ctx context.Context, rest string, args ...any) ([]*aloftv1.
 		}
 		job := new(aloftv1.RecoveryJob)
 		if err := unmarshal(record, job); err != nil {
-			return fmt.Errorf("recovery job: %w: %w", errRow, err)
+			return fmt.Errorf("recovery job: %w: %w", aloft.ErrUnreadable, err)
 		}
 		job.Version = version
 		jobs = append(jobs, job)
@@ -212,7 +212,7 @@ func (s *Store) RecoveryItems(ctx context.Context, name string) ([]*aloftv1.Reco
 		}
 		item := new(aloftv1.RecoveryItem)
 		if err := unmarshal(record, item); err != nil {
-			return fmt.Errorf("item of recovery job %s: %w: %w", name, errRow, err)
+			return fmt.Errorf("item of recovery job %s: %w: %w", name, aloft.ErrUnreadable, err)
 		}
 		items = append(items, item)
 		return nil

@@ -289,7 +289,7 @@ func (s *Store) projects(ctx context.Context, keep bool, rest string, args ...an
 		var d decoder
 		p := into(&d, new(admin.Project), record)
 		if d.err != nil {
-			return errors.Join(errRow, d.err)
+			return errors.Join(aloft.ErrUnreadable, d.err)
 		}
 		projects = append(projects, p)
 		return nil

@@ -5,6 +5,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -260,24 +262,58 @@ func atMost(limit int) int64 {
 	return int64(limit)
 }
 
+// inboxColumns has the content of messages up to a size.
+const inboxColumns = "number, execution, shard, LENGTH(message), dedup = '" + store.TerminateDedup + "', CASE WHEN LENGTH(message) <= ? THEN message END"
+
 // Inbox returns messages after a sequence, oldest first.
 func (s *Store) Inbox(ctx context.Context, shards []int, after int64, limit int) ([]store.InboxRow, error) {
-	var rows []store.InboxRow
 	condition, all := among(shards)
-	err := s.read(ctx, all, "SELECT number, execution, shard, message FROM inbox WHERE number > ?"+condition+" ORDER BY number LIMIT ?", []any{after, atMost(limit)},
-		func(scan scan) error {
-			var row store.InboxRow
-			var message []byte
-			if err := scan(&row.Seq, &row.Execution, &row.Shard, &message); err != nil {
-				return err
-			}
+	return s.messages(ctx, all, "WHERE number > ?"+condition+" ORDER BY number LIMIT ?", int64(store.MaxListedMessage), after, atMost(limit))
+}
+
+// Messages returns whole messages.
+func (s *Store) Messages(ctx context.Context, seqs []int64) ([]store.InboxRow, error) {
+	var rows []store.InboxRow
+	for some := range slices.Chunk(seqs, messagesAtOnce) {
+		args := []any{int64(math.MaxInt32)}
+		for i := range messagesAtOnce {
+			args = append(args, some[min(i, len(some)-1)]) // the places that are left are filled with one again
+		}
+		found, err := s.messages(ctx, true, whichMessages, args...)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, found...)
+	}
+	return rows, nil
+}
+
+// messagesAtOnce is how many messages one query names: it is prepared once, for that many.
+const messagesAtOnce = 16
+
+var whichMessages = "WHERE number IN (" + strings.TrimSuffix(strings.Repeat("?,", messagesAtOnce), ",") + ")"
+
+func (s *Store) messages(ctx context.Context, keep bool, where string, args ...any) (rows []store.InboxRow, err error) {
+	err = s.read(ctx, keep, "SELECT "+inboxColumns+" FROM inbox "+where, args, func(scan scan) error {
+		var row store.InboxRow
+		var terminate bool
+		var message []byte
+		if err := scan(&row.Seq, &row.Execution, &row.Shard, &row.Size, &terminate, &message); err != nil {
+			return err
+		}
+		if message != nil {
 			row.Inbox = new(aloftv1.Inbox)
-			if err := unmarshal(message, row.Inbox); err != nil {
-				return fmt.Errorf("inbox message %d of execution with key %d: %w: %w", row.Seq, row.Execution, errRow, err)
+			switch err := unmarshal(message, row.Inbox); {
+			case err != nil && terminate: // its name says enough
+				row.Inbox = &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{}}}
+			case err != nil:
+				row.Inbox = nil
+				row.Unreadable = fmt.Errorf("inbox message %d of execution with key %d: %w: %w", row.Seq, row.Execution, aloft.ErrUnreadable, err)
 			}
-			rows = append(rows, row)
-			return nil
-		})
+		}
+		rows = append(rows, row)
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -354,25 +390,38 @@ func (s *Store) Load(ctx context.Context, key store.Key) (*store.Execution, []st
 	if rec == nil {
 		return nil, nil, plain(missingKey(key))
 	}
+	if rec.JournalVersion > store.JournalVersion {
+		return rec, nil, nil
+	}
 	var journal []store.JournalRow
-	err = s.read(ctx, true, "SELECT seq, entry FROM journal WHERE execution = ? ORDER BY seq", []any{int64(key)}, func(scan scan) error {
-		var row store.JournalRow
-		var entry []byte
-		if err := scan(&row.Seq, &entry); err != nil {
-			return err
+	for last, page := int64(0), entriesPerRead; page == entriesPerRead; {
+		page = 0
+		err := s.read(ctx, true, selectJournal, []any{int64(key), last, entriesPerRead}, func(scan scan) error {
+			var row store.JournalRow
+			var entry []byte
+			if err := scan(&row.Seq, &entry); err != nil {
+				return err
+			}
+			row.Entry = new(aloftv1.JournalEntry)
+			if err := unmarshal(entry, row.Entry); err != nil {
+				row.Entry = nil
+				row.Unreadable = fmt.Errorf("journal entry %d of execution %s: %w: %w", row.Seq, rec.ID, aloft.ErrUnreadable, err)
+			}
+			journal = append(journal, row)
+			last, page = row.Seq, page+1
+			return nil
+		})
+		if err != nil {
+			return nil, nil, err
 		}
-		row.Entry = new(aloftv1.JournalEntry)
-		if err := unmarshal(entry, row.Entry); err != nil {
-			return fmt.Errorf("journal entry %d of execution %s: %w: %w", row.Seq, rec.ID, errRow, err)
-		}
-		journal = append(journal, row)
-		return nil
-	})
-	if err != nil {
-		return nil, nil, err
 	}
 	return rec, journal, nil
 }
+
+const selectJournal = "SELECT seq, entry FROM journal WHERE execution = ? AND seq > ? ORDER BY seq LIMIT ?"
+
+// entriesPerRead is how many entries of a journal are read at once: each read is bounded in time, a journal is not.
+const entriesPerRead = 1000
 
 // Stuck returns executions that nothing will ever move.
 func (s *Store) Stuck(ctx context.Context, limit int) ([]aloft.ExecutionID, error) {

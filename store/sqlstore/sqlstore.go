@@ -229,7 +229,7 @@ func (s *Store) read(ctx context.Context, keep bool, query string, args []any, g
 			case <-time.After(50 * time.Millisecond):
 			}
 			continue
-		case errors.Is(err, errRow), errors.Is(err, errBudget), errors.Is(err, aloft.ErrExhausted):
+		case errors.Is(err, aloft.ErrUnreadable), errors.Is(err, errBudget), errors.Is(err, aloft.ErrExhausted):
 			return err
 		case ctx.Err() != nil:
 			err = ctx.Err()
@@ -237,9 +237,6 @@ func (s *Store) read(ctx context.Context, keep bool, query string, args []any, g
 		return unavailable("read from", s.path, s.dialect, err)
 	}
 }
-
-// errRow marks an error that is about what was read, not about reading.
-var errRow = errors.New("unreadable row")
 
 // What is read for a request takes room: the messages in its rows, several times as large when they are decoded.
 const (

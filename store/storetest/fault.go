@@ -53,6 +53,10 @@ func (f *Faulty) Inbox(ctx context.Context, shards []int, after int64, limit int
 	return try(f.Faults, "Inbox", func() ([]store.InboxRow, error) { return f.Store.Inbox(ctx, shards, after, limit) })
 }
 
+func (f *Faulty) Messages(ctx context.Context, seqs []int64) ([]store.InboxRow, error) {
+	return try(f.Faults, "Messages", func() ([]store.InboxRow, error) { return f.Store.Messages(ctx, seqs) })
+}
+
 func (f *Faulty) Due(ctx context.Context, shards []int, until time.Time, limit int) ([]store.DueRow, error) {
 	return try(f.Faults, "Due", func() ([]store.DueRow, error) { return f.Store.Due(ctx, shards, until, limit) })
 }

@@ -1,0 +1,101 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+// readLarge reads the messages of which the collector has only the size.
+func (e *Engine) readLarge(ctx context.Context, messages []store.InboxRow) ([]store.InboxRow, error) {
+	var seqs []int64
+	for _, m := range messages {
+		if m.Inbox == nil {
+			seqs = append(seqs, m.Seq)
+		}
+	}
+	if len(seqs) == 0 {
+		return messages, nil
+	}
+	rows, err := e.store.Messages(ctx, seqs)
+	if err != nil {
+		return messages, fmt.Errorf("read messages: %w", err)
+	}
+	all := slices.Clone(messages)
+	for i, m := range all {
+		if m.Inbox != nil {
+			continue
+		}
+		at := slices.IndexFunc(rows, func(r store.InboxRow) bool { return r.Seq == m.Seq })
+		switch {
+		case at < 0:
+			return messages, fmt.Errorf("inbox message %d is not there any more: %w", m.Seq, aloft.ErrConflict)
+		case rows[at].Unreadable != nil:
+			return messages, rows[at].Unreadable
+		}
+		all[i] = rows[at]
+	}
+	return all, nil
+}
+
+// endUnread ends an execution of which something is damaged so that it cannot be folded, as a message wants it that is there:
+// a request to terminate, which was acknowledged, or giving up. Its records end with it as far as they can be read, and
+// executors stop what is not to run any more.
+func (e *Engine) endUnread(ctx context.Context, r *run, message *aloftv1.Inbox, lease store.Lease) (*decided, error) {
+	if r.id == (aloft.ExecutionID{}) || r.newer {
+		return nil, fmt.Errorf("it cannot be ended: %w", aloft.ErrUnreadable)
+	}
+	record, _, err := e.store.Load(ctx, r.key)
+	if err != nil {
+		return nil, fmt.Errorf("end execution %s: %w", r.id, err)
+	}
+	nodes, err := e.store.ListNodes(ctx, r.id, "", true, store.Query{Ascending: true})
+	if err != nil {
+		return nil, fmt.Errorf("end nodes of execution %s: %w", r.id, err)
+	}
+	attempts, err := e.store.ListAttempts(ctx, r.id, "", store.Query{Ascending: true})
+	if err != nil {
+		return nil, fmt.Errorf("end attempts of execution %s: %w", r.id, err)
+	}
+	now := r.clock.at(e.clock.Now())
+	step := e.newStep(r, lease)
+	terminate, cause := message.GetTerminate(), message.GetTerminate().GetCause()
+	change := &store.ExecutionChange{Phase: core.WorkflowExecution_ABORTED, StartedAt: record.StartedAt, EndedAt: now, UpdatedAt: now}
+	ended := &aloftv1.ExecutionEnded{Phase: change.Phase}
+	if giveUp := message.GetGiveUp(); giveUp != nil {
+		change.Phase, change.Error, cause = core.WorkflowExecution_FAILED, giveUp.GetError(), giveUp.GetError().GetMessage()
+		ended.Phase, ended.Error = change.Phase, change.Error
+	} else {
+		change.AbortCause, change.AbortPrincipal = terminate.GetCause(), terminate.GetPrincipal()
+		step.Entry.Events = append(step.Entry.Events, &aloftv1.Event{At: now.UnixNano(), Kind: &aloftv1.Event_TerminateRequested{
+			TerminateRequested: &aloftv1.TerminateRequested{Cause: terminate.GetCause(), Principal: terminate.GetPrincipal()},
+		}})
+	}
+	step.Entry.Events = append(step.Entry.Events, &aloftv1.Event{At: now.UnixNano(), Kind: &aloftv1.Event_ExecutionEnded{ExecutionEnded: ended}})
+	step.Change, step.ReleasesAll = change, true
+	for _, m := range r.inbox.taken {
+		step.Consumed = append(step.Consumed, m.Seq)
+	}
+	stopped := &core.ExecutionError{Code: "Aborted", Kind: core.ExecutionError_SYSTEM, Message: "the execution ended: " + cause}
+	for _, n := range nodes {
+		if aloft.Terminal(n.Phase) {
+			continue
+		}
+		n.Phase, n.UpdatedAt, n.EndedAt, n.Error, n.Waiting = core.NodeExecution_ABORTED, now, now, stopped, ""
+		step.Nodes = append(step.Nodes, n)
+	}
+	for _, a := range attempts {
+		if aloft.Terminal(a.Phase) {
+			continue
+		}
+		a.Phase, a.UpdatedAt, a.EndedAt, a.Error, a.Stop = core.TaskExecution_ABORTED, now, now, stopped, stopped.GetMessage()
+		step.Attempts = append(step.Attempts, a)
+	}
+	e.logger.Warn("an execution that cannot be read was ended", "execution", r.id.String(), "phase", change.Phase.String())
+	return &decided{run: r, step: step, next: turn{ended: true}}, nil
+}

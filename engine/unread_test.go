@@ -1,0 +1,171 @@
+package engine_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/engine"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
+)
+
+func waits() workflow {
+	return workflow{name: "waits", tasks: []*core.TaskTemplate{runTask}, nodes: []*core.Node{taskNode("r", runTask, map[string]*core.BindingData{"x": text("1")})}}
+}
+
+// wantWaiting demands that the execution says why it cannot go on, and that the invariant of stuck runs knows it.
+func (b *bench) wantWaiting(id aloft.ExecutionID, text string) {
+	b.Helper()
+	e := b.execution(id)
+	if !strings.Contains(e.Waiting, text) {
+		b.Errorf("execution %s waits for %q, want it to say %q", id.Name, e.Waiting, text)
+	}
+	if stuck, err := b.store.Stuck(b.Context(), 0); err != nil || len(stuck) > 0 {
+		b.Errorf("stuck: %v, error %v", stuck, err)
+	}
+}
+
+func (b *bench) terminate(id aloft.ExecutionID, cause string) {
+	b.Helper()
+	if err := b.store.Append(b.Context(), id, terminateFor(cause)); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// An execution whose journal cannot be read says so, by its name, and ends when it is terminated, with all that ran for it.
+func TestAnExecutionWhoseJournalIsDamagedWaitsByNameAndCanBeTerminated(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.register(waits())
+	damaged, other := b.create(waits(), "damaged", nil), b.create(waits(), "other", nil)
+	b.settle(b.engine("a"))
+	b.memory.DamageEntry(b.execution(damaged).Key, 1)
+
+	var log bytes.Buffer
+	e := b.engine("a", func(c *engine.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	for _, a := range b.waiting() {
+		b.assign("x", a)
+		b.report(a, succeeded(map[string]string{"o0": "1"}))
+	}
+	b.settle(e)
+	b.wantPhase(other, core.WorkflowExecution_SUCCEEDED)
+	b.wantWaiting(damaged, "journal entry 1")
+	if !strings.Contains(log.String(), "execution="+damaged.String()) {
+		t.Errorf("the log does not name the execution:\n%s", &log)
+	}
+
+	b.terminate(damaged, "it cannot be read")
+	b.settle(e)
+	got := b.wantPhase(damaged, core.WorkflowExecution_ABORTED)
+	if got.AbortCause != "it cannot be read" || got.EndedAt.IsZero() {
+		t.Errorf("it ended at %s because of %q", got.EndedAt, got.AbortCause)
+	}
+	attempts, err := b.store.ListAttempts(t.Context(), damaged, "", store.Query{})
+	if err != nil || len(attempts) != 1 || attempts[0].Phase != core.TaskExecution_ABORTED {
+		t.Errorf("its attempts are %v, error %v, want one that was aborted", attempts, err)
+	}
+	for node, want := range map[aloft.NodeID]core.NodeExecution_Phase{"r": core.NodeExecution_ABORTED, aloft.StartNode: core.NodeExecution_SUCCEEDED} {
+		if n, err := b.store.GetNode(t.Context(), damaged, node); err == nil && n.Phase != want {
+			t.Errorf("node %s is %s, want %s", node, n.Phase, want)
+		}
+	}
+	if left, err := b.store.Assigned(t.Context(), "x"); err != nil || len(left) != 0 {
+		t.Errorf("executors are to go on with %v, error %v", left, err)
+	}
+}
+
+// A message that cannot be read costs its own execution alone.
+func TestADamagedMessageStopsItsExecutionAlone(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.register(waits())
+	damaged := b.create(waits(), "damaged", nil)
+	e := b.engine("a")
+	b.settle(e)
+	a := b.waiting()[0]
+	b.assign("x", a)
+	b.report(a, succeeded(map[string]string{"o0": "1"}))
+	b.memory.DamageMessages(b.execution(damaged).Key)
+	other := b.create(fanOut(1), "unregistered", nil)
+	b.register(fanOut(1))
+	b.settle(e)
+	b.wantPhase(other, core.WorkflowExecution_SUCCEEDED)
+	b.wantWaiting(damaged, "inbox message")
+	b.clock.advance(time.Hour)
+	b.settle(e)
+	b.wantWaiting(damaged, "inbox message")
+
+	b.terminate(damaged, "enough")
+	b.settle(e)
+	b.wantPhase(damaged, core.WorkflowExecution_ABORTING)
+	stopped, err := b.store.GetAttempt(t.Context(), a.ID)
+	if err != nil || stopped.Stop == "" {
+		t.Fatalf("the attempt is to be stopped for %q, error %v", stopped.Stop, err)
+	}
+}
+
+// A request to terminate that cannot be read is known by its name: it was acknowledged.
+func TestADamagedRequestToTerminateIsGranted(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.register(waits())
+	id := b.create(waits(), "damaged", nil)
+	e := b.engine("a")
+	b.settle(e)
+	b.terminate(id, "enough")
+	b.memory.DamageMessages(b.execution(id).Key)
+	b.settle(e)
+	b.settle(e)
+	b.wantPhase(id, core.WorkflowExecution_ABORTED)
+}
+
+// Messages of an execution that cannot go on do not hide those of others, and do not fill the memory.
+func TestManyMessagesOfAParkedExecutionHideNothing(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.register(waits())
+	b.register(fanOut(1))
+	full := b.create(waits(), "full", nil)
+	b.settle(b.engine("a"))
+	b.memory.DamageEntry(b.execution(full).Key, 1)
+	e := b.engine("a")
+	for i := range 60_000 {
+		message := store.Message{Dedup: fmt.Sprint("wake ", i), Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Wake{Wake: &aloftv1.Wake{On: strings.Repeat("x", 100)}}}}
+		if err := b.memory.Append(t.Context(), full, message); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := b.create(fanOut(1), "other", nil)
+	b.settle(e)
+	b.wantPhase(other, core.WorkflowExecution_SUCCEEDED)
+	if held := e.Held(); held["bytes of messages"] > 1<<20 || held["known messages"] > 4000 {
+		t.Errorf("the engine holds %v of an execution that is parked", held)
+	}
+}
+
+// Many and large messages of an execution that does go on are consumed, all of them, within bounds.
+func TestMoreMessagesThanFitAreReadAsTheirTurnComes(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.register(waits())
+	id := b.create(waits(), "busy", nil)
+	e := b.engine("a")
+	b.settle(e)
+	for i := range 200 {
+		message := store.Message{Dedup: fmt.Sprint("wake ", i), Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Wake{Wake: &aloftv1.Wake{On: strings.Repeat("x", i%2*50_000+1)}}}}
+		if err := b.memory.Append(t.Context(), id, message); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a := b.waiting()[0]
+	b.assign("x", a)
+	b.report(a, succeeded(map[string]string{"o0": strings.Repeat("1", 30_000)}))
+	b.settle(e)
+	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
+}
