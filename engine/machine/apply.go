@@ -557,7 +557,7 @@ func (s *State) attemptScheduled(at int64, e *aloftv1.AttemptScheduled) error {
 	a := attempt{
 		created: at, updated: at, due: e.GetNotBefore(),
 		node: i, prev: n.attempt, number: number,
-		phase: uint8(core.TaskExecution_QUEUED), systemFailures: n.systemFailures, byEngine: e.GetByEngine(),
+		phase: uint8(core.TaskExecution_QUEUED), byEngine: e.GetByEngine(),
 		timeout: e.GetTimeout(), expires: e.GetExpiresAt(), last: e.GetLast(),
 	}
 	n.attempt, n.updated = uint32(len(s.attempts)), at

@@ -144,8 +144,7 @@ type attempt struct {
 	outputs                          uint32
 	stop                             uint32 // why it is to be stopped, plus 1; 0: it is not
 	phase                            uint8
-	systemFailures                   uint8 // of the node when the attempt was scheduled
-	last                             bool  // no other follows if the system fails it
+	last                             bool // no other follows if the system fails it
 	byEngine                         bool
 	lost                             bool
 }

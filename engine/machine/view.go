@@ -202,8 +202,8 @@ func (s *State) attempt(index uint32) AttemptView {
 	return v
 }
 
-// attemptSpec says on what the attempt runs: on what may be taken away if that was allowed, but for the last time that
-// the system may fail.
+// attemptSpec says on what the attempt runs: on what may be taken away if that was allowed, but for the last time that, by
+// the policy when it was scheduled, the system may fail.
 func (s *State) attemptSpec(index uint32) *aloftv1.AttemptSpec {
 	a := &s.attempts[index]
 	spec := s.spec(a.node)
@@ -212,7 +212,7 @@ func (s *State) attemptSpec(index uint32) *aloftv1.AttemptSpec {
 		interruptible = *spec.interruptible
 	}
 	of := spec.stable
-	if interruptible && a.systemFailures < maxSystemFailures && !a.last {
+	if interruptible && !a.last {
 		of = spec.spot
 	}
 	memory, checkpoint := s.memory[index], s.offers[a.node]
