@@ -70,7 +70,7 @@ func (f *facts) Recovered(node machine.NodeRef) (machine.Recovery, error) {
 	}
 	if record.Unreadable != nil {
 		f.engine.logger.Info("a finished node runs again", "execution", s.id.String(), "node", string(d.Source.ID), "reason", record.Unreadable)
-		return machine.Recovery{}, nil
+		return machine.Recovery{}, nil //nolint:nilerr // what it had is damaged: it runs again
 	}
 	if catalog := f.engine.config.Catalog; catalog != nil {
 		// Files may have been removed or have rotted since: then the node runs again, as it would after a hit on such a result.
