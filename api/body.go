@@ -188,8 +188,7 @@ func (a *admission) refuse(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 func cutOff(err error) *connect.Error {
-	var ready *connect.Error
-	if errors.As(err, &ready) {
+	if ready, ok := errors.AsType[*connect.Error](err); ok {
 		return ready
 	}
 	for _, row := range errorCodes {
@@ -348,7 +347,8 @@ func (in *incoming) weigh(input protoreflect.MessageDescriptor, message []byte, 
 			return err
 		}
 	}
-	weight, err := int64(0), error(nil)
+	var weight int64
+	var err error
 	if json {
 		weight, err = weightOfJSON(message)
 	} else {

@@ -27,7 +27,7 @@ func manyLiterals(n int) []byte {
 }
 
 // TestAWeightIsAboutWhatAMessageTakes, so that room which was taken for it is enough and not far too much.
-func TestAWeightIsAboutWhatAMessageTakes(t *testing.T) {
+func TestAWeightIsAboutWhatAMessageTakes(t *testing.T) { //nolint:paralleltest // it measures the heap
 	texts := make([]string, 20_000)
 	for i := range texts {
 		texts[i] = strings.Repeat("t", 20)

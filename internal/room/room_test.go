@@ -59,7 +59,7 @@ func TestAClaimThatWaitsIsServedInItsTurnOrRefused(t *testing.T) {
 		if err := third.TryTake(mib); err == nil {
 			t.Error("a small one overtook a large one that waits")
 		}
-		time.Sleep(room.Patience - time.Second)
+		time.Sleep(room.Patience - time.Second) //nolint:forbidigo // the time of a synctest
 		first.Release()
 		group.Wait()
 
@@ -97,7 +97,7 @@ func TestAReadBeginsAgainWhenThereIsRoom(t *testing.T) {
 		}
 		claim := pool.Claim()
 		ctx := room.With(t.Context(), claim)
-		go func() { time.Sleep(time.Second); other.Release() }()
+		time.AfterFunc(time.Second, other.Release)
 		reads := 0
 		if err := room.Again(ctx, func() error {
 			reads++
