@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,6 +53,7 @@ type Config struct {
 	Origins          []string `key:"origins" help:"web pages elsewhere that may call the server, by origin, such as https://dashboard.example.com; *: any. Each may run commands as the server's user"`
 	Hosts            []string `key:"hosts" help:"names under which clients may reach the server, besides localhost, addresses, the host of public-url and the one of listen"`
 	LocalPaths       bool     `key:"local-paths" help:"answer clients on this machine with paths for folders and tables, which flytekit cannot read by link"`
+	TaskEnv          []string `key:"task-env" help:"environment variables for all tasks, such as HTTPS_PROXY=http://proxy:3128; a name alone passes on the server's own value"`
 	StopTasks        bool     `key:"stop-tasks" help:"end running tasks when the server ends; otherwise they go on and the next server finds them"`
 	LogLevel         string   `key:"log-level" help:"debug, info, warn or error"`
 	LogFormat        string   `key:"log-format" help:"text or json"`
@@ -85,6 +87,7 @@ func Default(home string) Config {
 		Origins:          []string{},
 		Hosts:            []string{},
 		LocalPaths:       true,
+		TaskEnv:          []string{},
 		LogLevel:         "info",
 		LogFormat:        "text",
 		Server:           "localhost:30080",
@@ -187,6 +190,15 @@ func (c Config) Validate() error {
 			wrong("retry-policies: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 		}
 	}
+	for _, line := range c.TaskEnv {
+		name, _, _ := strings.Cut(line, "=")
+		switch {
+		case !variableName.MatchString(name):
+			wrong("task-env: %q is neither NAME nor NAME=value", line)
+		case name == "TMPDIR" || strings.HasPrefix(name, variablePrefix) || strings.HasPrefix(name, "FLYTE_INTERNAL_"):
+			wrong("task-env: %s is set by aloft, for each attempt", name)
+		}
+	}
 	names := func(key string, values []string) {
 		if len(values) == 0 {
 			wrong("%s is empty: at least one is needed", key)
@@ -206,6 +218,33 @@ func (c Config) Validate() error {
 		return m
 	}
 	return nil
+}
+
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// TaskVariables are the variables of task-env, those without a value as the server's environment has them.
+func (c Config) TaskVariables(environ []string) (map[string]string, error) {
+	own := map[string]string{}
+	for _, line := range environ {
+		if name, value, ok := strings.Cut(line, "="); ok {
+			own[name] = value
+		}
+	}
+	variables := map[string]string{}
+	var m Mistakes
+	for _, line := range c.TaskEnv {
+		name, value, given := strings.Cut(line, "=")
+		if !given {
+			if value, given = own[name]; !given {
+				m = append(m, fmt.Sprintf("task-env: the server's environment has no %s to pass on: set it there, or write %s=value", name, name))
+			}
+		}
+		variables[name] = value
+	}
+	if len(m) > 0 {
+		return nil, m
+	}
+	return variables, nil
 }
 
 // PasswordInDatabase says whether the URL of the database holds a password.

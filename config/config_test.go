@@ -105,10 +105,52 @@ func TestAllMistakesAreReportedAtOnceWithTheirPlace(t *testing.T) {
 	}
 }
 
+func TestAVariableThatIsNoSettingIsRefused(t *testing.T) {
+	t.Parallel()
+	_, err := load(t, nil, []string{"ALOFT_SLOTSS=3", "ALOFT_PORT=8080", "ALOFT_data_dir=/x", "ALOFT_COLOUR=red"})
+	want := "configuration: ALOFT_COLOUR: there is no such setting (config/aloft.example.yaml shows all); " +
+		"ALOFT_PORT: there is no such setting; did you mean ALOFT_LISTEN?; " +
+		"ALOFT_SLOTSS: there is no such setting; did you mean ALOFT_SLOTS?; " +
+		"ALOFT_data_dir: there is no such setting; did you mean ALOFT_DATA_DIR?"
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+	if _, err := load(t, nil, []string{
+		"ALOFT_TEST_BINARY=x", "ALOFT_ATTEMPT_MARK=x", "ALOFT_EMPTY=", "MY_ALOFT_SLOTS=x",
+		"ALOFT_PORT=tcp://10.0.0.1:30080", "ALOFT_PORT_30080_TCP_ADDR=10.0.0.1", "ALOFT_SERVICE_HOST=10.0.0.1", "ALOFT_SERVICE_PORT_GRPC=30080",
+	}); err != nil {
+		t.Errorf("variables of others are refused: %v", err)
+	}
+	if _, err := load(t, []string{"--config", write(t, "lisen: localhost:1\n")}, nil); err == nil || !strings.Contains(err.Error(), "there is no such setting; did you mean listen?") {
+		t.Errorf("got %v, want a hint at listen", err)
+	}
+}
+
 func TestAMissingFileIsAnError(t *testing.T) {
 	t.Parallel()
 	if _, err := load(t, []string{"--config", "/nowhere/aloft.yaml"}, nil); err == nil || !strings.Contains(err.Error(), "/nowhere/aloft.yaml") {
 		t.Errorf("got %v, want an error that names the file", err)
+	}
+}
+
+func TestTasksGetTheVariablesThatAreNamed(t *testing.T) {
+	t.Parallel()
+	c, err := load(t, []string{"--task-env", "MODE=a=b,REGION", "--task-env", "EMPTY="}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := c.TaskVariables([]string{"REGION=eu", "MODE=of the server", "SECRET=x"})
+	if diff := cmp.Diff(map[string]string{"MODE": "a=b", "REGION": "eu", "EMPTY": ""}, got); err != nil || diff != "" {
+		t.Errorf("%v (-want +got)\n%s", err, diff)
+	}
+	if _, err := c.TaskVariables(nil); err == nil || !strings.Contains(err.Error(), "has no REGION to pass on") {
+		t.Errorf("got %v, want an error that names REGION", err)
+	}
+	_, err = load(t, []string{"--task-env", "TMPDIR=/x,ALOFT_DATABASE,a b"}, nil)
+	for _, want := range []string{"TMPDIR is set by aloft", "ALOFT_DATABASE is set by aloft", `"a b" is neither NAME nor NAME=value`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error does not mention %q: %v", want, err)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -14,6 +15,8 @@ import (
 	"github.com/knadh/koanf/parsers/yaml"
 	"github.com/knadh/koanf/providers/file"
 	"github.com/knadh/koanf/v2"
+
+	"github.com/aloft-dev/aloft/internal/near"
 )
 
 // FlagSet is what Flags needs of a command's flags.
@@ -107,9 +110,16 @@ func Load(defaults Config, flags *Flags, changed func(flag string) bool, environ
 			s.value.Set(flags.values[s.key].Elem())
 		}
 	}
+	keys := slices.Sorted(maps.Keys(known))
 	for _, key := range k.Keys() {
 		if top, _, _ := strings.Cut(key, keyDelimiter); !known[top] {
-			mistakes = append(mistakes, fmt.Sprintf("%s in %s: there is no such setting (config/aloft.example.yaml shows all)", top, path))
+			mistakes = append(mistakes, fmt.Sprintf("%s in %s: there is no such setting%s", top, path, meant(top, keys, "")))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(variables)) {
+		key := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(name, variablePrefix)), "_", "-")
+		if value := variables[name]; value != "" && (!known[key] || Variable(key) != name) && !otherVariable(name, value) {
+			mistakes = append(mistakes, fmt.Sprintf("%s: there is no such setting%s", name, meant(key, keys, Variable(""))))
 		}
 	}
 	var invalid Mistakes
@@ -125,6 +135,45 @@ func Load(defaults Config, flags *Flags, changed func(flag string) bool, environ
 	}
 	c.DataDir = dir
 	return c, nil
+}
+
+// Meant is the setting that a name stands for which is none: one that is nearly called so, or one that other programs
+// call so; "" if there is none.
+func Meant(key string, keys []string) string {
+	switch key {
+	case "port", "host", "address", "addr", "bind":
+		if slices.Contains(keys, "listen") {
+			return "listen"
+		}
+	}
+	if slices.Contains(keys, key) { // in other letters, as a variable
+		return key
+	}
+	return near.Name(key, keys)
+}
+
+// meant is how a message about an unknown setting goes on: in a file (no prefix) or in the environment.
+func meant(key string, keys []string, prefix string) string {
+	found := Meant(key, keys)
+	switch {
+	case found == "":
+		return " (config/aloft.example.yaml shows all)"
+	case prefix != "":
+		found = Variable(found)
+	}
+	return "; did you mean " + found + "?"
+}
+
+// otherVariable says whether a variable with our prefix is no setting but of something else: which file to read, a task's
+// mark, our tests, and what Kubernetes tells all programs beside a service that is called aloft.
+func otherVariable(name, value string) bool {
+	rest := strings.TrimPrefix(name, variablePrefix)
+	for _, prefix := range []string{"TEST_", "HOSTILE_", "POSTGRES_DIR", "SQLSTORE_TEST_", "SERVICE_HOST", "SERVICE_PORT", "PORT_"} {
+		if strings.HasPrefix(rest, prefix) {
+			return true
+		}
+	}
+	return name == fileVariable || rest == "ATTEMPT_MARK" || rest == "PORT" && strings.Contains(value, "://")
 }
 
 // keyDelimiter separates levels of a key. There are none, and no key contains it.

@@ -55,6 +55,7 @@ import (
 type Options struct {
 	Version api.Version
 	Path    string   // where python3 and uv are looked for, as PATH has it
+	Environ []string // the environment of the server, of which task-env passes on what it names
 	Worker  []string // command line that starts a supervisor, such as {"/usr/bin/aloft", "worker"}; empty: tasks that need a process wait
 	Logger  *slog.Logger
 
@@ -174,9 +175,13 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	if err := s.resolver.Given(); err != nil {
 		return nil, err
 	}
+	variables, err := c.TaskVariables(o.Environ)
+	if err != nil {
+		return nil, err
+	}
 	backend := process.New(process.Config{
 		DataDir: c.DataDir, Place: place, Blob: blobs, Environments: s.resolver, Code: process.Bundles{Cache: code},
-		Connect: s.connectWorker, Capacity: s.room, Platform: s.platform, Mode: worker.Mode(c.WorkerMode), Logger: s.log,
+		Connect: s.connectWorker, Capacity: s.room, Platform: s.platform, Variables: variables, Mode: worker.Mode(c.WorkerMode), Logger: s.log,
 	})
 	probes := map[string]health.Probe{aloft.ServiceCatalog: func(ctx context.Context) error {
 		_, err := s.store.ListResults(ctx, store.ResultQuery{Limit: 1})

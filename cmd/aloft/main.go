@@ -31,6 +31,7 @@ func main() {
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(newServe(), newWorker(), newVersion())
 	root.AddCommand(cli.Commands(cli.Defaults{Server: defaults.Server, Project: defaults.Project, Domain: defaults.Domain})...)
+	root.SetFlagErrorFunc(explainFlag)
 	understood := false // the command line: a command has begun
 	root.PersistentPreRun = func(*cobra.Command, []string) { understood = true }
 	if err := root.Execute(); err != nil {

@@ -40,7 +40,7 @@ func newServe() *cobra.Command {
 		ctx, stop := signal.NotifyContext(command.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		s, err := server.Start(ctx, c, server.Options{
-			Version: server.BuildVersion(version), Path: config.SearchPath(), Worker: []string{self, "worker"}, Logger: log,
+			Version: server.BuildVersion(version), Path: config.SearchPath(), Environ: os.Environ(), Worker: []string{self, "worker"}, Logger: log,
 		})
 		if err != nil {
 			return err

@@ -64,6 +64,7 @@ type Config struct {
 	Connect      func(ctx context.Context) (*worker.Client, error) // finds or starts the supervisor
 	Capacity     admission.Room
 	Platform     func() executor.Platform // how tasks reach the server; nil: they are not told
+	Variables    map[string]string        // for all tasks, weaker than what the task or its execution sets
 	Mode         worker.Mode              // empty: warm where that is equal to a fresh interpreter
 	Grace        time.Duration            // between TERM and KILL; 0: 10 s
 	Logger       *slog.Logger
@@ -528,13 +529,15 @@ func (b *Backend) platform() executor.Platform {
 	return b.config.Platform()
 }
 
-// commonVariables is what all attempts in an environment get.
+// commonVariables is what all attempts in an environment get: ours, and those of the setting task-env, which come first.
 func (b *Backend) commonVariables(env environment.Environment, short string) map[string]string {
 	path := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	if env.Interpreter != "" {
 		path = filepath.Dir(env.Interpreter) + ":" + path
 	}
-	return map[string]string{"PATH": path, "HOME": sharedHome(short), "LANG": "C.UTF-8"}
+	variables := map[string]string{"PATH": path, "HOME": sharedHome(short), "LANG": "C.UTF-8"}
+	maps.Copy(variables, b.config.Variables)
+	return variables
 }
 
 // makeFolder is os.MkdirAll for folders that are mostly new in a folder that is mostly there.

@@ -59,6 +59,8 @@ type world struct {
 	data string
 	blob blob.Local
 	code *bundle.Cache
+
+	variables map[string]string // of Config
 }
 
 func newWorld(t *testing.T) *world {
@@ -166,7 +168,8 @@ func (w *world) open(t *testing.T, environments process.Environments, store blob
 			b.client = client
 			return client, err
 		},
-		Capacity: admission.Room{MilliCPU: 8000, Memory: 8 << 30, Slots: 8}, Grace: 2 * time.Second,
+		Variables: w.variables,
+		Capacity:  admission.Room{MilliCPU: 8000, Memory: 8 << 30, Slots: 8}, Grace: 2 * time.Second,
 		Logger: slog.New(slog.NewTextHandler(testWriter{t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	return b
@@ -318,13 +321,14 @@ func TestATaskSeesItsOwnVariablesAndFoldersAndNothingOfTheServers(t *testing.T) 
 	job.Template.GetContainer().Env = []*core.KeyValuePair{{Key: "OF_TASK", Value: "t"}, {Key: "OF_BOTH", Value: "t"}}
 	job.Envs = map[string]string{"OF_BOTH": "e"}
 	job.RawOutput = "s3://bucket/files/"
+	w.variables = map[string]string{"OF_ALL": "a", "OF_BOTH": "a", "HOME": "/home/me"}
 	b := w.open(t, noPython{}, w.blob)
 	if o := w.run(t, b, job); o.GetOutputs() == nil {
 		t.Fatalf("outcome %v", o)
 	}
 	run := w.blob.Path(blob.Key(job.ID.RunKey()))
 	env := read(t, filepath.Join(run, "env"))
-	for _, want := range []string{"OF_TASK=t\n", "OF_BOTH=e\n", "FLYTE_INTERNAL_EXECUTION_ID=e\n", "FLYTE_ATTEMPT_NUMBER=0\n", "FLYTE_INTERNAL_TASK_NAME=a\n"} {
+	for _, want := range []string{"OF_TASK=t\n", "OF_BOTH=e\n", "OF_ALL=a\n", "HOME=/home/me\n", "FLYTE_INTERNAL_EXECUTION_ID=e\n", "FLYTE_ATTEMPT_NUMBER=0\n", "FLYTE_INTERNAL_TASK_NAME=a\n"} {
 		if !strings.Contains(env, want) {
 			t.Errorf("no %q in its environment:\n%s", want, env)
 		}
