@@ -45,7 +45,8 @@ type Environment struct {
 	Flytekit    string   `json:"flytekit"` // version
 	Platform    string   `json:"platform"` // linux-x86_64
 	Packages    []string `json:"packages"` // name==version, sorted, names normalized
-	Digest      string   `json:"digest"`   // sha256:… over Python, Platform and Packages
+	Site        []string `json:"site"`     // what else is read at each start (.pth files, sitecustomize …): name and digest of the content
+	Digest      string   `json:"digest"`   // sha256:… over Python, Platform, Packages and Site
 }
 
 // Request asks for the environment of an image.
@@ -261,7 +262,8 @@ func Strict(expectedDigest string, expectedPackages []string, actual Environment
 		}
 	}
 	if len(parts) == 0 {
-		parts = append(parts, fmt.Sprintf("digest %s instead of %s", actual.Digest, expectedDigest))
+		parts = append(parts, fmt.Sprintf("digest %s instead of %s: Python, the platform, or a file that Python reads when it starts (%s)",
+			actual.Digest, expectedDigest, cmp.Or(strings.Join(actual.Site, ", "), "a .pth file or sitecustomize.py that is gone")))
 	}
 	const shown = 20
 	if more := len(parts) - shown; more > 0 {

@@ -30,7 +30,7 @@ case "$*" in
 *"-m pip install"*) [ -z "$FAIL" ] || { echo no network >&2; exit 1; }
   for last; do :; done; v=${last#flytekit==}; d=%[2]s/flytekit-$v.dist-info; mkdir -p $d; printf 'Name: flytekit\nVersion: %%s\n' $v > $d/METADATA; exit 0;;
 esac
-[ -z "$2" ] || echo '{"executable": "", "version": "%[3]s", "platform": "test-arm", "path": ["%[2]s"]}'
+[ -z "$2" ] || echo '{"executable": "", "version": "%[3]s", "platform": "test-arm", "path": ["%[2]s"], "sites": ["%[2]s"], "prefix": "%[2]s"}'
 `, path, site, version)
 	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
@@ -136,6 +136,46 @@ func TestKnownInterpreterIsAskedOnceUntilItsPackagesChange(t *testing.T) {
 	}
 	if err := Strict(before.Digest, before.Packages, after); !errors.Is(err, aloft.ErrPrecondition) || !strings.Contains(err.Error(), "now extra==2") {
 		t.Errorf("changed: got %v", err)
+	}
+}
+
+// Case (.pth): what the site module reads is part of the environment, so that no warm worker outlives a change of it.
+func TestWhatIsReadAtEachStartBelongsToTheDigest(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	given := fakePython(t, dir, "python3", "3.11.2", map[string]string{"flytekit": "1.16.31"})
+	site := filepath.Join(dir, "site-python3")
+	r := New(Config{DataDir: dir, Path: dir + ":/usr/bin:/bin", Python: given})
+	seen := map[string]string{}
+	for _, change := range []struct{ name, file, content string }{
+		{"nothing", "", ""},
+		{"an editable install", "__editable__.mylib.pth", "/home/me/mylib\n"},
+		{"the same file with another path", "__editable__.mylib.pth", "/home/me/theirs\n"},
+		{"sitecustomize", "sitecustomize.py", "import sys\n"},
+		{"packages of the system", "pyvenv.cfg", "home = /usr/bin\ninclude-system-site-packages = true\n"},
+	} {
+		if change.file != "" {
+			if err := os.WriteFile(filepath.Join(site, change.file), []byte(change.content), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		e, err := r.Resolve(context.Background(), Request{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before, ok := seen[e.Digest]; ok {
+			t.Errorf("%s: the digest is that of %s", change.name, before)
+		}
+		seen[e.Digest] = change.name
+	}
+	// Where a virtual environment was made does not count.
+	before, _ := r.Resolve(context.Background(), Request{})
+	content := "home = /opt/python/bin\nversion = 3.11.2\ninclude-system-site-packages = true\n"
+	if err := os.WriteFile(filepath.Join(site, "pyvenv.cfg"), []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := r.Resolve(context.Background(), Request{}); err != nil || after.Digest != before.Digest {
+		t.Errorf("an environment at another place: got %v, %v, want the digest of %v", after.Site, err, before.Site)
 	}
 }
 

@@ -31,6 +31,8 @@ type answer struct {
 	Version    string   `json:"version"`
 	Platform   string   `json:"platform"`
 	Path       []string `json:"path"`
+	Sites      []string `json:"sites"`  // folders whose .pth files are read at each start, there or not
+	Prefix     string   `json:"prefix"` // of the virtual environment
 }
 
 type stamp struct {
@@ -39,9 +41,10 @@ type stamp struct {
 	size     int64
 }
 
-const question = `import json, sys, sysconfig
+const question = `import json, site, sys, sysconfig
+sites = site.getsitepackages() + ([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])
 print(json.dumps({"executable": sys.executable, "version": ".".join(map(str, sys.version_info[:3])),
-                  "platform": sysconfig.get_platform(), "path": sys.path}))`
+                  "platform": sysconfig.get_platform(), "path": sys.path, "sites": sites, "prefix": sys.prefix}))`
 
 // describe asks an interpreter once; later calls look whether anything was installed or removed since.
 func (r *Resolver) describe(ctx context.Context, interpreter string) (Environment, error) {
@@ -80,6 +83,7 @@ func (r *Resolver) describe(ctx context.Context, interpreter string) (Environmen
 	p.stamps = stamps(interpreter, p.said) // before the folders are read: a change meanwhile is seen next time
 	p.env = Environment{
 		Interpreter: interpreter, Python: p.said.Version, Platform: p.said.Platform, Packages: packages(p.said.Path),
+		Site: siteFiles(p.said),
 	}
 	// A shim (pyenv, asdf) is not the interpreter, and its folder has not the environment's commands.
 	if p.said.Executable != "" && executable(p.said.Executable) {
@@ -105,15 +109,62 @@ func (e Environment) check() error {
 		e.Interpreter, e.Python, e.Interpreter, DefaultFlytekit)
 }
 
-// stamps is what changes when a package is installed or removed: the folders of packages, and the interpreter.
+// stamps is what changes when a package is installed or removed, or when an interpreter would start otherwise: the folders
+// of packages, the files that are read at each start, and the interpreter. What is not there is left out, so that it is
+// noticed when it comes.
 func stamps(interpreter string, said answer) []stamp {
 	var all []stamp
-	for _, path := range append([]string{interpreter, said.Executable}, said.Path...) {
+	paths := slices.Concat([]string{interpreter, said.Executable}, said.Path, said.Sites, startFiles(said))
+	slices.Sort(paths)
+	for _, path := range slices.Compact(paths) {
 		if info, err := os.Stat(path); err == nil && path != "" {
 			all = append(all, stamp{path, info.ModTime(), info.Size()})
 		}
 	}
 	return all
+}
+
+// startFiles is the files that the site module reads, there or not.
+func startFiles(said answer) []string {
+	files := []string{filepath.Join(said.Prefix, "pyvenv.cfg")}
+	for _, dir := range said.Sites {
+		found, _ := filepath.Glob(filepath.Join(escape(dir), "*.pth"))
+		files = append(files, found...)
+	}
+	for _, dir := range said.Path {
+		if filepath.IsAbs(dir) {
+			files = append(files, filepath.Join(dir, "sitecustomize.py"), filepath.Join(dir, "usercustomize.py"))
+		}
+	}
+	return files
+}
+
+var globbing = strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`)
+
+func escape(path string) string { return globbing.Replace(path) }
+
+// siteFiles is a line for each file that changes how the interpreter starts: its name and what of its content counts.
+func siteFiles(said answer) []string {
+	var lines []string
+	for _, path := range startFiles(said) {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		if filepath.Base(path) == "pyvenv.cfg" { // the rest is where it was made and by what
+			for line := range strings.Lines(string(content)) {
+				key, value, _ := strings.Cut(line, "=")
+				if strings.TrimSpace(key) == "include-system-site-packages" && strings.TrimSpace(value) != "false" {
+					lines = append(lines, "pyvenv.cfg "+strings.TrimSpace(line))
+				}
+			}
+			continue
+		}
+		sum := sha256.Sum256(content)
+		lines = append(lines, filepath.Base(path)+" "+hex.EncodeToString(sum[:8]))
+	}
+	slices.Sort(lines)
+	return lines
 }
 
 // packages reads the names and versions of all distributions on the path; of two with one name the first is imported.
@@ -178,6 +229,9 @@ func digest(e Environment) string {
 	fmt.Fprintf(h, "python %s\nplatform %s\n", e.Python, e.Platform)
 	for _, p := range e.Packages {
 		fmt.Fprintln(h, p)
+	}
+	for _, line := range e.Site {
+		fmt.Fprintln(h, "site "+line)
 	}
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))
 }
