@@ -3,10 +3,16 @@
 package worker
 
 import (
+	"encoding/json"
+	"fmt"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -27,13 +33,14 @@ type situation struct {
 }
 
 // same runs situations and reports where warm differs from cold.
-func (b *bench) same(interpreter, source, task string, situations []situation) {
+func (b *bench) same(interpreter, source string, situations []situation) {
 	b.Helper()
 	for _, c := range situations {
 		var cold result
 		for round := range rounds + 1 {
-			s := b.pythonSpec(interpreter, source, task)
+			s := b.pythonSpec(interpreter, source, "t")
 			s.Env["KIND"] = c.name
+			s.Argv[2] = "aloft://blob/" + c.name // another archive
 			s.Mode = ModeCold
 			if round > 0 {
 				s.Mode = ModeAuto
@@ -215,7 +222,7 @@ def t(x: int) -> int:
 func TestOnlyTheProcessThatWasStartedSpeaksForItsAttempt(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.same(python(t), forksSource, "t", []situation{
+	b.same(python(t), forksSource, []situation{
 		{name: "return", holds: "integer: 42"},
 		{name: "raise", holds: "integer: 42"},
 		{name: "exit 0", holds: "integer: 42"},
@@ -234,4 +241,388 @@ func TestOnlyTheProcessThatWasStartedSpeaksForItsAttempt(t *testing.T) {
 		{name: "pools", change: b.shortTemp, holds: "[3, [1, 4], 3, [1, 4], 3, [1, 4], [9]]"},
 		{name: "descriptors closed", holds: "integer: 42"},
 	})
+}
+
+// virtual makes a virtual environment upon the given one, with modules of our own.
+func (b *bench) virtual(interpreter string, modules map[string]string) (python, site string) {
+	b.Helper()
+	env := filepath.Join(b.dir, "env")
+	script := `import subprocess, sys, sysconfig
+subprocess.run([sys.executable, "-m", "venv", "--without-pip", sys.argv[1]], check=True)
+print(sysconfig.get_path("purelib"))`
+	out, err := exec.Command(interpreter, "-c", script, env).Output()
+	if err != nil {
+		b.Fatal(err)
+	}
+	sites, err := filepath.Glob(filepath.Join(env, "lib", "python3*", "site-packages"))
+	if err != nil || len(sites) != 1 {
+		b.Fatalf("site-packages: %v, %v", sites, err)
+	}
+	b.write(filepath.Join(sites[0], "base.pth"), strings.TrimSpace(string(out))+"\n")
+	for name, content := range modules {
+		b.write(filepath.Join(sites[0], name), content)
+	}
+	return filepath.Join(env, "bin", "python"), sites[0]
+}
+
+// teach has the warm worker of these attempts told what others have imported, and waits until it has tried it.
+func (b *bench) teach(s Spec, modules ...string) ZygoteStatus {
+	b.Helper()
+	f, err := newFolder(b.config.DataDir)
+	if err != nil {
+		b.Fatal(err)
+	}
+	// A successor is worth it for many.
+	modules = append(modules, "colorsys", "sched", "netrc", "wave", "fileinput", "filecmp", "mailbox", "plistlib", "poplib", "ftplib", "cmd", "modulefinder")
+	content, err := json.Marshal(map[string]any{"modules": modules})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.write(filepath.Join(f.learnt(), shortHash(s.Environment.Interpreter, s.Environment.Digest)+".json"), string(content))
+	if r := b.run(s); r.Mode != ModeWarm || r.Code != 0 {
+		b.Fatalf("got %+v\n%s", r, b.read(s.Stderr))
+	}
+	return b.warm(1)
+}
+
+// libraries do at their import what makes a process differ from others, each in another way.
+var libraries = map[string]string{
+	"envlib.py":           "import os\nVALUE = os.environ.get('ENVLIB', 'unset')\n",
+	"bytelib.py":          "import os\nVALUE = os.getenvb(b'BYTELIB')\n",
+	"alllib.py":           "import os\nVALUE = sorted(k for k in os.environ if k.startswith('ALLLIB_'))\n",
+	"filelib.py":          "import os\nVALUE = open('filelib.cfg').read() if os.path.exists('filelib.cfg') else 'none'\n",
+	"cwdlib.py":           "import os\nVALUE = os.getcwd() == os.environ.get('WORK')\n",
+	"shadowed.py":         "VALUE = 'installed'\n",
+	"usesshadow.py":       "import shadowed\nVALUE = shadowed.VALUE\n",
+	"misslib.py":          "try:\n    import optionallib\n    VALUE = optionallib.VALUE\nexcept ImportError:\n    VALUE = 'without'\n",
+	"templib.py":          "import atexit, shutil, tempfile\nD = tempfile.mkdtemp()\natexit.register(shutil.rmtree, D)\nVALUE = __import__('os').path.dirname(D) == __import__('os').environ.get('TMPDIR')\n",
+	"idlib.py":            "import uuid\nVALUE = uuid.uuid4().hex\n",
+	"randomlib.py":        "import random\nVALUE = random.random()\n",
+	"clocklib.py":         "import time\nSTARTED = time.time()\n",
+	"nowlib.py":           "from datetime import datetime\nSTARTED = datetime.now()\n",
+	"pidlib.py":           "import os\nPID = os.getpid()\n",
+	"openlib.py":          "F = open(__file__)\n",
+	"sqllib.py":           "import sqlite3\nDB = sqlite3.connect(':memory:')\nDB.execute('create table t (x)')\n",
+	"threadlib.py":        "import threading\nE = threading.Event()\nT = threading.Thread(target=E.wait, daemon=True)\nT.start()\n",
+	"socketlib.py":        "import socket\nS = socket.socket()\n",
+	"childlib.py":         "import subprocess\nP = subprocess.Popen(['sleep', '1000'])\n",
+	"exitlib.py":          "import atexit\natexit.register(print, 'exitlib ends', flush=True)\n",
+	"warnlib.py":          "import warnings\nwarnings.filterwarnings('ignore', message='of warnlib')\n",
+	"loglib.py":           "import logging\nLOG = logging.getLogger('loglib')\n",
+	"patchlib.py":         "import json\nOLD = json.dumps\njson.dumps = lambda *a, **k: 'patched'\n",
+	"setlib.py":           "import os\nos.environ['SETLIB'] = 'set'\n",
+	"pathlib2.py":         "import sys\nsys.path.append('/added/by/a/library')\n",
+	"signallib.py":        "import signal\nsignal.signal(signal.SIGUSR1, signal.SIG_IGN)\n",
+	"package/__init__.py": "",
+	"package/inner.py":    "VALUE = 'inner'\n",
+	"pureone.py":          "import package.inner\nVALUE = 'pure'\n",
+}
+
+// learntSource looks at what libraries have made of the process before and after it imports them.
+const learntSource = `
+import json, logging, os, signal, sys, time, warnings
+from flytekit import task
+
+kind, libraries = os.environ["KIND"], os.environ["LIBRARIES"].split()
+if kind == "sets":
+    os.environ["ENVLIB"] = os.environ["BYTELIB"] = os.environ["ALLLIB_X"] = "by the code"
+if kind == "path":
+    sys.path.insert(0, os.path.join(os.environ["WORK"], "more"))
+if kind == "chdir":
+    os.makedirs("elsewhere", exist_ok=True)
+    os.chdir("elsewhere")
+    open("filelib.cfg", "w").write("elsewhere")
+
+def surroundings():
+    import asyncio, threading
+    return [
+        json.dumps(1), "/added/by/a/library" in sys.path, os.environ.get("SETLIB"), signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN,
+        [f[1].pattern for f in warnings.filters if f[1] and "warnlib" in f[1].pattern], "loglib" in logging.root.manager.loggerDict,
+        [n for n in %(NAMES)s if n in sys.modules], sorted(t.name for t in threading.enumerate() if t.name.startswith("Thread")),
+    ]
+
+def made_anew(name, value):
+    with open(os.path.join(os.environ["SHARED"], name), "a+") as f:
+        f.seek(0)
+        before = f.read()
+        f.write(repr(value) + "\n")
+    return repr(value) not in before
+
+@task
+def t(x: int) -> int:
+    print(surroundings())
+    for library in libraries:
+        __import__(library)
+        module = sys.modules[library]
+        seen = [library]
+        if library in ("idlib", "randomlib"):
+            seen.append(made_anew(library, module.VALUE))
+        else:
+            seen.append(getattr(module, "VALUE", None))
+        if library == "pureone":
+            import package
+            seen += [hasattr(package, "inner"), "package.inner" in sys.modules]
+        if library == "package":
+            seen += [hasattr(module, "inner"), "package.inner" in sys.modules]
+        if library == "clocklib":
+            seen.append(module.STARTED >= float(os.environ["BEGUN"]))
+        if library == "nowlib":
+            seen.append(module.STARTED.timestamp() >= float(os.environ["BEGUN"]))
+        if library == "pidlib":
+            seen.append(module.PID == os.getpid())
+        if library == "openlib":
+            seen.append(module.F.read(3))
+        if library == "templib":
+            seen.append(os.path.isdir(module.D))
+        if library == "threadlib":
+            seen.append(module.T.is_alive())
+        if library == "childlib":
+            seen.append(module.P.poll())
+        if library == "loglib":
+            seen += [module.LOG.parent is logging.root, module.LOG.getEffectiveLevel() == logging.root.level]
+        print(seen + surroundings())
+    return x
+`
+
+// Cases 01, 02 and 16: whatever a library reads or makes at its import, a task sees what it sees in a fresh interpreter.
+func TestWhatOthersHaveImportedIsNotSeen(t *testing.T) {
+	t.Parallel()
+	py := python(t)
+	b := newBench(t)
+	interpreter, _ := b.virtual(py, libraries)
+	shared := filepath.Join(b.dir, "shared")
+	if err := os.MkdirAll(shared, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for file := range libraries {
+		names = append(names, strings.TrimSuffix(strings.ReplaceAll(strings.TrimSuffix(file, ".py"), "/", "."), ".__init__"))
+	}
+	slices.Sort(names)
+	z := b.teach(b.pythonSpec(interpreter, tasksSource, "add1"), names...)
+	dropped := strings.Join(z.Dropped, "\n")
+	for _, want := range []string{
+		"alllib: reads all variables", "cwdlib: reads the working folder", "templib: ", "idlib: draws random numbers", "randomlib: draws random numbers",
+		"clocklib: reads the clock", "nowlib: reads the clock", "pidlib: reads the process's number", "openlib: leaves a descriptor open",
+		"threadlib: leaves threads running", "socketlib: leaves", "childlib: ", "patchlib: changes json.dumps", "pathlib2: changes sys", "signallib: changes the signals",
+	} {
+		if !strings.Contains(dropped, want) {
+			t.Errorf("dropped %q does not hold %q", dropped, want)
+		}
+	}
+	for _, name := range []string{"envlib", "filelib", "shadowed", "usesshadow", "misslib", "exitlib", "warnlib", "loglib", "setlib", "package", "pureone"} {
+		if strings.Contains(dropped, "\n"+name+": ") {
+			t.Errorf("%s was dropped: %s", name, dropped)
+		}
+	}
+	everything := strings.Join(slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "package.inner" }), " ")
+	quoted, err := json.Marshal(names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := strings.ReplaceAll(learntSource, "%(NAMES)s", string(quoted))
+	var all []situation
+	add := func(name, libraries string, files map[string]string, change func(*Spec)) {
+		all = append(all, situation{name: name, files: files, change: func(s *Spec) {
+			s.Env["WORK"], s.Env["SHARED"], s.Env["BEGUN"], s.Env["LIBRARIES"] = s.WorkDir, shared, fmt.Sprint(time.Now().Unix()), libraries
+			if change != nil {
+				change(s)
+			}
+		}})
+	}
+	mine := map[string]string{
+		"filelib.cfg": "mine", "shadowed/__init__.py": "VALUE = 'bundled'\n", "optionallib.py": "VALUE = 'bundled'\n",
+		"more/shadowed.py": "VALUE = 'on a path'\n", "more/optionallib.py": "VALUE = 'on a path'\n",
+	}
+	elsewhere := map[string]string{"more/shadowed.py": mine["more/shadowed.py"], "more/optionallib.py": mine["more/optionallib.py"]}
+	add("plain", everything, nil, nil)
+	add("reversed", "pureone package usesshadow shadowed misslib exitlib warnlib loglib setlib envlib", nil, nil)
+	add("sets", "envlib bytelib alllib", nil, nil)
+	add("given", "envlib bytelib alllib", nil, func(s *Spec) { s.Env["ENVLIB"], s.Env["BYTELIB"], s.Env["ALLLIB_Y"] = "given", "given", "given" })
+	add("bundled", "filelib usesshadow misslib", mine, nil)
+	add("chdir", "filelib shadowed misslib", mine, nil)
+	add("path", "shadowed misslib", elsewhere, nil)
+	add("PYTHONPATH", "usesshadow misslib", elsewhere, func(s *Spec) { s.Env["PYTHONPATH"] = filepath.Join(s.WorkDir, "more") })
+	add("a click of its own", "envlib", map[string]string{"click.py": "raise ImportError('my click')\n"}, nil)
+	all[len(all)-1].code = 1
+	add("nothing", "", nil, nil)
+	b.same(interpreter, source, all)
+}
+
+// factsSource prints what a task can find out about its process, and ends in ways that differ.
+const factsSource = `
+import asyncio, atexit, builtins, faulthandler, gc, json, locale, logging, multiprocessing, os, pickle, resource, signal, sys, tempfile, threading
+import time, tracemalloc, warnings
+from flytekit import task
+
+KIND = os.environ["KIND"]
+LEFT = open("left.txt", "w")
+LEFT.write("never closed")
+
+class Last:
+    def __del__(self):
+        with open("deleted.txt", "a") as f:
+            f.write("deleted")
+
+LAST = Last()
+
+def facts():
+    main = sys.modules["__main__"]
+    mask = os.umask(0)
+    os.umask(mask)
+    fds = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            fds[int(fd)] = os.readlink("/proc/self/fd/" + fd).split(":")[0]
+        except OSError:
+            pass
+    with open("/proc/self/status") as f:
+        status = {k: v.strip() for k, v in (line.split(":", 1) for line in f) if k in (
+            "SigBlk", "SigIgn", "SigCgt", "SigPnd", "ShdPnd", "Umask", "NoNewPrivs", "Seccomp", "CapEff", "Groups")}
+    manager = logging.root.manager
+    return {
+        "umask": mask, "nice": os.getpriority(os.PRIO_PROCESS, 0), "limits": [resource.getrlimit(i) for i in range(16) if i != 10],
+        "session": os.getsid(0) == os.getpid(), "group": os.getpgid(0) == os.getpid(), "status": status,
+        "signals": {int(n): getattr(signal.getsignal(n), "__qualname__", str(signal.getsignal(n))) for n in signal.valid_signals()},
+        "argv": sys.argv, "orig_argv": sys.orig_argv[1:], "flags": str(sys.flags), "xoptions": sys._xoptions, "warnoptions": sys.warnoptions,
+        "main": sorted(vars(main)), "main file": main.__file__, "main spec": repr(main.__spec__), "main loader": type(main.__loader__).__name__,
+        "cached": main.__cached__, "path": sys.path, "meta_path": [getattr(f, "__name__", type(f).__name__) for f in sys.meta_path],
+        "hooks": len(sys.path_hooks), "modules": [n in sys.modules for n in ("numpy", "pandas.core", "sklearn", "pyarrow.lib", "mashumaro.jsonschema")],
+        "filters": [(f[0], f[1] and f[1].pattern, f[2].__name__, f[4]) for f in warnings.filters], "gc": [gc.isenabled(), gc.get_threshold(), len(gc.callbacks)],
+        "recursion": sys.getrecursionlimit(), "switch": sys.getswitchinterval(), "locale": locale.setlocale(locale.LC_ALL), "zone": time.tzname,
+        "encodings": [sys.getfilesystemencoding(), sys.stdout.encoding, sys.stdout.errors, sys.stdout.line_buffering, sys.stdout.write_through, sys.stderr.line_buffering],
+        "stdin": [sys.stdin.name, sys.stdin.read()], "faulthandler": faulthandler.is_enabled(), "tracemalloc": tracemalloc.is_tracing(),
+        "threads": sorted(t.name for t in threading.enumerate() if "Loop" not in t.name and "sync_" not in t.name), "main thread": threading.main_thread().ident == threading.get_ident(),
+        "cwd": os.getcwd(), "environ": sorted((k, v) for k, v in os.environ.items() if k not in ("LC_CTYPE", "ALOFT_ATTEMPT_MARK", "KIND")),
+        "tempdir": tempfile.gettempdir(), "root": [logging.root.level, [type(h).__name__ for h in logging.root.handlers]], "disable": manager.disable,
+        "loggers": sorted(n for n, l in manager.loggerDict.items() if not isinstance(l, logging.PlaceHolder) and n.startswith(("flyte", "pandas", "numpy", "asyncio"))),
+        "flytekit": [(l.level, [type(h).__name__ for h in l.handlers]) for l in (logging.getLogger("flytekit"), logging.getLogger("flytekit.user_space"))],
+        "relative": logging.makeLogRecord({}).relativeCreated < 600_000, "hooks of sys": [sys.excepthook.__qualname__, sys.displayhook.__qualname__, sys.unraisablehook.__qualname__],
+        "loop": repr(asyncio.get_event_loop_policy()._local.__dict__), "start": multiprocessing.get_start_method(allow_none=True), "process": multiprocessing.current_process().name,
+        "descriptors": [fds.get(i) for i in range(3)], "next": os.dup(0) < 64, "executable": sys.executable, "prefix": sys.prefix, "hash": hash("x") if sys.flags.hash_randomization == 0 else None,
+        "builtins": len(dir(builtins)), "children": os.path.exists("/proc/self/task/%d/children" % os.getpid()) and open("/proc/self/task/%d/children" % os.getpid()).read(),
+        "pickled": pickle.loads(pickle.dumps(square))(3), "recorded": logging.getLogRecordFactory().__qualname__, "class": logging.getLoggerClass().__qualname__,
+    }
+
+def square(v):
+    return v * v
+
+@task
+def t(x: int) -> int:
+    atexit.register(lambda: print("first handler"))
+    atexit.register(lambda: print("second handler"))
+    if KIND.startswith("facts"):
+        for name, value in facts().items():
+            print(name, "=", json.dumps(value, default=repr, sort_keys=True))
+    if KIND == "exit none":
+        sys.exit()
+    if KIND == "exit text":
+        sys.exit("farewell")
+    if KIND == "exit 300":
+        sys.exit(300)
+    if KIND == "interrupt":
+        raise KeyboardInterrupt
+    if KIND == "thread exits":
+        thread = threading.Thread(target=sys.exit, args=(5,))
+        thread.start()
+        thread.join()
+    if KIND == "terminated":
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(100)
+    if KIND == "stdout closed":
+        os.close(1)
+        print("lost")
+    if KIND == "daemon thread":
+        threading.Thread(target=lambda: [time.sleep(0.001) for _ in iter(int, 1)], daemon=True).start()
+    print("ends")
+    return x + 1
+`
+
+func TestATaskFindsTheProcessOfAFreshInterpreterAndEndsLikeIt(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	all := []situation{{name: "facts", holds: "integer: 42"}}
+	all = append(all, situation{name: "facts elsewhere", holds: "integer: 42", change: func(s *Spec) {
+		maps.Copy(s.Env, map[string]string{
+			"TZ": "Asia/Tokyo", "PYTHONPATH": "more::/nowhere:" + s.WorkDir, "FLYTE_SDK_LOGGING_LEVEL": "40", "FLYTE_SDK_LOGGING_FORMAT": "text",
+		})
+	}})
+	all = append(all, situation{name: "facts seeded", holds: "integer: 42", change: func(s *Spec) { s.Env["PYTHONHASHSEED"] = "0" }})
+	for _, name := range []string{"exit none", "exit 300", "exit text", "interrupt", "thread exits", "stdout closed", "daemon thread", "terminated"} {
+		all = append(all, situation{name: name})
+	}
+	all[4].code, all[5].code, all[6].code, all[len(all)-1].signal = 300&255, 1, 1, 15
+	b.same(python(t), factsSource, all)
+}
+
+// Case (.pth): what appears in the environment is there for the next attempt, and so is a change of an installed file.
+func TestAChangeOfTheEnvironmentIsSeenByTheNextAttempt(t *testing.T) {
+	t.Parallel()
+	py := python(t)
+	b := newBench(t)
+	interpreter, site := b.virtual(py, map[string]string{"installed.py": "VALUE = 'old'\n"})
+	source := `
+import sys
+from flytekit import task
+
+@task
+def t(x: int) -> str:
+    import installed
+    try:
+        import editable
+        return installed.VALUE + " " + editable.VALUE
+    except ImportError:
+        return installed.VALUE + " alone"
+`
+	elsewhere := filepath.Join(b.dir, "elsewhere")
+	run := func(want string) {
+		t.Helper()
+		for range 2 {
+			s := b.pythonSpec(interpreter, source, "t")
+			r := b.run(s)
+			if got := b.result(s, r).Files["outputs.pb"]; !strings.Contains(got, want) || r.Mode != ModeWarm {
+				t.Errorf("got %s %s\n%s, want %s\n%s", r.Mode, r.WhyCold, got, want, b.read(s.Stderr))
+			}
+		}
+	}
+	b.teach(b.pythonSpec(interpreter, source, "t"), "installed", "mashumaro.jsonschema")
+	run("old alone")
+	b.write(filepath.Join(elsewhere, "editable.py"), "VALUE = 'first'\n")
+	b.write(filepath.Join(site, "__editable__.pth"), elsewhere+"\n")
+	run("old first")
+	b.write(filepath.Join(elsewhere, "editable.py"), "VALUE = 'changed, and longer'\n")
+	run("old changed")
+	b.write(filepath.Join(site, "installed.py"), "VALUE = 'newer'\n")
+	run("newer changed")
+}
+
+// Case 02 with native code, which cannot be loaded a second time: the attempt starts over in a fresh interpreter, and its
+// code is not forked again.
+func TestWhatTheCodeSetsBeforeAnImportIsHonoured(t *testing.T) {
+	t.Parallel()
+	py := python(t)
+	b := newBench(t)
+	source := `
+import os
+print("loading")
+if os.environ["KIND"] == "sets":
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+import numpy
+from flytekit import task
+
+@task
+def t(x: int) -> int:
+    return x + len([n for n in os.listdir("/proc/self/task")]) * (os.environ["KIND"] == "sets")
+`
+	spec := b.pythonSpec(py, source, "t")
+	spec.Env["KIND"] = "plain"
+	if z := b.teach(spec, "numpy", "mashumaro.jsonschema"); len(z.Dropped) > 0 {
+		t.Errorf("dropped %v", z.Dropped)
+	}
+	b.same(py, source, []situation{{name: "plain", holds: "loading"}, {name: "sets", holds: "loading"}})
+	spec = b.pythonSpec(py, source, "t")
+	spec.Argv[2], spec.Env["KIND"] = "aloft://blob/sets", "sets"
+	if r := b.run(spec); r.Mode != ModeCold || !strings.Contains(r.WhyCold, "OPENBLAS_NUM_THREADS") {
+		t.Errorf("got %s %q, want it cold since it sets OPENBLAS_NUM_THREADS", r.Mode, r.WhyCold)
+	}
 }

@@ -17,9 +17,15 @@
 //   - The zygote is killed: its children run on as children of the supervisor; the next attempt gets a new zygote.
 //   - The machine stops: claims and exit records were synced, so each started attempt is reported, and none is started twice.
 //
-// A zygote preloads what tasks of its environment were seen to import. A task tells that when its own work begins; if it is
-// much, a successor is started in the background and takes the zygote's place when it is ready and has nothing that a fork
-// would not survive. The former then ends, and its children become the supervisor's.
+// A zygote preloads what tasks of its environment were seen to import, as far as that is proved to make no difference:
+// zygote.py tells the whole of it. A task tells its imports when its own work begins; if it is much, a successor is started
+// in the background and takes the zygote's place when it is ready. The former then ends, and its children become the
+// supervisor's. The first zygote of an environment preloads nothing, since an attempt waits for it.
+//
+// A zygote is keyed by interpreter, environment digest, and the variables that its imports read; it is out of date when a
+// file of those imports changes ([imports]). An attempt that a fork would not do justice to gets a fresh interpreter, and
+// its exit record says why: a variable that only a fresh interpreter honours, a module of its code that flytekit's import
+// would find first, a library that read before the fork what the code has changed since.
 //
 // # The processes of an attempt
 //

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -140,6 +141,7 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 	watched := s.watch(a, p, group)
 
 	var done *childDone
+	var unfit string
 	var imported []string
 	told := make(chan struct{})
 	go func() {
@@ -173,6 +175,7 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 				s.advance(a, StateDone, 0, &provisional)
 				s.zygotes.learn(child.zygote, m.Modules[len(imported):], 0)
 			}
+			unfit = cmp.Or(unfit, m.Unfit)
 			if m.Memory > 0 {
 				record.PeakMemory = m.Memory << 10
 			}
@@ -196,8 +199,37 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 	if done == nil || done.Children || len(group.members()) > 0 {
 		s.killAll(a, p.PID, group)
 	}
+	if unfit != "" && s.startOver(a, unfit) {
+		record.Mode, record.WhyCold = ModeCold, unfit
+		record.Code, record.Signal, record.Lost, record.Reason = 0, 0, false, ""
+		s.runCold(a, group, record)
+		return
+	}
 	watched.judge(&record)
 	s.finish(a, group, record)
+}
+
+// startOver prepares an attempt for a fresh interpreter: its warm child came to an import that its warm worker has done
+// otherwise and that cannot be done again in one process, and nothing of what it wrote counts. It is the last resort: code
+// for which it happened is not forked again.
+func (s *supervisor) startOver(a *attempt, why string) bool {
+	s.zygotes.setUnfit(a.spec, why)
+	s.mu.Lock()
+	stopped := a.stopped
+	s.mu.Unlock()
+	if stopped {
+		return false
+	}
+	for _, path := range []string{a.spec.Stdout, a.spec.Stderr} {
+		if path != "" {
+			_ = os.Truncate(path, 0)
+		}
+	}
+	s.removeTemp(a)
+	if a.spec.TempDir != "" {
+		_ = os.MkdirAll(a.spec.TempDir, 0o700)
+	}
+	return true
 }
 
 // childDone is what a child says: what it has imported when the task's own work begins, and then how it ended.
@@ -209,6 +241,7 @@ type childDone struct {
 	Children bool     `json:"children"`
 	Modules  []string `json:"modules"` // that it had not told before
 	Memory   int64    `json:"memory"`  // KiB
+	Unfit    string   `json:"unfit"`   // why the attempt needs a fresh interpreter; nothing follows
 }
 
 // waitWarm returns when the child has ended and all that it said was read.

@@ -41,6 +41,8 @@ func startupVariables(env map[string]string, learntReads []string) map[string]st
 func coldVariable(env map[string]string) string {
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		switch {
+		case strings.HasPrefix(name, "FLYTE_SDK_") && strings.HasSuffix(name, "LOGGING_LEVEL") && !slices.Contains([]string{"30", "40", "50"}, env[name]):
+			return fmt.Sprintf("flytekit logs its own import with %s=%s", name, env[name])
 		case name == "PYTHONPATH", name == "PYTHONUNBUFFERED", isStartup(name):
 		case strings.HasPrefix(name, "PYTHON") && !strings.Contains(name, "_"), strings.HasPrefix(name, "LD_"),
 			name == "GLIBC_TUNABLES", name == "PYTHON_GIL", name == "PYTHON_JIT", name == "PYTHON_CPU_COUNT":

@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 var discard = slog.New(slog.DiscardHandler)
 
 // deadline bounds what waits for a signal that a bug would withhold.
-const deadline = 60 * time.Second
+const deadline = 4 * time.Minute
 
 // bench is one data folder with its supervisor and a client.
 type bench struct {

@@ -40,6 +40,7 @@ type zygotes struct {
 	live   map[string]*zygote // by key
 	learnt map[string]*learnt // by environment
 	asked  map[string]bool    // keys that an attempt has come with
+	unfit  map[string]string  // by code: why its attempts need a fresh interpreter
 }
 
 // learnt is what is known of an environment across zygotes and supervisors; a file of it is what a zygote starts with.
@@ -70,6 +71,7 @@ type zygote struct {
 	since     time.Time
 	used      time.Time
 
+	imports  *imports        // what it has imported, set when it is ready
 	modules  map[string]bool // what it was told to preload
 	slow     bool            // a child of it spent noticeable time with imports
 	former   *zygote         // whose place it takes when it is ready; nil: nobody's
@@ -96,7 +98,7 @@ type forked struct {
 }
 
 const (
-	zygoteStartTime = 60 * time.Second
+	zygoteStartTime = 180 * time.Second
 	forkTime        = 20 * time.Second
 	failureRest     = 30 * time.Second // a zygote that did not start is not tried again for so long
 
@@ -118,7 +120,7 @@ func newZygotes(log *slog.Logger, f folder, r *reaper, config Config) (*zygotes,
 	}
 	return &zygotes{
 		log: log, folder: f, reaper: r, max: config.MaxZygotes, idle: config.ZygoteIdle, script: script,
-		live: map[string]*zygote{}, learnt: map[string]*learnt{}, asked: map[string]bool{},
+		live: map[string]*zygote{}, learnt: map[string]*learnt{}, asked: map[string]bool{}, unfit: map[string]string{},
 	}, nil
 }
 
@@ -128,6 +130,12 @@ var errStopped = errors.New("stopped")
 func (zs *zygotes) fork(spec Spec, c command, message childSpec, stop <-chan struct{}) (*forked, string, error) {
 	if runtime.GOOS != "linux" {
 		return nil, "warm workers need Linux", nil
+	}
+	zs.mu.Lock()
+	why := zs.unfit[codeOf(spec)]
+	zs.mu.Unlock()
+	if why != "" {
+		return nil, why, nil
 	}
 	for range 4 {
 		z, why := zs.obtain(spec.Environment, c.env, false)
@@ -149,6 +157,16 @@ func (zs *zygotes) fork(spec Spec, c command, message childSpec, stop <-chan str
 		case state != zygoteReady, !same:
 			continue
 		}
+		if why := z.imports.stale(); why != "" {
+			zs.log.Info("warm worker is out of date", "pid", z.pid, "reason", why)
+			zs.mu.Lock()
+			zs.outdate(z)
+			zs.mu.Unlock()
+			continue
+		}
+		if why := z.imports.differ(c.env, spec.WorkDir); why != "" {
+			return nil, why, nil
+		}
 		child, err := zs.forkFrom(z, message, stop)
 		if err == nil || errors.Is(err, errStopped) {
 			return child, "", err
@@ -161,6 +179,41 @@ func (zs *zygotes) fork(spec Spec, c command, message childSpec, stop <-chan str
 		zs.mu.Unlock()
 	}
 	return nil, "the warm worker ended again and again", nil
+}
+
+// outdate takes a zygote, whose files are no longer what it imported, and the one that was to succeed it out of use. Called
+// with the mutex held.
+func (zs *zygotes) outdate(z *zygote) {
+	if zs.live[z.key] == z {
+		delete(zs.live, z.key)
+	}
+	zs.retire(z)
+}
+
+// codeOf is what tells an attempt's code from others': its archive, and what of it is loaded.
+func codeOf(spec Spec) string {
+	parts := []string{spec.Environment.Interpreter, spec.Environment.Digest}
+	for i, arg := range spec.Argv {
+		if arg == "--additional-distribution" || arg == "--resolver" {
+			parts = append(parts, spec.Argv[i:min(i+2, len(spec.Argv))]...)
+		}
+		if arg == "task-module" || arg == "vars" {
+			parts = append(parts, spec.Argv[i:]...)
+			break
+		}
+	}
+	return shortHash(parts...)
+}
+
+// setUnfit remembers that attempts of this code cannot be forked.
+func (zs *zygotes) setUnfit(spec Spec, why string) {
+	zs.mu.Lock()
+	defer zs.mu.Unlock()
+	if len(zs.unfit) > 10_000 {
+		clear(zs.unfit)
+	}
+	zs.unfit[codeOf(spec)] = why
+	zs.log.Info("attempts of this code get fresh interpreters", "attempt", spec.AttemptID, "reason", why)
 }
 
 // childSpec is what a child of a zygote is told.
@@ -473,6 +526,7 @@ type zygoteMessage struct {
 		Reads     []string          `json:"reads"`
 		Dropped   map[string]string `json:"dropped"`
 		RSS       int64             `json:"rss"`
+		importList
 	} `json:"ready"`
 	Restart *struct {
 		Dropped map[string]string `json:"dropped"`
@@ -507,6 +561,9 @@ func (zs *zygotes) run(z *zygote, tries int) {
 			_ = conn.Close()
 			_ = syscall.Kill(z.pid, syscall.SIGKILL) // gone already, or it hangs
 			status := (<-ended).status
+			zs.mu.Lock()
+			z.imports.close()
+			zs.mu.Unlock()
 			state, reason := zygoteEnded, "its process ended"
 			zs.mu.Lock()
 			starting := z.state == zygoteStarting
@@ -526,7 +583,12 @@ func (zs *zygotes) run(z *zygote, tries int) {
 		switch {
 		case m.Ready != nil:
 			_ = conn.SetReadDeadline(time.Time{})
-			zs.setReady(z, m)
+			imports, err := watchImports(m.Ready.importList)
+			if err != nil {
+				zs.end(z, zygoteFailed, err.Error())
+				continue
+			}
+			zs.setReady(z, m, imports)
 		case m.Restart != nil && tries < 30:
 			_ = conn.Close()
 			<-ended
@@ -567,12 +629,14 @@ func (l *learnt) drop() {
 	l.Modules = slices.DeleteFunc(l.Modules, l.dropped)
 }
 
-func (zs *zygotes) setReady(z *zygote, m zygoteMessage) {
+func (zs *zygotes) setReady(z *zygote, m zygoteMessage, imports *imports) {
 	zs.mu.Lock()
 	defer zs.mu.Unlock()
 	if z.state != zygoteStarting {
+		imports.close()
 		return
 	}
+	z.imports = imports
 	l, changed := zs.lesson(z.env), false
 	for name, why := range m.Ready.Dropped {
 		changed = changed || l.Dropped[name] == ""
@@ -640,8 +704,12 @@ func (zs *zygotes) spawn(z *zygote, logPath string) (*net.UnixConn, <-chan endin
 	l := zs.lesson(z.env)
 	learntPath := l.path
 	z.modules = make(map[string]bool, len(l.Modules))
-	for _, m := range l.Modules {
-		z.modules[m] = true
+	if z.former == nil {
+		learntPath = "" // an attempt waits for it, and to prove what modules do takes long; its successor has them
+	} else {
+		for _, m := range l.Modules {
+			z.modules[m] = true
+		}
 	}
 	zs.mu.Unlock()
 	if over {

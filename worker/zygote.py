@@ -1,5 +1,33 @@
 """The warm worker: a process that has flytekit imported and forks one child per attempt (Linux, Python >= 3.9).
 
+Warm is cold: a task cannot tell how its process was made. A fresh interpreter that runs the task's console script is the
+specification; what follows is how a fork of this process is the same. (worker/cold_test.go holds the two against each other.)
+
+1. The ground: flytekit and what it imports, which a fresh process imports before any code of the task.
+   What that read is recorded. Variables are part of the key of this process (zygote.go), but for those that a child reads
+   again (reset, set_up_loggers). Files are looked at again before each fork, and so are the names of modules that it found
+   on sys.path or looked for in vain: an attempt whose code or PYTHONPATH has one of them gets a fresh interpreter. What it
+   made for one process (random generators, the temporary folder, the context, loggers, an event loop) reset makes anew.
+2. What tasks were seen to import from the environment (LEARNT) is imported too, and each module is watched while it is
+   executed: a Proof lists the modules it asked for, found or not, the variables and files that it read, and what it left
+   outside of itself. A module that read the clock, a process number, the working folder or random numbers, that wrote files,
+   started programs, left descriptors, threads, sockets, signal handlers, or changed sys, the locale or other modules, is not
+   proved; nor is one that needs such a module, or one that is no installed file. They are dropped by name, with the reason,
+   and this process starts over without them: tasks import them themselves.
+3. What is proved is Held, out of sight: in no sys.modules, no package's attributes, no list of loggers, warning filters or
+   exit handlers. When a task imports one, it is taken if all that its import and those it needs have read is the same *now*:
+   the order of sys.path, names that folders of the task have too, modules that were missing, variables (also those that a
+   loaded library mentions), files. So what code sets before it imports, a bundled package, a changed sys.path and a
+   configuration file in the working folder count as ever. Else pure Python modules are imported again. Native ones cannot be:
+   the attempt starts over in a fresh interpreter, and its code is not forked again ({"unfit"}).
+4. The folders of all that was imported, and of .pth files, are watched by the supervisor (imports.go): once anything there
+   has changed, this process forks no more and another one is started. What site reads is in the environment's digest too.
+5. The end of a child is the end of an interpreter (finalize). Only the process that was started speaks for the attempt (Channel).
+
+What is taken on trust: modules of one package may change one another, also those that are not taken yet; native code reads no variable whose name is not in its file, and nothing per process when it is
+loaded; the table HARMLESS; the containers and attributes that Surroundings compares are where modules leave traces.
+What differs: the command line in /proc, the parent's number, and what a module's own dictionary costs.
+
 Started by aloft's supervisor as `python -u zygote.py LEARNT`, with a SEQPACKET socket as descriptor 3, on which it gets
     N, with the descriptor of a stream socket   fork a child, number N, that talks on that socket
 and says, as one JSON object a packet,
@@ -10,26 +38,34 @@ that needs no user code, and waits for one byte, which comes when the attempt is
 before that byte ends the child. It says {"pid"}, then {"imported", "modules"} when the task's own work begins and it had to
 import modules of the environment, then {"done", ..} when nothing of the task runs any more, then {"memory"}.
 
-LEARNT is a file: {"modules": [..], "dropped": {..}}: modules of the environment that earlier tasks imported.
+LEARNT is a file: {"modules": [..], "dropped": {..}}: modules of the environment that earlier tasks imported. Empty: none.
 """
-import atexit, builtins, collections, contextlib, ctypes, errno, fcntl, gc, importlib.machinery, json, os, random, resource, select
-import signal, socket, sys, tempfile, threading, time, traceback, types, weakref
+import _signal, atexit, builtins, collections, contextlib, copyreg, ctypes, errno, fcntl, gc, importlib.util, json, locale, logging, mmap, os
+import posix, random, resource, select, signal, socket, stat, sys, tempfile, threading, time, traceback, types, warnings, weakref
 
+COERCED = os.environ.get("LC_CTYPE")
+encode, decode = json.dumps, json.loads  # whatever becomes of the module
 PROBE = "from flytekit import task\n\n\n@task\ndef _zygote_probe(x: int) -> int:\n    return x\n"
 ENTRIES = {"pyflyte-execute": "execute_task_cmd", "pyflyte-map-execute": "map_execute_task_cmd"}
 MARK = "ALOFT_ATTEMPT_MARK"
 SCRIPTS = {}  # name: code of the console script
 CHANNEL = 512  # the least number of a descriptor of ours in a child
 UNSEEDED = []  # generators made before the fork that a fresh process would have seeded from the system
-NUMPY_UNSEEDED = []
-BASE, ROOTS, LIBC, MARK_AT = frozenset(), (), ctypes.CDLL(None), None
+BASE, ROOTS, OWN, LIBC, MARK_AT = frozenset(), (), (), ctypes.CDLL(None), None
 
 # Variables that differ from attempt to attempt: a module that reads one at its import cannot be imported ahead.
 PER_ATTEMPT = ("TMPDIR", "TEMP", "TMP", "PWD", "FLYTE_INTERNAL_", "FLYTE_ATTEMPT_NUMBER", "FLYTE_EXECUTION_URL", "_F_",
                "BATCH_JOB_", "FLYTE_K8S_", "ALOFT_")
 
+# Of these, and of those that a child reads again, flytekit's own import may read any: reset and set_up_loggers see to it.
+SET_AGAIN = {"TMPDIR", "TEMP", "TMP", "PWD", "FLYTE_INTERNAL_EXECUTION_ID", "FLYTE_SDK_LOGGING_LEVEL", "FLYTE_SDK_DEV_LOGGING_LEVEL",
+             "FLYTE_SDK_LOGGING_FORMAT"}
 
-# ---- what is imported before any fork ------------------------------------------------------------------------------
+# Beginnings of variables whose names native code puts together.
+COMPOSED = ("GRPC_", "ARROW_")
+
+
+# ---- the ground ----------------------------------------------------------------------------------------------------
 
 @contextlib.contextmanager
 def task_mode():
@@ -56,36 +92,401 @@ def remember_seeds():
     return restore
 
 
-def remember_numpy_seeds():
-    import numpy.random as nr
-    make = nr.default_rng
+# ---- what an import is seen to read and make -----------------------------------------------------------------------
 
-    def default_rng(seed=None):
-        g = make(seed)
-        if seed is None:
-            NUMPY_UNSEEDED.append(g)
-        return g
-    nr.default_rng = default_rng
+class Proof:
+    """What the execution of one module was seen to do, that of the modules it imported not counted."""
+    __slots__ = "name", "needs", "variables", "writes", "files", "missing", "year", "exits", "parent", "filters", "loggers", "pickles", "why", "lazy"
 
-    def restore():
-        nr.default_rng = make
-    return restore
+    def __init__(self, name):
+        self.name, self.why = name, ""
+        self.needs = set()      # modules that it asked for
+        self.variables = {}     # read: name: value, None where there was none
+        self.writes = {}        # set: name: value, None where it was deleted
+        self.files = {}         # looked at, outside of the environment: path as given: what was there
+        self.missing = set()    # top-level modules that it asked for and that there are not
+        self.year = None        # the year, where it read the clock for no more than that
+        self.exits = []         # (function, args, kwargs) of atexit
+        self.parent = ()        # (name in the package, what was there before), where the package was there before
+        self.filters = []       # of warnings, the first one first
+        self.loggers = []       # names
+        self.pickles = {}       # entries of copyreg
+        self.lazy = None        # how it was before it loaded itself; None: it is none of those
+
+    def doubt(self, why):
+        self.why = self.why or why
 
 
-class Reads:
-    """Names of the variables that are read while it is on."""
+# Calls that make a module's import differ from process to process, by the name of the C function.
+CLOCKS = {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time", "process_time_ns",
+          "clock_gettime", "clock_gettime_ns", "localtime", "ctime", "asctime", "now", "utcnow", "today"}
+CALLS = {
+    **dict.fromkeys(CLOCKS, "reads the clock"),
+    **dict.fromkeys(("urandom", "getrandom", "random", "getrandbits", "seed"), "draws random numbers"),
+    **dict.fromkeys(("getpid", "getppid", "getpgid", "getsid", "gettid", "get_native_id"), "reads the process's number"),
+    **dict.fromkeys(("getcwd", "getcwdb"), "reads the working folder"),
+    **dict.fromkeys(("set_wakeup_fd", "umask", "setrlimit", "setpriority", "nice", "setrecursionlimit", "setswitchinterval",
+                     "setprofile", "settrace", "set_asyncgen_hooks", "pthread_sigmask", "set_int_max_str_digits", "setpgid",
+                     "setsid", "initgroups", "setuid", "setgid"), "changes the process"),
+    "register": "registers an exit handler that cannot be put off",
+}
+HOMES = {"time": CLOCKS, "posix": CALLS, "_signal": CALLS, "resource": CALLS, "sys": CALLS, "atexit": {"register"}, "_thread": CALLS}
+
+# What the well-known do, and why it is harmless: module, call: "" for nothing to look at, "year" if the year is all it takes.
+HARMLESS = {
+    ("dateutil.parser._parser", "localtime"): "year",  # the century of years with two digits
+    ("numpy.f2py.rules", "time"): "", ("numpy.f2py.rules", "asctime"): "",  # the date in the head of C code that it generates
+    ("numpy.random._pickle", "urandom"): "",  # the global generator, which reset seeds again
+    ("numpy.random.mtrand", "urandom"): "", ("numpy.random", "urandom"): "",
+    ("mashumaro.", "urandom"): "",  # names of methods that it generates
+    ("rich.style", "getrandbits"): "",  # the id of a link, one for each style
+    ("fsspec.", "getpid"): "",  # compared with the number at each use, to notice forks
+    ("joblib._multiprocessing_helpers", "getpid"): "",  # tries whether there are semaphores; none stays
+    ("joblib._multiprocessing_helpers", "random"): "",
+    ("scipy.stats.", "urandom"): "",  # arguments of examples in documentation
+    ("sklearn.", "urandom"): "",  # seeds of generators that C code makes and that nothing keeps
+}
+
+
+def harmless(module, call):
+    for (name, c), how in HARMLESS.items():
+        if c == call and (module == name or name.endswith(".") and module.startswith(name)):
+            return how
+    return None
+
+
+class Recorder:
+    """Records, for each module that is imported while it is on, a Proof."""
+
+    def __init__(self, thorough):
+        self.thorough = thorough  # else what is read is recorded, and not what is made
+        self.proofs, self.ground = {}, Proof("")  # the ground is what belongs to no module
+        self.stack, self.on = [self.ground], False
+        B = importlib._bootstrap
+        self.load, self.request, self.getitem = B._find_and_load, builtins.__import__, os._Environ.__getitem__
+        self.setitem, self.delitem, self.iter = os._Environ.__setitem__, os._Environ.__delitem__, os._Environ.__iter__
+        self.register, self.stats, self.times = atexit.register, {}, collections.Counter()
+        sys.addaudithook(self.audit)  # for ever, but it looks at nothing when we are off
+
+    @property
+    def now(self):
+        return self.stack[-1]
 
     def __enter__(self):
-        self.names, self.get = set(), os._Environ.__getitem__
+        rec, B, E = self, importlib._bootstrap, os._Environ
 
-        def getitem(env, key, get=self.get, names=self.names):
-            names.add(key)
-            return get(env, key)
-        os._Environ.__getitem__ = getitem
+        def getitem(env, key):
+            name = key if isinstance(key, str) else os.fsdecode(key) if isinstance(key, bytes) else None
+            if rec.on and name is not None and name not in rec.now.writes and not rec.copies(name):
+                rec.times[name, rec.now is rec.ground] += 1
+                rec.now.variables.setdefault(name, os.environ._data.get(os.fsencode(name)))
+            return rec.getitem(env, key)
+
+        def setitem(env, key, value):
+            rec.setitem(env, key, value)
+            rec.now.writes[os.fsdecode(key)] = os.fsdecode(value)
+
+        def delitem(env, key):
+            rec.delitem(env, key)
+            rec.now.writes[os.fsdecode(key)] = None
+
+        def iterate(env):
+            if not rec.copies(""):
+                rec.now.doubt("reads all variables")
+            return rec.iter(env)
+        E.__getitem__, E.__setitem__, E.__delitem__, E.__iter__ = getitem, setitem, delitem, iterate
+
+        def request(name, globals=None, locals=None, fromlist=(), level=0):
+            module = rec.request(name, globals, locals, fromlist, level)
+            if level:
+                base = getattr(module, "__name__", "") if fromlist else ""
+            else:
+                base = name
+            if base:
+                rec.now.needs.add(base)
+                for attr in fromlist or ():
+                    if isinstance(attr, str) and base + "." + attr in sys.modules:
+                        rec.now.needs.add(base + "." + attr)
+            return module
+        builtins.__import__ = request
+        B._find_and_load = self.find_and_load
+
+        def register(function, *args, **kwargs):
+            if rec.on and getattr(function, "__qualname__", "").startswith("finalize."):  # weakref does that once for all
+                rec.now.doubt("makes finalizers")
+            rec.now.exits.append((function, args, kwargs)) if rec.on else rec.register(function, *args, **kwargs)
+            return function
+        atexit.register = register
+        for name in "stat", "lstat", "access", "readlink":
+            self.stats[name] = real = getattr(os, name)
+
+            def look(path, *args, real=real, **kwargs):
+                rec.looks(path)
+                return real(path, *args, **kwargs)
+            setattr(os, name, look)
+        self.finder = types.SimpleNamespace(find_spec=self.not_found)
+        sys.meta_path.append(self.finder)
+        self.on = True
+        if self.thorough:
+            sys.setprofile(self.profile)
         return self
 
     def __exit__(self, *_):
-        os._Environ.__getitem__ = self.get
+        sys.setprofile(None)
+        self.on = False
+        sys.meta_path.remove(self.finder)
+        for name, real in self.stats.items():
+            setattr(os, name, real)
+        E = os._Environ
+        E.__getitem__, E.__setitem__, E.__delitem__, E.__iter__ = self.getitem, self.setitem, self.delitem, self.iter
+        builtins.__import__, importlib._bootstrap._find_and_load, atexit.register = self.request, self.load, self.register
+
+    def copies(self, name):
+        """Whether the variables are read only to be handed to another program, or for their FSSPEC_* alone."""
+        frame = sys._getframe(2)
+        while frame and frame.f_globals.get("__name__") in ("os", "collections.abc", "_collections_abc"):
+            frame = frame.f_back
+        reader = frame and frame.f_globals.get("__name__")
+        return reader in ("platform", "subprocess") or reader == "fsspec.config" and not name.startswith(("FSSPEC_", "HOME"))
+
+    def not_found(self, name, path=None, target=None):
+        if path is None:
+            self.now.missing.add(name)
+
+    def find_and_load(self, name, import_):
+        package, _, attr = name.rpartition(".")
+        if package and package not in sys.modules:
+            import_(package)
+        asker = self.now
+        asker.needs.add(name)
+        if name in sys.modules:
+            return self.load(name, import_)
+        proof = Proof(name)
+        if package in sys.modules:
+            proof.needs.add(package)
+            proof.parent = attr, dict_of(sys.modules[package]).get(attr, ABSENT)
+        before = self.before() if self.thorough else None
+        self.stack.append(proof)
+        tempfile.tempdir = None  # or its TMPDIR would be read by the first one alone
+        try:
+            return self.load(name, import_)
+        finally:
+            self.stack.pop()
+            if before:
+                self.compare(proof, before)
+            if name in sys.modules:
+                self.proofs[name] = proof
+            else:  # it raised, and what asked for it caught that: what it did belongs to that one
+                for field in "variables", "writes", "files":
+                    getattr(asker, field).update(getattr(proof, field))
+                asker.missing |= proof.missing
+                asker.exits += proof.exits
+                asker.why = asker.why or proof.why
+
+    def wake(self, name, module, loader):
+        """Runs a module that loads itself when it is first used; what it is until then is kept in its proof."""
+        self.now.needs.add(name)
+        proof = self.proofs[name] = Proof(name)
+        names = dict_of(module)
+        names["__spec__"].loader = loader
+        proof.lazy = dict(names), dict(names["__spec__"].loader_state)
+        before = self.before()
+        self.stack.append(proof)
+        try:
+            loader.exec_module(module)
+        finally:
+            self.stack.pop()
+            self.compare(proof, before)
+
+    def before(self):
+        with self.quiet():
+            return traces(), list(warnings.filters), set(logging.Logger.manager.loggerDict), len(copyreg.dispatch_table)
+
+    def compare(self, proof, before):
+        with self.quiet():
+            was, filters, loggers, pickles = before
+            if len(copyreg.dispatch_table) != pickles:
+                known = {k for p in self.proofs.values() for k in p.pickles}
+                proof.pickles = {k: v for k, v in list(copyreg.dispatch_table.items())[pickles:] if k not in known}
+            if why := left_behind(was, traces()):
+                proof.doubt(why)
+            if len(warnings.filters) != len(filters):
+                known = {id(f) for f in filters} | {id(f) for p in self.proofs.values() for f in p.filters}
+                proof.filters = [f for f in warnings.filters if id(f) not in known]
+            if len(logging.Logger.manager.loggerDict) != len(loggers):
+                known = loggers | {n for p in self.proofs.values() for n in p.loggers}
+                proof.loggers = [n for n in logging.Logger.manager.loggerDict if n not in known]
+
+    @contextlib.contextmanager
+    def quiet(self):
+        sys.setprofile(None)
+        self.on, on = False, self.on
+        try:
+            yield
+        finally:
+            self.on = on
+            if on and self.thorough:
+                sys.setprofile(self.profile)
+
+    def looks(self, path, listing=False):
+        if not self.on or not isinstance(path, (str, bytes, os.PathLike)):
+            return
+        path = os.fsdecode(path)
+        if not path or path.startswith(OWN + ("/dev/", "/sys/", "/proc/cpuinfo", "/proc/meminfo")):
+            return
+        if path in ("/proc", "/proc/self"):
+            return
+        if path.startswith("/proc/"):
+            return self.now.doubt(f"reads {path}")
+        with self.quiet():
+            self.now.files.setdefault((path, listing), seen(path, listing))
+
+    def audit(self, event, args):
+        if not self.on:
+            return
+        if event == "open":
+            path, mode, flags = args
+            if isinstance(path, int):
+                return
+            if flags and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND) and path != os.devnull \
+                    and not os.fsdecode(path).startswith(OWN):
+                return self.now.doubt(f"writes {os.fsdecode(path)}")
+            self.looks(path)
+        elif event in ("os.listdir", "os.scandir"):
+            self.looks(args[0] if args[0] is not None else ".", listing=True)
+        elif event in ("socket.bind", "socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"):
+            self.now.doubt("uses the network")
+        elif event in ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"):
+            self.now.doubt("starts another program")
+        elif event in ("os.mkdir", "os.remove", "os.rename", "os.link", "os.symlink", "os.rmdir", "os.truncate", "os.utime", "os.chmod",
+                       "os.chown", "shutil.copyfile", "shutil.move", "shutil.rmtree", "tempfile.mkdtemp", "tempfile.mkstemp"):
+            if not os.fsdecode(args[0]).startswith(OWN):
+                self.now.doubt("makes or changes files")
+        elif event in ("os.chdir", "os.kill", "os.killpg", "os.setxattr", "syslog.openlog", "gc.freeze", "sys.addaudithook"):
+            self.now.doubt(f"calls {event}")
+
+    def profile(self, frame, event, arg):
+        if event != "c_call":
+            return
+        name = arg.__name__
+        if name not in CALLS:
+            return
+        owner = getattr(arg, "__self__", None)
+        home = getattr(arg, "__module__", None) or type(owner).__name__
+        if not (name in HOMES.get(home, ()) or isinstance(owner, type) and hasattr(owner, "toordinal")
+                or isinstance(owner, random.Random)):
+            return
+        if frame.f_code.co_filename == __file__:
+            return
+        if isinstance(owner, random.Random) and not (owner is random._inst or name != "seed" and any(owner is r for r in UNSEEDED)):
+            return  # its numbers are the same in each process, or none has been drawn
+        how = harmless(self.now.name, name)
+        if how is None:
+            self.now.doubt(CALLS[name])
+        elif how == "year":
+            self.now.year = time.gmtime(time.time()).tm_year
+
+
+ABSENT = object()
+LAZY = importlib.util._LazyModule  # loads itself when an attribute of it is asked for: so nothing here must ask
+
+
+def dict_of(module):
+    return object.__getattribute__(module, "__dict__")
+
+
+def seen(path, listing):
+    """What is at a path, in so far as an import may have seen it: of a folder its entries only if they were listed."""
+    try:
+        st = posix.stat(path)
+    except (OSError, ValueError):
+        return None
+    return st.st_mode, st.st_ino, *((st.st_size, st.st_mtime_ns) if listing or not stat.S_ISDIR(st.st_mode) else ())
+
+
+SIGNALS = [int(n) for n in signal.valid_signals()]
+
+
+def traces():
+    """What a module may leave in the process, in a form that can be compared."""
+    fds = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            fds.add((fd, os.readlink("/proc/self/fd/" + fd)))
+    return {
+        "leaves a descriptor open": {f for f in fds if "/proc/" not in f[1]}, "leaves a child process running": has_children(),
+        "leaves threads running": [t.ident for t in threading.enumerate()],
+        "changes the signals": list(map(_signal.getsignal, SIGNALS)),
+        "changes sys": (list(sys.path), list(map(id, sys.meta_path)), list(map(id, sys.path_hooks)), id(sys.excepthook), id(sys.displayhook),
+                        sys.getrecursionlimit(), sys.getswitchinterval(), id(threading.excepthook), id(sys.unraisablehook)),
+        "changes the locale": locale.setlocale(locale.LC_ALL),
+        "changes the working folder": os.getcwd(),
+        "changes the garbage collector": (gc.isenabled(), gc.get_threshold(), len(gc.callbacks), gc.get_debug()),
+        "changes logging": (logging.root.level, list(map(id, logging.root.handlers)), logging.root.manager.disable, id(logging.getLoggerClass())),
+        "sets limits": resource.getrlimit(resource.RLIMIT_NOFILE),
+        "changes the event loops": id(getattr(sys.modules.get("asyncio.events"), "_event_loop_policy", None)),
+    }
+
+
+def left_behind(before, after):
+    for why, value in after.items():
+        if isinstance(value, set) and value - before[why] or not isinstance(value, set) and value != before[why]:
+            return why
+
+
+class Surroundings:
+    """What hangs on the modules that were there before: a module that changes it is no longer one that can be put off. With
+    their classes, of which there are ten thousand, they are compared only once."""
+
+    def __init__(self, classes):
+        self.saved = []
+        for name, module in list(sys.modules.items()):
+            if type(module) is LAZY or not isinstance(module, types.ModuleType) or name in ("__zygote__", "__main__"):
+                continue
+            if not classes:
+                self.save(name, vars(module))
+                continue
+            for v in list(vars(module).values()):
+                if issubclass(type(v), type) and v.__module__ == name and not name.startswith(("typing", "abc", "_")):
+                    self.save(f"{name}.{v.__qualname__}", vars(v))
+
+    def save(self, name, names):
+        self.saved.append((name, names, dict(names), {k: len(v) for k, v in names.items() if type(v) in (dict, list, set)}))
+
+    def changed(self, proofs, since=0):
+        """What has changed, by name, and the value that is there now. Modules of one package may change one another."""
+        packages = {n.partition(".")[0] for n in list(proofs)[since:]}
+        for name, names, old, sizes in self.saved:
+            if name in proofs and name.partition(".")[0] in packages:
+                continue
+            for k, v in list(names.items()):
+                was = old.get(k, ABSENT)
+                if k in sizes and type(v) is dict and v is was and len(v) > sizes[k]:  # by its own types: told by nothing else
+                    if all(isinstance(t, type) and t.__module__ in proofs for t in list(v)[sizes[k]:]):
+                        continue
+                if v is was or type(v) is type(was) and type(v) in (str, int, float, tuple) and v == was:
+                    if k in sizes and len(v) != sizes[k] and not cache(name, k):
+                        return f"{name}.{k}", v
+                elif not (isinstance(v, types.ModuleType) and f"{name}.{k}" in proofs or cache(name, k) or k.startswith(("__", "_abc_"))):
+                    return f"{name}.{k}", v
+        return "", None
+
+
+def changer(value, proofs):
+    """The top-level modules of which one has most likely put a value where it is."""
+    for v in [value, *(list(value)[-1:] if type(value) in (dict, list, set) else ())]:
+        module = getattr(v, "__module__", None) or type(v).__module__
+        if module in proofs:
+            return {module.partition(".")[0]}
+    return {n.partition(".")[0] for n in proofs}
+
+
+def cache(name, attr):
+    """Whether this is one of those that every import changes, and nothing is told by."""
+    return "cache" in attr.lower() or attr in ("dispatch_table", "_copyreg_dispatch_table", "filters", "_filters_version", "onceregistry", "_intern", "_blocking_on", "_module_locks", "_registry") \
+        or name.startswith(("_cython_", "six.moves", "importlib", "linecache", "re.", "re", "sre", "weakref", "_weakref", "functools", "typing", "abc", "sys", "_frozen", "zipimport",
+                            "random.", "logging", "atexit", "threading", "encodings", "codecs", "copyreg", "warnings", "tokenize", "ctypes", "types",
+                            "builtins", "gc", "google.protobuf", "os", "inspect", "signal", "posix", "enum"))
 
 
 def sockets():
@@ -140,34 +541,293 @@ def audit(sockets_before):
         return "leaves a child process running"
 
 
-def preload_learnt(learnt):
-    """Imports the learnt modules; returns (number imported, variables they read, dropped, whether we are still clean)."""
-    dropped, reads, loaded, clean = dict(learnt.get("dropped") or {}), set(), len(sys.modules), True
-    modules = [m for m in learnt.get("modules") or [] if m not in dropped and m.partition(".")[0] not in dropped]
-    restores = []
-    if any(m.partition(".")[0] == "numpy" for m in modules):
-        with contextlib.suppress(Exception):
-            restores.append(remember_numpy_seeds())
-    before = sockets()
-    for m in modules:
-        top = m.partition(".")[0]
-        if m in sys.modules or m in dropped or top in dropped:
+def preload(names, dropped, rec):
+    """Imports modules and returns what is not proved of them: {module: why}. Something may have been left then that a fork
+    would not survive, or that belongs to each process: we start again without."""
+    before, found, clean, classes = sockets(), {}, True, Surroundings(classes=True)
+    tops = {n.partition(".")[0] for n in names}
+    lazy = {n: dict_of(m)["__spec__"] for n, m in sys.modules.items() if type(m) is LAZY}
+    for n, spec in lazy.items():
+        spec.loader = Waker(spec.loader, lambda module, loader, n=n: rec.wake(n, module, loader))
+    for m in [n for n in lazy if n in names or n in tops] + names:
+        if m in rec.proofs or m in sys.modules and m not in lazy or m in dropped or m.partition(".")[0] in dropped:
             continue
-        with Reads() as r:
+        tempfile.tempdir = None
+        surroundings = Surroundings(classes=False)
+        count, raised = len(rec.proofs), ""
+        with rec:
             try:
-                importlib.import_module(m)
+                sys.modules[m].__doc__ if m in lazy else importlib.import_module(m)
             except BaseException as e:
-                dropped[m] = f"its import raises {type(e).__name__}"
-        why = audit(before)
-        for name in r.names:
-            if name.startswith(PER_ATTEMPT):
-                why = f"reads {name} at its import"
+                raised = f"its import raises {type(e).__name__}"
+        why = raised
+        changed, _ = surroundings.changed(rec.proofs, count)
+        if changed:
+            why = why or f"changes {changed}"
+        if clean and (left := audit(before)):
+            clean = False
+            if not any(p.why for p in list(rec.proofs.values())[count:]):  # else it was one of these
+                why = why or left
         if why:
-            dropped[top], clean = why, False
-            if not why.startswith("reads"):
-                break  # what it left would be blamed on the next
-        reads |= r.names
-    return len(sys.modules) - loaded, sorted(reads), dropped, clean, restores
+            found[m] = found[m.partition(".")[0]] = why
+    changed, value = classes.changed(rec.proofs)
+    if changed and not found:  # else it may have been one of these
+        found = dict.fromkeys(changer(value, rec.proofs), f"changes {changed}")
+    found.update(doubts(rec.proofs, found))
+    for n, spec in lazy.items():
+        if n not in rec.proofs:
+            spec.loader = spec.loader.loader
+    return found
+
+
+def doubts(proofs, known):
+    """The modules that are not proved, and those that need one of them."""
+    found = dict(known)
+    for name, proof in proofs.items():
+        why = proof.why
+        for variable in proof.variables:
+            if variable.startswith(PER_ATTEMPT):
+                why = f"reads {variable} at its import"
+        file = dict_of(sys.modules[name]).get("__file__") if isinstance(sys.modules.get(name), types.ModuleType) else None
+        if not why and file and not file.startswith(OWN):
+            why = f"is no installed file: {file}"
+        if why:
+            found[name] = why
+    users, rest = collections.defaultdict(list), list(found)
+    for name, proof in proofs.items():
+        for other in proof.needs:
+            users[other].append(name)
+    while rest:
+        bad = rest.pop()
+        for name in users[bad]:
+            if name not in found:
+                found[name] = found[bad] if found[bad].startswith("needs ") else f"needs {bad}, which {found[bad]}"
+                rest.append(name)
+    return found
+
+
+def closure(name, proofs):
+    """The modules that are there once this one was imported, those left out that were there before all."""
+    names, rest = set(), [name]
+    while rest:
+        n = rest.pop()
+        if n in names or n not in proofs:
+            continue
+        names.add(n)
+        rest += proofs[n].needs
+    return names
+
+
+class Held:
+    """Modules that were imported ahead and that no task sees: they are in no sys.modules, no attribute of a package, no
+    list of loggers, warnings or exit handlers. When a task imports one, it is taken if its import would give the same now,
+    with all that it needs, and else imported as ever. So a task cannot tell, whatever it changes before its imports."""
+
+    def __init__(self):
+        self.modules, self.proofs, self.lock, self.taken, self.refused = {}, {}, threading.RLock(), set(), set()
+        self.unfit = lambda why: None  # called where a module can neither be taken nor imported; it may return
+
+    def hold(self, rec):
+        """Takes all that was imported under the recorder out of sight."""
+        self.proofs = rec.proofs
+        self.path, self.meta_path, self.path_hooks = list(sys.path), list(sys.meta_path), list(sys.path_hooks)
+        self.environ = dict(os.environ._data)
+        for name in sys.modules:
+            if name in self.proofs:
+                self.modules[name] = sys.modules[name]
+        self.native = {n for n, m in self.modules.items() if str(getattr(m, "__file__", None) or "").endswith(".so")}
+        self.attrs = {}
+        for name in reversed(list(self.proofs)):
+            proof = self.proofs[name]
+            if name not in self.modules:
+                continue
+            if proof.lazy:
+                self.put_to_sleep(self.modules[name], proof)
+            else:
+                del sys.modules[name]
+            package = name.rpartition(".")[0]
+            if package in self.proofs and name in closure(package, self.proofs):
+                proof.parent = ()  # one is never taken without the other
+            elif proof.parent:
+                attr, was = proof.parent
+                parent = dict_of(self.modules[package] if package in self.modules else sys.modules[package])
+                proof.parent = (attr, parent.get(attr, ABSENT))
+                if was is ABSENT:
+                    parent.pop(attr, None)
+                else:
+                    parent[attr] = was
+            for variable in proof.writes:
+                os.environ.pop(variable, None)
+            for k in proof.pickles:
+                copyreg.dispatch_table.pop(k, None)
+            proof.loggers = [(n, logging.Logger.manager.loggerDict.pop(n, None)) for n in proof.loggers]
+        new = {id(f) for p in self.proofs.values() for f in p.filters}
+        warnings.filters[:] = [f for f in warnings.filters if id(f) not in new]
+        warnings._filters_mutated() if hasattr(warnings, "_filters_mutated") else warnings._filters_mutated_lock_held()
+        for variable, value in self.environ.items():
+            if os.environ._data.get(variable) != value and not any(os.fsdecode(variable) in p.writes for p in self.proofs.values()):
+                os.environ[os.fsdecode(variable)] = os.fsdecode(value)
+
+    def put_to_sleep(self, module, proof):
+        """Makes a lazy module what it was before it was loaded. Its functions know its dictionary, which so must stay the same."""
+        names = dict_of(module)
+        asleep, state = proof.lazy
+        proof.lazy = dict(names)
+        names.clear()
+        names.update(asleep)
+        spec = names["__spec__"]
+        spec.loader_state, spec.loader = state, Waker(spec.loader, self.wake)
+        module.__class__ = LAZY
+
+    def wake(self, module, loader):
+        spec = dict_of(module)["__spec__"]
+        self.take(spec.name)
+        if spec.name not in self.taken:
+            spec.loader = loader
+            loader.exec_module(module)
+
+    def take(self, name):
+        """Lets the import of a held module find it, if that is what it would be."""
+        with self.lock:
+            if name not in self.modules or name in self.taken or name in self.refused:
+                return
+            names = closure(name, self.proofs) & self.modules.keys()
+            if why := self.differs(names):
+                if native := sorted(names & self.native):  # it is initialised once in a process, and has read what it reads
+                    self.unfit(f"its import of {name} gives another one than was imported ahead: {why}; and {native[0]} cannot be loaded twice")
+                else:
+                    self.refused.add(name)
+                    return
+            order = [n for n in self.modules if n in names and n not in self.taken]
+            for n in order:
+                if full := self.proofs[n].lazy:
+                    self.modules[n].__class__ = types.ModuleType
+                    names = dict_of(self.modules[n])
+                    names.clear()
+                    names.update(full)
+                    if isinstance(names["__spec__"].loader, Waker):
+                        names["__spec__"].loader = names["__spec__"].loader.loader
+                sys.modules[n] = self.modules[n]
+            self.taken.update(order)
+            for n in order:
+                self.release(n, self.proofs[n])
+            if "numpy.random.mtrand" in order:
+                sys.modules["numpy.random.mtrand"].seed()
+
+    def release(self, name, proof):
+        if proof.parent:
+            attr, value = proof.parent
+            if value is not ABSENT:
+                setattr(sys.modules[name.rpartition(".")[0]], attr, value)
+        for variable, value in proof.writes.items():
+            os.environ.pop(variable, None) if value is None else os.environ.__setitem__(variable, value)
+        for function, args, kwargs in proof.exits:
+            atexit.register(function, *args, **kwargs)
+        if proof.filters:
+            warnings.filters[:0] = proof.filters
+            warnings._filters_mutated() if hasattr(warnings, "_filters_mutated") else warnings._filters_mutated_lock_held()
+        copyreg.dispatch_table.update(proof.pickles)
+        manager = logging.Logger.manager
+        for n, logger in proof.loggers:
+            if isinstance(logger, logging.Logger) and n not in manager.loggerDict:
+                logger.parent = None
+                manager.loggerDict[n] = logger
+                manager._fixupParents(logger)
+
+    def differs(self, names):
+        """Why these modules would not be the same if they were imported now; None: they would."""
+        if [p for p in sys.path if p in self.path] != self.path or sys.path[0] != self.path[0]:
+            return "sys.path has other folders"
+        if sys.meta_path != self.meta_path or sys.path_hooks != self.path_hooks:
+            return "sys.meta_path or sys.path_hooks is another one"
+        extra = {}
+        last = len(sys.path) - 1 - sys.path[::-1].index(self.path[-1])
+        for i, p in enumerate(sys.path):
+            if p not in self.path:
+                try:
+                    entries = os.listdir(p or ".")
+                except (FileNotFoundError, PermissionError):
+                    continue
+                except OSError:
+                    return f"what {p} in sys.path holds is not known"
+                for entry in entries:
+                    top = entry.partition(".")[0]
+                    extra[top] = p if i < last else extra.get(top)
+        environ, year = os.environ._data, None
+        for n in names:
+            proof, module = self.proofs[n], self.modules[n]
+            if sys.modules.get(n, None if n in self.taken else module) is not module or n in self.refused:
+                return f"{n} is another one"
+            if n in self.taken:
+                continue
+            top = n.partition(".")[0]
+            if extra.get(top):
+                return f"{extra[top]} has {top} too"
+            for miss in proof.missing:
+                if miss in extra:
+                    return f"it looks for {miss}, which is in one of the added folders"
+            for variable, value in proof.variables.items():
+                if environ.get(os.fsencode(variable)) != value:
+                    return f"it reads {variable} at its import"
+            for (path, listing), was in proof.files.items():
+                if seen(path, listing) != was:
+                    return f"it reads {path} at its import"
+            if proof.year is not None:
+                year = year or time.gmtime().tm_year
+                if proof.year != year:
+                    return "it reads the year"
+        if names & self.native and names - self.taken:
+            mine = {v for p in self.proofs.values() for v in p.writes}
+            for variable in environ.keys() | self.environ.keys():
+                if environ.get(variable) != self.environ.get(variable):
+                    name = os.fsdecode(variable)
+                    if name in mine or name.startswith(PER_ATTEMPT) or name in ("PYTHONPATH", "PATH", "GRPC_ENABLE_FORK_SUPPORT"):  # the last is set by us
+                        continue
+                    if name.startswith(COMPOSED) or self.mentioned(variable):
+                        return f"its native code may read {name}"
+        return None
+
+    def mentioned(self, variable):
+        """Whether a library that is loaded names a variable: one that it does not name it cannot have read."""
+        with open("/proc/self/maps") as f:
+            libraries = {line.split(None, 5)[-1].strip() for line in f if ".so" in line}
+        for path in libraries:
+            try:
+                with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as code:
+                    if code.find(variable + b"\0") >= 0:
+                        return True
+            except (OSError, ValueError):
+                return True
+        return False
+
+
+class Waker:
+    """The loader of a module that loads itself when it is used for the first time: it calls wake then."""
+
+    def __init__(self, loader, wake):
+        self.loader, self.wake = loader, wake
+
+    def exec_module(self, module):
+        self.wake(module, self.loader)
+
+
+# What the import system calls for a module that is not in sys.modules, in place of its own function of this name. It bears
+# the name of its file, so that tracebacks of failed imports leave it out as they do the others.
+FIND_AND_LOAD = """
+def _find_and_load(name, import_):
+    if name in held.modules:
+        held.take(name)
+        module = sys.modules.get(name)
+        if module is not None:
+            return module
+    return load(name, import_)
+"""
+
+
+def put_in_front(held):
+    names = {"held": held, "sys": sys, "load": importlib._bootstrap._find_and_load}
+    exec(compile(FIND_AND_LOAD, "<frozen importlib._bootstrap>", "exec"), names)
+    importlib._bootstrap._find_and_load = names["_find_and_load"]
 
 
 def dry_run():
@@ -235,24 +895,21 @@ def reset(temp):
     time.tzset()
     for r in UNSEEDED[:]:  # flytekit has one of its own, which names its files: equal in all children otherwise
         r.seed()
-    for g in NUMPY_UNSEEDED:
-        b = g.bit_generator
-        b.state = type(b)().state
-    for m in ("numpy.random", "torch"):  # the random module's own generator reseeds itself
-        if m in sys.modules:
-            sys.modules[m].seed()
+    if "numpy.random" in sys.modules:  # the random module's own generator reseeds itself
+        sys.modules["numpy.random"].seed()
     if "multiprocessing.process" in sys.modules:
         mp = sys.modules["multiprocessing.process"]
         mp.current_process().authkey = os.urandom(32)
         mp.ORIGINAL_DIR = os.getcwd()
+    logging._startTime = time.time_ns() if isinstance(logging._startTime, int) else time.time()
     from flytekit.core import context_manager as cm, data_persistence as dp
     if connector := sys.modules.get("flytekit.extend.backend.base_connector"):
         if loop := getattr(connector, "local_connector_loop", None):  # all children would wait with one epoll otherwise
             loop.close()
             connector.local_connector_loop = type(loop)()
-    dp.flyte_tmp_dir = d = temp or tempfile.mkdtemp(prefix="flyte-")
+    dp.flyte_tmp_dir = d = tempfile.mkdtemp(prefix="flyte-")
     dp.default_local_file_access_provider = cm.default_local_file_access_provider = dp.FileAccessProvider(
-        local_sandbox_dir=d, raw_output_prefix=d + "/raw", data_config=dp.DataConfig.auto())
+        local_sandbox_dir=d + "/sandbox", raw_output_prefix=d + "/raw", data_config=dp.DataConfig.auto())
     cm.FlyteContextManager.initialize()
 
 
@@ -287,7 +944,7 @@ def entry(argv):
     if hasattr(sys, "orig_argv"):
         sys.orig_argv = [sys.executable, "-u", path, *argv[1:]]
     main = sys.modules["__main__"] = types.ModuleType("__main__")
-    vars(main).update(__file__=path, __builtins__=builtins, __cached__=None,
+    vars(main).update(__annotations__={}, __file__=path, __builtins__=builtins, __cached__=None,
                       __loader__=importlib.machinery.SourceFileLoader("__main__", path))
     try:
         exec(SCRIPTS[name], vars(main))
@@ -328,7 +985,7 @@ def finalize(code):
     for name in list(reversed(sys.modules)):
         if name == "__zygote__":
             break
-        if name not in BASE and isinstance(sys.modules[name], types.ModuleType):
+        if name not in BASE and name not in HELD.taken and isinstance(sys.modules[name], types.ModuleType):
             try:
                 modules.insert(-1, weakref.ref(sys.modules[name]))
             except TypeError:  # a module of C's making, such as cffi's, has nothing of the task's and no weak references
@@ -383,7 +1040,7 @@ class Channel:
             return
         if self.fstat(self.sock.fileno()).st_ino != self.inode:  # the task has closed all descriptors, and this is one of its own
             raise OSError(errno.EBADF, "the attempt's socket is closed")
-        self.sock.sendall(json.dumps(message).encode() + b"\n")
+        self.sock.sendall(encode(message).encode() + b"\n")
 
     def receive(self, n):
         data = bytearray()
@@ -408,7 +1065,7 @@ def learnt_modules(argv, told):
         for m in reversed(sys.modules):  # not all of them: merely to touch a name copies its page
             if m == "__zygote__":
                 break
-            if m not in BASE and m not in told:
+            if m not in BASE and m not in HELD.modules and m not in told:
                 new.append(m)
     new.reverse()
     own = argv[argv.index("task-module") + 1].partition(".")[0] if "task-module" in argv[:-1] else None
@@ -432,7 +1089,7 @@ def attempt(channel):
     os.setsid()  # so that the attempt and what it started can be signalled as one group
     say = channel.say
     say(pid=os.getpid())
-    req = json.loads(channel.receive(int.from_bytes(channel.receive(4), "big")))
+    req = decode(channel.receive(int.from_bytes(channel.receive(4), "big")))
     for join in req.get("joins") or ():  # control groups; before it allocates anything of its own
         with open(join, "w") as f:
             f.write("0")
@@ -440,6 +1097,12 @@ def attempt(channel):
     if MARK_AT:  # in place: /proc/<pid>/environ shows it, of this process and of those that it forks
         ctypes.memmove(MARK_AT, req["mark"].encode(), 32)
     argv, code, told, modules = req["argv"], 1, [], []
+
+    def unfit(why):
+        if channel.ours():
+            say(unfit=why)
+            os._exit(1)
+    HELD.unfit = unfit
 
     def loaded():
         sys.dont_write_bytecode = writes_no_bytecode
@@ -452,8 +1115,11 @@ def attempt(channel):
         redirect(req)
         os.environ.clear()
         os.environ.update(req["env"])
+        if COERCED and "LC_ALL" not in req["env"]:  # the interpreter sets it when it starts in the C locale
+            os.environ.setdefault("LC_CTYPE", COERCED)
         os.chdir(req["cwd"])
-        sys.path[1:1] = [p for p in req["env"].get("PYTHONPATH", "").split(os.pathsep) if p and p not in sys.path]
+        if path := req["env"].get("PYTHONPATH"):  # as the interpreter and its site module do
+            sys.path[1:] = dict.fromkeys([*map(os.path.abspath, path.split(os.pathsep)), *sys.path[1:]])
         reset(req.get("temp_dir"))
         set_up_loggers(req["env"])
         channel.receive(1)
@@ -486,14 +1152,15 @@ def attempt(channel):
                     say(memory=sum(int(line.split()[1]) for line in f if line.startswith("Private_")))
         except OSError:  # the supervisor is gone: its successor looks for this file
             with contextlib.suppress(OSError), open(req["done_file"], "w") as f:
-                json.dump({"done": code}, f)
+                f.write(encode({"done": code}))
     finally:
         os._exit(code)
+HELD = Held()
 
 
 # ---- the loop ------------------------------------------------------------------------------------------------------
 
-def serve(control, restores):
+def serve(control, restore):
     control.setblocking(False)
     wake, woken = socket.socketpair()
     for s in (wake, woken):
@@ -506,7 +1173,7 @@ def serve(control, restores):
     numbers, outgoing = {}, collections.deque()
 
     def say(**message):
-        outgoing.append(json.dumps(message).encode())
+        outgoing.append(encode(message).encode())
         flush()
 
     def flush():  # never blocks: what the supervisor does not take now waits here
@@ -550,8 +1217,7 @@ def serve(control, restores):
             for s in (control, wake, woken):  # only our own: others may be a library's, open since its import
                 s.close()
             outgoing.clear()
-            for restore in restores:
-                restore()
+            restore()
             gc.enable()
             attempt(Channel(fds[0]))
         finally:
@@ -582,13 +1248,13 @@ def serve(control, restores):
 
 
 def main():
-    global BASE, ROOTS, MARK_AT, READY, BIN
+    global BASE, ROOTS, OWN, MARK_AT, READY, BIN
     control = socket.socket(fileno=3)
     os.set_inheritable(3, False)
 
     def end(**message):
         with contextlib.suppress(OSError):
-            control.send(json.dumps(message).encode())
+            control.send(encode(message).encode())
         os._exit(1)
     try:
         for sig in (signal.SIGTERM, signal.SIGINT):
@@ -597,7 +1263,7 @@ def main():
         MARK_AT = LIBC.getenv(MARK.encode())
         try:
             with open(sys.argv[1]) as f:
-                learnt = json.load(f)
+                learnt = decode(f.read())
         except (OSError, ValueError):
             learnt = {}
         # As in the console script that a task would have been started by; spawned pools import it again.
@@ -608,17 +1274,23 @@ def main():
         sys.modules["__main__"] = types.ModuleType("__main__")
         sys.modules["__main__"].__file__ = os.path.join(BIN, "pyflyte-execute")
         sys.modules["__main__"].__builtins__ = __builtins__
-        restores = [remember_seeds()]
-        import flytekit.bin.entrypoint
-        with task_mode():
-            with contextlib.suppress(ImportError):
-                import mashumaro.jsonschema  # 60 ms on the first dataclass in a task's signature
-            if why := audit(sockets()):  # it makes an event loop, with a socket pair that nobody uses
-                end(failed="importing flytekit " + why)
-            count, reads, dropped, clean, more = preload_learnt(learnt)
-        if not clean:
-            end(restart={"dropped": dropped, "reads": reads})
-        dry_run()
+        import site, sysconfig
+        paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages(),
+                 *(p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages"))}
+        ROOTS = tuple(sorted(p.rstrip("/") + "/" for p in paths))
+        OWN = (*ROOTS, sysconfig.get_path("stdlib") + "/", sysconfig.get_path("platstdlib") + "/", sys.prefix + "/pyvenv.cfg",
+               os.path.dirname(sys.executable) + "/", os.path.realpath(sys.executable))
+        restore = remember_seeds()
+        begun, base, again = time.time_ns(), Recorder(thorough=False), Recorder(thorough=False)
+        with base:
+            import flytekit.bin.entrypoint
+        if why := audit(sockets()):  # it makes an event loop, with a socket pair that nobody uses
+            end(failed="importing flytekit " + why)
+        with again:
+            reset(None)
+            set_up_loggers({})
+        with base:
+            dry_run()
         stop_loops()
         for _ in range(100):  # a joined thread is a moment longer in the list
             if not (why := audit(sockets())):
@@ -626,26 +1298,45 @@ def main():
             time.sleep(0.002)
         else:
             end(failed="a dry run " + why)
-        import site, sysconfig
-        paths = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
-        ROOTS = tuple(p.rstrip("/") + "/" for p in paths)
+        # What a child reads again is right whatever it was here.
+        base.proofs.pop("_zygote_probe", None)
+        reads = {n for p in base.proofs.values() for n in p.variables if base.times[n, False] > again.times[n, True]}
+        files = {f: was for p in base.proofs.values() for f, was in p.files.items()
+                 if f not in again.ground.files and not f[0].startswith(tempfile.gettempdir())}
+        rec, dropped = Recorder(thorough=True), dict(learnt.get("dropped") or {})
+        with task_mode():
+            found = preload(learnt.get("modules") or [], dropped, rec)
+        if found:
+            end(restart={"dropped": found})
+        HELD.hold(rec)
+        put_in_front(HELD)
         sys.modules["__zygote__"] = sys.modules.pop("__zygote__")  # the last one: what follows is a child's
         BASE = frozenset(sys.modules)
+        reads |= {n for p in rec.proofs.values() for n in p.variables}
+        awake = {n: m for n, m in [*sys.modules.items(), *HELD.modules.items()]
+                 if type(m) is not LAZY and n not in ("__zygote__", "__main__", "__mp_main__")}
+        places = {os.path.dirname(f) for m in awake.values() if (f := getattr(m, "__file__", None)) and os.path.isabs(f)}
+        names = {n.partition(".")[0] for n in BASE if n[:2] != "__" and not n.startswith("_cython_") and (n not in awake or
+                 getattr(getattr(awake[n], "__spec__", None), "origin", "built-in") not in ("built-in", "frozen"))}
+        names |= {"sitecustomize", "usercustomize"}.union(*(p.missing for p in base.proofs.values()))
         gc.collect()
         gc.freeze()  # the children's collector never walks, so never copies, what is loaded here
         gc.disable()
         collapse()
         with open("/proc/self/statm") as f:
             rss = int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        READY = {"preloaded": count, "reads": reads, "dropped": dropped, "rss": rss, "modules": len(BASE)}
+        READY = {"preloaded": len(HELD.modules), "reads": sorted(reads - SET_AGAIN), "dropped": dropped, "rss": rss, "names": sorted(names),
+                 "changed": next((f for m in awake.values() if (f := getattr(m, "__file__", None)) and (st := seen(f, False)) and st[3] > begun), ""),
+                 "folders": sorted(places | {p.rstrip("/") for p in ROOTS}), "missing": sorted(f for (f, _), was in files.items() if was is None),
+                 "files": sorted(f for (f, _), was in files.items() if was is not None)}
     except BaseException as e:
         traceback.print_exc()
         end(failed=f"{type(e).__name__}: {e}")
-    serve(control, restores + more)
+    serve(control, restore)
 
 
 if __name__ == "__main__":
     if sys.version_info < (3, 9) or not sys.platform.startswith("linux"):
-        socket.socket(fileno=3).send(json.dumps({"failed": "a warm worker needs Linux and Python 3.9 or newer"}).encode())
+        socket.socket(fileno=3).send(encode({"failed": "a warm worker needs Linux and Python 3.9 or newer"}).encode())
         sys.exit(1)
     main()
