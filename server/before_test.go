@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -62,12 +63,19 @@ func releaseCommit(ctx context.Context) (string, error) {
 		out, err := exec.CommandContext(ctx, "git", append([]string{"-C", ".."}, args...)...).Output()
 		return strings.TrimSpace(string(out)), err
 	}
-	if shallow, err := git("rev-parse", "--is-shallow-repository"); err != nil || shallow != "false" {
-		return "", fmt.Errorf("the repository has no whole history: clone it without --depth (%v)", err)
+	shallow, err := git("rev-parse", "--is-shallow-repository")
+	if err != nil {
+		return "", fmt.Errorf("ask git for the history: %w", err)
+	}
+	if shallow != "false" {
+		return "", errors.New("the repository has no whole history: clone it without --depth")
 	}
 	commit, err := git("log", "-1", "--format=%H", "--", "VERSION")
-	if err != nil || commit == "" {
-		return "", fmt.Errorf("no commit changed the file VERSION (%v)", err)
+	if err != nil {
+		return "", fmt.Errorf("find the release: %w", err)
+	}
+	if commit == "" {
+		return "", errors.New("no commit changed the file VERSION")
 	}
 	return commit, nil
 }
