@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -61,6 +62,7 @@ type world struct {
 	code *bundle.Cache
 
 	variables map[string]string // of Config
+	connected atomic.Bool       // a supervisor runs, or is just beginning to
 }
 
 func newWorld(t *testing.T) *world {
@@ -71,6 +73,8 @@ func newWorld(t *testing.T) *world {
 // newWorldIn is newWorld with a data folder of that name.
 func newWorldIn(t *testing.T, name string) *world {
 	t.Helper()
+	var lock *os.File
+	t.Cleanup(func() { _ = lock.Close() }) // once the folder is gone
 	dir := t.TempDir()
 	w := &world{dir: dir, data: filepath.Join(dir, name)}
 	var err error
@@ -81,8 +85,8 @@ func newWorldIn(t *testing.T, name string) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if _, err := os.Stat(filepath.Join(w.data, "worker", "claims")); err != nil {
-			return // no supervisor ever ran
+		if !w.connected.Load() {
+			return // no supervisor ever ran. One that has not made its folders yet would make them while they are being removed.
 		}
 		if t.Failed() {
 			log, _ := os.ReadFile(filepath.Join(w.data, "worker", "log"))
@@ -99,11 +103,24 @@ func newWorldIn(t *testing.T, name string) *world {
 		if err := client.Shutdown(ctx, 100*time.Millisecond); err != nil {
 			t.Errorf("shut down: %v", err)
 		}
+		// Where two were started, the other one waits for this lock, and would begin to write while the folder is being removed.
+		if lock, err = os.OpenFile(filepath.Join(w.data, "worker", "lock"), os.O_RDWR|os.O_CREATE, 0o600); err == nil {
+			err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		}
+		for ; errors.Is(err, syscall.EWOULDBLOCK) && ctx.Err() == nil; err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) {
+			if again, e := w.connect(ctx); e == nil { // it has it already
+				_ = errors.Join(again.Shutdown(ctx, 100*time.Millisecond), again.Close())
+			}
+		}
+		if err != nil {
+			t.Errorf("keep other supervisors out: %v", err)
+		}
 	})
 	return w
 }
 
 func (w *world) connect(ctx context.Context) (*worker.Client, error) {
+	w.connected.Store(true)
 	return worker.Connect(ctx, worker.Config{DataDir: w.data, Build: "test", Executable: []string{os.Args[0], supervisorArg}, Logger: slog.New(slog.DiscardHandler)})
 }
 
