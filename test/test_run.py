@@ -1,8 +1,10 @@
 """An author at a terminal: pyflyte run and pyflyte register."""
 
 import json
+import pathlib
 import re
 import shutil
+import textwrap
 import time
 
 from conftest import PIPELINES, execution_name
@@ -157,3 +159,11 @@ def test_the_servers_environment_does_not_reach_a_task(own_server):
     server.start()
     names = [server.run("basics.py", "look_at", "--name", name) for name in ("ALOFT_TEST_SECRET", "AWS_SECRET_ACCESS_KEY", "FLYTE_INTERNAL_EXECUTION_ID")]
     assert [server.outputs(name).get("o0", str) for name in names] == ["unset", "unset", names[2]]
+
+
+def test_the_pipeline_of_the_readme_runs(server, tmp_path):
+    readme = (pathlib.Path(__file__).parent.parent / "README.md").read_text()
+    code = readme[readme.index("    from flytekit"):readme.index("With Go")]
+    (tmp_path / "pipeline.py").write_text(textwrap.dedent(code))
+    name = server.run("pipeline.py", "main", "--n", "3", cwd=tmp_path)
+    assert server.outputs(name).get("o0") == 81
