@@ -205,7 +205,7 @@ execution computed. With --gone also those that cannot be found any more, and wh
 			rows = append(rows, []string{r.GetId(), strings.TrimPrefix(r.GetName(), "flyte_task-"), cacheVersion(r), computedBy(r.GetSource()),
 				ago(r.GetCreatedAt()), ago(r.GetUsedAt()), bytesText(r.GetSize()), resultNote(r)})
 		}
-		return c.listed(command, "cached results", rows)
+		return c.listed(command, "cached results", rows, named{}) // clients of the cache need not register what they put there
 	}
 	return command
 }

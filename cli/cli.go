@@ -11,6 +11,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -118,8 +120,18 @@ func (c *client) explain(err error) error {
 	if failure.Code() == connect.CodeCanceled {
 		return &ExitError{Code: 1, Message: "interrupted"}
 	}
-	return &ExitError{Code: 1, Message: printable(failure.Message())}
+	message := failure.Message()
+	if failure.Code() == connect.CodeNotFound {
+		message = missingEntity.ReplaceAllStringFunc(message, func(text string) string {
+			m := missingEntity.FindStringSubmatch(text)
+			return strings.ToLower(strings.ReplaceAll(m[1], "_", " ")) + " " + strings.Join(slices.DeleteFunc(m[2:], func(part string) bool { return part == "" }), "/")
+		})
+	}
+	return &ExitError{Code: 1, Message: printable(message)}
 }
+
+// missingEntity is how Flyte's services say what is not there. Ours, and people, say "execution flytesnacks/development/a".
+var missingEntity = regexp.MustCompile(`missing entity of type ([\w ]+) with identifier project:"([^"]*)" domain:"([^"]*)" name:"([^"]*)"(?: version:"([^"]*)")?`)
 
 // execution takes an execution's id from an argument: a name, or project/domain/name, or the address of its page.
 func (c *client) execution(argument string) (*core.WorkflowExecutionIdentifier, error) {

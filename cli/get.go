@@ -1,17 +1,21 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/near"
 	"github.com/aloft-dev/aloft/literal"
 )
 
@@ -93,7 +97,7 @@ func newGetExecutions(defaults Defaults) *cobra.Command {
 			rows = append(rows, []string{e.GetId().GetName(), strings.TrimPrefix(cl.GetWorkflowId().GetName(), ".flytegen."), phaseName(cl.GetPhase()),
 				ago(cl.GetCreatedAt()), executionTook(cl), clip(note, 60)})
 		}
-		return c.listed(command, "executions", rows)
+		return c.listed(command, "executions", rows, named{core.ResourceType_WORKFLOW, workflow})
 	}
 	return command
 }
@@ -164,7 +168,7 @@ func newGetWorkflows(defaults Defaults) *cobra.Command {
 			i := w.GetClosure().GetCompiledWorkflow().GetPrimary().GetTemplate().GetInterface()
 			rows = append(rows, []string{w.GetId().GetName(), w.GetId().GetVersion(), variables(i.GetInputs()), variables(i.GetOutputs()), ago(w.GetClosure().GetCreatedAt())})
 		}
-		return c.listed(command, "workflows", rows)
+		return c.listed(command, "workflows", rows, named{core.ResourceType_WORKFLOW, strings.Join(args, "")})
 	}
 	return command
 }
@@ -188,7 +192,7 @@ func newGetTasks(defaults Defaults) *cobra.Command {
 			rows = append(rows, []string{t.GetId().GetName(), t.GetId().GetVersion(), template.GetType(),
 				variables(template.GetInterface().GetInputs()), variables(template.GetInterface().GetOutputs()), ago(t.GetClosure().GetCreatedAt())})
 		}
-		return c.listed(command, "tasks", rows)
+		return c.listed(command, "tasks", rows, named{core.ResourceType_TASK, strings.Join(args, "")})
 	}
 	return command
 }
@@ -210,18 +214,54 @@ func newGetLaunchPlans(defaults Defaults) *cobra.Command {
 		for _, l := range list.GetLaunchPlans() {
 			rows = append(rows, []string{l.GetId().GetName(), l.GetId().GetVersion(), l.GetClosure().GetState().String(), l.GetSpec().GetWorkflowId().GetName(), ago(l.GetClosure().GetCreatedAt())})
 		}
-		return c.listed(command, "launch plans", rows)
+		return c.listed(command, "launch plans", rows, named{core.ResourceType_LAUNCH_PLAN, strings.Join(args, "")})
 	}
 	return command
 }
 
-// listed prints rows, or says that there are none and where was looked.
-func (c *client) listed(command *cobra.Command, what string, rows [][]string) error {
-	if len(rows) == 1 {
-		fmt.Fprintf(command.ErrOrStderr(), "no %s in project %s, domain %s\n", what, c.project, c.domain)
+// named is what a list was asked for by its name; empty: all of a kind.
+type named struct {
+	kind core.ResourceType
+	name string
+}
+
+// listed prints rows, or says that there are none and where was looked. That there is no such project, or nothing of that
+// name, is an error, which says what was meant.
+func (c *client) listed(command *cobra.Command, what string, rows [][]string, of named) error {
+	if len(rows) > 1 {
+		return table(command.OutOrStdout(), rows)
+	}
+	if _, err := c.admin.GetProject(command.Context(), &admin.ProjectGetRequest{Id: c.project}); connect.CodeOf(err) == connect.CodeNotFound {
+		return c.explain(err)
+	}
+	if of.name != "" {
+		if err := c.missing(command.Context(), of); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(command.ErrOrStderr(), "no %s in project %s, domain %s\n", what, c.project, c.domain)
+	return nil
+}
+
+// missing says that nothing of this name is registered, and what was meant; nil: something is.
+func (c *client) missing(ctx context.Context, of named) error {
+	list, err := c.admin.ListNamedEntities(ctx, &admin.NamedEntityListRequest{ResourceType: of.kind, Project: c.project, Domain: c.domain, Limit: 1000})
+	if err != nil {
+		return c.explain(err)
+	}
+	var names []string
+	for _, e := range list.GetEntities() {
+		names = append(names, e.GetId().GetName())
+	}
+	if slices.Contains(names, of.name) || list.GetToken() != "" {
 		return nil
 	}
-	return table(command.OutOrStdout(), rows)
+	kind := strings.ToLower(strings.ReplaceAll(of.kind.String(), "_", " "))
+	message := fmt.Sprintf("there is no %s %s in project %s, domain %s", kind, printable(of.name), c.project, c.domain)
+	if found := near.Name(of.name, names); found != "" {
+		message += "; did you mean " + found + "?"
+	}
+	return &ExitError{Code: 1, Message: message}
 }
 
 // variables is an interface in one line: "x: integer, y: string".

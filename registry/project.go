@@ -14,6 +14,8 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/internal/field"
+	"github.com/aloft-dev/aloft/internal/near"
+	"github.com/aloft-dev/aloft/store"
 )
 
 // InactiveProject refuses what would add to a project that is archived.
@@ -67,7 +69,7 @@ func (r *Registry) active(ctx context.Context, project string) error {
 	switch {
 	case errors.Is(err, aloft.ErrNotFound):
 		// Not remembered: the next call may follow its registration.
-		return fmt.Errorf("%w: failed to validate that project [%s] is registered: register it first (pyflyte, flytectl create project), or use flytesnacks", aloft.ErrInvalid, project)
+		return fmt.Errorf("%w: %s; `flytectl create project` makes one", aloft.ErrInvalid, r.missing(ctx, project))
 	case err != nil:
 		return fmt.Errorf("read project %s: %w", project, err)
 	case p.GetState() == admin.Project_ARCHIVED || p.GetState() == admin.Project_SYSTEM_ARCHIVED:
@@ -95,6 +97,32 @@ const (
 	maxProjectName        = 64
 	maxProjectDescription = 300
 )
+
+// missing says that there is no such project, and which there are: of many the one that was meant, or the latest.
+func (r *Registry) missing(ctx context.Context, id string) string {
+	const shown = 5
+	text := fmt.Sprintf("there is no project [%s]", id)
+	projects, err := r.Store.ListProjects(ctx, store.Query{Limit: 1000})
+	if err != nil {
+		return text // what is missing is known all the same
+	}
+	var names []string
+	for _, p := range projects {
+		if p.GetState() == admin.Project_ACTIVE {
+			names = append(names, p.GetId())
+		}
+	}
+	found := near.Name(id, names)
+	switch {
+	case len(names) == 0:
+		return text
+	case len(names) > 1 && found != "":
+		return text + "; did you mean " + found + "?"
+	case len(names) > shown:
+		names = append(names[:shown], "…")
+	}
+	return text + "; there is " + strings.Join(names, ", ")
+}
 
 // RegisterProject adds a project. ErrExists if its id is taken.
 func (r *Registry) RegisterProject(ctx context.Context, p *admin.Project) error {
@@ -171,7 +199,7 @@ func checkProject(problems *field.Problems, p *admin.Project) {
 func (r *Registry) Project(ctx context.Context, id string) (*admin.Project, error) {
 	p, err := r.Store.GetProject(ctx, id)
 	if errors.Is(err, aloft.ErrNotFound) {
-		return nil, fmt.Errorf("project [%s] %w", id, aloft.ErrNotFound)
+		return nil, fmt.Errorf("%s: %w", r.missing(ctx, id), aloft.ErrNotFound)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read project %s: %w", id, err)

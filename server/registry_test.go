@@ -151,7 +151,7 @@ func TestProjectsAndDomainsAreChecked(t *testing.T) {
 	task := echoTask("t")
 	task.Id = &core.Identifier{Project: "nowhere", Domain: "moon", Name: "t", Version: "v1"}
 	_, err := s.admin.CreateTask(t.Context(), task)
-	s.wantCode(err, connect.CodeInvalidArgument, "failed to validate that project [nowhere]", "domain [moon] is unrecognized by system")
+	s.wantCode(err, connect.CodeInvalidArgument, "there is no project [nowhere]; there is flytesnacks", "domain [moon] is unrecognized by system")
 
 	if _, err := s.admin.RegisterProject(t.Context(), &admin.ProjectRegisterRequest{Project: &admin.Project{Id: "mine", Name: "Mine"}}); err != nil {
 		t.Fatal(err)
@@ -177,7 +177,9 @@ func TestProjectsAndDomainsAreChecked(t *testing.T) {
 		t.Errorf("projects are %v, %v, want flytesnacks with three domains", projects, err)
 	}
 	_, err = s.admin.GetProject(t.Context(), &admin.ProjectGetRequest{Id: "nowhere"})
-	s.wantCode(err, connect.CodeNotFound, "project [nowhere] not found")
+	s.wantCode(err, connect.CodeNotFound, "there is no project [nowhere]; there is flytesnacks: not found")
+	_, err = s.admin.GetProject(t.Context(), &admin.ProjectGetRequest{Id: "flyte"})
+	s.wantCode(err, connect.CodeNotFound, "there is no project [flyte]; there is flytesnacks: not found")
 	_, err = s.admin.UpdateProject(t.Context(), &admin.Project{Id: "nowhere"})
 	s.wantCode(err, connect.CodeNotFound)
 	_, err = s.admin.RegisterProject(t.Context(), &admin.ProjectRegisterRequest{Project: &admin.Project{Id: "Not A Name", Domains: []*admin.Domain{{Id: "x"}}}})
