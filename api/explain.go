@@ -30,7 +30,9 @@ func (s *Results) ExplainCache(ctx context.Context, r *aloftv1.ExplainCacheReque
 	}
 	miss := ""
 	answer := &aloftv1.ExplainCacheResponse{Node: string(n.ID), Lookup: n.Cache, Waiting: n.Waiting}
-	if computed(n.Cache) {
+	if n.Phase == core.NodeExecution_RECOVERED {
+		// What was looked for and found was so in the execution that it is taken from: here nothing was.
+	} else if computed(n.Cache) {
 		nearest, differences, err := nearest(ctx, s.Store, n.Cache.GetKey(), n.CreatedAt, n.Execution, n.ID)
 		if err != nil {
 			return nil, fmt.Errorf("explain cache of %s/%s: %w", n.Execution, n.ID, err)
@@ -89,7 +91,9 @@ func summary(n *store.Node, answer *aloftv1.ExplainCacheResponse, miss string) s
 	lookup := answer.GetLookup()
 	var text string
 	switch status := lookup.GetStatus(); {
-	case lookup == nil && n.Phase == core.NodeExecution_RECOVERED:
+	case n.Phase == core.NodeExecution_RECOVERED && status == core.CatalogCacheStatus_CACHE_HIT:
+		text = "recovered: the execution that this one recovers had taken it from the cache, computed by " + foundName(n.Execution, lookup.GetFound())
+	case n.Phase == core.NodeExecution_RECOVERED:
 		text = "recovered: the execution that this one recovers had computed it"
 	case lookup == nil && (aloft.Terminal(n.Phase) || !n.StartedAt.IsZero()):
 		text = "not cached: its task does not ask for it (cache=True)"
@@ -158,7 +162,10 @@ const (
 	maxWideNotes = 20
 )
 
-func (c *cacheNotes) of(ctx context.Context, node string, lookup *aloftv1.CacheLookup) (string, error) {
+func (c *cacheNotes) of(ctx context.Context, node string, phase core.NodeExecution_Phase, lookup *aloftv1.CacheLookup) (string, error) {
+	if phase == core.NodeExecution_RECOVERED && lookup.GetStatus() != core.CatalogCacheStatus_CACHE_HIT {
+		return "", nil // what it was compared with was so in the execution that it is taken from
+	}
 	if !computed(lookup) {
 		return cacheNote(c.execution, lookup, ""), nil
 	}

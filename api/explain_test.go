@@ -49,6 +49,10 @@ func TestAnExplanationIsOneSentence(t *testing.T) {
 		{"waits", store.Node{Phase: core.NodeExecution_QUEUED, Waiting: "waits for the result that a7/n0 computes", Cache: &aloftv1.CacheLookup{Status: core.CatalogCacheStatus_CACHE_MISS}},
 			nil, "never computed before", "miss: never computed before; waits for the result that a7/n0 computes"},
 		{"plain", store.Node{Phase: core.NodeExecution_SUCCEEDED}, nil, "", "not cached: its task does not ask for it (cache=True)"},
+		{"recovered", store.Node{Phase: core.NodeExecution_RECOVERED, Cache: &aloftv1.CacheLookup{Status: core.CatalogCacheStatus_CACHE_POPULATED, Found: found}}, nil, "",
+			"recovered: the execution that this one recovers had computed it"},
+		{"recovered hit", store.Node{Phase: core.NodeExecution_RECOVERED, Cache: &aloftv1.CacheLookup{Status: core.CatalogCacheStatus_CACHE_HIT, Found: found}}, nil, "",
+			"recovered: the execution that this one recovers had taken it from the cache, computed by a7/n0"},
 		{"new", store.Node{Phase: core.NodeExecution_QUEUED}, nil, "", "not looked for yet"},
 	} {
 		c.node.Execution, c.node.CreatedAt = aloft.ExecutionID{Project: "p", Domain: "d", Name: "b8"}, noon

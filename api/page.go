@@ -68,7 +68,7 @@ func (a *API) executionPage(w http.ResponseWriter, r *http.Request) {
 		if row.Deck, err = a.Renderer.Link(n.DeckURI, callerOf(r.Context()).base, a.Now().Add(maxLinkLife)); err != nil {
 			row.Deck = ""
 		}
-		if row.Cache, err = notes.of(r.Context(), string(n.ID), n.Cache); err != nil {
+		if row.Cache, err = notes.of(r.Context(), string(n.ID), n.Phase, n.Cache); err != nil {
 			a.problemPage(w, r, err)
 			return
 		}

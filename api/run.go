@@ -98,7 +98,7 @@ func (w *watch) turn(ctx context.Context, stream *connect.ServerStream[aloftv1.W
 			if n.GetCache() == nil {
 				continue
 			}
-			if n.CacheNote, err = w.notes.of(ctx, n.GetId(), n.GetCache()); err != nil {
+			if n.CacheNote, err = w.notes.of(ctx, n.GetId(), n.GetPhase(), n.GetCache()); err != nil {
 				return err
 			}
 			n.Cache.Key = nil // it is large where there are many nodes, and ExplainCache has it

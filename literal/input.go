@@ -66,9 +66,6 @@ func validate(mistakes *Mistakes, where string, l *core.Literal, depth int) {
 		}
 	case *core.Literal_Map:
 		for _, key := range slices.Sorted(maps.Keys(v.Map.GetLiterals())) {
-			if key == "" {
-				mistakes.add("invalid value for %s: a key of the map is empty", where)
-			}
 			validate(mistakes, where+"["+quoteShort(key)+"]", v.Map.GetLiterals()[key], depth+1)
 		}
 	case *core.Literal_OffloadedMetadata:

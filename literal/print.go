@@ -193,6 +193,9 @@ func (p *printer) scalar(s *core.Scalar, depth int) {
 		if err != nil {
 			text = "unset"
 		}
+		if _, float := v.Primitive.GetValue().(*core.Primitive_FloatValue); float && strings.Trim(text, "-0123456789") == "" {
+			text += ".0" // as Python does: another value than the whole number
+		}
 		p.write(text)
 	case *core.Scalar_NoneType:
 		p.write("none")
