@@ -190,7 +190,7 @@ func TestFilesAreClonedWhereTheFileSystemCan(t *testing.T) {
 		if err := unix.Statfs(dir, &st); err != nil {
 			t.Fatal(err)
 		}
-		return int64(st.Bfree) * st.Bsize
+		return int64(st.Bfree) * int64(st.Bsize) //nolint:unconvert // of another type elsewhere
 	}
 	before := free()
 	for i := range 10 {
