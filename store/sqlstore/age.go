@@ -121,7 +121,7 @@ func (a *age) close() {
 // checkpoint copies the log into the database as far as no reader needs it, and holds up nobody.
 func checkpoint(ctx context.Context, path string) error {
 	db := openSQLite(writeDSN(path))
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	db.SetMaxOpenConns(1)
 	var busy, inLog, copied sql.NullInt64
 	if err := db.QueryRowContext(ctx, "PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &inLog, &copied); err != nil {
