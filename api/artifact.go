@@ -387,9 +387,7 @@ func (s *dataCatalog) artifactMessage(ctx context.Context, e *store.Result) (*da
 	if err != nil {
 		return nil, err
 	}
-	if err := s.render(ctx, data); err != nil {
-		return nil, err
-	}
+	s.render(ctx, data)
 	dataset := &datacatalog.DatasetID{Project: e.Project, Domain: e.Domain, Name: e.Name, Version: e.Version}
 	a := &datacatalog.Artifact{Id: e.ID, Dataset: dataset, Metadata: &datacatalog.Metadata{KeyMap: e.Metadata}, CreatedAt: timestamppb.New(e.CreatedAt)}
 	for _, name := range slices.Sorted(maps.Keys(data.GetLiterals())) {

@@ -50,9 +50,7 @@ func (a *API) inline(ctx context.Context, kept *aloftv1.Literals) (*core.Literal
 	if tooLarge && kept.GetRef().GetUri() != "" && !mentions(m) {
 		return a.linked(ctx, kept)
 	}
-	if err := a.render(ctx, m); err != nil {
-		return nil, nil, err
-	}
+	a.render(ctx, m)
 	return m, &admin.UrlBlob{}, nil
 }
 
@@ -89,14 +87,13 @@ func mentions(m *core.LiteralMap) bool {
 }
 
 // render makes our locations in m such that the caller can open them, in place.
-func (a *API) render(ctx context.Context, m *core.LiteralMap) error {
+func (a *API) render(ctx context.Context, m *core.LiteralMap) {
 	base, expires := callerOf(ctx).base, a.Now().Add(linkLife)
 	local := a.LocalPaths && callerOf(ctx).local
 	err := literal.RewriteURIs(m, func(uri string) (string, error) { return a.renderURI(uri, base, expires, local) })
 	if err != nil {
 		a.Logger.WarnContext(ctx, "a value in an answer could not be read, locations in it are as they were stored", "error", err)
 	}
-	return nil
 }
 
 // renderURI gives a signed link, or a path where only that works: flytekit cannot download a folder by link, nor read an

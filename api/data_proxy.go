@@ -212,17 +212,13 @@ func (s *dataProxyService) data(ctx context.Context, kept *aloftv1.Literals, nam
 		return nil, fmt.Errorf("read %s: %w", url, err)
 	}
 	if name == "" {
-		if err := s.render(ctx, m); err != nil {
-			return nil, err
-		}
+		s.render(ctx, m)
 		return &service.GetDataResponse{Data: &service.GetDataResponse_LiteralMap{LiteralMap: m}}, nil
 	}
 	value, ok := m.GetLiterals()[name]
 	if !ok {
 		return nil, fmt.Errorf("value %s at %s: %w", name, url, aloft.ErrNotFound)
 	}
-	if err := s.render(ctx, &core.LiteralMap{Literals: map[string]*core.Literal{name: value}}); err != nil {
-		return nil, err
-	}
+	s.render(ctx, &core.LiteralMap{Literals: map[string]*core.Literal{name: value}})
 	return &service.GetDataResponse{Data: &service.GetDataResponse_Literal{Literal: value}}, nil
 }

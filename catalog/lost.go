@@ -54,19 +54,21 @@ func referredTo(values *core.LiteralMap) []blob.Key {
 		return nil
 	}
 	found := map[blob.Key]bool{}
-	note := func(uri string) (string, error) {
+	note := func(uri string) {
 		if key, ours, err := blob.KeyOfURI(uri); err == nil && ours {
 			found[key] = true
 		}
-		return uri, nil
 	}
-	_ = literal.RewriteURIs(proto.CloneOf(values), note)
+	_ = literal.RewriteURIs(proto.CloneOf(values), func(uri string) (string, error) {
+		note(uri)
+		return uri, nil
+	})
 	for text := range literal.Texts(values) {
 		if key, ours, err := blob.KeyOfURI(text); err == nil && ours {
 			delete(found, key)
 		}
 	}
-	literal.WalkMap(values, func(uri *string) { _, _ = note(*uri) })
+	literal.WalkMap(values, func(uri *string) { note(*uri) })
 	return slices.Sorted(maps.Keys(found))
 }
 

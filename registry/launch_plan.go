@@ -81,7 +81,7 @@ func (r *Registry) compileLaunchPlan(id *core.Identifier, spec *admin.LaunchPlan
 // described is a launch plan's spec without what may be larger: its inputs.
 func described(spec *admin.LaunchPlanSpec) *admin.LaunchPlanSpec {
 	return &admin.LaunchPlanSpec{
-		EntityMetadata: spec.GetEntityMetadata(), Labels: spec.GetLabels(), Annotations: spec.GetAnnotations(), Auth: spec.GetAuth(), //nolint:staticcheck // it is stored
-		AuthRole: spec.GetAuthRole(), SecurityContext: spec.GetSecurityContext(), RawOutputDataConfig: spec.GetRawOutputDataConfig(), Envs: spec.GetEnvs(), //nolint:staticcheck // likewise
+		EntityMetadata: spec.GetEntityMetadata(), Labels: spec.GetLabels(), Annotations: spec.GetAnnotations(), Auth: spec.GetAuth(),
+		AuthRole: spec.GetAuthRole(), SecurityContext: spec.GetSecurityContext(), RawOutputDataConfig: spec.GetRawOutputDataConfig(), Envs: spec.GetEnvs(),
 	}
 }

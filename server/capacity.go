@@ -49,7 +49,7 @@ func requestRoom(c config.Config) *room.Pool {
 	if size == 0 {
 		size = max(64<<20, min(api.DefaultRoom, machineMemory()/8))
 	}
-	if os.Getenv("GOMEMLIMIT") == "" {
+	if os.Getenv("GOMEMLIMIT") == "" { //nolint:forbidigo // the Go runtime's own, which goes before ours
 		debug.SetMemoryLimit(size + ownMemory)
 	}
 	return room.NewPool(size)

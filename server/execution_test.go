@@ -404,7 +404,9 @@ func TestARunThatCannotSucceedIsRefusedByName(t *testing.T) {
 		change func(*core.TaskTemplate)
 		want   string
 	}{
-		"pod":       {func(t *core.TaskTemplate) { t.Target = &core.TaskTemplate_K8SPod{K8SPod: &core.K8SPod{PodSpec: &structpb.Struct{Fields: map[string]*structpb.Value{"containers": structpb.NewListValue(&structpb.ListValue{})}}}} }, "task pod brings a pod"},
+		"pod": {func(t *core.TaskTemplate) {
+			t.Target = &core.TaskTemplate_K8SPod{K8SPod: &core.K8SPod{PodSpec: &structpb.Struct{Fields: map[string]*structpb.Value{"containers": structpb.NewListValue(&structpb.ListValue{})}}}}
+		}, "task pod brings a pod"},
 		"query":     {func(t *core.TaskTemplate) { t.Target = &core.TaskTemplate_Sql{Sql: &core.Sql{Statement: "select 1"}} }, "task query is SQL"},
 		"connector": {func(t *core.TaskTemplate) { t.Target, t.Type = nil, "bigquery_query_job_task" }, `task connector of type "bigquery_query_job_task" has no container`},
 		"collected": {func(t *core.TaskTemplate) {

@@ -48,7 +48,10 @@ func breathe(t *testing.T, s *Server) (stop func()) {
 		defer close(done)
 		for ctx.Err() == nil {
 			_ = s.executor.Register(ctx)
-			time.Sleep(20 * time.Millisecond)
+			select {
+			case <-ctx.Done():
+			case <-time.After(20 * time.Millisecond):
+			}
 		}
 	}()
 	return func() { cancel(); <-done }

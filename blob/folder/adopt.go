@@ -115,7 +115,7 @@ func (s *Store) survey(prefix blob.Key) (objects []blob.Object, dirs []string, e
 			switch {
 			case err != nil:
 				problem("%s is a symbolic link to nothing", key)
-				return nil
+				return nil //nolint:nilerr // it is the task's mistake, and told with the others
 			case !info.Mode().IsRegular() || ofTheKernel(path):
 				problem("%s is a symbolic link to something that is not a file", key)
 				return nil

@@ -157,5 +157,5 @@ func capacityOf(path string) int64 {
 	if err := unix.Statfs(path, &s); err != nil || s.Blocks == 0 {
 		return math.MaxInt64
 	}
-	return int64(min(s.Blocks, math.MaxInt64/uint64(s.Bsize)) * uint64(s.Bsize)) //nolint:unconvert // other types on other systems
+	return int64(min(s.Blocks, math.MaxInt64/uint64(s.Bsize)) * uint64(s.Bsize))
 }

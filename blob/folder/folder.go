@@ -258,7 +258,7 @@ func (s *Store) putExisting(ctx context.Context, key blob.Key, temp string, want
 	got, err := s.Stat(ctx, key)
 	switch {
 	case errors.Is(err, aloft.ErrConflict):
-		return s.heal(ctx, key, temp, want)
+		return s.heal(key, temp, want)
 	case err != nil:
 		return blob.Attributes{}, err
 	case o.IfAbsent:
@@ -274,7 +274,7 @@ func (s *Store) putExisting(ctx context.Context, key blob.Key, temp string, want
 }
 
 // heal puts what was sent in the place of an object that is no longer what was stored there, if it is that.
-func (s *Store) heal(ctx context.Context, key blob.Key, temp string, want blob.Attributes) (blob.Attributes, error) {
+func (s *Store) heal(key blob.Key, temp string, want blob.Attributes) (blob.Attributes, error) {
 	f, info, err := s.openObject(key)
 	if err != nil {
 		return blob.Attributes{}, err

@@ -27,7 +27,7 @@ func explainFlag(command *cobra.Command, err error) error {
 	if !ok {
 		return err
 	}
-	kind := ""
+	var kind string
 	switch wrong.GetFlag().Value.Type() {
 	case "int", "int32", "int64":
 		kind = "is no whole number"

@@ -22,7 +22,7 @@ func newWorker() *cobra.Command {
 		Args:   cobra.NoArgs,
 	}
 	dataDir := command.Flags().String("data-dir", "", "the server's data folder")
-	groups := command.Flags().String("control-groups", os.Getenv("ALOFT_TEST_GROUPS"), "v1, v2 or none: hold processes in this way alone, as tests do") //nolint:forbidigo // of this program's tests
+	groups := command.Flags().String("control-groups", os.Getenv("ALOFT_TEST_GROUPS"), "v1, v2 or none: hold processes in this way alone, as tests do")
 	command.RunE = func(command *cobra.Command, _ []string) error {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 		defer stop()

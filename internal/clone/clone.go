@@ -23,10 +23,10 @@ const (
 // chunk is copied between two looks at the context.
 const chunk = 64 << 20
 
-// File gives the content of src to dst, which is new and empty. Sharing is not tried if copy is set: for a small file, and
+// File gives the content of src to dst, which is new and empty. Sharing is not tried if copied is set: for a small file, and
 // where it was seen to be impossible, a call less is a good part of the cost.
-func File(ctx context.Context, dst, src *os.File, copy bool) (How, error) {
-	if !copy && share(dst, src) {
+func File(ctx context.Context, dst, src *os.File, copied bool) (How, error) {
+	if !copied && share(dst, src) {
 		return Shared, nil
 	}
 	info, err := src.Stat()
