@@ -13,27 +13,32 @@ PYTHON3     ?= python3
 UV_VERSION            := 0.13.8
 GOLANGCI_LINT_VERSION := v2.15.0
 GOTESTSUM_VERSION     := v1.13.0
+GOVULNCHECK_VERSION   := v1.9.0
+VULNDB_VERSION        := v0.0.0-20261105234957-e22db6528018
 
 CACHE         := $(CURDIR)/.cache
 POSTGRES      := test/postgres.sh
 PYTHON        := $(CACHE)/python/bin/python
 GOLANGCI_LINT := $(CACHE)/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 GOTESTSUM     := $(CACHE)/bin/gotestsum-$(GOTESTSUM_VERSION)
+GOVULNCHECK   := $(CACHE)/bin/govulncheck-$(GOVULNCHECK_VERSION)
+VULNDB        := $(CACHE)/vulndb/$(VULNDB_VERSION)
 
 # A uv on PATH is used as it is; where there is none, one is installed beside the environment it makes.
 UV := $(shell uv --version >/dev/null 2>&1 && command -v uv || echo $(CACHE)/uv/bin/uv)
 
-# What the race detector watches: the packages where goroutines share state, with the simulator at its short length.
-# admission and the rest of the engine's surroundings are pure or single-threaded.
-RACE := ./engine/... ./store/...
+# What the race detector watches: every package that starts goroutines or has what they share (found in its sources, so that none is
+# forgotten), with simulator and kills at their short length.
+RACE = ./engine/... $(shell grep -rlE --include='*.go' --exclude='*_test.go' --exclude-dir=idl --exclude-dir='.?*' --exclude-dir=bench \
+	'^[[:space:]]*go [a-z]|\.Go\>|"sync"|"sync/atomic"' . | xargs -n 1 dirname | sort -u)
 
 FUZZTIME ?= 20s
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-go test-race test-python hostile chromium mutations seeds lint format fuzz demo generate python postgres lock clean
+.PHONY: help build test test-go test-race test-python hostile chromium mutations seeds lint vulnerabilities format fuzz demo generate python postgres lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## bin/aloft
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/aloft ./cmd/aloft
@@ -68,6 +73,10 @@ hostile: python build chromium ## what attackers try, against the built binary
 
 lint: $(GOLANGCI_LINT) ## golangci-lint as .golangci.yaml says
 	$(GOLANGCI_LINT) run
+
+vulnerabilities: $(GOVULNCHECK) $(VULNDB) ## known ones that bin/aloft can reach, but for those listed in test/vulnerabilities.txt
+	$(GOVULNCHECK) -db file://$(VULNDB) -format json ./cmd/aloft >$(CACHE)/vulnerabilities.json
+	$(PYTHON3) test/vulndb.py check test/vulnerabilities.txt <$(CACHE)/vulnerabilities.json
 
 format: $(GOLANGCI_LINT) ## gofmt and import order
 	$(GOLANGCI_LINT) fmt
@@ -121,3 +130,12 @@ $(GOLANGCI_LINT):
 $(GOTESTSUM):
 	GOFLAGS= GOBIN=$(CACHE)/bin $(GO) install gotest.tools/gotestsum@$(GOTESTSUM_VERSION)
 	mv $(CACHE)/bin/gotestsum $@
+
+$(GOVULNCHECK):
+	GOFLAGS= GOBIN=$(CACHE)/bin $(GO) install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION)
+	mv $(CACHE)/bin/govulncheck $@
+
+# The database is a Go module, which the module proxy has and go.sum's own database vouches for: no other download is needed.
+$(VULNDB):
+	module=$$($(GO) mod download -json golang.org/x/vulndb@$(VULNDB_VERSION) | sed -n 's/^\t"Dir": "\(.*\)",*$$/\1/p') && \
+	rm -rf $@.new && $(PYTHON3) test/vulndb.py make "$$module" $@.new && mv $@.new $@
