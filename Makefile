@@ -8,6 +8,8 @@ VERSION ?= v$(shell cat VERSION)$(shell release=$$(git log -1 --format=%h --abbr
 	here=$$(git describe --always --abbrev=9 --dirty=.dirty --exclude='*'); \
 	[ "$$here" = "$$release" ] || echo "+$$(git rev-list --count "$$release"..HEAD).g$$here"; fi)
 GO          ?= go
+# The toolchain that go.mod names, also where the environment says "local": it mends what the installed one may not.
+export GOTOOLCHAIN := $(shell sed -n 's/^toolchain //p' go.mod)
 PYTHON3     ?= python3
 
 UV_VERSION            := 0.13.8

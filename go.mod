@@ -2,6 +2,9 @@ module github.com/aloft-dev/aloft
 
 go 1.26.0
 
+// What mends net/http, crypto/tls, crypto/x509, html/template and net/textproto of 1.26.8; `make vulnerabilities` says when to move on.
+toolchain go1.26.11
+
 require (
 	connectrpc.com/connect v1.21.1
 	connectrpc.com/grpchealth v1.5.0
