@@ -164,7 +164,7 @@ func used(t testing.TB, path string) int64 {
 }
 
 // TestFilesAreClonedWhereTheFileSystemCan looks at the blocks where ALOFT_TEST_CLONES names a folder of a file system with clones
-// (XFS, Btrfs).
+// (XFS, Btrfs): internal/clone/xfs_test.sh makes one and runs it.
 func TestFilesAreClonedWhereTheFileSystemCan(t *testing.T) {
 	t.Parallel()
 	dir, clones := t.TempDir(), os.Getenv("ALOFT_TEST_CLONES")
