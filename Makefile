@@ -70,8 +70,8 @@ seeds: ## SEEDS (100,000) worlds of the simulator from FIRST (1) on
 test-python: python build
 	ALOFT_TEST_BINARY=$(CURDIR)/bin/aloft PATH="$(dir $(PYTHON)):$$PATH" $(PYTHON) -m pytest test --ignore=test/hostile
 
-hostile: python build chromium ## what attackers try, against the built binary
-	ALOFT_TEST_BINARY=$(CURDIR)/bin/aloft PATH="$(dir $(PYTHON)):$$PATH" $(PYTHON) -m pytest test/hostile
+hostile: python build chromium ## what attackers try, against the built binary, in a memory group where there are any
+	ALOFT_TEST_BINARY=$(CURDIR)/bin/aloft PATH="$(dir $(PYTHON)):$$PATH" test/hostile/in_group.sh $(PYTHON) -m pytest test/hostile
 
 lint: $(GOLANGCI_LINT) ## golangci-lint as .golangci.yaml says
 	$(GOLANGCI_LINT) run
