@@ -86,3 +86,17 @@ func TestAKeyOfCacheServiceIsADatasetOnlyIfItIsWrittenAsOne(t *testing.T) {
 		}
 	}
 }
+
+func TestAStatusSaysWhyAnAttemptIsNotStarted(t *testing.T) {
+	t.Parallel()
+	for phase, want := range map[core.TaskExecution_Phase]string{
+		core.TaskExecution_QUEUED:       "its Python environment is being made",
+		core.TaskExecution_INITIALIZING: "its Python environment is being made", // an executor has it
+		core.TaskExecution_RUNNING:      "",
+		core.TaskExecution_FAILED:       "",
+	} {
+		if got := attemptStatus(&store.Attempt{Phase: phase, Waiting: "its Python environment is being made"}).GetWaiting(); got != want {
+			t.Errorf("%s: waits for %q, want %q", phase, got, want)
+		}
+	}
+}

@@ -288,7 +288,7 @@ func attemptStatus(a *store.Attempt) *aloftv1.AttemptStatus {
 	if !aloft.Terminal(a.Phase) {
 		status.Stop = a.Stop
 	}
-	if a.Phase != core.TaskExecution_QUEUED {
+	if a.Phase != core.TaskExecution_QUEUED && a.Phase != core.TaskExecution_INITIALIZING {
 		status.Waiting = ""
 	}
 	return status

@@ -70,7 +70,7 @@ func TestAWatcherMissesNothingWhateverTheTimesOfTheRecords(t *testing.T) {
 	changes("the tree", "n0", "n1")
 	changes("nothing")
 
-	if err := s.SetWaiting(t.Context(), []store.AttemptKey{attempt("n0", 2).AttemptKey}, "no room"); err != nil {
+	if err := s.SetWaiting(t.Context(), "", []store.AttemptKey{attempt("n0", 2).AttemptKey}, "no room"); err != nil {
 		t.Fatal(err)
 	}
 	if got := changes("why the older attempt waits", "n0"); len(got) != 1 || got[0].GetAttempts()[0].GetWaiting() != "no room" {

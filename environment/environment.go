@@ -53,6 +53,7 @@ type Environment struct {
 type Request struct {
 	Image    string // the task's container image; empty: the default
 	Override string // an interpreter that goes before Config.Python; empty: none
+	Making   func(string) // called with words for people when the environment has to be made, which takes minutes; nil: not
 }
 
 // Config of a Resolver.
@@ -162,7 +163,7 @@ func (r *Resolver) find(ctx context.Context, request Request) (Environment, erro
 		}
 		without = append(without, err.Error())
 	}
-	e, err := r.managed(ctx, w)
+	e, err := r.managed(ctx, w, request.Making)
 	if err != nil {
 		return Environment{}, errors.Join(err, nonEmpty(without))
 	}

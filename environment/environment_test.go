@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -191,9 +192,16 @@ func TestManagedEnvironmentIsMadeOnceFromTheNearestPython(t *testing.T) {
 	}
 	config := Config{DataDir: dir, Path: bin, Env: []string{"PATH=/usr/bin:/bin"}}
 	var all sync.WaitGroup
+	var told atomic.Int32
+	making := func(text string) {
+		told.Add(1)
+		if want := "its Python environment is being made (Python 3.12, flytekit 1.16.31), once for all tasks, since "; !strings.HasPrefix(text, want) {
+			t.Errorf("users are told %q", text)
+		}
+	}
 	for range 4 {
 		all.Go(func() {
-			e, err := New(config).Resolve(context.Background(), Request{Image: image})
+			e, err := New(config).Resolve(context.Background(), Request{Image: image, Making: making})
 			want := filepath.Join(dir, "environment", "py3.12-flytekit-1.16.31", "bin", "python")
 			if err != nil || e.Kind != KindManaged || e.Interpreter != want || e.Flytekit != "1.16.31" ||
 				!strings.Contains(e.Reason, "Python 3.12.3 instead of 3.11") {
@@ -202,6 +210,12 @@ func TestManagedEnvironmentIsMadeOnceFromTheNearestPython(t *testing.T) {
 		})
 	}
 	all.Wait()
+	if told.Swap(0) == 0 {
+		t.Error("no user is told that an environment is being made")
+	}
+	if _, err := New(config).Resolve(context.Background(), Request{Image: image, Making: making}); err != nil || told.Load() != 0 {
+		t.Errorf("users are told that an environment is being made, and it is there; error %v", err)
+	}
 	other, err := New(config).Resolve(context.Background(), Request{Image: "python-env:mine"})
 	if err != nil || other.Flytekit != DefaultFlytekit || !strings.Contains(other.Reason, "python-env:mine") {
 		t.Errorf("unknown image: got %+v, %v", other, err)

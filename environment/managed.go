@@ -21,7 +21,7 @@ import (
 // managed returns our own environment for what an image wants, making it the first time. It is built in its final place:
 // byte code and scripts hold the path they were made at. The file mark, written last and synced, says that it is whole;
 // a folder without it is what a crash left, and is made again.
-func (r *Resolver) managed(ctx context.Context, w wanted) (Environment, error) {
+func (r *Resolver) managed(ctx context.Context, w wanted, making func(string)) (Environment, error) {
 	flytekit := cmp.Or(w.flytekit, DefaultFlytekit)
 	if r.config.DataDir == "" {
 		return Environment{}, fmt.Errorf("make environment: no data folder is given: %w", aloft.ErrPrecondition)
@@ -46,6 +46,9 @@ func (r *Resolver) managed(ctx context.Context, w wanted) (Environment, error) {
 	mark, interpreter := filepath.Join(dir, "aloft.json"), filepath.Join(dir, "bin", "python")
 	if _, err := os.Stat(mark); err == nil {
 		return r.describe(ctx, interpreter)
+	}
+	if making != nil {
+		making(fmt.Sprintf("its Python environment is being made (Python %s, flytekit %s), once for all tasks, since %s", minor, flytekit, time.Now().UTC().Format(time.TimeOnly+" UTC")))
 	}
 	unlock, err := lock(ctx, dir+".lock")
 	if err != nil {

@@ -63,6 +63,8 @@ type Job struct {
 	Workflow  *core.Identifier
 	Envs      map[string]string // of the execution, for every task of it
 	RawOutput string            // of the execution: below which prefix of an object store its tasks write files; empty: ours
+
+	Waits func(reason string) // tells users why Start takes its time; nil: they are not told
 }
 
 // RawOutputPrefix is where the attempt writes its files, if not into our own store: then it is empty.

@@ -534,7 +534,7 @@ func (e *Executor) explain(ctx context.Context, choice admission.Choice, now tim
 		}
 	}
 	for _, reason := range slices.Sorted(maps.Keys(byReason)) {
-		if err := e.config.Store.SetWaiting(ctx, byReason[reason], reason); err != nil {
+		if err := e.config.Store.SetWaiting(ctx, "", byReason[reason], reason); err != nil {
 			return fmt.Errorf("write down what attempts wait for: %w", err)
 		}
 	}
@@ -721,6 +721,11 @@ func (e *Executor) step(ctx context.Context, r *run, started, stopped *bool) err
 		*stopped = true
 	}
 	if !*started {
+		r.job.Waits = func(reason string) {
+			if err := e.config.Store.SetWaiting(ctx, e.config.Instance, []store.AttemptKey{r.job.Key}, reason); err != nil {
+				e.logger.Debug("write down what an attempt waits for", "attempt", r.job.ID.String(), "error", err)
+			}
+		}
 		failure, err := e.config.Backend.Start(ctx, r.job)
 		switch {
 		case ctx.Err() != nil:

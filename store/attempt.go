@@ -27,7 +27,7 @@ type Attempt struct {
 	Phase       core.TaskExecution_Phase // QUEUED, INITIALIZING (assigned), RUNNING, SUCCEEDED, FAILED, RETRYABLE_FAILED, ABORTED
 	ByEngine    bool                     // the engine runs it itself: executors never see it
 	Executor    string                   // the instance that has it; empty: none yet
-	Waiting     string                   // why it is not started; empty: nobody has looked yet, or it is started
+	Waiting     string                   // why it is not started, whether or not an executor has it; empty: no executor has looked yet, or it is started
 	NotBefore   time.Time                // zero: at once
 	Stop        string                   // why it is to be stopped; empty: it is not
 	CreatedAt   time.Time

@@ -119,8 +119,9 @@ type Attempts interface {
 	// Waiting returns attempts that are due at now, that no executor has and nobody asked to stop, in order of creation.
 	Waiting(ctx context.Context, now time.Time, limit int) ([]*Attempt, error)
 
-	// SetWaiting records why attempts wait ("" clears it). Only attempts which no executor has are changed.
-	SetWaiting(ctx context.Context, attempts []AttemptKey, reason string) error
+	// SetWaiting records why attempts wait ("" clears it). Only attempts are changed that this executor instance has and has
+	// not started, or, where none is named, that no executor has.
+	SetWaiting(ctx context.Context, executor string, attempts []AttemptKey, reason string) error
 
 	// Assign gives attempts to an executor instance: each is claimed before anything is started. One error (or nil) for
 	// each: ErrConflict if another instance has it, it has ended, it is to be stopped, or the instance is not known or

@@ -366,7 +366,7 @@ func (b *Backend) advice(ctx context.Context, job *executor.Job, message string)
 	if ran.Advice(message) == "" {
 		return ""
 	}
-	env, _, err := b.environment(ctx, job.Template.GetContainer())
+	env, _, err := b.environment(ctx, job)
 	if err != nil {
 		return ""
 	}

@@ -179,7 +179,7 @@ func (b *Backend) Start(ctx context.Context, job *executor.Job) (*aloftv1.Failur
 		return nil, b.blameWorker(whole, err)
 	}
 	ctx = whole // making an environment takes its time
-	env, failure, err := b.environment(ctx, job.Template.GetContainer())
+	env, failure, err := b.environment(ctx, job)
 	if failure != nil || err != nil {
 		return failure, notStarted(err)
 	}
@@ -258,7 +258,8 @@ func Refusal(task *core.TaskTemplate) string {
 }
 
 // environment is what stands for the container's image. A command that brings its own program needs none.
-func (b *Backend) environment(ctx context.Context, container *core.Container) (environment.Environment, *aloftv1.Failure, error) {
+func (b *Backend) environment(ctx context.Context, job *executor.Job) (environment.Environment, *aloftv1.Failure, error) {
+	container := job.Template.GetContainer()
 	program := ""
 	if words := slices.Concat(container.GetCommand(), container.GetArgs()); len(words) > 0 {
 		program = words[0]
@@ -269,7 +270,7 @@ func (b *Backend) environment(ctx context.Context, container *core.Container) (e
 		return environment.Environment{}, nil, nil
 	}
 	image := container.GetImage()
-	env, err := b.config.Environments.Resolve(ctx, environment.Request{Image: image})
+	env, err := b.config.Environments.Resolve(ctx, environment.Request{Image: image, Making: job.Waits})
 	switch {
 	case err == nil:
 		return env, nil, b.record(ctx, env)

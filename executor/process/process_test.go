@@ -560,6 +560,26 @@ func (somePython) Resolve(context.Context, environment.Request) (environment.Env
 	return environment.Environment{Interpreter: "/usr/bin/python3", Digest: "sha256:of-python"}, nil
 }
 
+// makesPython is what has to make an environment, and says so.
+type makesPython struct{ somePython }
+
+func (m makesPython) Resolve(ctx context.Context, request environment.Request) (environment.Environment, error) {
+	request.Making("it is being made")
+	return m.somePython.Resolve(ctx, request)
+}
+
+func TestUsersAreToldThatAnEnvironmentIsBeingMade(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	job := w.Job(t, "a", executortest.Succeed)
+	job.Template.GetContainer().Command[0] = "sh" // from PATH: an environment is looked for
+	told := ""
+	job.Waits = func(reason string) { told = reason }
+	if o := w.run(t, w.open(t, makesPython{}, w.blob), job); o.GetOutputs() == nil || told != "it is being made" {
+		t.Errorf("outcome %v, told %q", o, told)
+	}
+}
+
 func TestCodeThatCannotBeUsedIsTheTasksFailure(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -83,11 +83,12 @@ func (s *Store) try(key store.AttemptKey) (*execution, *attempt) {
 }
 
 // SetWaiting records why attempts wait.
-func (s *Store) SetWaiting(_ context.Context, attempts []store.AttemptKey, reason string) error {
+func (s *Store) SetWaiting(_ context.Context, executor string, attempts []store.AttemptKey, reason string) error {
 	return s.do("SetWaiting", func() (topics []store.Topic, err error) {
 		for _, key := range attempts {
 			e, try := s.try(key)
-			if try == nil || try.rec.Executor != "" || try.rec.ByEngine || aloft.Terminal(try.rec.Phase) || try.rec.Waiting == reason {
+			if try == nil || try.rec.Executor != executor || try.rec.ByEngine || aloft.Terminal(try.rec.Phase) || try.rec.Waiting == reason ||
+				executor != "" && try.rec.Phase != core.TaskExecution_INITIALIZING {
 				continue
 			}
 			try.rec.Waiting = reason

@@ -107,12 +107,16 @@ func (s *Store) Waiting(ctx context.Context, now time.Time, limit int) ([]*store
 }
 
 // SetWaiting records why attempts wait.
-func (s *Store) SetWaiting(ctx context.Context, attempts []store.AttemptKey, reason string) error {
+func (s *Store) SetWaiting(ctx context.Context, executor string, attempts []store.AttemptKey, reason string) error {
+	whose, args := "executor IS NULL", []driver.Value(nil)
+	if executor != "" {
+		whose, args = "executor = ? AND phase = 6", []driver.Value{executor}
+	}
 	return s.write(ctx, len(attempts), func(t *tx) error {
 		for _, key := range attempts {
 			n, err := t.exec(`UPDATE attempts SET waiting = ? WHERE execution = ? AND node = ? AND attempt = ? AND token = ?
-				AND ended = 0 AND by_engine = 0 AND executor IS NULL AND COALESCE(waiting, '') <> ?`,
-				optional(reason), int64(key.Execution), string(key.Node), int64(key.Attempt), key.Token, reason)
+				AND ended = 0 AND by_engine = 0 AND COALESCE(waiting, '') <> ? AND `+whose,
+				append([]driver.Value{optional(reason), int64(key.Execution), string(key.Node), int64(key.Attempt), key.Token, reason}, args...)...)
 			if err != nil {
 				return err
 			}

@@ -43,7 +43,7 @@ func waitingReasonsAreForThoseNobodyHas(s *suite) {
 	s.assign("x", a[0])
 	stranger := a[1].AttemptKey
 	stranger.Token = "another"
-	s.ok(s.store.SetWaiting(s.ctx, append(keys(a), stranger), "no room: needs 4 CPUs"))
+	s.ok(s.store.SetWaiting(s.ctx, "", append(keys(a), stranger), "no room: needs 4 CPUs"))
 	if got := s.attempt(a[0]).Waiting; got != "" {
 		s.Errorf("an assigned attempt waits: %q", got)
 	}
@@ -53,6 +53,21 @@ func waitingReasonsAreForThoseNobodyHas(s *suite) {
 	s.assign("x", a[1])
 	if got := s.attempt(a[1]).Waiting; got != "" {
 		s.Errorf("after it was assigned it still waits: %q", got)
+	}
+	// An executor says why it has not started what it has.
+	const made = "its Python environment is being made"
+	s.ok(s.store.SetWaiting(s.ctx, "y", keys(a), "of another executor"))
+	s.ok(s.store.SetWaiting(s.ctx, "x", keys(a[1:]), made))
+	if first, second := s.attempt(a[0]).Waiting, s.attempt(a[1]).Waiting; first != "" || second != made {
+		s.Errorf("attempts of an executor wait: %q, %q, want the second for its environment", first, second)
+	}
+	a[1].Phase, a[1].Executor, a[1].StartedAt = core.TaskExecution_RUNNING, "x", at(5)
+	step := s.step(e)
+	step.Attempts = a[1:]
+	s.commit(step)
+	s.ok(s.store.SetWaiting(s.ctx, "x", keys(a[1:]), "too late"))
+	if got := s.attempt(a[1]).Waiting; got != "" {
+		s.Errorf("it runs and waits: %q", got)
 	}
 }
 

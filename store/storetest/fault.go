@@ -96,8 +96,8 @@ func (f *Faulty) Waiting(ctx context.Context, now time.Time, limit int) ([]*stor
 	return try(f.Faults, "Waiting", func() ([]*store.Attempt, error) { return f.Store.Waiting(ctx, now, limit) })
 }
 
-func (f *Faulty) SetWaiting(ctx context.Context, attempts []store.AttemptKey, reason string) error {
-	return f.Faults.Do("SetWaiting", func() error { return f.Store.SetWaiting(ctx, attempts, reason) })
+func (f *Faulty) SetWaiting(ctx context.Context, executor string, attempts []store.AttemptKey, reason string) error {
+	return f.Faults.Do("SetWaiting", func() error { return f.Store.SetWaiting(ctx, executor, attempts, reason) })
 }
 
 func (f *Faulty) Assign(ctx context.Context, executor, nonce string, attempts []store.AttemptKey, now time.Time) []error {
@@ -194,7 +194,7 @@ func repeatedWritesAreDoneOnce(s *suite, twice func(func() error) error) {
 	step := s.step(e)
 	step.Nodes, step.Attempts = []*store.Node{node("n0", core.NodeExecution_QUEUED)}, []*store.Attempt{a}
 	s.ok(twice(func() error { return s.store.Commit(s.ctx, []*store.Step{step})[0] }))
-	s.ok(twice(func() error { return s.store.SetWaiting(s.ctx, []store.AttemptKey{a.AttemptKey}, "no room") }))
+	s.ok(twice(func() error { return s.store.SetWaiting(s.ctx, "", []store.AttemptKey{a.AttemptKey}, "no room") }))
 	s.known("x")
 	s.ok(twice(func() error { return s.store.Assign(s.ctx, "x", "", []store.AttemptKey{a.AttemptKey}, at(2))[0] }))
 	s.ok(twice(func() error { return s.store.Report(s.ctx, "x", []store.Report{outcome(a)})[0] }))

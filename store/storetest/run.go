@@ -607,7 +607,7 @@ func anAttemptIsReadBackWhole(s *suite) {
 func theEngineDoesNotTouchWhatExecutorsOwn(s *suite) {
 	e := s.make("e1")
 	a := s.schedule(e, "n0", "n1")
-	s.ok(s.store.SetWaiting(s.ctx, keys(a[1:]), "no room"))
+	s.ok(s.store.SetWaiting(s.ctx, "", keys(a[1:]), "no room"))
 	s.assign("x", a[0])
 	// The engine writes whole records and has not seen the start.
 	for _, try := range a {
@@ -889,7 +889,7 @@ func commitsWakeThoseWhoWait(s *suite) {
 	want("append", true, false, false)
 	a := s.schedule(e, "n0")[0]
 	want("schedule", false, true, true)
-	s.ok(s.store.SetWaiting(s.ctx, keys([]*store.Attempt{a}), "no room"))
+	s.ok(s.store.SetWaiting(s.ctx, "", keys([]*store.Attempt{a}), "no room"))
 	want("waiting", false, false, true)
 	s.assign("x", a)
 	want("assign", false, false, true)
