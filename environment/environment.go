@@ -51,8 +51,8 @@ type Environment struct {
 
 // Request asks for the environment of an image.
 type Request struct {
-	Image    string // the task's container image; empty: the default
-	Override string // an interpreter that goes before Config.Python; empty: none
+	Image    string       // the task's container image; empty: the default
+	Override string       // an interpreter that goes before Config.Python; empty: none
 	Making   func(string) // called with words for people when the environment has to be made, which takes minutes; nil: not
 }
 
