@@ -24,7 +24,7 @@ const rounds = 3
 
 // A situation is one task run in a way that may show how its process was made.
 type situation struct {
-	name   string            // KIND of the task's environment
+	name   string            // SITUATION of the task's environment
 	change func(*Spec)       // nil: nothing
 	holds  string            // what outputs.pb or the standard output holds, cold and warm; empty: not looked at
 	code   int               // the exit code, cold and warm
@@ -39,7 +39,7 @@ func (b *bench) same(interpreter, source string, situations []situation) {
 		var cold result
 		for round := range rounds + 1 {
 			s := b.pythonSpec(interpreter, source, "t")
-			s.Env["KIND"] = c.name
+			s.Env["SITUATION"] = c.name
 			s.Argv[2] = "aloft://blob/" + c.name // another archive
 			s.Mode = ModeCold
 			if round > 0 {
@@ -87,7 +87,7 @@ const forksSource = `
 import atexit, ctypes, multiprocessing, os, pty, signal, subprocess, sys, threading, concurrent.futures
 from flytekit import task
 
-KIND = os.environ["KIND"]
+SITUATION = os.environ["SITUATION"]
 
 def square(v):
     return v * v
@@ -107,46 +107,46 @@ def note(text):
 @task
 def t(x: int) -> int:
     atexit.register(note, "exit handler")
-    if KIND.startswith("exit ") or KIND == "raise" or KIND == "return":
+    if SITUATION.startswith("exit ") or SITUATION == "raise" or SITUATION == "return":
         pid = os.fork()
         if pid == 0:
-            if KIND == "return":
+            if SITUATION == "return":
                 return 7
-            leave(KIND.removeprefix("exit "))
+            leave(SITUATION.removeprefix("exit "))
         wait(pid)
         return x + 1
-    if KIND == "parent is killed":
+    if SITUATION == "parent is killed":
         pid = os.fork()
         if pid == 0:
             sys.exit(0)
         wait(pid)
         os.kill(os.getpid(), signal.SIGKILL)
-    if KIND == "parent exits":
+    if SITUATION == "parent exits":
         pid = os.fork()
         if pid == 0:
             return 7
         wait(pid)
         os._exit(3)
-    if KIND == "parent raises":
+    if SITUATION == "parent raises":
         pid = os.fork()
         if pid == 0:
             sys.exit(1)
         wait(pid)
         raise ValueError("the parent's own")
-    if KIND == "parent ends first":
+    if SITUATION == "parent ends first":
         r, w = os.pipe()
         if os.fork():
             os._exit(0)
         os.read(r, 1)
         return 5
-    if KIND == "without hooks":
+    if SITUATION == "without hooks":
         libc = ctypes.CDLL(None)
         pid = libc.fork()
         if pid == 0:
             return 7
         wait(pid)
         return x + 1
-    if KIND == "twice":
+    if SITUATION == "twice":
         pid = os.fork()
         if pid == 0:
             if os.fork() == 0:
@@ -155,7 +155,7 @@ def t(x: int) -> int:
             return 7
         wait(pid)
         return x + 1
-    if KIND == "pty":
+    if SITUATION == "pty":
         pid, fd = pty.fork()
         if pid == 0:
             return 7
@@ -166,7 +166,7 @@ def t(x: int) -> int:
             pass
         wait(pid)
         return x + 1
-    if KIND == "after threads":
+    if SITUATION == "after threads":
         done = threading.Event()
         threading.Thread(target=done.wait).start()
         pid = os.fork()
@@ -175,7 +175,7 @@ def t(x: int) -> int:
         wait(pid)
         done.set()
         return x + 1
-    if KIND == "in a thread":
+    if SITUATION == "in a thread":
         def run():
             pid = os.fork()
             if pid == 0:
@@ -185,17 +185,17 @@ def t(x: int) -> int:
         thread.start()
         thread.join()
         return x + 1
-    if KIND == "exec":
+    if SITUATION == "exec":
         pid = os.fork()
         if pid == 0:
             os.execv("/bin/sh", ["sh", "-c", "echo replaced; exit 9"])
         wait(pid)
         return x + 1
-    if KIND == "spawn":
+    if SITUATION == "spawn":
         wait(os.posix_spawn("/bin/sh", ["sh", "-c", "echo spawned; exit 9"], os.environ))
         print(subprocess.run(["sh", "-c", "ls /proc/self/fd | wc -w"], capture_output=True, text=True, close_fds=False).stdout)
         return subprocess.run([sys.executable, "-c", "import sys; sys.exit(4)"]).returncode
-    if KIND == "pools":
+    if SITUATION == "pools":
         out = []
         for how in ("fork", "spawn", "forkserver"):
             context = multiprocessing.get_context(how)
@@ -209,14 +209,14 @@ def t(x: int) -> int:
             out.append(list(pool.map(square, [3])))
         print(out, flush=True)
         return x + 1
-    if KIND == "descriptors closed":
+    if SITUATION == "descriptors closed":
         os.closerange(64, 2048)  # not those of flytekit's loop
         files = [open("mine%d" % i, "w") for i in range(600)]
         for f in files:
             f.write("x")
         globals()["KEPT"] = files
         return x + 1
-    raise LookupError(KIND)
+    raise LookupError(SITUATION)
 `
 
 func TestOnlyTheProcessThatWasStartedSpeaksForItsAttempt(t *testing.T) {
@@ -323,7 +323,7 @@ const learntSource = `
 import json, logging, os, signal, sys, time, warnings
 from flytekit import task
 
-kind, libraries = os.environ["KIND"], os.environ["LIBRARIES"].split()
+kind, libraries = os.environ["SITUATION"], os.environ["LIBRARIES"].split()
 if kind == "sets":
     os.environ["ENVLIB"] = os.environ["BYTELIB"] = os.environ["ALLLIB_X"] = "by the code"
 if kind == "path":
@@ -455,7 +455,7 @@ import asyncio, atexit, builtins, faulthandler, gc, json, locale, logging, multi
 import time, tracemalloc, warnings
 from flytekit import task
 
-KIND = os.environ["KIND"]
+SITUATION = os.environ["SITUATION"]
 LEFT = open("left.txt", "w")
 LEFT.write("never closed")
 
@@ -493,7 +493,7 @@ def facts():
         "encodings": [sys.getfilesystemencoding(), sys.stdout.encoding, sys.stdout.errors, sys.stdout.line_buffering, sys.stdout.write_through, sys.stderr.line_buffering],
         "stdin": [sys.stdin.name, sys.stdin.read()], "faulthandler": faulthandler.is_enabled(), "tracemalloc": tracemalloc.is_tracing(),
         "threads": sorted(t.name for t in threading.enumerate() if "Loop" not in t.name and "sync_" not in t.name), "main thread": threading.main_thread().ident == threading.get_ident(),
-        "cwd": os.getcwd(), "environ": sorted((k, v) for k, v in os.environ.items() if k not in ("LC_CTYPE", "ALOFT_ATTEMPT_MARK", "KIND")),
+        "cwd": os.getcwd(), "environ": sorted((k, v) for k, v in os.environ.items() if k not in ("LC_CTYPE", "ALOFT_ATTEMPT_MARK", "SITUATION")),
         "tempdir": tempfile.gettempdir(), "root": [logging.root.level, [type(h).__name__ for h in logging.root.handlers]], "disable": manager.disable,
         "loggers": sorted(n for n, l in manager.loggerDict.items() if not isinstance(l, logging.PlaceHolder) and n.startswith(("flyte", "pandas", "numpy", "asyncio"))),
         "flytekit": [(l.level, [type(h).__name__ for h in l.handlers]) for l in (logging.getLogger("flytekit"), logging.getLogger("flytekit.user_space"))],
@@ -511,28 +511,28 @@ def square(v):
 def t(x: int) -> int:
     atexit.register(lambda: print("first handler"))
     atexit.register(lambda: print("second handler"))
-    if KIND.startswith("facts"):
+    if SITUATION.startswith("facts"):
         for name, value in facts().items():
             print(name, "=", json.dumps(value, default=repr, sort_keys=True))
-    if KIND == "exit none":
+    if SITUATION == "exit none":
         sys.exit()
-    if KIND == "exit text":
+    if SITUATION == "exit text":
         sys.exit("farewell")
-    if KIND == "exit 300":
+    if SITUATION == "exit 300":
         sys.exit(300)
-    if KIND == "interrupt":
+    if SITUATION == "interrupt":
         raise KeyboardInterrupt
-    if KIND == "thread exits":
+    if SITUATION == "thread exits":
         thread = threading.Thread(target=sys.exit, args=(5,))
         thread.start()
         thread.join()
-    if KIND == "terminated":
+    if SITUATION == "terminated":
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(100)
-    if KIND == "stdout closed":
+    if SITUATION == "stdout closed":
         os.close(1)
         print("lost")
-    if KIND == "daemon thread":
+    if SITUATION == "daemon thread":
         threading.Thread(target=lambda: [time.sleep(0.001) for _ in iter(int, 1)], daemon=True).start()
     print("ends")
     return x + 1
@@ -605,23 +605,23 @@ func TestWhatTheCodeSetsBeforeAnImportIsHonoured(t *testing.T) {
 	source := `
 import os
 print("loading")
-if os.environ["KIND"] == "sets":
+if os.environ["SITUATION"] == "sets":
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy
 from flytekit import task
 
 @task
 def t(x: int) -> int:
-    return x + len([n for n in os.listdir("/proc/self/task")]) * (os.environ["KIND"] == "sets")
+    return x + len([n for n in os.listdir("/proc/self/task")]) * (os.environ["SITUATION"] == "sets")
 `
 	spec := b.pythonSpec(py, source, "t")
-	spec.Env["KIND"] = "plain"
+	spec.Env["SITUATION"] = "plain"
 	if z := b.teach(spec, "numpy", "mashumaro.jsonschema"); len(z.Dropped) > 0 {
 		t.Errorf("dropped %v", z.Dropped)
 	}
 	b.same(py, source, []situation{{name: "plain", holds: "loading"}, {name: "sets", holds: "loading"}})
 	spec = b.pythonSpec(py, source, "t")
-	spec.Argv[2], spec.Env["KIND"] = "aloft://blob/sets", "sets"
+	spec.Argv[2], spec.Env["SITUATION"] = "aloft://blob/sets", "sets"
 	if r := b.run(spec); r.Mode != ModeCold || !strings.Contains(r.WhyCold, "OPENBLAS_NUM_THREADS") {
 		t.Errorf("got %s %q, want it cold since it sets OPENBLAS_NUM_THREADS", r.Mode, r.WhyCold)
 	}
