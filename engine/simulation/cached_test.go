@@ -223,7 +223,7 @@ func (w *world) checkResults(step *store.Step, accepted bool, s *sight) {
 			made[s.state.Ref(a.GetNode()).ID()] = true
 		}
 	}
-	named := 0
+	named, overwrites := 0, s.run.planned.overwrites
 	for _, n := range step.Nodes {
 		if !made[n.ID] || n.Cache.GetStatus() != core.CatalogCacheStatus_CACHE_POPULATED {
 			continue
@@ -232,14 +232,18 @@ func (w *world) checkResults(step *store.Step, accepted bool, s *sight) {
 		found, err := w.memory.GetResult(w.ctx, n.Cache.GetFound().GetArtifactTag().GetArtifactId())
 		if err != nil {
 			w.fail("P9: node %s of %s says that a result was kept, and there is none: %w", n.ID, step.ID, err)
-		} else if found.Source.Execution != step.ID || found.Source.Node != n.ID {
+			continue
+		}
+		if overwrites && !w.planned(found.Source.Execution.Name).overwrites {
+			w.fail("P9: node %s of %s overwrites what is there, and names %s of %v", n.ID, step.ID, found.ID, found.Source)
+		}
+		if found.Source.Execution != step.ID || found.Source.Node != n.ID {
 			w.see(resultTaken)
 		}
 	}
 	if len(made) != named {
 		w.fail("P9: %d attempts of tasks whose results are used again have succeeded and the records of %d nodes name one", len(made), named)
 	}
-	overwrites := s.run.planned.overwrites
 	for _, r := range step.Results {
 		found, err := w.memory.FindResult(w.ctx, r.ResultID)
 		switch {
