@@ -23,7 +23,7 @@ import (
 //
 //   - A page of ours passes (Sec-Fetch-Site: same-origin, or an Origin that is the host it asks).
 //   - A page of an origin in the setting origins passes, and is told that it may read the answer.
-//   - Any other page is refused whatever it asks for, also on another port of this machine, also without an origin
+//   - Any other page is refused every request, also on another port of this machine, also without an origin
 //     ("null": a file, a sandboxed frame). Only a link may lead here: GET as a navigation of the whole tab, whose answer the
 //     page that has the link cannot read, and which changes nothing.
 //

@@ -16,10 +16,10 @@ import (
 )
 
 // A page has at most aloft.MaxPageRows rows and as many bytes as its client takes. What there is more of it says with a token,
-// whatever limit was asked for: a client that goes on as long as there is one gets everything.
+// also where the request asks for more: a client that goes on as long as there is one gets everything.
 
 // pageBytes is how large a page may be. flytectl, and most programs with gRPC's own libraries, take no message above 4 MiB;
-// flytekit, which speaks as grpc-python, raises that to 20 MiB, and nobody else has a limit.
+// flytekit, which speaks as grpc-python, raises that to 20 MiB, and other clients have none.
 func pageBytes(ctx context.Context) int {
 	if agent := callerOf(ctx).userAgent; strings.HasPrefix(agent, "grpc-") && !strings.HasPrefix(agent, "grpc-python") {
 		return aloft.MaxSmallPageBytes

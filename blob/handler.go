@@ -150,7 +150,7 @@ func (e endless) Read(p []byte) (int, error) {
 	// answer, instead of waiting for the rest of the body.
 	_ = e.connection.SetReadDeadline(time.Now().Add(soonAfterHeader))
 	n, err := e.ReadCloser.Read(p)
-	if n == 0 && err != nil { // also as who watches over slow senders says it
+	if n == 0 && err != nil { // also where the watch over slow senders has put an error of its own in the place of the deadline's
 		err = io.EOF
 	}
 	return n, err

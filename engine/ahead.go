@@ -80,5 +80,5 @@ func (e *Engine) collectAhead(ctx context.Context) (more bool, err error) {
 // isAhead says whether the store would find the run too late: then it stays in memory with its timer.
 func (r *run) isAhead() bool { return r.clock.ahead > aheadMatters }
 
-// aheadMatters is how far a run may be ahead without anybody being hurt by timers that are so much late.
+// aheadMatters is how far a run may be ahead without harm: by so much its own timers may be found late.
 const aheadMatters = time.Second

@@ -178,14 +178,15 @@ func (f *facts) adopt() error {
 			return err
 		}
 		key := f.engine.signature(r.node).Key(inputs)
+		id := catalog.ID(key)
+		if f.adopted[id] != nil {
+			continue // of equal ones in a step the first is kept
+		}
 		attempt := aloft.AttemptID{Execution: f.run.id, Node: node.ID(), Attempt: r.outcome.GetAttempt()}
 		if f.adopted == nil {
 			f.adopted = make(map[store.ResultID]*store.Result)
 		}
-		if id := catalog.ID(key); f.adopted[id] != nil {
-			continue // of equal ones in a step the first is kept
-		}
-		f.adopted[catalog.ID(key)] = newResult(r.node, key, attempt, r.outcome.GetOutputs(), r.outcome.GetObjects(), r.outcome.GetEndedAt())
+		f.adopted[id] = newResult(r.node, key, attempt, r.outcome.GetOutputs(), r.outcome.GetObjects(), r.outcome.GetEndedAt())
 	}
 	f.reported = rest
 	return nil

@@ -69,7 +69,7 @@ func (s *Store) adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, erro
 const maxProblems = 20
 
 // survey finds the files and folders at or below prefix, or says what cannot become an object. What a task left may be
-// anything: links in circles, pipes, files that claim more bytes than there are, folders that nobody may enter. All of
+// anything: links in circles, pipes, files that claim more bytes than there are, folders without the right to enter. All of
 // that is the task's doing, so it is aloft.ErrInvalid: it will not get better.
 func (s *Store) survey(prefix blob.Key) (objects []blob.Object, dirs []string, err error) {
 	var problems []string
