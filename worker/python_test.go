@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"os/exec"
@@ -519,6 +520,17 @@ func TestChildrenOutliveTheirZygote(t *testing.T) {
 	}
 	if r := b.await(dies.AttemptID, EventExited).Exit; r.Signal != 9 || r.Lost {
 		t.Errorf("orphan that is killed: got %+v, want signal 9", r)
+	}
+}
+
+// A warm worker may end between the look at its state and the fork: its attempt goes elsewhere, and the supervisor lives on.
+func TestAForkOfAZygoteThatHasJustEndedIsRefused(t *testing.T) {
+	t.Parallel()
+	zs := &zygotes{log: slog.New(slog.DiscardHandler)}
+	z := &zygote{state: zygoteReady, children: map[int]*forked{}}
+	child, err := zs.forkFrom(z, childSpec{}, nil)
+	if err == nil || child != nil || len(z.children) != 0 {
+		t.Errorf("got %v, %v and %d children, want an error", child, err, len(z.children))
 	}
 }
 

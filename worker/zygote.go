@@ -236,6 +236,11 @@ func (zs *zygotes) forkFrom(z *zygote, message childSpec, stop <-chan struct{}) 
 	}
 	child := &forked{zygote: z, conn: ours, lines: bufio.NewReader(ours), reported: make(chan ending, 1)}
 	zs.mu.Lock()
+	if z.conn == nil { // it was ready when we looked, and has ended since
+		zs.mu.Unlock()
+		_, _ = ours.Close(), theirs.Close()
+		return nil, errors.New("its process ended")
+	}
 	z.number++
 	n := z.number
 	z.children[n] = child
@@ -561,23 +566,21 @@ func (zs *zygotes) run(z *zygote, tries int) {
 			_ = conn.Close()
 			_ = syscall.Kill(z.pid, syscall.SIGKILL) // gone already, or it hangs
 			status := (<-ended).status
+			told := lastLine(logPath)
 			zs.mu.Lock()
 			z.imports.close()
-			zs.mu.Unlock()
 			state, reason := zygoteEnded, "its process ended"
-			zs.mu.Lock()
-			starting := z.state == zygoteStarting
-			z.conn = nil
-			zs.mu.Unlock()
-			if starting {
-				state, reason = zygoteFailed, lastLine(logPath)
+			if z.state == zygoteStarting {
+				state, reason = zygoteFailed, told
 				if errors.Is(err, os.ErrDeadlineExceeded) {
 					reason = fmt.Sprintf("it was not ready after %s", zygoteStartTime)
 				} else if reason == "" {
 					reason = "its process ended: " + describe(status)
 				}
 			}
-			zs.end(z, state, reason)
+			z.conn = nil // in one moment with the state: who sees it ready may use its connection
+			zs.endLocked(z, state, reason)
+			zs.mu.Unlock()
 			return
 		}
 		switch {
