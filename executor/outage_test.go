@@ -164,7 +164,7 @@ func TestAnAttemptThatAloneCannotBeStartedStopsNobody(t *testing.T) {
 	inBubble(t, func(b *bench) {
 		d := &disk{spite: true}
 		b.withDisk(d)
-		b.attempts("succeed", "e/a")
+		late := b.attempts("succeed", "e/a")
 		pass(2 * time.Second)
 		d.set(false)
 		good := b.attempts("succeed", "f/a")
@@ -172,6 +172,10 @@ func TestAnAttemptThatAloneCannotBeStartedStopsNobody(t *testing.T) {
 		pass(time.Second)
 		if n := b.place.StartsID(good[0]); n != 1 {
 			t.Errorf("another attempt was started %d times, want once", n)
+		}
+		pass(20 * time.Second) // the longest pause between two tries, so that the folder's next time does not strike it again
+		if n := b.place.StartsID(late[0]); n != 1 {
+			t.Errorf("the attempt that could not be started for a while was started %d times, want once", n)
 		}
 		d.set(true)
 		bad := b.attempts("succeed", "g/a")
