@@ -65,7 +65,7 @@ type timings struct{ idle, grace, upload, answer time.Duration }
 func newAdmission(pool *room.Pool, errors *connect.ErrorWriter, next http.Handler) *admission {
 	return &admission{
 		pool: pool, errors: errors, next: next,
-		heavy:   make(chan struct{}, max(2, runtime.GOMAXPROCS(0)/2)),
+		heavy:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		timings: timings{bodyIdle, bodyGrace, uploadIdle, answerIdle},
 	}
 }
