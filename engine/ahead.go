@@ -55,7 +55,7 @@ func (e *Engine) collectAhead(ctx context.Context) (more bool, err error) {
 	for _, row := range rows {
 		// What is parked is due within longestPark, if no clock was ahead; its last journal entry tells no time.
 		parked := row.Waiting && row.DueAt.Sub(now) > longestPark
-		if e.leases[row.Shard].moving(now) && (row.Latest.After(now) || parked) {
+		if e.leases.moving(row.Shard, now) && (row.Latest.After(now) || parked) {
 			r := e.run(row.Execution, row.Shard)
 			if !r.busy {
 				r.clock.floor(row.Latest, now)

@@ -12,17 +12,9 @@ func (e *Engine) collect(ctx context.Context) error {
 	shards := e.shards()
 	e.mu.Lock()
 	e.dropExpired(now)
-	e.ahead.keep(func(shard int) bool { return e.leases[shard].moving(now) })
+	e.ahead.keep(func(shard int) bool { return e.leases.moving(shard, now) })
 	rescan := due(now, &e.rescanAt, e.config.Poll)
-	switch {
-	case rescan:
-		e.cursor = 0 // a transaction may have become visible after one with a larger sequence
-	case e.reread > 0:
-		e.cursor = min(e.cursor, e.reread-1)
-	}
-	e.reread = 0
-	after := e.cursor
-	e.consumedSinceRead = make(map[int64]struct{})
+	after := e.inboxes.begin(rescan)
 	held := len(e.runs)
 	e.mu.Unlock()
 	if len(shards) == 0 {
@@ -50,12 +42,12 @@ func (e *Engine) collect(ctx context.Context) error {
 		}
 		e.mu.Lock()
 		for _, row := range rows {
-			if e.leases[row.Shard].moving(now) {
+			if e.leases.moving(row.Shard, now) {
 				e.add(row)
 			}
 			after = row.Seq
 		}
-		e.cursor = after
+		e.inboxes.cursor = after
 		e.mu.Unlock()
 		if len(rows) < messagesPerRead {
 			break
@@ -80,7 +72,7 @@ func (e *Engine) collectDue(ctx context.Context, shards []int, until time.Time, 
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, row := range rows {
-		if !e.leases[row.Shard].moving(now) {
+		if !e.leases.moving(row.Shard, now) {
 			continue
 		}
 		if _, have := e.runs[row.Execution]; have {

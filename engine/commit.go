@@ -61,8 +61,7 @@ func (e *Engine) gather() {
 	now := e.clock.Now()
 	kept := e.unsettled[:0]
 	for _, d := range e.unsettled {
-		lease := e.leases[d.run.shard]
-		if !d.run.dropped && lease.valid(now) && lease.Epoch == d.step.Lease.Epoch {
+		if !d.run.dropped && e.leases.covers(d.step.Lease, now) {
 			kept = append(kept, d)
 			continue
 		}
@@ -102,10 +101,9 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 			e.committed(d)
 		case errors.Is(err, aloft.ErrFenced):
 			// Somebody else has the shard although our clock gives us time: it is theirs until we have asked again.
-			if l := &e.leases[r.shard]; l.held && l.Epoch == d.step.Lease.Epoch {
+			if e.leases.giveUp(d.step.Lease) {
 				e.logger.Warn("a shard is another engine's before our lease has run out", "shard", r.shard)
 				e.dropShard(r.shard)
-				*l = lease{}
 			}
 			e.drop(r)
 		case errors.As(err, &taken):
@@ -118,7 +116,7 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 			d.next = turn{more: true}
 		case errors.Is(err, aloft.ErrConflict):
 			e.logger.Debug("a step was overtaken", "execution", r.id.String(), "error", err)
-			e.rereadFrom(1) // what overtook it may be a message that became visible behind the cursor
+			e.inboxes.rereadFrom(1) // what overtook it may be a message that became visible behind the cursor
 			e.drop(r)
 		default:
 			// The store cannot have it, and would not have it the next time: our mistake, and not to be repeated at once.
@@ -144,7 +142,7 @@ func (e *Engine) committed(d *decided) {
 	r.seq, r.kept = d.step.Seq, nil
 	r.waiting, r.waitingSince = d.step.Waiting, d.step.WaitingSince
 	if len(d.step.Consumed) > 0 {
-		e.consume(r, r.inbox.taken)
+		e.inboxes.consume(&r.inbox, r.inbox.taken)
 		r.inbox.taken = nil
 	}
 }
@@ -164,10 +162,8 @@ func (e *Engine) conclude(d *decided) {
 	if d.next.ended {
 		// What may still be in its inbox went with its last commit, or is of no use to what has ended.
 		r.busy = false
-		for _, rows := range [][]store.InboxRow{r.inbox.taken, r.inbox.messages, r.inbox.damaged} {
-			e.consume(r, rows)
-		}
-		r.inbox, r.clock = inbox{}, runClock{}
+		e.inboxes.end(&r.inbox)
+		r.clock = runClock{}
 		e.drop(r)
 		return
 	}

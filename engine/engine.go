@@ -177,18 +177,13 @@ type Engine struct {
 	workable    *sync.Cond // of mu, for workers: something is ready, there is room for what they decide, or it is over
 	committable *sync.Cond // of mu, for the committer: something is finished, or it is over
 	stopping    bool
-	leases      [store.Shards]lease
+	leases      leases
 	runs        map[store.Key]*run
 	ready       queue[*run]
 	timers      timers
+	inboxes     inboxes
 	ahead       ahead
-	parked      map[*run]struct{}  // those that wait for a service that is away
-	known       map[int64]struct{} // inbox rows in memory
-	inboxBytes  int64              // of them
-	cursor      int64              // inbox rows up to here have been read: see inbox.go
-	reread      int64              // the cursor goes back before this row; 0: it does not
-
-	consumedSinceRead map[int64]struct{} // rows that went since the last collection began: it may have read them before
+	parked      map[*run]struct{} // those that wait for a service that is away
 
 	idle      *list.List // of *run that nothing moves now, the longest idle first
 	nodes     int        // of the idle ones
@@ -217,7 +212,7 @@ func New(config Config) *Engine {
 		nonce:    rand.Text(),
 		runs:     make(map[store.Key]*run),
 		parked:   make(map[*run]struct{}),
-		known:    make(map[int64]struct{}),
+		inboxes:  newInboxes(),
 		idle:     list.New(),
 		tick:     make(chan struct{}, 1),
 	}
@@ -299,7 +294,7 @@ func (e *Engine) Pass(ctx context.Context) (more bool, err error) {
 	leaving := e.leaving()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return err != nil || leaving || e.ready.len() > 0 || e.reread > 0 || len(e.ahead.shards) > 0, err
+	return err != nil || leaving || e.ready.len() > 0 || e.inboxes.reread > 0 || len(e.ahead.shards) > 0, err
 }
 
 // Now is the clock of the process: executors that share it agree with the engine on when an attempt may start.
@@ -310,8 +305,8 @@ func (e *Engine) WakeAt() time.Time {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	at := e.rescanAt
-	if len(e.timers) > 0 && e.timers[0].wakeAt.Before(at) {
-		at = e.timers[0].wakeAt
+	if next := e.timers.next(); !next.IsZero() && next.Before(at) {
+		at = next
 	}
 	return at
 }

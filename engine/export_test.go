@@ -5,8 +5,8 @@ func (e *Engine) Held() map[string]int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return map[string]int{
-		"runs": len(e.runs), "ready": e.ready.len(), "idle": e.idle.Len(), "nodes": e.nodes, "timers": len(e.timers),
-		"known messages": len(e.known), "bytes of messages": int(e.inboxBytes), "consumed messages": len(e.consumedSinceRead),
+		"runs": len(e.runs), "ready": e.ready.len(), "idle": e.idle.Len(), "nodes": e.nodes, "timers": e.timers.len(),
+		"known messages": len(e.inboxes.known), "bytes of messages": int(e.inboxes.bytes), "consumed messages": len(e.inboxes.consumed),
 		"finished steps": e.finished.len(), "their rows": e.rows, "unsettled steps": len(e.unsettled),
 	}
 }

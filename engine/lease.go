@@ -8,62 +8,165 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// lease is the right to commit to the executions of a shard, and until when we believe in it.
+// leases is what an engine holds of the 64 shards, into which executions are divided by their ids. A lease is the right to
+// write the journals of one shard's executions: no two engines ever write one journal at the same time.
+//
+// In the store a shard has an owner, a time at which the lease runs out, and an epoch, which grows by one each time the
+// shard gets another owner:
+//
+//	free ──AcquireShards──▶ owned ──AcquireShards (each third of LeaseTTL)──▶ owned, for another LeaseTTL
+//	                          │
+//	                          ├──YieldShards, ReleaseShards──▶ free
+//	                          └──the lease runs out──▶ another engine's, epoch + 1
+//
+// Two clocks decide, on purpose. The store compares times by one clock (of the machine or, where servers share a database,
+// of the database), and only to give a shard to another engine. The engine counts LeaseTTL by its own monotonic clock from
+// before it asked, so that it stops believing in a lease before the store can give it away:
+//
+//	until (here) ≤ expires (in the store), both as moments of real time
+//
+// Neither clock is needed for safety, only so that engines do not work in vain. The epoch is: a step names the epoch under
+// which it was decided, and the transaction that commits it refuses it (ErrFenced) unless that is still the shard's.
+//
+//	epoch of a committed step = epoch of its shard in that transaction
+//
+// Of each shard, the engine is in one of these states:
+//
+//	not held    nothing of its executions is in memory
+//	moving      executions are read, stepped and committed
+//	surplus     another engine came, and this one has more than its share: no step begins, those that were begun are
+//	            committed, then the shard is given back and the other need not wait until the lease has run out
+//	expired     it was not renewed in time: what is in memory of it is dropped, and what was decided is not committed
+//
+// Example: engine A holds shard 7 under epoch 3, decides a step and is suspended before it commits. Its lease runs out; B takes
+// the shard under epoch 4, folds the journal and goes on. A wakes up and commits under epoch 3: refused. It forgets the
+// execution. If A's commit had come before B took the shard, B would have found its entry in the journal.
+//
+// A lease that was given back and taken again by the same engine has another epoch, too: what the engine knew of the shard
+// may be old, and is dropped. Executors and recovery jobs have no epoch, but another fence for the same purpose: an executor's
+// process names its nonce (store.Attempts), and who saves a job names the version that was read (store.Recoveries).
+//
+// It takes the same few bytes for ever: one lease for each shard. Engine.mu guards it.
+type leases struct {
+	shards [store.Shards]lease
+}
+
+// lease is the right to commit to the executions of a shard, and until when the engine believes in it.
 type lease struct {
 	store.Lease
 	held  bool
-	until time.Time // by the clock of the process, counted from before we asked
+	until time.Time // by the clock of the process, counted from before it was asked for
 }
 
-// valid says whether we may commit under it.
-func (l lease) valid(now time.Time) bool { return l.held && now.Before(l.until) }
+func (l *lease) valid(now time.Time) bool { return l.held && now.Before(l.until) }
 
-// moving says whether we may begin a step under it: not when it is about to be another engine's.
-func (l lease) moving(now time.Time) bool { return l.valid(now) && !l.Surplus }
+// moving says whether a step of the shard's executions may begin.
+func (l *leases) moving(shard int, now time.Time) bool {
+	return l.shards[shard].valid(now) && !l.shards[shard].Surplus
+}
+
+// all are the shards whose executions may be stepped.
+func (l *leases) all(now time.Time) []int {
+	shards := make([]int, 0, store.Shards)
+	for shard := range l.shards {
+		if l.moving(shard, now) {
+			shards = append(shards, shard)
+		}
+	}
+	return shards
+}
+
+// covers says whether a step that was decided under a lease may be committed.
+func (l *leases) covers(under store.Lease, now time.Time) bool {
+	have := &l.shards[under.Shard]
+	return have.valid(now) && have.Epoch == under.Epoch
+}
+
+// renew takes in what the store says is ours. Of the shards in begun nothing is known yet; what is known of those in over is
+// not true any more, because another engine has them or had them in between.
+func (l *leases) renew(ours []store.Lease, until time.Time) (begun, over []int) {
+	var kept [store.Shards]bool
+	for _, o := range ours {
+		old := &l.shards[o.Shard]
+		kept[o.Shard] = true
+		if old.held && old.Epoch != o.Epoch {
+			over = append(over, o.Shard)
+		}
+		// A surplus one that stays after all has not been read meanwhile.
+		if !old.held || old.Epoch != o.Epoch || old.Surplus && !o.Surplus {
+			begun = append(begun, o.Shard)
+		}
+		*old = lease{Lease: o, held: true, until: until}
+	}
+	for shard := range l.shards {
+		if l.shards[shard].held && !kept[shard] {
+			over = append(over, shard)
+			l.shards[shard] = lease{}
+		}
+	}
+	return begun, over
+}
+
+// expire gives up the leases that have run out without being renewed, and returns their shards.
+func (l *leases) expire(now time.Time) (over []int) {
+	for shard := range l.shards {
+		if have := &l.shards[shard]; have.held && !have.valid(now) {
+			over = append(over, shard)
+			*have = lease{}
+		}
+	}
+	return over
+}
+
+// giveUp gives a lease up if it is the one that is held now.
+func (l *leases) giveUp(under store.Lease) bool {
+	have := &l.shards[under.Shard]
+	if !have.held || have.Epoch != under.Epoch {
+		return false
+	}
+	*have = lease{}
+	return true
+}
+
+// surplus are the leases that are to be given back.
+func (l *leases) surplus() (surplus []store.Lease) {
+	for shard := range l.shards {
+		if have := &l.shards[shard]; have.held && have.Surplus {
+			surplus = append(surplus, have.Lease)
+		}
+	}
+	return surplus
+}
 
 // renew says that we are there, takes our share of what is free, renews what we have, gives back what is more than our
 // share, and forgets the executions of shards that are not ours any more.
 func (e *Engine) renew(ctx context.Context) error {
 	asked := e.clock.Now()
-	leases, err := e.store.AcquireShards(ctx, e.config.Owner, asked, e.config.LeaseTTL)
+	ours, err := e.store.AcquireShards(ctx, e.config.Owner, asked, e.config.LeaseTTL)
 	if err != nil {
 		e.mu.Lock()
 		e.dropExpired(e.clock.Now())
 		e.mu.Unlock()
 		return fmt.Errorf("acquire shards: %w", err)
 	}
-	taken := 0
 	e.mu.Lock()
-	var ours [store.Shards]bool
-	for _, l := range leases {
-		old := &e.leases[l.Shard]
-		ours[l.Shard] = true
-		switch {
-		case old.held && old.Epoch != l.Epoch:
-			e.dropShard(l.Shard) // another engine had it in between: what we know of it may be old
-			e.ahead.look(l.Shard)
-			taken++
-		case !old.held:
-			e.ahead.look(l.Shard)
-			taken++
-		case old.Surplus && !l.Surplus: // it stays with us after all: what came meanwhile has not been read
-			e.ahead.look(l.Shard)
-			taken++
-		}
-		*old = lease{Lease: l, held: true, until: asked.Add(e.config.LeaseTTL)}
+	begun, over := e.leases.renew(ours, asked.Add(e.config.LeaseTTL))
+	for _, shard := range over {
+		e.dropShard(shard)
+	}
+	for _, shard := range begun {
+		e.ahead.look(shard)
+	}
+	if len(begun) > 0 {
+		e.rescanAt = time.Time{}
 	}
 	lost := 0
-	for shard := range e.leases {
-		if e.leases[shard].held && !ours[shard] {
-			e.dropShard(shard)
-			e.leases[shard] = lease{}
+	for _, shard := range over {
+		if !e.leases.shards[shard].held {
 			lost++
 		}
 	}
-	if taken > 0 {
-		e.rescanAt = time.Time{}
-	}
-	yielded := e.resting()
+	yielded := e.yield()
 	e.mu.Unlock()
 
 	if len(yielded) > 0 {
@@ -75,23 +178,27 @@ func (e *Engine) renew(ctx context.Context) error {
 	if lost > 0 {
 		e.logger.Warn("another engine has taken shards", "shards", lost)
 	}
-	if taken > 0 {
-		e.logger.Info("shards taken", "shards", taken)
+	if len(begun) > 0 {
+		e.logger.Info("shards taken", "shards", len(begun))
 	}
 	return nil
 }
 
-// resting takes out the surplus shards of which nothing is being stepped or committed. The others finish that first.
-func (e *Engine) resting() (yielded []store.Lease) {
+// yield takes out the surplus shards of which nothing is being stepped or committed. The others finish that first.
+func (e *Engine) yield() (yielded []store.Lease) {
+	surplus := e.leases.surplus()
+	if len(surplus) == 0 {
+		return nil
+	}
 	var busy [store.Shards]bool
 	for _, r := range e.runs {
 		busy[r.shard] = busy[r.shard] || r.busy
 	}
-	for shard := range e.leases {
-		if l := &e.leases[shard]; l.held && l.Surplus && !busy[shard] {
-			yielded = append(yielded, l.Lease)
-			e.dropShard(shard)
-			*l = lease{}
+	for _, l := range surplus {
+		if !busy[l.Shard] {
+			yielded = append(yielded, l)
+			e.dropShard(l.Shard)
+			e.leases.giveUp(l)
 		}
 	}
 	return yielded
@@ -101,21 +208,13 @@ func (e *Engine) resting() (yielded []store.Lease) {
 func (e *Engine) leaving() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for shard := range e.leases {
-		if e.leases[shard].held && e.leases[shard].Surplus {
-			return true
-		}
-	}
-	return false
+	return len(e.leases.surplus()) > 0
 }
 
 // dropExpired forgets what belongs to leases that have run out without being renewed.
 func (e *Engine) dropExpired(now time.Time) {
-	for shard := range e.leases {
-		if l := &e.leases[shard]; l.held && !l.valid(now) {
-			e.dropShard(shard)
-			*l = lease{}
-		}
+	for _, shard := range e.leases.expire(now) {
+		e.dropShard(shard)
 	}
 }
 
@@ -132,13 +231,7 @@ func (e *Engine) shards() []int {
 	now := e.clock.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	shards := make([]int, 0, store.Shards)
-	for shard := range e.leases {
-		if e.leases[shard].moving(now) {
-			shards = append(shards, shard)
-		}
-	}
-	return shards
+	return e.leases.all(now)
 }
 
 func (e *Engine) keepLeases(ctx context.Context) {

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"cmp"
-	"container/heap"
 	"container/list"
 	"maps"
 	"slices"
@@ -24,11 +23,10 @@ type run struct {
 	inbox   inbox
 	queued  bool
 	busy    bool
-	dropped bool          // forgotten while it was busy: what comes back of it is thrown away
-	more    bool          // it can go on without a message
-	due     time.Time     // its next timer by the clock of the process; zero: none
-	wakeAt  time.Time     // when the timer heap brings it back; zero: never
-	place   int           // in the timer heap; -1: not in it
+	dropped bool      // forgotten while it was busy: what comes back of it is thrown away
+	more    bool      // it can go on without a message
+	due     time.Time // the machine's next timer by the clock of the process; zero: none
+	timer   timer
 	idle    *list.Element // nil: not idle
 	counted int           // nodes it is counted for while it is idle
 
@@ -55,7 +53,7 @@ type run struct {
 func (e *Engine) run(key store.Key, shard int) *run {
 	r := e.runs[key]
 	if r == nil {
-		r = &run{key: key, shard: shard, place: -1}
+		r = &run{key: key, shard: shard}
 		e.runs[key] = r
 	}
 	return r
@@ -96,7 +94,7 @@ func (e *Engine) rest(r *run) {
 	r.inbox.giveBack()
 	switch {
 	case !r.retryAt.IsZero():
-		e.release(r)
+		e.inboxes.release(&r.inbox)
 	case len(r.inbox.messages) == 0:
 		e.rewind(r)
 	}
@@ -130,14 +128,9 @@ func (e *Engine) drop(r *run) {
 	}
 	r.dropped = true
 	delete(e.runs, r.key)
-	for _, rows := range [][]store.InboxRow{r.inbox.messages, r.inbox.taken, r.inbox.damaged} {
-		e.forget(r, rows)
-		for _, m := range rows {
-			r.inbox.leave(m.Seq)
-		}
+	if e.inboxes.drop(&r.inbox) {
+		e.wakeCollector()
 	}
-	e.rewind(r)
-	r.inbox = inbox{}
 	if !r.busy {
 		r.state, r.source = nil, nil
 	}
@@ -173,36 +166,6 @@ func (e *Engine) leaveIdle(r *run) {
 	r.idle, r.counted = nil, 0
 }
 
-// setTimer says when a run is to be ready again; zero: not by itself.
-func (e *Engine) setTimer(r *run, at time.Time) {
-	if r.wakeAt.Equal(at) {
-		return
-	}
-	if r.place >= 0 {
-		heap.Remove(&e.timers, r.place)
-	}
-	r.wakeAt = at
-	if !at.IsZero() {
-		heap.Push(&e.timers, r)
-		if r.place == 0 {
-			e.wakeCollector()
-		}
-	}
-}
-
-// fire makes ready whose time has come.
-func (e *Engine) fire(now time.Time) {
-	for len(e.timers) > 0 && !e.timers[0].wakeAt.After(now) {
-		r := e.timers[0]
-		e.setTimer(r, time.Time{})
-		if !r.busy {
-			r.retryAt = time.Time{}
-			e.rewind(r)
-			e.push(r)
-		}
-	}
-}
-
 // wakeParked makes ready what waits for a service that is back.
 func (e *Engine) wakeParked() {
 	back := make(map[string]bool)
@@ -222,36 +185,4 @@ func (e *Engine) wakeParked() {
 			e.push(r)
 		}
 	}
-}
-
-// timers is a heap of runs, the soonest first.
-type timers []*run
-
-func (t timers) Len() int { return len(t) }
-
-func (t timers) Less(i, j int) bool {
-	if c := t[i].wakeAt.Compare(t[j].wakeAt); c != 0 {
-		return c < 0
-	}
-	return t[i].key < t[j].key
-}
-
-func (t timers) Swap(i, j int) {
-	t[i], t[j] = t[j], t[i]
-	t[i].place, t[j].place = i, j
-}
-
-func (t *timers) Push(x any) {
-	r := x.(*run) //nolint:forcetypeassert // package heap hands back what it was given
-	r.place = len(*t)
-	*t = append(*t, r)
-}
-
-func (t *timers) Pop() any {
-	last := len(*t) - 1
-	r := (*t)[last]
-	(*t)[last] = nil
-	*t = (*t)[:last]
-	r.place = -1
-	return r
 }

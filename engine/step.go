@@ -48,22 +48,22 @@ const (
 // step makes one step of a run that is busy with this goroutine: load, decide, project.
 func (e *Engine) step(ctx context.Context, r *run) *decided {
 	e.mu.Lock()
-	e.take(r)
+	r.inbox.take(r.unreadable)
 	messages, damaged := r.inbox.taken, slices.Clone(r.inbox.damaged)
-	lease, dropped := e.leases[r.shard], r.dropped
+	lease, mayMove := e.leases.shards[r.shard].Lease, !r.dropped && e.leases.moving(r.shard, e.clock.Now())
 	e.mu.Unlock()
-	if dropped || !lease.moving(e.clock.Now()) {
+	if !mayMove {
 		return &decided{run: r, lost: true}
 	}
 	messages, err := e.readLarge(ctx, messages)
 	var d *decided
 	if err == nil {
-		d, err = e.decide(ctx, r, messages, damaged, lease.Lease)
+		d, err = e.decide(ctx, r, messages, damaged, lease)
 	}
 	if errors.Is(err, aloft.ErrUnreadable) {
 		r.unreadable = true
 		if i := slices.IndexFunc(messages, ends); i >= 0 {
-			if d, failed := e.endUnread(ctx, r, messages[i].Inbox, lease.Lease); failed == nil {
+			if d, failed := e.endUnread(ctx, r, messages[i].Inbox, lease); failed == nil {
 				return d
 			} else {
 				err = errors.Join(err, failed)
@@ -71,7 +71,7 @@ func (e *Engine) step(ctx context.Context, r *run) *decided {
 		}
 	}
 	if err != nil {
-		return e.postpone(ctx, r, lease.Lease, err)
+		return e.postpone(ctx, r, lease, err)
 	}
 	r.unreadable = false
 	r.failures, r.retryAt, r.waitsFor = 0, time.Time{}, ""
