@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -198,6 +199,14 @@ func onBothDatabases(t *testing.T, test func(t *testing.T, s *Store)) {
 	}
 }
 
+// listing asks for a page.
+func listing(filters []store.Filter) func(context.Context, *Store) error {
+	return func(ctx context.Context, s *Store) error {
+		_, err := s.ListExecutions(ctx, store.Query{Project: "p", Domain: "d", Limit: 20, Filters: append([]store.Filter{active}, filters...)})
+		return err
+	}
+}
+
 // TestListsWalkTheirIndex: whatever a page is narrowed by, each statement that makes it searches an index, sorts nothing but the
 // rows of the page, and looks at one slice.
 func TestListsWalkTheirIndex(t *testing.T) {
@@ -209,17 +218,8 @@ func TestListsWalkTheirIndex(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	populate(t, s, n)
-	type statement struct {
-		query string
-		args  []any
-	}
 	for kind, list := range lists(n) {
-		var ran []statement
-		s.observe = func(query string, args []any) { ran = append(ran, statement{query, args}) }
-		if _, err := s.ListExecutions(t.Context(), store.Query{Project: "p", Domain: "d", Limit: 20, Filters: append([]store.Filter{active}, list.filters...)}); err != nil {
-			t.Fatal(err)
-		}
-		s.observe = nil
+		ran := recorded(t, s, listing(list.filters))
 		var plans []string
 		looked := 0
 		for _, st := range ran {
@@ -265,17 +265,7 @@ func TestPostgreSQLWalksTheIndexToo(t *testing.T) {
 			postgrestest.Exec(t, url, "ANALYZE")
 		}
 		for kind, list := range lists(n) {
-			type statement struct {
-				query string
-				args  []any
-			}
-			var ran []statement
-			s.observe = func(query string, args []any) { ran = append(ran, statement{query, args}) }
-			if _, err := s.ListExecutions(t.Context(), store.Query{Project: "p", Domain: "d", Limit: 20, Filters: append([]store.Filter{active}, list.filters...)}); err != nil {
-				t.Fatal(err)
-			}
-			s.observe = nil
-			for _, st := range ran {
+			for _, st := range recorded(t, s, listing(list.filters)) {
 				if text := strings.Join(plan(t, s, "EXPLAIN "+st.query, st.args...), "\n"); strings.Contains(text, "Seq Scan on execution") {
 					t.Errorf("%s, counted %t: the plan of %s is\n%s", kind, counted, st.query, text)
 				}

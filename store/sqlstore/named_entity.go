@@ -34,7 +34,7 @@ func selectNamedEntities(kind core.ResourceType) (string, error) {
 		generated = "0"
 	}
 	return fmt.Sprintf("SELECT e.project, e.domain, e.name, "+namedDescription+", "+namedState+` FROM (SELECT %d AS resource_type, project, domain, name,
-		MIN(created_at) AS created_at, MAX(created_at) AS updated_at, MIN(number) AS number, %s AS generated FROM %s GROUP BY project, domain, name) e
+		MIN(created_at) AS created_at, MAX(created_at) AS updated_at, MIN(number) AS number, %s AS generated FROM %s WHERE number > 0 GROUP BY project, domain, name) e
 		LEFT JOIN named_entities m ON m.kind = e.resource_type AND m.project = e.project AND m.domain = e.domain AND m.name = e.name `, kind, generated, table), nil
 }
 

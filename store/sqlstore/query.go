@@ -102,9 +102,12 @@ func (s *Store) ListAttempts(ctx context.Context, id aloft.ExecutionID, node alo
 	return asked.of(recs), nil
 }
 
+// versions is the condition of the indexes of versions in the order of their registration.
+func versions(e *entity) condition { return condition{e.number + " > 0", nil} }
+
 // ListTasks lists versions of tasks.
 func (s *Store) ListTasks(ctx context.Context, q store.Query) ([]*store.Task, error) {
-	where, args, err := taskEntity.where(q)
+	where, args, err := taskEntity.where(q, versions(&taskEntity))
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +116,7 @@ func (s *Store) ListTasks(ctx context.Context, q store.Query) ([]*store.Task, er
 
 // ListWorkflows lists versions of workflows without their graphs.
 func (s *Store) ListWorkflows(ctx context.Context, q store.Query) ([]*store.Workflow, error) {
-	where, args, err := workflowEntity.where(q)
+	where, args, err := workflowEntity.where(q, versions(&workflowEntity))
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +125,7 @@ func (s *Store) ListWorkflows(ctx context.Context, q store.Query) ([]*store.Work
 
 // ListLaunchPlans lists versions of launch plans.
 func (s *Store) ListLaunchPlans(ctx context.Context, q store.Query) ([]*store.LaunchPlan, error) {
-	where, args, err := launchPlanEntity.where(q)
+	where, args, err := launchPlanEntity.where(q, versions(&launchPlanEntity))
 	if err != nil {
 		return nil, err
 	}

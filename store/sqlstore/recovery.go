@@ -266,7 +266,7 @@ func (s *Store) SucceededSince(ctx context.Context, id aloft.ExecutionID) (found
 			AND y.workflow_project = x.workflow_project AND y.workflow_domain = x.workflow_domain
 		JOIN executions e ON e.number = y.execution
 		WHERE o.project = ? AND o.domain = ? AND o.name = ? AND x.inputs_digest IS NOT NULL AND y.inputs_digest IS NOT NULL
-			AND e.number > o.number AND e.phase = ? ORDER BY e.number DESC LIMIT 1`,
+			AND y.execution > o.number AND e.phase = ? ORDER BY y.execution DESC LIMIT 1`,
 		[]any{id.Project, id.Domain, id.Name, int64(core.WorkflowExecution_SUCCEEDED)},
 		func(scan scan) error { return scan(&found.Project, &found.Domain, &found.Name) })
 	return found, err
