@@ -1,43 +1,61 @@
 // Package near finds the name that was meant by one that does not exist.
+//
+// It is asked with what came from outside, so what it looks at is bounded, whatever it is given:
+//
+//	bytes of the word, and of each name that is compared ≤ longest
+//	bytes of all names that are compared ≤ most
+//
+// It needs no memory beside a few hundred bytes, and at most longest × most steps, which are some ten milliseconds.
 package near
 
-import (
-	"strings"
+import "strings"
+
+const (
+	longest = 100
+	most    = 64 << 10
 )
 
 // Name is the one of names that word was most probably meant to be, and "" if none is near: a third of its letters may be
-// wrong, or it continues with a '-', '_' or '.' after word. Capitals do not count.
+// wrong, or it begins with word. Capitals do not count. The first names are compared, those that are too long are not.
 func Name(word string, names []string) string {
-	best, least := "", len(word)/3+1
-	lower := strings.ToLower(word)
+	if len(word) > longest {
+		return ""
+	}
+	lower, left := strings.ToLower(word), most
+	best, least, begins := "", len(word)/3+1, ""
 	for _, name := range names {
-		if d := distance(lower, strings.ToLower(name)); d < least && d > 0 || d == 0 && name != word {
+		if len(name) > longest {
+			continue
+		}
+		if left -= len(name); left < 0 {
+			break
+		}
+		other := strings.ToLower(name)
+		if begins == "" && name != word && strings.HasPrefix(other, lower) {
+			begins = name
+		}
+		if max(len(lower)-len(other), len(other)-len(lower)) >= max(least, 1) {
+			continue // so many letters are too many or too few
+		}
+		if d := distance(lower, other); d < least && d > 0 || d == 0 && name != word {
 			best, least = name, d
 		}
 	}
-	if best != "" || len(word) < 3 {
-		return best
+	if best == "" && len(word) >= 3 {
+		return begins
 	}
-	for _, name := range names {
-		if name != word && strings.HasPrefix(strings.ToLower(name), lower) {
-			return name
-		}
-	}
-	return ""
+	return best
 }
 
 // distance is how many letters have to be put in, left out, replaced or exchanged with their neighbour to make b of a.
 func distance(a, b string) int {
-	if len(a) > 100 || len(b) > 100 {
-		return len(a) + len(b)
-	}
-	var before, last []int
-	row := make([]int, len(b)+1)
+	var rows [3][3*longest + 1]int // ToLower puts three bytes in the place of one that is no text
+	before, last, row := rows[0][:len(b)+1], rows[1][:len(b)+1], rows[2][:len(b)+1]
 	for j := range row {
 		row[j] = j
 	}
 	for i := 1; i <= len(a); i++ {
-		before, last, row = last, row, make([]int, len(b)+1)
+		before, last, row = last, row, before
 		row[0] = i
 		for j := 1; j <= len(b); j++ {
 			cost := 1
