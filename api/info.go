@@ -20,6 +20,7 @@ type Info struct {
 		Instances(ctx context.Context) ([]store.Instance, error)
 		Counts(ctx context.Context) (store.Counts, error)
 		Stuck(ctx context.Context, limit int) ([]aloft.ExecutionID, error)
+		Waits(ctx context.Context, limit int) ([]store.Wait, error)
 	}
 	Version, DataDir, Database, Listen          string
 	StartedAt                                   time.Time
@@ -32,6 +33,9 @@ type Info struct {
 // stuckLimit is how many stuck executions are counted; one is already too many.
 const stuckLimit = 1000
 
+// waitsLimit is how many executions that wait are named; all are counted.
+const waitsLimit = 10
+
 // GetServerInfo says what this server is, where it keeps what, and how it is.
 func (i *Info) GetServerInfo(ctx context.Context, _ *aloftv1.GetServerInfoRequest) (*aloftv1.GetServerInfoResponse, error) {
 	counts, err := i.Store.Counts(ctx)
@@ -42,13 +46,21 @@ func (i *Info) GetServerInfo(ctx context.Context, _ *aloftv1.GetServerInfoReques
 	if err != nil {
 		return nil, fmt.Errorf("look for stuck executions: %w", err)
 	}
+	waits, err := i.Store.Waits(ctx, waitsLimit)
+	if err != nil {
+		return nil, fmt.Errorf("look for executions that wait: %w", err)
+	}
 	instances, err := i.Store.Instances(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list executors: %w", err)
 	}
 	answer := &aloftv1.GetServerInfoResponse{
 		Version: i.Version, DataDir: i.DataDir, Database: i.Database, Listen: i.Listen, StartedAt: timestamppb.New(i.StartedAt),
-		Counts: &aloftv1.StoreCounts{Executions: counts.Executions, Running: counts.Running, Stuck: int64(len(stuck))},
+		Counts: &aloftv1.StoreCounts{Executions: counts.Executions, Running: counts.Running, Stuck: int64(len(stuck)),
+			Waiting: counts.Waiting, Waits: counts.Waits},
+	}
+	for _, w := range waits {
+		answer.Waits = append(answer.Waits, &aloftv1.WaitInfo{Id: w.Execution.Proto(), Waits: int64(w.Waits), Reason: w.Reason})
 	}
 	running, waiting := i.Room()
 	for _, e := range instances {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 )
 
@@ -81,6 +82,15 @@ func (d *diagnosis) server(c *client, info *aloftv1.GetServerInfoResponse, err e
 	d.ok("data: %s, %d executions, %d of them running", info.GetDatabase(), info.GetCounts().GetExecutions(), info.GetCounts().GetRunning())
 	if stuck := info.GetCounts().GetStuck(); stuck > 0 {
 		d.problem("%d executions are stuck: nothing will ever move them. That is a bug of ours, please report it", stuck)
+	}
+	if counts := info.GetCounts(); counts.GetWaiting() > 0 {
+		d.note("%d executions wait for something outside of them (%d waits in all):", counts.GetWaiting(), counts.GetWaits())
+		for _, w := range info.GetWaits() {
+			d.note("  %s %s", aloft.ExecutionIDOf(w.GetId()), waits(w.GetReason()))
+		}
+		if more := counts.GetWaiting() - int64(len(info.GetWaits())); more > 0 {
+			d.note("  and %d more", more)
+		}
 	}
 	for _, s := range info.GetAway() {
 		d.problem("%s is away since %s, what needs it waits and goes on by itself: %s", s.GetName(), s.GetAwaySince().AsTime().Format(time.RFC3339), s.GetReason())

@@ -296,10 +296,23 @@ func (t *tree) head(now time.Time) string {
 	if e.GetWaiting() != "" {
 		head += "  " + waits(e.GetWaiting())
 	}
+	if n := t.waiting(); n > 0 {
+		head += fmt.Sprintf("  nodes that wait for something outside: %d", n)
+	}
 	if e.GetAbortCause() != "" {
 		head += "  cause: " + e.GetAbortCause()
 	}
 	return head
+}
+
+// waiting is how many nodes wait for something outside of the execution.
+func (t *tree) waiting() (n int) {
+	for _, node := range t.nodes {
+		if node.GetWaiting() != "" && !aloft.Terminal(node.GetPhase()) {
+			n++
+		}
+	}
+	return n
 }
 
 // phaseName names the time before an engine has seen an execution as clients do.

@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"bytes"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
@@ -54,5 +57,34 @@ func TestANodeSaysWhetherItsResultWasThereAndWhatItWaitsFor(t *testing.T) {
 	}
 	if first, second, third := tell(""), tell("waits for a result"), tell("waits for a result"); first != 1 || second != 1 || third != 0 {
 		t.Errorf("told %d, %d, %d times, want a wait told once", first, second, third)
+	}
+}
+
+func TestWaitsAreCountedWhereOneLooks(t *testing.T) {
+	t.Parallel()
+	tree := &tree{nodes: map[string]*aloftv1.NodeStatus{}}
+	tree.update(&aloftv1.WatchExecutionResponse{Execution: &aloftv1.ExecutionStatus{Waiting: "waiting for the blob store"}, Nodes: []*aloftv1.NodeStatus{
+		{Id: "n0", Waiting: "waits for a result"}, {Id: "n1", Waiting: "waits for another"}, {Id: "n2"},
+		{Id: "n3", Waiting: "it is over", Phase: core.NodeExecution_FAILED},
+	}})
+	if got, want := tree.head(time.Now()), "waiting for the blob store  nodes that wait for something outside: 2"; !strings.HasSuffix(got, want) {
+		t.Errorf("the first line is %q, want it to end with %q", got, want)
+	}
+
+	var out bytes.Buffer
+	command := &cobra.Command{}
+	command.SetOut(&out)
+	d := &diagnosis{command: command}
+	d.server(&client{}, &aloftv1.GetServerInfoResponse{
+		Counts: &aloftv1.StoreCounts{Executions: 9, Running: 5, Waiting: 3, Waits: 4}, Executors: []*aloftv1.ExecutorInfo{{}},
+		Waits: []*aloftv1.WaitInfo{{Id: &core.WorkflowExecutionIdentifier{Project: "p", Domain: "d", Name: "n"}, Waits: 2, Reason: "waits for a result"}},
+	}, nil)
+	for _, want := range []string{"note  3 executions wait", "(4 waits in all)", "p/d/n waits for a result", "and 2 more"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is missing in\n%s", want, &out)
+		}
+	}
+	if d.problems != 0 {
+		t.Error("a wait is nothing to be done")
 	}
 }

@@ -140,7 +140,10 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 func (e *Engine) committed(d *decided) {
 	r := d.run
 	r.seq, r.kept = d.step.Seq, nil
-	r.waiting, r.waitingSince = d.step.Waiting, d.step.WaitingSince
+	r.waiting, r.waitingSince, r.waits = d.step.Waiting, d.step.WaitingSince, d.step.Waits
+	if r.waiting != "" {
+		r.waits--
+	}
 	if len(d.step.Consumed) > 0 {
 		e.inboxes.consume(&r.inbox, r.inbox.taken)
 		r.inbox.taken = nil

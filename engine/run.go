@@ -40,6 +40,7 @@ type run struct {
 	seq          int64   // of the last journal entry
 	waiting      string
 	waitingSince time.Time // of waiting, as the record has it
+	waits        int       // of its nodes, by name, as the record has it
 	version      int       // of its journal
 	newer        bool      // it belongs to a later release: we may not write to it, whatever else goes wrong with it
 	unreadable   bool      // something of it is damaged: it waits until it is terminated

@@ -128,7 +128,7 @@ func (e *Engine) decide(ctx context.Context, r *run, messages, damaged []store.I
 			step.Attempts = append(step.Attempts, a)
 		}
 	}
-	step.DueAt = decision.DueAt
+	step.DueAt, step.Waits = decision.DueAt, r.state.Waits()
 	if decision.More {
 		// Whoever owns it after a crash must find it.
 		step.DueAt = now
@@ -160,7 +160,10 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	r.id, r.inputs, r.waiting, r.waitingSince = record.ID, record.Inputs, record.Waiting, record.WaitingSince
+	r.id, r.inputs, r.waiting, r.waitingSince, r.waits = record.ID, record.Inputs, record.Waiting, record.WaitingSince, record.Waits
+	if r.waiting != "" {
+		r.waits = max(r.waits-1, 0) // the release before did not count
+	}
 	r.seq = 0
 	if last := len(journal) - 1; last >= 0 {
 		r.seq = journal[last].Seq
@@ -265,7 +268,7 @@ func (e *Engine) postpone(ctx context.Context, r *run, lease store.Lease, cause 
 		return &decided{run: r}
 	}
 	step := e.newStep(r, lease)
-	step.Waiting, step.WaitingSince = waiting, r.failedAt
+	step.Waiting, step.WaitingSince, step.Waits = waiting, r.failedAt, r.waits+1
 	step.DueAt = r.clock.at(r.retryAt)
 	if giveUp {
 		step.Appends = []store.Append{{ID: r.id, Message: store.Message{Dedup: "give up", Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_GiveUp{

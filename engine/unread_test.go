@@ -29,6 +29,9 @@ func (b *bench) wantWaiting(id aloft.ExecutionID, text string) {
 	if stuck, err := b.store.Stuck(b.Context(), 0); err != nil || len(stuck) > 0 {
 		b.Errorf("stuck: %v, error %v", stuck, err)
 	}
+	if waits, err := b.store.Waits(b.Context(), 0); err != nil || len(waits) != 1 || waits[0].Execution != id || waits[0].Waits != 1 || waits[0].Reason != e.Waiting {
+		b.Errorf("the executions that wait are %v, error %v, want this one", waits, err)
+	}
 }
 
 func (b *bench) terminate(id aloft.ExecutionID, cause string) {

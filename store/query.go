@@ -43,6 +43,9 @@ type Queries interface {
 	SetExecutionState(ctx context.Context, id aloft.ExecutionID, state admin.ExecutionState, principal string) error
 
 	Counts(ctx context.Context) (Counts, error)
+
+	// Waits returns executions that have not ended and have named external waits, the oldest first.
+	Waits(ctx context.Context, limit int) ([]Wait, error)
 }
 
 // Query narrows, orders and pages a list. Project, Domain and Name are conditions where they are not empty.
@@ -91,4 +94,14 @@ type Filter struct {
 type Counts struct {
 	Executions int64
 	Running    int64 // not ended
+	Waiting    int64 // of these, with named external waits
+	Waits      int64 // named external waits of all of them
+}
+
+// Wait says what an execution waits for outside of itself, by name: a service that is away, a result that another one
+// computes, a record that cannot be understood.
+type Wait struct {
+	Execution aloft.ExecutionID
+	Waits     int    // of the execution and its nodes
+	Reason    string // of the execution as a whole, or of one of its nodes
 }

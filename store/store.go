@@ -100,7 +100,7 @@ type Runs interface {
 	Commit(ctx context.Context, steps []*Step) []error
 
 	// Stuck returns executions that nothing will ever move: not ended, no inbox message, no due time, no attempt that
-	// waits or runs, no named external wait (promise P5). Always empty.
+	// waits or runs, no named external wait (Waits) of its own or of a node (promise P5). Always empty.
 	Stuck(ctx context.Context, limit int) ([]aloft.ExecutionID, error)
 }
 
@@ -249,6 +249,7 @@ type Step struct {
 	DueAt        time.Time        // the execution's next timer; zero: none (every step says it anew)
 	Waiting      string           // named external wait of the execution as a whole; empty: none (every step says it anew)
 	WaitingSince time.Time        // since when; zero: it does not wait
+	Waits        int              // named external waits of the execution as a whole and of its nodes (every step says it anew)
 }
 
 // Append is a message to another execution.

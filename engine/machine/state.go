@@ -288,6 +288,14 @@ func (s *State) More() bool {
 	return s.ended == 0 && (!s.stops.empty() || !s.skips.empty() || !s.rested.empty() || !s.ready.empty() || !s.held.empty() && s.room())
 }
 
+// Waits is how many nodes wait for something outside of the execution that has a name.
+func (s *State) Waits() int {
+	if s.ended != 0 {
+		return 0
+	}
+	return len(s.parked)
+}
+
 // DueAt is the earliest timer; zero: none.
 func (s *State) DueAt() time.Time {
 	return timeOf(s.dueAt())

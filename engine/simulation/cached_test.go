@@ -290,6 +290,18 @@ func (w *world) checkWaiters() {
 			if err != nil {
 				w.fail("list nodes of %s: %w", p.name, err)
 			}
+			named := 0
+			if e.Waiting != "" {
+				named++
+			}
+			for _, n := range nodes {
+				if n.Waiting != "" && !aloft.Terminal(n.Phase) {
+					named++
+				}
+			}
+			if e.Waits != named {
+				w.fail("P5: the record of %s counts %d named waits, there are %d", p.name, e.Waits, named)
+			}
 			for _, n := range nodes {
 				waits := p.name + "/" + string(n.ID)
 				owner, found := strings.CutPrefix(n.Waiting, "waits for the result that ")

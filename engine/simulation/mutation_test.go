@@ -66,7 +66,7 @@ var mutations = []mutation{
 	},
 	{
 		name: "a step forgets the next timer", promise: "P5", file: "engine/step.go",
-		old: "step.DueAt = decision.DueAt", new: "step.DueAt = time.Time{}",
+		old: "step.DueAt, step.Waits = decision.DueAt,", new: "step.DueAt, step.Waits = time.Time{},",
 	},
 	{
 		name: "a step that has more to decide leaves no trace of that", promise: "P5", file: "engine/step.go",

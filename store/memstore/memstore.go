@@ -269,9 +269,35 @@ func (s *Store) Counts(context.Context) (counts store.Counts, err error) {
 		for _, e := range s.executions {
 			if !e.ended {
 				counts.Running++
+				counts.Waits += int64(e.rec.Waits)
+				counts.Waiting += int64(min(e.rec.Waits, 1))
 			}
 		}
 		return nil, nil
 	})
 	return counts, err
+}
+
+// Waits returns executions that wait for something by name.
+func (s *Store) Waits(_ context.Context, limit int) (waits []store.Wait, err error) {
+	err = s.do("Waits", func() ([]store.Topic, error) {
+		waits = nil
+		for _, e := range s.executions {
+			if limit > 0 && len(waits) == limit {
+				break
+			}
+			if e.ended || e.rec.Waits == 0 {
+				continue
+			}
+			w := store.Wait{Execution: e.rec.ID, Waits: e.rec.Waits, Reason: e.rec.Waiting}
+			for _, id := range e.order {
+				if n := e.nodes[id]; w.Reason == "" && !aloft.Terminal(n.Phase) {
+					w.Reason = n.Waiting
+				}
+			}
+			waits = append(waits, w)
+		}
+		return nil, nil
+	})
+	return waits, err
 }

@@ -452,11 +452,11 @@ func (s *Store) change(e *execution, step *store.Step) {
 		e.rec.AbortCause, e.rec.AbortPrincipal = c.AbortCause, c.AbortPrincipal
 		e.ended = aloft.Terminal(c.Phase)
 	}
-	e.rec.Waiting, e.rec.WaitingSince = step.Waiting, step.WaitingSince
+	e.rec.Waiting, e.rec.WaitingSince, e.rec.Waits = step.Waiting, step.WaitingSince, step.Waits
 	dueAt := step.DueAt
 	if e.ended {
 		// Nothing will ever read what is still in the inbox.
-		dueAt = time.Time{}
+		dueAt, e.rec.Waits = time.Time{}, 0
 		seqs := make([]int64, 0, len(e.dedup))
 		for _, seq := range e.dedup {
 			seqs = append(seqs, seq)
@@ -572,7 +572,7 @@ func (s *Store) Stuck(_ context.Context, limit int) (ids []aloft.ExecutionID, er
 			if limit > 0 && len(ids) == limit {
 				break
 			}
-			if e.ended || len(e.dedup) > 0 || !e.dueAt.IsZero() || e.rec.Waiting != "" {
+			if e.ended || len(e.dedup) > 0 || !e.dueAt.IsZero() || e.rec.Waits > 0 {
 				continue
 			}
 			if !slices.ContainsFunc(e.tries, func(a *attempt) bool { return !a.rec.ByEngine && !aloft.Terminal(a.rec.Phase) }) {

@@ -46,7 +46,7 @@ type encodedStep struct {
 	entry    driver.Value
 	nodes    []driver.Value
 	attempts []driver.Value
-	change   []driver.Value // all but due_at, waiting (since) and the key; nil: none
+	change   []driver.Value // all but due_at, waiting (since), waits and the key; nil: none
 	ended    bool           // by the change
 	stops    []stop
 	appends  []appended
@@ -108,16 +108,16 @@ var writeJournal = newMany(4, "INSERT INTO journal (execution, seq, commit_id, e
 
 // facts are what a commit is checked against.
 type facts struct {
-	key, shard, ended, dueAt, epoch, lapsed, last int64
-	waiting, owner                                string
+	key, shard, ended, dueAt, waits, epoch, lapsed, last int64
+	waiting, owner                                       string
 }
 
 func (f *facts) columns() []any {
-	return []any{&f.key, &f.shard, &f.ended, &f.dueAt, &f.waiting, &f.owner, &f.epoch, &f.lapsed, &f.last}
+	return []any{&f.key, &f.shard, &f.ended, &f.dueAt, &f.waiting, &f.waits, &f.owner, &f.epoch, &f.lapsed, &f.last}
 }
 
 // Nobody takes a shard away before we have committed.
-var readFacts = newIn([]int{1, 4, 16, 64}, `SELECT e.number, e.shard, e.ended, e.due_at, e.waiting, s.owner, s.epoch, {lapsed},
+var readFacts = newIn([]int{1, 4, 16, 64}, `SELECT e.number, e.shard, e.ended, e.due_at, e.waiting, e.waits, s.owner, s.epoch, {lapsed},
 	COALESCE((SELECT j.seq FROM journal j WHERE j.execution = e.number ORDER BY j.seq DESC LIMIT 1), 0)
 	FROM executions e JOIN shards s ON s.shard = e.shard WHERE e.number IN `, ` {hold_shard}`)
 
@@ -255,7 +255,7 @@ func (e *encodedStep) commit(t *tx, known *prefetched) error {
 		return err
 	}
 	t.wake(e.wakes...)
-	return e.update(t, f.ended != 0, f.dueAt, f.waiting)
+	return e.update(t, f)
 }
 
 var consumeSizes = []int{64, 8, 1}
@@ -321,11 +321,11 @@ func unlessTerminated(c *store.ExecutionChange) string {
 }
 
 // update sets what the step says of the execution itself, and leaves the row alone if that is what it says already.
-func (e *encodedStep) update(t *tx, ended bool, dueAt int64, waiting string) error {
-	ended = ended && e.change == nil || e.ended
-	wantDue := nanos(e.DueAt)
+func (e *encodedStep) update(t *tx, f *facts) error {
+	ended := f.ended != 0 && e.change == nil || e.ended
+	wantDue, wantWaits := nanos(e.DueAt), int64(e.Waits)
 	if ended {
-		wantDue = 0
+		wantDue, wantWaits = 0, 0
 	}
 	if ended && t.atEnd != "" {
 		// Nobody appends to an execution while it ends. Whoever was about to has done it when we go on. This comes before the
@@ -336,9 +336,9 @@ func (e *encodedStep) update(t *tx, ended bool, dueAt int64, waiting string) err
 	}
 	switch {
 	case e.change != nil:
-		args := append(append(make([]driver.Value, 0, len(e.change)+4), e.change...), wantDue, e.Waiting, nanos(e.WaitingSince), int64(e.Execution))
+		args := append(append(make([]driver.Value, 0, len(e.change)+5), e.change...), wantDue, e.Waiting, nanos(e.WaitingSince), wantWaits, int64(e.Execution))
 		if err := t.later(`UPDATE executions SET phase = ?, ended = ?, started_at = ?, updated_at = ?, ended_at = ?, error_kind = ?, error_code = ?,
-			error = ?, outputs = COALESCE(?, outputs), abort_cause = ?, abort_principal = ?, due_at = ?, waiting = ?, waiting_since = ? WHERE number = ?`+unlessTerminated(e.Change),
+			error = ?, outputs = COALESCE(?, outputs), abort_cause = ?, abort_principal = ?, due_at = ?, waiting = ?, waiting_since = ?, waits = ? WHERE number = ?`+unlessTerminated(e.Change),
 			args, func(rows int64) error {
 				if rows == 0 {
 					return refuse("commit %s: its termination was acknowledged and it cannot become %s: %w", e.ID, e.Change.Phase, aloft.ErrConflict)
@@ -347,9 +347,9 @@ func (e *encodedStep) update(t *tx, ended bool, dueAt int64, waiting string) err
 			}); err != nil {
 			return err
 		}
-	case wantDue != dueAt || e.Waiting != waiting:
-		if err := t.later("UPDATE executions SET due_at = ?, waiting = ?, waiting_since = ? WHERE number = ?",
-			[]driver.Value{wantDue, e.Waiting, nanos(e.WaitingSince), int64(e.Execution)}, nil); err != nil {
+	case wantDue != f.dueAt || wantWaits != f.waits || e.Waiting != f.waiting:
+		if err := t.later("UPDATE executions SET due_at = ?, waiting = ?, waiting_since = ?, waits = ? WHERE number = ?",
+			[]driver.Value{wantDue, e.Waiting, nanos(e.WaitingSince), wantWaits, int64(e.Execution)}, nil); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package sqlstore
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -17,7 +18,7 @@ import (
 // The columns of an execution, without and with what lists leave out.
 const (
 	executionColumns = `e.number, e.shard, e.project, e.domain, e.name, e.journal_version, e.phase, e.created_at, e.started_at, e.updated_at, e.ended_at,
-	e.waiting, e.waiting_since, e.abort_cause, e.abort_principal, e.state, e.state_changed_at, e.state_principal, e.error,
+	e.waiting, e.waiting_since, e.waits, e.abort_cause, e.abort_principal, e.state, e.state_changed_at, e.state_principal, e.error,
 	x.workflow, x.task, x.notifications, x.spec`
 	executionFrom  = ` FROM executions e JOIN execution_specs x ON x.execution = e.number `
 	listExecutions = "SELECT " + executionColumns + ", NULL, NULL, NULL" + executionFrom
@@ -29,7 +30,7 @@ func scanExecution(scan scan) (*store.Execution, error) {
 	var phase, createdAt, startedAt, updatedAt, endedAt, waitingSince, state, stateChangedAt int64
 	var failure, workflow, task, notifications, spec, inputs, userInputs, outputs []byte
 	if err := scan(&e.Key, &e.Shard, &e.ID.Project, &e.ID.Domain, &e.ID.Name, &e.JournalVersion, &phase, &createdAt, &startedAt, &updatedAt, &endedAt,
-		&e.Waiting, &waitingSince, &e.AbortCause, &e.AbortPrincipal, &state, &stateChangedAt, &e.StatePrincipal, &failure,
+		&e.Waiting, &waitingSince, &e.Waits, &e.AbortCause, &e.AbortPrincipal, &state, &stateChangedAt, &e.StatePrincipal, &failure,
 		&workflow, &task, &notifications, &spec, &inputs, &userInputs, &outputs); err != nil {
 		return nil, err
 	}
@@ -101,9 +102,34 @@ func (s *Store) SetExecutionState(ctx context.Context, id aloft.ExecutionID, sta
 
 // Counts are of the whole store.
 func (s *Store) Counts(ctx context.Context) (counts store.Counts, err error) {
-	err = s.read(ctx, true, "SELECT (SELECT COUNT(*) FROM executions), (SELECT COUNT(*) FROM executions WHERE ended = 0)", nil,
-		func(scan scan) error { return scan(&counts.Executions, &counts.Running) })
+	err = s.read(ctx, true, "SELECT (SELECT COUNT(*) FROM executions), (SELECT COUNT(*) FROM executions WHERE ended = 0), "+countWaits, nil,
+		func(scan scan) error {
+			return scan(&counts.Executions, &counts.Running, &counts.Waiting, &counts.Waits)
+		})
 	return counts, err
+}
+
+const (
+	countWaits  = "COUNT(*), CAST(COALESCE(SUM(waits), 0) AS BIGINT) FROM executions WHERE ended = 0 AND waits > 0"
+	selectWaits = `SELECT e.project, e.domain, e.name, e.waits, e.waiting, COALESCE((SELECT n.waiting FROM nodes n WHERE n.execution = e.number
+		AND n.ended = 0 AND n.waiting IS NOT NULL LIMIT 1), '') FROM executions e WHERE e.ended = 0 AND e.waits > 0 ORDER BY e.number LIMIT ?`
+)
+
+// Waits returns executions that wait for something by name.
+func (s *Store) Waits(ctx context.Context, limit int) ([]store.Wait, error) {
+	var waits []store.Wait
+	err := s.read(ctx, true, selectWaits, []any{atMost(limit)}, func(scan scan) error {
+		var w store.Wait
+		var node string
+		err := scan(&w.Execution.Project, &w.Execution.Domain, &w.Execution.Name, &w.Waits, &w.Reason, &node)
+		w.Reason = cmp.Or(w.Reason, node)
+		waits = append(waits, w)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return waits, nil
 }
 
 const (

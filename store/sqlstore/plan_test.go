@@ -120,6 +120,7 @@ func hotCalls(one *store.Execution, leases []store.Lease) map[string]func(contex
 		"waiting":  func(ctx context.Context, s *Store) error { _, err := s.Waiting(ctx, then, 10); return err },
 		"assigned": func(ctx context.Context, s *Store) error { _, err := s.Assigned(ctx, "x"); return err },
 		"stuck":    func(ctx context.Context, s *Store) error { _, err := s.Stuck(ctx, 10); return err },
+		"waits":    func(ctx context.Context, s *Store) error { _, err := s.Waits(ctx, 10); return err },
 		"one":      func(ctx context.Context, s *Store) error { _, err := s.GetExecution(ctx, one.ID); return err },
 		"node":     func(ctx context.Context, s *Store) error { _, err := s.GetNode(ctx, one.ID, "n7"); return err },
 		"attempt":  func(ctx context.Context, s *Store) error { _, err := s.GetAttempt(ctx, attempt); return err },
@@ -227,7 +228,7 @@ var sorts = map[string]string{
 
 // ofItself are scans of what a statement has made itself, of what runs or waits now, and of tables that have a few rows.
 var ofItself = strings.NewReplacer("SCAN CONSTANT ROW", "", "CO-ROUTINE e; SEARCH workflows", "", "SCAN e; SEARCH m", "", "SCAN there", "",
-	"SCAN e USING INDEX executions_open", "", "SCAN a USING INDEX attempts_waiting", "",
+	"SCAN e USING INDEX executions_open", "", "SCAN e USING COVERING INDEX executions_waits", "", "SCAN e USING INDEX executions_waits", "", "SCAN a USING INDEX attempts_waiting", "",
 	"SCAN shards", "", "SCAN engines", "", "RIGHT; SCAN shards; USE TEMP B-TREE FOR ORDER BY", "")
 
 // looksThrough is the step of a plan of SQLite's that looks through rows or sorts them; empty: none does.

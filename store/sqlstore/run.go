@@ -426,7 +426,8 @@ const entriesPerRead = 1000
 // Stuck returns executions that nothing will ever move.
 func (s *Store) Stuck(ctx context.Context, limit int) ([]aloft.ExecutionID, error) {
 	var ids []aloft.ExecutionID
-	err := s.read(ctx, true, `SELECT project, domain, name FROM executions e WHERE ended = 0 AND due_at = 0 AND waiting = ''
+	// The release before, which may run beside this one, says by waiting alone that an execution waits.
+	err := s.read(ctx, true, `SELECT project, domain, name FROM executions e WHERE ended = 0 AND due_at = 0 AND waits = 0 AND waiting = ''
 		AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.execution = e.number)
 		AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.execution = e.number AND a.ended = 0 AND a.by_engine = 0)
 		ORDER BY number LIMIT ?`, []any{atMost(limit)}, func(scan scan) error {

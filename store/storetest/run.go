@@ -56,6 +56,7 @@ var claims = []func(*suite){
 	anInstanceIsOneProcessAtATime,
 	anInstanceIsRemovedWhenItHasNothing,
 	onlyWhatNothingWillMoveIsStuck,
+	namedWaitsAreCounted,
 	commitsWakeThoseWhoWait,
 	listsOfOneExecutionArePagedInOrderOfCreation,
 	whatWasCreatedAtOnceIsListedInTheOrderItWasWritten,
@@ -843,7 +844,13 @@ func onlyWhatNothingWillMoveIsStuck(s *suite) {
 	s.commit(s.step(e))
 	stuck("e1")
 	step = s.step(e)
-	step.Waiting = "a signal"
+	step.Waiting, step.Waits = "a signal", 1
+	s.commit(step)
+	stuck()
+	s.commit(s.step(e))
+	stuck("e1")
+	step = s.step(e)
+	step.Waits = 1 // of a node
 	s.commit(step)
 	stuck()
 	a := attempt(e, "n0", 0)
@@ -864,6 +871,46 @@ func onlyWhatNothingWillMoveIsStuck(s *suite) {
 	step.Consumed = s.consumeAll(other)
 	s.commit(step)
 	stuck("e2")
+}
+
+func namedWaitsAreCounted(s *suite) {
+	counts := func(waiting, waits int64, want ...store.Wait) {
+		s.Helper()
+		got, err := s.store.Counts(s.ctx)
+		s.ok(err)
+		if got.Waiting != waiting || got.Waits != waits {
+			s.Errorf("%d executions wait, %d times in all, want %d and %d", got.Waiting, got.Waits, waiting, waits)
+		}
+		named, err := s.store.Waits(s.ctx, 0)
+		s.ok(err)
+		s.equal(named, want)
+	}
+	e, other := s.make("e1"), s.make("e2")
+	s.make("e3")
+	counts(0, 0)
+	step := s.step(e)
+	done, n := node("n0", core.NodeExecution_SUCCEEDED), node("n1", core.NodeExecution_QUEUED)
+	n.Waiting = "waits for a result"
+	step.Nodes, step.Waits = []*store.Node{done, n}, 2
+	s.commit(step)
+	step = s.step(other)
+	step.Waiting, step.Waits, step.DueAt = "waiting for the blob store", 1, at(60)
+	s.commit(step)
+	first := store.Wait{Execution: e.ID, Waits: 2, Reason: "waits for a result"}
+	second := store.Wait{Execution: other.ID, Waits: 1, Reason: "waiting for the blob store"}
+	counts(2, 3, first, second)
+	got, err := s.store.GetExecution(s.ctx, e.ID)
+	s.ok(err)
+	if got.Waits != 2 {
+		s.Errorf("the record says that it has %d waits, want 2", got.Waits)
+	}
+	if named, err := s.store.Waits(s.ctx, 1); err != nil || len(named) != 1 {
+		s.Errorf("of two that wait, one is asked for and %v is said (%v)", named, err)
+	}
+	s.commit(s.step(other))
+	counts(1, 2, first)
+	s.end(e, core.WorkflowExecution_SUCCEEDED)
+	counts(0, 0)
 }
 
 func commitsWakeThoseWhoWait(s *suite) {

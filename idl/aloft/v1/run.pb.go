@@ -790,6 +790,7 @@ type GetServerInfoResponse struct {
 	QueueTimeout     *durationpb.Duration   `protobuf:"bytes,10,opt,name=queue_timeout,json=queueTimeout,proto3" json:"queue_timeout,omitempty"`             // how long an attempt may wait for its start; absent: for ever
 	ExecutionTimeout *durationpb.Duration   `protobuf:"bytes,11,opt,name=execution_timeout,json=executionTimeout,proto3" json:"execution_timeout,omitempty"` // absent: none
 	Away             []*ServiceInfo         `protobuf:"bytes,14,rep,name=away,proto3" json:"away,omitempty"`                                                 // services that are away: what needs them waits
+	Waits            []*WaitInfo            `protobuf:"bytes,15,rep,name=waits,proto3" json:"waits,omitempty"`                                               // executions that wait, the oldest ten
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -904,6 +905,13 @@ func (x *GetServerInfoResponse) GetExecutionTimeout() *durationpb.Duration {
 func (x *GetServerInfoResponse) GetAway() []*ServiceInfo {
 	if x != nil {
 		return x.Away
+	}
+	return nil
+}
+
+func (x *GetServerInfoResponse) GetWaits() []*WaitInfo {
+	if x != nil {
+		return x.Waits
 	}
 	return nil
 }
@@ -1157,7 +1165,9 @@ type StoreCounts struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Executions    int64                  `protobuf:"varint,1,opt,name=executions,proto3" json:"executions,omitempty"`
 	Running       int64                  `protobuf:"varint,2,opt,name=running,proto3" json:"running,omitempty"`
-	Stuck         int64                  `protobuf:"varint,3,opt,name=stuck,proto3" json:"stuck,omitempty"` // 0, always: see the promise that no run is ever stuck
+	Stuck         int64                  `protobuf:"varint,3,opt,name=stuck,proto3" json:"stuck,omitempty"`     // 0, always: see the promise that no run is ever stuck
+	Waiting       int64                  `protobuf:"varint,4,opt,name=waiting,proto3" json:"waiting,omitempty"` // executions that wait, they or nodes of theirs, for something outside of them that has a name
+	Waits         int64                  `protobuf:"varint,5,opt,name=waits,proto3" json:"waits,omitempty"`     // how many such waits there are: for a service, for a result that another computes, because a row is damaged
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1211,6 +1221,81 @@ func (x *StoreCounts) GetStuck() int64 {
 		return x.Stuck
 	}
 	return 0
+}
+
+func (x *StoreCounts) GetWaiting() int64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *StoreCounts) GetWaits() int64 {
+	if x != nil {
+		return x.Waits
+	}
+	return 0
+}
+
+// WaitInfo is an execution that waits for something outside of itself.
+type WaitInfo struct {
+	state         protoimpl.MessageState            `protogen:"open.v1"`
+	Id            *core.WorkflowExecutionIdentifier `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Waits         int64                             `protobuf:"varint,2,opt,name=waits,proto3" json:"waits,omitempty"`  // of the execution and its nodes
+	Reason        string                            `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"` // of the execution as a whole, or of one of its nodes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitInfo) Reset() {
+	*x = WaitInfo{}
+	mi := &file_aloft_v1_run_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitInfo) ProtoMessage() {}
+
+func (x *WaitInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_run_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitInfo.ProtoReflect.Descriptor instead.
+func (*WaitInfo) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_run_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *WaitInfo) GetId() *core.WorkflowExecutionIdentifier {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *WaitInfo) GetWaits() int64 {
+	if x != nil {
+		return x.Waits
+	}
+	return 0
+}
+
+func (x *WaitInfo) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
 }
 
 var File_aloft_v1_run_proto protoreflect.FileDescriptor
@@ -1301,7 +1386,7 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"\x06STDOUT\x10\x00\x12\n" +
 	"\n" +
 	"\x06STDERR\x10\x01\"\x16\n" +
-	"\x14GetServerInfoRequest\"\xd0\x04\n" +
+	"\x14GetServerInfoRequest\"\xfa\x04\n" +
 	"\x15GetServerInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x19\n" +
 	"\bdata_dir\x18\x02 \x01(\tR\adataDir\x12\x1a\n" +
@@ -1316,7 +1401,8 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"\rqueue_timeout\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\fqueueTimeout\x12F\n" +
 	"\x11execution_timeout\x18\v \x01(\v2\x19.google.protobuf.DurationR\x10executionTimeout\x12)\n" +
-	"\x04away\x18\x0e \x03(\v2\x15.aloft.v1.ServiceInfoR\x04away\"\xab\x01\n" +
+	"\x04away\x18\x0e \x03(\v2\x15.aloft.v1.ServiceInfoR\x04away\x12(\n" +
+	"\x05waits\x18\x0f \x03(\v2\x12.aloft.v1.WaitInfoR\x05waits\"\xab\x01\n" +
 	"\vServiceInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
 	"\n" +
@@ -1337,13 +1423,19 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1a\n" +
 	"\bplatform\x18\x04 \x01(\tR\bplatform\x12\x16\n" +
 	"\x06digest\x18\x05 \x01(\tR\x06digest\x12\x1a\n" +
-	"\bpackages\x18\x06 \x01(\x03R\bpackages\"]\n" +
+	"\bpackages\x18\x06 \x01(\x03R\bpackages\"\x8d\x01\n" +
 	"\vStoreCounts\x12\x1e\n" +
 	"\n" +
 	"executions\x18\x01 \x01(\x03R\n" +
 	"executions\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\x03R\arunning\x12\x14\n" +
-	"\x05stuck\x18\x03 \x01(\x03R\x05stuck2\xa5\x01\n" +
+	"\x05stuck\x18\x03 \x01(\x03R\x05stuck\x12\x18\n" +
+	"\awaiting\x18\x04 \x01(\x03R\awaiting\x12\x14\n" +
+	"\x05waits\x18\x05 \x01(\x03R\x05waits\"t\n" +
+	"\bWaitInfo\x12:\n" +
+	"\x02id\x18\x01 \x01(\v2*.flyteidl.core.WorkflowExecutionIdentifierR\x02id\x12\x14\n" +
+	"\x05waits\x18\x02 \x01(\x03R\x05waits\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason2\xa5\x01\n" +
 	"\n" +
 	"RunService\x12U\n" +
 	"\x0eWatchExecution\x12\x1f.aloft.v1.WatchExecutionRequest\x1a .aloft.v1.WatchExecutionResponse0\x01\x12@\n" +
@@ -1364,7 +1456,7 @@ func file_aloft_v1_run_proto_rawDescGZIP() []byte {
 }
 
 var file_aloft_v1_run_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_aloft_v1_run_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_aloft_v1_run_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_aloft_v1_run_proto_goTypes = []any{
 	(GetLogsResponse_Stream)(0),              // 0: aloft.v1.GetLogsResponse.Stream
 	(*WatchExecutionRequest)(nil),            // 1: aloft.v1.WatchExecutionRequest
@@ -1380,68 +1472,71 @@ var file_aloft_v1_run_proto_goTypes = []any{
 	(*ExecutorInfo)(nil),                     // 11: aloft.v1.ExecutorInfo
 	(*EnvironmentInfo)(nil),                  // 12: aloft.v1.EnvironmentInfo
 	(*StoreCounts)(nil),                      // 13: aloft.v1.StoreCounts
-	(*core.WorkflowExecutionIdentifier)(nil), // 14: flyteidl.core.WorkflowExecutionIdentifier
-	(*core.Identifier)(nil),                  // 15: flyteidl.core.Identifier
-	(core.WorkflowExecution_Phase)(0),        // 16: flyteidl.core.WorkflowExecution.Phase
-	(*core.ExecutionError)(nil),              // 17: flyteidl.core.ExecutionError
-	(*timestamppb.Timestamp)(nil),            // 18: google.protobuf.Timestamp
-	(core.NodeExecution_Phase)(0),            // 19: flyteidl.core.NodeExecution.Phase
-	(*CacheLookup)(nil),                      // 20: aloft.v1.CacheLookup
-	(core.TaskExecution_Phase)(0),            // 21: flyteidl.core.TaskExecution.Phase
-	(*AttemptCharge)(nil),                    // 22: aloft.v1.AttemptCharge
-	(*durationpb.Duration)(nil),              // 23: google.protobuf.Duration
+	(*WaitInfo)(nil),                         // 14: aloft.v1.WaitInfo
+	(*core.WorkflowExecutionIdentifier)(nil), // 15: flyteidl.core.WorkflowExecutionIdentifier
+	(*core.Identifier)(nil),                  // 16: flyteidl.core.Identifier
+	(core.WorkflowExecution_Phase)(0),        // 17: flyteidl.core.WorkflowExecution.Phase
+	(*core.ExecutionError)(nil),              // 18: flyteidl.core.ExecutionError
+	(*timestamppb.Timestamp)(nil),            // 19: google.protobuf.Timestamp
+	(core.NodeExecution_Phase)(0),            // 20: flyteidl.core.NodeExecution.Phase
+	(*CacheLookup)(nil),                      // 21: aloft.v1.CacheLookup
+	(core.TaskExecution_Phase)(0),            // 22: flyteidl.core.TaskExecution.Phase
+	(*AttemptCharge)(nil),                    // 23: aloft.v1.AttemptCharge
+	(*durationpb.Duration)(nil),              // 24: google.protobuf.Duration
 }
 var file_aloft_v1_run_proto_depIdxs = []int32{
-	14, // 0: aloft.v1.WatchExecutionRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	15, // 0: aloft.v1.WatchExecutionRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
 	3,  // 1: aloft.v1.WatchExecutionResponse.execution:type_name -> aloft.v1.ExecutionStatus
 	4,  // 2: aloft.v1.WatchExecutionResponse.nodes:type_name -> aloft.v1.NodeStatus
-	14, // 3: aloft.v1.ExecutionStatus.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
-	15, // 4: aloft.v1.ExecutionStatus.workflow:type_name -> flyteidl.core.Identifier
-	15, // 5: aloft.v1.ExecutionStatus.launch_plan:type_name -> flyteidl.core.Identifier
-	16, // 6: aloft.v1.ExecutionStatus.phase:type_name -> flyteidl.core.WorkflowExecution.Phase
-	17, // 7: aloft.v1.ExecutionStatus.error:type_name -> flyteidl.core.ExecutionError
-	18, // 8: aloft.v1.ExecutionStatus.created_at:type_name -> google.protobuf.Timestamp
-	18, // 9: aloft.v1.ExecutionStatus.started_at:type_name -> google.protobuf.Timestamp
-	18, // 10: aloft.v1.ExecutionStatus.ended_at:type_name -> google.protobuf.Timestamp
-	14, // 11: aloft.v1.ExecutionStatus.recovers:type_name -> flyteidl.core.WorkflowExecutionIdentifier
-	15, // 12: aloft.v1.NodeStatus.target:type_name -> flyteidl.core.Identifier
-	19, // 13: aloft.v1.NodeStatus.phase:type_name -> flyteidl.core.NodeExecution.Phase
-	17, // 14: aloft.v1.NodeStatus.error:type_name -> flyteidl.core.ExecutionError
-	18, // 15: aloft.v1.NodeStatus.created_at:type_name -> google.protobuf.Timestamp
-	18, // 16: aloft.v1.NodeStatus.started_at:type_name -> google.protobuf.Timestamp
-	18, // 17: aloft.v1.NodeStatus.ended_at:type_name -> google.protobuf.Timestamp
+	15, // 3: aloft.v1.ExecutionStatus.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	16, // 4: aloft.v1.ExecutionStatus.workflow:type_name -> flyteidl.core.Identifier
+	16, // 5: aloft.v1.ExecutionStatus.launch_plan:type_name -> flyteidl.core.Identifier
+	17, // 6: aloft.v1.ExecutionStatus.phase:type_name -> flyteidl.core.WorkflowExecution.Phase
+	18, // 7: aloft.v1.ExecutionStatus.error:type_name -> flyteidl.core.ExecutionError
+	19, // 8: aloft.v1.ExecutionStatus.created_at:type_name -> google.protobuf.Timestamp
+	19, // 9: aloft.v1.ExecutionStatus.started_at:type_name -> google.protobuf.Timestamp
+	19, // 10: aloft.v1.ExecutionStatus.ended_at:type_name -> google.protobuf.Timestamp
+	15, // 11: aloft.v1.ExecutionStatus.recovers:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	16, // 12: aloft.v1.NodeStatus.target:type_name -> flyteidl.core.Identifier
+	20, // 13: aloft.v1.NodeStatus.phase:type_name -> flyteidl.core.NodeExecution.Phase
+	18, // 14: aloft.v1.NodeStatus.error:type_name -> flyteidl.core.ExecutionError
+	19, // 15: aloft.v1.NodeStatus.created_at:type_name -> google.protobuf.Timestamp
+	19, // 16: aloft.v1.NodeStatus.started_at:type_name -> google.protobuf.Timestamp
+	19, // 17: aloft.v1.NodeStatus.ended_at:type_name -> google.protobuf.Timestamp
 	5,  // 18: aloft.v1.NodeStatus.attempts:type_name -> aloft.v1.AttemptStatus
-	20, // 19: aloft.v1.NodeStatus.cache:type_name -> aloft.v1.CacheLookup
-	21, // 20: aloft.v1.AttemptStatus.phase:type_name -> flyteidl.core.TaskExecution.Phase
-	18, // 21: aloft.v1.AttemptStatus.created_at:type_name -> google.protobuf.Timestamp
-	18, // 22: aloft.v1.AttemptStatus.started_at:type_name -> google.protobuf.Timestamp
-	18, // 23: aloft.v1.AttemptStatus.ended_at:type_name -> google.protobuf.Timestamp
-	17, // 24: aloft.v1.AttemptStatus.error:type_name -> flyteidl.core.ExecutionError
-	22, // 25: aloft.v1.AttemptStatus.charge:type_name -> aloft.v1.AttemptCharge
-	18, // 26: aloft.v1.AttemptStatus.not_before:type_name -> google.protobuf.Timestamp
-	14, // 27: aloft.v1.GetLogsRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	21, // 19: aloft.v1.NodeStatus.cache:type_name -> aloft.v1.CacheLookup
+	22, // 20: aloft.v1.AttemptStatus.phase:type_name -> flyteidl.core.TaskExecution.Phase
+	19, // 21: aloft.v1.AttemptStatus.created_at:type_name -> google.protobuf.Timestamp
+	19, // 22: aloft.v1.AttemptStatus.started_at:type_name -> google.protobuf.Timestamp
+	19, // 23: aloft.v1.AttemptStatus.ended_at:type_name -> google.protobuf.Timestamp
+	18, // 24: aloft.v1.AttemptStatus.error:type_name -> flyteidl.core.ExecutionError
+	23, // 25: aloft.v1.AttemptStatus.charge:type_name -> aloft.v1.AttemptCharge
+	19, // 26: aloft.v1.AttemptStatus.not_before:type_name -> google.protobuf.Timestamp
+	15, // 27: aloft.v1.GetLogsRequest.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
 	0,  // 28: aloft.v1.GetLogsResponse.stream:type_name -> aloft.v1.GetLogsResponse.Stream
-	18, // 29: aloft.v1.GetServerInfoResponse.started_at:type_name -> google.protobuf.Timestamp
+	19, // 29: aloft.v1.GetServerInfoResponse.started_at:type_name -> google.protobuf.Timestamp
 	11, // 30: aloft.v1.GetServerInfoResponse.executors:type_name -> aloft.v1.ExecutorInfo
 	12, // 31: aloft.v1.GetServerInfoResponse.environments:type_name -> aloft.v1.EnvironmentInfo
 	13, // 32: aloft.v1.GetServerInfoResponse.counts:type_name -> aloft.v1.StoreCounts
-	23, // 33: aloft.v1.GetServerInfoResponse.task_timeout:type_name -> google.protobuf.Duration
-	23, // 34: aloft.v1.GetServerInfoResponse.queue_timeout:type_name -> google.protobuf.Duration
-	23, // 35: aloft.v1.GetServerInfoResponse.execution_timeout:type_name -> google.protobuf.Duration
+	24, // 33: aloft.v1.GetServerInfoResponse.task_timeout:type_name -> google.protobuf.Duration
+	24, // 34: aloft.v1.GetServerInfoResponse.queue_timeout:type_name -> google.protobuf.Duration
+	24, // 35: aloft.v1.GetServerInfoResponse.execution_timeout:type_name -> google.protobuf.Duration
 	10, // 36: aloft.v1.GetServerInfoResponse.away:type_name -> aloft.v1.ServiceInfo
-	18, // 37: aloft.v1.ServiceInfo.away_since:type_name -> google.protobuf.Timestamp
-	18, // 38: aloft.v1.ServiceInfo.probe_at:type_name -> google.protobuf.Timestamp
-	1,  // 39: aloft.v1.RunService.WatchExecution:input_type -> aloft.v1.WatchExecutionRequest
-	6,  // 40: aloft.v1.RunService.GetLogs:input_type -> aloft.v1.GetLogsRequest
-	8,  // 41: aloft.v1.ServerService.GetServerInfo:input_type -> aloft.v1.GetServerInfoRequest
-	2,  // 42: aloft.v1.RunService.WatchExecution:output_type -> aloft.v1.WatchExecutionResponse
-	7,  // 43: aloft.v1.RunService.GetLogs:output_type -> aloft.v1.GetLogsResponse
-	9,  // 44: aloft.v1.ServerService.GetServerInfo:output_type -> aloft.v1.GetServerInfoResponse
-	42, // [42:45] is the sub-list for method output_type
-	39, // [39:42] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	14, // 37: aloft.v1.GetServerInfoResponse.waits:type_name -> aloft.v1.WaitInfo
+	19, // 38: aloft.v1.ServiceInfo.away_since:type_name -> google.protobuf.Timestamp
+	19, // 39: aloft.v1.ServiceInfo.probe_at:type_name -> google.protobuf.Timestamp
+	15, // 40: aloft.v1.WaitInfo.id:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	1,  // 41: aloft.v1.RunService.WatchExecution:input_type -> aloft.v1.WatchExecutionRequest
+	6,  // 42: aloft.v1.RunService.GetLogs:input_type -> aloft.v1.GetLogsRequest
+	8,  // 43: aloft.v1.ServerService.GetServerInfo:input_type -> aloft.v1.GetServerInfoRequest
+	2,  // 44: aloft.v1.RunService.WatchExecution:output_type -> aloft.v1.WatchExecutionResponse
+	7,  // 45: aloft.v1.RunService.GetLogs:output_type -> aloft.v1.GetLogsResponse
+	9,  // 46: aloft.v1.ServerService.GetServerInfo:output_type -> aloft.v1.GetServerInfoResponse
+	44, // [44:47] is the sub-list for method output_type
+	41, // [41:44] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_aloft_v1_run_proto_init() }
@@ -1458,7 +1553,7 @@ func file_aloft_v1_run_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_aloft_v1_run_proto_rawDesc), len(file_aloft_v1_run_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
