@@ -14,6 +14,7 @@ import (
 var filterClaims = []func(*suite){
 	executionsAreFilteredByWhatClientsKnow,
 	executionsAreSortedAndPaged,
+	executionsArePagedBehindARow,
 	executionsAreFoundByTheirTagsAndLabels,
 	executionsAreFilteredAndSortedByWhatTheyLaunched,
 	aWrongQuerySaysEverythingThatIsWrong,
@@ -135,6 +136,44 @@ func executionsAreSortedAndPaged(s *suite) {
 	s.equal(s.executions(store.Query{Limit: 2, SortBy: "execution_name", Ascending: true}), []string{"e0", "e1"})
 	s.equal(s.executions(store.Query{Limit: 2, SortBy: "execution.execution_name"}), []string{"e8", "e7"})
 	s.equal(s.executions(store.Query{Project: "other"}), []string(nil))
+}
+
+// What comes and goes before the place where a page begins neither hides a row nor shows one twice.
+func executionsArePagedBehindARow(s *suite) {
+	add := func(name string, second int) {
+		e := execution(name)
+		e.CreatedAt = at(second)
+		s.ok(s.store.CreateExecution(s.ctx, e, create("x")))
+	}
+	for i := range 9 {
+		add(fmt.Sprintf("e%d", i), 10+i/3)
+	}
+	earliest, latest := 0, 99
+	for _, filtered := range [][]store.Filter{nil, filters("eq phase QUEUED"), filters("contains execution_name e")} {
+		for _, ascending := range []bool{true, false} {
+			q := store.Query{Project: "flytesnacks", Domain: "development", Limit: 2, Ascending: ascending, Filters: filtered}
+			want := s.executions(store.Query{Project: q.Project, Domain: q.Domain, Ascending: ascending, Filters: filtered})
+			var paged []string
+			for {
+				rows, err := s.store.ListExecutions(s.ctx, q)
+				s.ok(err)
+				if len(rows) == 0 {
+					break
+				}
+				for _, e := range rows {
+					paged = append(paged, e.ID.Name)
+				}
+				q.After = store.PlaceOf(rows[len(rows)-1])
+				earliest, latest = earliest-1, latest+1
+				if ascending {
+					add(fmt.Sprintf("early%d", -earliest), earliest)
+				} else {
+					add(fmt.Sprintf("late%d", latest), latest)
+				}
+			}
+			s.equal(paged, want)
+		}
+	}
 }
 
 func executionsAreFoundByTheirTagsAndLabels(s *suite) {
