@@ -19,7 +19,7 @@ import (
 	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
 )
 
-const childVariable = "ALOFT_SQLSTORE_TEST_CHILD"
+const childVariable = "ALOFT_TEST_SQLSTORE_CHILD"
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(childVariable); path != "" {

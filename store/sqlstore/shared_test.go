@@ -414,7 +414,7 @@ func withUser(url, user string) string {
 	return "postgres://" + user + "@" + after
 }
 
-const pausedVariable = "ALOFT_SQLSTORE_TEST_PAUSED"
+const pausedVariable = "ALOFT_TEST_SQLSTORE_PAUSED"
 
 // paused is a server that is stopped while it has a lease, and commits late.
 func paused(url string) error {

@@ -2,7 +2,7 @@
 
 The short form (CI) asserts memory and that the others' calls succeed, and no time. The long form measures as well:
 
-    ALOFT_HOSTILE_SECONDS=300 ALOFT_HOSTILE_CLIENTS=64 pytest test/hostile/test_load.py -s
+    ALOFT_TEST_HOSTILE_SECONDS=300 ALOFT_TEST_HOSTILE_CLIENTS=64 pytest test/hostile/test_load.py -s
 
 and fails if the others' GetExecution takes more than 100 ms at the 99th percentile.
 """
@@ -22,9 +22,9 @@ from conftest import Server
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))
 from test_crash import Client, create, execution_id, execution_pb2, register_sleeps, wait_for  # noqa: E402
 
-SECONDS = float(os.environ.get("ALOFT_HOSTILE_SECONDS", "12"))
-CLIENTS = int(os.environ.get("ALOFT_HOSTILE_CLIENTS", "24"))
-LONG = "ALOFT_HOSTILE_SECONDS" in os.environ
+SECONDS = float(os.environ.get("ALOFT_TEST_HOSTILE_SECONDS", "12"))
+CLIENTS = int(os.environ.get("ALOFT_TEST_HOSTILE_CLIENTS", "24"))
+LONG = "ALOFT_TEST_HOSTILE_SECONDS" in os.environ
 
 
 def peak(server: Server) -> int:
