@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -128,8 +129,8 @@ func (s *dataCatalog) ListArtifacts(ctx context.Context, r *datacatalog.ListArti
 				continue
 			}
 			e, err := s.Store.GetResult(ctx, row.ID)
-			if errors.Is(err, aloft.ErrNotFound) {
-				continue
+			if errors.Is(err, aloft.ErrNotFound) || err == nil && e.Unreadable != nil {
+				continue // the second is listed by our own service, which can say what is wrong with it
 			}
 			if err != nil {
 				return nil, fmt.Errorf("list artifacts: %w", err)
@@ -278,7 +279,15 @@ func (s *dataCatalog) artifact(ctx context.Context, r artifactRequest) (*store.R
 	if errors.Is(err, aloft.ErrNotFound) {
 		return nil, missingEntity("artifact", datasetName(id)+" tag "+id.Tag)
 	}
-	return e, err
+	return e, cmp.Or(err, unreadableResult(e))
+}
+
+// unreadableResult says that a result cannot be understood, and the way out.
+func unreadableResult(e *store.Result) error {
+	if e == nil || e.Unreadable == nil {
+		return nil
+	}
+	return fmt.Errorf("%w. Remove it (aloft cache rm %s): what asks for it then computes it again", e.Unreadable, e.ID)
 }
 
 // result reads one by its id, if it is in the dataset and not gone.
@@ -293,7 +302,7 @@ func (s *dataCatalog) result(ctx context.Context, id store.ResultID, artifact st
 	if err != nil || e.Project != id.Project || e.Domain != id.Domain || e.Name != id.Name || e.Version != id.Version {
 		return nil, missingEntity("artifact", datasetName(id)+" id "+artifact)
 	}
-	return e, nil
+	return e, unreadableResult(e)
 }
 
 // partitions reads an artifact's partitions, which are those that its dataset states.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -172,7 +173,7 @@ func (s *cacheService) find(ctx context.Context, key string) (*store.Result, err
 	if errors.Is(err, aloft.ErrNotFound) {
 		return nil, missingEntity("cached output", clip(key))
 	}
-	return e, err
+	return e, cmp.Or(err, unreadableResult(e))
 }
 
 // cacheID is where the result of a key is.

@@ -182,6 +182,9 @@ func executionError(id aloft.ExecutionID, err error) error {
 	if errors.Is(err, aloft.ErrNotFound) {
 		return missingEntity("execution", fmt.Sprintf("project:%q domain:%q name:%q", id.Project, id.Domain, id.Name))
 	}
+	if errors.Is(err, aloft.ErrUnreadable) {
+		return fmt.Errorf("%w. If it has not ended it waits, and no other is affected: aloft terminate -p %s -d %s %s ends it", err, id.Project, id.Domain, id.Name)
+	}
 	return err
 }
 

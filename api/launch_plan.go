@@ -83,11 +83,17 @@ func (s *adminService) listLaunchPlans(ctx context.Context, q store.Query) (*adm
 		return nil, listError("launch plans", err)
 	}
 	list := &admin.LaunchPlanList{}
-	list.LaunchPlans, list.Token, err = fill(ctx, q, rows, func(row *store.LaunchPlan) (*admin.LaunchPlan, error) { return launchPlanMessage(row), nil },
-		func(m *admin.LaunchPlan, note string) {
-			m.Spec = &admin.LaunchPlanSpec{WorkflowId: m.GetSpec().GetWorkflowId(), Annotations: &admin.Annotations{Values: map[string]string{"aloft/spec": note}}}
-			m.Closure = &admin.LaunchPlanClosure{State: m.GetClosure().GetState(), CreatedAt: m.GetClosure().GetCreatedAt(), UpdatedAt: m.GetClosure().GetUpdatedAt()}
-		})
+	slim := func(m *admin.LaunchPlan, note string) {
+		m.Spec = &admin.LaunchPlanSpec{WorkflowId: m.GetSpec().GetWorkflowId(), Annotations: &admin.Annotations{Values: map[string]string{"aloft/spec": note}}}
+		m.Closure = &admin.LaunchPlanClosure{State: m.GetClosure().GetState(), CreatedAt: m.GetClosure().GetCreatedAt(), UpdatedAt: m.GetClosure().GetUpdatedAt()}
+	}
+	list.LaunchPlans, list.Token, err = fill(ctx, q, rows, func(row *store.LaunchPlan) (*admin.LaunchPlan, error) {
+		m := launchPlanMessage(row)
+		if row.Unreadable != nil {
+			slim(m, row.Unreadable.Error())
+		}
+		return m, nil
+	}, slim)
 	return list, err
 }
 

@@ -87,3 +87,8 @@ func (r *Recoveries) PauseRecoveryJob(ctx context.Context, request *aloftv1.Paus
 func (r *Recoveries) ResumeRecoveryJob(ctx context.Context, request *aloftv1.ResumeRecoveryJobRequest) (*aloftv1.RecoveryJob, error) {
 	return r.Jobs.Resume(ctx, request.GetName())
 }
+
+// RemoveRecoveryJob forgets it.
+func (r *Recoveries) RemoveRecoveryJob(ctx context.Context, request *aloftv1.RemoveRecoveryJobRequest) (*aloftv1.RemoveRecoveryJobResponse, error) {
+	return &aloftv1.RemoveRecoveryJobResponse{}, r.Jobs.Store.RemoveRecoveryJob(ctx, request.GetName())
+}

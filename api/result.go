@@ -198,6 +198,9 @@ func cachedResult(e *store.Result) *aloftv1.CachedResult {
 		Id: e.ID, Project: e.Project, Domain: e.Domain, Name: e.Name, Version: e.Version, Tag: e.Tag, Key: e.Key,
 		CreatedAt: stamp(e.CreatedAt), UsedAt: stamp(e.UsedAt), Size: e.Size, Pinned: e.Pinned, GoneAt: stamp(e.GoneAt), GoneReason: e.GoneReason,
 	}
+	if err := unreadableResult(e); err != nil {
+		m.Unreadable = err.Error()
+	}
 	if e.Source != (aloft.AttemptID{}) {
 		m.Source = &core.TaskExecutionIdentifier{
 			NodeExecutionId: &core.NodeExecutionIdentifier{NodeId: string(e.Source.Node), ExecutionId: e.Source.Execution.Proto()},

@@ -40,12 +40,18 @@ func (s *adminService) ListTasks(ctx context.Context, r *admin.ResourceListReque
 		return nil, listError("tasks", err)
 	}
 	list := &admin.TaskList{}
-	list.Tasks, list.Token, err = fill(ctx, q, rows, func(row *store.Task) (*admin.Task, error) { return taskMessage(row), nil },
-		func(m *admin.Task, note string) {
-			m.Closure = &admin.TaskClosure{CreatedAt: m.GetClosure().GetCreatedAt(), CompiledTask: &core.CompiledTask{Template: &core.TaskTemplate{
-				Id: m.GetId(), Type: m.GetClosure().GetCompiledTask().GetTemplate().GetType()}}}
-			m.ShortDescription = note
-		})
+	slim := func(m *admin.Task, note string) {
+		m.Closure = &admin.TaskClosure{CreatedAt: m.GetClosure().GetCreatedAt(), CompiledTask: &core.CompiledTask{Template: &core.TaskTemplate{
+			Id: m.GetId(), Type: m.GetClosure().GetCompiledTask().GetTemplate().GetType()}}}
+		m.ShortDescription = note
+	}
+	list.Tasks, list.Token, err = fill(ctx, q, rows, func(row *store.Task) (*admin.Task, error) {
+		m := taskMessage(row)
+		if row.Unreadable != nil {
+			slim(m, row.Unreadable.Error())
+		}
+		return m, nil
+	}, slim)
 	return list, err
 }
 

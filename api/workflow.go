@@ -47,6 +47,9 @@ func (s *adminService) ListWorkflows(ctx context.Context, r *admin.ResourceListR
 		slim.Compiled = &core.CompiledWorkflowClosure{Primary: &core.CompiledWorkflow{Template: &core.WorkflowTemplate{
 			Interface: row.Compiled.GetPrimary().GetTemplate().GetInterface(),
 		}}}
+		if row.Unreadable != nil {
+			slim.ShortDescription = row.Unreadable.Error()
+		}
 		return workflowMessage(&slim), nil
 	}, func(m *admin.Workflow, note string) {
 		m.Closure, m.ShortDescription = &admin.WorkflowClosure{CreatedAt: m.GetClosure().GetCreatedAt()}, note

@@ -127,6 +127,9 @@ func (c *Catalog) FindOrReserve(ctx context.Context, r store.Reservation) (e *st
 
 // verify looks at every object of a result. problem is that of the first that is not as it was, in the order of its objects.
 func (c *Catalog) verify(ctx context.Context, e *store.Result) (problem string, err error) {
+	if e.Unreadable != nil {
+		return "its record cannot be understood: " + e.Unreadable.Error(), nil
+	}
 	objects := objectsOf(e)
 	if len(objects) == 0 {
 		return "", nil

@@ -15,6 +15,7 @@ import (
 	"github.com/aloft-dev/aloft/catalog"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
 )
 
 func TestOutputsAreLostIfAnObjectThatTheyReferToIsNotAsItWasStored(t *testing.T) {
@@ -110,5 +111,16 @@ func TestOutputsThatAreAnObjectAreLostWithIt(t *testing.T) {
 	}
 	if got, err := c.Lost(t.Context(), outputs); !strings.Contains(got, "is missing") || err != nil {
 		t.Errorf("lost is %q, %v; want that the object is missing", got, err)
+	}
+}
+
+// A result whose record cannot be understood is no hit and no trouble: it goes, with the reason.
+func TestAResultWhoseRecordIsDamagedIsNotUsed(t *testing.T) {
+	t.Parallel()
+	s := &results{}
+	c := &catalog.Catalog{Store: s}
+	reason, err := c.Use(t.Context(), &store.Result{ID: "r", Unreadable: aloft.ErrUnreadable})
+	if err != nil || !strings.Contains(reason, "its record cannot be understood") {
+		t.Errorf("Use gives reason %q, error %v", reason, err)
 	}
 }

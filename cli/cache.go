@@ -231,6 +231,8 @@ func resultNote(r *aloftv1.CachedResult) string {
 	}
 	if r.GetGoneAt() != nil {
 		notes = append(notes, "gone "+ago(r.GetGoneAt())+": "+r.GetGoneReason())
+	} else if r.GetUnreadable() != "" {
+		notes = append(notes, r.GetUnreadable())
 	}
 	return strings.Join(notes, ", ")
 }

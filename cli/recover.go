@@ -64,7 +64,7 @@ one fails, the job pauses. The exit code is 3 if a recovery failed or the job pa
 		}),
 		newRecoverChange(defaults, "resume", "Go on; after a canary that failed, start all that is left", func(ctx context.Context, c *client, name string) (*aloftv1.RecoveryJob, error) {
 			return c.recovery.ResumeRecoveryJob(ctx, &aloftv1.ResumeRecoveryJobRequest{Name: name})
-		}))
+		}), newRecoverRemove(defaults))
 	return command
 }
 
@@ -290,13 +290,31 @@ func newRecoverList(defaults Defaults) *cobra.Command {
 		if c.output == "json" {
 			return printJSON(command.OutOrStdout(), answer)
 		}
-		rows := [][]string{{"JOB", "PHASE", "CREATED", "WAITING", "RUNNING", "SUCCEEDED", "FAILED", "SKIPPED"}}
+		rows := [][]string{{"JOB", "PHASE", "CREATED", "WAITING", "RUNNING", "SUCCEEDED", "FAILED", "SKIPPED", ""}}
 		for _, job := range answer.GetJobs() {
-			n := job.GetCounts()
-			rows = append(rows, []string{job.GetName(), job.GetPhase().String(), job.GetCreatedAt().AsTime().Local().Format("2006-01-02 15:04:05"),
-				fmt.Sprint(n.GetWaiting()), fmt.Sprint(n.GetRunning()), fmt.Sprint(n.GetSucceeded()), fmt.Sprint(n.GetFailed()), fmt.Sprint(n.GetSkipped())})
+			n, created := job.GetCounts(), ""
+			if job.GetCreatedAt() != nil {
+				created = job.GetCreatedAt().AsTime().Local().Format("2006-01-02 15:04:05")
+			}
+			rows = append(rows, []string{job.GetName(), job.GetPhase().String(), created,
+				fmt.Sprint(n.GetWaiting()), fmt.Sprint(n.GetRunning()), fmt.Sprint(n.GetSucceeded()), fmt.Sprint(n.GetFailed()), fmt.Sprint(n.GetSkipped()), job.GetReason()})
 		}
 		return table(command.OutOrStdout(), rows)
+	}
+	return command
+}
+
+func newRecoverRemove(defaults Defaults) *cobra.Command {
+	command := &cobra.Command{Use: "rm JOB…", Short: "Forget jobs that have ended, pause, or cannot be read; what they have started goes on", Args: cobra.MinimumNArgs(1)}
+	c := flags(command, defaults)
+	command.RunE = func(command *cobra.Command, args []string) error {
+		for _, name := range args {
+			if _, err := c.recovery.RemoveRecoveryJob(command.Context(), &aloftv1.RemoveRecoveryJobRequest{Name: name}); err != nil {
+				return c.explain(err)
+			}
+			fmt.Fprintf(command.OutOrStdout(), "removed %s\n", printable(name))
+		}
+		return nil
 	}
 	return command
 }

@@ -255,7 +255,11 @@ func (e *Engine) postpone(ctx context.Context, r *run, lease store.Lease, cause 
 	}
 	service, reason := aloft.ServiceOf(cause)
 	since := r.failedAt.UTC().Format(time.RFC3339)
-	waiting := fmt.Sprintf("cannot go on since %s: %v", since, cause)
+	way := ""
+	if errors.Is(cause, aloft.ErrUnreadable) {
+		way = " (aloft terminate ends it)"
+	}
+	waiting := fmt.Sprintf("cannot go on since %s%s: %v", since, way, cause)
 	if service != "" {
 		waiting = aloft.WaitingFor(service, since, reason)
 		r.waitsFor = e.waitsFor(ctx, service, reason)

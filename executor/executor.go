@@ -114,6 +114,7 @@ type run struct {
 	stop    chan struct{} // closed with reason
 	left    chan struct{} // closed when its goroutine has nothing to wait for any more
 	told    *time.Timer   // will report that it runs
+	blocked string        // why it cannot be started although it has room: a record cannot be understood; empty: it can
 	held    bool          // what it left could not be kept for a while
 	over    bool          // its outcome is known: it takes no room any more
 	durable durability    // of its outcome
@@ -685,9 +686,17 @@ func attribute(f *aloftv1.Failure, s store.Service, charged bool) {
 // step does what is to be done next for an attempt.
 func (e *Executor) step(ctx context.Context, r *run, started, stopped *bool) error {
 	if r.job == nil {
+		if r.attempt.Spec == nil && r.attempt.Unreadable != nil {
+			if err := e.endDamaged(ctx, r); err != nil {
+				return err
+			}
+			*started, *stopped = true, true
+			return nil
+		}
 		job, err := e.jobs.job(ctx, r.attempt)
 		var lost *lostInputsError
 		unusable := errors.Is(err, aloft.ErrInvalid) || errors.As(err, &lost)
+		e.block(ctx, r, err)
 		if err != nil && !unusable {
 			return err
 		}
@@ -738,6 +747,42 @@ func (e *Executor) step(ctx context.Context, r *run, started, stopped *bool) err
 		*started = true
 	}
 	return nil
+}
+
+// endDamaged ends an attempt of whose record it cannot be understood what is to run: its node gets another one, which has a
+// record of its own. Whether a process of it runs from before is known to the back end alone.
+func (e *Executor) endDamaged(ctx context.Context, r *run) error {
+	job := &Job{Key: r.attempt.AttemptKey, ID: r.attempt.ID}
+	if err := e.config.Backend.Stop(ctx, job, "its record is damaged"); err != nil && !errors.Is(err, aloft.ErrNotFound) {
+		return fmt.Errorf("stop: %w", err)
+	}
+	e.mu.Lock()
+	r.job = job
+	e.mu.Unlock()
+	outcome := job.Outcome()
+	outcome.EndedAt, outcome.Result = e.now().UnixNano(), &aloftv1.Outcome_Lost{Lost: r.attempt.Unreadable.Error()}
+	e.handle(ctx, Event{Job: job, Outcome: outcome})
+	return nil
+}
+
+// block notes whether an attempt waits because a record that it needs cannot be understood, its workflow or its execution. It
+// says so, and takes no room from others until that is mended.
+func (e *Executor) block(ctx context.Context, r *run, err error) {
+	reason := ""
+	if errors.Is(err, aloft.ErrUnreadable) {
+		reason = err.Error()
+	}
+	e.mu.Lock()
+	changed := r.blocked != reason
+	r.blocked = reason
+	e.mu.Unlock()
+	if !changed {
+		return
+	}
+	if err := e.config.Store.SetWaiting(ctx, e.config.Instance, []store.AttemptKey{r.attempt.AttemptKey}, reason); err != nil {
+		e.logger.Debug("write down what an attempt waits for", "attempt", r.attempt.ID.String(), "error", err)
+	}
+	e.tellRoom()
 }
 
 func (e *Executor) askedToStop(r *run) string {
@@ -803,6 +848,11 @@ func (e *Executor) tell(ctx context.Context, event Event) {
 	r.end()
 	e.mu.Unlock()
 	e.send(ctx, r, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Outcome{Outcome: event.Outcome}}, true)
+	e.tellRoom()
+}
+
+// tellRoom lets the loop look whether more may start. It never blocks.
+func (e *Executor) tellRoom() {
 	select {
 	case e.roomChanged <- struct{}{}:
 	default:
@@ -924,7 +974,7 @@ func (e *Executor) candidates() []admission.Candidate {
 	defer e.mu.Unlock()
 	running := make([]admission.Candidate, 0, len(e.running))
 	for _, r := range e.running {
-		if !r.over {
+		if !r.over && r.blocked == "" {
 			running = append(running, r.asks)
 		}
 	}

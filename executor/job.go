@@ -61,7 +61,10 @@ func (j *jobs) job(ctx context.Context, a *store.Attempt) (*Job, error) {
 	}
 	literals, err := j.store.NodeInputs(ctx, a.Execution, a.Node)
 	// An attempt is committed together with its node's record: what is not there is a task without inputs.
-	if err != nil && !errors.Is(err, aloft.ErrNotFound) {
+	switch {
+	case errors.Is(err, aloft.ErrUnreadable):
+		return nil, &lostInputsError{err}
+	case err != nil && !errors.Is(err, aloft.ErrNotFound):
 		return nil, fmt.Errorf("read inputs of attempt %s: %w", a.ID, err)
 	}
 	inputs := literals.GetValue()

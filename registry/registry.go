@@ -47,7 +47,7 @@ type Registry struct {
 	tasks       *lru.Cache[aloft.Key, *store.Task]
 	workflows   *lru.Cache[aloft.Key, *store.Workflow]
 	launchPlans *lru.Cache[aloft.Key, *store.LaunchPlan]
-	requests    *lru.Cache[aloft.Key, [sha256.Size]byte] // what was registered under an id, byte for byte: a repeat costs one hash
+	requests    *lru.Cache[aloft.Key, request] // what was registered under an id, byte for byte: a repeat costs one hash
 	projects    projects
 	generating  sync.Mutex // one wrapper of a single task is made at a time
 }
@@ -70,7 +70,7 @@ func New(config Config) *Registry {
 		tasks:       lru.New[aloft.Key, *store.Task](cachedTasks),
 		workflows:   lru.New[aloft.Key, *store.Workflow](cachedWorkflows),
 		launchPlans: lru.New[aloft.Key, *store.LaunchPlan](cachedLaunchPlans),
-		requests:    lru.New[aloft.Key, [sha256.Size]byte](cachedRequests),
+		requests:    lru.New[aloft.Key, request](cachedRequests),
 	}
 }
 
@@ -123,7 +123,7 @@ func (r *Registry) kept(id *core.Identifier, request proto.Message) (hash [sha25
 		return hash, fmt.Errorf("%w: %s %s: %w", aloft.ErrInvalid, aloft.Kind(id.GetResourceType()), id.GetName(), err)
 	}
 	hash = sha256.Sum256(content)
-	if known, ok := r.requests.Get(aloft.KeyOf(id).Of(id.GetResourceType())); ok && known == hash {
+	if known, ok := r.requests.Get(aloft.KeyOf(id).Of(id.GetResourceType())); ok && known.hash == hash && r.Now().Sub(known.at) < requestLasts {
 		return hash, &Conflict{ID: id, Identical: true}
 	}
 	return hash, nil
@@ -131,8 +131,18 @@ func (r *Registry) kept(id *core.Identifier, request proto.Message) (hash [sha25
 
 // keep remembers which request registered an id.
 func (r *Registry) keep(kind core.ResourceType, id *core.Identifier, hash [sha256.Size]byte) {
-	r.requests.Put(aloft.KeyOf(id).Of(kind), hash, int64(requestBytes+len(id.GetProject())+len(id.GetDomain())+len(id.GetName())+len(id.GetVersion())))
+	r.requests.Put(aloft.KeyOf(id).Of(kind), request{hash, r.Now()}, int64(requestBytes+len(id.GetProject())+len(id.GetDomain())+len(id.GetName())+len(id.GetVersion())))
 }
+
+// request is what was registered.
+type request struct {
+	hash [sha256.Size]byte
+	at   time.Time
+}
+
+// requestLasts is how long a request is remembered: then registering the same again looks at what is stored, and mends a
+// record that cannot be understood.
+const requestLasts = time.Minute
 
 // Memory that a remembered request takes beside its names, about.
 const requestBytes = 320

@@ -91,6 +91,8 @@ type Result struct {
 	Pinned     bool      // limits do not make it go
 	GoneAt     time.Time // zero: it can be found
 	GoneReason string    // why it is gone: removed by whom, too old, replaced, its object is missing or another
+
+	Unreadable error // ErrUnreadable: what of the record is damaged and left out: it must not be used; nil: nothing
 }
 
 // Dataset is what results with the same task, cache version and interface belong to.

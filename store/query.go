@@ -14,7 +14,7 @@ import (
 type Queries interface {
 	GetExecution(ctx context.Context, id aloft.ExecutionID) (*Execution, error) // ErrNotFound
 	GetNode(ctx context.Context, id aloft.ExecutionID, node aloft.NodeID) (*Node, error)
-	GetAttempt(ctx context.Context, id aloft.AttemptID) (*Attempt, error)
+	GetAttempt(ctx context.Context, id aloft.AttemptID) (*Attempt, error) // with what can be understood of it (Unreadable)
 
 	// Lists return records without inputs and outputs (of attempts: with the reference, without the objects). What Flyte
 	// hides unless it is asked for (archived executions and projects) is the API's to leave out.

@@ -23,13 +23,19 @@ type Recoveries interface {
 	SaveRecoveryJob(ctx context.Context, job *aloftv1.RecoveryJob, items []*aloftv1.RecoveryItem) error
 
 	// AcquireRecoveryJobs makes owner the owner of each job that has not ended and is free, was its already, or whose lease
-	// has run out, for ttl from now, and returns them in order of creation.
+	// has run out, for ttl from now, and returns them in order of creation, without those that cannot be understood.
 	AcquireRecoveryJobs(ctx context.Context, owner string, now time.Time, ttl time.Duration) ([]*aloftv1.RecoveryJob, error)
 
-	GetRecoveryJob(ctx context.Context, name string) (*aloftv1.RecoveryJob, error) // ErrNotFound
-	// ListRecoveryJobs returns the latest first. Empty project and domain: any.
+	// RemoveRecoveryJob forgets a job with its items; what it has started goes on. ErrNotFound, ErrPrecondition if the job has
+	// neither ended nor pauses. One that cannot be understood can always be removed.
+	RemoveRecoveryJob(ctx context.Context, name string) error
+
+	GetRecoveryJob(ctx context.Context, name string) (*aloftv1.RecoveryJob, error) // ErrNotFound, ErrUnreadable
+	// ListRecoveryJobs returns the latest first. Empty project and domain: any. A job that cannot be understood pauses, and its
+	// reason says so.
 	ListRecoveryJobs(ctx context.Context, project, domain string, limit int) ([]*aloftv1.RecoveryJob, error)
-	// RecoveryItems returns all items of a job by position. ErrNotFound.
+	// RecoveryItems returns all items of a job by position. ErrNotFound. An item that cannot be understood has failed, and its
+	// reason says so.
 	RecoveryItems(ctx context.Context, name string) ([]*aloftv1.RecoveryItem, error)
 
 	// RecoveriesOf returns the executions that recover one of these, the latest first.

@@ -12,12 +12,13 @@ import (
 
 // Registry keeps versions of tasks, workflows and launch plans. They never change; a launch plan's state may.
 type Registry interface {
-	// Create writes a version; ErrExists if its id is taken, whatever is in it.
+	// Create writes a version; ErrExists if its id is taken, whatever is in it. A record that cannot be understood is written
+	// again by that if the new version has its digest.
 	CreateTask(ctx context.Context, t *Task) error
 	CreateWorkflow(ctx context.Context, w *Workflow) error
 	CreateLaunchPlan(ctx context.Context, l *LaunchPlan) error
 
-	// Get one version; ErrNotFound.
+	// Get one version; ErrNotFound, ErrUnreadable.
 	GetTask(ctx context.Context, id *core.Identifier) (*Task, error)
 	GetWorkflow(ctx context.Context, id *core.Identifier) (*Workflow, error)
 	GetLaunchPlan(ctx context.Context, id *core.Identifier) (*LaunchPlan, error)
@@ -48,6 +49,7 @@ type Task struct {
 	Description      *admin.DescriptionEntity // nil: none
 	ShortDescription string
 	CreatedAt        time.Time
+	Unreadable       error // ErrUnreadable, in lists: what of the record is damaged and left out; nil: nothing
 }
 
 // Workflow is a registered version of a workflow. Lists return it without Compiled's nodes and tasks.
@@ -58,7 +60,8 @@ type Workflow struct {
 	Description      *admin.DescriptionEntity
 	ShortDescription string
 	CreatedAt        time.Time
-	Generated        bool // made by us for the execution of a single task
+	Generated        bool  // made by us for the execution of a single task
+	Unreadable       error // as of a task
 }
 
 // LaunchPlan is a registered version of a launch plan.
@@ -70,6 +73,8 @@ type LaunchPlan struct {
 	CreatedAt time.Time
 	UpdatedAt time.Time
 	Generated bool
+
+	Unreadable error // as of a task
 }
 
 // WorkflowInterface is what lists of workflows keep of a closure: the primary template without its graph.

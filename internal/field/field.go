@@ -32,11 +32,11 @@ func (p *Problems) Add(format string, args ...any) {
 }
 
 // Include notes an error that another check returned, with what it wraps; nil is no mistake. One that wraps
-// aloft.ErrUnavailable says nothing about the request: the check could not be made.
+// aloft.ErrUnavailable or aloft.ErrUnreadable says nothing about the request: the check could not be made.
 func (p *Problems) Include(err error) {
 	switch {
 	case err == nil:
-	case errors.Is(err, aloft.ErrUnavailable):
+	case errors.Is(err, aloft.ErrUnavailable) || errors.Is(err, aloft.ErrUnreadable):
 		if p.away == nil {
 			p.away = err
 		}

@@ -257,14 +257,15 @@ func (s *Store) results(ctx context.Context, keep, whole bool, rest string, args
 				e.Partitions[p.GetKey()] = p.GetValue()
 			}
 		}
-		e.Dataset = into(&d, new(datacatalog.Dataset), dataset).GetMetadata().GetKeyMap()
 		e.Outputs = into(&d, new(aloftv1.Literals), outputs)
 		e.Objects = into(&d, new(aloftv1.Outcome), objects).GetObjects()
+		e.Unreadable = d.of("result", resultID(e.ID))
+		e.Dataset = datasetMetadata(dataset)
 		found = append(found, e)
 		if tags != 0 {
 			named = append(named, e)
 		}
-		return d.of("result", resultID(e.ID))
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -280,6 +281,12 @@ func (s *Store) results(ctx context.Context, keep, whole bool, rest string, args
 		}
 	}
 	return found, nil
+}
+
+// datasetMetadata is what was said of a dataset. What cannot be understood of that is no damage of its results.
+func datasetMetadata(record []byte) map[string]string {
+	var d decoder
+	return into(&d, new(datacatalog.Dataset), record).GetMetadata().GetKeyMap()
 }
 
 type resultID string
@@ -370,13 +377,14 @@ func (s *Store) usable(ctx context.Context, statement string, places int, of sto
 		source.Attempt, e.CreatedAt = uint32(attempt), instant(createdAt)
 		var d decoder
 		if stated == nil && dataset != nil {
-			stated = into(&d, new(datacatalog.Dataset), dataset).GetMetadata().GetKeyMap()
+			stated = datasetMetadata(dataset)
 		}
 		e.Dataset = stated
 		e.Outputs = into(&d, new(aloftv1.Literals), outputs)
 		e.Objects = into(&d, new(aloftv1.Outcome), objects).GetObjects()
+		e.Unreadable = d.of("result", resultID(e.ID))
 		found[asked] = e
-		return d.of("result", resultID(e.ID))
+		return nil
 	})
 }
 
@@ -554,8 +562,11 @@ func (s *Store) ListDatasets(ctx context.Context, q store.ResultQuery) ([]*store
 		var dec decoder
 		r := into(&dec, new(datacatalog.Dataset), record)
 		d.Metadata, d.PartitionKeys = r.GetMetadata().GetKeyMap(), r.GetPartitionKeys()
+		if err := dec.of("dataset", resultID(d.Name)); err != nil { // its results are found all the same
+			d.Metadata = map[string]string{"unreadable": err.Error()}
+		}
 		all = append(all, d)
-		return dec.of("dataset", resultID(d.Name))
+		return nil
 	})
 	if err != nil {
 		return nil, err

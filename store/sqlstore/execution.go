@@ -192,9 +192,6 @@ func (s *Store) GetAttempt(ctx context.Context, id aloft.AttemptID) (*store.Atte
 	if len(found) == 0 {
 		return nil, fmt.Errorf("task execution %s: %w", id, aloft.ErrNotFound)
 	}
-	if found[0].Unreadable != nil {
-		return nil, found[0].Unreadable
-	}
 	return found[0], nil
 }
 

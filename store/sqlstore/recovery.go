@@ -3,6 +3,7 @@ package sqlstore
 import (
 	"context"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -132,28 +133,52 @@ func (s *Store) SaveRecoveryJob(ctx context.Context, job *aloftv1.RecoveryJob, i
 	return err
 }
 
-const selectJobs = "SELECT record, version FROM recovery_jobs "
+const selectJobs = "SELECT name, project, domain, ended, record, version FROM recovery_jobs "
 
-func (s *Store) jobs(ctx context.Context, rest string, args ...any) ([]*aloftv1.RecoveryJob, error) {
-	var jobs []*aloftv1.RecoveryJob
+func (s *Store) jobs(ctx context.Context, rest string, args ...any) ([]jobRow, error) {
+	var jobs []jobRow
 	err := s.read(ctx, true, selectJobs+rest, args, func(scan scan) error {
+		var row jobRow
+		var project, domain string
 		var record []byte
-		var version int64
-		if err := scan(&record, &version); err != nil {
+		var ended, version int64
+		if err := scan(&row.name, &project, &domain, &ended, &record, &version); err != nil {
 			return err
 		}
-		job := new(aloftv1.RecoveryJob)
-		if err := unmarshal(record, job); err != nil {
-			return fmt.Errorf("recovery job: %w: %w", aloft.ErrUnreadable, err)
+		job, err := readJob(row.name, record)
+		if err != nil {
+			row.unreadable = err
+			phase := aloftv1.RecoveryJob_PAUSED
+			if ended != 0 {
+				phase = aloftv1.RecoveryJob_ENDED
+			}
+			job = &aloftv1.RecoveryJob{Name: row.name, Phase: phase, Reason: err.Error(),
+				Selection: &aloftv1.RecoverySelection{Project: project, Domain: domain}}
 		}
-		job.Version = version
-		jobs = append(jobs, job)
+		row.RecoveryJob, job.Version = job, version
+		jobs = append(jobs, row)
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	return jobs, nil
+}
+
+// jobRow is a job, or what is known of one that cannot be understood.
+type jobRow struct {
+	*aloftv1.RecoveryJob
+	name       string
+	unreadable error
+}
+
+func readJob(name string, record []byte) (*aloftv1.RecoveryJob, error) {
+	job := new(aloftv1.RecoveryJob)
+	if err := unmarshal(record, job); err != nil {
+		return nil, fmt.Errorf("recovery job %s: %w: %w. What it has started goes on; to recover the rest, begin another job, and remove this one (aloft recover rm %s)",
+			name, aloft.ErrUnreadable, err, name)
+	}
+	return job, nil
 }
 
 // AcquireRecoveryJobs takes the jobs that are free. While there is none that has not ended, it writes nothing.
@@ -179,7 +204,48 @@ func (s *Store) AcquireRecoveryJobs(ctx context.Context, owner string, now time.
 	}); err != nil {
 		return nil, err
 	}
-	return s.jobs(ctx, "WHERE ended = 0 AND owner = ? ORDER BY number", owner)
+	mine, err := s.jobs(ctx, "WHERE ended = 0 AND owner = ? ORDER BY number", owner)
+	if err != nil {
+		return nil, err
+	}
+	mine = slices.DeleteFunc(mine, func(row jobRow) bool { return row.unreadable != nil })
+	return messages(mine), nil
+}
+
+func messages(rows []jobRow) []*aloftv1.RecoveryJob {
+	var jobs []*aloftv1.RecoveryJob
+	for _, row := range rows {
+		jobs = append(jobs, row.RecoveryJob)
+	}
+	return jobs
+}
+
+// RemoveRecoveryJob forgets a job.
+func (s *Store) RemoveRecoveryJob(ctx context.Context, name string) error {
+	return s.write(ctx, 2, func(t *tx) error {
+		if err := t.guard(); err != nil {
+			return err
+		}
+		var number int64
+		var record []byte
+		found, err := t.row([]any{&number, &record}, "SELECT number, record FROM recovery_jobs WHERE name = ?", name)
+		if err != nil {
+			return err
+		}
+		if !found {
+			return missingJob(name)
+		}
+		job, unreadable := readJob(name, record)
+		if phase := job.GetPhase(); unreadable == nil && phase != aloftv1.RecoveryJob_ENDED && phase != aloftv1.RecoveryJob_PAUSED {
+			return refuse("recovery job %s goes on: pause it first (aloft recover pause %s): %w", name, name, aloft.ErrPrecondition)
+		}
+		t.wake(store.TopicRecovery)
+		if _, err := t.exec("DELETE FROM recovery_items WHERE job = ?", number); err != nil {
+			return err
+		}
+		_, err = t.exec("DELETE FROM recovery_jobs WHERE number = ?", number)
+		return err
+	})
 }
 
 // GetRecoveryJob returns one job.
@@ -191,28 +257,31 @@ func (s *Store) GetRecoveryJob(ctx context.Context, name string) (*aloftv1.Recov
 	if err != nil {
 		return nil, err
 	}
-	return jobs[0], nil
+	return jobs[0].RecoveryJob, jobs[0].unreadable
 }
 
 // ListRecoveryJobs returns the latest first.
 func (s *Store) ListRecoveryJobs(ctx context.Context, project, domain string, limit int) ([]*aloftv1.RecoveryJob, error) {
-	return s.jobs(ctx, "WHERE (? = '' OR project = ?) AND (? = '' OR domain = ?) ORDER BY number DESC LIMIT ?", project, project, domain, domain, atMost(limit))
+	jobs, err := s.jobs(ctx, "WHERE (? = '' OR project = ?) AND (? = '' OR domain = ?) ORDER BY number DESC LIMIT ?", project, project, domain, domain, atMost(limit))
+	return messages(jobs), err
 }
 
 // RecoveryItems returns all items of a job by position.
 func (s *Store) RecoveryItems(ctx context.Context, name string) ([]*aloftv1.RecoveryItem, error) {
-	if _, err := s.GetRecoveryJob(ctx, name); err != nil {
+	if _, err := s.GetRecoveryJob(ctx, name); err != nil && !errors.Is(err, aloft.ErrUnreadable) {
 		return nil, err
 	}
 	var items []*aloftv1.RecoveryItem
-	err := s.read(ctx, true, "SELECT i.record FROM recovery_items i JOIN recovery_jobs j ON j.number = i.job WHERE j.name = ? ORDER BY i.position", []any{name}, func(scan scan) error {
+	err := s.read(ctx, true, "SELECT i.position, i.record FROM recovery_items i JOIN recovery_jobs j ON j.number = i.job WHERE j.name = ? ORDER BY i.position", []any{name}, func(scan scan) error {
+		var position int64
 		var record []byte
-		if err := scan(&record); err != nil {
+		if err := scan(&position, &record); err != nil {
 			return err
 		}
 		item := new(aloftv1.RecoveryItem)
 		if err := unmarshal(record, item); err != nil {
-			return fmt.Errorf("item of recovery job %s: %w: %w", name, aloft.ErrUnreadable, err)
+			item = &aloftv1.RecoveryItem{Position: uint32(position), Phase: aloftv1.RecoveryItem_FAILED, Reason: fmt.Sprintf(
+				"item %d of the job is %v: %v. Which execution it was for is not known: begin another job for those that have failed", position, aloft.ErrUnreadable, err)}
 		}
 		items = append(items, item)
 		return nil
@@ -246,12 +315,13 @@ func (s *Store) RecoveriesOf(ctx context.Context, ids []aloft.ExecutionID) ([]st
 				return err
 			}
 			var d decoder
-			r.Phase, r.Error = core.WorkflowExecution_Phase(phase), into(&d, new(core.ExecutionError), failure)
+			r.Phase = core.WorkflowExecution_Phase(phase)
+			r.Error, _ = d.says("execution", r.Recovery, into(&d, new(core.ExecutionError), failure))
 			r.Execution.Project, r.Execution.Domain = r.Recovery.Project, r.Recovery.Domain
 			if wanted[r.Execution] { // the same name may be another execution elsewhere
 				all = append(all, r)
 			}
-			return d.of("execution", r.Recovery)
+			return nil
 		}); err != nil {
 			return nil, err
 		}

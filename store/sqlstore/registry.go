@@ -5,8 +5,10 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/aloft-dev/aloft"
@@ -47,13 +49,68 @@ func insertNew(t *tx, name string, enc *encoder, query string) error {
 	return err
 }
 
+// damaged says that a version cannot be understood and what to do about it.
+func damaged(kind core.ResourceType, id *core.Identifier, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s is %w: %w. Register the same version again: that writes its record anew", versionName(kind, id), aloft.ErrUnreadable, err)
+}
+
+// part is a message of a version, and its value in a row.
+type part struct {
+	name  string
+	as    proto.Message
+	value driver.Value
+}
+
+// mend writes the messages of a version again that was to be created and is there, if one of them cannot be understood and
+// the digests agree: what was registered does not change by that. It returns the error of the create.
+func (s *Store) mend(ctx context.Context, taken error, table string, id *core.Identifier, digest []byte, parts ...part) error {
+	if !errors.Is(taken, aloft.ErrExists) {
+		return taken
+	}
+	names, found, dest := make([]string, len(parts)), make([][]byte, len(parts)), make([]any, len(parts))
+	for i, c := range parts {
+		names[i], dest[i] = c.name, &found[i]
+	}
+	damaged := false
+	if err := s.read(ctx, true, "SELECT "+strings.Join(names, ", ")+" FROM "+table+" "+oneVersion, []any{id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion()},
+		func(scan scan) error {
+			err := scan(dest...)
+			for i, c := range parts {
+				damaged = damaged || unmarshal(found[i], c.as) != nil
+			}
+			return err
+		}); err != nil {
+		return err
+	}
+	if !damaged {
+		return taken
+	}
+	var args []driver.Value
+	for _, c := range parts {
+		args = append(args, c.value)
+	}
+	args = append(args, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion(), digest)
+	if err := s.write(ctx, 1, func(t *tx) error {
+		_, err := t.exec("UPDATE "+table+" SET "+strings.Join(names, " = ?, ")+" = ? "+oneVersion+" AND digest = ?", args...)
+		return err
+	}); err != nil {
+		return err
+	}
+	return taken
+}
+
 // CreateTask writes a version of a task.
 func (s *Store) CreateTask(ctx context.Context, t *store.Task) error {
 	var enc encoder
 	enc.version(t.ID)
 	enc.add(t.Compiled.GetTemplate().GetType(), t.ShortDescription, bytes(t.Digest), nanos(t.CreatedAt), enc.blob(t.Description), enc.blob(orEmpty(t.Compiled)))
-	return s.create(ctx, versionName(core.ResourceType_TASK, t.ID), &enc,
+	err := s.create(ctx, versionName(core.ResourceType_TASK, t.ID), &enc,
 		`INSERT INTO tasks (project, domain, name, version, type, short_description, digest, created_at, description, compiled) VALUES (?,?,?,?,?,?,?,?,?,?)`)
+	return s.mend(ctx, err, "tasks", t.ID, t.Digest,
+		part{"description", new(admin.DescriptionEntity), enc.values[8]}, part{"compiled", new(core.CompiledTask), enc.values[9]})
 }
 
 // orEmpty is the message for a column that is never NULL.
@@ -70,8 +127,10 @@ func (s *Store) CreateWorkflow(ctx context.Context, w *store.Workflow) error {
 	enc.version(w.ID)
 	enc.add(w.ShortDescription, flag(w.Generated), bytes(w.Digest), nanos(w.CreatedAt), enc.blob(w.Description),
 		enc.blob(store.WorkflowInterface(w.Compiled)), enc.blob(orEmpty(w.Compiled)))
-	return s.create(ctx, versionName(core.ResourceType_WORKFLOW, w.ID), &enc, `INSERT INTO workflows (project, domain, name, version, short_description, generated,
+	err := s.create(ctx, versionName(core.ResourceType_WORKFLOW, w.ID), &enc, `INSERT INTO workflows (project, domain, name, version, short_description, generated,
 		digest, created_at, description, summary, compiled) VALUES (?,?,?,?,?,?,?,?,?,?,?)`)
+	return s.mend(ctx, err, "workflows", w.ID, w.Digest, part{"description", new(admin.DescriptionEntity), enc.values[8]},
+		part{"summary", new(core.CompiledWorkflowClosure), enc.values[9]}, part{"compiled", new(core.CompiledWorkflowClosure), enc.values[10]})
 }
 
 // CreateLaunchPlan writes a version of a launch plan. One that is born active takes over from the active one.
@@ -97,7 +156,7 @@ func (s *Store) CreateLaunchPlan(ctx context.Context, l *store.LaunchPlan) error
 	if enc.err != nil {
 		return fmt.Errorf("create %s: %w", name, enc.err)
 	}
-	return s.write(ctx, 2, func(t *tx) error {
+	err := s.write(ctx, 2, func(t *tx) error {
 		if closure.GetState() == admin.LaunchPlanState_ACTIVE {
 			if err := deactivate(t, l.ID, l.CreatedAt); err != nil {
 				return err
@@ -106,6 +165,8 @@ func (s *Store) CreateLaunchPlan(ctx context.Context, l *store.LaunchPlan) error
 		return insertNew(t, name, &enc, `INSERT INTO launch_plans (project, domain, name, version, state, generated, schedule_type, workflow_project,
 			workflow_domain, workflow_name, workflow_version, digest, created_at, updated_at, spec, closure) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`)
 	})
+	return s.mend(ctx, err, "launch_plans", l.ID, l.Digest,
+		part{"spec", new(admin.LaunchPlanSpec), enc.values[14]}, part{"closure", new(admin.LaunchPlanClosure), enc.values[15]})
 }
 
 // deactivate makes room for another active version of a name.
@@ -143,6 +204,12 @@ func (s *Store) SetLaunchPlanState(ctx context.Context, id *core.Identifier, sta
 	})
 }
 
+// describes is the description of a version; one that cannot be understood is left out, as it keeps nothing from running.
+func describes(column []byte) *admin.DescriptionEntity {
+	var d decoder
+	return into(&d, new(admin.DescriptionEntity), column)
+}
+
 const selectTasks = `SELECT project, domain, name, version, short_description, digest, created_at, description, compiled FROM tasks t `
 
 func (s *Store) tasks(ctx context.Context, budget *store.Budget, keep bool, rest string, args ...any) ([]*store.Task, error) {
@@ -156,10 +223,11 @@ func (s *Store) tasks(ctx context.Context, budget *store.Budget, keep bool, rest
 		}
 		t.CreatedAt = instant(createdAt)
 		var d decoder
-		t.Description = into(&d, new(admin.DescriptionEntity), description)
+		t.Description = describes(description)
 		t.Compiled = into(&d, new(core.CompiledTask), compiled)
 		tasks = append(tasks, t)
-		return d.of("task", t.ID)
+		t.Unreadable = damaged(core.ResourceType_TASK, t.ID, d.err)
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -182,10 +250,11 @@ func (s *Store) workflows(ctx context.Context, budget *store.Budget, keep bool, 
 		}
 		w.Generated, w.CreatedAt = generated != 0, instant(createdAt)
 		var d decoder
-		w.Description = into(&d, new(admin.DescriptionEntity), description)
+		w.Description = describes(description)
 		w.Compiled = into(&d, new(core.CompiledWorkflowClosure), compiled)
 		workflows = append(workflows, w)
-		return d.of("workflow", w.ID)
+		w.Unreadable = damaged(core.ResourceType_WORKFLOW, w.ID, d.err)
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -211,7 +280,8 @@ func (s *Store) launchPlans(ctx context.Context, budget *store.Budget, keep bool
 		l.Closure.State = admin.LaunchPlanState(state)
 		l.Closure.CreatedAt, l.Closure.UpdatedAt = timestamppb.New(l.CreatedAt), timestamppb.New(l.UpdatedAt)
 		plans = append(plans, l)
-		return d.of("launch plan", l.ID)
+		l.Unreadable = damaged(core.ResourceType_LAUNCH_PLAN, l.ID, d.err)
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -232,28 +302,47 @@ func first[T any](rows []*T, err error, name string) (*T, error) {
 	return rows[0], nil
 }
 
+// whole is a row, or why it cannot be understood.
+func whole[T any](row *T, err error, unreadable func(*T) error) (*T, error) {
+	if err != nil {
+		return nil, err
+	}
+	if err := unreadable(row); err != nil {
+		return nil, err
+	}
+	return row, nil
+}
+
+func unreadableTask(t *store.Task) error             { return t.Unreadable }
+func unreadableWorkflow(w *store.Workflow) error     { return w.Unreadable }
+func unreadableLaunchPlan(l *store.LaunchPlan) error { return l.Unreadable }
+
 // GetTask returns one version.
 func (s *Store) GetTask(ctx context.Context, id *core.Identifier) (*store.Task, error) {
 	rows, err := s.tasks(ctx, nil, true, oneVersion, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
-	return first(rows, err, versionName(core.ResourceType_TASK, id))
+	found, err := first(rows, err, versionName(core.ResourceType_TASK, id))
+	return whole(found, err, unreadableTask)
 }
 
 // GetWorkflow returns one version.
 func (s *Store) GetWorkflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error) {
 	rows, err := s.workflows(ctx, nil, true, "compiled", oneVersion, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
-	return first(rows, err, versionName(core.ResourceType_WORKFLOW, id))
+	found, err := first(rows, err, versionName(core.ResourceType_WORKFLOW, id))
+	return whole(found, err, unreadableWorkflow)
 }
 
 // GetLaunchPlan returns one version.
 func (s *Store) GetLaunchPlan(ctx context.Context, id *core.Identifier) (*store.LaunchPlan, error) {
 	rows, err := s.launchPlans(ctx, nil, true, oneVersion, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
-	return first(rows, err, versionName(core.ResourceType_LAUNCH_PLAN, id))
+	found, err := first(rows, err, versionName(core.ResourceType_LAUNCH_PLAN, id))
+	return whole(found, err, unreadableLaunchPlan)
 }
 
 // GetActiveLaunchPlan returns the active version of a name.
 func (s *Store) GetActiveLaunchPlan(ctx context.Context, project, domain, name string) (*store.LaunchPlan, error) {
 	rows, err := s.launchPlans(ctx, nil, true, "WHERE project = ? AND domain = ? AND name = ? AND state = 1", project, domain, name)
-	return first(rows, err, "active launch plan "+project+"/"+domain+"/"+name)
+	found, err := first(rows, err, "active launch plan "+project+"/"+domain+"/"+name)
+	return whole(found, err, unreadableLaunchPlan)
 }
 
 // CreateProject registers a project.
@@ -281,15 +370,17 @@ func (s *Store) UpdateProject(ctx context.Context, p *admin.Project) error {
 
 func (s *Store) projects(ctx context.Context, keep bool, rest string, args ...any) ([]*admin.Project, error) {
 	var projects []*admin.Project
-	err := s.read(ctx, keep, "SELECT record FROM projects p "+rest, args, func(scan scan) error {
+	err := s.read(ctx, keep, "SELECT id, name, description, state, record FROM projects p "+rest, args, func(scan scan) error {
+		known := new(admin.Project)
 		var record []byte
-		if err := scan(&record); err != nil {
+		if err := scan(&known.Id, &known.Name, &known.Description, &known.State, &record); err != nil {
 			return err
 		}
 		var d decoder
 		p := into(&d, new(admin.Project), record)
-		if d.err != nil {
-			return errors.Join(aloft.ErrUnreadable, d.err)
+		if p == nil { // all but its labels is in columns
+			p = known
+			p.Description = strings.TrimSpace(p.Description + " (its labels cannot be read: update the project, with its labels)")
 		}
 		projects = append(projects, p)
 		return nil

@@ -587,6 +587,7 @@ type CachedResult struct {
 	Pinned        bool                          `protobuf:"varint,12,opt,name=pinned,proto3" json:"pinned,omitempty"`
 	GoneAt        *timestamppb.Timestamp        `protobuf:"bytes,13,opt,name=gone_at,json=goneAt,proto3" json:"gone_at,omitempty"` // absent: it can be found
 	GoneReason    string                        `protobuf:"bytes,14,opt,name=gone_reason,json=goneReason,proto3" json:"gone_reason,omitempty"`
+	Unreadable    string                        `protobuf:"bytes,15,opt,name=unreadable,proto3" json:"unreadable,omitempty"` // what of its record is damaged: it is not used; empty: nothing
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -715,6 +716,13 @@ func (x *CachedResult) GetGoneAt() *timestamppb.Timestamp {
 func (x *CachedResult) GetGoneReason() string {
 	if x != nil {
 		return x.GoneReason
+	}
+	return ""
+}
+
+func (x *CachedResult) GetUnreadable() string {
+	if x != nil {
+		return x.Unreadable
 	}
 	return ""
 }
@@ -1114,7 +1122,7 @@ const file_aloft_v1_cache_proto_rawDesc = "" +
 	"\rINPUT_REMOVED\x10\t\x12\v\n" +
 	"\aIGNORED\x10\n" +
 	"\x12\b\n" +
-	"\x04GONE\x10\v\"\xe8\x03\n" +
+	"\x04GONE\x10\v\"\x88\x04\n" +
 	"\fCachedResult\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x16\n" +
@@ -1132,7 +1140,10 @@ const file_aloft_v1_cache_proto_rawDesc = "" +
 	"\x06pinned\x18\f \x01(\bR\x06pinned\x123\n" +
 	"\agone_at\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\x06goneAt\x12\x1f\n" +
 	"\vgone_reason\x18\x0e \x01(\tR\n" +
-	"goneReason\"\xe4\x01\n" +
+	"goneReason\x12\x1e\n" +
+	"\n" +
+	"unreadable\x18\x0f \x01(\tR\n" +
+	"unreadable\"\xe4\x01\n" +
 	"\x12ListResultsRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x16\n" +
 	"\x06domain\x18\x02 \x01(\tR\x06domain\x12\x12\n" +

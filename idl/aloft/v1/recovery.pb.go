@@ -1280,6 +1280,86 @@ func (x *ResumeRecoveryJobRequest) GetName() string {
 	return ""
 }
 
+type RemoveRecoveryJobRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveRecoveryJobRequest) Reset() {
+	*x = RemoveRecoveryJobRequest{}
+	mi := &file_aloft_v1_recovery_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveRecoveryJobRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveRecoveryJobRequest) ProtoMessage() {}
+
+func (x *RemoveRecoveryJobRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_recovery_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveRecoveryJobRequest.ProtoReflect.Descriptor instead.
+func (*RemoveRecoveryJobRequest) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_recovery_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RemoveRecoveryJobRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type RemoveRecoveryJobResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveRecoveryJobResponse) Reset() {
+	*x = RemoveRecoveryJobResponse{}
+	mi := &file_aloft_v1_recovery_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveRecoveryJobResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveRecoveryJobResponse) ProtoMessage() {}
+
+func (x *RemoveRecoveryJobResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_recovery_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveRecoveryJobResponse.ProtoReflect.Descriptor instead.
+func (*RemoveRecoveryJobResponse) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_recovery_proto_rawDescGZIP(), []int{18}
+}
+
 var File_aloft_v1_recovery_proto protoreflect.FileDescriptor
 
 const file_aloft_v1_recovery_proto_rawDesc = "" +
@@ -1393,7 +1473,10 @@ const file_aloft_v1_recovery_proto_rawDesc = "" +
 	"\x17PauseRecoveryJobRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\".\n" +
 	"\x18ResumeRecoveryJobRequest\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name2\xce\x04\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\".\n" +
+	"\x18RemoveRecoveryJobRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\"\x1b\n" +
+	"\x19RemoveRecoveryJobResponse2\xac\x05\n" +
 	"\x0fRecoveryService\x12M\n" +
 	"\fPlanRecovery\x12\x1d.aloft.v1.PlanRecoveryRequest\x1a\x1e.aloft.v1.PlanRecoveryResponse\x12N\n" +
 	"\x11CreateRecoveryJob\x12\".aloft.v1.CreateRecoveryJobRequest\x1a\x15.aloft.v1.RecoveryJob\x12S\n" +
@@ -1401,7 +1484,8 @@ const file_aloft_v1_recovery_proto_rawDesc = "" +
 	"\x10ListRecoveryJobs\x12!.aloft.v1.ListRecoveryJobsRequest\x1a\".aloft.v1.ListRecoveryJobsResponse\x12N\n" +
 	"\x10WatchRecoveryJob\x12!.aloft.v1.WatchRecoveryJobRequest\x1a\x15.aloft.v1.RecoveryJob0\x01\x12L\n" +
 	"\x10PauseRecoveryJob\x12!.aloft.v1.PauseRecoveryJobRequest\x1a\x15.aloft.v1.RecoveryJob\x12N\n" +
-	"\x11ResumeRecoveryJob\x12\".aloft.v1.ResumeRecoveryJobRequest\x1a\x15.aloft.v1.RecoveryJobb\x06proto3"
+	"\x11ResumeRecoveryJob\x12\".aloft.v1.ResumeRecoveryJobRequest\x1a\x15.aloft.v1.RecoveryJob\x12\\\n" +
+	"\x11RemoveRecoveryJob\x12\".aloft.v1.RemoveRecoveryJobRequest\x1a#.aloft.v1.RemoveRecoveryJobResponseb\x06proto3"
 
 var (
 	file_aloft_v1_recovery_proto_rawDescOnce sync.Once
@@ -1416,7 +1500,7 @@ func file_aloft_v1_recovery_proto_rawDescGZIP() []byte {
 }
 
 var file_aloft_v1_recovery_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_aloft_v1_recovery_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_aloft_v1_recovery_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_aloft_v1_recovery_proto_goTypes = []any{
 	(RecoveryJob_Phase)(0),                   // 0: aloft.v1.RecoveryJob.Phase
 	(RecoveryItem_Phase)(0),                  // 1: aloft.v1.RecoveryItem.Phase
@@ -1437,32 +1521,34 @@ var file_aloft_v1_recovery_proto_goTypes = []any{
 	(*WatchRecoveryJobRequest)(nil),          // 16: aloft.v1.WatchRecoveryJobRequest
 	(*PauseRecoveryJobRequest)(nil),          // 17: aloft.v1.PauseRecoveryJobRequest
 	(*ResumeRecoveryJobRequest)(nil),         // 18: aloft.v1.ResumeRecoveryJobRequest
-	(*core.WorkflowExecutionIdentifier)(nil), // 19: flyteidl.core.WorkflowExecutionIdentifier
-	(core.WorkflowExecution_Phase)(0),        // 20: flyteidl.core.WorkflowExecution.Phase
-	(*timestamppb.Timestamp)(nil),            // 21: google.protobuf.Timestamp
+	(*RemoveRecoveryJobRequest)(nil),         // 19: aloft.v1.RemoveRecoveryJobRequest
+	(*RemoveRecoveryJobResponse)(nil),        // 20: aloft.v1.RemoveRecoveryJobResponse
+	(*core.WorkflowExecutionIdentifier)(nil), // 21: flyteidl.core.WorkflowExecutionIdentifier
+	(core.WorkflowExecution_Phase)(0),        // 22: flyteidl.core.WorkflowExecution.Phase
+	(*timestamppb.Timestamp)(nil),            // 23: google.protobuf.Timestamp
 }
 var file_aloft_v1_recovery_proto_depIdxs = []int32{
-	19, // 0: aloft.v1.RecoverySelection.executions:type_name -> flyteidl.core.WorkflowExecutionIdentifier
-	20, // 1: aloft.v1.RecoverySelection.phases:type_name -> flyteidl.core.WorkflowExecution.Phase
-	21, // 2: aloft.v1.RecoverySelection.since:type_name -> google.protobuf.Timestamp
+	21, // 0: aloft.v1.RecoverySelection.executions:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	22, // 1: aloft.v1.RecoverySelection.phases:type_name -> flyteidl.core.WorkflowExecution.Phase
+	23, // 2: aloft.v1.RecoverySelection.since:type_name -> google.protobuf.Timestamp
 	2,  // 3: aloft.v1.PlanRecoveryRequest.selection:type_name -> aloft.v1.RecoverySelection
 	10, // 4: aloft.v1.PlanRecoveryResponse.causes:type_name -> aloft.v1.RecoveryCause
 	5,  // 5: aloft.v1.PlanRecoveryResponse.executions:type_name -> aloft.v1.PlannedRecovery
-	19, // 6: aloft.v1.PlannedRecovery.execution:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	21, // 6: aloft.v1.PlannedRecovery.execution:type_name -> flyteidl.core.WorkflowExecutionIdentifier
 	6,  // 7: aloft.v1.PlannedRecovery.nodes:type_name -> aloft.v1.PlannedNode
 	2,  // 8: aloft.v1.CreateRecoveryJobRequest.selection:type_name -> aloft.v1.RecoverySelection
 	2,  // 9: aloft.v1.RecoveryJob.selection:type_name -> aloft.v1.RecoverySelection
 	0,  // 10: aloft.v1.RecoveryJob.phase:type_name -> aloft.v1.RecoveryJob.Phase
-	21, // 11: aloft.v1.RecoveryJob.created_at:type_name -> google.protobuf.Timestamp
-	21, // 12: aloft.v1.RecoveryJob.updated_at:type_name -> google.protobuf.Timestamp
-	21, // 13: aloft.v1.RecoveryJob.ended_at:type_name -> google.protobuf.Timestamp
+	23, // 11: aloft.v1.RecoveryJob.created_at:type_name -> google.protobuf.Timestamp
+	23, // 12: aloft.v1.RecoveryJob.updated_at:type_name -> google.protobuf.Timestamp
+	23, // 13: aloft.v1.RecoveryJob.ended_at:type_name -> google.protobuf.Timestamp
 	9,  // 14: aloft.v1.RecoveryJob.counts:type_name -> aloft.v1.RecoveryCounts
 	10, // 15: aloft.v1.RecoveryJob.causes:type_name -> aloft.v1.RecoveryCause
-	19, // 16: aloft.v1.RecoveryCause.example:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	21, // 16: aloft.v1.RecoveryCause.example:type_name -> flyteidl.core.WorkflowExecutionIdentifier
 	9,  // 17: aloft.v1.RecoveryCause.counts:type_name -> aloft.v1.RecoveryCounts
-	19, // 18: aloft.v1.RecoveryItem.execution:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	21, // 18: aloft.v1.RecoveryItem.execution:type_name -> flyteidl.core.WorkflowExecutionIdentifier
 	1,  // 19: aloft.v1.RecoveryItem.phase:type_name -> aloft.v1.RecoveryItem.Phase
-	19, // 20: aloft.v1.RecoveryItem.recovery:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	21, // 20: aloft.v1.RecoveryItem.recovery:type_name -> flyteidl.core.WorkflowExecutionIdentifier
 	8,  // 21: aloft.v1.GetRecoveryJobResponse.job:type_name -> aloft.v1.RecoveryJob
 	11, // 22: aloft.v1.GetRecoveryJobResponse.items:type_name -> aloft.v1.RecoveryItem
 	8,  // 23: aloft.v1.ListRecoveryJobsResponse.jobs:type_name -> aloft.v1.RecoveryJob
@@ -1473,15 +1559,17 @@ var file_aloft_v1_recovery_proto_depIdxs = []int32{
 	16, // 28: aloft.v1.RecoveryService.WatchRecoveryJob:input_type -> aloft.v1.WatchRecoveryJobRequest
 	17, // 29: aloft.v1.RecoveryService.PauseRecoveryJob:input_type -> aloft.v1.PauseRecoveryJobRequest
 	18, // 30: aloft.v1.RecoveryService.ResumeRecoveryJob:input_type -> aloft.v1.ResumeRecoveryJobRequest
-	4,  // 31: aloft.v1.RecoveryService.PlanRecovery:output_type -> aloft.v1.PlanRecoveryResponse
-	8,  // 32: aloft.v1.RecoveryService.CreateRecoveryJob:output_type -> aloft.v1.RecoveryJob
-	13, // 33: aloft.v1.RecoveryService.GetRecoveryJob:output_type -> aloft.v1.GetRecoveryJobResponse
-	15, // 34: aloft.v1.RecoveryService.ListRecoveryJobs:output_type -> aloft.v1.ListRecoveryJobsResponse
-	8,  // 35: aloft.v1.RecoveryService.WatchRecoveryJob:output_type -> aloft.v1.RecoveryJob
-	8,  // 36: aloft.v1.RecoveryService.PauseRecoveryJob:output_type -> aloft.v1.RecoveryJob
-	8,  // 37: aloft.v1.RecoveryService.ResumeRecoveryJob:output_type -> aloft.v1.RecoveryJob
-	31, // [31:38] is the sub-list for method output_type
-	24, // [24:31] is the sub-list for method input_type
+	19, // 31: aloft.v1.RecoveryService.RemoveRecoveryJob:input_type -> aloft.v1.RemoveRecoveryJobRequest
+	4,  // 32: aloft.v1.RecoveryService.PlanRecovery:output_type -> aloft.v1.PlanRecoveryResponse
+	8,  // 33: aloft.v1.RecoveryService.CreateRecoveryJob:output_type -> aloft.v1.RecoveryJob
+	13, // 34: aloft.v1.RecoveryService.GetRecoveryJob:output_type -> aloft.v1.GetRecoveryJobResponse
+	15, // 35: aloft.v1.RecoveryService.ListRecoveryJobs:output_type -> aloft.v1.ListRecoveryJobsResponse
+	8,  // 36: aloft.v1.RecoveryService.WatchRecoveryJob:output_type -> aloft.v1.RecoveryJob
+	8,  // 37: aloft.v1.RecoveryService.PauseRecoveryJob:output_type -> aloft.v1.RecoveryJob
+	8,  // 38: aloft.v1.RecoveryService.ResumeRecoveryJob:output_type -> aloft.v1.RecoveryJob
+	20, // 39: aloft.v1.RecoveryService.RemoveRecoveryJob:output_type -> aloft.v1.RemoveRecoveryJobResponse
+	32, // [32:40] is the sub-list for method output_type
+	24, // [24:32] is the sub-list for method input_type
 	24, // [24:24] is the sub-list for extension type_name
 	24, // [24:24] is the sub-list for extension extendee
 	0,  // [0:24] is the sub-list for field type_name
@@ -1498,7 +1586,7 @@ func file_aloft_v1_recovery_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_aloft_v1_recovery_proto_rawDesc), len(file_aloft_v1_recovery_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,7 @@ const (
 	RecoveryService_WatchRecoveryJob_FullMethodName  = "/aloft.v1.RecoveryService/WatchRecoveryJob"
 	RecoveryService_PauseRecoveryJob_FullMethodName  = "/aloft.v1.RecoveryService/PauseRecoveryJob"
 	RecoveryService_ResumeRecoveryJob_FullMethodName = "/aloft.v1.RecoveryService/ResumeRecoveryJob"
+	RecoveryService_RemoveRecoveryJob_FullMethodName = "/aloft.v1.RecoveryService/RemoveRecoveryJob"
 )
 
 // RecoveryServiceClient is the client API for RecoveryService service.
@@ -48,6 +49,8 @@ type RecoveryServiceClient interface {
 	PauseRecoveryJob(ctx context.Context, in *PauseRecoveryJobRequest, opts ...grpc.CallOption) (*RecoveryJob, error)
 	// ResumeRecoveryJob goes on. A job that paused because of its canary starts all that is left.
 	ResumeRecoveryJob(ctx context.Context, in *ResumeRecoveryJobRequest, opts ...grpc.CallOption) (*RecoveryJob, error)
+	// RemoveRecoveryJob forgets a job that has ended or pauses, or that cannot be read; what it has started goes on.
+	RemoveRecoveryJob(ctx context.Context, in *RemoveRecoveryJobRequest, opts ...grpc.CallOption) (*RemoveRecoveryJobResponse, error)
 }
 
 type recoveryServiceClient struct {
@@ -137,6 +140,16 @@ func (c *recoveryServiceClient) ResumeRecoveryJob(ctx context.Context, in *Resum
 	return out, nil
 }
 
+func (c *recoveryServiceClient) RemoveRecoveryJob(ctx context.Context, in *RemoveRecoveryJobRequest, opts ...grpc.CallOption) (*RemoveRecoveryJobResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveRecoveryJobResponse)
+	err := c.cc.Invoke(ctx, RecoveryService_RemoveRecoveryJob_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RecoveryServiceServer is the server API for RecoveryService service.
 // All implementations should embed UnimplementedRecoveryServiceServer
 // for forward compatibility.
@@ -155,6 +168,8 @@ type RecoveryServiceServer interface {
 	PauseRecoveryJob(context.Context, *PauseRecoveryJobRequest) (*RecoveryJob, error)
 	// ResumeRecoveryJob goes on. A job that paused because of its canary starts all that is left.
 	ResumeRecoveryJob(context.Context, *ResumeRecoveryJobRequest) (*RecoveryJob, error)
+	// RemoveRecoveryJob forgets a job that has ended or pauses, or that cannot be read; what it has started goes on.
+	RemoveRecoveryJob(context.Context, *RemoveRecoveryJobRequest) (*RemoveRecoveryJobResponse, error)
 }
 
 // UnimplementedRecoveryServiceServer should be embedded to have
@@ -184,6 +199,9 @@ func (UnimplementedRecoveryServiceServer) PauseRecoveryJob(context.Context, *Pau
 }
 func (UnimplementedRecoveryServiceServer) ResumeRecoveryJob(context.Context, *ResumeRecoveryJobRequest) (*RecoveryJob, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResumeRecoveryJob not implemented")
+}
+func (UnimplementedRecoveryServiceServer) RemoveRecoveryJob(context.Context, *RemoveRecoveryJobRequest) (*RemoveRecoveryJobResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveRecoveryJob not implemented")
 }
 func (UnimplementedRecoveryServiceServer) testEmbeddedByValue() {}
 
@@ -324,6 +342,24 @@ func _RecoveryService_ResumeRecoveryJob_Handler(srv interface{}, ctx context.Con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RecoveryService_RemoveRecoveryJob_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveRecoveryJobRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RecoveryServiceServer).RemoveRecoveryJob(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RecoveryService_RemoveRecoveryJob_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RecoveryServiceServer).RemoveRecoveryJob(ctx, req.(*RemoveRecoveryJobRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // RecoveryService_ServiceDesc is the grpc.ServiceDesc for RecoveryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -354,6 +390,10 @@ var RecoveryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ResumeRecoveryJob",
 			Handler:    _RecoveryService_ResumeRecoveryJob_Handler,
+		},
+		{
+			MethodName: "RemoveRecoveryJob",
+			Handler:    _RecoveryService_RemoveRecoveryJob_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

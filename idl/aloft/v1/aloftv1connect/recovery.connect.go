@@ -55,6 +55,9 @@ const (
 	// RecoveryServiceResumeRecoveryJobProcedure is the fully-qualified name of the RecoveryService's
 	// ResumeRecoveryJob RPC.
 	RecoveryServiceResumeRecoveryJobProcedure = "/aloft.v1.RecoveryService/ResumeRecoveryJob"
+	// RecoveryServiceRemoveRecoveryJobProcedure is the fully-qualified name of the RecoveryService's
+	// RemoveRecoveryJob RPC.
+	RecoveryServiceRemoveRecoveryJobProcedure = "/aloft.v1.RecoveryService/RemoveRecoveryJob"
 )
 
 // RecoveryServiceClient is a client for the aloft.v1.RecoveryService service.
@@ -71,6 +74,8 @@ type RecoveryServiceClient interface {
 	PauseRecoveryJob(context.Context, *v1.PauseRecoveryJobRequest) (*v1.RecoveryJob, error)
 	// ResumeRecoveryJob goes on. A job that paused because of its canary starts all that is left.
 	ResumeRecoveryJob(context.Context, *v1.ResumeRecoveryJobRequest) (*v1.RecoveryJob, error)
+	// RemoveRecoveryJob forgets a job that has ended or pauses, or that cannot be read; what it has started goes on.
+	RemoveRecoveryJob(context.Context, *v1.RemoveRecoveryJobRequest) (*v1.RemoveRecoveryJobResponse, error)
 }
 
 // NewRecoveryServiceClient constructs a client for the aloft.v1.RecoveryService service. By
@@ -126,6 +131,12 @@ func NewRecoveryServiceClient(httpClient connect.HTTPClient, baseURL string, opt
 			connect.WithSchema(recoveryServiceMethods.ByName("ResumeRecoveryJob")),
 			connect.WithClientOptions(opts...),
 		),
+		removeRecoveryJob: connect.NewClient[v1.RemoveRecoveryJobRequest, v1.RemoveRecoveryJobResponse](
+			httpClient,
+			baseURL+RecoveryServiceRemoveRecoveryJobProcedure,
+			connect.WithSchema(recoveryServiceMethods.ByName("RemoveRecoveryJob")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -138,6 +149,7 @@ type recoveryServiceClient struct {
 	watchRecoveryJob  *connect.Client[v1.WatchRecoveryJobRequest, v1.RecoveryJob]
 	pauseRecoveryJob  *connect.Client[v1.PauseRecoveryJobRequest, v1.RecoveryJob]
 	resumeRecoveryJob *connect.Client[v1.ResumeRecoveryJobRequest, v1.RecoveryJob]
+	removeRecoveryJob *connect.Client[v1.RemoveRecoveryJobRequest, v1.RemoveRecoveryJobResponse]
 }
 
 // PlanRecovery calls aloft.v1.RecoveryService.PlanRecovery.
@@ -199,6 +211,15 @@ func (c *recoveryServiceClient) ResumeRecoveryJob(ctx context.Context, req *v1.R
 	return nil, err
 }
 
+// RemoveRecoveryJob calls aloft.v1.RecoveryService.RemoveRecoveryJob.
+func (c *recoveryServiceClient) RemoveRecoveryJob(ctx context.Context, req *v1.RemoveRecoveryJobRequest) (*v1.RemoveRecoveryJobResponse, error) {
+	response, err := c.removeRecoveryJob.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // RecoveryServiceHandler is an implementation of the aloft.v1.RecoveryService service.
 type RecoveryServiceHandler interface {
 	// PlanRecovery says what a job would do, and does nothing.
@@ -213,6 +234,8 @@ type RecoveryServiceHandler interface {
 	PauseRecoveryJob(context.Context, *v1.PauseRecoveryJobRequest) (*v1.RecoveryJob, error)
 	// ResumeRecoveryJob goes on. A job that paused because of its canary starts all that is left.
 	ResumeRecoveryJob(context.Context, *v1.ResumeRecoveryJobRequest) (*v1.RecoveryJob, error)
+	// RemoveRecoveryJob forgets a job that has ended or pauses, or that cannot be read; what it has started goes on.
+	RemoveRecoveryJob(context.Context, *v1.RemoveRecoveryJobRequest) (*v1.RemoveRecoveryJobResponse, error)
 }
 
 // NewRecoveryServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -264,6 +287,12 @@ func NewRecoveryServiceHandler(svc RecoveryServiceHandler, opts ...connect.Handl
 		connect.WithSchema(recoveryServiceMethods.ByName("ResumeRecoveryJob")),
 		connect.WithHandlerOptions(opts...),
 	)
+	recoveryServiceRemoveRecoveryJobHandler := connect.NewUnaryHandlerSimple(
+		RecoveryServiceRemoveRecoveryJobProcedure,
+		svc.RemoveRecoveryJob,
+		connect.WithSchema(recoveryServiceMethods.ByName("RemoveRecoveryJob")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/aloft.v1.RecoveryService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case RecoveryServicePlanRecoveryProcedure:
@@ -280,6 +309,8 @@ func NewRecoveryServiceHandler(svc RecoveryServiceHandler, opts ...connect.Handl
 			recoveryServicePauseRecoveryJobHandler.ServeHTTP(w, r)
 		case RecoveryServiceResumeRecoveryJobProcedure:
 			recoveryServiceResumeRecoveryJobHandler.ServeHTTP(w, r)
+		case RecoveryServiceRemoveRecoveryJobProcedure:
+			recoveryServiceRemoveRecoveryJobHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -315,4 +346,8 @@ func (UnimplementedRecoveryServiceHandler) PauseRecoveryJob(context.Context, *v1
 
 func (UnimplementedRecoveryServiceHandler) ResumeRecoveryJob(context.Context, *v1.ResumeRecoveryJobRequest) (*v1.RecoveryJob, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("aloft.v1.RecoveryService.ResumeRecoveryJob is not implemented"))
+}
+
+func (UnimplementedRecoveryServiceHandler) RemoveRecoveryJob(context.Context, *v1.RemoveRecoveryJobRequest) (*v1.RemoveRecoveryJobResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("aloft.v1.RecoveryService.RemoveRecoveryJob is not implemented"))
 }
