@@ -95,7 +95,7 @@ func (d *demo) run(ctx context.Context) error {
 		return err
 	}
 	fmt.Fprintf(d.out, "\n")
-	phase, err := d.client.watch(ctx, id, true, false, d.out)
+	phase, err := d.client.watch(ctx, id, newTree(d.out), true, d.out)
 	if err != nil {
 		return err
 	}

@@ -17,15 +17,19 @@ import (
 )
 
 func newStatus(defaults Defaults) *cobra.Command {
-	var follow, raw bool
+	var follow, raw, verbose bool
 	command := &cobra.Command{
 		Use:   "status EXECUTION",
 		Short: "Show an execution's nodes: phases, durations, attempts, what they wait for",
 		Long: `Show an execution as a tree of its nodes, with phases, durations, attempts and what they wait for.
 
 EXECUTION is a name, project/domain/name, or the address of its page. With --follow the tree is
-kept up to date until the execution ends; the exit code is then 0 if it succeeded and 3 if not.`,
+kept up to date until the execution ends; the exit code is then 0 if it succeeded and 3 if not.
+
+With --verbose each attempt has a line: how it ended and how long it took, whether it was a fork of a
+warm interpreter or a fresh one, and why.`,
 		Example: `  aloft status a7xkq2m9fz4n8wv6tbrl
+  aloft status a7xkq2m9fz4n8wv6tbrl --verbose
   aloft status a7xkq2m9fz4n8wv6tbrl --follow
   aloft status a7xkq2m9fz4n8wv6tbrl -o json`,
 		Args: cobra.ExactArgs(1),
@@ -38,6 +42,7 @@ kept up to date until the execution ends; the exit code is then 0 if it succeede
 		return c.completeExecutions(command.Context()), cobra.ShellCompDirectiveNoFileComp
 	}
 	command.Flags().BoolVarP(&follow, "follow", "f", false, "keep it up to date until the execution ends")
+	command.Flags().BoolVarP(&verbose, "verbose", "v", false, "show each attempt, and how its process was made")
 	command.Flags().BoolVar(&raw, "raw", false, "show a Python error whole, with the frames of flytekit")
 	command.RunE = func(command *cobra.Command, args []string) error {
 		id, err := c.execution(args[0])
@@ -47,7 +52,9 @@ kept up to date until the execution ends; the exit code is then 0 if it succeede
 		if c.output == "json" {
 			return c.statusJSON(command.Context(), id, follow, command.OutOrStdout())
 		}
-		phase, err := c.watch(command.Context(), id, follow, raw, command.OutOrStdout())
+		t := newTree(command.OutOrStdout())
+		t.raw, t.verbose = raw, verbose
+		phase, err := c.watch(command.Context(), id, t, follow, command.OutOrStdout())
 		if err != nil {
 			return err
 		}
@@ -85,7 +92,7 @@ func (c *client) explainEnd(err error) error {
 }
 
 // watch shows the tree, once or until the execution ends, and returns the last phase.
-func (c *client) watch(ctx context.Context, id *core.WorkflowExecutionIdentifier, follow, raw bool, w io.Writer) (core.WorkflowExecution_Phase, error) {
+func (c *client) watch(ctx context.Context, id *core.WorkflowExecutionIdentifier, t *tree, follow bool, w io.Writer) (core.WorkflowExecution_Phase, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := c.run.WatchExecution(ctx, &aloftv1.WatchExecutionRequest{Id: id, Once: !follow})
@@ -93,7 +100,6 @@ func (c *client) watch(ctx context.Context, id *core.WorkflowExecutionIdentifier
 		return 0, c.explain(err)
 	}
 	defer func() { _ = stream.Close() }()
-	t := &tree{nodes: map[string]*aloftv1.NodeStatus{}, colour: isTerminal(w), raw: raw}
 	live := follow && isTerminal(w)
 	messages := make(chan *aloftv1.WatchExecutionResponse)
 	go func() {
@@ -186,6 +192,11 @@ type tree struct {
 	order     []string
 	colour    bool
 	raw       bool // errors as they are
+	verbose   bool // a line for each attempt
+}
+
+func newTree(w io.Writer) *tree {
+	return &tree{nodes: map[string]*aloftv1.NodeStatus{}, colour: isTerminal(w)}
 }
 
 // update takes a message in and returns the nodes of which there is something to tell: a phase, a wait, an attempt.
@@ -215,6 +226,11 @@ func (t *tree) print(w io.Writer, now time.Time) {
 func (t *tree) printChanges(w io.Writer, changed []*aloftv1.NodeStatus) {
 	for _, n := range changed {
 		fmt.Fprintf(w, "%s  %s  %s%s\n", time.Now().Format("15:04:05"), pad(n.GetPhase().String(), 9), t.path(n), t.note(n, time.Now()))
+		if t.verbose && aloft.Terminal(n.GetPhase()) {
+			for _, a := range n.GetAttempts() {
+				fmt.Fprintln(w, "          "+attemptLine(a, time.Now()))
+			}
+		}
 	}
 }
 
@@ -273,6 +289,11 @@ func (t *tree) lines(now time.Time) []string {
 			}
 			text := indent + branch + label(n)
 			lines = append(lines, pad(text, width+2)+t.paint(n.GetPhase())+t.note(n, now))
+			if t.verbose {
+				for _, a := range n.GetAttempts() {
+					lines = append(lines, indent+next+attemptLine(a, now))
+				}
+			}
 			draw(n.GetId(), indent+next)
 		}
 	}
@@ -362,6 +383,27 @@ func (t *tree) note(n *aloftv1.NodeStatus, now time.Time) string {
 		return ""
 	}
 	return "  " + strings.Join(notes, "  ")
+}
+
+// attemptLine says how an attempt went, and how its process was made: forked from a warm interpreter, or fresh and why.
+func attemptLine(a *aloftv1.AttemptStatus, now time.Time) string {
+	notes := []string{fmt.Sprintf("attempt %d", a.GetAttempt()+1), a.GetPhase().String()}
+	if duration := between(a.GetStartedAt(), a.GetEndedAt(), now); duration != "" {
+		notes = append(notes, duration)
+	}
+	switch {
+	case a.GetModeReason() != "":
+		notes = append(notes, a.GetMode()+" start: "+a.GetModeReason())
+	case a.GetMode() != "":
+		notes = append(notes, a.GetMode()+" start")
+	}
+	if a.GetWaiting() != "" {
+		notes = append(notes, waits(a.GetWaiting()))
+	}
+	if a.GetError() != nil {
+		notes = append(notes, firstLine(a.GetError().GetMessage())+budget(a.GetCharge()))
+	}
+	return strings.Join(notes, "  ")
 }
 
 // waits says what is waited for, once: some reasons begin with the word.

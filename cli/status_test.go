@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,5 +87,37 @@ func TestWaitsAreCountedWhereOneLooks(t *testing.T) {
 	}
 	if d.problems != 0 {
 		t.Error("a wait is nothing to be done")
+	}
+}
+
+func TestEachAttemptSaysHowItWentAndWhyItsProcessWasAFreshOne(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	tree := &tree{nodes: map[string]*aloftv1.NodeStatus{}, verbose: true}
+	tree.update(&aloftv1.WatchExecutionResponse{Execution: &aloftv1.ExecutionStatus{}, Nodes: []*aloftv1.NodeStatus{
+		{Id: "n0", Phase: core.NodeExecution_RUNNING, Attempts: []*aloftv1.AttemptStatus{
+			{
+				Phase: core.TaskExecution_FAILED, Mode: "cold", ModeReason: "variable LD_PRELOAD is honoured only by a fresh interpreter",
+				StartedAt: timestamppb.New(now), EndedAt: timestamppb.New(now.Add(2 * time.Second)), Error: &core.ExecutionError{Message: "no\nmore"},
+			},
+			{Attempt: 1, Phase: core.TaskExecution_SUCCEEDED, Mode: "warm"},
+			{Attempt: 2, Phase: core.TaskExecution_QUEUED, Waiting: "no room"},
+		}},
+		{Id: "n0-0-n0", Parent: "n0", Phase: core.NodeExecution_SUCCEEDED, Attempts: []*aloftv1.AttemptStatus{{Phase: core.TaskExecution_SUCCEEDED, Mode: "cold"}}},
+	}})
+	want := []string{
+		"   attempt 1  FAILED  2.0 s  cold start: variable LD_PRELOAD is honoured only by a fresh interpreter  no",
+		"   attempt 2  SUCCEEDED  warm start",
+		"   attempt 3  QUEUED  waits: no room",
+		"      attempt 1  SUCCEEDED  cold start",
+	}
+	var got []string
+	for _, line := range tree.lines(now) {
+		if strings.Contains(line, "attempt ") && !strings.Contains(line, "n0") {
+			got = append(got, line)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }

@@ -18,6 +18,9 @@ def test_status_logs_and_get_show_a_run(server):
     assert "double" in status
     tree = json.loads(server.aloft("status", name, "-o", "json").stdout)
     assert {"n0-0-n0", "n0-0-n1"} <= {n["id"] for n in tree["nodes"]}
+    starts = {a["mode"] for n in tree["nodes"] for a in n.get("attempts", ())}
+    assert starts and starts <= {"warm", "cold"}
+    assert re.search(r"attempt 1  SUCCEEDED  .*  (warm|cold) start", server.aloft("status", name, "--verbose").stdout)
     logs = server.aloft("logs", name).stdout
     assert "n0-0-n0 | doubling 21" in logs and "n0-0-n1 | doubling 42" in logs
     assert server.aloft("logs", name, "n0-0-n0").stdout == "doubling 21\n"
