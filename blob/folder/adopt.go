@@ -56,6 +56,7 @@ func (s *Store) adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, erro
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
+	s.recordListings(dirs, objects)
 	// Deepest first, and the folders above the prefix last: a name is durable only if the whole way to it is.
 	for _, dir := range slices.Backward(dirs) {
 		if err := s.disk.SyncDir(dir); err != nil {
@@ -63,6 +64,28 @@ func (s *Store) adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, erro
 		}
 	}
 	return objects, s.syncUp(filepath.Dir(s.Path(prefix)))
+}
+
+// recordListings records of each folder what is below it, so that a file that is missing later is noticed. objects are in
+// the order of a walk: those below a folder stand side by side.
+func (s *Store) recordListings(dirs []string, objects []blob.Object) {
+	for _, dir := range dirs {
+		key, ok := s.KeyOf(dir)
+		if !ok {
+			continue
+		}
+		below := func(o blob.Object) bool { return strings.HasPrefix(string(o.Key), string(key)+"/") }
+		first := slices.IndexFunc(objects, below)
+		if first < 0 {
+			writeListing(dir, key, nil)
+			continue
+		}
+		end := first + 1
+		for end < len(objects) && below(objects[end]) {
+			end++
+		}
+		writeListing(dir, key, objects[first:end])
+	}
 }
 
 // maxProblems is how many of the names that cannot become objects are told.

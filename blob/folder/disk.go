@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -99,6 +100,29 @@ func renewRecord(f *os.File, info fs.FileInfo, a blob.Attributes) {
 		writeRecord(f, info, a)
 	}
 	_ = f.Chmod(0o400)
+}
+
+// listingName is the extended attribute of a folder with the digest of all that was stored below it.
+const listingName = "user.aloft.listing"
+
+// writeListing, as writeRecord, may do nothing.
+func writeListing(dir string, key blob.Key, below []blob.Object) {
+	digest, _ := blob.DigestBelow(key, below)
+	_ = unix.Lsetxattr(dir, listingName, []byte("1 "+digest), 0)
+}
+
+// readListing returns the recorded digest of all that is below a folder; empty: none was recorded.
+func readListing(dir string) string {
+	buf := make([]byte, 128)
+	n, err := unix.Lgetxattr(dir, listingName, buf)
+	if err != nil {
+		return ""
+	}
+	digest, ok := strings.CutPrefix(string(buf[:n]), "1 ")
+	if !ok {
+		return ""
+	}
+	return digest
 }
 
 // recordState is what the record of a file says of the file.

@@ -39,28 +39,37 @@ func (s *Store) private(ctx context.Context, key blob.Key, dst string) error {
 	case err != nil:
 		return s.missing(err)
 	case info.Mode().IsRegular():
-		return s.privateFile(ctx, path, dst)
+		_, err := s.privateFile(ctx, path, dst)
+		return err
 	case !info.IsDir():
 		return aloft.ErrNotFound
 	}
-	return s.privateFolder(ctx, path, dst)
+	return s.privateFolder(ctx, key, dst)
 }
 
-// privateFolder copies files and folders, empty ones too. Other things cannot be objects: they are left out.
-func (s *Store) privateFolder(ctx context.Context, path, dst string) error {
+// privateFolder copies files and folders, empty ones too. Other things cannot be objects: they are left out. Where it was
+// recorded what the folder held when it was stored, it must hold that now.
+func (s *Store) privateFolder(ctx context.Context, key blob.Key, dst string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	names := make(chan string)
+	path := s.Path(key)
+	type entry struct {
+		name string
+		blob.Object
+	}
+	entries := make(chan *entry)
 	var workers sync.WaitGroup
 	for range privateWorkers {
 		workers.Go(func() {
-			for name := range names {
-				if err := s.privateFile(ctx, path+name, dst+name); err != nil {
+			for e := range entries {
+				var err error
+				if e.Attributes, err = s.privateFile(ctx, path+e.name, dst+e.name); err != nil {
 					cancel(err)
 				}
 			}
 		})
 	}
+	var copied []*entry
 	err := filepath.WalkDir(path, func(at string, d fs.DirEntry, err error) error {
 		name := at[len(path):]
 		switch {
@@ -71,40 +80,62 @@ func (s *Store) privateFolder(ctx context.Context, path, dst string) error {
 		case d.IsDir():
 			return os.Mkdir(dst+name, 0o755)
 		case d.Type().IsRegular():
+			e := &entry{name: name, Object: blob.Object{Key: key + blob.Key(filepath.ToSlash(name))}}
+			copied = append(copied, e)
 			select {
-			case names <- name:
+			case entries <- e:
 			case <-ctx.Done():
 			}
 		}
 		return nil
 	})
-	close(names)
+	close(entries)
 	workers.Wait()
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
-	return err
-}
-
-// privateFile copies one object, if it is what was stored. The copy has the time of the object, by which a copy that was
-// not changed is told, and is writable.
-func (s *Store) privateFile(ctx context.Context, path, dst string) error {
-	src, info, err := s.openFile(path)
 	if err != nil {
 		return err
 	}
+	was := readListing(path)
+	if was == "" {
+		return nil
+	}
+	objects := make([]blob.Object, len(copied))
+	for i, e := range copied {
+		if e.SHA256 == "" { // nothing is recorded of the file itself: its content tells
+			if e.Attributes, err = s.Stat(ctx, e.Key); err != nil {
+				return err
+			}
+		}
+		objects[i] = e.Object
+	}
+	if now, _ := blob.DigestBelow(key, objects); now != was {
+		return fmt.Errorf("a file in it was removed, added or exchanged after it was stored: %w", aloft.ErrConflict)
+	}
+	return nil
+}
+
+// privateFile copies one object, if it is what was stored, and returns its attributes. The copy has the time of the object,
+// by which a copy that was not changed is told, and is writable.
+func (s *Store) privateFile(ctx context.Context, path, dst string) (blob.Attributes, error) {
+	src, info, err := s.openFile(path)
+	if err != nil {
+		return blob.Attributes{}, err
+	}
 	defer src.Close()
-	if _, _, err := sound(ctx, src, info); err != nil {
-		return err
+	attributes, _, err := sound(ctx, src, info)
+	if err != nil {
+		return blob.Attributes{}, err
 	}
 	to, err := os.OpenFile(dst, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
-		return err
+		return blob.Attributes{}, err
 	}
 	plain := s.noClone.Load() || info.Size() <= maxPlainCopy
 	how, err := clone.File(ctx, to, src, plain)
 	if err == nil && !plain && how == clone.Copied {
 		s.noClone.Store(true)
 	}
-	return errors.Join(err, to.Close(), os.Chtimes(dst, info.ModTime(), info.ModTime()))
+	return attributes, errors.Join(err, to.Close(), os.Chtimes(dst, info.ModTime(), info.ModTime()))
 }

@@ -108,6 +108,48 @@ func TestWhatIsNotAllThereIsNotCopied(t *testing.T) {
 	}
 }
 
+func TestAFolderOfWhichAFileIsMissingOrAnotherIsNotCopied(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		change func(dir string) error
+		want   error
+	}{
+		"as it was":               {func(string) error { return nil }, nil},
+		"a file is missing":       {func(dir string) error { return os.Remove(dir + "/a") }, aloft.ErrConflict},
+		"a file below is missing": {func(dir string) error { return os.Remove(dir + "/deep/er/b") }, aloft.ErrConflict},
+		"a folder is missing":     {func(dir string) error { return os.RemoveAll(dir + "/deep") }, aloft.ErrConflict},
+		"everything is missing": {func(dir string) error {
+			return errors.Join(os.Remove(dir+"/a"), os.Remove(dir+"/ab"), os.RemoveAll(dir+"/deep"))
+		}, aloft.ErrConflict},
+		"there is another file":    {func(dir string) error { return os.WriteFile(dir+"/new", nil, 0o600) }, aloft.ErrConflict},
+		"one is exchanged":         {func(dir string) error { return os.Rename(dir+"/deep/er/b", dir+"/a") }, aloft.ErrConflict},
+		"one has another name":     {func(dir string) error { return os.Rename(dir+"/a", dir+"/c") }, aloft.ErrConflict},
+		"its record alone is gone": {func(dir string) error { return unix.Removexattr(dir+"/a", "user.aloft.digest") }, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := openFolder(t)
+			dir := s.Path("raw/x/out")
+			for _, name := range []string{"a", "ab", "deep/er/b"} {
+				if err := errors.Join(os.MkdirAll(filepath.Dir(dir+"/"+name), 0o755), os.WriteFile(dir+"/"+name, []byte(name), 0o600)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := s.Adopt(t.Context(), "raw/x"); err != nil {
+				t.Fatal(err)
+			}
+			if err := test.change(dir); errors.Is(err, unix.ENOTSUP) {
+				t.Skip("no extended attributes here")
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Private(t.Context(), "raw/x/out", filepath.Join(t.TempDir(), "copy")); !errors.Is(err, test.want) {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+		})
+	}
+}
+
 // sparseObject is an object of size bytes that holds one block of data in its middle.
 func sparseObject(t testing.TB, s *folder.Store, size int64) {
 	t.Helper()

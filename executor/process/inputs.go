@@ -279,7 +279,7 @@ func unchanged(path, stored string) bool {
 
 // store puts a file, or all files of a folder, where an attempt's raw outputs are.
 func (b *Backend) store(ctx context.Context, path string, key blob.Key) error {
-	return filepath.WalkDir(path, func(at string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(path, func(at string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) && at == path {
 			return nil // it returns what it has removed: a reference to nothing
 		}
@@ -300,6 +300,10 @@ func (b *Backend) store(ctx context.Context, path string, key blob.Key) error {
 		_, err = b.config.Blob.Put(ctx, below, f, blob.PutOptions{Overwrite: true})
 		return err
 	})
+	if err == nil && isFolder(path) {
+		_, err = b.config.Blob.Adopt(ctx, key) // records what the folder holds
+	}
+	return err
 }
 
 // giveCheckpoint makes dst a private copy of the last checkpoint before this attempt, and says whether there is one. Flyte

@@ -190,6 +190,32 @@ func TestAnInputThatIsGoneOrDamagedIsTheSystemsFailureAndNamesIt(t *testing.T) {
 	}
 }
 
+// A folder that lost one of its files is as lost as a file.
+func TestAFolderThatLacksAFileIsAnInputThatIsLost(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	b := w.open(t, noPython{}, w.blob)
+	made := shell("a", "", "o")
+	out := w.outputs(t, map[string]*core.Literal{"o": file(w.blob.Path(blob.Key("raw/"+made.ID.RawOutputKey())) + "/dir")})
+	made.Template.GetContainer().Command[2] = "set -e; d={{.rawOutputDataPrefix}}/dir; mkdir -p $d; echo 1 > $d/1; echo 2 > $d/2; cp " + out + " {{.outputPrefix}}/outputs.pb"
+	outputs := w.run(t, b, made).GetOutputs().GetValue()
+	if outputs == nil {
+		t.Fatal("it returned nothing")
+	}
+	for _, removed := range []string{"", "2"} {
+		job := shell("b"+removed, "ls {{.inputs.o}}")
+		job.Inputs = outputs
+		if removed != "" {
+			if err := os.Remove(filepath.Join(w.blob.Path(blob.Key("raw/"+made.ID.RawOutputKey())), "dir", removed)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := w.run(t, b, job).GetFailure().GetError().GetCode(); got != map[string]string{"": "", "2": executor.CodeInputLost}[removed] {
+			t.Errorf("removed %q: got code %q", removed, got)
+		}
+	}
+}
+
 // flytekit names a folder that it uploads with one file by the location of that file.
 func TestAFolderThatIsNamedByItsOnlyFileIsAFolder(t *testing.T) {
 	t.Parallel()
