@@ -137,7 +137,7 @@ const (
 	EventStarted EventKind = "started"
 	// EventDone: the task's code has ended, its threads and exit handlers too, and everything it writes is written. The
 	// outcome may be acted upon; Exit has code, modules and CPU so far, nothing of it is durable yet. Warm attempts that
-	// ended by themselves have it, a few milliseconds before EventExited; others go straight to EventExited.
+	// ended by themselves and left no process have it, a few milliseconds before EventExited; others go straight to EventExited.
 	EventDone EventKind = "done"
 	// EventExited: nothing of the attempt runs any more; Exit is durable and comes again on each connection until Forget.
 	EventExited EventKind = "exited"

@@ -139,6 +139,19 @@ def t(x: int) -> int:
             os._exit(0)
         os.read(r, 1)
         return 5
+    if SITUATION == "orphan":
+        r, w = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            if os.fork() == 0:
+                os.read(r, 1)
+            os._exit(0)
+        wait(pid)
+        try:
+            print("another child", os.waitpid(-1, os.WNOHANG))
+        except ChildProcessError:
+            print("no other child")
+        return x + 1
     if SITUATION == "without hooks":
         libc = ctypes.CDLL(None)
         pid = libc.fork()
@@ -231,6 +244,7 @@ func TestOnlyTheProcessThatWasStartedSpeaksForItsAttempt(t *testing.T) {
 		{name: "parent exits", code: 3},
 		{name: "parent raises"},
 		{name: "parent ends first"},
+		{name: "orphan", holds: "no other child"},
 		{name: "without hooks", holds: "integer: 42"},
 		{name: "twice", holds: "integer: 42"},
 		{name: "pty", holds: "integer: 42"},
@@ -485,15 +499,16 @@ def facts():
         "session": os.getsid(0) == os.getpid(), "group": os.getpgid(0) == os.getpid(), "status": status,
         "signals": {int(n): getattr(signal.getsignal(n), "__qualname__", str(signal.getsignal(n))) for n in signal.valid_signals()},
         "argv": sys.argv, "orig_argv": sys.orig_argv[1:], "flags": str(sys.flags), "xoptions": sys._xoptions, "warnoptions": sys.warnoptions,
-        "main": sorted(vars(main)), "main file": main.__file__, "main spec": repr(main.__spec__), "main loader": type(main.__loader__).__name__,
-        "cached": main.__cached__, "path": sys.path, "meta_path": [getattr(f, "__name__", type(f).__name__) for f in sys.meta_path],
+        "main": sorted(vars(main)), "main file": getattr(main, "__file__", None), "main spec": repr(main.__spec__), "main loader": type(main.__loader__).__name__,
+        "cached": getattr(main, "__cached__", 0), "path": sys.path, "meta_path": [getattr(f, "__name__", type(f).__name__) for f in sys.meta_path],
         "hooks": len(sys.path_hooks), "modules": [n in sys.modules for n in ("numpy", "pandas.core", "sklearn", "pyarrow.lib", "mashumaro.jsonschema")],
         "filters": [(f[0], f[1] and f[1].pattern, f[2].__name__, f[4]) for f in warnings.filters], "gc": [gc.isenabled(), gc.get_threshold(), len(gc.callbacks)],
         "recursion": sys.getrecursionlimit(), "switch": sys.getswitchinterval(), "locale": locale.setlocale(locale.LC_ALL), "zone": time.tzname,
         "encodings": [sys.getfilesystemencoding(), sys.stdout.encoding, sys.stdout.errors, sys.stdout.line_buffering, sys.stdout.write_through, sys.stderr.line_buffering],
         "stdin": [sys.stdin.name, sys.stdin.read()], "faulthandler": faulthandler.is_enabled(), "tracemalloc": tracemalloc.is_tracing(),
         "threads": sorted(t.name for t in threading.enumerate() if "Loop" not in t.name and "sync_" not in t.name), "main thread": threading.main_thread().ident == threading.get_ident(),
-        "cwd": os.getcwd(), "environ": sorted((k, v) for k, v in os.environ.items() if k not in ("LC_CTYPE", "ALOFT_ATTEMPT_MARK", "SITUATION")),
+        "cwd": os.getcwd(), "environ": [(k, v) for k, v in os.environ.items() if k != "LC_CTYPE"],
+        "command line": open("/proc/self/cmdline").read().split("\0"), "started with": open("/proc/self/environ").read().split("\0"),
         "tempdir": tempfile.gettempdir(), "root": [logging.root.level, [type(h).__name__ for h in logging.root.handlers]], "disable": manager.disable,
         "loggers": sorted(n for n, l in manager.loggerDict.items() if not isinstance(l, logging.PlaceHolder) and n.startswith(("flyte", "pandas", "numpy", "asyncio"))),
         "flytekit": [(l.level, [type(h).__name__ for h in l.handlers]) for l in (logging.getLogger("flytekit"), logging.getLogger("flytekit.user_space"))],
@@ -553,6 +568,21 @@ func TestATaskFindsTheProcessOfAFreshInterpreterAndEndsLikeIt(t *testing.T) {
 	}
 	all[4].code, all[5].code, all[6].code, all[len(all)-1].signal = 300&255, 1, 1, 15
 	b.same(python(t), factsSource, all)
+}
+
+// What a task finds out also depends on how its interpreter is reached, and on whether console scripts are installed.
+func TestATaskFindsTheProcessOfAFreshInterpreterThroughALinkAndWithoutConsoleScripts(t *testing.T) {
+	t.Parallel()
+	py := python(t)
+	b := newBench(t)
+	link := filepath.Join(b.dir, "link")
+	if err := os.Symlink(filepath.Dir(filepath.Dir(py)), link); err != nil {
+		t.Fatal(err)
+	}
+	without, _ := b.virtual(py, nil)
+	for _, interpreter := range []string{filepath.Join(link, "bin", "python"), without} {
+		b.same(interpreter, factsSource, []situation{{name: "facts", holds: "integer: 42"}})
+	}
 }
 
 // Case (.pth): what appears in the environment is there for the next attempt, and so is a change of an installed file.

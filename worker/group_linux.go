@@ -478,6 +478,26 @@ func (g *group) members() (pids []int) {
 	return pids
 }
 
+// orphaned says whether processes of a warm attempt run whose parents have ended, besides its own: these are our children,
+// since we are the subreaper, of our first thread. What has a parent in the attempt is found by the attempt's own process.
+func (g *group) orphaned(own int) bool {
+	var pids []int
+	self := strconv.Itoa(os.Getpid())
+	if b, err := os.ReadFile("/proc/self/task/" + self + "/children"); err == nil {
+		for field := range strings.FieldsSeq(string(b)) {
+			if pid, err := strconv.Atoi(field); err == nil && g.mark.on(pid, !g.numbered) {
+				pids = append(pids, pid)
+			}
+		}
+	} else { // the kernel was built without it
+		pids = processesOf(g.mark, !g.numbered)
+	}
+	return slices.ContainsFunc(pids, func(pid int) bool {
+		s, ok := readStat(pid)
+		return ok && pid != own && s.state != 'Z' && s.state != 'X'
+	})
+}
+
 // kill ends processes of the group. A process that only has the number of one, because it was given to another meanwhile,
 // is left alone.
 func (g *group) kill(pids []int) {

@@ -21,14 +21,15 @@ func (gs *groups) release(*group)                      {}
 func (gs *groups) clean(folder, []mark)                {}
 func (gs *groups) close()                              {}
 
-func (g *group) joins() []string  { return nil }
-func (g *group) claim(int) error  { return nil }
-func (g *group) members() []int   { return nil }
-func (g *group) processes() []int { return nil }
-func (g *group) kill([]int)       {}
-func (g *group) kills() int64     { return 0 }
-func (g *group) peak() int64      { return 0 }
-func (g *group) memory() int64    { return 0 }
+func (g *group) joins() []string   { return nil }
+func (g *group) claim(int) error   { return nil }
+func (g *group) members() []int    { return nil }
+func (g *group) processes() []int  { return nil }
+func (g *group) orphaned(int) bool { return false }
+func (g *group) kill([]int)        {}
+func (g *group) kills() int64      { return 0 }
+func (g *group) peak() int64       { return 0 }
+func (g *group) memory() int64     { return 0 }
 
 func (g *group) fork(path string, argv []string, attr *syscall.ProcAttr) (int, error) {
 	return syscall.ForkExec(path, argv, attr)

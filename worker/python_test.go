@@ -307,6 +307,17 @@ def leftover(x: int) -> int:
     return x
 
 @task
+def writes(x: int) -> int:
+    r, w = os.pipe()
+    if os.fork() == 0:
+        if os.environ["LEFT"] == "orphan" and os.fork():
+            os._exit(0)
+        os.write(w, b"x")
+        time.sleep(1000)
+    os.read(r, 1)
+    return x
+
+@task
 def threads(x: int) -> int:
     def late():
         time.sleep(0.2)
@@ -440,6 +451,25 @@ func TestWhatAWarmTaskLeavesRunningIsKilled(t *testing.T) {
 	}
 	b.gone(filepath.Join(s.WorkDir, "popen.pid"))
 	b.gone(filepath.Join(s.WorkDir, "daemon.pid"))
+}
+
+// What a task leaves running may write to what it returned: nothing is read of it before that has ended.
+func TestAWarmTaskThatLeavesAProcessIsDoneWhenThatHasEnded(t *testing.T) {
+	t.Parallel()
+	py := python(t)
+	for _, groups := range []string{"groups=", "groups=none"} {
+		b := newBench(t, groups)
+		for _, left := range []string{"child", "orphan"} {
+			s := b.pythonSpec(py, probeSource, "writes")
+			s.Env["LEFT"] = left
+			if r := b.run(s); r.Mode != ModeWarm || r.Code != 0 || r.Lost {
+				t.Fatalf("%s, %s: got %+v\n%s", groups, left, r, b.read(s.Stderr))
+			}
+			if n := len(b.of(s.AttemptID, EventDone)); n > 0 {
+				t.Errorf("%s, %s: done was told while a process of it ran", groups, left)
+			}
+		}
+	}
 }
 
 func TestDynamicTaskKeepsTheRegisteredArguments(t *testing.T) {

@@ -165,14 +165,17 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 				if group.kills() > 0 { // it lost a process: that decides, not what the task makes of it
 					continue
 				}
-				provisional := record
-				provisional.Code, provisional.EndedAt = *m.Done, time.Now()
-				provisional.Modules = m.Modules
-				provisional.CPUUser, provisional.CPUSystem = seconds(m.User), seconds(m.Sys)
-				s.mu.Lock()
-				provisional.Stopped = a.stopped
-				s.mu.Unlock()
-				s.advance(a, StateDone, 0, &provisional)
+				// What it leaves running may still write to what it returns: then its outcome is not read before that has ended.
+				if m.Children = m.Children || group.orphaned(child.pid); !m.Children {
+					provisional := record
+					provisional.Code, provisional.EndedAt = *m.Done, time.Now()
+					provisional.Modules = m.Modules
+					provisional.CPUUser, provisional.CPUSystem = seconds(m.User), seconds(m.Sys)
+					s.mu.Lock()
+					provisional.Stopped = a.stopped
+					s.mu.Unlock()
+					s.advance(a, StateDone, 0, &provisional)
+				}
 				s.zygotes.learn(child.zygote, m.Modules[len(imported):], 0)
 			}
 			unfit = cmp.Or(unfit, m.Unfit)
@@ -196,7 +199,7 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 	} else if !known {
 		s.decideUnknown(a, &record)
 	}
-	if done == nil || done.Children || len(group.members()) > 0 {
+	if done == nil || done.Children || group.orphaned(p.PID) || len(group.members()) > 0 {
 		s.killAll(a, p.PID, group)
 	}
 	if unfit != "" && s.startOver(a, unfit) {

@@ -26,7 +26,8 @@ specification; what follows is how a fork of this process is the same. (worker/c
 
 What is taken on trust: modules of one package may change one another, also those that are not taken yet; native code reads no variable whose name is not in its file, and nothing per process when it is
 loaded; the table HARMLESS; the containers and attributes that Surroundings compares are where modules leave traces.
-What differs: the command line in /proc, the parent's number, and what a module's own dictionary costs.
+What differs: the parent is this process and not the supervisor (a fork's parent is the process that forks), and what a
+module's own dictionary costs.
 
 Started by aloft's supervisor as `python -u zygote.py LEARNT`, with a SEQPACKET socket as descriptor 3, on which it gets
     N, with the descriptor of a stream socket   fork a child, number N, that talks on that socket
@@ -41,17 +42,18 @@ import modules of the environment, then {"done", ..} when nothing of the task ru
 LEARNT is a file: {"modules": [..], "dropped": {..}}: modules of the environment that earlier tasks imported. Empty: none.
 """
 import _signal, atexit, builtins, collections, contextlib, copyreg, ctypes, errno, fcntl, gc, importlib.util, json, locale, logging, mmap, os
-import posix, random, resource, select, signal, socket, stat, sys, tempfile, threading, time, traceback, types, warnings, weakref
+import posix, random, resource, select, signal, socket, stat, struct, sys, tempfile, threading, time, traceback, types, warnings, weakref
 
 COERCED = os.environ.get("LC_CTYPE")
 encode, decode = json.dumps, json.loads  # whatever becomes of the module
 PROBE = "from flytekit import task\n\n\n@task\ndef _zygote_probe(x: int) -> int:\n    return x\n"
-ENTRIES = {"pyflyte-execute": "execute_task_cmd", "pyflyte-map-execute": "map_execute_task_cmd"}
+ENTRIES = "pyflyte-execute", "pyflyte-map-execute"
 MARK = "ALOFT_ATTEMPT_MARK"
-SCRIPTS = {}  # name: code of the console script
+SCRIPTS = {}  # name: (code of the console script, its path; None: it is not installed, and run by -c)
 CHANNEL = 512  # the least number of a descriptor of ours in a child
+SHOWN = []  # memory that /proc shows
 UNSEEDED = []  # generators made before the fork that a fresh process would have seeded from the system
-BASE, ROOTS, OWN, LIBC, MARK_AT = frozenset(), (), (), ctypes.CDLL(None), None
+BASE, ROOTS, OWN, LIBC, MARK_AT, LAYOUT = frozenset(), (), (), ctypes.CDLL(None), None, ()
 
 # Variables that differ from attempt to attempt: a module that reads one at its import cannot be imported ahead.
 PER_ATTEMPT = ("TMPDIR", "TEMP", "TMP", "PWD", "FLYTE_INTERNAL_", "FLYTE_ATTEMPT_NUMBER", "FLYTE_EXECUTION_URL", "_F_",
@@ -505,6 +507,13 @@ def has_children():
         return False
 
 
+def reap_ended():
+    """Waits for the children that have ended and that the task has not waited for."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
 def comms():
     names = []
     for t in sorted(os.listdir("/proc/self/task"), key=int):  # the main thread first
@@ -631,6 +640,7 @@ class Held:
         """Takes all that was imported under the recorder out of sight."""
         self.proofs = rec.proofs
         self.path, self.meta_path, self.path_hooks = list(sys.path), list(sys.meta_path), list(sys.path_hooks)
+        self.first = self.path[0]
         self.environ = dict(os.environ._data)
         for name in sys.modules:
             if name in self.proofs:
@@ -736,7 +746,7 @@ class Held:
 
     def differs(self, names):
         """Why these modules would not be the same if they were imported now; None: they would."""
-        if [p for p in sys.path if p in self.path] != self.path or sys.path[0] != self.path[0]:
+        if sys.path[:1] != [self.first] or [p for p in sys.path[1:] if p in self.path[1:]] != self.path[1:]:
             return "sys.path has other folders"
         if sys.meta_path != self.meta_path or sys.path_hooks != self.path_hooks:
             return "sys.meta_path or sys.path_hooks is another one"
@@ -923,31 +933,48 @@ def set_up_loggers(env):
     loggers.initialize_global_loggers()
 
 
+# What command.go runs with -c in an environment without console scripts.
+WITHOUT_SCRIPT = ("import sys; from flytekit.bin.entrypoint import execute_task_cmd as execute, map_execute_task_cmd as map_execute; "
+                  "sys.argv[0] = sys.argv.pop(1); sys.exit((map_execute if 'map' in sys.argv[0] else execute)())")
+
+
 def compile_scripts():
-    """The console scripts, which are what a fresh interpreter runs as its __main__. One that is not installed is written as
-    command.go would have it done."""
-    for name, function in ENTRIES.items():
+    """The console scripts, which are what a fresh interpreter runs as its __main__."""
+    for name in ENTRIES:
         path = os.path.join(BIN, name)
         try:
             with open(path, "rb") as f:
-                SCRIPTS[name] = compile(f.read(), path, "exec", dont_inherit=True)
+                SCRIPTS[name] = compile(f.read(), path, "exec", dont_inherit=True), path
         except (OSError, SyntaxError, ValueError):
-            text = f"import sys; from flytekit.bin.entrypoint import {function} as run; sys.exit(run())"
-            SCRIPTS[name] = compile(text, path, "exec", dont_inherit=True)
+            SCRIPTS[name] = compile(WITHOUT_SCRIPT, "<string>", "exec", dont_inherit=True), None
+
+
+def command_line(argv):
+    """What a fresh interpreter is started with (command.go)."""
+    name = os.path.basename(argv[0])
+    path = SCRIPTS[name][1]
+    return [sys.executable, "-u", *([path] if path else ["-c", WITHOUT_SCRIPT, name]), *argv[1:]]
+
+
+def first_folder(argv):
+    """What a fresh interpreter has as sys.path[0]: where its script really is; with -c the working folder."""
+    path = SCRIPTS[os.path.basename(argv[0])][1]
+    return os.path.dirname(os.path.realpath(path)) if path else ""
 
 
 def entry(argv):
     """Runs the console script as the interpreter would, and returns the exit code; None: a death by SIGINT."""
-    name = os.path.basename(argv[0])
-    path = os.path.join(BIN, name)
-    sys.argv = [path, *argv[1:]]
+    code, path = SCRIPTS[os.path.basename(argv[0])]
+    words = command_line(argv)
+    sys.argv = words[2:] if path else ["-c", *words[4:]]
     if hasattr(sys, "orig_argv"):
-        sys.orig_argv = [sys.executable, "-u", path, *argv[1:]]
+        sys.orig_argv = words
     main = sys.modules["__main__"] = types.ModuleType("__main__")
-    vars(main).update(__annotations__={}, __file__=path, __builtins__=builtins, __cached__=None,
-                      __loader__=importlib.machinery.SourceFileLoader("__main__", path))
+    vars(main).update(__annotations__={}, __builtins__=builtins, __loader__=importlib.machinery.BuiltinImporter)
+    if path:
+        vars(main).update(__file__=path, __cached__=None, __loader__=importlib.machinery.SourceFileLoader("__main__", path))
     try:
-        exec(SCRIPTS[name], vars(main))
+        exec(code, vars(main))
     except SystemExit as e:
         return code_of(e.code)
     except BaseException as e:
@@ -1058,6 +1085,31 @@ def redirect(req):
         os.close(fd)
 
 
+def layout():
+    """Where the kernel has what belongs to this process, in the order that PR_SET_MM_MAP wants it; () where it does not tell."""
+    with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/self/stat") as f:
+        field = [None, None, None, *f.read().rpartition(")")[2].split()]  # as proc(5) numbers them
+        LIBC.sbrk.restype = ctypes.c_void_p
+        LIBC.prctl.argtypes = ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong
+        return [int(n) for n in (*field[26:28], *field[45:48], field[28])]  # code, data, heap, stack
+    return ()
+
+
+def show(argv, env):
+    """Makes /proc show the command line and the variables of the attempt, as those of a fresh process: they are read from
+    where the kernel believes that they are. One that cannot be told otherwise (before 4.x, or built without it) shows ours."""
+    if not LAYOUT:
+        return
+    words, variables = (b"".join(os.fsencode(w) + b"\0" for w in part) for part in (command_line(argv), env))
+    area = mmap.mmap(-1, len(words) + len(variables), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    area[:] = words + variables
+    SHOWN.append(area)  # for as long as the process lives
+    start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+    middle, end = start + len(words), start + len(words) + len(variables)
+    places = struct.pack("12Q2I", *LAYOUT[:5], LIBC.sbrk(0), LAYOUT[5], start, middle, middle, end, 0, 0, 0xFFFFFFFF)
+    LIBC.prctl(35, 14, places, len(places), 0)  # PR_SET_MM, PR_SET_MM_MAP
+
+
 def learnt_modules(argv, told):
     """Modules of the environment that this task has imported and the zygote had not; not those of its own package."""
     new = []
@@ -1093,10 +1145,11 @@ def attempt(channel):
     for join in req.get("joins") or ():  # control groups; before it allocates anything of its own
         with open(join, "w") as f:
             f.write("0")
-    LIBC.prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: what its processes leave behind stays below it
     if MARK_AT:  # in place: /proc/<pid>/environ shows it, of this process and of those that it forks
         ctypes.memmove(MARK_AT, req["mark"].encode(), 32)
     argv, code, told, modules = req["argv"], 1, [], []
+    env = sorted(f"{name}={value}" for name, value in req["env"].items())  # in the order in which the supervisor gives them
+    show(argv, env)
 
     def unfit(why):
         if channel.ours():
@@ -1114,10 +1167,11 @@ def attempt(channel):
     try:
         redirect(req)
         os.environ.clear()
-        os.environ.update(req["env"])
+        os.environ.update(e.split("=", 1) for e in env)
         if COERCED and "LC_ALL" not in req["env"]:  # the interpreter sets it when it starts in the C locale
             os.environ.setdefault("LC_CTYPE", COERCED)
         os.chdir(req["cwd"])
+        sys.path[0] = HELD.first = first_folder(argv)
         if path := req["env"].get("PYTHONPATH"):  # as the interpreter and its site module do
             sys.path[1:] = dict.fromkeys([*map(os.path.abspath, path.split(os.pathsep)), *sys.path[1:]])
         reset(req.get("temp_dir"))
@@ -1145,6 +1199,7 @@ def attempt(channel):
         try:
             # Each page of its own was faulted in once; a task that runs for longer may have done that often for one page.
             short = u.ru_utime + u.ru_stime < 0.2
+            reap_ended()
             say(done=code, user=u.ru_utime, sys=u.ru_stime, children=has_children(), modules=modules,
                 memory=u.ru_minflt * resource.getpagesize() // 1024 if short else 0)
             if not short:  # 2 ms
@@ -1248,7 +1303,7 @@ def serve(control, restore):
 
 
 def main():
-    global BASE, ROOTS, OWN, MARK_AT, READY, BIN
+    global BASE, ROOTS, OWN, MARK_AT, LAYOUT, READY, BIN
     control = socket.socket(fileno=3)
     os.set_inheritable(3, False)
 
@@ -1260,7 +1315,7 @@ def main():
         for sig in (signal.SIGTERM, signal.SIGINT):
             signal.signal(sig, signal.SIG_DFL)
         LIBC.getenv.restype = ctypes.c_void_p
-        MARK_AT = LIBC.getenv(MARK.encode())
+        MARK_AT, LAYOUT = LIBC.getenv(MARK.encode()), layout()
         try:
             with open(sys.argv[1]) as f:
                 learnt = decode(f.read())
@@ -1269,7 +1324,7 @@ def main():
         # As in the console script that a task would have been started by; spawned pools import it again.
         BIN = os.path.dirname(sys.executable)
         compile_scripts()
-        sys.path[0] = BIN
+        sys.path[0] = first_folder(["pyflyte-execute"]) or BIN
         sys.modules["__zygote__"] = sys.modules["__main__"]
         sys.modules["__main__"] = types.ModuleType("__main__")
         sys.modules["__main__"].__file__ = os.path.join(BIN, "pyflyte-execute")
