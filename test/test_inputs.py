@@ -7,9 +7,11 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import time
+import typing
 
 import pytest
-from conftest import Server
+from conftest import PIPELINES, Server
 from flyteidl.core import execution_pb2
 
 SUCCEEDED, FAILED = 4, 6
@@ -67,6 +69,7 @@ def unprivileged():
 
 def check(server: Server, marks: pathlib.Path) -> None:
     marks.chmod(0o777)
+    spoilt = server.run("private.py", "spoils")
     upload = marks / "upload.txt"
     upload.write_text("original upload")
     arguments = ["private.py", "harmed", "--seed", "1", "--upload", str(upload), "--marks", str(marks)]
@@ -94,9 +97,15 @@ def check(server: Server, marks: pathlib.Path) -> None:
         assert {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()} == {"a": "original a", "deep/er/b": "original b"}
 
 
+    execution = server.ended(spoilt)
+    assert execution.closure.phase == SUCCEEDED, execution.closure.error
+    assert execution.outputs.get("o0", typing.List[str]) == ["original checkpoint"] * 7
+    assert execution.outputs.get("o1", str) == (PIPELINES / "private.py").read_text()
+
+
 def test_a_task_may_do_what_it_likes_with_its_inputs(server, tmp_path):
     """Case 03: files, folders, frames, pickles, dataclasses, uploads, at any depth; seven ways to harm them, twice each; then
-    another node, a recovery, a cache hit, an upload and the client's download."""
+    another node, a recovery, a cache hit, an upload and the client's download. Checkpoints and the code likewise."""
     check(server, tmp_path)
 
 
@@ -107,11 +116,26 @@ def test_an_ordinary_user_s_task_may_do_what_it_likes_with_its_inputs(unprivileg
     check(unprivileged, folder)
 
 
+def wait_for(condition) -> None:
+    for _ in range(6000):
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("it never came true")
+
+
 @pytest.mark.parametrize("damage", [False, True])
 def test_what_is_lost_is_computed_again_by_a_recovery(own_server, tmp_path, damage):
     """An input that is gone, or is not what was stored, is not the user's error; a recovery makes it again."""
-    flag = "--damage" if damage else "--no-damage"
-    name = own_server.run("private.py", "loses", "--blob", str(own_server.data / "blob"), "--marks", str(tmp_path), flag)
+    name = own_server.run("private.py", "loses", "--marks", str(tmp_path))
+    wait_for((tmp_path / "ready").exists)
+    for path in (own_server.data / "blob" / "raw").rglob("lost.txt"):
+        if damage:
+            path.chmod(0o644)
+            path.write_text("garbage")
+        else:
+            path.unlink()
+    (tmp_path / "lost").touch()
     failed = own_server.ended(name)
     assert failed.closure.phase == FAILED
     error = failed.closure.error

@@ -4,10 +4,11 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import time
 import typing
 
 import pandas as pd
-from flytekit import task, workflow
+from flytekit import current_context, task, workflow
 from flytekit.exceptions.user import FlyteRecoverableException
 from flytekit.types.directory import FlyteDirectory
 from flytekit.types.file import FlyteFile
@@ -120,14 +121,11 @@ def made(marks: str) -> FlyteFile:
 
 
 @task
-def lose(blob: str, file: FlyteFile, damage: bool) -> str:
-    """What no task should be able to do, as an `rm` in the data folder would."""
-    for path in pathlib.Path(blob, "raw").rglob("lost.txt"):
-        if damage:
-            os.chmod(path, 0o644)
-            path.write_text("garbage")
-        else:
-            path.unlink()
+def lose(marks: str, file: FlyteFile) -> str:
+    """Waits for what no task can do, as an `rm` in the data folder does."""
+    pathlib.Path(marks, "ready").touch()
+    while not pathlib.Path(marks, "lost").exists():
+        time.sleep(0.02)
     return "lost"
 
 
@@ -137,6 +135,41 @@ def use(file: FlyteFile, after: str) -> str:
 
 
 @workflow
-def loses(blob: str, marks: str, damage: bool) -> str:
+def loses(marks: str) -> str:
     f = made(marks=marks)
-    return use(file=f, after=lose(blob=blob, file=f, damage=damage))
+    return use(file=f, after=lose(marks=marks, file=f))
+
+
+@task(retries=2)
+def saves(how: int) -> str:
+    """Saves a checkpoint, spoils the copy of it that it is given, and goes on from it once more."""
+    checkpoint = current_context().checkpoint
+    number = int(os.environ["FLYTE_ATTEMPT_NUMBER"])
+    if number == 0:
+        checkpoint.write(b"original checkpoint")
+        raise FlyteRecoverableException("the network was away")
+    seen = checkpoint.read().decode()
+    if number == 1:
+        given = [os.path.join(at, name) for at, _, names in os.walk(checkpoint._checkpoint_src) for name in names]
+        assert given, checkpoint._checkpoint_src
+        for path in given:
+            spoil(path, how)
+        raise FlyteRecoverableException("the network was away")
+    return seen
+
+
+@task
+def vandal(how: int) -> str:
+    """Spoils its own code."""
+    spoil(__file__, how)
+    return "spoilt"
+
+
+@task
+def intact(after: typing.List[str]) -> str:
+    return open(__file__).read()
+
+
+@workflow
+def spoils() -> typing.Tuple[typing.List[str], str]:
+    return [saves(how=how) for how in range(7)], intact(after=[vandal(how=how) for how in range(7)])
