@@ -28,6 +28,7 @@ type Info struct {
 	Room                                        func() (running, waiting int64)   // of this server's executor
 	Environments                                func() []*aloftv1.EnvironmentInfo // those that tasks have used so far
 	Away                                        func() []store.Service            // services that are away; nil: none ever
+	StoreMounts                                 func() string                     // whether stored objects are read-only for tasks: "yes", or why not
 }
 
 // stuckLimit is how many stuck executions are counted; one is already too many.
@@ -68,6 +69,9 @@ func (i *Info) GetServerInfo(ctx context.Context, _ *aloftv1.GetServerInfoReques
 			Slots: e.Slots, Running: running, Waiting: waiting})
 	}
 	answer.Environments = i.Environments()
+	if i.StoreMounts != nil {
+		answer.StoreMounts = i.StoreMounts()
+	}
 	for _, s := range away(i.Away, time.Now()) {
 		answer.Away = append(answer.Away, &aloftv1.ServiceInfo{Name: s.Name, AwaySince: stamp(s.AwaySince), Reason: s.Reason, ProbeAt: stamp(s.ProbeAt)})
 	}

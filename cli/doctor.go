@@ -148,6 +148,13 @@ func (d *diagnosis) machine() {
 
 // access says who may do what, as far as it can be seen from here.
 func (d *diagnosis) access(info *aloftv1.GetServerInfoResponse) {
+	switch mounts := info.GetStoreMounts(); mounts {
+	case "yes":
+		d.ok("stored objects: mounted read-only for tasks")
+	case "":
+	default:
+		d.note("stored objects: tasks that go looking for them can change them, which is noticed before they are used again; this system lets the server not mount them read-only (%s)", mounts)
+	}
 	d.note("isolation: tasks are processes of the server's user, which is no security boundary: they can read and write its data folder and use its port")
 	host, _, err := net.SplitHostPort(info.GetListen())
 	if ip := net.ParseIP(host); err == nil && (host == "localhost" || ip != nil && ip.IsLoopback()) {

@@ -81,6 +81,7 @@ type Server struct {
 	executor   *executor.Executor
 	recoveries *job.Jobs
 	resolver   *environment.Resolver
+	mounts     func() string // whether stored objects are read-only for tasks
 
 	stop    context.CancelFunc // ends engine, executor and recovery jobs
 	running sync.WaitGroup     // engine, executor, recovery jobs and the HTTP server
@@ -183,6 +184,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		DataDir: c.DataDir, Place: place, Blob: blobs, Environments: s.resolver, Code: process.Bundles{Cache: code},
 		Connect: s.connectWorker, Capacity: s.room, Platform: s.platform, Variables: variables, Mode: worker.Mode(c.WorkerMode), Logger: s.log,
 	})
+	s.mounts = backend.Mounts
 	probes := map[string]health.Probe{aloft.ServiceCatalog: func(ctx context.Context) error {
 		_, err := s.store.ListResults(ctx, store.ResultQuery{Limit: 1})
 		return err
@@ -266,7 +268,7 @@ func (s *Server) newAPI(c api.Config) (*api.API, error) {
 	results := &api.Results{Store: s.store}
 	info := &api.Info{
 		Store: s.store, Version: s.options.Version.Version, DataDir: s.config.DataDir, Database: s.database(), Listen: s.listens(),
-		StartedAt: time.Now(), Room: s.queue, Environments: s.environments, Away: s.health.All,
+		StartedAt: time.Now(), Room: s.queue, Environments: s.environments, Away: s.health.All, StoreMounts: s.mounts,
 		TaskTimeout: config.Limit(s.config.TaskTimeout), QueueTimeout: config.Limit(s.config.QueueTimeout), ExecutionTimeout: config.Limit(s.config.ExecutionTimeout),
 	}
 	recoveries := &api.Recoveries{Jobs: s.recoveries}

@@ -61,6 +61,11 @@ type Spec struct {
 	// pyflyte-fast-execute does. That command's own download step never runs: its --dest-dir is no place of this machine.
 	CodeDir string `json:"code_dir,omitempty"`
 
+	// ReadOnly is folders that the attempt's processes can read and not change, however they go about it, where the system
+	// lets us do that; but for Writable, folders below these, which are there.
+	ReadOnly []string `json:"read_only,omitempty"`
+	Writable []string `json:"writable,omitempty"`
+
 	Environment Environment `json:"environment,omitzero"`
 	Mode        Mode        `json:"mode,omitempty"`
 
@@ -151,6 +156,7 @@ type Hello struct {
 	BootID   string `json:"boot_id"`
 	DataDir  string `json:"data_dir,omitempty"` // its path, as all that runs was told it
 	Place    string `json:"place,omitempty"`    // and the folder itself, see Place
+	Mounts   string `json:"mounts,omitempty"`   // "yes": Spec.ReadOnly holds; else why it does not; empty: not said, and it does not
 }
 
 // Protocol is the version of the protocol of this build. A higher one adds calls and fields and keeps what was there.

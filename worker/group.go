@@ -33,6 +33,9 @@ type group struct {
 	limited bool   // and the kernel holds the attempt's limit in it
 	pooled  bool   // other attempts had the control group before and will have it again
 	before  int64  // processes that the kernel had killed in it before this attempt
+
+	mounts   *mounts // what its processes see of our folders; nil: what we see
+	mountErr error   // why they do not
 }
 
 // groups makes the groups of attempts, in the best way that this system has; it says once which that is.

@@ -351,58 +351,72 @@ func (g *group) file(v1, v2 string) string {
 // is given to the call. Both also hold for the limit that is the mark and for the higher score by which the kernel chooses
 // what to kill when the machine runs out of memory: these are our whole process's for that moment. Callers take turns.
 func (g *group) fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+	if g != nil && g.mounts != nil {
+		onSpareThread(func() {
+			if g.mountErr = g.mounts.enter(); g.mountErr == nil {
+				pid, err, _ = g.forkHere(path, argv, attr)
+			}
+		})
+		if g.mountErr == nil {
+			return pid, err
+		}
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread() // kept where the thread cannot go home: then it ends with this function
-		home := true
-		defer func() {
-			if home {
-				runtime.UnlockOSThread()
-			}
-		}()
-		restore, preferred := preferAsVictim()
-		defer func() {
-			restore()
-			if err == nil && !preferred { // what it forks at once may not have the score: better than none
-				_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(strconv.Itoa(victimScore)), 0)
-			}
-		}()
-		if g == nil {
-			pid, err = syscall.ForkExec(path, argv, attr)
-			return
+		var home bool
+		if pid, err, home = g.forkHere(path, argv, attr); home {
+			runtime.UnlockOSThread()
 		}
-		unmark, marked := g.mark.putOn()
-		defer unmark()
-		g.numbered = marked
-		with := *attr
-		with.Sys = new(syscall.SysProcAttr)
-		*with.Sys = *attr.Sys
-		switch {
-		case g.dir == "":
-		case g.version == 1:
-			if os.WriteFile(filepath.Join(g.dir, "tasks"), []byte("0"), 0) != nil {
-				g.lose()
-				break
-			}
-			defer func() { home = leaveGroup(filepath.Dir(filepath.Dir(g.dir))) == nil }()
-		default:
-			folder, err := os.Open(g.dir)
-			if err != nil {
-				g.lose()
-				break
-			}
-			defer folder.Close()
-			with.Sys.UseCgroupFD, with.Sys.CgroupFD = true, int(folder.Fd())
-		}
-		if pid, err = syscall.ForkExec(path, argv, &with); err == nil || !with.Sys.UseCgroupFD {
-			return
-		}
-		g.lose() // the kernel (before 5.7), or a filter of its calls, does not know groups here; or the program is at fault
-		pid, err = syscall.ForkExec(path, argv, attr)
 	}()
 	<-done
 	return pid, err
+}
+
+// forkHere forks on this thread. home is false where the thread could not leave the control group that it joined.
+func (g *group) forkHere(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error, home bool) {
+	home = true
+	restore, preferred := preferAsVictim()
+	defer func() {
+		restore()
+		if err == nil && !preferred { // what it forks at once may not have the score: better than none
+			_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(strconv.Itoa(victimScore)), 0)
+		}
+	}()
+	if g == nil {
+		pid, err = syscall.ForkExec(path, argv, attr)
+		return pid, err, home
+	}
+	unmark, marked := g.mark.putOn()
+	defer unmark()
+	g.numbered = marked
+	with := *attr
+	with.Sys = new(syscall.SysProcAttr)
+	*with.Sys = *attr.Sys
+	switch {
+	case g.dir == "":
+	case g.version == 1:
+		if os.WriteFile(filepath.Join(g.dir, "tasks"), []byte("0"), 0) != nil {
+			g.lose()
+			break
+		}
+		defer func() { home = leaveGroup(filepath.Dir(filepath.Dir(g.dir))) == nil }()
+	default:
+		folder, err := os.Open(g.dir)
+		if err != nil {
+			g.lose()
+			break
+		}
+		defer folder.Close()
+		with.Sys.UseCgroupFD, with.Sys.CgroupFD = true, int(folder.Fd())
+	}
+	if pid, err = syscall.ForkExec(path, argv, &with); err == nil || !with.Sys.UseCgroupFD {
+		return pid, err, home
+	}
+	g.lose() // the kernel (before 5.7), or a filter of its calls, does not know groups here; or the program is at fault
+	pid, err = syscall.ForkExec(path, argv, attr)
+	return pid, err, home
 }
 
 func leaveGroup(home string) error {

@@ -3,6 +3,7 @@
 package worker
 
 import (
+	"errors"
 	"log/slog"
 	"syscall"
 	"time"
@@ -34,6 +35,14 @@ func (g *group) memory() int64     { return 0 }
 func (g *group) fork(path string, argv []string, attr *syscall.ProcAttr) (int, error) {
 	return syscall.ForkExec(path, argv, attr)
 }
+
+// mounts are Linux's.
+type mounts struct {
+	ReadOnly []string `json:"read_only"`
+	Writable []string `json:"writable,omitempty"`
+}
+
+func mountable(folder) error { return errors.New("it needs Linux") }
 
 func machineKills() int64 { return 0 }
 

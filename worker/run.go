@@ -96,7 +96,11 @@ func (s *supervisor) prepare(a *attempt) (*group, error) {
 		}
 		_ = file.Close()
 	}
-	return s.groups.take(a.mark, a.spec.MemoryLimit, a.spec.Mode != ModeCold && a.command.cold == ""), nil
+	group := s.groups.take(a.mark, a.spec.MemoryLimit, a.spec.Mode != ModeCold && a.command.cold == "")
+	if s.mounts == nil && len(a.spec.ReadOnly) > 0 {
+		group.mounts = &mounts{ReadOnly: a.spec.ReadOnly, Writable: a.spec.Writable}
+	}
+	return group, nil
 }
 
 func (s *supervisor) forkWarm(a *attempt, group *group) (child *forked, whyCold string, err error) {
@@ -109,7 +113,7 @@ func (s *supervisor) forkWarm(a *attempt, group *group) (child *forked, whyCold 
 		child, whyCold, err = s.zygotes.fork(a.spec, a.command, childSpec{
 			Argv: a.command.argv, Env: a.command.env, Cwd: a.spec.WorkDir, Mark: string(a.mark), Joins: group.joins(),
 			Stdout: orNull(a.spec.Stdout), Stderr: orNull(a.spec.Stderr), TempDir: a.spec.TempDir,
-			DoneFile: s.folder.done(a.spec.AttemptID),
+			Mounts: group.mounts, DoneFile: s.folder.done(a.spec.AttemptID),
 		}, a.stop)
 	}
 	if child == nil && err == nil && a.spec.Mode == ModeWarm {
@@ -179,6 +183,9 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 				s.zygotes.learn(child.zygote, m.Modules[len(imported):], 0)
 			}
 			unfit = cmp.Or(unfit, m.Unfit)
+			if m.Unmounted != "" {
+				s.log.Warn("stored objects are not read-only for an attempt", "attempt", a.spec.AttemptID, "reason", m.Unmounted)
+			}
 			if m.Memory > 0 {
 				record.PeakMemory = m.Memory << 10
 			}
@@ -245,6 +252,8 @@ type childDone struct {
 	Modules  []string `json:"modules"` // that it had not told before
 	Memory   int64    `json:"memory"`  // KiB
 	Unfit    string   `json:"unfit"`   // why the attempt needs a fresh interpreter; nothing follows
+
+	Unmounted string `json:"unmounted"` // why it has not the mounts that it was to have
 }
 
 // waitWarm returns when the child has ended and all that it said was read.
@@ -321,9 +330,13 @@ func (s *supervisor) execute(a *attempt, group *group) (int, <-chan ending, erro
 		defer file.Close()
 		files = append(files, file.Fd())
 	}
-	return s.reaper.start(path, argv, &syscall.ProcAttr{
+	pid, ended, err := s.reaper.start(path, argv, &syscall.ProcAttr{
 		Dir: a.spec.WorkDir, Env: a.command.environ(), Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
 	}, group)
+	if group.mountErr != nil {
+		s.log.Warn("stored objects are not read-only for an attempt", "attempt", a.spec.AttemptID, "reason", group.mountErr)
+	}
+	return pid, ended, err
 }
 
 // openLog opens the file that takes what an attempt writes; without one it is lost. Another attempt may have put something

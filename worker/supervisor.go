@@ -32,6 +32,7 @@ type supervisor struct {
 	reaper  *reaper
 	zygotes *zygotes
 	groups  *groups
+	mounts  error // why folders cannot be made read-only for tasks; nil: they can
 
 	mu       sync.Mutex
 	attempts map[string]*attempt
@@ -190,6 +191,9 @@ func newSupervisor(config Config, f folder) (*supervisor, error) {
 		attempts: map[string]*attempt{}, peers: map[*peer]bool{}, quiet: time.Now(), ended: make(chan struct{}),
 	}
 	s.groups = newGroups(config.Logger, f, config.ControlGroups)
+	if s.mounts = mountable(f); s.mounts != nil {
+		s.log.Info("stored objects cannot be made read-only for tasks", "reason", s.mounts)
+	}
 	var err error
 	if s.place, err = Place(s.dataDir); err != nil {
 		return nil, err
@@ -294,7 +298,10 @@ func (s *supervisor) handle(p *peer, line []byte) error {
 	answer := reply{ID: r.ID}
 	switch r.Call {
 	case callHello:
-		answer.Hello = &Hello{Protocol: Protocol, Build: s.config.Build, PID: os.Getpid(), BootID: s.boot, DataDir: s.dataDir, Place: s.place}
+		answer.Hello = &Hello{Protocol: Protocol, Build: s.config.Build, PID: os.Getpid(), BootID: s.boot, DataDir: s.dataDir, Place: s.place, Mounts: "yes"}
+		if s.mounts != nil {
+			answer.Hello.Mounts = s.mounts.Error()
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		p.send(answer)

@@ -225,7 +225,8 @@ type childSpec struct {
 	Stderr   string            `json:"stderr"`
 	TempDir  string            `json:"temp_dir,omitempty"` // made for this attempt alone; empty: none was
 	Mark     string            `json:"mark"`
-	Joins    []string          `json:"joins,omitempty"` // files of control groups: a process that writes 0 to them is in
+	Joins    []string          `json:"joins,omitempty"`  // files of control groups: a process that writes 0 to them is in
+	Mounts   *mounts           `json:"mounts,omitempty"` // nil: it sees what we see
 	DoneFile string            `json:"done_file"`
 }
 

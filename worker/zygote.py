@@ -53,7 +53,7 @@ SCRIPTS = {}  # name: (code of the console script, its path; None: it is not ins
 CHANNEL = 512  # the least number of a descriptor of ours in a child
 SHOWN = []  # memory that /proc shows
 UNSEEDED = []  # generators made before the fork that a fresh process would have seeded from the system
-BASE, ROOTS, OWN, LIBC, MARK_AT, LAYOUT = frozenset(), (), (), ctypes.CDLL(None), None, ()
+BASE, ROOTS, OWN, LIBC, MARK_AT, LAYOUT = frozenset(), (), (), ctypes.CDLL(None, use_errno=True), None, ()
 
 # Variables that differ from attempt to attempt: a module that reads one at its import cannot be imported ahead.
 PER_ATTEMPT = ("TMPDIR", "TEMP", "TMP", "PWD", "FLYTE_INTERNAL_", "FLYTE_ATTEMPT_NUMBER", "FLYTE_EXECUTION_URL", "_F_",
@@ -1110,6 +1110,28 @@ def show(argv, env):
     LIBC.prctl(35, 14, places, len(places), 0)  # PR_SET_MM, PR_SET_MM_MAP
 
 
+def mount(read_only, writable):
+    """Makes folders read-only for this process and all that it starts, but for some below them, as mounts_linux.go does.
+    Returns why it could not."""
+    bound = []
+
+    def call(function, *args):
+        if function(*(ctypes.c_long(a) if isinstance(a, int) else a for a in args)):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    try:
+        call(LIBC.unshare, 0x20000)  # CLONE_NEWNS
+        call(LIBC.mount, b"", b"/", 0, 0x84000, 0)  # MS_REC | MS_SLAVE
+        for folders, bind, recursive, attributes in (read_only, 0x5000, 0x8000, (1, 0)), (writable or (), 0x1000, 0, (0, 1)):
+            for path in map(os.fsencode, folders):
+                call(LIBC.mount, path, path, 0, bind, 0)
+                bound.append(path)
+                call(LIBC.syscall, 442, -100, path, recursive, struct.pack("4Q", *attributes, 0, 0), 32)  # mount_setattr
+    except OSError as e:
+        for path in reversed(bound):  # half of it would be worse than nothing
+            LIBC.umount2(path, 2)  # MNT_DETACH
+        return e.strerror
+
+
 def learnt_modules(argv, told):
     """Modules of the environment that this task has imported and the zygote had not; not those of its own package."""
     new = []
@@ -1147,6 +1169,8 @@ def attempt(channel):
             f.write("0")
     if MARK_AT:  # in place: /proc/<pid>/environ shows it, of this process and of those that it forks
         ctypes.memmove(MARK_AT, req["mark"].encode(), 32)
+    if (mounts := req.get("mounts")) and (why := mount(**mounts)):
+        say(unmounted=why)
     argv, code, told, modules = req["argv"], 1, [], []
     env = sorted(f"{name}={value}" for name, value in req["env"].items())  # in the order in which the supervisor gives them
     show(argv, env)

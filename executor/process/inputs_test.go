@@ -103,6 +103,43 @@ func TestATaskMayDoWhatItLikesWithItsInputs(t *testing.T) {
 	}
 }
 
+// Case 03 by a task that goes looking: it finds objects, and cannot change them; its own folders it can.
+func TestATaskThatGoesLookingForStoredObjectsCannotChangeThem(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.put(t, "one.txt", strings.NewReader("stored"))
+	w.put(t, "dir/a", strings.NewReader("stored"))
+	before := w.contentOf(t, "upload")
+	b := w.open(t, noPython{}, w.blob)
+	saved := shell("a", "mkdir -p {{.checkpointOutputPrefix}} {{.rawOutputDataPrefix}}/x; echo saved > {{.checkpointOutputPrefix}}/_dst_cp; echo made > {{.rawOutputDataPrefix}}/x/made; exit 1")
+	if o := w.run(t, b, saved); o.GetFailure() == nil {
+		t.Fatal(o)
+	}
+	if b.Mounts() != "yes" {
+		t.Skipf("objects cannot be made read-only here: %s", b.Mounts())
+	}
+	own := w.blob.Path(blob.Key(saved.ID.RunKey()))
+	looks := shell("b", fmt.Sprintf(`cd %s; for f in $(find upload -type f); do chmod 777 $f; echo changed > $f; rm $f; mv $f $f.moved; touch $f; done; rm -r upload run/p raw/*; mkdir new;
+		cat %s/_flytecheckpoints/_dst_cp; ls -d %s/_flytecheckpoints; exit 0`, w.blob.Path(""), own, own))
+	if o := w.run(t, b, looks); o.GetFailure() != nil {
+		t.Errorf("it failed: %v", o.GetFailure())
+	}
+	if diff := cmp.Diff(before, w.contentOf(t, "upload")); diff != "" {
+		t.Errorf("what is stored changed (-before +after):\n%s", diff)
+	}
+	for _, path := range []string{own + "/_flytecheckpoints/_dst_cp", w.blob.Path(blob.Key("raw/"+saved.ID.RawOutputKey())) + "/x/made"} {
+		if _, err := os.Stat(path); err != nil {
+			t.Errorf("what another attempt left: %v", err)
+		}
+	}
+	if err := b.Forget(t.Context(), looks); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(w.blob.Path(blob.Key("raw/" + looks.ID.RawOutputKey()))); !os.IsNotExist(err) {
+		t.Errorf("the folder in which it wrote nothing stays: %v", err)
+	}
+}
+
 func TestAnInputThatIsReturnedIsTheStoredObjectOnlyWhileItIsAsItWas(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"net/url"
@@ -377,9 +378,13 @@ func (b *Backend) advice(ctx context.Context, job *executor.Job, message string)
 // keep makes the outputs canonical and everything that they refer to durable, with its digest. Outputs that refer to nothing,
 // or to what goes with the attempt, are aloft.ErrInvalid, all of them in one error.
 func (b *Backend) keep(ctx context.Context, job *executor.Job, outputs *core.LiteralMap, outcome *aloftv1.Outcome) error {
-	written, err := b.config.Blob.Adopt(ctx, blob.Key("raw/"+job.ID.RawOutputKey()))
-	if err != nil {
-		return fmt.Errorf("keep the files of the outputs: %w", err)
+	raw := blob.Key("raw/" + job.ID.RawOutputKey())
+	var written []blob.Object
+	if !isEmptyFolder(b.config.Blob.Path(raw)) { // one of ours, in which it has written nothing, need not be durable
+		var err error
+		if written, err = b.config.Blob.Adopt(ctx, raw); err != nil {
+			return fmt.Errorf("keep the files of the outputs: %w", err)
+		}
 	}
 	canonical := b.canonicalAmong(written)
 	var problems []error
@@ -397,6 +402,7 @@ func (b *Backend) keep(ctx context.Context, job *executor.Job, outputs *core.Lit
 	} else if err != nil {
 		b.config.Logger.Warn("render locations in outputs", "attempt", job.ID.String(), "error", err)
 	}
+	var err error
 	if outcome.Objects, err = b.digests(ctx, attemptName(job.ID), outputs, written); err != nil {
 		return err
 	}
@@ -519,6 +525,17 @@ func (b *Backend) passing(attempt, uri string) error {
 func isFolder(path string) bool {
 	info, err := os.Lstat(path)
 	return err == nil && info.IsDir()
+}
+
+// isEmptyFolder says whether there is a folder at a path, and nothing in it.
+func isEmptyFolder(path string) bool {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	_, err = f.Readdirnames(1)
+	return errors.Is(err, io.EOF)
 }
 
 func usage(exit *worker.ExitRecord) *aloftv1.AttemptUsage {

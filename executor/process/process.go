@@ -15,6 +15,7 @@
 //	<data>/attempts/<hash of its name>.in/                           its private copies of the files it is given: removed
 //	<data>/worker/home                                               HOME of all attempts: a warm interpreter has one from its start
 //
+// All of <data>/blob but the attempt's own folders is read-only for it where the supervisor can do that (worker.Spec.ReadOnly).
 // Tasks know TMPDIR and HOME by short paths, whatever the data folder, the execution and the node are called (worker.ShortPath):
 // libraries put sockets there, whose addresses have room for 107 bytes.
 package process
@@ -126,6 +127,17 @@ func New(config Config) *Backend {
 	}
 	b.changed.L = &b.mu
 	return b
+}
+
+// Mounts says whether stored objects are read-only for tasks: "yes", or why they are not; empty: that is not known yet.
+func (b *Backend) Mounts() string {
+	b.mu.Lock()
+	client := b.client
+	b.mu.Unlock()
+	if client == nil {
+		return ""
+	}
+	return client.Hello().Mounts
 }
 
 func (b *Backend) Kind() string             { return Kind }
@@ -370,7 +382,7 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 		return nil, nil, unavailable("find a short path for the attempt", err)
 	}
 	work, temp := b.workDir(name), filepath.Join(short, "attempts", folderName(name)+tempSuffix)
-	for _, dir := range []string{run, filepath.Dir(raw)} {
+	for _, dir := range []string{run, raw} {
 		if err := makeFolder(dir); err != nil {
 			return nil, nil, unavailable("make the folders of the attempt", err)
 		}
@@ -418,6 +430,7 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 	spec := &worker.Spec{
 		AttemptID: name, Token: job.Key.Token, Argv: argv, Env: b.variables(job, env, short, temp),
 		WorkDir: work, TempDir: temp, Stdout: filepath.Join(run, "stdout"), Stderr: filepath.Join(run, "stderr"), OutputDir: run,
+		ReadOnly: []string{b.config.Blob.Path("")}, Writable: []string{run, raw},
 		Environment: worker.Environment{Interpreter: env.Interpreter, Digest: env.Digest},
 		Mode:        b.config.Mode, MemoryLimit: job.Spec.GetMemoryLimit(), CPU: float64(job.Spec.GetMilliCpu()) / 1000, Grace: b.config.Grace,
 	}
@@ -605,6 +618,7 @@ func (b *Backend) Forget(ctx context.Context, job *executor.Job) error {
 	b.mu.Lock()
 	delete(b.jobs, name)
 	b.mu.Unlock()
+	_ = syscall.Rmdir(b.config.Blob.Path(blob.Key("raw/" + job.ID.RawOutputKey()))) // if it has written nothing there
 	return errors.Join(removeAll(b.workDir(name)), removeAll(b.tempDir(name)), removeAll(b.inputsDir(name)))
 }
 
