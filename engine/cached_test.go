@@ -19,6 +19,7 @@ import (
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
+	"github.com/aloft-dev/aloft/store/storetest"
 )
 
 // caching makes an engine use results again; those that are large are in a folder.
@@ -530,7 +531,7 @@ func TestAnExecutionOfTheReleaseBeforeStaysReadableForIt(t *testing.T) {
 	older := b.create(w, "older", map[string]string{"x": "a"}, func(e *store.Execution, _ *aloftv1.Create) { e.JournalVersion = 1 })
 	b.runs(e, succeeded(map[string]string{"o0": "again"}))
 	b.wantPhase(older, core.WorkflowExecution_SUCCEEDED)
-	_, journal, err := b.store.Load(t.Context(), b.execution(older).Key)
+	_, journal, err := storetest.Load(t.Context(), b.store, b.execution(older).Key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,7 +90,7 @@ func TestTimersOfRunsThatAreAheadFireByTheirOwnClock(t *testing.T) {
 		ids = append(ids, b.create(w, fmt.Sprintf("e%d", i), nil))
 	}
 	b.settle(b.fast())
-	e := b.engine("a", func(c *engine.Config) { c.CacheExecutions = 3 })
+	e := b.engine("a", func(c *engine.Config) { c.CacheRuns = 20_000 })
 	b.settle(e)
 	b.clock.advance(29 * time.Minute)
 	b.settle(e)

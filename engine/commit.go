@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/internal/lru"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -21,12 +23,38 @@ func (e *Engine) finish(d *decided) {
 	}
 	e.finished.push(d)
 	e.rows += weight(d.step)
+	e.bytes += stepBytes(d.step)
 	e.committable.Signal()
 }
 
 // weight is about how many rows a step writes.
 func weight(s *store.Step) int {
 	return 1 + len(s.Nodes) + len(s.Attempts) + len(s.Consumed) + len(s.Appends)
+}
+
+// What a record takes in memory beside its literals and texts, about.
+const recordBytes = 1024
+
+// stepBytes is about what a step takes in memory until it is committed.
+func stepBytes(s *store.Step) int64 {
+	n := int64(recordBytes * weight(s))
+	value := func(l *aloftv1.Literals) {
+		if l.GetValue() != nil {
+			n += lru.Decoded(l.GetRef().GetSize())
+		}
+	}
+	for _, r := range s.Nodes {
+		value(r.Inputs)
+		value(r.Outputs)
+		n += int64(len(r.Error.GetMessage()))
+	}
+	for _, r := range s.Attempts {
+		n += int64(len(r.Error.GetMessage()) + 128*len(r.Objects))
+	}
+	for _, r := range s.Results {
+		n += int64(128 * len(r.Objects))
+	}
+	return n
 }
 
 // settle commits everything that is finished, in one transaction or, when it is very much, in several. An error means that
@@ -67,6 +95,7 @@ func (e *Engine) gather() {
 		}
 		// Its outcome, if it was tried, is what the journal says to the next who reads it.
 		e.rows -= weight(d.step)
+		e.bytes -= stepBytes(d.step)
 		e.drop(d.run)
 		e.conclude(d)
 	}
@@ -94,6 +123,7 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 			continue
 		}
 		e.rows -= weight(d.step)
+		e.bytes -= stepBytes(d.step)
 		r := d.run
 		var taken *store.TakenError
 		switch {
@@ -154,7 +184,8 @@ func (e *Engine) committed(d *decided) {
 func (e *Engine) conclude(d *decided) {
 	r := d.run
 	if r.dropped {
-		r.busy, r.state, r.source = false, nil, nil
+		r.busy = false
+		r.unload()
 		return
 	}
 	if d.lost {

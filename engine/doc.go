@@ -26,6 +26,5 @@
 //   - A shard is ours as long as our own monotonic clock says that the lease runs. The epoch in the store decides in the end.
 //   - When we cannot do our part (a literal or a closure cannot be read), the execution waits and is tried again with
 //     growing pauses, for ever; if that lasts, the execution's record says what it waits for. It never fails by our fault.
-//   - Memory holds live executions, least recently used ones leave it and are folded again. Graphs and literals are
-//     caches of what never changes, bounded too.
+//   - Memory is bounded in bytes: memory.go says what bounds what. What leaves it is folded from its journal again.
 package engine

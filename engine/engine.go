@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"container/list"
 	"context"
 	"crypto/rand"
 	"log/slog"
@@ -28,7 +27,8 @@ type Store interface {
 	Messages(ctx context.Context, seqs []int64) ([]store.InboxRow, error)
 	Due(ctx context.Context, shards []int, until time.Time, limit int) ([]store.DueRow, error)
 	Clocks(ctx context.Context, shards []int, after store.Key, limit int) ([]store.ClockRow, error)
-	Load(ctx context.Context, key store.Key) (*store.Execution, []store.JournalRow, error)
+	Load(ctx context.Context, key store.Key) (*store.Execution, error)
+	Journal(ctx context.Context, key store.Key, got func(store.JournalRow) error) error
 	Commit(ctx context.Context, steps []*store.Step) []error
 
 	GetWorkflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error)
@@ -121,10 +121,9 @@ type Config struct {
 	Workers   int           // GOMAXPROCS; executions that are stepped at once
 	StepLimit int           // 1,000; about how many events one step may decide before other executions have their turn
 
-	CacheExecutions int   // 4,096 executions kept in memory while they wait
-	CacheNodes      int   // 500,000 nodes of all of them
-	CacheGraphs     int64 // 64 MiB of compiled workflows
-	CacheLiterals   int64 // 64 MiB of literals
+	CacheRuns     int64 // 256 MiB of executions that are kept in memory between their turns
+	CacheGraphs   int64 // 64 MiB of compiled workflows
+	CacheLiterals int64 // 64 MiB of literals
 }
 
 func (c Config) withDefaults() Config {
@@ -138,8 +137,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Grace, 15*time.Second)
 	setDefault(&c.Workers, runtime.GOMAXPROCS(0))
 	setDefault(&c.StepLimit, 1000)
-	setDefault(&c.CacheExecutions, 4096)
-	setDefault(&c.CacheNodes, 500_000)
+	setDefault(&c.CacheRuns, 256<<20)
 	setDefault(&c.CacheGraphs, 64<<20)
 	setDefault(&c.CacheLiterals, 64<<20)
 	return c
@@ -155,6 +153,7 @@ func setDefault[T int | int64 | time.Duration](v *T, d T) {
 const (
 	rowsPerCommit = 8_000
 	rowsWaiting   = 24_000   // decided and not committed: workers pause above
+	bytesWaiting  = 64 << 20 // likewise
 	cachedKeys    = 16 << 20 // bytes of what is known of nodes' cache keys
 )
 
@@ -185,10 +184,10 @@ type Engine struct {
 	ahead       ahead
 	parked      map[*run]struct{} // those that wait for a service that is away
 
-	idle      *list.List // of *run that nothing moves now, the longest idle first
-	nodes     int        // of the idle ones
+	memory    memory
 	finished  queue[*decided]
-	rows      int        // of finished
+	rows      int        // of finished and unsettled
+	bytes     int64      // of these, about
 	unsettled []*decided // given to the store without learning what became of it
 	commits   int64      // numbers commit ids
 	renewAt   time.Time
@@ -213,7 +212,7 @@ func New(config Config) *Engine {
 		runs:     make(map[store.Key]*run),
 		parked:   make(map[*run]struct{}),
 		inboxes:  newInboxes(),
-		idle:     list.New(),
+		memory:   memory{limit: config.CacheRuns},
 		tick:     make(chan struct{}, 1),
 	}
 	e.workable, e.committable = sync.NewCond(&e.mu), sync.NewCond(&e.mu)

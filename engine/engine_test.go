@@ -23,6 +23,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
 	"github.com/aloft-dev/aloft/store/memstore"
+	"github.com/aloft-dev/aloft/store/storetest"
 )
 
 // handClock is moved by the test.
@@ -404,7 +405,7 @@ func TestSleepEndsWhenItsTimeHasComeAlsoAfterLeavingMemory(t *testing.T) {
 	for i := range 5 {
 		ids = append(ids, b.create(w, fmt.Sprintf("e%d", i), nil))
 	}
-	e := b.engine("a", func(c *engine.Config) { c.CacheExecutions = 1 })
+	e := b.engine("a", func(c *engine.Config) { c.CacheRuns = 1 })
 	b.settle(e)
 	for _, id := range ids {
 		b.wantPhase(id, core.WorkflowExecution_RUNNING)
@@ -599,7 +600,7 @@ func TestCommitOfUnknownOutcomeIsRepeatedUnchanged(t *testing.T) {
 			}
 		}
 		record := b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
-		if _, journal, _ := b.store.Load(t.Context(), record.Key); len(journal) != 1 {
+		if _, journal, _ := storetest.Load(t.Context(), b.store, record.Key); len(journal) != 1 {
 			t.Errorf("%d journal entries, want 1", len(journal))
 		}
 	}
@@ -649,7 +650,7 @@ func TestExecutionOfALaterReleaseIsLeftAlone(t *testing.T) {
 		b.settle(here)
 		b.clock.advance(time.Second)
 	}
-	if _, journal, err := b.store.Load(t.Context(), b.execution(id).Key); err != nil || len(journal) != 0 {
+	if _, journal, err := storetest.Load(t.Context(), b.store, b.execution(id).Key); err != nil || len(journal) != 0 {
 		t.Errorf("%d entries were written (%v), want none", len(journal), err)
 	}
 }

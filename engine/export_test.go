@@ -5,8 +5,8 @@ func (e *Engine) Held() map[string]int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return map[string]int{
-		"runs": len(e.runs), "ready": e.ready.len(), "idle": e.idle.Len(), "nodes": e.nodes, "timers": e.timers.len(),
+		"runs": len(e.runs), "ready": e.ready.len(), "idle": e.memory.idle.Len(), "bytes of runs": int(e.memory.bytes), "timers": e.timers.len(),
 		"known messages": len(e.inboxes.known), "bytes of messages": int(e.inboxes.bytes), "consumed messages": len(e.inboxes.consumed),
-		"finished steps": e.finished.len(), "their rows": e.rows, "unsettled steps": len(e.unsettled),
+		"finished steps": e.finished.len(), "their rows": e.rows, "their bytes": int(e.bytes), "unsettled steps": len(e.unsettled),
 	}
 }

@@ -247,13 +247,3 @@ func executionChange(e machine.ExecutionView) *store.ExecutionChange {
 		AbortPrincipal: e.AbortPrincipal,
 	}
 }
-
-// latest is the time of the last event of a journal.
-func latest(journal []store.JournalRow) time.Time {
-	for _, row := range slices.Backward(journal) {
-		if at := store.LatestOf(row.Entry); !at.IsZero() {
-			return at
-		}
-	}
-	return time.Time{}
-}

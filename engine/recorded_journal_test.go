@@ -27,6 +27,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
 	"github.com/aloft-dev/aloft/store/sqlstore"
+	"github.com/aloft-dev/aloft/store/storetest"
 )
 
 // Journals of every release are in testdata/journal, as that release wrote them, and beside them, to be read, the records
@@ -457,7 +458,7 @@ func recordJournalsOf(t *testing.T, folder, release string) {
 	f := journalFile{Workflows: map[string][]byte{}}
 	var text strings.Builder
 	for _, listed := range executions {
-		e, journal, err := s.Load(t.Context(), listed.Key)
+		e, journal, err := storetest.Load(t.Context(), s, listed.Key)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/internal/lru"
 	"github.com/aloft-dev/aloft/recovery"
 	"github.com/aloft-dev/aloft/store"
 )
@@ -17,7 +20,7 @@ import (
 type source struct {
 	id       aloft.ExecutionID
 	run      *recovery.Run
-	nodes    int                  // of run
+	bytes    int64                // that it takes, about
 	finished []aloft.NodeID       // in the order in which they began, which is about that in which they are asked for
 	place    map[aloft.NodeID]int // in finished
 }
@@ -25,6 +28,9 @@ type source struct {
 // valuesPerRead is how many nodes' inputs and outputs are read at once: those asked for, and those that will be next. With
 // 64 KiB for each value this bounds a read at 32 MiB.
 const valuesPerRead = 256
+
+// sourceNodeBytes is what a node of a source takes beside its texts and messages, about.
+const sourceNodeBytes = 400
 
 // nodesPerRead is how many nodes of a source are listed at once.
 const nodesPerRead = 10_000
@@ -39,8 +45,9 @@ func (e *Engine) source(ctx context.Context, id aloft.ExecutionID) (*source, err
 		}
 		records, last = append(records, page...), len(page)
 	}
-	s := &source{id: id, run: recovery.NewRun(records), nodes: len(records), place: make(map[aloft.NodeID]int)}
+	s := &source{id: id, run: recovery.NewRun(records), place: make(map[aloft.NodeID]int)}
 	for _, n := range records {
+		s.bytes += sourceNodeBytes + int64(4*len(n.ID)+len(n.DeckURI)) + lru.Decoded(int64(proto.Size(n.Cache)+proto.Size(n.Target)))
 		if aloft.Succeeded(n.Phase) && n.Unreadable == nil {
 			s.place[n.ID] = len(s.finished)
 			s.finished = append(s.finished, n.ID)

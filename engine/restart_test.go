@@ -17,7 +17,7 @@ type reads struct {
 	loads, rows int
 }
 
-func (r *reads) Load(ctx context.Context, key store.Key) (*store.Execution, []store.JournalRow, error) {
+func (r *reads) Load(ctx context.Context, key store.Key) (*store.Execution, error) {
 	r.loads++
 	return r.Store.Load(ctx, key)
 }

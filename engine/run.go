@@ -28,7 +28,7 @@ type run struct {
 	due     time.Time // the machine's next timer by the clock of the process; zero: none
 	timer   timer
 	idle    *list.Element // nil: not idle
-	counted int           // nodes it is counted for while it is idle
+	counted int64         // bytes that it is counted for in memory
 
 	// Belongs to whoever has it while it is busy.
 	kept         map[store.ResultID]*store.Result // what others kept, and the step that was refused for it is to name
@@ -65,7 +65,7 @@ func (e *Engine) push(r *run) {
 	if r.queued || r.busy || r.dropped || !r.retryAt.IsZero() {
 		return
 	}
-	e.leaveIdle(r)
+	e.memory.leaveIdle(r)
 	r.queued = true
 	e.ready.push(r)
 	e.workable.Signal()
@@ -107,12 +107,10 @@ func (e *Engine) rest(r *run) {
 	if !r.retryAt.IsZero() && r.waitsFor != "" {
 		e.parked[r] = struct{}{}
 	}
-	switch {
-	case !r.retryAt.IsZero():
-	case r.more || len(r.inbox.messages) > 0 || (!r.due.IsZero() && !r.due.After(e.clock.Now())):
+	ready := r.more || len(r.inbox.messages) > 0 || (!r.due.IsZero() && !r.due.After(e.clock.Now()))
+	e.keep(r, !ready && r.retryAt.IsZero())
+	if ready {
 		e.push(r)
-	default:
-		e.enterIdle(r)
 	}
 }
 
@@ -122,7 +120,7 @@ func (e *Engine) drop(r *run) {
 		return
 	}
 	e.setTimer(r, time.Time{})
-	e.leaveIdle(r)
+	e.memory.forget(r)
 	delete(e.parked, r)
 	if r.isAhead() {
 		e.ahead.look(r.shard)
@@ -133,38 +131,8 @@ func (e *Engine) drop(r *run) {
 		e.wakeCollector()
 	}
 	if !r.busy {
-		r.state, r.source = nil, nil
+		r.unload()
 	}
-}
-
-// enterIdle counts a run among those that wait, and lets the longest idle ones go if they are too many.
-func (e *Engine) enterIdle(r *run) {
-	if r.state != nil {
-		r.counted = r.state.Len()
-	}
-	if r.source != nil {
-		r.counted += r.source.nodes
-	}
-	e.nodes += r.counted
-	r.idle = e.idle.PushBack(r)
-	for e.idle.Len() > e.config.CacheExecutions || (e.nodes > e.config.CacheNodes && e.idle.Len() > 1) {
-		longest := e.idle.Front().Value.(*run) //nolint:forcetypeassert // the list holds nothing else
-		if longest.isAhead() {
-			e.leaveIdle(longest)
-			longest.state, longest.source = nil, nil
-			continue
-		}
-		e.drop(longest) // its timer goes too: collecting finds it in the store before it is due
-	}
-}
-
-func (e *Engine) leaveIdle(r *run) {
-	if r.idle == nil {
-		return
-	}
-	e.idle.Remove(r.idle)
-	e.nodes -= r.counted
-	r.idle, r.counted = nil, 0
 }
 
 // wakeParked makes ready what waits for a service that is back.

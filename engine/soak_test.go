@@ -31,7 +31,7 @@ func TestNothingIsLeftOfWhatHasEnded(t *testing.T) {
 		}
 		return store.NoFault
 	}
-	e := b.engine("a", func(c *engine.Config) { c.CacheExecutions = 30 })
+	e := b.engine("a", func(c *engine.Config) { c.CacheRuns = 150_000 })
 	pass := func() {
 		for more := true; more; {
 			more, _ = e.Pass(t.Context()) // an error: the store said that it failed

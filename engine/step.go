@@ -151,9 +151,9 @@ func (e *Engine) newStep(r *run, lease store.Lease) *store.Step {
 	}
 }
 
-// load folds the journal. It says whether the execution has ended: then nobody needs its state.
+// load folds the journal, entry by entry. It says whether the execution has ended: then nobody needs its state.
 func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
-	record, journal, err := e.store.Load(ctx, r.key)
+	record, err := e.store.Load(ctx, r.key)
 	if errors.Is(err, aloft.ErrNotFound) {
 		return true, nil // deleted
 	}
@@ -164,10 +164,6 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 	if r.waiting != "" {
 		r.waits = max(r.waits-1, 0) // the release before did not count
 	}
-	r.seq = 0
-	if last := len(journal) - 1; last >= 0 {
-		r.seq = journal[last].Seq
-	}
 	if aloft.Terminal(record.Phase) {
 		return true, nil
 	}
@@ -175,27 +171,37 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 	if r.newer = record.JournalVersion > store.JournalVersion; r.newer {
 		return false, fmt.Errorf("its journal has version %d, this release reads up to %d: run the newer release", record.JournalVersion, store.JournalVersion)
 	}
-	e.learnClock(r, latest(journal))
-	graph, err := e.graph(ctx, record.Workflow)
-	if err != nil {
+	graph, wrong := e.graph(ctx, record.Workflow)
+	if wrong == nil {
+		wrong = record.Unreadable
+	}
+	state, latest := machine.New(record.ID, graph), time.Time{}
+	r.seq = 0
+	// Also of a journal that cannot be folded it must be known where it ends, and when that was written.
+	if err := e.store.Journal(ctx, r.key, func(row store.JournalRow) error {
+		r.seq++
+		if at := store.LatestOf(row.Entry); !at.IsZero() {
+			latest = at
+		}
+		switch {
+		case wrong != nil:
+		case row.Unreadable != nil:
+			wrong = row.Unreadable
+		case row.Seq != r.seq:
+			wrong = fmt.Errorf("journal entry %d is missing: %w", r.seq, aloft.ErrUnreadable)
+		default:
+			if err := state.Fold(row.Seq, row.Entry); err != nil {
+				wrong = fmt.Errorf("fold journal: %w: %w", aloft.ErrUnreadable, err)
+			}
+		}
+		r.seq = row.Seq
+		return nil
+	}); err != nil {
 		return false, err
 	}
-	if record.Unreadable != nil {
-		return false, record.Unreadable
-	}
-	entries := make([]*aloftv1.JournalEntry, len(journal))
-	for i, row := range journal {
-		switch {
-		case row.Unreadable != nil:
-			return false, row.Unreadable
-		case row.Seq != int64(i+1):
-			return false, fmt.Errorf("journal entry %d is missing: %w", i+1, aloft.ErrUnreadable)
-		}
-		entries[i] = row.Entry
-	}
-	state, err := machine.Fold(record.ID, graph, entries)
-	if err != nil {
-		return false, fmt.Errorf("fold journal: %w: %w", aloft.ErrUnreadable, err)
+	e.learnClock(r, latest)
+	if wrong != nil {
+		return false, wrong
 	}
 	r.state = state
 	return false, nil
@@ -324,7 +330,7 @@ func (e *Engine) keepStepping(ctx context.Context) {
 		var r *run
 		for r == nil && !e.stopping {
 			var ok bool
-			if e.rows < rowsWaiting {
+			if e.rows < rowsWaiting && e.bytes < bytesWaiting {
 				if r, ok = e.next(); ok {
 					break
 				}

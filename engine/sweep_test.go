@@ -314,7 +314,7 @@ func (r *swept) tell(ids []aloft.ExecutionID) string {
 			}
 			lines = append(lines, fmt.Sprintf("%s %s/%d %s", who, a.Node, a.Attempt, a.Phase))
 		}
-		_, journal, err := r.store.Load(r.Context(), rec.Key)
+		_, journal, err := storetest.Load(r.Context(), r.store, rec.Key)
 		if err != nil {
 			r.Fatal(err)
 		}

@@ -50,7 +50,7 @@ func (e *Engine) endUnread(ctx context.Context, r *run, message *aloftv1.Inbox, 
 	if r.id == (aloft.ExecutionID{}) || r.newer {
 		return nil, fmt.Errorf("it cannot be ended: %w", aloft.ErrUnreadable)
 	}
-	record, _, err := e.store.Load(ctx, r.key)
+	record, err := e.store.Load(ctx, r.key)
 	if err != nil {
 		return nil, fmt.Errorf("end execution %s: %w", r.id, err)
 	}

@@ -32,6 +32,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 	"github.com/aloft-dev/aloft/store/sqlstore"
 	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
+	"github.com/aloft-dev/aloft/store/storetest"
 )
 
 // killsVariable is how often TestKillsOfServersAndTheirDatabaseLoseNothing kills something; 40 times if it is not set, and few
@@ -330,7 +331,7 @@ func (c *cluster) compare() {
 		if e.Phase != core.WorkflowExecution_SUCCEEDED {
 			c.Errorf("%s ended %s: %v", name, e.Phase, e.Error)
 		}
-		_, journal, err := c.store.Load(c.Context(), e.Key)
+		_, journal, err := storetest.Load(c.Context(), c.store, e.Key)
 		if err != nil {
 			c.Error(err)
 			continue

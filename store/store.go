@@ -79,9 +79,12 @@ type Runs interface {
 	// after a key.
 	Clocks(ctx context.Context, shards []int, after Key, limit int) ([]ClockRow, error)
 
-	// Load returns the execution and its journal in order. ErrNotFound. What cannot be understood of them is no error: the
-	// record and the entries say so themselves (Unreadable). The journal of a later version than JournalVersion is left out.
-	Load(ctx context.Context, key Key) (*Execution, []JournalRow, error)
+	// Load returns the execution, with what can be understood of it (Unreadable). ErrNotFound.
+	Load(ctx context.Context, key Key) (*Execution, error)
+
+	// Journal gives got the journal of an execution, entry by entry in their order: there may be more of them than fit into
+	// memory. An entry that cannot be understood says so itself (Unreadable). It ends with an error of got, and returns that.
+	Journal(ctx context.Context, key Key, got func(JournalRow) error) error
 
 	// Commit writes steps of several executions in one transaction and returns one error (or nil) for each:
 	//   - ErrFenced: the lease is not the step's any more;

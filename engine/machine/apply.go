@@ -24,6 +24,7 @@ func (s *State) Apply(e *aloftv1.Event) error {
 	if err := s.apply(e); err != nil {
 		return fmt.Errorf("apply %s: %w", describe(e), err)
 	}
+	s.texted += texts(e)
 	s.settle()
 	return nil
 }

@@ -3,6 +3,7 @@ package machine
 import (
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -165,5 +166,28 @@ func TestTheCostOfAStepDoesNotGrowWithTheRun(t *testing.T) { //nolint:parallelte
 	}
 	if small, large := cost(100), cost(20_000); large > small+1 {
 		t.Errorf("a step takes %.0f allocations in a run of 100 nodes and %.0f in one of 20,000", small, large)
+	}
+}
+
+// Bytes is what bounds the states in memory: it must be of the size of what they take.
+func TestBytesIsAboutWhatAStateTakes(t *testing.T) { //nolint:paralleltest // it measures the heap
+	const n = 20_000
+	g := mustGraph(t, fan(n, "sleep"))
+	long := literals("inputs")
+	long.Uri = "aloft://blob/" + strings.Repeat("x", 200)
+	for name, inputs := range map[string]*aloftv1.LiteralRef{"short": literals("inputs"), "long": long} {
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		s := New(testID, g)
+		drive(t, s, 0, quick{wait: time.Second, inputs: inputs})
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		takes, says := int64(after.HeapAlloc-before.HeapAlloc), s.Bytes()
+		t.Logf("%s texts: the state of %d nodes takes %d bytes and says %d", name, n, takes, says)
+		if says < takes*2/3 || name == "short" && says > takes*2 { // equal texts are counted each time
+			t.Errorf("%s texts: the state takes %d bytes and says %d", name, takes, says)
+		}
+		runtime.KeepAlive(s)
 	}
 }

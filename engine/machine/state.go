@@ -42,6 +42,7 @@ type State struct {
 	recent   [4]uint32 // the references that were added last: equal ones in a row are kept once
 	next     uint8     // which of recent is replaced next
 	texts    []string  // reasons of stops, each once
+	texted   int       // about how many bytes of texts are kept: see Bytes
 	decks    map[uint32]string
 	expired  map[uint32]*aloftv1.Failure // attempts that are being stopped because their time is over: how they have failed
 	memory   map[uint32]int64            // attempts that get another amount than their node states
@@ -178,13 +179,21 @@ func New(id aloft.ExecutionID, g *Graph) *State {
 func Fold(id aloft.ExecutionID, g *Graph, entries []*aloftv1.JournalEntry) (*State, error) {
 	s := New(id, g)
 	for i, entry := range entries {
-		for _, e := range entry.GetEvents() {
-			if err := s.Apply(e); err != nil {
-				return nil, fmt.Errorf("fold journal entry %d of execution %s: %w", i+1, id, err)
-			}
+		if err := s.Fold(int64(i+1), entry); err != nil {
+			return nil, err
 		}
 	}
 	return s, nil
+}
+
+// Fold takes the next entry of the journal in.
+func (s *State) Fold(seq int64, entry *aloftv1.JournalEntry) error {
+	for _, e := range entry.GetEvents() {
+		if err := s.Apply(e); err != nil {
+			return fmt.Errorf("fold journal entry %d of execution %s: %w", seq, s.id, err)
+		}
+	}
+	return nil
 }
 
 // Check returns the invariants that the state violates. It looks at every node: for tests and for the doctor.

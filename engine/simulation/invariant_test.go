@@ -18,6 +18,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/recovery"
 	"github.com/aloft-dev/aloft/store"
+	"github.com/aloft-dev/aloft/store/storetest"
 )
 
 // observed is what was seen of one execution.
@@ -83,7 +84,7 @@ func (w *world) committed(step *store.Step, err error) {
 		w.tell("commit %s entry %d with %d events: %v%s", step.ID.Name, step.Seq, len(step.Entry.GetEvents()), err, kinds(step.Entry.GetEvents()))
 	}
 	w.look(func() {
-		record, journal, err := w.memory.Load(w.ctx, step.Execution)
+		record, journal, err := storetest.Load(w.ctx, w.memory, step.Execution)
 		if err != nil {
 			w.fail("P1: load execution %s: %w", step.ID.Name, err)
 			return
@@ -575,7 +576,7 @@ func (w *world) checkStuck() {
 func (w *world) checkEnd() {
 	w.look(func() {
 		for name := range w.terminated {
-			e, _, err := w.memory.Load(w.ctx, w.created[name])
+			e, _, err := storetest.Load(w.ctx, w.memory, w.created[name])
 			if err != nil {
 				w.fail("P1: %v", err)
 			} else if !w.planned(name).newer && e.Phase != core.WorkflowExecution_ABORTED {
@@ -594,7 +595,7 @@ type result struct {
 
 func (w *world) result(name string) (r result, own bool) {
 	w.look(func() {
-		e, journal, err := w.memory.Load(w.ctx, w.created[name])
+		e, journal, err := storetest.Load(w.ctx, w.memory, w.created[name])
 		if err != nil {
 			w.fail("P1: %v", err)
 			return

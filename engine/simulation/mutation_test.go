@@ -91,8 +91,8 @@ var mutations = []mutation{
 		seeds: "1000",
 	},
 	{
-		name: "runs that are ahead leave memory with their timers", promise: "P10", file: "engine/run.go",
-		old: "if longest.isAhead() {", new: "if longest == nil {",
+		name: "runs that are ahead leave memory with their timers", promise: "P10", file: "engine/memory.go",
+		old: "if !r.isAhead() {", new: "if r != nil {",
 		seeds: "1000",
 	},
 	{

@@ -318,7 +318,7 @@ func (w *world) start(s *slot) {
 		Store:  w.store, Literals: w.literals, Catalog: &watchedCatalog{
 			world: w, ahead: map[string]time.Duration{}, Catalog: &catalog.Catalog{Store: w.store, Blob: w.blobs, Now: s.clock.Now},
 		}, Owner: s.name, Clock: s.clock, Logger: slog.New(slog.DiscardHandler), Policy: w.plan.policy,
-		StepLimit: 1 + w.random.IntN(30), CacheExecutions: 1 + w.random.IntN(4), CacheLiterals: int64(1 + w.random.IntN(4000)),
+		StepLimit: 1 + w.random.IntN(30), CacheRuns: int64(1 + w.random.IntN(20_000)), CacheLiterals: int64(1 + w.random.IntN(4000)),
 	})
 	w.tell("%s starts", s.name)
 }

@@ -280,30 +280,44 @@ func (s *Store) Clocks(_ context.Context, shards []int, after store.Key, limit i
 	return rows, nil
 }
 
-// Load returns the execution and its journal.
-func (s *Store) Load(_ context.Context, key store.Key) (rec *store.Execution, journal []store.JournalRow, err error) {
+// Load returns the execution.
+func (s *Store) Load(_ context.Context, key store.Key) (rec *store.Execution, err error) {
 	err = s.do("Load", func() ([]store.Topic, error) {
 		e := s.find(key)
 		if e == nil {
 			return nil, missingKey(key)
 		}
-		rec, journal = cloneExecution(&e.rec, true), nil
-		if rec.JournalVersion > store.JournalVersion {
-			return nil, nil
-		}
-		for i, row := range e.journal {
-			read := store.JournalRow{Seq: int64(i + 1), Entry: new(aloftv1.JournalEntry)}
-			if err := proto.Unmarshal(row.entry, read.Entry); err != nil {
-				read.Entry, read.Unreadable = nil, fmt.Errorf("journal entry %d of execution %s: %w: %w", read.Seq, e.rec.ID, aloft.ErrUnreadable, err)
-			}
-			journal = append(journal, read)
-		}
+		rec = cloneExecution(&e.rec, true)
 		return nil, nil
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return rec, journal, nil
+	return rec, nil
+}
+
+// Journal gives the entries of an execution's journal.
+func (s *Store) Journal(_ context.Context, key store.Key, got func(store.JournalRow) error) error {
+	var id aloft.ExecutionID
+	var journal []journalRow
+	if err := s.do("Journal", func() ([]store.Topic, error) {
+		if e := s.find(key); e != nil {
+			id, journal = e.rec.ID, slices.Clone(e.journal)
+		}
+		return nil, nil
+	}); err != nil {
+		return err
+	}
+	for i, row := range journal {
+		read := store.JournalRow{Seq: int64(i + 1), Entry: new(aloftv1.JournalEntry)}
+		if err := proto.Unmarshal(row.entry, read.Entry); err != nil {
+			read.Entry, read.Unreadable = nil, fmt.Errorf("journal entry %d of execution %s: %w: %w", read.Seq, id, aloft.ErrUnreadable, err)
+		}
+		if err := got(read); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Entries is the number of entries in a journal, of whatever version.

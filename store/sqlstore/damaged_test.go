@@ -16,6 +16,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
+	"github.com/aloft-dev/aloft/store/storetest"
 )
 
 // filled is a store with two of everything, whose ids are the same but for "a" and "b", and with every message set.
@@ -232,7 +233,7 @@ func readAll(t *testing.T, s *Store, name string) map[string]error {
 	_, errs["attempts"] = s.ListAttempts(ctx, id, "", store.Query{})
 	_, errs["attempt"] = s.GetAttempt(ctx, aloft.AttemptID{Execution: id, Node: "n0"})
 	key := map[string]store.Key{"a": 1, "b": 2}[name]
-	_, _, errs["journal"] = s.Load(ctx, key)
+	_, _, errs["journal"] = storetest.Load(ctx, s, key)
 	_, errs["inputs"] = s.NodeInputs(ctx, key, "n0")
 	_, errs["outputs"] = s.NodeOutputs(ctx, key, "n0")
 	_, errs["result"] = s.FindResult(ctx, damagedResult(name))

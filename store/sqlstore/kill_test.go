@@ -17,6 +17,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 	"github.com/aloft-dev/aloft/store/sqlstore"
 	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
+	"github.com/aloft-dev/aloft/store/storetest"
 )
 
 const childVariable = "ALOFT_TEST_SQLSTORE_CHILD"
@@ -139,7 +140,7 @@ func whatWasAcknowledgedSurvivesKill9(t *testing.T, path string) {
 			if err != nil {
 				t.Fatalf("an acknowledged execution is lost: %v", err)
 			}
-			_, journal, err := s.Load(t.Context(), e.Key)
+			_, journal, err := storetest.Load(t.Context(), s, e.Key)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -23,6 +23,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 	"github.com/aloft-dev/aloft/store/sqlstore"
 	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
+	"github.com/aloft-dev/aloft/store/storetest"
 )
 
 // Databases of every released schema are in testdata, as that release wrote them. With a new migration, record the schema it
@@ -127,7 +128,7 @@ func checkRecorded(t *testing.T, s *sqlstore.Store, schema int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, journal, err := s.Load(ctx, running.Key); err != nil || len(journal) != 1 || len(journal[0].Entry.GetEvents()) != 1 {
+	if _, journal, err := storetest.Load(ctx, s, running.Key); err != nil || len(journal) != 1 || len(journal[0].Entry.GetEvents()) != 1 {
 		t.Errorf("journal: %v, %v", journal, err)
 	}
 	if waiting, err := s.Waiting(ctx, now.Add(time.Hour), 0); err != nil || len(waiting) != 1 || waiting[0].Spec.GetTaskType() != "python-task" {

@@ -18,6 +18,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
 	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
+	"github.com/aloft-dev/aloft/store/storetest"
 )
 
 // statement is one that a call has run.
@@ -116,7 +117,7 @@ func hotCalls(one *store.Execution, leases []store.Lease) map[string]func(contex
 		"messages": func(ctx context.Context, s *Store) error { _, err := s.Messages(ctx, []int64{1, 2, 3}); return err },
 		"due":      func(ctx context.Context, s *Store) error { _, err := s.Due(ctx, shards, then, 10); return err },
 		"clocks":   func(ctx context.Context, s *Store) error { _, err := s.Clocks(ctx, shards, 3, 10); return err },
-		"load":     func(ctx context.Context, s *Store) error { _, _, err := s.Load(ctx, one.Key); return err },
+		"load":     func(ctx context.Context, s *Store) error { _, _, err := storetest.Load(ctx, s, one.Key); return err },
 		"waiting":  func(ctx context.Context, s *Store) error { _, err := s.Waiting(ctx, then, 10); return err },
 		"assigned": func(ctx context.Context, s *Store) error { _, err := s.Assigned(ctx, "x"); return err },
 		"stuck":    func(ctx context.Context, s *Store) error { _, err := s.Stuck(ctx, 10); return err },

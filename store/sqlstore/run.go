@@ -381,21 +381,20 @@ func (s *Store) Now(ctx context.Context) (time.Time, error) {
 	return instant(now), nil
 }
 
-// Load returns the execution and its journal.
-func (s *Store) Load(ctx context.Context, key store.Key) (*store.Execution, []store.JournalRow, error) {
+// Load returns the execution.
+func (s *Store) Load(ctx context.Context, key store.Key) (*store.Execution, error) {
 	rec, err := s.execution(ctx, "e.number = ?", int64(key))
-	if err != nil {
-		return nil, nil, err
+	if err == nil && rec == nil {
+		err = plain(missingKey(key))
 	}
-	if rec == nil {
-		return nil, nil, plain(missingKey(key))
-	}
-	if rec.JournalVersion > store.JournalVersion {
-		return rec, nil, nil
-	}
-	var journal []store.JournalRow
+	return rec, err
+}
+
+// Journal gives the entries of an execution's journal.
+func (s *Store) Journal(ctx context.Context, key store.Key, got func(store.JournalRow) error) error {
 	for last, page := int64(0), entriesPerRead; page == entriesPerRead; {
 		page = 0
+		var stopped error
 		err := s.read(ctx, true, selectJournal, []any{int64(key), last, entriesPerRead}, func(scan scan) error {
 			var row store.JournalRow
 			var entry []byte
@@ -405,17 +404,20 @@ func (s *Store) Load(ctx context.Context, key store.Key) (*store.Execution, []st
 			row.Entry = new(aloftv1.JournalEntry)
 			if err := unmarshal(entry, row.Entry); err != nil {
 				row.Entry = nil
-				row.Unreadable = fmt.Errorf("journal entry %d of execution %s: %w: %w", row.Seq, rec.ID, aloft.ErrUnreadable, err)
+				row.Unreadable = fmt.Errorf("journal entry %d of execution with key %d: %w: %w", row.Seq, key, aloft.ErrUnreadable, err)
 			}
-			journal = append(journal, row)
 			last, page = row.Seq, page+1
-			return nil
+			stopped = got(row)
+			return stopped
 		})
+		if stopped != nil {
+			return stopped
+		}
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 	}
-	return rec, journal, nil
+	return nil
 }
 
 const selectJournal = "SELECT seq, entry FROM journal WHERE execution = ? AND seq > ? ORDER BY seq LIMIT ?"

@@ -22,6 +22,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 	"github.com/aloft-dev/aloft/store/sqlstore"
 	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
+	"github.com/aloft-dev/aloft/store/storetest"
 )
 
 // What holds where several servers share a database.
@@ -203,7 +204,7 @@ func TestConnectionsThatAreLostAtAnyMomentLoseAndDoubleNothing(t *testing.T) {
 		t.Errorf("connections were ended %d times only", ends)
 	}
 	for _, e := range made {
-		_, journal, err := s.Load(t.Context(), e.Key)
+		_, journal, err := storetest.Load(t.Context(), s, e.Key)
 		if err != nil || len(journal) != steps {
 			t.Errorf("%s has %d entries (%v), want %d", e.ID, len(journal), err, steps)
 		}
@@ -489,7 +490,7 @@ func TestALateCommitOfAServerThatWasPausedIsRefused(t *testing.T) {
 		t.Errorf("the late commit was not refused: %q", lines.Text())
 	}
 	_ = cmd.Wait()
-	if _, journal, err := s.Load(t.Context(), e.Key); err != nil || len(journal) != 2 {
+	if _, journal, err := storetest.Load(t.Context(), s, e.Key); err != nil || len(journal) != 2 {
 		t.Errorf("the journal has %d entries (%v), want 2", len(journal), err)
 	}
 }

@@ -65,15 +65,12 @@ func (f *Faulty) Clocks(ctx context.Context, shards []int, after store.Key, limi
 	return try(f.Faults, "Clocks", func() ([]store.ClockRow, error) { return f.Store.Clocks(ctx, shards, after, limit) })
 }
 
-func (f *Faulty) Load(ctx context.Context, key store.Key) (rec *store.Execution, journal []store.JournalRow, err error) {
-	rec, err = try(f.Faults, "Load", func() (*store.Execution, error) {
-		rec, journal, err = f.Store.Load(ctx, key)
-		return rec, err
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	return rec, journal, nil
+func (f *Faulty) Load(ctx context.Context, key store.Key) (*store.Execution, error) {
+	return try(f.Faults, "Load", func() (*store.Execution, error) { return f.Store.Load(ctx, key) })
+}
+
+func (f *Faulty) Journal(ctx context.Context, key store.Key, got func(store.JournalRow) error) error {
+	return f.Faults.Do("Journal", func() error { return f.Store.Journal(ctx, key, got) })
 }
 
 func (f *Faulty) Commit(ctx context.Context, steps []*store.Step) []error {
@@ -202,7 +199,7 @@ func repeatedWritesAreDoneOnce(s *suite, twice func(func() error) error) {
 	s.ok(twice(func() error { return s.store.YieldShards(s.ctx, []store.Lease{s.leases[e.Shard]}) }))
 	s.ok(twice(func() error { return s.store.ReleaseShards(s.ctx, s.owner) }))
 
-	_, journal, err := s.store.Load(s.ctx, e.Key)
+	_, journal, err := Load(s.ctx, s.store, e.Key)
 	s.ok(err)
 	if rows := s.inbox(); len(rows) != 3 || len(journal) != 1 {
 		s.Errorf("the inbox has %d messages and the journal %d entries, want 3 and 1", len(rows), len(journal))

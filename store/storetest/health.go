@@ -78,7 +78,7 @@ func anExecutionSaysSinceWhenItWaits(s *suite) {
 	step := s.step(e)
 	step.Waiting, step.WaitingSince, step.DueAt = "waiting for the blob store", at(7), at(60)
 	s.commit(step)
-	got, _, err := s.store.Load(s.ctx, e.Key)
+	got, _, err := Load(s.ctx, s.store, e.Key)
 	s.ok(err)
 	if got.Waiting != "waiting for the blob store" || !got.WaitingSince.Equal(at(7)) {
 		s.Errorf("it waits for %q since %s", got.Waiting, got.WaitingSince)

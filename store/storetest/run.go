@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -97,7 +98,7 @@ func anExecutionIsReadBackAsItWasCreated(s *suite) {
 	got, err := s.store.GetExecution(s.ctx, e.ID)
 	s.ok(err)
 	s.equal(got, e)
-	loaded, journal, err := s.store.Load(s.ctx, e.Key)
+	loaded, journal, err := Load(s.ctx, s.store, e.Key)
 	s.ok(err)
 	s.equal(loaded, e)
 	if len(journal) != 0 {
@@ -105,7 +106,7 @@ func anExecutionIsReadBackAsItWasCreated(s *suite) {
 	}
 	_, err = s.store.GetExecution(s.ctx, id("other"))
 	s.is(err, aloft.ErrNotFound)
-	_, _, err = s.store.Load(s.ctx, e.Key+1)
+	_, _, err = Load(s.ctx, s.store, e.Key+1)
 	s.is(err, aloft.ErrNotFound)
 	counts, err := s.store.Counts(s.ctx)
 	s.ok(err)
@@ -229,13 +230,29 @@ func theJournalIsLoadedInOrder(s *suite) {
 		s.commit(s.step(e))
 		s.commit(s.step(other))
 	}
-	_, journal, err := s.store.Load(s.ctx, e.Key)
+	_, journal, err := Load(s.ctx, s.store, e.Key)
 	s.ok(err)
 	var want []store.JournalRow
 	for seq := int64(1); seq <= 12; seq++ {
 		want = append(want, store.JournalRow{Seq: seq, Entry: entry(seq)})
 	}
 	s.equal(journal, want)
+
+	// It is handed out entry by entry, and no further than wanted.
+	enough, seen := errors.New("enough"), 0
+	err = s.store.Journal(s.ctx, e.Key, func(row store.JournalRow) error {
+		if seen++; row.Seq != int64(seen) {
+			s.Errorf("entry %d comes as the %dth", row.Seq, seen)
+		}
+		if seen == 5 {
+			return enough
+		}
+		return nil
+	})
+	if err != enough || seen != 5 { //nolint:errorlint // it is that very error
+		s.Errorf("after 5 entries the reader has enough: it was given %d, the error is %v", seen, err)
+	}
+	s.ok(s.store.Journal(s.ctx, e.Key+100, func(store.JournalRow) error { s.Error("what is not there has a journal"); return nil }))
 }
 
 func aSequenceIsTakenOnceAndLeavesNoHoles(s *suite) {
@@ -273,7 +290,7 @@ func aRepeatedCommitIsTheSameCommit(s *suite) {
 	if rows := s.inbox(); len(rows) != 0 {
 		s.Fatalf("a repetition put %v into the inbox", rows)
 	}
-	_, journal, err := s.store.Load(s.ctx, e.Key)
+	_, journal, err := Load(s.ctx, s.store, e.Key)
 	s.ok(err)
 	if len(journal) != 3 {
 		s.Fatalf("the journal has %d entries, want 3", len(journal))
@@ -333,7 +350,7 @@ func aRefusedStepHasNoEffectAndDoesNotHinderOthers(s *suite) {
 		}
 	}
 	for i, want := range []int{0, 1, 0, 1, 1, 1} {
-		_, journal, err := s.store.Load(s.ctx, made[i].Key)
+		_, journal, err := Load(s.ctx, s.store, made[i].Key)
 		s.ok(err)
 		if len(journal) != want {
 			s.Errorf("execution %d has %d journal entries, want %d", i, len(journal), want)
@@ -759,7 +776,7 @@ func dueExecutionsComeSoonestFirst(s *suite) {
 		}
 	}
 	// The next step without a timer clears it.
-	e, _, err := s.store.Load(s.ctx, want[1].Execution)
+	e, _, err := Load(s.ctx, s.store, want[1].Execution)
 	s.ok(err)
 	s.commit(s.step(e))
 	got, err = s.store.Due(s.ctx, shards(), at(30), 0)
@@ -1062,7 +1079,7 @@ func whatIsHandedInAndOutIsNotShared(s *suite) {
 	n.Inputs.Ref.Size = 99
 	step.Attempts[0].Spec.TaskType = "changed"
 	step.Entry.Events[0].At = 99
-	again, journal, err := s.store.Load(s.ctx, e.Key)
+	again, journal, err := Load(s.ctx, s.store, e.Key)
 	s.ok(err)
 	if again.Spec.GetMetadata().GetPrincipal() != "ada" || again.Workflow.GetName() != "wf" || journal[0].Entry.GetEvents()[0].GetAt() != 1 {
 		s.Errorf("the store shares memory with its callers: %v %v", again, journal)
@@ -1133,7 +1150,7 @@ func manyWritersAtOnceLoseNothing(s *suite) {
 		for engine := range engines {
 			total += wins[engine][i]
 		}
-		_, journal, err := s.store.Load(s.ctx, e.Key)
+		_, journal, err := Load(s.ctx, s.store, e.Key)
 		s.ok(err)
 		if total != nodes || len(journal) != nodes {
 			s.Fatalf("execution %d: %d commits were won and %d entries written, want %d of both", i, total, len(journal), nodes)
