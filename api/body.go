@@ -23,6 +23,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/internal/room"
+	"github.com/aloft-dev/aloft/internal/weight"
 )
 
 // How long the parts of a request may take on the wire.
@@ -347,17 +348,17 @@ func (in *incoming) weigh(input protoreflect.MessageDescriptor, message []byte, 
 			return err
 		}
 	}
-	var weight int64
+	var heavy int64
 	var err error
 	if json {
-		weight, err = weightOfJSON(message)
+		heavy, err = weight.JSON(message)
 	} else {
-		weight, err = weightOfProtobuf(input, message)
+		heavy, err = weight.Protobuf(input, message)
 	}
 	if err != nil {
-		return err
+		return fmt.Errorf("the request: %w", err)
 	}
-	return in.claim.Take(in.ctx, weight+decodingCopies*int64(len(message)))
+	return in.claim.Take(in.ctx, heavy+decodingCopies*int64(len(message)))
 }
 
 // heldBody is the body of a request whose message has been received.

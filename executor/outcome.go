@@ -2,6 +2,7 @@ package executor
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/weight"
 )
 
 // Codes of failures that an executor finds. Source: flyte-execution reference 3.6 and 3.7.
@@ -67,7 +69,7 @@ func (l Left) Read(outcome *aloftv1.Outcome) *core.LiteralMap {
 		outcome.Result = &aloftv1.Outcome_Failure{Failure: NewFailure(kind, recoverable, code, fmt.Sprintf(format, args...))}
 	}
 	var document core.ErrorDocument
-	badError := l.Error != nil && proto.Unmarshal(l.Error, &document) != nil
+	badError := l.Error != nil && decode(l.Error, &document) != nil
 	switch {
 	case l.Stopped != "":
 		outcome.Result = &aloftv1.Outcome_Stopped{Stopped: l.Stopped}
@@ -106,7 +108,10 @@ func (l Left) Read(outcome *aloftv1.Outcome) *core.LiteralMap {
 		fail(core.ExecutionError_USER, true, CodeOutputsNotFound, "%s ended without an error but wrote no outputs%s", l.Name, l.tail())
 	default:
 		outputs := &core.LiteralMap{}
-		if err := proto.Unmarshal(l.Outputs, outputs); err != nil {
+		if err := decode(l.Outputs, outputs); errors.Is(err, aloft.ErrExhausted) {
+			fail(core.ExecutionError_USER, false, CodeOutputTooLarge, "%s left an outputs.pb that is too large: %v", l.Name, err)
+			return nil
+		} else if err != nil {
 			fail(core.ExecutionError_USER, true, CodeOutputsUnreadable, "%s left an outputs.pb that cannot be read: %v", l.Name, err)
 			return nil
 		}
@@ -123,6 +128,14 @@ func (l Left) Read(outcome *aloftv1.Outcome) *core.LiteralMap {
 		return outputs
 	}
 	return nil
+}
+
+// decode reads what a task wrote, unless it would take too much memory: then the error is aloft.ErrExhausted.
+func decode(content []byte, m proto.Message) error {
+	if _, err := weight.Protobuf(m.ProtoReflect().Descriptor(), content); err != nil {
+		return err
+	}
+	return proto.Unmarshal(content, m)
 }
 
 // reported translates what flytekit wrote into error.pb.

@@ -460,6 +460,8 @@ func (s *Store) List(ctx context.Context, prefix blob.Key) iter.Seq2[blob.Entry,
 				return ctx.Err()
 			case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 				return s.present() // without the prefix, or what was deleted meanwhile
+			case errors.Is(err, syscall.ENAMETOOLONG):
+				return fs.SkipDir // no object has a path that long: a task made it
 			case err != nil:
 				return err
 			case d.IsDir() && path == filepath.Join(s.root, partialFolder):

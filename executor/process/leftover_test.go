@@ -2,6 +2,8 @@ package process_test
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +13,7 @@ import (
 	"github.com/aloft-dev/aloft/executor"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/weight/weighttest"
 )
 
 // Attack 5: what a task puts into the place of a file neither blocks the server nor is charged to the system. All of them
@@ -49,6 +52,45 @@ func TestWhateverATaskLeavesInPlaceOfItsFilesEndsIt(t *testing.T) {
 			e := o.GetFailure().GetError()
 			if got := e.GetKind().String() + "/" + e.GetCode(); got != test.want || !strings.Contains(e.GetMessage(), test.says) {
 				t.Errorf("got %s %.300q, want %s with %q", got, e.GetMessage(), test.want, test.says)
+			}
+		})
+	}
+}
+
+// What tasks return is weighed before it is decoded: ten megabytes of it would be a gigabyte, of each of several tasks at once,
+// and again after the restart that follows.
+func TestResultsThatWouldFillTheMemoryAreTheTasksFailure(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	heavy := filepath.Join(w.dir, "heavy.pb")
+	if err := os.WriteFile(heavy, weighttest.LiteralMap("o", 5_000_000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := w.run(t, w.open(t, noPython{}, w.blob), shell("a", "cp "+heavy+" {{.outputPrefix}}/outputs.pb", "o"))
+	if f := o.GetFailure(); f.GetRecoverable() || f.GetError().GetCode() != executor.CodeOutputTooLarge || !strings.Contains(f.GetError().GetMessage(), "256 MiB") {
+		t.Errorf("got %v, want a failure that no retry repeats and that says the limit", o)
+	}
+}
+
+// What is returned is the attempt's own, or an input: never a folder in which all attempts write, nor what no file can be called.
+func TestOutputsThatNameWhatIsNobodysAreTheTasksFailure(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct{ path, says string }{ // / begins in the store
+		"the folder of all attempts": {"/raw", "what other attempts wrote"},
+		"a folder of many attempts":  {"/raw/ab", "what other attempts wrote"},
+		"a name that no file has":    {"a\x00b", "is not there"},
+		"a path that is too long":    {strings.Repeat("/"+strings.Repeat("x", 200), 30)[1:], "is not there"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			uri := filepath.Join(w.dir, test.path)
+			if key, ok := strings.CutPrefix(test.path, "/"); ok {
+				uri = w.blob.Path(blob.Key(key))
+			}
+			o := w.run(t, w.open(t, noPython{}, w.blob), shell("a", "cp "+w.outputs(t, map[string]*core.Literal{"o": file(uri)})+" {{.outputPrefix}}/outputs.pb", "o"))
+			if e := o.GetFailure().GetError(); e.GetCode() != executor.CodeOutputsUnreadable || !strings.Contains(e.GetMessage(), test.says) {
+				t.Errorf("got %v, want a failure with %q", o, test.says)
 			}
 		})
 	}

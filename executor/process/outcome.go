@@ -27,6 +27,7 @@ import (
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/internal/leftover"
+	"github.com/aloft-dev/aloft/internal/weight"
 	"github.com/aloft-dev/aloft/literal"
 	"github.com/aloft-dev/aloft/worker"
 )
@@ -298,6 +299,11 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 	if exit.Unready {
 		left.Service, left.Unready = b.machineService(), exit.Reason
 	}
+	claim := b.results.Claim()
+	defer claim.Release()
+	if err := claim.Take(ctx, min(roomOf(run), b.results.Largest())); err != nil {
+		return nil, err
+	}
 	if err := readResult(run, &left); err != nil {
 		return nil, err
 	}
@@ -451,6 +457,8 @@ func (b *Backend) digests(ctx context.Context, attempt string, outputs *core.Lit
 			switch {
 			case err != nil:
 				problems = append(problems, fmt.Errorf("output %s: %w", name, err))
+			case ours && isShared(key):
+				problems = append(problems, fmt.Errorf("output %s: %s is a folder with what other attempts wrote; return what this one wrote, or an input", name, key.URI()))
 			case ours && !seen[key]:
 				seen[key], output[key] = true, name
 				keys = append(keys, key)
@@ -499,6 +507,11 @@ func (b *Backend) digests(ctx context.Context, attempt string, outputs *core.Lit
 	return digests, nil
 }
 
+// isShared says whether a key names a folder above those of attempts: raw, or raw and the two letters that spread load.
+func isShared(key blob.Key) bool {
+	return key == "raw" || strings.HasPrefix(string(key), "raw/") && strings.Count(string(key), "/") == 1
+}
+
 // passing says what is wrong with a path on this machine as an output: it ends with the attempt, or is not there even now.
 func (b *Backend) passing(attempt, uri string) error {
 	path := strings.TrimPrefix(uri, "file://")
@@ -515,7 +528,7 @@ func (b *Backend) passing(attempt, uri string) error {
 			return fmt.Errorf("%s is in a folder of the attempt, which is removed with it%s", path, wayOut)
 		}
 	}
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ENAMETOOLONG) || errors.Is(err, syscall.EINVAL) {
 		return fmt.Errorf("%s is not there%s", path, wayOut)
 	}
 	return nil
@@ -572,6 +585,28 @@ func readResult(run string, left *executor.Left) error {
 	futures, err := os.Lstat(filepath.Join(run, "futures.pb"))
 	left.Futures = err == nil && futures.Mode().IsRegular()
 	return nil
+}
+
+// Large results take room while they are read, decoded and kept, and wait for it: what tasks leave at once must not fill the
+// server's memory. Small ones never wait behind them.
+const (
+	resultsRoom  = 3 * aloft.MaxDecodedBytes
+	largeResult  = 64 << 10
+	resultCopies = 4 // the file, what is kept of it, and both buffers as they grow
+)
+
+// roomOf is how many bytes of memory the result in a folder can take.
+func roomOf(run string) int64 {
+	var size int64
+	for _, name := range []string{"error.pb", "outputs.pb"} {
+		if info, err := os.Lstat(filepath.Join(run, name)); err == nil && info.Mode().IsRegular() {
+			size += min(info.Size(), aloft.MaxMessageBytes)
+		}
+	}
+	if size <= largeResult {
+		return 0
+	}
+	return resultCopies*size + min(weight.Most*size, aloft.MaxDecodedBytes)
 }
 
 // tailBytes of stderr go into the failure of a task that left no error of its own.

@@ -31,6 +31,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,6 +50,7 @@ import (
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/internal/leftover"
+	"github.com/aloft-dev/aloft/internal/room"
 	"github.com/aloft-dev/aloft/worker"
 )
 
@@ -91,6 +93,7 @@ type Backend struct {
 	config   Config
 	renderer blob.Renderer
 	literals blob.Literals
+	results  *room.Pool // for what attempts returned, while it is read and kept
 
 	connecting sync.Mutex // held while the supervisor is looked for or started
 
@@ -123,7 +126,8 @@ func New(config Config) *Backend {
 	}
 	b := &Backend{
 		config: config, renderer: blob.Renderer{Local: config.Blob}, literals: blob.Literals{Store: config.Blob},
-		jobs: map[string]*attempt{}, inherited: map[string]bool{}, starting: map[string]bool{}, wake: make(chan struct{}, 1),
+		results: room.NewPatientPool(resultsRoom, math.MaxInt64), // a Stop ends the wait
+		jobs:    map[string]*attempt{}, inherited: map[string]bool{}, starting: map[string]bool{}, wake: make(chan struct{}, 1),
 	}
 	b.changed.L = &b.mu
 	return b

@@ -1,4 +1,4 @@
-package api
+package weight
 
 import (
 	"errors"
@@ -7,24 +7,16 @@ import (
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/weight/weighttest"
 )
 
 // manyLiterals is an execution whose input is a collection of so many empty literals.
-func manyLiterals(n int) []byte {
-	literal := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), nil)
-	wrap := func(number protowire.Number, inside []byte) []byte {
-		return protowire.AppendBytes(protowire.AppendTag(nil, number, protowire.BytesType), inside)
-	}
-	collection := wrap(2, []byte(strings.Repeat(string(literal), n)))                                                      // LiteralCollection in Literal
-	entry := append(protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "x"), wrap(2, collection)...) // of LiteralMap.literals
-	return wrap(5, wrap(1, entry))                                                                                         // ExecutionCreateRequest.inputs
-}
+func manyLiterals(n int) []byte { return weighttest.Within(5, weighttest.LiteralMap("x", n)) }
 
 // TestAWeightIsAboutWhatAMessageTakes, so that room which was taken for it is enough and not far too much.
 func TestAWeightIsAboutWhatAMessageTakes(t *testing.T) { //nolint:paralleltest // it measures the heap
@@ -60,7 +52,7 @@ func TestAWeightIsAboutWhatAMessageTakes(t *testing.T) { //nolint:paralleltest /
 		"nodes":                  {encode(&admin.WorkflowCreateRequest{Spec: &admin.WorkflowSpec{Template: nodes}}), new(admin.WorkflowCreateRequest)},
 		"one text of a mebibyte": {encode(&admin.ExecutionCreateRequest{Name: strings.Repeat("n", 1<<20)}), new(admin.ExecutionCreateRequest)},
 	} {
-		weight, err := weightOfProtobuf(test.into.ProtoReflect().Descriptor(), test.data)
+		weight, err := Protobuf(test.into.ProtoReflect().Descriptor(), test.data)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +74,7 @@ func TestAWeightIsAboutWhatAMessageTakes(t *testing.T) { //nolint:paralleltest /
 		if err != nil {
 			t.Fatal(err)
 		}
-		weight, err = weightOfJSON(text)
+		weight, err = JSON(text)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,13 +88,13 @@ func TestAWeightIsAboutWhatAMessageTakes(t *testing.T) { //nolint:paralleltest /
 func TestWhatWouldTakeTooMuchIsRefusedBeforeItIsDecoded(t *testing.T) {
 	t.Parallel()
 	request := new(admin.ExecutionCreateRequest).ProtoReflect().Descriptor()
-	if _, err := weightOfProtobuf(request, manyLiterals(2_500_000)); !errors.Is(err, aloft.ErrExhausted) || !strings.Contains(err.Error(), "256 MiB") {
+	if _, err := Protobuf(request, manyLiterals(2_500_000)); !errors.Is(err, aloft.ErrExhausted) || !strings.Contains(err.Error(), "256 MiB") {
 		t.Errorf("2,500,000 literals: %v", err)
 	}
-	if _, err := weightOfJSON([]byte(`{"custom": {"x": [` + strings.Repeat("{},", 1_400_000) + `{}]}}`)); !errors.Is(err, aloft.ErrExhausted) {
+	if _, err := JSON([]byte(`{"custom": {"x": [` + strings.Repeat("{},", 1_400_000) + `{}]}}`)); !errors.Is(err, aloft.ErrExhausted) {
 		t.Errorf("1,400,000 objects: %v", err)
 	}
-	if _, err := weightOfJSON([]byte(`{"text": "` + strings.Repeat(`\"{,[`, 1_000_000) + `"}`)); err != nil {
+	if _, err := JSON([]byte(`{"text": "` + strings.Repeat(`\"{,[`, 1_000_000) + `"}`)); err != nil {
 		t.Errorf("brackets in a text are not counted: %v", err)
 	}
 }
@@ -112,9 +104,9 @@ func FuzzWeight(f *testing.F) {
 	f.Add([]byte{0x0a, 0xff})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m := new(admin.ExecutionCreateRequest)
-		if weight, err := weightOfProtobuf(m.ProtoReflect().Descriptor(), data); err == nil && weight < 0 {
+		if weight, err := Protobuf(m.ProtoReflect().Descriptor(), data); err == nil && weight < 0 {
 			t.Errorf("weight %d", weight)
 		}
-		_, _ = weightOfJSON(data)
+		_, _ = JSON(data)
 	})
 }

@@ -1,4 +1,8 @@
-package api
+// Package weight estimates what a message will take of memory once it is decoded, from its bytes, before it is: 28 MiB of
+// empty literals are 4 GB of Go structs. What comes from clients and what tasks leave is weighed alike.
+//
+//	weight ≈ Σ over values (Go struct or header + content),  refused above aloft.MaxDecodedBytes
+package weight
 
 import (
 	"fmt"
@@ -12,13 +16,13 @@ import (
 	"github.com/aloft-dev/aloft"
 )
 
-// A message may need a hundred times its size once it is decoded: 28 MiB of empty literals are 4 GB of Go structs. So its
-// weight, an estimate of what it will need, is taken from its bytes before anything is decoded.
+// Most is how many times its bytes a message can weigh.
+const Most = 128
 
-// weightOfProtobuf walks the fields of a message at all depths, as far as the schema goes, and adds up what the Go values
+// Protobuf walks the fields of a message at all depths, as far as the schema goes, and adds up what the Go values
 // for them take. It looks at each byte at most once and stops above the limit. What is no message weighs what was read of
-// it: the decoder refuses it.
-func weightOfProtobuf(desc protoreflect.MessageDescriptor, data []byte) (int64, error) {
+// it: the decoder refuses it. ErrExhausted above the limit.
+func Protobuf(desc protoreflect.MessageDescriptor, data []byte) (int64, error) {
 	s := scale{limit: aloft.MaxDecodedBytes}
 	s.message(desc, data, 0)
 	return s.result("messages and fields")
@@ -38,8 +42,8 @@ func (s *scale) full() bool { return s.weight > s.limit }
 
 func (s *scale) result(of string) (int64, error) {
 	if s.full() {
-		return s.weight, fmt.Errorf("%w: the request would take more than %d MiB of memory once it is decoded, the limit of one message, "+
-			"and it does so after %d of its %s: send less at once, or refer to large values by URI", aloft.ErrExhausted, s.limit>>20, s.elements, of)
+		return s.weight, fmt.Errorf("%w: it would take more than %d MiB of memory once it is decoded, the limit of one message, "+
+			"and it does so after %d of its %s: give less at once, or refer to large values by URI", aloft.ErrExhausted, s.limit>>20, s.elements, of)
 	}
 	return s.weight, nil
 }
@@ -131,8 +135,8 @@ func structSize(desc protoreflect.MessageDescriptor) int64 {
 // are the largest of what can be many.
 const jsonToken = 100
 
-// weightOfJSON counts the tokens of a text and adds the text itself.
-func weightOfJSON(data []byte) (int64, error) {
+// JSON counts the tokens of a text and adds the text itself.
+func JSON(data []byte) (int64, error) {
 	s := scale{weight: int64(len(data)), limit: aloft.MaxDecodedBytes}
 	quoted := false
 	for i := 0; i < len(data) && !s.full(); i++ {
