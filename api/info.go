@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -27,8 +28,10 @@ type Info struct {
 	TaskTimeout, QueueTimeout, ExecutionTimeout time.Duration                     // 0: none
 	Room                                        func() (running, waiting int64)   // of this server's executor
 	Environments                                func() []*aloftv1.EnvironmentInfo // those that tasks have used so far
+	Python                                      func(context.Context) string      // interpreter of the tasks to come; empty: it depends
 	Away                                        func() []store.Service            // services that are away; nil: none ever
 	StoreMounts                                 func() string                     // whether stored objects are read-only for tasks: "yes", or why not
+	Now                                         func() time.Time                  // of those who ask services; nil: time.Now
 }
 
 // stuckLimit is how many stuck executions are counted; one is already too many.
@@ -39,27 +42,64 @@ const waitsLimit = 10
 
 // GetServerInfo says what this server is, where it keeps what, and how it is.
 func (i *Info) GetServerInfo(ctx context.Context, _ *aloftv1.GetServerInfoRequest) (*aloftv1.GetServerInfoResponse, error) {
+	answer := &aloftv1.GetServerInfoResponse{
+		Version: i.Version, DataDir: i.DataDir, Database: i.Database, Listen: i.Listen, StartedAt: timestamppb.New(i.StartedAt),
+		Environments: i.Environments(),
+	}
+	now := i.now()
+	for _, s := range away(i.Away, now) {
+		answer.Away = append(answer.Away, &aloftv1.ServiceInfo{Name: s.Name, AwaySince: stamp(s.AwaySince), Reason: s.Reason, ProbeAt: stamp(s.ProbeAt)})
+	}
+	// A database that cannot be read is what one asks for: the rest is said all the same.
+	if err := i.count(ctx, answer); errors.Is(err, aloft.ErrUnavailable) && ctx.Err() == nil {
+		if !slices.ContainsFunc(answer.Away, func(s *aloftv1.ServiceInfo) bool { return s.GetName() == aloft.ServiceDatabase }) {
+			answer.Away = append(answer.Away, &aloftv1.ServiceInfo{Name: aloft.ServiceDatabase, AwaySince: timestamppb.New(now), Reason: err.Error(), ProbeAt: timestamppb.New(now)})
+		}
+	} else if err != nil {
+		return nil, err
+	}
+	if i.StoreMounts != nil {
+		answer.StoreMounts = i.StoreMounts()
+	}
+	if len(answer.Environments) == 0 && i.Python != nil {
+		answer.Python = i.Python(ctx)
+	}
+	answer.TaskTimeout, answer.QueueTimeout, answer.ExecutionTimeout = span(i.TaskTimeout), span(i.QueueTimeout), span(i.ExecutionTimeout)
+	return answer, nil
+}
+
+func (i *Info) now() time.Time {
+	if i.Now == nil {
+		return time.Now()
+	}
+	return i.Now()
+}
+
+// countFor is how long the database may take: who asks how a server is does not ask for long.
+const countFor = 10 * time.Second
+
+// count adds what the database knows: all of it or nothing.
+func (i *Info) count(ctx context.Context, answer *aloftv1.GetServerInfoResponse) error {
+	ctx, cancel := context.WithTimeout(ctx, countFor)
+	defer cancel()
 	counts, err := i.Store.Counts(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("count executions: %w", err)
+		return fmt.Errorf("count executions: %w", err)
 	}
 	stuck, err := i.Store.Stuck(ctx, stuckLimit)
 	if err != nil {
-		return nil, fmt.Errorf("look for stuck executions: %w", err)
+		return fmt.Errorf("look for stuck executions: %w", err)
 	}
 	waits, err := i.Store.Waits(ctx, waitsLimit)
 	if err != nil {
-		return nil, fmt.Errorf("look for executions that wait: %w", err)
+		return fmt.Errorf("look for executions that wait: %w", err)
 	}
 	instances, err := i.Store.Instances(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list executors: %w", err)
+		return fmt.Errorf("list executors: %w", err)
 	}
-	answer := &aloftv1.GetServerInfoResponse{
-		Version: i.Version, DataDir: i.DataDir, Database: i.Database, Listen: i.Listen, StartedAt: timestamppb.New(i.StartedAt),
-		Counts: &aloftv1.StoreCounts{Executions: counts.Executions, Running: counts.Running, Stuck: int64(len(stuck)),
-			Waiting: counts.Waiting, Waits: counts.Waits},
-	}
+	answer.Counts = &aloftv1.StoreCounts{Executions: counts.Executions, Running: counts.Running, Stuck: int64(len(stuck)),
+		Waiting: counts.Waiting, Waits: counts.Waits}
 	for _, w := range waits {
 		answer.Waits = append(answer.Waits, &aloftv1.WaitInfo{Id: w.Execution.Proto(), Waits: int64(w.Waits), Reason: w.Reason})
 	}
@@ -68,15 +108,7 @@ func (i *Info) GetServerInfo(ctx context.Context, _ *aloftv1.GetServerInfoReques
 		answer.Executors = append(answer.Executors, &aloftv1.ExecutorInfo{Id: e.ID, Kind: e.Kind, Cpu: float64(e.MilliCPU) / 1000, Memory: e.Memory,
 			Slots: e.Slots, Running: running, Waiting: waiting})
 	}
-	answer.Environments = i.Environments()
-	if i.StoreMounts != nil {
-		answer.StoreMounts = i.StoreMounts()
-	}
-	for _, s := range away(i.Away, time.Now()) {
-		answer.Away = append(answer.Away, &aloftv1.ServiceInfo{Name: s.Name, AwaySince: stamp(s.AwaySince), Reason: s.Reason, ProbeAt: stamp(s.ProbeAt)})
-	}
-	answer.TaskTimeout, answer.QueueTimeout, answer.ExecutionTimeout = span(i.TaskTimeout), span(i.QueueTimeout), span(i.ExecutionTimeout)
-	return answer, nil
+	return nil
 }
 
 // forgotten is after how long without a probe a service is nobody's any more: its server is gone.

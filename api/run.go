@@ -29,7 +29,7 @@ type Runs struct {
 	}
 	Blobs blob.Store
 	Away  func() []store.Service // services that are away; nil: none ever
-	Now   func() time.Time       // nil: time.Now
+	Now   func() time.Time       // of those who ask services; nil: time.Now
 }
 
 // How often a watcher looks at most, so that a run of thousands of short nodes is not read thousands of times, and at
@@ -245,6 +245,13 @@ func stateOf(n *store.Node, running []*store.Attempt) string {
 	return b.String()
 }
 
+func (r *Runs) now() time.Time {
+	if r.Now == nil {
+		return time.Now()
+	}
+	return r.Now()
+}
+
 // status says of an execution that does not say itself what it waits for which services are away: its attempts may need them.
 func (r *Runs) status(e *store.Execution) *aloftv1.ExecutionStatus {
 	status := executionStatus(e)
@@ -252,7 +259,7 @@ func (r *Runs) status(e *store.Execution) *aloftv1.ExecutionStatus {
 		return status
 	}
 	var waiting []string
-	for _, s := range away(r.Away, time.Now()) {
+	for _, s := range away(r.Away, r.now()) {
 		waiting = append(waiting, s.Waiting())
 	}
 	status.Waiting = strings.Join(waiting, "; ")

@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"path"
 	"strings"
 	"time"
@@ -216,8 +217,11 @@ func (h *Handler) openContent(ctx context.Context, key Key, size int64) (io.Read
 		if err != nil {
 			return nil, err
 		}
-		if file, ok := content.(io.ReadSeekCloser); ok {
-			return file, nil
+		if file, ok := content.(interface{ File() *os.File }); ok {
+			return file.File(), nil
+		}
+		if seeker, ok := content.(io.ReadSeekCloser); ok {
+			return seeker, nil
 		}
 		if err := content.Close(); err != nil {
 			return nil, err

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -33,13 +34,16 @@ The exit code is 1 if something has to be done.`,
 		ctx, cancel := context.WithTimeout(command.Context(), 30*time.Second)
 		defer cancel()
 		info, err := c.info.GetServerInfo(ctx, &aloftv1.GetServerInfoRequest{})
+		d := &diagnosis{out: command.OutOrStdout()}
 		if c.output == "json" {
 			if err != nil {
 				return c.explain(err)
 			}
-			return printJSON(command.OutOrStdout(), info)
+			if err := printJSON(command.OutOrStdout(), info); err != nil {
+				return err
+			}
+			d.out = io.Discard // the exit code says the same
 		}
-		d := &diagnosis{command: command}
 		d.server(c, info, err)
 		d.python(ctx, info)
 		d.machine()
@@ -56,21 +60,21 @@ The exit code is 1 if something has to be done.`,
 const manySlots = 100_000
 
 type diagnosis struct {
-	command  *cobra.Command
+	out      io.Writer
 	problems int
 }
 
 func (d *diagnosis) ok(format string, args ...any) {
-	fmt.Fprintf(d.command.OutOrStdout(), "ok    "+format+"\n", args...)
+	fmt.Fprintf(d.out, "ok    "+format+"\n", args...)
 }
 
 func (d *diagnosis) note(format string, args ...any) {
-	fmt.Fprintf(d.command.OutOrStdout(), "note  "+format+"\n", args...)
+	fmt.Fprintf(d.out, "note  "+format+"\n", args...)
 }
 
 func (d *diagnosis) problem(format string, args ...any) {
 	d.problems++
-	fmt.Fprintf(d.command.OutOrStdout(), "TO DO "+format+"\n", args...)
+	fmt.Fprintf(d.out, "TO DO "+format+"\n", args...)
 }
 
 func (d *diagnosis) server(c *client, info *aloftv1.GetServerInfoResponse, err error) {
@@ -79,7 +83,11 @@ func (d *diagnosis) server(c *client, info *aloftv1.GetServerInfoResponse, err e
 		return
 	}
 	d.ok("server: aloft %s at %s, up for %s", info.GetVersion(), c.server, took(time.Since(info.GetStartedAt().AsTime())))
-	d.ok("data: %s, %d executions, %d of them running", info.GetDatabase(), info.GetCounts().GetExecutions(), info.GetCounts().GetRunning())
+	if info.GetCounts() == nil { // what keeps it from being read is said below
+		d.note("data: %s", info.GetDatabase())
+	} else {
+		d.ok("data: %s, %d executions, %d of them running", info.GetDatabase(), info.GetCounts().GetExecutions(), info.GetCounts().GetRunning())
+	}
 	if stuck := info.GetCounts().GetStuck(); stuck > 0 {
 		d.problem("%d executions are stuck: nothing will ever move them. That is a bug of ours, please report it", stuck)
 	}
@@ -110,7 +118,7 @@ func (d *diagnosis) server(c *client, info *aloftv1.GetServerInfoResponse, err e
 	}
 	d.ok("limits: attempts of tasks without a timeout %s, waiting for a start %s, executions %s",
 		limit(info.GetTaskTimeout()), limit(info.GetQueueTimeout()), limit(info.GetExecutionTimeout()))
-	if len(info.GetExecutors()) == 0 {
+	if len(info.GetExecutors()) == 0 && info.GetCounts() != nil {
 		d.problem("no executor: tasks wait until there is one")
 	}
 	for _, e := range info.GetEnvironments() {
@@ -118,9 +126,13 @@ func (d *diagnosis) server(c *client, info *aloftv1.GetServerInfoResponse, err e
 	}
 }
 
-// python looks on this machine where the server does not know an environment yet.
+// python looks on this machine where the server does not know yet what tasks will get.
 func (d *diagnosis) python(ctx context.Context, info *aloftv1.GetServerInfoResponse) {
-	if len(info.GetEnvironments()) > 0 {
+	switch {
+	case len(info.GetEnvironments()) > 0:
+		return
+	case info.GetPython() != "":
+		d.ok("python: the server runs tasks with %s", info.GetPython())
 		return
 	}
 	python, err := exec.LookPath("python3")

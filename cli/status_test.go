@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
@@ -73,9 +72,7 @@ func TestWaitsAreCountedWhereOneLooks(t *testing.T) {
 	}
 
 	var out bytes.Buffer
-	command := &cobra.Command{}
-	command.SetOut(&out)
-	d := &diagnosis{command: command}
+	d := &diagnosis{out: &out}
 	d.server(&client{}, &aloftv1.GetServerInfoResponse{
 		Counts: &aloftv1.StoreCounts{Executions: 9, Running: 5, Waiting: 3, Waits: 4}, Executors: []*aloftv1.ExecutorInfo{{}},
 		Waits: []*aloftv1.WaitInfo{{Id: &core.WorkflowExecutionIdentifier{Project: "p", Domain: "d", Name: "n"}, Waits: 2, Reason: "waits for a result"}},

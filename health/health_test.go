@@ -213,3 +213,98 @@ func TestAnOutageThatCannotBeWrittenDownHoldsAllTheSame(t *testing.T) {
 		t.Errorf("it is back and %+v is known", known)
 	}
 }
+
+// A disk that is frozen lets no probe return.
+func TestAProbeThatDoesNotReturnIsAnAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, thaw := memstore.New(), make(chan struct{})
+		m := monitor(s, map[string]Probe{"disk": func(context.Context) error { <-thaw; return nil }})
+		for range 3 {
+			if known, _ := m.Failed(t.Context(), "disk", "input/output error"); !known.Away() {
+				t.Errorf("it is %+v", known)
+			}
+		}
+		began := time.Now()
+		if _, err := m.Pass(t.Context()); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Hour) //nolint:forbidigo // of the clock of the bubble
+		for range 10 {
+			if _, err := m.Pass(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(began) - time.Hour; took > time.Minute {
+			t.Errorf("passes take %s while it hangs", took)
+		}
+		close(thaw)
+		time.Sleep(time.Hour) //nolint:forbidigo // of the clock of the bubble
+		if _, err := m.Pass(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if known, away := m.Away("disk"); away {
+			t.Errorf("it answers again and is %+v", known)
+		}
+	})
+}
+
+func TestAServiceThatIsWatchedIsAwayWithoutHavingFailedAnything(t *testing.T) {
+	t.Parallel()
+	s, o, now := memstore.New(), &outage{}, noon
+	m := New(Config{Store: s, Logger: slog.New(slog.DiscardHandler), Probes: map[string]Probe{"database": o.probe}, Watched: []string{"database"},
+		Now: func() time.Time { return now }})
+	for _, c := range []struct {
+		err  error
+		away bool
+	}{{nil, false}, {errors.New("read-only"), true}, {errors.New("read-only"), true}, {nil, false}} {
+		o.set(c.err)
+		now = now.Add(2 * time.Minute)
+		if _, err := m.Pass(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, away := m.Away("database"); away != c.away {
+			t.Errorf("when its probe says %v it is away: %v", c.err, away)
+		}
+	}
+	// Where the store cannot say what it knows either.
+	s.Faults = func(op string) store.Fault {
+		if op == "PutService" || op == "Services" {
+			return store.FailBefore
+		}
+		return store.NoFault
+	}
+	o.set(errors.New("hangs"))
+	now = now.Add(2 * time.Minute)
+	if _, err := m.Pass(t.Context()); err == nil {
+		t.Error("the store cannot be read and a pass is content")
+	}
+	if known, away := m.Away("database"); !away || known.Reason != "hangs" {
+		t.Errorf("it is %+v", known)
+	}
+}
+
+// The server that was to ask had a clock an hour ahead of ours, and is gone.
+func TestTheClockOfTheServerThatAskedLastDelaysNoProbe(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s, o := memstore.New(), &outage{}
+		if err := s.PutService(t.Context(), store.Service{Name: "blob", AwaySince: time.Now().Add(time.Hour), Reason: "no space", ProbeAt: time.Now().Add(61 * time.Minute)}); err != nil {
+			t.Fatal(err)
+		}
+		m := monitor(s, map[string]Probe{"blob": o.probe})
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		all.Go(func() { _ = m.Run(ctx) })
+		time.Sleep(30 * time.Second) //nolint:forbidigo // of the clock of the bubble
+		if n := o.asked.Load(); n != 0 {
+			t.Errorf("it was asked %d times in the pause that its row states", n)
+		}
+		time.Sleep(2 * time.Minute) //nolint:forbidigo // of the clock of the bubble
+		if known, away := m.Away("blob"); away {
+			t.Errorf("after two minutes it is %+v", known)
+		}
+		cancel()
+		all.Wait()
+	})
+}

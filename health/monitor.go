@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/internal/hang"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -33,8 +34,11 @@ type Config struct {
 	// Probes of the services that this server can ask, by name. Others are watched only.
 	Probes map[string]Probe
 
+	// Watched are those of them whose probe costs nothing: it is asked in each pass, whether or not the service has failed.
+	Watched []string
+
 	Pauses  Pauses           // 1 s, 1 min, 0.5
-	Timeout time.Duration    // 10 s; how long a probe may take
+	Timeout time.Duration    // 10 s; how long a probe, or the store, may take. A probe that does not return hangs after three times that
 	Now     func() time.Time // time.Now
 	Chance  func() float64   // rand.Float64
 }
@@ -45,15 +49,17 @@ type Monitor struct {
 
 	mu       sync.Mutex
 	services map[string]store.Service
-	unsaved  map[string]bool // those that are away as we know and could not write down
+	noticed  map[string]time.Time // when a row was written or read that is another one than before, by our clock
+	unsaved  map[string]bool      // those that are away as we know and could not write down
 	asked    map[string]*asked
 }
 
 // asked is the last answer to a probe that was made because of a failure: many failures come together.
 type asked struct {
-	mu  sync.Mutex
-	at  time.Time
-	err error
+	guard hang.Guard // a service that hangs keeps one probe, and whoever asks for no longer than that
+	mu    sync.Mutex
+	at    time.Time
+	err   error
 }
 
 // Answers are as good as new for so long, and the rows of other servers are read so often without a wake-up.
@@ -76,9 +82,9 @@ func New(config Config) *Monitor {
 	if config.Chance == nil {
 		config.Chance = rand.Float64
 	}
-	m := &Monitor{config: config, services: map[string]store.Service{}, unsaved: map[string]bool{}, asked: map[string]*asked{}}
+	m := &Monitor{config: config, services: map[string]store.Service{}, noticed: map[string]time.Time{}, unsaved: map[string]bool{}, asked: map[string]*asked{}}
 	for name := range config.Probes {
-		m.asked[name] = new(asked)
+		m.asked[name] = &asked{guard: hang.Guard{Name: name, Limit: 3 * config.Timeout, Most: 1}}
 	}
 	return m
 }
@@ -135,7 +141,8 @@ func (m *Monitor) Failed(ctx context.Context, name, reason string) (s store.Serv
 			// A full disk often is the database's, too: then we know it alone, and write it down when that is possible.
 			m.config.Logger.Warn("a service is away and that cannot be written down", "service", name, "reason", reason, "error", err)
 			m.mu.Lock()
-			m.services[name], m.unsaved[name] = s, true
+			m.know(s)
+			m.unsaved[name] = true
 			m.mu.Unlock()
 			return s, true
 		}
@@ -164,9 +171,12 @@ func (m *Monitor) answer(ctx context.Context, name string) (err error, asked boo
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 func (m *Monitor) ask(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(ctx, m.config.Timeout)
-	defer cancel()
-	return m.config.Probes[name](ctx)
+	_, err := hang.Do(ctx, &m.asked[name].guard, func(ctx context.Context) (struct{}, error) {
+		ctx, cancel := context.WithTimeout(ctx, m.config.Timeout)
+		defer cancel()
+		return struct{}{}, m.config.Probes[name](ctx)
+	}, nil)
+	return err
 }
 
 func (m *Monitor) known(name string) store.Service {
@@ -183,6 +193,8 @@ func (m *Monitor) pause(probe int) time.Duration {
 
 // put writes a service and knows it then.
 func (m *Monitor) put(ctx context.Context, s store.Service) error {
+	ctx, cancel := context.WithTimeout(ctx, m.config.Timeout) // what is known is known without it, too
+	defer cancel()
 	if err := m.config.Store.PutService(ctx, s); err != nil {
 		return fmt.Errorf("write health of %s: %w", s.Name, err)
 	}
@@ -190,13 +202,30 @@ func (m *Monitor) put(ctx context.Context, s store.Service) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.services[s.Name].Revision < s.Revision {
-		m.services[s.Name] = s
+		m.know(s)
 	}
 	delete(m.unsaved, s.Name)
 	return nil
 }
 
+// know takes in what is known of a service now. The caller holds mu.
+func (m *Monitor) know(s store.Service) {
+	if s != m.services[s.Name] {
+		m.services[s.Name], m.noticed[s.Name] = s, m.config.Now()
+	}
+}
+
+// due says whether a service is to be asked: when its row says so, or when that has not changed for the longest pause. Who wrote
+// it may have another clock than we, and be gone.
+func (m *Monitor) due(s store.Service, now time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return due(s, now) || now.Sub(m.noticed[s.Name]) >= m.config.Pauses.Longest
+}
+
 func (m *Monitor) read(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, m.config.Timeout)
+	defer cancel()
 	services, err := m.config.Store.Services(ctx)
 	if err != nil {
 		return fmt.Errorf("read health of services: %w", err)
@@ -206,7 +235,7 @@ func (m *Monitor) read(ctx context.Context) error {
 	for _, s := range services {
 		known := m.services[s.Name].Revision
 		if known < s.Revision || known == s.Revision && !m.unsaved[s.Name] {
-			m.services[s.Name] = s
+			m.know(s)
 			delete(m.unsaved, s.Name)
 		}
 	}
@@ -215,7 +244,11 @@ func (m *Monitor) read(ctx context.Context) error {
 
 // Pass reads what all servers know and asks the services whose probes are due. It returns when to look again.
 func (m *Monitor) Pass(ctx context.Context) (again time.Duration, err error) {
-	if err := m.read(ctx); err != nil {
+	err = m.read(ctx)
+	for _, name := range m.config.Watched {
+		m.Failed(ctx, name, "") // if it has: that is asked first
+	}
+	if err != nil {
 		return lookAgain, err
 	}
 	again = lookAgain
@@ -224,7 +257,7 @@ func (m *Monitor) Pass(ctx context.Context) (again time.Duration, err error) {
 		if m.config.Probes[s.Name] == nil {
 			continue
 		}
-		if now := m.config.Now(); !due(s, now) {
+		if now := m.config.Now(); !m.due(s, now) {
 			again = min(again, s.ProbeAt.Sub(now))
 			continue
 		}

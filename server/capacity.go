@@ -87,11 +87,20 @@ const maxQueue = 10_000
 func (s *Server) queue() (running, waiting int64) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	attempts, err := s.store.Waiting(ctx, time.Now(), maxQueue)
+	attempts, err := s.store.Waiting(ctx, s.engine.Now(), maxQueue)
 	if err != nil {
 		s.log.Warn("waiting attempts could not be counted", "error", err)
 	}
 	return int64(len(s.executor.Running())), int64(len(attempts))
+}
+
+// python is the interpreter that tasks will get whose image says nothing else; empty: there is none yet.
+func (s *Server) python(ctx context.Context) string {
+	e, err := s.resolver.Present(ctx)
+	if err != nil {
+		return "" // what a task asks for may be made
+	}
+	return e.Interpreter
 }
 
 // environments are those that tasks have used so far.

@@ -185,7 +185,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		Connect: s.connectWorker, Capacity: s.room, Platform: s.platform, Variables: variables, Mode: worker.Mode(c.WorkerMode), Logger: s.log,
 	})
 	s.mounts = backend.Mounts
-	probes := map[string]health.Probe{aloft.ServiceCatalog: func(ctx context.Context) error {
+	probes := map[string]health.Probe{aloft.ServiceDatabase: s.store.Probe, aloft.ServiceCatalog: func(ctx context.Context) error {
 		_, err := s.store.ListResults(ctx, store.ResultQuery{Limit: 1})
 		return err
 	}}
@@ -197,7 +197,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		return nil, err
 	}
 	clock := engine.NewClock(now) // one for all: when a service was well is compared with when it failed an attempt
-	s.health = health.New(health.Config{Store: s.store, Logger: s.log, Probes: probes, Now: clock.Now})
+	s.health = health.New(health.Config{Store: s.store, Logger: s.log, Probes: probes, Watched: []string{aloft.ServiceDatabase}, Now: clock.Now})
 	s.engine = engine.New(engine.Config{
 		Store: s.store, Literals: literals, Catalog: s.results, Logger: s.log, Owner: leaseOwner(identity, nonce), Policy: policy(c),
 		MaxRetries: c.WorkflowRetries, MaxOutage: config.Limit(c.MaxOutage), Health: s.health, Clock: clock,
@@ -264,11 +264,11 @@ func policy(c config.Config) machine.Policy {
 }
 
 func (s *Server) newAPI(c api.Config) (*api.API, error) {
-	runs := &api.Runs{Store: s.store, Blobs: c.Blobs, Away: s.health.All}
+	runs := &api.Runs{Store: s.store, Blobs: c.Blobs, Away: s.health.All, Now: s.engine.Now}
 	results := &api.Results{Store: s.store}
 	info := &api.Info{
 		Store: s.store, Version: s.options.Version.Version, DataDir: s.config.DataDir, Database: s.database(), Listen: s.listens(),
-		StartedAt: time.Now(), Room: s.queue, Environments: s.environments, Away: s.health.All, StoreMounts: s.mounts,
+		StartedAt: time.Now(), Room: s.queue, Environments: s.environments, Python: s.python, Away: s.health.All, Now: s.engine.Now, StoreMounts: s.mounts,
 		TaskTimeout: config.Limit(s.config.TaskTimeout), QueueTimeout: config.Limit(s.config.QueueTimeout), ExecutionTimeout: config.Limit(s.config.ExecutionTimeout),
 	}
 	recoveries := &api.Recoveries{Jobs: s.recoveries}

@@ -202,7 +202,7 @@ def load(own_server, tmp_path):
 
 def counts(server: Server) -> dict[str, str]:
     """What the server says of its executions; a count that is 0 is not there."""
-    return json.loads(server.aloft("doctor", "-o", "json").stdout)["counts"]
+    return json.loads(server.aloft("doctor", "-o", "json", check=False).stdout)["counts"]  # something may be away
 
 
 def no_run_is_stuck(server: Server) -> None:

@@ -15,6 +15,7 @@ import (
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
+	"github.com/aloft-dev/aloft/internal/hang"
 	"github.com/aloft-dev/aloft/internal/leftover"
 )
 
@@ -23,7 +24,7 @@ import (
 const adoptWorkers = 16
 
 func (s *Store) Adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, error) {
-	objects, err := s.adopt(ctx, prefix)
+	objects, err := hang.Do(ctx, &s.guard, func(ctx context.Context) ([]blob.Object, error) { return s.adopt(ctx, prefix) }, nil)
 	if err != nil {
 		return nil, fmt.Errorf("adopt objects below %s: %w", prefix, blob.Unavailable(err))
 	}
@@ -34,7 +35,7 @@ func (s *Store) adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, erro
 	if _, err := blob.ParseKey(string(prefix)); err != nil {
 		return nil, err
 	}
-	objects, dirs, err := s.survey(prefix)
+	objects, dirs, err := s.survey(ctx, prefix)
 	if err != nil || len(objects)+len(dirs) == 0 {
 		return nil, err
 	}
@@ -59,6 +60,7 @@ func (s *Store) adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, erro
 	s.recordListings(dirs, objects)
 	// Deepest first, and the folders above the prefix last: a name is durable only if the whole way to it is.
 	for _, dir := range slices.Backward(dirs) {
+		hang.Progress(ctx)
 		if err := s.disk.SyncDir(dir); err != nil {
 			return nil, err
 		}
@@ -94,7 +96,7 @@ const maxProblems = 20
 // survey finds the files and folders at or below prefix, or says what cannot become an object. What a task left may be
 // anything: links in circles, pipes, files that claim more bytes than there are, folders without the right to enter. All of
 // that is the task's doing, so it is aloft.ErrInvalid: it will not get better.
-func (s *Store) survey(prefix blob.Key) (objects []blob.Object, dirs []string, err error) {
+func (s *Store) survey(ctx context.Context, prefix blob.Key) (objects []blob.Object, dirs []string, err error) {
 	var problems []string
 	count := 0
 	problem := func(format string, args ...any) {
@@ -104,6 +106,7 @@ func (s *Store) survey(prefix blob.Key) (objects []blob.Object, dirs []string, e
 	}
 	capacity := capacityOf(s.root)
 	err = filepath.WalkDir(s.Path(prefix), func(path string, d fs.DirEntry, err error) error {
+		hang.Progress(ctx)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			return nil
 		}
@@ -222,6 +225,7 @@ func (s *Store) adoptFile(ctx context.Context, key blob.Key) (blob.Attributes, e
 			return blob.Attributes{}, err
 		}
 	}
+	hang.Syncing(ctx, attributes.Size)
 	return attributes, s.disk.SyncFile(path)
 }
 

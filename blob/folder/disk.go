@@ -16,8 +16,10 @@ import (
 	"github.com/aloft-dev/aloft/blob"
 )
 
-// disk is every change the store makes to the file system. A test puts one in between that forgets what was not synced.
+// disk is every change the store makes to the file system, and the opening of objects. A test puts one in between that
+// forgets what was not synced, or does not answer.
 type disk interface {
+	Open(root, key string) (*os.File, error) // to read it; see openBeneath
 	CreateTemp(dir string) (file, error)
 	Link(from, to string) error // fails with fs.ErrExist if to exists
 	Rename(from, to string) error
@@ -36,6 +38,8 @@ type file interface {
 }
 
 type osDisk struct{}
+
+func (osDisk) Open(root, key string) (*os.File, error) { return openBeneath(root, key) }
 
 func (osDisk) CreateTemp(dir string) (file, error) {
 	f, err := os.CreateTemp(dir, "put-*")

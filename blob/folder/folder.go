@@ -21,7 +21,9 @@
 //
 // # When it fails
 //
-// A full or read-only disk gives aloft.ErrUnavailable with advice; nothing is half done that a repetition would not mend.
+// A full or read-only disk gives aloft.ErrUnavailable with advice; nothing is half done that a repetition would not mend. So
+// does one that does not answer (internal/hang), whatever it is that hangs: opening, reading, syncing. What was under way
+// then is done or not, and what it left is removed with the next start.
 package folder
 
 import (
@@ -33,6 +35,7 @@ import (
 	"iter"
 	"math"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -42,6 +45,7 @@ import (
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
+	"github.com/aloft-dev/aloft/internal/hang"
 )
 
 // partialFolder holds files that are being written, those of each Store in a folder of its own that it has locked: what is
@@ -53,6 +57,7 @@ type Store struct {
 	root    string // absolute
 	real    string // root without symbolic links: programs report either
 	disk    disk
+	guard   hang.Guard
 	partial *os.File // the folder in partialFolder where this Store writes, open so that its lock holds
 	durable durableFolders
 	noClone atomic.Bool // this file system cannot share blocks between files
@@ -68,7 +73,7 @@ func open(root string, d disk) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open blob folder: %w", err)
 	}
-	s := &Store{root: root, disk: d}
+	s := &Store{root: root, disk: d, guard: hang.Guard{Name: "the disk of " + root}}
 	if err := os.MkdirAll(filepath.Join(root, partialFolder), 0o700); err != nil {
 		return nil, fmt.Errorf("open blob folder: %w", blob.Unavailable(err))
 	}
@@ -171,11 +176,44 @@ func (s *Store) KeyOf(path string) (blob.Key, bool) {
 }
 
 func (s *Store) Put(ctx context.Context, key blob.Key, r io.Reader, o blob.PutOptions) (blob.Attributes, error) {
-	a, err := s.put(ctx, key, r, o)
+	source := &lentReader{r: r}
+	defer source.takeBack()
+	a, err := hang.Do(ctx, &s.guard, func(ctx context.Context) (blob.Attributes, error) {
+		return s.put(ctx, key, source.under(ctx), o)
+	}, nil)
 	if err != nil {
 		return blob.Attributes{}, fmt.Errorf("put object %s: %w", key, blob.Unavailable(err))
 	}
 	return a, nil
+}
+
+// lentReader is a caller's reader in a call that the caller may leave. It may take any time: it is not the disk.
+type lentReader struct {
+	ctx  context.Context
+	mu   sync.Mutex
+	r    io.Reader
+	back bool
+}
+
+func (l *lentReader) under(ctx context.Context) io.Reader {
+	l.ctx = ctx
+	return l
+}
+
+func (l *lentReader) Read(p []byte) (n int, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.back {
+		return 0, context.Canceled
+	}
+	hang.Outside(l.ctx, func() { n, err = l.r.Read(p) })
+	return n, err
+}
+
+func (l *lentReader) takeBack() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.back = true
 }
 
 func (s *Store) put(ctx context.Context, key blob.Key, r io.Reader, o blob.PutOptions) (blob.Attributes, error) {
@@ -224,6 +262,7 @@ func (s *Store) writeTemp(ctx context.Context, r io.Reader, check func(blob.Attr
 	if a.ModTime, err = f.Seal(a); err != nil {
 		return "", a, err
 	}
+	hang.Syncing(ctx, a.Size)
 	if err = f.Sync(); err != nil {
 		return "", a, err
 	}
@@ -255,7 +294,7 @@ func (s *Store) putExisting(ctx context.Context, key blob.Key, temp string, want
 	if info, err := os.Lstat(path); err == nil && info.IsDir() {
 		return blob.Attributes{}, fmt.Errorf("%w: there are objects below it, so it cannot be one itself", aloft.ErrExists)
 	}
-	got, err := s.Stat(ctx, key)
+	got, err := s.stat(ctx, key)
 	switch {
 	case errors.Is(err, aloft.ErrConflict):
 		return s.heal(key, temp, want)
@@ -334,24 +373,31 @@ func (s *Store) Get(ctx context.Context, key blob.Key, rng blob.Range) (io.ReadC
 	if rng.Offset < 0 || rng.Length < 0 {
 		return nil, fmt.Errorf("get object %s: %w: negative range", key, aloft.ErrInvalid)
 	}
-	f, _, err := s.openObject(key)
+	opened, err := hang.Do(ctx, &s.guard, func(context.Context) (*object, error) {
+		f, info, err := s.openObject(key)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := f.Seek(rng.Offset, io.SeekStart); err != nil {
+			f.Close()
+			return nil, err
+		}
+		return &object{ctx: ctx, guard: &s.guard, file: f, size: info.Size()}, nil
+	}, func(o *object) {
+		if o != nil {
+			_ = o.Close()
+		}
+	})
 	if err != nil {
-		return nil, fmt.Errorf("get object %s: %w", key, err)
-	}
-	if rng == (blob.Range{}) {
-		return f, nil
-	}
-	if _, err := f.Seek(rng.Offset, io.SeekStart); err != nil {
-		f.Close()
 		return nil, fmt.Errorf("get object %s: %w", key, blob.Unavailable(err))
 	}
 	if rng.Length == 0 {
-		return f, nil
+		return opened, nil
 	}
 	return struct {
 		io.Reader
 		io.Closer
-	}{io.LimitReader(f, rng.Length), f}, nil
+	}{io.LimitReader(opened, rng.Length), opened}, nil
 }
 
 // openObject opens a regular file. It does not block on a pipe that a task may have left there, and follows no link, neither
@@ -364,7 +410,7 @@ func (s *Store) openObject(key blob.Key) (*os.File, fs.FileInfo, error) {
 }
 
 func (s *Store) openFile(path string) (*os.File, fs.FileInfo, error) {
-	f, err := openBeneath(s.real, strings.TrimPrefix(path, s.root))
+	f, err := s.disk.Open(s.real, strings.TrimPrefix(path, s.root))
 	if errors.Is(err, syscall.ELOOP) {
 		err = fs.ErrNotExist
 	}
@@ -405,19 +451,24 @@ func (s *Store) present() error {
 }
 
 func (s *Store) Stat(ctx context.Context, key blob.Key) (blob.Attributes, error) {
+	a, err := hang.Do(ctx, &s.guard, func(ctx context.Context) (blob.Attributes, error) { return s.stat(ctx, key) }, nil)
+	if err != nil {
+		return blob.Attributes{}, fmt.Errorf("stat object %s: %w", key, blob.Unavailable(err))
+	}
+	return a, nil
+}
+
+func (s *Store) stat(ctx context.Context, key blob.Key) (blob.Attributes, error) {
 	f, info, err := s.openObject(key)
 	if err != nil {
-		return blob.Attributes{}, fmt.Errorf("stat object %s: %w", key, err)
+		return blob.Attributes{}, err
 	}
 	defer f.Close()
 	a, known, err := sound(ctx, f, info)
 	if err == nil && !known {
 		a, err = digestOf(ctx, f, info)
 	}
-	if err != nil {
-		return blob.Attributes{}, fmt.Errorf("stat object %s: %w", key, blob.Unavailable(err))
-	}
-	return a, nil
+	return a, err
 }
 
 // sound returns the attributes that were recorded when the object was stored. If it looks different now, its content tells:
@@ -452,8 +503,49 @@ func digestOf(ctx context.Context, f *os.File, info fs.FileInfo) (blob.Attribute
 	return a, nil
 }
 
+// listed is what one step of a list gives.
+type listed struct {
+	entry blob.Entry
+	err   error
+}
+
+// mostListed is how many entries a step of a list reads ahead of its caller at most.
+const mostListed = 256
+
 func (s *Store) List(ctx context.Context, prefix blob.Key) iter.Seq2[blob.Entry, error] {
 	return func(yield func(blob.Entry, error) bool) {
+		next, stop := iter.Pull2(s.list(ctx, prefix))
+		for some, more := 1, true; more; some = min(2*some, mostListed) {
+			batch, err := hang.Do(ctx, &s.guard, func(ctx context.Context) (batch []listed, err error) {
+				for len(batch) < some && more {
+					var l listed
+					if l.entry, l.err, more = next(); more {
+						batch = append(batch, l)
+						hang.Progress(ctx)
+					}
+				}
+				return batch, nil
+			}, func([]listed) { stop() })
+			if err != nil { // the walk was left
+				yield(blob.Entry{}, fmt.Errorf("list objects below %q: %w", prefix, err))
+				return
+			}
+			for _, l := range batch {
+				if !yield(l.entry, l.err) {
+					more = false
+					break
+				}
+			}
+		}
+		stop()
+	}
+}
+
+func (s *Store) list(ctx context.Context, prefix blob.Key) iter.Seq2[blob.Entry, error] {
+	return func(yield func(blob.Entry, error) bool) {
+		if s.led(prefix) {
+			return
+		}
 		err := filepath.WalkDir(s.Path(prefix), func(path string, d fs.DirEntry, err error) error {
 			switch {
 			case ctx.Err() != nil:
@@ -490,25 +582,44 @@ func (s *Store) List(ctx context.Context, prefix blob.Key) iter.Seq2[blob.Entry,
 	}
 }
 
+// led says whether a task has put a symbolic link into the path of a key, above its last part: nothing is an object there.
+func (s *Store) led(key blob.Key) bool {
+	dir := path.Dir(string(key))
+	if dir == "." {
+		return false
+	}
+	f, err := openBeneath(s.real, dir)
+	if err != nil {
+		return errors.Is(err, syscall.ELOOP)
+	}
+	_ = f.Close()
+	return false
+}
+
 // Delete leaves the folders that become empty: removing them would race with a Put that just made sure of them.
 func (s *Store) Delete(ctx context.Context, key blob.Key) error {
+	_, err := hang.Do(ctx, &s.guard, func(context.Context) (struct{}, error) { return struct{}{}, s.remove(key) }, nil)
+	if err != nil {
+		return fmt.Errorf("delete object %s: %w", key, blob.Unavailable(err))
+	}
+	return nil
+}
+
+func (s *Store) remove(key blob.Key) error {
 	if _, err := blob.ParseKey(string(key)); err != nil {
-		return fmt.Errorf("delete object %s: %w", key, err)
+		return err
 	}
 	path := s.Path(key)
-	if info, err := os.Lstat(path); err == nil && info.IsDir() {
+	if info, err := os.Lstat(path); err == nil && info.IsDir() || s.led(key) {
 		return nil // a prefix is not an object
 	}
 	if err := s.disk.Remove(path); err != nil {
 		if errors.Is(s.missing(err), aloft.ErrNotFound) {
 			return nil
 		}
-		return fmt.Errorf("delete object %s: %w", key, blob.Unavailable(err))
+		return err
 	}
-	if err := s.disk.SyncDir(filepath.Dir(path)); err != nil {
-		return fmt.Errorf("delete object %s: %w", key, blob.Unavailable(err))
-	}
-	return nil
+	return s.disk.SyncDir(filepath.Dir(path))
 }
 
 // durableFolders remembers folders whose own name, and the names of all their parents, were synced. A folder that was
@@ -550,6 +661,7 @@ func (c *contextReader) Read(p []byte) (int, error) {
 	if c.err = c.ctx.Err(); c.err != nil {
 		return 0, c.err
 	}
+	hang.Progress(c.ctx)
 	n, err := c.r.Read(p)
 	if err != nil && err != io.EOF {
 		c.err = err

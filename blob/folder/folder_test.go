@@ -113,6 +113,34 @@ func TestALinkBelowAPrefixIsNoObject(t *testing.T) {
 	}
 }
 
+// A folder may be a link, too, and lead to what is not in the store.
+func TestNothingIsAnObjectBelowAFolderThatIsALink(t *testing.T) {
+	t.Parallel()
+	s, outside := openFolder(t), t.TempDir()
+	file := filepath.Join(outside, "dir", "secret")
+	if err := errors.Join(os.MkdirAll(s.Path("raw"), 0o755), os.Mkdir(filepath.Dir(file), 0o755), os.WriteFile(file, []byte("x"), 0o644),
+		os.Symlink(outside, s.Path("raw/x"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, prefix := range []blob.Key{"raw/x", "raw/x/dir", "raw/x/dir/secret"} {
+		for e, err := range s.List(t.Context(), prefix) {
+			t.Errorf("below %s there is %v, %v", prefix, e, err)
+		}
+		if err := s.Private(t.Context(), prefix, filepath.Join(t.TempDir(), "copy")); !errors.Is(err, aloft.ErrNotFound) {
+			t.Errorf("a copy of %s gave %v, want ErrNotFound", prefix, err)
+		}
+	}
+	if _, err := s.Stat(t.Context(), "raw/x/dir/secret"); !errors.Is(err, aloft.ErrNotFound) {
+		t.Errorf("stat gave %v, want ErrNotFound", err)
+	}
+	if err := s.Delete(t.Context(), "raw/x/dir/secret"); err != nil {
+		t.Errorf("delete gave %v, want nothing", err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Errorf("the file outside: %v", err)
+	}
+}
+
 // A cached result whose outputs were damaged is computed again, and its outputs have the same name as before.
 func TestLiteralsThatWereDamagedAreWrittenAgain(t *testing.T) {
 	t.Parallel()

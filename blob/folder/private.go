@@ -12,6 +12,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/internal/clone"
+	"github.com/aloft-dev/aloft/internal/hang"
 )
 
 const (
@@ -23,7 +24,7 @@ const (
 )
 
 func (s *Store) Private(ctx context.Context, key blob.Key, dst string) error {
-	if err := s.private(ctx, key, dst); err != nil {
+	if _, err := hang.Do(ctx, &s.guard, func(ctx context.Context) (struct{}, error) { return struct{}{}, s.private(ctx, key, dst) }, nil); err != nil {
 		return fmt.Errorf("copy object %s: %w", key, blob.Unavailable(err))
 	}
 	return nil
@@ -36,6 +37,8 @@ func (s *Store) private(ctx context.Context, key blob.Key, dst string) error {
 	path := s.Path(key)
 	info, err := os.Lstat(path)
 	switch {
+	case err == nil && s.led(key):
+		return aloft.ErrNotFound
 	case err != nil:
 		return s.missing(err)
 	case info.Mode().IsRegular():
@@ -104,7 +107,7 @@ func (s *Store) privateFolder(ctx context.Context, key blob.Key, dst string) err
 	objects := make([]blob.Object, len(copied))
 	for i, e := range copied {
 		if e.SHA256 == "" { // nothing is recorded of the file itself: its content tells
-			if e.Attributes, err = s.Stat(ctx, e.Key); err != nil {
+			if e.Attributes, err = s.stat(ctx, e.Key); err != nil {
 				return err
 			}
 		}
@@ -119,6 +122,7 @@ func (s *Store) privateFolder(ctx context.Context, key blob.Key, dst string) err
 // privateFile copies one object, if it is what was stored, and returns its attributes. The copy has the time of the object,
 // by which a copy that was not changed is told, and is writable.
 func (s *Store) privateFile(ctx context.Context, path, dst string) (blob.Attributes, error) {
+	hang.Progress(ctx)
 	src, info, err := s.openFile(path)
 	if err != nil {
 		return blob.Attributes{}, err

@@ -10,6 +10,8 @@ import (
 	"context"
 	"io"
 	"os"
+
+	"github.com/aloft-dev/aloft/internal/hang"
 )
 
 // How a content was given.
@@ -50,6 +52,7 @@ func sparse(ctx context.Context, dst, src *os.File, size int64) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
+			hang.Progress(ctx)
 			for _, f := range []*os.File{src, dst} {
 				if _, err := f.Seek(at, io.SeekStart); err != nil {
 					return err

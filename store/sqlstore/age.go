@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/internal/hang"
 )
 
 // SQLite takes a log that was damaged or deleted for one that ends earlier, or for none, and says nothing: what was in it
@@ -24,8 +25,9 @@ type age struct {
 	store *Store
 	log   *slog.Logger
 
-	stop context.CancelFunc
-	done chan struct{}
+	stop  context.CancelFunc
+	done  chan struct{}
+	guard hang.Guard // of passes: the next one begins when the last has returned
 
 	known   int64 // the number in the file
 	seen    int64 // commits at the last look
@@ -68,6 +70,7 @@ func (s *Store) lastExecution(ctx context.Context) (number int64, err error) {
 func (s *Store) keepAge(known int64, log *slog.Logger) *age {
 	ctx, stop := context.WithCancel(context.Background())
 	a := &age{store: s, log: log, stop: stop, done: make(chan struct{}), known: known, nowFunc: time.Now}
+	a.guard.Name, a.guard.Limit, a.guard.Most = s.guard.Name, 2*readFor, 1
 	go func() {
 		defer close(a.done)
 		tick := time.NewTicker(ageEvery)
@@ -77,7 +80,7 @@ func (s *Store) keepAge(known int64, log *slog.Logger) *age {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				if err := a.pass(ctx); err != nil && ctx.Err() == nil {
+				if _, err := hang.Do(ctx, &a.guard, func(ctx context.Context) (struct{}, error) { return struct{}{}, a.pass(ctx) }, nil); err != nil && ctx.Err() == nil {
 					a.log.Warn("how far the database has come is not noted; it is tried again", "error", err)
 				}
 			}

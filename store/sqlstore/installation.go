@@ -31,5 +31,8 @@ func (s *Store) SetBlobStore(ctx context.Context, id string, sealed bool) (holds
 		_, err := t.row([]any{&holds}, "SELECT blobs FROM installation")
 		return err
 	})
-	return holds, err
+	if err != nil {
+		return "", err
+	}
+	return holds, nil
 }

@@ -12,7 +12,9 @@
 // their own connections, never wait for the writer nor it for them, and are bounded in time.
 //
 // A full disk, a read-only one and every other fault of the database become errors that wrap aloft.ErrUnavailable and
-// say what to do. Nothing is half written then, and the writer connects again by itself with the next job.
+// say what to do. Nothing is half written then, and the writer connects again by itself with the next job. A disk that does
+// not answer (internal/hang) is such a fault, too: calls return while what they asked for waits in the kernel, and of a
+// write that was under way nobody knows the outcome, as after a lost connection.
 //
 // On PostgreSQL the other servers' rows can change between any two statements, so a decision holds what it rests on until it
 // is committed: a commit its shard, so that a lease that is taken away meanwhile refuses it; an end its execution, so that
@@ -35,6 +37,7 @@ import (
 	"time"
 
 	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/internal/hang"
 	"github.com/aloft-dev/aloft/internal/room"
 	"github.com/aloft-dev/aloft/store"
 )
@@ -62,6 +65,8 @@ type Store struct {
 	db      *sql.DB // reads only
 	wire    *wire   // to the other servers; nil: there are none
 	age     *age    // of a file; nil: the database is shared
+
+	guard *hang.Guard // of the disk of a file; nil: the database is shared, and its connections have deadlines
 
 	scans chan struct{} // held while a list looks at many rows
 
@@ -112,7 +117,9 @@ func (s *Store) openFile(ctx context.Context, path string, log *slog.Logger) (er
 		return unavailable(opening, path, s.dialect, err)
 	}
 	prefillLog(path)
-	s.start(openSQLite(readDSN(path)), writeDSN(path), s.Wake, log)
+	// A read that only lasts ends itself before it is taken for one that hangs.
+	s.guard = &hang.Guard{Name: "the disk of " + path, Limit: readFor + 2*time.Second}
+	s.start(openSQLite(readDSN(path)), writeDSN(path), writeFor, s.Wake, log)
 	known, err := s.checkAge(ctx)
 	if err == nil {
 		err = s.freeShards(ctx)
@@ -139,15 +146,15 @@ func (s *Store) openShared(ctx context.Context, d *dialect, dsn string, log *slo
 	if s.wire, err = newWire(ctx, &s.Hub, dsn, db, log); err != nil {
 		return unavailable(opening, s.path, d, errors.Join(err, db.Close()))
 	}
-	s.start(db, dsn, s.wire.tell, log)
+	s.start(db, dsn, 0, s.wire.tell, log)
 	return nil
 }
 
-func (s *Store) start(db *sql.DB, dsn string, told func(...store.Topic), log *slog.Logger) {
+func (s *Store) start(db *sql.DB, dsn string, patience time.Duration, told func(...store.Topic), log *slog.Logger) {
 	s.db, s.scans = db, make(chan struct{}, scansAtOnce)
 	s.db.SetMaxOpenConns(readers)
 	s.db.SetMaxIdleConns(readers)
-	s.writer = newWriter(s.dialect, dsn, s.path, told, log)
+	s.writer = newWriter(s.dialect, dsn, s.path, patience, told, log)
 }
 
 // lockFile excludes other processes; the operating system gives the lock back however this one ends.
@@ -171,15 +178,40 @@ func (s *Store) Close() error {
 	if s.age != nil {
 		s.age.close()
 	}
-	s.writer.close()
+	err := s.writer.close()
 	if s.wire != nil {
 		s.wire.close()
 	}
-	err := s.db.Close()
+	err = errors.Join(err, s.closeReaders())
 	if s.lock != nil {
 		err = errors.Join(err, s.lock.Close())
 	}
 	return err
+}
+
+func (s *Store) closeReaders() error {
+	if s.guard == nil {
+		return s.db.Close()
+	}
+	_, err := hang.Do(context.Background(), s.guard, func(context.Context) (struct{}, error) { return struct{}{}, s.db.Close() }, nil)
+	return err
+}
+
+// Probe says what keeps the database from doing its part: a disk that does not answer, or what the last write met. It asks
+// nothing: leases are renewed by writes each few seconds.
+func (s *Store) Probe(context.Context) error {
+	if s.guard != nil {
+		if err := s.guard.Err(); err != nil {
+			return err
+		}
+	}
+	if err := s.writer.standstill(); err != nil {
+		return err
+	}
+	if met := s.writer.met.Load(); met != nil {
+		return *met
+	}
+	return nil
 }
 
 // write is one call with one member.
@@ -211,8 +243,34 @@ func (s *Store) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
 // scan reads the columns of the current row.
 type scan func(dest ...any) error
 
-// read runs a query and hands each row to got. A lock is waited for here: callers never see one.
+// read runs a query and hands each row to got. A lock is waited for here: callers never see one, and no disk that hangs.
 func (s *Store) read(ctx context.Context, keep bool, query string, args []any, got func(scan) error) error {
+	if s.guard == nil {
+		return s.readPatiently(ctx, keep, query, args, got)
+	}
+	// What got fills in is the caller's again once this has returned.
+	var mu sync.Mutex
+	left := false
+	_, err := hang.Do(ctx, s.guard, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, s.readPatiently(ctx, keep, query, args, func(next scan) error {
+			mu.Lock()
+			defer mu.Unlock()
+			if left {
+				return context.Canceled
+			}
+			return got(next)
+		})
+	}, nil)
+	mu.Lock()
+	defer mu.Unlock()
+	left = true
+	if err != nil && err == ctx.Err() { //nolint:errorlint // as it is: what was read until it ended says more
+		return unavailable("read from", s.path, s.dialect, err)
+	}
+	return err
+}
+
+func (s *Store) readPatiently(ctx context.Context, keep bool, query string, args []any, got func(scan) error) error {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, readFor)
 	defer cancel()

@@ -26,6 +26,7 @@ const (
 	busyFor  = 30 * time.Second // how long the writer goes on asking for a database that another program has locked
 	awayFor  = 10 * time.Second // how long it tries to reach a server, before those who wait are told
 	maxTries = 5                // of a transaction of which nothing was committed
+	writeFor = 30 * time.Second // how long a caller waits for a transaction that stands still on a disk
 )
 
 // job is one call: members that are committed or refused each for itself.
@@ -153,49 +154,96 @@ type writer struct {
 	once    sync.Once
 	stopped chan struct{}
 
-	conn    *conn // nil: to be opened again
-	open    bool  // a transaction is
-	number  int64 // of it
-	healthy bool
+	patience time.Duration         // how long callers wait for a transaction that stands still; 0: for its end
+	epoch    time.Time             // when the writer was made
+	begun    atomic.Int64          // when the transaction under way began, in nanoseconds after the one before epoch; 0: there is none
+	met      atomic.Pointer[error] // what the last transaction met; nil: nothing
+
+	conn    *conn        // nil: to be opened again
+	open    bool         // a transaction is
+	number  int64        // of it
 	commits atomic.Int64 // transactions that wrote something, for tests that count
 }
 
-func newWriter(d *dialect, dsn, path string, told func(...store.Topic), log *slog.Logger) *writer {
+func newWriter(d *dialect, dsn, path string, patience time.Duration, told func(...store.Topic), log *slog.Logger) *writer {
 	w := &writer{
-		dialect: d, dsn: dsn, path: path, told: told, log: log, healthy: true,
+		dialect: d, dsn: dsn, path: path, patience: patience, told: told, log: log, epoch: time.Now(),
 		jobs: make(chan *job, maxJobs), closing: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	go w.run()
 	return w
 }
 
-// submit waits until the members were committed or refused. Whoever goes before that is told that he does not know.
+// submit waits until the members were committed or refused. A caller who goes before that is told that the outcome is not
+// known, and must not change the records any more: a transaction that stands still on a disk may be committed yet.
 func (w *writer) submit(ctx context.Context, rows int, members ...member) []error {
 	j := &job{members: members, errs: make([]error, len(members)), rows: rows, done: make(chan struct{})}
+	if err := w.standstill(); err != nil {
+		return j.fail(err)
+	}
+	var patience <-chan time.Time
+	if w.patience > 0 {
+		timer := time.NewTimer(w.patience)
+		defer timer.Stop()
+		patience = timer.C
+	}
 	select {
 	case w.jobs <- j:
 	case <-ctx.Done():
 		return j.fail(fmt.Errorf("write to %s: %w: %w", w.path, context.Cause(ctx), aloft.ErrUnavailable))
+	case <-patience:
+		return j.fail(w.tooLong())
 	case <-w.closing:
 		return j.fail(w.closed())
 	}
-	select {
-	case <-j.done:
-		return j.errs
-	case <-ctx.Done():
-		if j.state.CompareAndSwap(jobWaits, jobLeft) {
-			return j.fail(fmt.Errorf("write to %s: %w: %w", w.path, context.Cause(ctx), aloft.ErrUnavailable))
-		}
-		<-j.done // it is being written from the caller's records, and soon done
-		return j.errs
-	case <-w.stopped:
+	for gone := ctx.Done(); ; {
 		select {
 		case <-j.done:
 			return j.errs
-		default:
-			return j.fail(w.closed())
+		case <-gone:
+			if j.state.CompareAndSwap(jobWaits, jobLeft) {
+				return j.fail(fmt.Errorf("write to %s: %w: %w", w.path, context.Cause(ctx), aloft.ErrUnavailable))
+			}
+			gone = nil // it is being written from the caller's records, and soon done
+		case <-patience:
+			if j.state.CompareAndSwap(jobWaits, jobLeft) {
+				return j.fail(w.tooLong())
+			}
+			if err := w.standstill(); err != nil {
+				return j.fail(err)
+			}
+			patience = time.After(w.patience) // its transaction is one of many, and has begun since
+		case <-w.stopped:
+			select {
+			case <-j.done:
+				return j.errs
+			default:
+				return j.fail(w.closed())
+			}
 		}
 	}
+}
+
+// standstill says since when the transaction under way waits for the disk, if that is longer than anybody waits for it.
+func (w *writer) standstill() error {
+	begun := w.begun.Load()
+	if begun == 0 || w.patience == 0 {
+		return nil
+	}
+	stands := time.Since(w.epoch) - time.Duration(begun-1)
+	if stands < w.patience {
+		return nil
+	}
+	return fmt.Errorf("write to %s: its disk has not answered for %s: check it, and the network if it is a network file system; all goes on by itself when it answers: %w",
+		w.path, stands.Round(time.Second), aloft.ErrUnavailable)
+}
+
+// tooLong is told to callers whose turn did not come. Nothing of theirs was written.
+func (w *writer) tooLong() error {
+	if err := w.standstill(); err != nil {
+		return err
+	}
+	return fmt.Errorf("write to %s: its turn did not come within %s, the disk is slow or there is too much to write: try again: %w", w.path, w.patience, aloft.ErrUnavailable)
 }
 
 func (w *writer) closed() error {
@@ -210,10 +258,19 @@ func (j *job) fail(err error) []error {
 	return errs
 }
 
-// close lets what waits be written and ends the writer.
-func (w *writer) close() {
+// close lets what waits be written and ends the writer. One that stands still ends when the disk answers.
+func (w *writer) close() error {
 	w.once.Do(func() { close(w.closing) })
-	<-w.stopped
+	for {
+		select {
+		case <-w.stopped:
+			return nil
+		case <-time.After(time.Second):
+			if err := w.standstill(); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 func (w *writer) run() {
@@ -251,6 +308,8 @@ func (w *writer) run() {
 // write is one transaction: members, one sync, wake-ups, answers. If it comes to nothing and the database says so, it is
 // done once more from the beginning.
 func (w *writer) write(batch []*job) {
+	w.begun.Store(1 + int64(time.Since(w.epoch)))
+	defer w.begun.Store(0)
 	err := w.begin() // before anything is taken from the callers: whoever does not want to wait for the database can still go
 	running := batch[:0]
 	members := 0
@@ -470,13 +529,18 @@ func (w *writer) disconnect() {
 
 // report logs when writing begins to fail and when it works again, not every time in between.
 func (w *writer) report(err error) {
+	healthy := w.met.Load() == nil
 	switch {
-	case err != nil && w.healthy:
+	case err != nil && healthy:
 		w.log.Error("the store cannot write; it goes on by itself when it can", "error", err)
-	case err == nil && !w.healthy:
+	case err == nil && !healthy:
 		w.log.Info("the store writes again", "path", w.path)
 	}
-	w.healthy = err == nil
+	if err == nil {
+		w.met.Store(nil)
+	} else {
+		w.met.Store(&err)
+	}
 }
 
 // opening is what went wrong when there is no store yet that could go on.
@@ -492,6 +556,17 @@ func noDescriptors() bool {
 	return false
 }
 
+// readOnlyDisk says whether the file system of a database takes no writes, which SQLite does not tell from a broken disk or a
+// file of another user. The lock beside it is opened for that: closing a descriptor of the file itself would end SQLite's locks.
+func readOnlyDisk(path string) bool {
+	f, err := os.OpenFile(path+".lock", os.O_WRONLY, 0)
+	if err != nil {
+		return errors.Is(err, syscall.EROFS)
+	}
+	_ = f.Close()
+	return false
+}
+
 // unavailable turns a database's error into one sentence with the way out.
 func unavailable(verb, path string, d *dialect, err error) error {
 	if errors.Is(err, aloft.ErrUnavailable) {
@@ -502,6 +577,8 @@ func unavailable(verb, path string, d *dialect, err error) error {
 	switch {
 	case f == faultFull && verb == opening:
 		hint = "the disk is full: make room and start again"
+	case d.name == "sqlite" && (f == faultReadOnly || f == faultDisk) && readOnlyDisk(path):
+		hint = "its file system is read-only: see why (dmesg), and mount it writable; it goes on by itself then"
 	case f == faultReadOnly && noDescriptors():
 		hint = "too many files and connections are open: raise the limit (ulimit -n); it goes on by itself when some are closed"
 	case ok:
