@@ -7,6 +7,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -117,8 +118,16 @@ func (c *client) explain(err error) error {
 	if failure.Code() == connect.CodeUnavailable && errors.As(err, &dial) {
 		return &ExitError{Code: 1, Message: fmt.Sprintf("no server answers at %s; start one with `aloft serve`, or name its address with --server or ALOFT_SERVER", c.server)}
 	}
-	if failure.Code() == connect.CodeCanceled {
+	switch {
+	case failure.Code() == connect.CodeCanceled:
 		return &ExitError{Code: 1, Message: "interrupted"}
+	case connect.IsWireError(err): // the server's own
+	case failure.Code() == connect.CodeDeadlineExceeded:
+		return &ExitError{Code: 1, Message: fmt.Sprintf("the server at %s has not answered in time", c.server)}
+	case failure.Code() == connect.CodeResourceExhausted: // a limit of ours, which the message names
+	default:
+		return &ExitError{Code: 1, Message: fmt.Sprintf("the connection to the server at %s was lost before it had answered; whether it did what was asked is not known: look, and ask again (%s)",
+			c.server, printable(failure.Message()))}
 	}
 	message := failure.Message()
 	if failure.Code() == connect.CodeNotFound {
@@ -128,6 +137,19 @@ func (c *client) explain(err error) error {
 		})
 	}
 	return &ExitError{Code: 1, Message: printable(message)}
+}
+
+// explainEnd is explain for the end of a stream. A server that went away in the middle has not ended what was watched: goOn
+// says so, and how to look on.
+func (c *client) explainEnd(ctx context.Context, err error, goOn string) error {
+	var failure *connect.Error
+	if err == nil || ctx.Err() != nil || connect.IsWireError(err) || !errors.As(err, &failure) || failure.Code() == connect.CodeResourceExhausted {
+		if err == nil {
+			return nil
+		}
+		return c.explain(err)
+	}
+	return &ExitError{Code: 1, Message: fmt.Sprintf("the server at %s went away before the end. %s", c.server, goOn)}
 }
 
 // missingEntity is how Flyte's services say what is not there. Ours, and people, say "execution flytesnacks/development/a".

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -68,7 +69,7 @@ shows every line as it was written.`,
 		if err := printer.flush(); err != nil {
 			return err
 		}
-		return c.explainEnd(stream.Err())
+		return c.explainEnd(command.Context(), stream.Err(), "The tasks go on, and their logs are kept: aloft logs "+strings.Join(args, " ")+" shows them when the server is there again")
 	}
 	return command
 }

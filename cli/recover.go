@@ -219,8 +219,7 @@ func jobLine(job *aloftv1.RecoveryJob) string {
 	return line
 }
 
-// follow shows a job until it has ended or pauses, and returns it. A server that goes away meanwhile is waited for: the job
-// is there again when it is.
+// follow shows a job until it has ended or pauses, and returns it.
 func (c *client) follow(ctx context.Context, w io.Writer, job *aloftv1.RecoveryJob) (*aloftv1.RecoveryJob, error) {
 	screen := &screen{w: w}
 	live := c.output != "json" && isTerminal(w)
@@ -254,7 +253,7 @@ func (c *client) follow(ctx context.Context, w io.Writer, job *aloftv1.RecoveryJ
 		err = stream.Err()
 		_ = stream.Close()
 		if err != nil && !over() {
-			return nil, &ExitError{Code: 1, Message: fmt.Sprintf("%v\nThe job goes on when the server does: aloft recover show %s", c.explain(err), job.GetName())}
+			return nil, c.explainEnd(ctx, err, "The job goes on when the server does: aloft recover show "+job.GetName())
 		}
 	}
 	if c.output == "json" {

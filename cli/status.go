@@ -81,14 +81,12 @@ func (c *client) statusJSON(ctx context.Context, id *core.WorkflowExecutionIdent
 			return err
 		}
 	}
-	return c.explainEnd(stream.Err())
+	return c.explainEnd(ctx, stream.Err(), statusGoesOn(id))
 }
 
-func (c *client) explainEnd(err error) error {
-	if err == nil {
-		return nil
-	}
-	return c.explain(err)
+// statusGoesOn is what to know when a server goes away while an execution is watched.
+func statusGoesOn(id *core.WorkflowExecutionIdentifier) string {
+	return "The execution goes on when the server does: aloft status " + aloft.ExecutionIDOf(id).String() + " --follow"
 }
 
 // watch shows the tree, once or until the execution ends, and returns the last phase.
@@ -120,7 +118,7 @@ func (c *client) watch(ctx context.Context, id *core.WorkflowExecutionIdentifier
 		case message, ok := <-messages:
 			if !ok {
 				if err := stream.Err(); err != nil {
-					return 0, c.explain(err)
+					return 0, c.explainEnd(ctx, err, statusGoesOn(id))
 				}
 				if !live && !follow {
 					t.print(w, time.Now())
@@ -422,7 +420,11 @@ func budget(c *aloftv1.AttemptCharge) string {
 		}
 		return ""
 	}
-	return fmt.Sprintf(" (%s retry %d of %d: %s)", strings.ToLower(c.GetBudget().String()), c.GetRetriesUsed(), c.GetRetriesAllowed(), c.GetReason())
+	kind := strings.ToLower(c.GetBudget().String())
+	if c.GetNextAt() == 0 { // it got no other attempt; the reason says so
+		return fmt.Sprintf(" (%d of %d %s retries used: %s)", c.GetRetriesUsed(), c.GetRetriesAllowed(), kind, c.GetReason())
+	}
+	return fmt.Sprintf(" (%s retry %d of %d: %s)", kind, c.GetRetriesUsed(), c.GetRetriesAllowed(), c.GetReason())
 }
 
 // failure is the error of an execution that failed, whole: it is what one came to read.

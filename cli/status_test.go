@@ -19,12 +19,16 @@ func TestANodeThatWaitsForItsRetrySaysWhichBudgetPaidAndWhenItStarts(t *testing.
 	node := &aloftv1.NodeStatus{Phase: core.NodeExecution_RUNNING, Attempts: []*aloftv1.AttemptStatus{
 		{
 			Phase: core.TaskExecution_FAILED, Error: &core.ExecutionError{Message: "task execution timeout [10s] expired"},
-			Charge: &aloftv1.AttemptCharge{Budget: aloftv1.AttemptEnded_USER, RetriesUsed: 1, RetriesAllowed: 3, Reason: "its time was over"},
+			Charge: &aloftv1.AttemptCharge{Budget: aloftv1.AttemptEnded_USER, RetriesUsed: 1, RetriesAllowed: 3, Reason: "its time was over", NextAt: 1},
 		},
 		{Attempt: 1, Phase: core.TaskExecution_QUEUED, NotBefore: timestamppb.New(now.Add(12 * time.Second))},
 	}}
 	want := "  attempt 2  starts in 12s  before: task execution timeout [10s] expired (user retry 1 of 3: its time was over)"
 	if got := (&tree{}).note(node, now); got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	if got, want := budget(&aloftv1.AttemptCharge{Budget: aloftv1.AttemptEnded_SYSTEM, RetriesUsed: 3, RetriesAllowed: 3, Reason: "a failure of the system (X), and its retries are used up"}),
+		" (3 of 3 system retries used: a failure of the system (X), and its retries are used up)"; got != want { // its last one reads otherwise
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	node.Attempts[1] = &aloftv1.AttemptStatus{Attempt: 1, Phase: core.TaskExecution_RUNNING, StartedAt: timestamppb.New(now), Stop: "task execution timeout [10s] expired"}
