@@ -61,8 +61,11 @@ type Config struct {
 	CanonicalFunc  func(uri string) (string, error) // the location-free form of a location in an input
 	Now            func() time.Time                 // nil: time.Now
 
-	// RefusalFunc says why a task can never run on this server, with the way out; empty: it may. Nil: all may.
-	RefusalFunc func(*core.TaskTemplate) string
+	// RefusalFunc says why a task can never run on this server as a node asks for it, with the way out; empty: it may. Nil:
+	// all may.
+	RefusalFunc func(*core.TaskTemplate, *core.TaskNode) string
+
+	Variables map[string]string // that all tasks get, secrets among them
 }
 
 // Launcher creates executions. Safe for concurrent use.

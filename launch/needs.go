@@ -3,6 +3,7 @@ package launch
 import (
 	"context"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 
@@ -44,7 +45,8 @@ func (l *Launcher) check(ctx context.Context, plan *store.LaunchPlan, spec *admi
 		problems.Add("%s", reason)
 	}
 	for _, s := range n.secrets {
-		if !slices.ContainsFunc(envs, func(kv *core.KeyValuePair) bool { return slices.Contains(s.variables, kv.GetKey()) }) {
+		ofServer := slices.ContainsFunc(s.variables, func(name string) bool { _, given := l.Variables[name]; return given })
+		if !ofServer && !slices.ContainsFunc(envs, func(kv *core.KeyValuePair) bool { return slices.Contains(s.variables, kv.GetKey()) }) {
 			problems.Add("task %s needs the secret %s, and this server keeps no secrets: give it as an environment variable of the run, pyflyte run --env %s=…", s.task, s.name, s.variables[0])
 		}
 	}
@@ -62,14 +64,22 @@ func (l *Launcher) needs(ctx context.Context, workflow *core.Identifier) (needs,
 	}
 	var n needs
 	size := int64(needsBytes)
+	tasks := make(map[aloft.Key]*core.TaskTemplate, len(w.Compiled.GetTasks()))
+	for _, t := range w.Compiled.GetTasks() {
+		tasks[aloft.KeyOf(t.GetTemplate().GetId())] = t.GetTemplate()
+	}
+	for node := range taskNodes(w.Compiled) {
+		task := tasks[aloft.KeyOf(node.GetReferenceId())]
+		if l.RefusalFunc == nil || task == nil {
+			continue
+		}
+		if reason := l.RefusalFunc(task, node); reason != "" && !slices.Contains(n.refused, reason) {
+			n.refused = append(n.refused, reason)
+			size += int64(len(reason))
+		}
+	}
 	for _, t := range w.Compiled.GetTasks() {
 		task := t.GetTemplate()
-		if l.RefusalFunc != nil {
-			if reason := l.RefusalFunc(task); reason != "" {
-				n.refused = append(n.refused, reason)
-				size += int64(len(reason))
-			}
-		}
 		for _, s := range secretsOf(task) {
 			n.secrets = append(n.secrets, s)
 			size += int64(len(s.task) + len(s.name) + len(strings.Join(s.variables, "")) + needsBytes)
@@ -77,6 +87,23 @@ func (l *Launcher) needs(ctx context.Context, workflow *core.Identifier) (needs,
 	}
 	l.needed.Put(key, n, size)
 	return n, nil
+}
+
+// taskNodes are the nodes of a workflow and of those inside it that run tasks.
+func taskNodes(c *core.CompiledWorkflowClosure) iter.Seq[*core.TaskNode] {
+	return func(yield func(*core.TaskNode) bool) {
+		for _, w := range append([]*core.CompiledWorkflow{c.GetPrimary()}, c.GetSubWorkflows()...) {
+			nodes := w.GetTemplate().GetNodes()
+			if failure := w.GetTemplate().GetFailureNode(); failure != nil {
+				nodes = append(slices.Clone(nodes), failure)
+			}
+			for _, n := range nodes {
+				if task := n.GetTaskNode(); task != nil && !yield(task) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // secretsOf are the secrets that a task asks for and does not state as variables of its own.

@@ -360,7 +360,9 @@ func TestLargeInputsAreKeptAsObjectsAndComeBack(t *testing.T) {
 // What is valid is registered, so that one such task keeps nothing else out; a run of it is refused, by name.
 func TestARunThatCannotSucceedIsRefusedByName(t *testing.T) {
 	t.Parallel()
-	s := newServer(t)
+	c := testConfig(t.TempDir())
+	c.TaskEnv = []string{"_FSEC_ALL_KNOW=v"}
+	s := start(t, c)
 	task := func(name string, change func(*core.TaskTemplate)) *core.Identifier {
 		t.Helper()
 		r := echoTask(name)
@@ -400,6 +402,11 @@ func TestARunThatCannotSucceedIsRefusedByName(t *testing.T) {
 	if err := run(asking, "_FSEC_DB_PASSWORD", "TOKEN", "_FSEC_DB_V2_USER"); err != nil {
 		t.Errorf("with all secrets: %v", err)
 	}
+	if err := run(task("given", func(t *core.TaskTemplate) {
+		t.SecurityContext = &core.SecurityContext{Secrets: []*core.Secret{{Group: "all", Key: "know"}}}
+	})); err != nil {
+		t.Errorf("with a secret that the server gives all tasks: %v", err)
+	}
 	for name, c := range map[string]struct {
 		change func(*core.TaskTemplate)
 		want   string
@@ -407,6 +414,10 @@ func TestARunThatCannotSucceedIsRefusedByName(t *testing.T) {
 		"pod": {func(t *core.TaskTemplate) {
 			t.Target = &core.TaskTemplate_K8SPod{K8SPod: &core.K8SPod{PodSpec: &structpb.Struct{Fields: map[string]*structpb.Value{"containers": structpb.NewListValue(&structpb.ListValue{})}}}}
 		}, "task pod brings a pod"},
+		"train": {func(t *core.TaskTemplate) {
+			gpu := []*core.Resources_ResourceEntry{{Name: core.Resources_GPU, Value: "2"}}
+			t.GetContainer().Resources = &core.Resources{Requests: gpu, Limits: gpu}
+		}, "task train asks for 2 GPU, and no machine of this server has one to give"},
 		"query":     {func(t *core.TaskTemplate) { t.Target = &core.TaskTemplate_Sql{Sql: &core.Sql{Statement: "select 1"}} }, "task query is SQL"},
 		"connector": {func(t *core.TaskTemplate) { t.Target, t.Type = nil, "bigquery_query_job_task" }, `task connector of type "bigquery_query_job_task" has no container`},
 		"collected": {func(t *core.TaskTemplate) {

@@ -150,9 +150,16 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 			return nil, err
 		}
 	}
+	if s.room, err = capacity(c); err != nil {
+		return nil, err
+	}
+	variables, err := c.TaskVariables(o.Environ)
+	if err != nil {
+		return nil, err
+	}
 	launcher := launch.New(launch.Config{
 		Store: s.store, Registry: versions, Literals: literals,
-		MaxParallelism: c.MaxParallelism, CanonicalFunc: renderer.Canonical, RefusalFunc: refusal,
+		MaxParallelism: c.MaxParallelism, CanonicalFunc: renderer.Canonical, RefusalFunc: s.refusal, Variables: variables,
 	})
 	// From a queued execution to its end.
 	size, err := config.ParseBytes(c.CacheMaxSize)
@@ -163,9 +170,6 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		Store: s.store, Blob: blobs, Log: s.log, Limits: catalog.Limits{MaxAge: config.Limit(c.CacheMaxAge), MaxSize: size},
 	}
 	s.recoveries = job.New(job.Config{Store: s.store, Launcher: launcher, Results: s.results, Owner: identity, Logger: s.log})
-	if s.room, err = capacity(c); err != nil {
-		return nil, err
-	}
 	code, err := bundle.NewCache(filepath.Join(c.DataDir, "bundle"), blobs, bundle.Limits{})
 	if err != nil {
 		return nil, err
@@ -174,10 +178,6 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		DataDir: c.DataDir, Python: c.Python, Path: o.Path, Logger: s.log,
 	})
 	if err := s.resolver.Given(); err != nil {
-		return nil, err
-	}
-	variables, err := c.TaskVariables(o.Environ)
-	if err != nil {
 		return nil, err
 	}
 	backend := process.New(process.Config{
@@ -533,14 +533,20 @@ func (s *Server) listens() string {
 	return net.JoinHostPort(host, port)
 }
 
-// publicAddress is the host that was configured, with the port that we got. Clients cannot connect to "any address".
-// refusal says why a task cannot run here; empty: it can, as a process or in the engine.
-func refusal(task *core.TaskTemplate) string {
+// refusal says why a task cannot run here as a node asks for it; empty: it can, as a process or in the engine.
+func (s *Server) refusal(task *core.TaskTemplate, node *core.TaskNode) string {
 	switch task.GetType() {
 	case machine.TaskSleep, machine.TaskEcho:
 		return ""
 	}
-	return process.Refusal(task)
+	if reason := process.Refusal(task); reason != "" {
+		return reason
+	}
+	if asks, err := machine.GPUs(task, node); err == nil && asks > s.room.GPU { // what cannot be read the compiler has refused
+		return fmt.Sprintf("task %s asks for %d GPU, and no machine of this server has one to give: leave gpu out of its Resources, or override it where the task is called, with_overrides(requests=Resources(gpu=\"0\"), limits=Resources(gpu=\"0\"))",
+			task.GetId().GetName(), asks)
+	}
+	return ""
 }
 
 // platform is how tasks of this machine reach us.
@@ -548,6 +554,7 @@ func (s *Server) platform() executor.Platform {
 	return executor.Platform{Endpoint: s.Address, URL: strings.TrimSuffix(cmp.Or(s.config.PublicURL, "http://"+s.Address), "/")}
 }
 
+// publicAddress is the host that was configured, with the port that we got. Clients cannot connect to "any address".
 func publicAddress(configured string, actual net.Addr) string {
 	host, _, err := net.SplitHostPort(configured)
 	_, port, perr := net.SplitHostPort(actual.String())

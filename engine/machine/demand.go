@@ -57,6 +57,12 @@ func demandOf(task, node *core.Resources) (demand, error) {
 	}, nil
 }
 
+// GPUs is how many GPUs an attempt of a node asks for: the task's, unless the node states another number.
+func GPUs(task *core.TaskTemplate, node *core.TaskNode) (int64, error) {
+	d, err := demandOf(task.GetContainer().GetResources(), node.GetOverrides().GetResources())
+	return d.gpu, err
+}
+
 // ceil is v × unit as a whole number, rounded up as Kubernetes does; 0 for nil.
 func ceil(v *big.Rat, unit int64) int64 {
 	if v == nil {

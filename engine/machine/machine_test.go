@@ -523,3 +523,24 @@ func TestWhatIsNextInLineIsToldAndChangesNothing(t *testing.T) {
 		t.Errorf("in line although nothing may begin: %v", got)
 	}
 }
+
+func TestANodeMayAskForOtherGPUsThanItsTask(t *testing.T) {
+	t.Parallel()
+	asks := func(gpu string) *core.Resources {
+		all := []*core.Resources_ResourceEntry{{Name: core.Resources_GPU, Value: gpu}}
+		return &core.Resources{Requests: all, Limits: all}
+	}
+	task := &core.TaskTemplate{Target: &core.TaskTemplate_Container{Container: &core.Container{Resources: asks("2")}}}
+	for _, c := range []struct {
+		node *core.TaskNode
+		want int64
+	}{
+		{nil, 2}, {&core.TaskNode{}, 2},
+		{&core.TaskNode{Overrides: &core.TaskNodeOverrides{Resources: asks("0")}}, 0},
+		{&core.TaskNode{Overrides: &core.TaskNodeOverrides{Resources: asks("4")}}, 4},
+	} {
+		if got, err := GPUs(task, c.node); err != nil || got != c.want {
+			t.Errorf("%v: %d, %v, want %d", c.node, got, err, c.want)
+		}
+	}
+}
