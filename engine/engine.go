@@ -177,6 +177,7 @@ type Engine struct {
 	committable *sync.Cond // of mu, for the committer: something is finished, or it is over
 	stopping    bool
 	leases      leases
+	unrenewed   time.Time // when the first renewal of leases began that has not come to its end since, or failed; zero: the last one succeeded
 	runs        map[store.Key]*run
 	ready       queue[*run]
 	timers      timers

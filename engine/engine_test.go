@@ -747,6 +747,30 @@ func TestAttemptsOfAnExecutorThatIsGone(t *testing.T) {
 			t.Errorf("the instance has %v, want its attempt", got)
 		}
 	})
+	t.Run("the database can be read and not written: that is no reason", func(t *testing.T) {
+		t.Parallel()
+		b, e, _ := start(t)
+		pass(b, e, time.Second)
+		b.memory.Faults = func(op string) store.Fault {
+			if op == "AcquireShards" || op == "Heartbeat" {
+				return store.FailBefore
+			}
+			return store.NoFault
+		}
+		for range 120 {
+			b.clock.advance(time.Second)
+			_, _ = e.Pass(t.Context()) // its leases run out
+			if err := e.Reap(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.memory.Faults = nil
+		b.heartbeat("first", "here", time.Hour)
+		pass(b, e, time.Minute)
+		if got, _ := b.store.Assigned(t.Context(), "first"); len(got) != 1 {
+			t.Errorf("the instance has %v, want its attempt", got)
+		}
+	})
 	t.Run("its clock is behind ours and the engine is new: that is no reason", func(t *testing.T) {
 		t.Parallel()
 		b, _, _ := start(t)

@@ -55,7 +55,8 @@ type leases struct {
 type lease struct {
 	store.Lease
 	held  bool
-	until time.Time // by the clock of the process, counted from before it was asked for
+	taken time.Time // when it came to us, by the clock of the process
+	until time.Time // by the same clock, counted from before it was asked for
 }
 
 func (l *lease) valid(now time.Time) bool { return l.held && now.Before(l.until) }
@@ -84,11 +85,15 @@ func (l *leases) covers(under store.Lease, now time.Time) bool {
 
 // renew takes in what the store says is ours. Of the shards in begun nothing is known yet; what is known of those in over is
 // not true any more, because another engine has them or had them in between.
-func (l *leases) renew(ours []store.Lease, until time.Time) (begun, over []int) {
+func (l *leases) renew(ours []store.Lease, asked, until time.Time) (begun, over []int) {
 	var kept [store.Shards]bool
 	for _, o := range ours {
 		old := &l.shards[o.Shard]
 		kept[o.Shard] = true
+		taken := old.taken
+		if !old.held || old.Epoch != o.Epoch {
+			taken = asked
+		}
 		if old.held && old.Epoch != o.Epoch {
 			over = append(over, o.Shard)
 		}
@@ -96,7 +101,7 @@ func (l *leases) renew(ours []store.Lease, until time.Time) (begun, over []int) 
 		if !old.held || old.Epoch != o.Epoch || old.Surplus && !o.Surplus {
 			begun = append(begun, o.Shard)
 		}
-		*old = lease{Lease: o, held: true, until: until}
+		*old = lease{Lease: o, held: true, taken: taken, until: until}
 	}
 	for shard := range l.shards {
 		if l.shards[shard].held && !kept[shard] {
@@ -142,6 +147,11 @@ func (l *leases) surplus() (surplus []store.Lease) {
 // share, and forgets the executions of shards that are not ours any more.
 func (e *Engine) renew(ctx context.Context) error {
 	asked := e.clock.Now()
+	e.mu.Lock()
+	if e.unrenewed.IsZero() {
+		e.unrenewed = asked
+	}
+	e.mu.Unlock()
 	ours, err := e.store.AcquireShards(ctx, e.config.Owner, asked, e.config.LeaseTTL)
 	if err != nil {
 		e.mu.Lock()
@@ -150,7 +160,8 @@ func (e *Engine) renew(ctx context.Context) error {
 		return fmt.Errorf("acquire shards: %w", err)
 	}
 	e.mu.Lock()
-	begun, over := e.leases.renew(ours, asked.Add(e.config.LeaseTTL))
+	e.unrenewed = time.Time{}
+	begun, over := e.leases.renew(ours, asked, asked.Add(e.config.LeaseTTL))
 	for _, shard := range over {
 		e.dropShard(shard)
 	}
@@ -236,15 +247,22 @@ func (e *Engine) shards() []int {
 
 func (e *Engine) keepLeases(ctx context.Context) {
 	every := e.config.LeaseTTL / 3
+	failures := 0
 	for {
-		wait := every
-		if err := e.renew(ctx); err != nil && ctx.Err() == nil {
-			e.logger.Warn("leases were not renewed", "error", err)
+		wait, err := every, e.renew(ctx)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			if failures++; failures == 1 || failures%100 == 0 {
+				e.logger.Warn("leases were not renewed", "tries", failures, "error", err)
+			}
 			wait = every / 8
-		} else if e.leaving() {
+		case e.leaving():
 			wait = every / 32
-		} else if len(e.shards()) < store.Shards {
+		case len(e.shards()) < store.Shards:
 			wait = every / 4 // another engine has the others: soon after it has died, its executions go on here
+		}
+		if err == nil {
+			failures = 0
 		}
 		e.wakeCollector()
 		if !sleep(ctx, wait) {

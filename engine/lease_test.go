@@ -17,7 +17,7 @@ func TestALeaseIsWhatTheStoreSaysUntilItsTimeIsOver(t *testing.T) {
 	var l leases
 	renew := func(at time.Time, wantBegun, wantOver []int, ours ...store.Lease) {
 		t.Helper()
-		begun, over := l.renew(ours, at.Add(10*time.Second))
+		begun, over := l.renew(ours, at, at.Add(10*time.Second))
 		if !reflect.DeepEqual(begun, wantBegun) || !reflect.DeepEqual(over, wantOver) {
 			t.Errorf("begun %v, over %v, want %v and %v", begun, over, wantBegun, wantOver)
 		}
@@ -35,6 +35,9 @@ func TestALeaseIsWhatTheStoreSaysUntilItsTimeIsOver(t *testing.T) {
 	// Renewed; given to another and had again meanwhile; one above the share.
 	renew(now.Add(5*time.Second), []int{2}, []int{2}, of(1, 1, false), of(2, 3, false), of(3, 1, true))
 	moving(now.Add(12*time.Second), 1, 2)
+	if one, two := l.shards[1].taken, l.shards[2].taken; !one.Equal(now) || !two.Equal(now.Add(5*time.Second)) {
+		t.Errorf("they are ours since %s and %s, want since they came, and came again", one, two)
+	}
 	if l.covers(of(2, 1, false), now) || !l.covers(of(2, 3, false), now) || !l.covers(of(3, 1, false), now) {
 		t.Error("a step commits under the epoch of its shard alone, and what was begun of a surplus shard is committed")
 	}
