@@ -45,12 +45,16 @@ const (
 	longestReason = 500
 )
 
+// unreadFor is how long after an engine has taken a shard a deadline is kept back that had passed by then: executors that
+// were started with it, or later, tell meanwhile what lies unread.
+const unreadFor = 10 * time.Second
+
 // step makes one step of a run that is busy with this goroutine: load, decide, project.
 func (e *Engine) step(ctx context.Context, r *run) *decided {
 	e.mu.Lock()
 	r.inbox.take(r.unreadable)
 	messages, damaged := r.inbox.taken, slices.Clone(r.inbox.damaged)
-	lease, mayMove := e.leases.shards[r.shard].Lease, !r.dropped && e.leases.moving(r.shard, e.clock.Now())
+	lease, mayMove := e.leases.shards[r.shard], !r.dropped && e.leases.moving(r.shard, e.clock.Now())
 	e.mu.Unlock()
 	if !mayMove {
 		return &decided{run: r, lost: true}
@@ -63,7 +67,7 @@ func (e *Engine) step(ctx context.Context, r *run) *decided {
 	if errors.Is(err, aloft.ErrUnreadable) {
 		r.unreadable = true
 		if i := slices.IndexFunc(messages, ends); i >= 0 {
-			if d, failed := e.endUnread(ctx, r, messages[i].Inbox, lease); failed == nil {
+			if d, failed := e.endUnread(ctx, r, messages[i].Inbox, lease.Lease); failed == nil {
 				return d
 			} else {
 				err = errors.Join(err, failed)
@@ -71,7 +75,7 @@ func (e *Engine) step(ctx context.Context, r *run) *decided {
 		}
 	}
 	if err != nil {
-		return e.postpone(ctx, r, lease, err)
+		return e.postpone(ctx, r, lease.Lease, err)
 	}
 	r.unreadable = false
 	r.failures, r.retryAt, r.waitsFor = 0, time.Time{}, ""
@@ -88,6 +92,7 @@ func (e *Engine) decide(ctx context.Context, r *run, messages, damaged []store.I
 		if ended {
 			return &decided{run: r, next: turn{ended: true}}, nil
 		}
+		r.state.KeepBack(r.clock.at(lease.taken), r.clock.at(lease.taken.Add(unreadFor)))
 	}
 	if len(damaged) > 0 && !slices.ContainsFunc(messages, ends) && r.state.Execution().Phase != core.WorkflowExecution_ABORTING {
 		return nil, damaged[0].Unreadable // what it says may be what everything else depends on
@@ -115,7 +120,7 @@ func (e *Engine) decide(ctx context.Context, r *run, messages, damaged []store.I
 	if len(decision.Events) == 0 && len(messages) == 0 && r.waiting == "" && len(moved) == 0 {
 		return &decided{run: r, next: next}, nil
 	}
-	step := e.newStep(r, lease)
+	step := e.newStep(r, lease.Lease)
 	step.Entry.Events = decision.Events
 	for _, m := range messages {
 		step.Consumed = append(step.Consumed, m.Seq)

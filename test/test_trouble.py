@@ -200,3 +200,25 @@ def test_a_full_disk_stops_everything_and_everything_goes_on(tmp_path):
     finally:
         server.end()
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_what_lies_unread_goes_before_a_deadline_that_passed_meanwhile(own_server, tmp_path):
+    """The server is killed, the task ends in time, and its time is over when there is a server again."""
+    server = own_server
+
+    def known(name: str) -> str:
+        seen = status(server, name)
+        attempts = [a["phase"] for n in seen.get("nodes", []) for a in n.get("attempts", [])]
+        return attempts[0] if attempts and attempts[0] not in ("QUEUED", "INITIALIZING") else ""
+
+    for n in range(5):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        name = execution_name(server.pyflyte("run", "--remote", "trouble.py", "fails_late", "--folder", str(folder)).stdout)
+        if until(server, "it does not run", lambda: known(name)) == "RUNNING":
+            break  # on a machine that is very busy its time may be over by now
+    server.kill()
+    (folder / "go").touch()
+    time.sleep(11)
+    server.start()
+    assert "it is its own failure" in server.ended(name).error.message

@@ -672,7 +672,7 @@ func (s *State) attemptEnded(at int64, e *aloftv1.AttemptEnded) error {
 		s.nodes[i].systemFailures -= uint8(s.outages[i].charged - o.charged)
 		switch {
 		case e.GetBudget() == aloftv1.AttemptEnded_SYSTEM:
-			o.charged, o.at = o.charged+1, at
+			o.charged, o.at, o.service, o.wellAt = o.charged+1, at, f.GetService(), f.GetServiceWellAt()
 		case spared(f):
 			o.free++
 		}

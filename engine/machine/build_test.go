@@ -207,7 +207,7 @@ func (f *facts) Duration(n NodeRef) (time.Duration, *aloftv1.Failure, error) {
 // stateDiff compares states field by field, graphs by identity.
 func stateDiff(want, got *State) string {
 	return cmp.Diff(want, got,
-		cmp.AllowUnexported(State{}, scope{}, node{}, attempt{}, ref{}, queue{}, timer{}, parking{}, outage{}),
+		cmp.AllowUnexported(State{}, scope{}, node{}, attempt{}, ref{}, queue{}, timer{}, parking{}, outage{}, overdue{}),
 		cmp.Comparer(func(a, b *Graph) bool { return a == b }),
 		cmp.Comparer(func(a, b *workflow) bool { return a == b }),
 		protocmp.Transform())
@@ -221,6 +221,8 @@ type run struct {
 	facts   *facts
 	journal []*aloftv1.JournalEntry
 	at      int64
+
+	before, until time.Time // of deadlines that are kept back
 }
 
 func newRun(t testing.TB, g *Graph) *run {
@@ -275,9 +277,19 @@ func (r *run) fold() *State {
 	return s
 }
 
+// restart goes on with a fold, as an engine does that takes the execution at a time.
+func (r *run) restart(at, until time.Time) {
+	r.s, r.before, r.until = r.fold(), at, until
+	r.s.KeepBack(at, until)
+}
+
 func (r *run) checkFold() {
 	r.t.Helper()
-	if diff := stateDiff(r.s, r.fold()); diff != "" {
+	folded := r.fold()
+	if r.s.overdue.until != 0 {
+		folded.KeepBack(r.before, r.until)
+	}
+	if diff := stateDiff(r.s, folded); diff != "" {
 		r.t.Fatalf("a fold of the journal differs from the live state (-live +folded):\n%s", diff)
 	}
 }

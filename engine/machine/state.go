@@ -58,25 +58,36 @@ type State struct {
 	waiting     uint32                  // task nodes that could begin if there were room
 
 	// What is to be decided. Entries that have become pointless are dropped when they come to the front.
-	ready  queue // nodes that may begin
-	held   queue // task nodes that may begin when there is room for one more
-	skips  queue // nodes to be skipped
-	stops  queue // nodes whose attempt is to be stopped
-	rested queue // scopes in which nothing is active and nothing waits
-	due    timerHeap
-	looks  timerHeap // of parked nodes
+	ready   queue // nodes that may begin
+	held    queue // task nodes that may begin when there is room for one more
+	skips   queue // nodes to be skipped
+	stops   queue // nodes whose attempt is to be stopped
+	rested  queue // scopes in which nothing is active and nothing waits
+	due     timerHeap
+	looks   timerHeap // of parked nodes
+	overdue overdue
 }
 
 // outage is what the failures of services with a health have cost a node.
 type outage struct {
 	charged uint32 // system failures of the node by services
 	free    uint32 // attempts that are charged to nobody
-	at      int64  // when the last one was charged
+
+	// The last one that was charged.
+	at      int64  // when, by the clock of the run
+	service string // whose it was
+	wellAt  int64  // when that had been well before, by the clock of those who ask services
 }
 
-// before is what counts when a failure comes: nothing of what was charged if the service was well since.
+// before is what counts when a failure comes: nothing of what was charged if the service was well since. That is told by the
+// times at which it was well: the clock of the run may be ahead of theirs. Those of another service say only as much as the
+// two clocks agree.
 func (o outage) before(f *aloftv1.Failure) outage {
-	if f.GetService() != "" && o.charged > 0 && f.GetServiceWellAt() > o.at {
+	since := o.at
+	if f.GetService() == o.service {
+		since = o.wellAt
+	}
+	if f.GetService() != "" && o.charged > 0 && f.GetServiceWellAt() > since {
 		o.free, o.charged = o.free+o.charged, 0
 	}
 	return o
@@ -320,6 +331,9 @@ func (s *State) dueAt() int64 {
 			due = h[0].at
 		}
 	}
+	if o := &s.overdue; len(o.timers) > 0 && (due == 0 || o.until < due) {
+		due = o.until
+	}
 	return due
 }
 
@@ -327,6 +341,9 @@ func (s *State) dueAt() int64 {
 func (s *State) expiry() int64 {
 	if s.create == nil || !s.scopes[0].runs() {
 		return 0
+	}
+	if s.overdue.expiry {
+		return s.overdue.until
 	}
 	return s.expires
 }

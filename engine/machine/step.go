@@ -59,6 +59,7 @@ const maxErrorMessage = 100 << 10
 // comes after the end) give no event. now may go backwards: events never do.
 func (s *State) Step(messages []*aloftv1.Inbox, now time.Time, facts Facts, limit int) (Decision, error) {
 	t := step{State: s, facts: facts, at: max(now.UnixNano(), s.last, 1)}
+	s.release(t.at)
 	for _, m := range messages {
 		if err := t.consume(m); err != nil {
 			return Decision{}, fmt.Errorf("step execution %s: %w", s.id, err)
@@ -69,6 +70,7 @@ func (s *State) Step(messages []*aloftv1.Inbox, now time.Time, facts Facts, limi
 			return Decision{}, fmt.Errorf("step execution %s: %w", s.id, err)
 		}
 	}
+	s.forgetHeard()
 	return Decision{Events: t.events, More: t.pending(), DueAt: s.DueAt(), Ended: s.Ended()}, nil
 }
 

@@ -36,6 +36,7 @@ var update = flag.Bool("update", false, "record what stories answer, to be revie
 //	                    service NODE/ATTEMPT NAME [away=2s] [well=1s] MESSAGE: a failure by it, in an outage that is known | giveup MESSAGE
 //	facts               "inputs a fail MESSAGE", "run a fail MESSAGE", "inputs a away", "inputs a back",
 //	                    "cache a hit|miss|skipped", "cache a wait KEY", "source a finished", "source a checkpoint URI"
+//	restart @2s until=12s: the state is folded, and the deadlines that have passed are kept back
 //	show                nodes and attempts as records say
 //
 // After each step the invariants are checked and a fold of the journal is compared with the live state.
@@ -137,6 +138,9 @@ func (s *story) command(lines []string) string {
 		return "ok\n"
 	case "step":
 		return s.step(words[1:], lines[1:])
+	case "restart":
+		s.run.restart(epoch.Add(s.duration(words[1][1:])), epoch.Add(s.duration(strings.TrimPrefix(words[2], "until="))))
+		return "ok\n"
 	case "show":
 		return s.show()
 	}

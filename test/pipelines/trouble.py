@@ -1,6 +1,7 @@
 """A task that takes all the room there is."""
 
 import os
+from datetime import timedelta
 
 from flytekit import task, workflow
 
@@ -42,3 +43,19 @@ def through(token: str, folder: str) -> str:
 @workflow
 def passing(token: str, folder: str) -> str:
     return through(token=token, folder=folder)
+
+
+@task(timeout=timedelta(seconds=10))
+def late(folder: str):
+    """Says that it runs, and fails by itself when it may."""
+    import time
+
+    open(os.path.join(folder, "runs"), "w").close()
+    while not os.path.exists(os.path.join(folder, "go")):
+        time.sleep(0.02)
+    raise ValueError("it is its own failure")
+
+
+@workflow
+def fails_late(folder: str):
+    late(folder=folder)

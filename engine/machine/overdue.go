@@ -1,0 +1,69 @@
+package machine
+
+import (
+	"slices"
+	"time"
+)
+
+// overdue are deadlines that passed while no engine had the execution: its server was down, or the clock was set ahead
+// meanwhile. What executors have to tell of attempts that ended before may lie unread then, and goes before a deadline. So
+// these deadlines are kept back for as long as executors need to tell it. They are no part of what is folded: who folds the
+// state keeps them back, or does not.
+type overdue struct {
+	until  int64   // when they fire after all; 0: none is kept back
+	timers []timer // of attempts that executors have
+	expiry bool    // the execution's own
+}
+
+// KeepBack keeps deadlines back that came before one time until another: those of attempts that executors have and, while
+// there are any, that of the execution. A sleep needs nobody to end.
+func (s *State) KeepBack(before, until time.Time) {
+	if s.ended != 0 || len(s.outstanding) == 0 || !before.Before(until) {
+		return
+	}
+	passed := before.UnixNano()
+	var ours []timer
+	for len(s.due) > 0 && s.due[0].at <= passed {
+		t := s.due[0]
+		s.due.pop()
+		switch a := &s.attempts[t.of]; {
+		case a.timer() != t.at: // it has another one since
+		case a.byEngine:
+			ours = append(ours, t)
+		default:
+			s.overdue.timers = append(s.overdue.timers, t)
+		}
+	}
+	for _, t := range ours {
+		s.due.push(t)
+	}
+	s.settle()
+	s.overdue.expiry = s.expires != 0 && s.expires <= passed
+	if len(s.overdue.timers) > 0 || s.overdue.expiry {
+		s.overdue.until = until.UnixNano()
+	}
+}
+
+// release lets the deadlines fire that were kept back, if it is time.
+func (s *State) release(now int64) {
+	if s.overdue.until == 0 || now < s.overdue.until {
+		return
+	}
+	for _, t := range s.overdue.timers {
+		s.due.push(t)
+	}
+	s.overdue = overdue{}
+	s.settle()
+}
+
+// forgetHeard drops the deadlines of attempts of which executors have told the end meanwhile.
+func (s *State) forgetHeard() {
+	if s.overdue.until == 0 {
+		return
+	}
+	s.overdue.timers = slices.DeleteFunc(s.overdue.timers, func(t timer) bool { return s.attempts[t.of].timer() != t.at })
+	s.overdue.expiry = s.overdue.expiry && len(s.outstanding) > 0
+	if len(s.overdue.timers) == 0 && !s.overdue.expiry {
+		s.overdue = overdue{}
+	}
+}

@@ -1,0 +1,54 @@
+package engine_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/aloft-dev/aloft/engine"
+	"github.com/aloft-dev/aloft/engine/machine"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// The clock of the second server is four hours ahead, or the first one was away for as long: an attempt's time is over. What its
+// executor finds again and tells counts.
+func TestWhatLiesUnreadGoesBeforeADeadlineThatPassedMeanwhile(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		told time.Duration // after the second engine began; negative: nothing is
+		want string        // the code of the node's error
+	}{
+		"at once": {0, "ValueError"}, "some seconds later": {9 * time.Second, "ValueError"}, "never": {-1, machine.CodeTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			w := workflow{name: "runs", tasks: []*core.TaskTemplate{runTask}, nodes: []*core.Node{taskNode("r", runTask, map[string]*core.BindingData{"x": text("1")})}}
+			b.register(w)
+			id := b.create(w, "runs", nil)
+			limit := func(c *engine.Config) { c.Policy.Timeout = 30 * time.Minute }
+			e := b.engine("a", limit)
+			b.heartbeat("x", "here", 24*time.Hour)
+			b.settle(e)
+			a := b.waiting()[0]
+			b.started(e, a)
+			b.clock.advance(4 * time.Hour)
+			e = b.engine("b", limit)
+			b.settle(e)
+			if c.told >= 0 {
+				b.run(e, c.told)
+				b.report(a, &aloftv1.Outcome{Result: &aloftv1.Outcome_Failure{Failure: &aloftv1.Failure{
+					Error: &core.ExecutionError{Code: "ValueError", Kind: core.ExecutionError_USER, Message: "its own"},
+				}}})
+			} else {
+				b.run(e, 15*time.Second)
+				b.report(a, &aloftv1.Outcome{Result: &aloftv1.Outcome_Stopped{Stopped: "as asked"}})
+			}
+			b.run(e, time.Second)
+			failed := b.wantPhase(id, core.WorkflowExecution_FAILED)
+			if code := failed.Error.GetCode(); code != c.want && code != machine.CodeRetriesExhausted+c.want {
+				t.Errorf("it failed with %s: %s, want %s", code, failed.Error.GetMessage(), c.want)
+			}
+		})
+	}
+}
