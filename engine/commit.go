@@ -151,7 +151,7 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 		default:
 			// The store cannot have it, and would not have it the next time: our mistake, and not to be repeated at once.
 			e.logger.Error("a step cannot be committed", "execution", r.id.String(), "error", err)
-			r.state = nil
+			r.state, d.next = nil, turn{} // nor has the execution ended if the step says so
 			if r.failures++; r.failures == 1 {
 				r.failedAt = e.clock.Now()
 			}
@@ -173,6 +173,9 @@ func (e *Engine) committed(d *decided) {
 	r.waiting, r.waitingSince, r.waits = d.step.Waiting, d.step.WaitingSince, d.step.Waits
 	if r.waiting != "" {
 		r.waits--
+	}
+	if r.retryAt.IsZero() {
+		r.failures = 0
 	}
 	if len(d.step.Consumed) > 0 {
 		e.inboxes.consume(&r.inbox, r.inbox.taken)

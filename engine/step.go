@@ -78,11 +78,14 @@ func (e *Engine) step(ctx context.Context, r *run) *decided {
 		return e.postpone(ctx, r, lease.Lease, err)
 	}
 	r.unreadable = false
-	r.failures, r.retryAt, r.waitsFor = 0, time.Time{}, ""
+	r.retryAt, r.waitsFor = time.Time{}, ""
+	if d.step == nil { // else once it is committed: the store may refuse it
+		r.failures = 0
+	}
 	return d
 }
 
-func (e *Engine) decide(ctx context.Context, r *run, messages, damaged []store.InboxRow, lease store.Lease) (d *decided, err error) {
+func (e *Engine) decide(ctx context.Context, r *run, messages, damaged []store.InboxRow, lease lease) (d *decided, err error) {
 	loaded := r.state == nil
 	if loaded {
 		ended, err := e.load(ctx, r)
