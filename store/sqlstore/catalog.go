@@ -666,6 +666,18 @@ func (s *Store) Reserve(ctx context.Context, r store.Reservation, now time.Time)
 		execution, node = int64(r.Execution), string(r.Node)
 	}
 	err = s.write(ctx, 1, func(t *tx) error {
+		// Servers that share a database go by its clock: that of one must not end the reservations of another.
+		r, now := r, now
+		if s.dialect.clock != "" {
+			var clock int64
+			if _, err := t.row([]any{&clock}, "SELECT "+s.dialect.clock); err != nil {
+				return err
+			}
+			if !r.Expires.IsZero() {
+				r.Expires = instant(clock).Add(r.Expires.Sub(now))
+			}
+			now = instant(clock)
+		}
 		holds = r
 		n, err := t.exec(`INSERT INTO reservations (result, owner, execution, node, heartbeat, expires) VALUES (?,?,?,?,?,?) ON CONFLICT (result) DO NOTHING`,
 			on, r.Owner, execution, node, int64(r.Heartbeat), nanos(r.Expires))

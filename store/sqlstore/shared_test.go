@@ -74,6 +74,32 @@ func TestLeasesOfASharedDatabaseFollowItsClockAndNoCallers(t *testing.T) {
 	}
 }
 
+// The server that asks late has a clock that is 200 years ahead, or behind.
+func TestReservationsInASharedDatabaseFollowItsClock(t *testing.T) {
+	t.Parallel()
+	url := postgrestest.Database(t)
+	a, b := openPostgres(t, url), openPostgres(t, url)
+	past, future := time.Date(1990, 1, 1, 0, 0, 0, 0, time.UTC), time.Date(2190, 1, 1, 0, 0, 0, 0, time.UTC)
+	reserve := func(s *sqlstore.Store, tag, owner string, now time.Time, lasts time.Duration) string {
+		t.Helper()
+		holds, err := s.Reserve(t.Context(), store.Reservation{
+			ID: store.ResultID{Project: "p", Domain: "d", Name: "n", Version: "v", Tag: tag}, Owner: owner, Heartbeat: time.Second, Expires: now.Add(lasts),
+		}, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return holds.Owner
+	}
+	reserve(a, "lives", "a", past, time.Hour)
+	if owner := reserve(b, "lives", "b", future, time.Hour); owner != "a" {
+		t.Errorf("%s took a reservation that has an hour left", owner)
+	}
+	reserve(b, "is over", "b", future, -time.Second)
+	if owner := reserve(a, "is over", "a", past, time.Hour); owner != "a" {
+		t.Errorf("%s has a reservation that is over", owner)
+	}
+}
+
 func TestACommitHoldsItsShardUntilItIsDone(t *testing.T) {
 	t.Parallel()
 	url := postgrestest.Database(t)
