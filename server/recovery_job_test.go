@@ -15,6 +15,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/aloft/v1/aloftv1connect"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/recovery"
 )
 
 func (g *gated) recovery() aloftv1connect.RecoveryServiceClient {
@@ -233,5 +234,47 @@ func TestMistakesOfASelectionAreSaidAtOnce(t *testing.T) {
 	}
 	if _, err := g.admin.TerminateExecution(t.Context(), &admin.ExecutionTerminateRequest{Id: running}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A termination of what a job has started meets its success: acknowledged means ABORTED, and the job says so.
+func TestAnAcknowledgedTerminationOfARecoveryEndsInAborted(t *testing.T) {
+	t.Parallel()
+	g := newGated(startRunning(t, testConfig(t.TempDir())), t.TempDir())
+	failed := g.failures("disk", "disk", "disk", "disk", "disk", "disk")
+	g.fix("disk")
+	job := g.begin(&aloftv1.CreateRecoveryJobRequest{Selection: everything()})
+	accepted := map[string]bool{}
+	for _, e := range failed {
+		name := recovery.RecoveryName(aloft.ExecutionIDOf(e))
+		id := &core.WorkflowExecutionIdentifier{Project: e.GetProject(), Domain: e.GetDomain(), Name: name}
+		for { // from the moment that it exists on, at several moments of its life
+			_, err := g.admin.TerminateExecution(t.Context(), &admin.ExecutionTerminateRequest{Id: id, Cause: "enough"})
+			code := connect.CodeOf(err)
+			if err != nil && code != connect.CodeNotFound && code != connect.CodeFailedPrecondition {
+				t.Fatal(err)
+			}
+			if err != nil && code == connect.CodeNotFound {
+				time.Sleep(time.Millisecond) //nolint:forbidigo // until the job has created it
+				continue
+			}
+			accepted[name] = err == nil
+			break
+		}
+	}
+	g.job(job.GetName(), over)
+	answer, err := g.recovery().GetRecoveryJob(t.Context(), &aloftv1.GetRecoveryJobRequest{Name: job.GetName()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range answer.GetItems() {
+		phase, item := core.WorkflowExecution_SUCCEEDED, aloftv1.RecoveryItem_SUCCEEDED
+		if accepted[i.GetRecovery().GetName()] {
+			phase, item = core.WorkflowExecution_ABORTED, aloftv1.RecoveryItem_FAILED
+		}
+		g.wantEnd(i.GetRecovery(), phase)
+		if i.GetPhase() != item {
+			t.Errorf("the recovery %s is %s (%s), want %s", i.GetRecovery().GetName(), i.GetPhase(), i.GetReason(), item)
+		}
 	}
 }
