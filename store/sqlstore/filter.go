@@ -68,9 +68,9 @@ var (
 			// Labels are pairs, tags are keys without a value: Flyte keeps both in one table and calls it by two names.
 			"admin_tag.name": {sql: tagKey, tag: true}, "execution_tag.key": {sql: tagKey, tag: true}, "execution_tag.value": {sql: tagValue, tag: true},
 			"execution_tag.execution_project": {sql: "e.project"}, "execution_tag.execution_domain": {sql: "e.domain"}, "execution_tag.execution_name": {sql: "e.name"},
-		}, found(versionColumns("workflow", "x.workflow_", ""), "workflow", "workflow", true),
-			found(versionColumns("launch_plan", "x.launch_", "launch_plan"), "launch_plan", "launch", false),
-			found(versionColumns("task", "x.launch_", "task"), "task", "launch", false)),
+		}, indexedInSpecs(versionColumns("workflow", "x.workflow_", ""), "workflow", "workflow", true),
+			indexedInSpecs(versionColumns("launch_plan", "x.launch_", "launch_plan"), "launch_plan", "launch", false),
+			indexedInSpecs(versionColumns("task", "x.launch_", "task"), "task", "launch", false)),
 	}
 	nodeEntity = entity{
 		name: "node_execution", number: "n.number", project: "e.project", domain: "e.domain", its: "e.name", joins: []string{"execution"},

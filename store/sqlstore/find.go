@@ -24,14 +24,15 @@ import (
 //   - for a range of times, or of names, what is in the range, if that is little (span);
 //   - else all executions of the project and domain.
 //
-// Of several filters that could be walked the one is that has fewest executions, as far as a count of countedRows says. A walk
+// Of several filters that could be walked the one is that has fewest executions, as far as a count says. A walk
 // that is not over after its first slice has to wait for one of scansAtOnce turns, and lets others run after each slice.
 
 const (
 	sliceRows    = 2000 // looked at between two chances for others
 	firstSlice   = 500
-	countedRows  = 1000
-	fewValues    = 64 // of a column that are walked one by one
+	countedRows  = 1000  // at first
+	mostCounted  = 16000 // where all that could be walked is long
+	fewValues    = 64    // of a column that are walked one by one
 	scansAtOnce  = 2
 	rowsAtOnce   = 64
 	tagKey       = "g.key"
@@ -68,8 +69,8 @@ func ofSpec(column, only string, exact bool) *finder {
 	return &finder{table: "execution_specs", alias: placesOfSpec, column: column, number: "x.execution", at: "x.created_at", only: only, exact: exact}
 }
 
-// found says of the names and versions among these columns in which index they are.
-func found(columns map[string]column, of, prefix string, exact bool) map[string]column {
+// indexedInSpecs says of the names and versions among these columns in which index they are.
+func indexedInSpecs(columns map[string]column, of, prefix string, exact bool) map[string]column {
 	for _, name := range []string{"name", "version"} {
 		c := columns[of+"."+name]
 		c.find = ofSpec("x."+prefix+"_"+name, "x.execution > 0", exact)
@@ -92,29 +93,29 @@ type walk struct {
 	checks     []condition // of the execution
 }
 
-// placed is a list of executions that walks can answer.
-type placed struct {
+// walkedList is a list of executions that walks can answer.
+type walkedList struct {
 	store     *Store
 	query     store.Query
 	ascending bool
-	filters   []placedFilter
+	filters   []listFilter
 	times     []condition // on the time of creation; {at} is its column
 }
 
-// placedFilter is a filter, or all filters on one tag.
-type placedFilter struct {
+// listFilter is a filter, or all filters on one tag.
+type listFilter struct {
 	condition // for an execution that is looked at
 	filter    store.Filter
 	column    column
 	tag       *tag
 }
 
-// placed prepares a list; nil: it is none that walks can answer, or has mistakes, all of which the other way reports.
-func (s *Store) placed(q store.Query) *placed {
+// walkedList prepares a list; nil: it is none that walks can answer, or has mistakes, all of which the other way reports.
+func (s *Store) walkedList(q store.Query) *walkedList {
 	if q.Project == "" || q.Domain == "" || q.Limit <= 0 || q.Offset < 0 || q.SortBy != "" && strings.TrimPrefix(q.SortBy, "execution.") != "created_at" {
 		return nil
 	}
-	p := &placed{store: s, query: q, ascending: q.Ascending}
+	p := &walkedList{store: s, query: q, ascending: q.Ascending}
 	var tags []tag
 	for _, f := range q.Filters {
 		c, err := executionEntity.column(f.Field)
@@ -132,21 +133,21 @@ func (s *Store) placed(q store.Query) *placed {
 			condition.sql = strings.ReplaceAll(condition.sql, everyExecution.at, "{at}")
 			p.times = append(p.times, condition)
 		default:
-			p.filters = append(p.filters, placedFilter{condition: condition, filter: f, column: c})
+			p.filters = append(p.filters, listFilter{condition: condition, filter: f, column: c})
 		}
 	}
 	for i := range tags {
-		p.filters = append(p.filters, placedFilter{condition: tags[i].check(), tag: &tags[i]})
+		p.filters = append(p.filters, listFilter{condition: tags[i].check(), tag: &tags[i]})
 	}
 	if q.Name != "" {
-		p.filters = append(p.filters, placedFilter{condition: condition{"e.name = ?", []any{q.Name}},
+		p.filters = append(p.filters, listFilter{condition: condition{"e.name = ?", []any{q.Name}},
 			filter: store.Filter{Field: "execution_name", Function: "eq", Values: []string{q.Name}}, column: executionEntity.columns["execution_name"]})
 	}
 	return p
 }
 
-// listPlaced is a list by places.
-func (s *Store) listPlaced(ctx context.Context, p *placed) ([]*store.Execution, error) {
+// listWalked is a list by places.
+func (s *Store) listWalked(ctx context.Context, p *walkedList) ([]*store.Execution, error) {
 	places, err := p.places(ctx)
 	if err != nil {
 		return nil, err
@@ -155,7 +156,7 @@ func (s *Store) listPlaced(ctx context.Context, p *placed) ([]*store.Execution, 
 }
 
 // places are those of the page.
-func (p *placed) places(ctx context.Context) ([]place, error) {
+func (p *walkedList) places(ctx context.Context) ([]place, error) {
 	turn := &turn{store: p.store}
 	defer turn.end()
 	walks, few, err := p.choose(ctx)
@@ -179,7 +180,7 @@ func (p *placed) places(ctx context.Context) ([]place, error) {
 	return all[:min(p.query.Limit, len(all))], nil
 }
 
-func (p *placed) order(a, b place) int {
+func (p *walkedList) order(a, b place) int {
 	if p.ascending {
 		return a.compare(b)
 	}
@@ -187,30 +188,22 @@ func (p *placed) order(a, b place) int {
 }
 
 // choose finds what to walk, or few places of which no other can be on the list.
-func (p *placed) choose(ctx context.Context) (walks []walk, few []place, err error) {
-	var best []walk
-	fewest := int64(countedRows + 1)
-	candidates := 0
+func (p *walkedList) choose(ctx context.Context) (walks []walk, few []place, err error) {
+	var candidates [][]walk
 	for i := range p.filters {
 		ws, ok, err := p.walksOf(ctx, i)
 		if err != nil {
 			return nil, nil, err
 		}
-		if !ok {
-			continue
-		}
-		candidates++
-		n := fewest
-		if p.further() > 1 { // else there is nothing to compare it with
-			if n, err = p.count(ctx, ws, fewest); err != nil {
-				return nil, nil, err
-			}
-		}
-		if best == nil || n < fewest {
-			best, fewest = ws, n
+		if ok {
+			candidates = append(candidates, ws)
 		}
 	}
-	if best == nil || fewest > firstSlice && candidates < p.further() {
+	best, fewest, err := p.shortest(ctx, candidates)
+	if err != nil {
+		return nil, nil, err
+	}
+	if best == nil || fewest > firstSlice && len(candidates) < p.selective() {
 		for i := range p.filters {
 			found, ok, err := p.spanOf(ctx, i)
 			if err != nil {
@@ -227,8 +220,35 @@ func (p *placed) choose(ctx context.Context) (walks []walk, few []place, err err
 	return best, nil, nil
 }
 
-// further is how many filters could be walked, or read as a range.
-func (p *placed) further() (n int) {
+// shortest is the candidate with the fewest executions, as far as they are counted, and how many it has. They are counted
+// further and further until one ends: of what has failed and what is of a workflow either may be the rare one.
+func (p *walkedList) shortest(ctx context.Context, candidates [][]walk) (best []walk, fewest int64, err error) {
+	if len(candidates) > 0 {
+		best = candidates[0]
+	}
+	for limit := int64(countedRows); limit <= mostCounted; limit *= 4 {
+		fewest = limit + 1
+		if p.selective() <= 1 { // there is nothing to compare it with
+			return best, fewest, nil
+		}
+		for _, ws := range candidates {
+			n, err := p.count(ctx, ws, fewest)
+			if err != nil {
+				return nil, 0, err
+			}
+			if n < fewest {
+				best, fewest = ws, n
+			}
+		}
+		if fewest <= limit || len(candidates) < 2 {
+			break
+		}
+	}
+	return best, fewest, nil
+}
+
+// selective is how many filters could be walked, or read as a range.
+func (p *walkedList) selective() (n int) {
 	for _, f := range p.filters {
 		if f.tag != nil || f.column.find != nil || f.column.span != nil {
 			n++
@@ -238,7 +258,7 @@ func (p *placed) further() (n int) {
 }
 
 // along is a walk along an index where its column has a value, if it has one; every filter but this one is checked.
-func (p *placed) along(f *finder, value any, but int) walk {
+func (p *walkedList) along(f *finder, value any, leaveOut int) walk {
 	w := walk{finder: f, conditions: []condition{{f.alias + ".project = ?", []any{p.query.Project}}, {f.alias + ".domain = ?", []any{p.query.Domain}}}}
 	if value != nil {
 		w.conditions = append(w.conditions, condition{f.column + " = ?", []any{value}})
@@ -250,7 +270,7 @@ func (p *placed) along(f *finder, value any, but int) walk {
 		w.conditions = append(w.conditions, condition{strings.ReplaceAll(c.sql, "{at}", f.at), c.args})
 	}
 	for i, filter := range p.filters {
-		if i != but || !f.exact {
+		if i != leaveOut || !f.exact {
 			w.checks = append(w.checks, filter.condition)
 		}
 	}
@@ -258,7 +278,7 @@ func (p *placed) along(f *finder, value any, but int) walk {
 }
 
 // walksOf are the walks that find all executions of which a filter holds.
-func (p *placed) walksOf(ctx context.Context, i int) ([]walk, bool, error) {
+func (p *walkedList) walksOf(ctx context.Context, i int) ([]walk, bool, error) {
 	f := &p.filters[i]
 	if f.tag != nil {
 		return p.walksOfTag(ctx, i)
@@ -307,7 +327,7 @@ func (p *placed) walksOf(ctx context.Context, i int) ([]walk, bool, error) {
 }
 
 // walksOfTag walks the executions that have a tag, or each of the few tags that fit.
-func (p *placed) walksOfTag(ctx context.Context, i int) ([]walk, bool, error) {
+func (p *walkedList) walksOfTag(ctx context.Context, i int) ([]walk, bool, error) {
 	t := p.filters[i].tag
 	var key any
 	var rest []condition
@@ -338,7 +358,7 @@ func (p *placed) walksOfTag(ctx context.Context, i int) ([]walk, bool, error) {
 }
 
 // valuesOf are the values of an index's column, if they are few: each is found from the one before.
-func (p *placed) valuesOf(ctx context.Context, f *finder) (values []string, few bool, err error) {
+func (p *walkedList) valuesOf(ctx context.Context, f *finder) (values []string, few bool, err error) {
 	only := ""
 	if f.only != "" {
 		only = " AND " + f.only
@@ -356,7 +376,7 @@ func (p *placed) valuesOf(ctx context.Context, f *finder) (values []string, few 
 }
 
 // count is how many executions walks have, up to a limit.
-func (p *placed) count(ctx context.Context, walks []walk, limit int64) (total int64, err error) {
+func (p *walkedList) count(ctx context.Context, walks []walk, limit int64) (total int64, err error) {
 	for _, w := range walks {
 		if total >= limit {
 			break
@@ -384,7 +404,7 @@ func join(conditions []condition) (where string, args []any) {
 }
 
 // spanOf are the places in the range of a filter, if there are few.
-func (p *placed) spanOf(ctx context.Context, i int) (places []place, few bool, err error) {
+func (p *walkedList) spanOf(ctx context.Context, i int) (places []place, few bool, err error) {
 	f := &p.filters[i]
 	span := f.column.span
 	if span == nil || comparisons[f.filter.Function] == "" && f.filter.Function != "value_in" || f.filter.Function == "ne" {
@@ -425,14 +445,14 @@ func (p *placed) spanOf(ctx context.Context, i int) (places []place, few bool, e
 }
 
 // openOnes is how many executions have not ended, up to a limit.
-func (p *placed) openOnes(ctx context.Context) (n int64, err error) {
+func (p *walkedList) openOnes(ctx context.Context) (n int64, err error) {
 	err = p.store.read(ctx, true, "SELECT COUNT(*) FROM (SELECT 1 FROM executions WHERE ended = 0 LIMIT ?) AS counted", []any{countedRows + 1},
 		func(scan scan) error { return scan(&n) })
 	return n, err
 }
 
 // checked leaves those places of which the conditions hold.
-func (p *placed) checked(ctx context.Context, w walk, places []place) ([]place, error) {
+func (p *walkedList) checked(ctx context.Context, w walk, places []place) ([]place, error) {
 	left := []place{}
 	for some := range slices.Chunk(places, rowsAtOnce) {
 		numbers := make([]any, len(some))
@@ -454,7 +474,7 @@ func (p *placed) checked(ctx context.Context, w walk, places []place) ([]place, 
 	return left, nil
 }
 
-func (p *placed) after() *place {
+func (p *walkedList) after() *place {
 	if p.query.After == nil {
 		return nil
 	}
@@ -462,7 +482,7 @@ func (p *placed) after() *place {
 }
 
 // walk reads the first places of a walk, slice by slice.
-func (p *placed) walk(ctx context.Context, turn *turn, w walk, need int) (places []place, err error) {
+func (p *walkedList) walk(ctx context.Context, turn *turn, w walk, need int) (places []place, err error) {
 	from := p.after()
 	if len(w.checks) == 0 {
 		return p.read(ctx, w, from, place{}, need)
@@ -486,7 +506,7 @@ func (p *placed) walk(ctx context.Context, turn *turn, w walk, need int) (places
 	}
 }
 
-func (p *placed) way() (direction, behind, notBehind string) {
+func (p *walkedList) directions() (direction, behind, notBehind string) {
 	if p.ascending {
 		return "", ">", "<="
 	}
@@ -494,8 +514,8 @@ func (p *placed) way() (direction, behind, notBehind string) {
 }
 
 // boundary is the last place of a slice; more: there may be others behind it.
-func (p *placed) boundary(ctx context.Context, w walk, from *place, size int) (to place, more bool, err error) {
-	direction, behind, _ := p.way()
+func (p *walkedList) boundary(ctx context.Context, w walk, from *place, size int) (to place, more bool, err error) {
+	direction, behind, _ := p.directions()
 	conditions := slices.Clone(w.conditions)
 	if from != nil {
 		conditions = append(conditions, condition{"(" + w.at + ", " + w.number + ") " + behind + " (?, ?)", []any{from.at, from.number}})
@@ -510,8 +530,8 @@ func (p *placed) boundary(ctx context.Context, w walk, from *place, size int) (t
 }
 
 // read reads places from one that is left out to one that is not, at most so many; 0: all.
-func (p *placed) read(ctx context.Context, w walk, from *place, to place, limit int) (places []place, err error) {
-	direction, behind, notBehind := p.way()
+func (p *walkedList) read(ctx context.Context, w walk, from *place, to place, limit int) (places []place, err error) {
+	direction, behind, notBehind := p.directions()
 	conditions := slices.Clone(w.conditions)
 	if from != nil {
 		conditions = append(conditions, condition{"(" + w.at + ", " + w.number + ") " + behind + " (?, ?)", []any{from.at, from.number}})

@@ -341,7 +341,7 @@ func uncounted(t *testing.T) (s *Store, url string) {
 			SELECT n % 64, 'p', 'd', 'e' || n, 2, 4, 1, n, n, n, n, 0, '', '', '', 0, 0, '', '', '' FROM generate_series(1, 20000) n`,
 		`INSERT INTO execution_specs (execution, mode, principal, launch_entity, launch_project, launch_domain, launch_name, launch_version,
 			workflow_project, workflow_domain, workflow_name, workflow_version) SELECT number, 0, '', 'launch_plan', '', '', '', '', '', '', '', '' FROM executions`,
-		`INSERT INTO execution_tags (key, value, execution) SELECT 'other' || number % 50, 'x', number FROM executions`,
+		`INSERT INTO execution_tags (key, value, execution) SELECT 'other' || (number % 50), 'x', number FROM executions`,
 		`INSERT INTO execution_tags (key, value, execution) SELECT k, v, number FROM executions, (VALUES ('a', ''), ('a', 'b'), ('b', '')) AS t (k, v) WHERE number % 2000 = 1`,
 		`INSERT INTO results (id, project, domain, name, version, tag, created_at, used_at, size, pinned, gone_at, source_attempt)
 			SELECT n::text, 'p', 'd', 'n', 'v', 'flyte_cached-' || n, 1, 1, 100, 0, 0, 0 FROM generate_series(1, 20000) n`,

@@ -27,8 +27,8 @@ func executionsWhere(q store.Query) (string, []any, error) {
 
 // ListExecutions lists executions without inputs and outputs.
 func (s *Store) ListExecutions(ctx context.Context, q store.Query) ([]*store.Execution, error) {
-	if p := s.placed(q); p != nil {
-		return s.listPlaced(ctx, p)
+	if p := s.walkedList(q); p != nil {
+		return s.listWalked(ctx, p)
 	}
 	where, args, err := executionsWhere(q)
 	if err != nil {
