@@ -59,7 +59,7 @@ var (
 			"created_at": {sql: "e.created_at", kind: moment}, "execution_created_at": {sql: "e.created_at", kind: moment},
 			"updated_at": {sql: "e.updated_at", kind: moment, span: ofEnded}, "execution_updated_at": {sql: "e.updated_at", kind: moment, span: ofEnded},
 			"started_at": {sql: "e.started_at", kind: moment, span: ofEnded}, "duration": {sql: lasted("e"), kind: duration, span: ofEnded},
-			"abort_cause": {sql: "e.abort_cause"}, "error_kind": {sql: "e.error_kind"}, "error_code": {sql: "e.error_code", find: findError},
+			"abort_cause": {sql: "e.abort_cause", find: findAborted}, "error_kind": {sql: "e.error_kind"}, "error_code": {sql: "e.error_code", find: findError},
 			"state": {sql: "e.state", kind: number}, "mode": {sql: "x.mode", kind: number, find: findMode}, "user": {sql: "x.principal", find: findPrincipal},
 			"launch_entity":  {sql: "x.launch_entity"},
 			"workflow_id":    {sql: numberOf("workflows", "x.workflow_"), kind: number},

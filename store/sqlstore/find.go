@@ -43,7 +43,7 @@ const (
 // finder is an index whose columns are project, domain, one more, and the place: time of creation and number.
 type finder struct {
 	table, alias string
-	column       string
+	column       string // empty: what the index has is what matters
 	number, at   string
 	only         string // what the index asks for: it is partial
 	exact        bool   // the column is what the filter compares
@@ -60,6 +60,7 @@ var (
 	everyExecution = &finder{table: "executions", alias: "e", number: "e.number", at: "e.created_at", only: "e.number > 0"}
 	findPhase      = &finder{table: "executions", alias: "e", column: "e.phase", number: "e.number", at: "e.created_at", only: "e.number > 0", exact: true}
 	findError      = &finder{table: "executions", alias: "e", column: "e.error_code", number: "e.number", at: "e.created_at", only: "e.error_code <> ''", exact: true}
+	findAborted    = &finder{table: "executions", alias: "e", number: "e.number", at: "e.created_at", only: "e.abort_cause <> ''"}
 	findMode       = ofSpec("x.mode", "x.execution > 0", true)
 	findPrincipal  = ofSpec("x.principal", "x.principal <> ''", true)
 	findTag        = &finder{table: "execution_tags", alias: "g", column: tagKey, number: "g.execution", at: "g.created_at", exact: true}
@@ -286,6 +287,9 @@ func (p *walkedList) walksOf(ctx context.Context, i int) ([]walk, bool, error) {
 	find := f.column.find
 	if find == nil {
 		return nil, false, nil
+	}
+	if find.column == "" {
+		return []walk{p.along(find, nil, i)}, !fits(f.filter, ""), nil
 	}
 	var values []any
 	switch equal := f.filter.Function == "eq" || f.filter.Function == "value_in"; {

@@ -26,7 +26,7 @@ func populate(t testing.TB, s *Store, n int) {
 			waiting, abort_cause, abort_principal, state, state_changed_at, state_principal, error_kind, error_code)
 			SELECT i %% 64, 'p', CASE WHEN i %% 7 = 3 THEN 'other' ELSE 'd' END, 'e' || i, 2, %[1]s, CASE WHEN i > %[2]d THEN 0 ELSE 1 END,
 			(i / 3) * 1000, (i / 3) * 1000 + 1, (i / 3) * 1000 + i %% 900, CASE WHEN i > %[2]d THEN 0 ELSE (i / 3) * 1000 + i %% 900 END, 0,
-			'', '', '', CASE WHEN i %% 1000 = 500 THEN 1 ELSE 0 END, 0, '', CASE WHEN i %% 10 = 0 THEN 'USER' ELSE '' END, CASE WHEN i %% 10 = 0 THEN 'E' || (i %% 3) ELSE '' END FROM n`, phase, n-20),
+			'', CASE WHEN i %% 50 = 7 THEN 'asked' ELSE '' END, '', CASE WHEN i %% 1000 = 500 THEN 1 ELSE 0 END, 0, '', CASE WHEN i %% 10 = 0 THEN 'USER' ELSE '' END, CASE WHEN i %% 10 = 0 THEN 'E' || (i %% 3) ELSE '' END FROM n`, phase, n-20),
 		`INSERT INTO execution_specs (execution, mode, principal, launch_entity, launch_project, launch_domain, launch_name, launch_version,
 			workflow_project, workflow_domain, workflow_name, workflow_version, spec) SELECT number, number % 3, CASE WHEN number % 4 = 0 THEN 'u' || (number % 20) ELSE '' END,
 			CASE WHEN number % 11 = 0 THEN 'task' ELSE 'launch_plan' END, 'p', 'd', 'l' || (number % 30), 'v' || (number % 200), 'p', 'd',
@@ -101,6 +101,8 @@ func lists(n int) map[string]struct {
 		"lasted longer":        {[]store.Filter{filtered("gt", "duration", "100")}, "executions_lasted", true},
 		"failed of a workflow": {[]store.Filter{filtered("eq", "phase", "FAILED"), filtered("eq", "workflow.name", "wf3")}, "executions", true},
 		"a rare, failed tag":   {[]store.Filter{filtered("eq", "phase", "FAILED"), filtered("eq", "admin_tag.name", "rare")}, "executions", true},
+		"a cause":              {[]store.Filter{filtered("contains", "abort_cause", "ask")}, "executions_aborted", false},
+		"no cause":             {[]store.Filter{filtered("eq", "abort_cause", "none")}, "executions_aborted", true},
 		"archived":             {[]store.Filter{filtered("eq", "state", "1")}, "executions_created", true},
 	}
 }

@@ -11,3 +11,6 @@ CREATE INDEX launch_plans_named ON launch_plans (project, domain, name, created_
 -- What succeeded later with equal inputs is found from its end: a pipeline that runs every hour has the same inputs each time.
 DROP INDEX execution_specs_inputs;
 CREATE INDEX execution_specs_inputs ON execution_specs (workflow_name, inputs_digest, execution) WHERE inputs_digest IS NOT NULL;
+
+-- Causes of terminations are looked for among the executions that have one.
+CREATE INDEX executions_aborted ON executions (project, domain, created_at, number) WHERE abort_cause <> '';
