@@ -203,10 +203,6 @@ func (a *API) Server() *http.Server {
 
 func (a *API) guard(ctx context.Context, procedure string, call func() error) *connect.Error {
 	decoded(ctx)
-	if reads(procedure) {
-		run := call
-		call = func() error { return room.Again(ctx, run) }
-	}
 	if !a.Logger.Enabled(ctx, slog.LevelDebug) {
 		return guard(ctx, a.Logger, procedure, call)
 	}
@@ -220,10 +216,21 @@ func (a *API) guard(ctx context.Context, procedure string, call func() error) *c
 	return failure
 }
 
-// reads says whether a call has no effect but its answer, so that it can be begun anew.
-func reads(procedure string) bool {
-	_, method, _ := strings.Cut(strings.TrimPrefix(procedure, "/"), "/")
-	return strings.HasPrefix(method, "Get") && method != "GetOrExtendReservation" || strings.HasPrefix(method, "List") || strings.HasPrefix(method, "Explain")
+// answer is guard for a unary call, with room for its answer. One that only reads is begun anew when there was no room.
+func (a *API) answer(ctx context.Context, procedure string, call func() (answer any, err error)) *connect.Error {
+	run := func() error {
+		answer, err := call()
+		if err == nil {
+			err = roomForAnswer(ctx, answer)
+		}
+		return err
+	}
+	return a.guard(ctx, procedure, func() error {
+		if reads[procedure] {
+			return room.Again(ctx, run)
+		}
+		return run()
+	})
 }
 
 // answering is how often an answer is in memory while it is sent: as a message, encoded, and in the buffer of the connection.
@@ -242,11 +249,11 @@ type guarding struct{ api *API }
 
 func (g guarding) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, request connect.AnyRequest) (answer connect.AnyResponse, err error) {
-		if failure := g.api.guard(ctx, request.Spec().Procedure, func() error {
-			if answer, err = next(ctx, request); err == nil {
-				err = roomForAnswer(ctx, answer.Any())
+		if failure := g.api.answer(ctx, request.Spec().Procedure, func() (any, error) {
+			if answer, err = next(ctx, request); err != nil {
+				return nil, err
 			}
-			return err
+			return answer.Any(), nil
 		}); failure != nil {
 			return nil, failure
 		}

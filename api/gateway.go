@@ -44,22 +44,17 @@ func (p *inProcess) Invoke(ctx context.Context, method string, args, reply any, 
 	if !ok {
 		return status.Errorf(codes.Unimplemented, "%s: %v", method, aloft.ErrUnimplemented)
 	}
-	failure := p.api.guard(ctx, method, func() error {
-		answer, err := m.handle(m.server, ctx, func(request any) error {
+	var answer any
+	if failure := p.api.answer(ctx, method, func() (_ any, err error) {
+		answer, err = m.handle(m.server, ctx, func(request any) error {
 			proto.Merge(request.(proto.Message), args.(proto.Message)) //nolint:forcetypeassert // generated code hands in messages
 			return nil
 		}, nil)
-		if err == nil {
-			err = roomForAnswer(ctx, answer)
-		}
-		if err == nil {
-			proto.Merge(reply.(proto.Message), answer.(proto.Message)) //nolint:forcetypeassert // generated code hands in messages
-		}
-		return err
-	})
-	if failure != nil {
+		return answer, err
+	}); failure != nil {
 		return grpcStatus(failure).Err()
 	}
+	proto.Merge(reply.(proto.Message), answer.(proto.Message)) //nolint:forcetypeassert // generated code hands in messages
 	return nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/internal/room"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -25,58 +26,13 @@ const followLogs = 150 * time.Millisecond
 // GetLogs sends what an execution's attempts wrote, those that began first coming first; while following, new lines of
 // all of them as they come. ErrNotFound for an execution, node or attempt that is not there.
 func (r *Runs) GetLogs(ctx context.Context, request *aloftv1.GetLogsRequest, stream *connect.ServerStream[aloftv1.GetLogsResponse]) error {
-	id, node := aloft.ExecutionIDOf(request.GetId()), aloft.NodeID(request.GetNode())
-	named := node == "" // whether node is one that exists, and not only what somebody calls it
-	wake, cancel := r.Store.Subscribe(store.TopicExecution(id))
+	l := &logReader{Runs: r, id: aloft.ExecutionIDOf(request.GetId()), node: request.GetNode(), request: request, logs: map[blob.Key]*log{}}
+	wake, cancel := r.Store.Subscribe(store.TopicExecution(l.id))
 	defer cancel()
-	logs := map[string]*log{}
-	for first := true; ; first = false {
-		execution, err := r.Store.GetExecution(ctx, id)
-		if err != nil {
+	for {
+		over, err := l.turn(ctx, stream)
+		if err != nil || over {
 			return err
-		}
-		if !named {
-			n, err := findNode(ctx, r.Store, id, request.GetNode())
-			switch {
-			case err == nil:
-				node, named = n.ID, true
-			case !errors.Is(err, aloft.ErrNotFound) || !request.GetFollow() || aloft.Terminal(execution.Phase):
-				return err
-			}
-		}
-		attempts, err := r.attempts(ctx, id, node, request, aloft.Terminal(execution.Phase) || !request.GetFollow())
-		if err != nil {
-			return err
-		}
-		for _, a := range attempts {
-			for _, which := range []aloftv1.GetLogsResponse_Stream{aloftv1.GetLogsResponse_STDOUT, aloftv1.GetLogsResponse_STDERR} {
-				key := blob.Key(a.ID.RunKey() + "/" + map[aloftv1.GetLogsResponse_Stream]string{0: "stdout", 1: "stderr"}[which])
-				l := logs[string(key)]
-				if l == nil {
-					l = &log{node: string(a.Node), attempt: a.Attempt, stream: which, key: key}
-					logs[string(key)] = l
-					if first && request.GetTailLines() > 0 {
-						if err := l.skipTo(ctx, r.Blobs, request.GetTailLines()); err != nil {
-							return err
-						}
-					}
-				}
-				if err := l.send(ctx, r.Blobs, stream); err != nil {
-					return err
-				}
-			}
-		}
-		if !request.GetFollow() || aloft.Terminal(execution.Phase) {
-			return nil
-		}
-		if node != "" {
-			n, err := r.Store.GetNode(ctx, id, node)
-			if err != nil && !errors.Is(err, aloft.ErrNotFound) {
-				return err
-			}
-			if err == nil && aloft.Terminal(n.Phase) {
-				return nil
-			}
 		}
 		if err := pause(ctx, wake, followLogs/3, followLogs); err != nil {
 			return err
@@ -84,25 +40,85 @@ func (r *Runs) GetLogs(ctx context.Context, request *aloftv1.GetLogsRequest, str
 	}
 }
 
-// attempts lists those that were asked for, in order of creation. While following, a node that has not begun is no mistake.
-func (r *Runs) attempts(ctx context.Context, id aloft.ExecutionID, node aloft.NodeID, request *aloftv1.GetLogsRequest, over bool) ([]*store.Attempt, error) {
-	all, err := r.Store.ListAttempts(ctx, id, node, store.Query{Ascending: true})
+// logReader is what a call of GetLogs knows.
+type logReader struct {
+	*Runs
+	id      aloft.ExecutionID
+	node    string // as it was asked for, and by its id from when it is known; empty: all
+	request *aloftv1.GetLogsRequest
+	logs    map[blob.Key]*log
+	began   bool // the first turn is over: streams that appear now are sent from their beginning
+}
+
+// turn sends what is new. The room that it takes is free again when it has been sent.
+func (l *logReader) turn(ctx context.Context, stream *connect.ServerStream[aloftv1.GetLogsResponse]) (over bool, err error) {
+	ctx, release := room.Part(ctx)
+	defer release()
+	var attempts []*store.Attempt
+	if err := room.Again(ctx, func() error {
+		over, attempts, err = l.look(ctx)
+		return err
+	}); err != nil {
+		return false, err
+	}
+	for _, a := range attempts {
+		for _, which := range []aloftv1.GetLogsResponse_Stream{aloftv1.GetLogsResponse_STDOUT, aloftv1.GetLogsResponse_STDERR} {
+			key := blob.Key(a.ID.RunKey() + "/" + map[aloftv1.GetLogsResponse_Stream]string{0: "stdout", 1: "stderr"}[which])
+			sent := l.logs[key]
+			if sent == nil {
+				sent = &log{node: string(a.Node), attempt: a.Attempt, stream: which, key: key}
+				l.logs[key] = sent
+				if !l.began && l.request.GetTailLines() > 0 {
+					if err := sent.skipTo(ctx, l.Blobs, l.request.GetTailLines()); err != nil {
+						return false, err
+					}
+				}
+			}
+			if err := sent.send(ctx, l.Blobs, stream); err != nil {
+				return false, err
+			}
+		}
+	}
+	l.began = true
+	return over, nil
+}
+
+// look finds the attempts whose logs were asked for, and whether nothing is added to these after. That is looked at first: what
+// is written before an end and after the look is sent then.
+func (l *logReader) look(ctx context.Context) (over bool, attempts []*store.Attempt, err error) {
+	execution, err := l.Store.GetExecution(ctx, l.id)
 	if err != nil {
-		return nil, fmt.Errorf("list attempts of %s: %w", id, err)
+		return false, nil, err
+	}
+	over = !l.request.GetFollow() || aloft.Terminal(execution.Phase)
+	if l.node != "" {
+		n, err := findNode(ctx, l.Store, l.id, l.node)
+		switch {
+		case err == nil:
+			l.node = string(n.ID)
+			over = over || aloft.Terminal(n.Phase)
+		case !errors.Is(err, aloft.ErrNotFound) || over:
+			return false, nil, err
+		}
+	}
+	attempts, err = l.attempts(ctx, over)
+	return over, attempts, err
+}
+
+// attempts lists those that were asked for, in order of creation. While following, one that has not begun is no mistake.
+func (l *logReader) attempts(ctx context.Context, over bool) ([]*store.Attempt, error) {
+	all, err := l.Store.ListAttempts(ctx, l.id, aloft.NodeID(l.node), store.Query{Ascending: true})
+	if err != nil {
+		return nil, fmt.Errorf("list attempts of %s: %w", l.id, err)
 	}
 	var attempts []*store.Attempt
 	for _, a := range all {
-		if !a.ByEngine && (request.Attempt == nil || a.Attempt == request.GetAttempt()) {
+		if !a.ByEngine && (l.request.Attempt == nil || a.Attempt == l.request.GetAttempt()) {
 			attempts = append(attempts, a)
 		}
 	}
-	if len(attempts) == 0 && node != "" && over {
-		if request.Attempt != nil {
-			return nil, fmt.Errorf("attempt %d of node %s of execution %s: %w", request.GetAttempt(), node, id, aloft.ErrNotFound)
-		}
-		if _, err := r.Store.GetNode(ctx, id, node); err != nil {
-			return nil, err
-		}
+	if len(attempts) == 0 && l.node != "" && over && l.request.Attempt != nil {
+		return nil, fmt.Errorf("attempt %d of node %s of execution %s: %w", l.request.GetAttempt(), l.node, l.id, aloft.ErrNotFound)
 	}
 	return attempts, nil
 }

@@ -6,6 +6,7 @@ import (
 	"connectrpc.com/connect"
 
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/internal/room"
 	"github.com/aloft-dev/aloft/recovery/job"
 	"github.com/aloft-dev/aloft/store"
 )
@@ -59,16 +60,11 @@ func (r *Recoveries) WatchRecoveryJob(ctx context.Context, request *aloftv1.Watc
 	wake, cancel := r.Jobs.Store.Subscribe(store.TopicRecovery)
 	defer cancel()
 	for sent := int64(0); ; {
-		found, err := r.Jobs.Store.GetRecoveryJob(ctx, request.GetName())
+		found, err := r.sendJob(ctx, request.GetName(), sent, stream)
 		if err != nil {
 			return err
 		}
-		if found.GetVersion() != sent {
-			if err := stream.Send(found); err != nil {
-				return err
-			}
-			sent = found.GetVersion()
-		}
+		sent = found.GetVersion()
 		if found.GetPhase() == aloftv1.RecoveryJob_ENDED {
 			return nil
 		}
@@ -76,6 +72,22 @@ func (r *Recoveries) WatchRecoveryJob(ctx context.Context, request *aloftv1.Watc
 			return err
 		}
 	}
+}
+
+// sendJob reads a job, and sends it unless it has the version that was sent last. The room that it takes is free again after.
+func (r *Recoveries) sendJob(ctx context.Context, name string, sent int64, stream *connect.ServerStream[aloftv1.RecoveryJob]) (found *aloftv1.RecoveryJob, err error) {
+	ctx, release := room.Part(ctx)
+	defer release()
+	if err := room.Again(ctx, func() error {
+		found, err = r.Jobs.Store.GetRecoveryJob(ctx, name)
+		return err
+	}); err != nil || found.GetVersion() == sent {
+		return found, err
+	}
+	if err := roomForAnswer(ctx, found); err != nil {
+		return nil, err
+	}
+	return found, stream.Send(found)
 }
 
 // PauseRecoveryJob stops new starts.
