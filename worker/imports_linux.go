@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 )
@@ -16,7 +15,7 @@ type changes struct {
 	mu      sync.Mutex
 	fd      int
 	folders map[int32]string
-	first   string // the first change that was seen
+	first   string // the first change that was seen; empty: none was
 }
 
 func watchFolders(folders []string) (*changes, error) {
@@ -65,7 +64,10 @@ func (c *changes) seen() string {
 			size := int(binary.NativeEndian.Uint32(b[12:]))
 			name := string(bytes.TrimRight(b[syscall.SizeofInotifyEvent:syscall.SizeofInotifyEvent+size], "\x00"))
 			b = b[syscall.SizeofInotifyEvent+size:]
-			if name != "__pycache__" && !strings.Contains(name, ".pyc") || mask&syscall.IN_Q_OVERFLOW != 0 {
+			switch {
+			case mask&syscall.IN_Q_OVERFLOW != 0:
+				c.first = "more files than the kernel tells of at once (fs.inotify.max_queued_events)"
+			case name != "__pycache__" && filepath.Base(folder) != "__pycache__": // in it stands what can be made again
 				c.first = filepath.Join(folder, name)
 			}
 		}
