@@ -33,7 +33,7 @@ func (s *Results) ExplainCache(ctx context.Context, r *aloftv1.ExplainCacheReque
 	if n.Phase == core.NodeExecution_RECOVERED {
 		// What was looked for and found was so in the execution that it is taken from: here nothing was.
 	} else if computed(n.Cache) {
-		nearest, differences, err := nearest(ctx, s.Store, n.Cache.GetKey(), n.CreatedAt, n.Execution, n.ID)
+		nearest, differences, err := nearest(ctx, s.Store, n)
 		if err != nil {
 			return nil, fmt.Errorf("explain cache of %s/%s: %w", n.Execution, n.ID, err)
 		}
@@ -63,23 +63,28 @@ func computed(l *aloftv1.CacheLookup) bool {
 	return false
 }
 
-// How many results a key is compared with, the latest of those that have something in common with it.
-const (
-	explainMany = 500
-	explainFew  = 50 // in a status, for each of many nodes
-)
+// explainMany is how many results a key is compared with: the latest of those that have something in common with it.
+const explainMany = 500
+
+// resultLister is what finds results: a catalog, or the lists of one pass over many nodes.
+type resultLister interface {
+	ListResults(context.Context, store.ResultQuery) ([]*store.Result, error)
+}
 
 // nearest is the earlier result that differs least from a node's key, and how. A node's own result is not earlier, whatever
 // the clock says that it was computed by.
-func nearest(ctx context.Context, catalogue store.Catalog, key *aloftv1.CacheKey, before time.Time, id aloft.ExecutionID, node aloft.NodeID) (*store.Result, []*aloftv1.CacheDifference, error) {
-	for _, q := range catalog.Candidates(key) {
-		q.Before, q.Limit = before, explainMany
-		found, err := catalogue.ListResults(ctx, q)
+func nearest(ctx context.Context, results resultLister, n *store.Node) (*store.Result, []*aloftv1.CacheDifference, error) {
+	for _, q := range catalog.Candidates(n.Cache.GetKey()) {
+		q.Before, q.Limit = n.CreatedAt, explainMany
+		found, err := results.ListResults(ctx, q)
 		if err != nil {
 			return nil, nil, err
 		}
-		found = slices.DeleteFunc(found, func(e *store.Result) bool { return e.Source.Execution == id && e.Source.Node == node })
-		if e, differences := catalog.Nearest(key, found); e != nil {
+		own := func(e *store.Result) bool { return e.Source.Execution == n.Execution && e.Source.Node == n.ID }
+		if slices.ContainsFunc(found, own) {
+			found = slices.DeleteFunc(slices.Clone(found), own) // a list may be another node's too
+		}
+		if e, differences := catalog.Nearest(n.Cache.GetKey(), found); e != nil {
 			return e, differences, nil
 		}
 	}
@@ -145,65 +150,102 @@ func withReason(text, reason string) string {
 	return text + ": " + reason
 }
 
-// cacheNotes makes the notes of the nodes of one execution. It reads the results of a task once, those from before the
-// execution, so that a map of thousands of nodes costs one query.
+// cacheNotes makes the notes of the nodes of one execution. The reason of a miss is the one that ExplainCache gives, or none.
 type cacheNotes struct {
 	store     store.Catalog
 	execution aloft.ExecutionID
-	before    time.Time // when the execution was created
-	byTask    map[aloft.Key][]*store.Result
-	made      map[string]string // of nodes that were computed: what differed does not change
-	wide      int               // nodes for which was looked beyond their task
+	made      map[aloft.NodeID]string // of nodes that were computed: what differed does not change
+	lists     *resultLists            // of this pass; nil: nothing was looked for
+	spent     int                     // results that were listed, in all passes
 }
 
-// How many nodes of an execution are compared with earlier results. `aloft cache explain` does it for each.
-const (
-	maxMissNotes = 1000
-	maxWideNotes = 20
-)
+// maxNoted is how many results the nodes of one execution are compared with, in all. Nodes beyond say that they were a miss
+// and not why, which `aloft cache explain` says of each.
+const maxNoted = 100_000
 
-func (c *cacheNotes) of(ctx context.Context, node string, phase core.NodeExecution_Phase, lookup *aloftv1.CacheLookup) (string, error) {
-	if phase == core.NodeExecution_RECOVERED && lookup.GetStatus() != core.CatalogCacheStatus_CACHE_HIT {
+// pass begins with nodes that were just read: results that are listed from now on are all that were there before them.
+func (c *cacheNotes) pass() {
+	c.lists = nil
+}
+
+func (c *cacheNotes) of(ctx context.Context, n *store.Node) (string, error) {
+	if n.Phase == core.NodeExecution_RECOVERED && n.Cache.GetStatus() != core.CatalogCacheStatus_CACHE_HIT {
 		return "", nil // what it was compared with was so in the execution that it is taken from
 	}
-	if !computed(lookup) {
-		return cacheNote(c.execution, lookup, ""), nil
+	if !computed(n.Cache) {
+		return cacheNote(c.execution, n.Cache, ""), nil
 	}
-	if note, ok := c.made[node]; ok {
+	if note, ok := c.made[n.ID]; ok {
 		return note, nil
 	}
-	if len(c.made) >= maxMissNotes {
+	if c.spent >= maxNoted {
 		return "miss", nil
 	}
-	key := lookup.GetKey()
-	id := catalog.ID(key)
-	task := aloft.Key{Project: id.Project, Domain: id.Domain, Name: id.Name}
-	earlier, ok := c.byTask[task]
-	if !ok {
-		var err error
-		if earlier, err = c.store.ListResults(ctx, store.ResultQuery{
-			Project: id.Project, Domain: id.Domain, Name: id.Name, Gone: true, Before: c.before, Limit: explainFew,
-		}); err != nil {
-			return "", fmt.Errorf("list results of %s: %w", task, err)
-		}
-		if c.byTask == nil {
-			c.byTask, c.made = map[aloft.Key][]*store.Result{}, map[string]string{}
-		}
-		c.byTask[task] = earlier
+	if c.lists == nil {
+		c.lists = &resultLists{store: c.store, lists: map[store.ResultQuery][]*store.Result{}}
 	}
-	e, differences := catalog.Nearest(key, earlier)
-	if e == nil && c.wide < maxWideNotes {
-		c.wide++
-		var err error
-		if e, differences, err = nearest(ctx, c.store, key, c.before, c.execution, aloft.NodeID(node)); err != nil {
-			return "", fmt.Errorf("list results like those of %s: %w", task, err)
-		}
-	} else if e == nil {
-		return "miss", nil
+	before := c.lists.cost
+	e, differences, err := nearest(ctx, c.lists, n)
+	if err != nil {
+		return "", fmt.Errorf("list results like that of %s/%s: %w", n.Execution, n.ID, err)
 	}
-	note := cacheNote(c.execution, lookup, missReason(lookup, e, differences))
-	c.made[node] = note
+	c.spent += c.lists.cost - before
+	note := cacheNote(c.execution, n.Cache, missReason(n.Cache, e, differences))
+	if c.made == nil {
+		c.made = map[aloft.NodeID]string{}
+	}
+	c.made[n.ID] = note
 	return note, nil
+}
+
+// resultLists answers what many nodes of the same tasks ask with few queries: a list that is whole answers for all times,
+// and the list of a task also for one key; a list that is cut answers for nodes that were created at the same time.
+type resultLists struct {
+	store store.Catalog
+	lists map[store.ResultQuery][]*store.Result
+	cost  int // results that were listed, and queryCost for each query
+}
+
+// queryCost is how many results could be looked at while a query finds nothing.
+const queryCost = 20
+
+// ListResults gives a list that is not to be changed.
+func (l *resultLists) ListResults(ctx context.Context, q store.ResultQuery) ([]*store.Result, error) {
+	whole := q
+	whole.Before = time.Time{}
+	ofTask := whole
+	ofTask.Version, ofTask.Tag = "", ""
+	found, ok := l.lists[ofTask]
+	if !ok || q.Name == "" || len(found) >= q.Limit {
+		var err error
+		if found, err = l.list(ctx, whole); err == nil && len(found) >= q.Limit {
+			found, err = l.list(ctx, q)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	l.cost += len(found)
+	other := func(e *store.Result) bool {
+		return !e.CreatedAt.Before(q.Before) || q.Version != "" && e.Version != q.Version || q.Tag != "" && e.Tag != q.Tag && !slices.Contains(e.Tags, q.Tag)
+	}
+	if !slices.ContainsFunc(found, other) {
+		return found, nil
+	}
+	return slices.DeleteFunc(slices.Clone(found), other), nil
+}
+
+func (l *resultLists) list(ctx context.Context, q store.ResultQuery) ([]*store.Result, error) {
+	if found, ok := l.lists[q]; ok {
+		return found, nil
+	}
+	found, err := l.store.ListResults(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	l.cost += queryCost
+	l.lists[q] = found
+	return found, nil
 }
 
 // missReason says why there was nothing: what differs, or, where nothing does, what the search met.

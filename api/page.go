@@ -54,7 +54,7 @@ func (a *API) executionPage(w http.ResponseWriter, r *http.Request) {
 		a.problemPage(w, r, err)
 		return
 	}
-	notes := cacheNotes{store: a.Store, execution: id, before: e.CreatedAt}
+	notes := cacheNotes{store: a.Store, execution: id}
 	var rows []nodeRow
 	recovered := 0
 	for _, n := range nodes {
@@ -68,7 +68,7 @@ func (a *API) executionPage(w http.ResponseWriter, r *http.Request) {
 		if row.Deck, err = a.Renderer.Link(n.DeckURI, callerOf(r.Context()).base, a.Now().Add(maxLinkLife)); err != nil {
 			row.Deck = ""
 		}
-		if row.Cache, err = notes.of(r.Context(), string(n.ID), n.Phase, n.Cache); err != nil {
+		if row.Cache, err = notes.of(r.Context(), n); err != nil {
 			a.problemPage(w, r, err)
 			return
 		}

@@ -90,21 +90,21 @@ func (w *watch) turn(ctx context.Context, stream *connect.ServerStream[aloftv1.W
 		if seen, err = w.look(ctx); err != nil {
 			return err
 		}
-		nodes := seen.changed
 		if w.notes.store == nil {
-			w.notes = cacheNotes{store: w.Store, execution: w.id, before: execution.CreatedAt}
+			w.notes = cacheNotes{store: w.Store, execution: w.id}
 		}
-		for _, n := range nodes {
+		w.notes.pass()
+		for i, n := range seen.changed {
 			if n.GetCache() == nil {
 				continue
 			}
-			if n.CacheNote, err = w.notes.of(ctx, n.GetId(), n.GetPhase(), n.GetCache()); err != nil {
+			if n.CacheNote, err = w.notes.of(ctx, seen.nodes[i]); err != nil {
 				return err
 			}
 			n.Cache.Key = nil // it is large where there are many nodes, and ExplainCache has it
 		}
 		phase = execution.Phase
-		response = &aloftv1.WatchExecutionResponse{Execution: w.status(execution), Nodes: nodes}
+		response = &aloftv1.WatchExecutionResponse{Execution: w.status(execution), Nodes: seen.changed}
 		return nil
 	}); err != nil {
 		return phase, err
@@ -119,6 +119,7 @@ func (w *watch) turn(ctx context.Context, stream *connect.ServerStream[aloftv1.W
 // looked is what a look has found.
 type looked struct {
 	changed []*aloftv1.NodeStatus // with all their attempts
+	nodes   []*store.Node         // what they were made of
 	last    int64
 	open    map[aloft.NodeID]string
 }
@@ -199,7 +200,7 @@ func (w *watch) look(ctx context.Context) (looked, error) {
 			continue
 		}
 		byID[n.ID] = nodeStatus(n)
-		found.changed = append(found.changed, byID[n.ID])
+		found.changed, found.nodes = append(found.changed, byID[n.ID]), append(found.nodes, n)
 	}
 	all := map[aloft.NodeID][]*store.Attempt{}
 	if !w.sent {
