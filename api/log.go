@@ -26,6 +26,9 @@ const followLogs = 150 * time.Millisecond
 // GetLogs sends what an execution's attempts wrote, those that began first coming first; while following, new lines of
 // all of them as they come. ErrNotFound for an execution, node or attempt that is not there.
 func (r *Runs) GetLogs(ctx context.Context, request *aloftv1.GetLogsRequest, stream *connect.ServerStream[aloftv1.GetLogsResponse]) error {
+	if n := request.GetTailLines(); n < 0 {
+		return fmt.Errorf("get logs: tail_lines is %d; want a number of lines, or 0 for all of them: %w", n, aloft.ErrInvalid)
+	}
 	l := &logReader{Runs: r, id: aloft.ExecutionIDOf(request.GetId()), node: request.GetNode(), request: request, logs: map[blob.Key]*log{}}
 	wake, cancel := r.Store.Subscribe(store.TopicExecution(l.id))
 	defer cancel()
@@ -117,8 +120,17 @@ func (l *logReader) attempts(ctx context.Context, over bool) ([]*store.Attempt, 
 			attempts = append(attempts, a)
 		}
 	}
-	if len(attempts) == 0 && l.node != "" && over && l.request.Attempt != nil {
-		return nil, fmt.Errorf("attempt %d of node %s of execution %s: %w", l.request.GetAttempt(), l.node, l.id, aloft.ErrNotFound)
+	if request := l.request; len(attempts) == 0 && over && request.Attempt != nil { // people count from 1
+		where, most := "node "+l.node, uint32(0)
+		if l.node == "" {
+			where = "each node"
+		}
+		for _, a := range all {
+			if !a.ByEngine {
+				most = max(most, a.Attempt+1)
+			}
+		}
+		return nil, fmt.Errorf("attempt %d: %s of execution %s had up to %d: %w", request.GetAttempt()+1, where, l.id, most, aloft.ErrNotFound)
 	}
 	return attempts, nil
 }

@@ -192,7 +192,7 @@ execution computed. With --gone also those that cannot be found any more, and wh
 		if err != nil {
 			return err
 		}
-		request.Limit = uint32(max(p.limit, 1))
+		request.Limit = uint32(p.limit)
 		answer, err := c.result.ListResults(command.Context(), request)
 		if err != nil {
 			return c.explain(err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,11 +36,18 @@ type page struct{ limit int }
 
 func (p *page) flags(command *cobra.Command) {
 	command.Flags().IntVar(&p.limit, "limit", 20, "at most so many, newest first")
+	connects := command.PreRunE
+	command.PreRunE = func(command *cobra.Command, args []string) error {
+		if p.limit < 1 || p.limit > math.MaxUint32 {
+			return &ExitError{Code: 2, Message: fmt.Sprintf("--limit %d: want a number from 1 on", p.limit)}
+		}
+		return connects(command, args)
+	}
 }
 
 func (p *page) request(c *client, args []string) *admin.ResourceListRequest {
 	request := &admin.ResourceListRequest{
-		Id: &admin.NamedEntityIdentifier{Project: c.project, Domain: c.domain}, Limit: uint32(max(p.limit, 1)),
+		Id: &admin.NamedEntityIdentifier{Project: c.project, Domain: c.domain}, Limit: uint32(p.limit),
 		SortBy: &admin.Sort{Key: "created_at", Direction: admin.Sort_DESCENDING},
 	}
 	if len(args) > 0 {

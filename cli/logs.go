@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,16 +30,22 @@ that flytekit logs as JSON are shown as text, and Python errors without flytekit
 shows every line as it was written.`,
 		Example: `  aloft logs a7xkq2m9fz4n8wv6tbrl
   aloft logs a7xkq2m9fz4n8wv6tbrl n2 --follow
-  aloft logs a7xkq2m9fz4n8wv6tbrl n2 --attempt 0 --tail 20`,
+  aloft logs a7xkq2m9fz4n8wv6tbrl n2 --attempt 1 --tail 20`,
 		Args: cobra.RangeArgs(1, 2),
 	}
 	c := flags(command, defaults)
 	command.ValidArgsFunction = c.completeExecutionAndNode
 	command.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the execution, or the node, has ended")
 	command.Flags().BoolVar(&raw, "raw", false, "each line as it was written")
-	command.Flags().IntVar(&attempt, "attempt", -1, "one attempt only, counted from 0")
+	command.Flags().IntVar(&attempt, "attempt", 0, "one attempt only, counted from 1; 0: all of them")
 	command.Flags().Int64Var(&tail, "tail", 0, "begin with the last lines of each stream; 0: with the first")
 	command.RunE = func(command *cobra.Command, args []string) error {
+		if attempt < 0 || attempt > math.MaxUint32 {
+			return &ExitError{Code: 2, Message: fmt.Sprintf("--attempt %d: attempts are counted from 1, as `aloft status` shows them", attempt)}
+		}
+		if tail < 0 {
+			return &ExitError{Code: 2, Message: fmt.Sprintf("--tail %d: want a number of lines, or 0 for all of them", tail)}
+		}
 		id, err := c.execution(args[0])
 		if err != nil {
 			return err
@@ -47,8 +54,8 @@ shows every line as it was written.`,
 		if len(args) > 1 {
 			request.Node = args[1]
 		}
-		if attempt >= 0 {
-			number := uint32(attempt)
+		if attempt > 0 {
+			number := uint32(attempt - 1)
 			request.Attempt = &number
 		}
 		stream, err := c.run.GetLogs(command.Context(), request)
@@ -68,6 +75,9 @@ shows every line as it was written.`,
 		}
 		if err := printer.flush(); err != nil {
 			return err
+		}
+		if len(printer.order) == 0 && c.output != "json" && stream.Err() == nil {
+			fmt.Fprintln(command.ErrOrStderr(), "nothing was written")
 		}
 		return c.explainEnd(command.Context(), stream.Err(), "The tasks go on, and their logs are kept: aloft logs "+strings.Join(args, " ")+" shows them when the server is there again")
 	}
@@ -141,7 +151,7 @@ func (p *logPrinter) line(key string, chunk *aloftv1.GetLogsResponse, line []byt
 	if p.prefix {
 		name = chunk.GetNode()
 		if chunk.GetAttempt() > 0 {
-			name += fmt.Sprintf(" (attempt %d)", chunk.GetAttempt())
+			name += fmt.Sprintf(" (attempt %d)", chunk.GetAttempt()+1)
 		}
 		name += " | "
 	}

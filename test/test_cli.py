@@ -58,6 +58,12 @@ def test_terminate_says_what_it_does(server, tmp_path):
 
 
 def test_mistakes_are_answered_with_a_way_out(server):
+    name = server.run("basics.py", "nested", "--x", "21")
+    server.ended(name)
+    assert server.aloft("logs", name, "n0-0-n0", "--attempt", "1").stdout == "doubling 21\n"
+    for node in (["n0-0-n0"], []):
+        fourth = server.aloft("logs", name, *node, "--attempt", "4", check=False)
+        assert fourth.returncode == 1 and "attempt 4" in fourth.stderr and "had up to 1" in fourth.stderr
     missing = server.aloft("status", "nosuchexecution", check=False)
     assert missing.returncode == 1 and "nosuchexecution" in missing.stderr
     wrong = server.aloft("get", "executions", "--phase", "sleeping", check=False)

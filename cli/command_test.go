@@ -1,0 +1,167 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/aloft/v1/aloftv1connect"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/idl/flyteidl/service/serviceconnect"
+)
+
+// answering is a server of which a test says what it answers; it remembers the last request of each kind.
+type answering struct {
+	aloftv1connect.UnimplementedRunServiceHandler
+	aloftv1connect.UnimplementedResultServiceHandler
+	aloftv1connect.UnimplementedRecoveryServiceHandler
+	aloftv1connect.UnimplementedServerServiceHandler
+	serviceconnect.UnimplementedAdminServiceHandler
+
+	logs       []*aloftv1.GetLogsResponse
+	status     *aloftv1.WatchExecutionResponse
+	data       *admin.WorkflowExecutionGetDataResponse
+	executions *admin.ExecutionList
+	workflows  []string // names of those that are registered
+
+	askedLogs *aloftv1.GetLogsRequest
+	askedList *admin.ResourceListRequest
+}
+
+func (a *answering) GetLogs(_ context.Context, r *aloftv1.GetLogsRequest, stream *connect.ServerStream[aloftv1.GetLogsResponse]) error {
+	a.askedLogs = r
+	for _, chunk := range a.logs {
+		if err := stream.Send(chunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *answering) WatchExecution(_ context.Context, r *aloftv1.WatchExecutionRequest, stream *connect.ServerStream[aloftv1.WatchExecutionResponse]) error {
+	if a.status == nil {
+		return connect.NewError(connect.CodeNotFound, errors.New("execution "+r.GetId().GetName()+": not found"))
+	}
+	return stream.Send(a.status)
+}
+
+func (a *answering) GetExecutionData(context.Context, *admin.WorkflowExecutionGetDataRequest) (*admin.WorkflowExecutionGetDataResponse, error) {
+	return a.data, nil
+}
+
+func (a *answering) ListExecutions(_ context.Context, r *admin.ResourceListRequest) (*admin.ExecutionList, error) {
+	a.askedList = r
+	return a.executions, nil
+}
+
+func (a *answering) ListNamedEntities(_ context.Context, r *admin.NamedEntityListRequest) (*admin.NamedEntityList, error) {
+	list := &admin.NamedEntityList{}
+	for _, name := range a.workflows {
+		list.Entities = append(list.Entities, &admin.NamedEntity{Id: &admin.NamedEntityIdentifier{Project: r.GetProject(), Domain: r.GetDomain(), Name: name}})
+	}
+	return list, nil
+}
+
+func (a *answering) GetProject(_ context.Context, r *admin.ProjectGetRequest) (*admin.Project, error) {
+	if r.GetId() != "p" {
+		return nil, connect.NewError(connect.CodeNotFound, errors.New("there is no project ["+r.GetId()+"]; there is p: not found"))
+	}
+	return &admin.Project{Id: "p", Domains: []*admin.Domain{{Id: "d"}, {Id: "e"}}}, nil
+}
+
+// address is where it listens.
+func (a *answering) address(t *testing.T) string {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.Handle(aloftv1connect.NewRunServiceHandler(a))
+	mux.Handle(aloftv1connect.NewResultServiceHandler(a))
+	mux.Handle(aloftv1connect.NewRecoveryServiceHandler(a))
+	mux.Handle(aloftv1connect.NewServerServiceHandler(a))
+	mux.Handle(serviceconnect.NewAdminServiceHandler(a))
+	server := httptest.NewUnstartedServer(mux)
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// typed runs a command line; code is the exit code, and what is said on stderr has the error.
+func typed(t *testing.T, server string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errors bytes.Buffer
+	for _, command := range Commands(Defaults{Server: server, Project: "p", Domain: "d"}) {
+		if command.Name() != args[0] {
+			continue
+		}
+		command.SetArgs(args[1:])
+		command.SetOut(&out)
+		command.SetErr(&errors)
+		command.SilenceUsage, command.SilenceErrors = true, true
+		if err := command.ExecuteContext(t.Context()); err != nil {
+			errors.WriteString(err.Error())
+			code = 1
+			if exit, ok := err.(*ExitError); ok {
+				code = exit.Code
+			}
+		}
+		return code, out.String(), errors.String()
+	}
+	t.Fatalf("there is no command %s", args[0])
+	return 0, "", ""
+}
+
+func TestAttemptsAreCountedAsAStatusShowsThem(t *testing.T) {
+	t.Parallel()
+	a := &answering{
+		logs: []*aloftv1.GetLogsResponse{{Node: "n0", Data: []byte("one\n")}, {Node: "n0", Attempt: 1, Data: []byte("two\n")}},
+		status: &aloftv1.WatchExecutionResponse{Execution: &aloftv1.ExecutionStatus{Id: &core.WorkflowExecutionIdentifier{Name: "x"}}, Nodes: []*aloftv1.NodeStatus{
+			{Id: "n0", Attempts: []*aloftv1.AttemptStatus{{Phase: core.TaskExecution_FAILED}, {Attempt: 1, Phase: core.TaskExecution_SUCCEEDED}}}}},
+	}
+	server := a.address(t)
+	if _, out, _ := typed(t, server, "status", "x"); !strings.Contains(out, "attempt 2") {
+		t.Errorf("a status says:\n%s", out)
+	}
+	if _, out, _ := typed(t, server, "logs", "x"); out != "n0 | one\nn0 (attempt 2) | two\n" {
+		t.Errorf("logs:\n%s", out)
+	}
+	if a.askedLogs.Attempt != nil {
+		t.Errorf("asked for attempt %d", a.askedLogs.GetAttempt())
+	}
+	if code, _, said := typed(t, server, "logs", "x", "--attempt", "2"); code != 0 || a.askedLogs.Attempt == nil || a.askedLogs.GetAttempt() != 1 {
+		t.Errorf("asked for attempt %v (%s)", a.askedLogs.Attempt, said)
+	}
+}
+
+func TestANumberThatMeansNothingIsRefused(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{
+		"logs x --attempt -1":        "counted from 1",
+		"logs x --tail -1":           "number of lines",
+		"get executions --limit 0":   "from 1 on",
+		"get executions --limit -3":  "from 1 on",
+		"get workflows --limit 0":    "from 1 on",
+		"get tasks --limit 0":        "from 1 on",
+		"get launch-plans --limit 0": "from 1 on",
+		"cache ls --limit -3":        "from 1 on",
+	} {
+		if code, out, said := typed(t, "nowhere.invalid:1", strings.Fields(line)...); code != 2 || !strings.Contains(said, want) {
+			t.Errorf("%s: exit code %d, %q %q, want %q", line, code, out, said, want)
+		}
+	}
+}
+
+func TestASilentRunSaysThatNothingWasWritten(t *testing.T) {
+	t.Parallel()
+	if code, out, said := typed(t, (&answering{}).address(t), "logs", "x"); code != 0 || out != "" || said != "nothing was written\n" {
+		t.Errorf("exit code %d, %q, %q", code, out, said)
+	}
+}
