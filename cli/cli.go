@@ -58,7 +58,8 @@ func Commands(defaults Defaults) []*cobra.Command {
 
 // client is a connection to a server and the project and domain that names are looked up in.
 type client struct {
-	server  string
+	server  string // that is asked
+	own     string // that flag or configuration name; the address of a page may name another
 	project string
 	domain  string
 	output  string // "" or "json"
@@ -83,6 +84,7 @@ func flags(command *cobra.Command, defaults Defaults) *client {
 		if c.output != "" && c.output != "json" {
 			return &ExitError{Code: 2, Message: fmt.Sprintf("output %q: there is json only", c.output)}
 		}
+		c.own = c.server
 		return c.connect()
 	}
 	return c
@@ -155,19 +157,35 @@ func (c *client) explainEnd(ctx context.Context, err error, goOn string) error {
 // missingEntity is how Flyte's services say what is not there. Ours, and people, say "execution flytesnacks/development/a".
 var missingEntity = regexp.MustCompile(`missing entity of type ([\w ]+) with identifier project:"([^"]*)" domain:"([^"]*)" name:"([^"]*)"(?: version:"([^"]*)")?`)
 
-// execution takes an execution's id from an argument: a name, or project/domain/name, or the address of its page.
+// execution takes an execution's id from an argument: a name, or project/domain/name, or the address of its page, whose
+// server is asked then.
 func (c *client) execution(argument string) (*core.WorkflowExecutionIdentifier, error) {
-	id := &core.WorkflowExecutionIdentifier{Project: c.project, Domain: c.domain, Name: argument}
-	if _, path, ok := strings.Cut(argument, "/console/projects/"); ok {
-		parts := strings.Split(path, "/")
-		if len(parts) >= 5 && parts[1] == "domains" && parts[3] == "executions" {
-			return &core.WorkflowExecutionIdentifier{Project: parts[0], Domain: parts[2], Name: parts[4]}, nil
+	wrong := &ExitError{Code: 2, Message: fmt.Sprintf("execution %q: want a name, project/domain/name, or the address of its page", argument)}
+	id, server := &core.WorkflowExecutionIdentifier{Project: c.project, Domain: c.domain, Name: argument}, c.own
+	if page, path, ok := strings.Cut(argument, "/console/projects/"); ok {
+		path, _, _ = strings.Cut(path, "?")
+		path, _, _ = strings.Cut(path, "#")
+		parts := strings.Split(strings.TrimSuffix(path, "/"), "/")
+		if len(parts) < 5 || parts[1] != "domains" || parts[3] != "executions" {
+			return nil, wrong
 		}
-	}
-	if parts := strings.Split(argument, "/"); len(parts) == 3 {
+		id.Project, id.Domain, id.Name = parts[0], parts[2], parts[4]
+		if page != "" {
+			server = page
+		}
+	} else if parts := strings.Split(argument, "/"); len(parts) == 3 {
 		id.Project, id.Domain, id.Name = parts[0], parts[1], parts[2]
 	} else if len(parts) != 1 {
-		return nil, &ExitError{Code: 2, Message: fmt.Sprintf("execution %q: want a name, project/domain/name, or the address of its page", argument)}
+		return nil, wrong
+	}
+	if id.GetProject() == "" || id.GetDomain() == "" || id.GetName() == "" {
+		return nil, wrong
+	}
+	if server != "" && server != c.server {
+		c.server = server
+		if err := c.connect(); err != nil {
+			return nil, err
+		}
 	}
 	return id, nil
 }

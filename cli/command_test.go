@@ -165,3 +165,32 @@ func TestASilentRunSaysThatNothingWasWritten(t *testing.T) {
 		t.Errorf("exit code %d, %q, %q", code, out, said)
 	}
 }
+
+func TestTheAddressOfAPageNamesItsServer(t *testing.T) {
+	t.Parallel()
+	execution := func(name string) *aloftv1.WatchExecutionResponse {
+		return &aloftv1.WatchExecutionResponse{Execution: &aloftv1.ExecutionStatus{Id: &core.WorkflowExecutionIdentifier{Name: name}}}
+	}
+	here, there := (&answering{status: execution("here")}).address(t), (&answering{status: execution("there")}).address(t)
+	page := "/console/projects/p/domains/d/executions/x"
+	for argument, want := range map[string]string{
+		"x":                             "here",
+		"p/d/x":                         "here",
+		page:                            "here",
+		there + page:                    "there",
+		there + page + "/?tab=nodes#n0": "there",
+		strings.TrimPrefix(there, "http://") + page: "there",
+	} {
+		if code, out, said := typed(t, here, "status", argument); code != 0 || !strings.Contains(out, "/"+want+" ") {
+			t.Errorf("%s: exit code %d, %q %q, want what %s answers", argument, code, out, said, want)
+		}
+	}
+	for _, argument := range []string{there + "/console/projects/p", "a/b", "p//x", ""} {
+		if code, out, said := typed(t, here, "status", argument); code != 2 {
+			t.Errorf("%q: exit code %d, %q %q", argument, code, out, said)
+		}
+	}
+	if code, _, said := typed(t, here, "recover", "x", there+page); code != 2 || !strings.Contains(said, "by themselves") {
+		t.Errorf("executions of two servers: exit code %d, %q", code, said)
+	}
+}

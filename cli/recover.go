@@ -108,9 +108,13 @@ func (c *client) recover(command *cobra.Command, args []string, f recoverFlags) 
 func (c *client) selection(args []string, f recoverFlags) (*aloftv1.RecoverySelection, error) {
 	s := &aloftv1.RecoverySelection{Project: c.project, Domain: c.domain, Workflow: f.workflow, Error: f.error}
 	for _, argument := range args {
+		former := c.server
 		id, err := c.execution(argument)
 		if err != nil {
 			return nil, err
+		}
+		if len(s.GetExecutions()) > 0 && c.server != former {
+			return nil, &ExitError{Code: 2, Message: fmt.Sprintf("execution %q is of the server %s, others are of %s: recover those of each by themselves", argument, c.server, former)}
 		}
 		s.Executions = append(s.Executions, id)
 	}

@@ -23,8 +23,8 @@ func newStatus(defaults Defaults) *cobra.Command {
 		Short: "Show an execution's nodes: phases, durations, attempts, what they wait for",
 		Long: `Show an execution as a tree of its nodes, with phases, durations, attempts and what they wait for.
 
-EXECUTION is a name, project/domain/name, or the address of its page. With --follow the tree is
-kept up to date until the execution ends; the exit code is then 0 if it succeeded and 3 if not.
+EXECUTION is a name, project/domain/name, or the address of its page, which also says whom to ask.
+With --follow the tree is kept up to date until the execution ends; the exit code is then 0 if it succeeded and 3 if not.
 
 With --verbose each attempt has a line: how it ended and how long it took, whether it was a fork of a
 warm interpreter or a fresh one, and why.`,
