@@ -205,7 +205,14 @@ execution computed. With --gone also those that cannot be found any more, and wh
 			rows = append(rows, []string{r.GetId(), strings.TrimPrefix(r.GetName(), "flyte_task-"), cacheVersion(r), computedBy(r.GetSource()),
 				ago(r.GetCreatedAt()), ago(r.GetUsedAt()), bytesText(r.GetSize()), resultNote(r)})
 		}
-		return c.listed(command, "cached results", rows, named{}) // clients of the cache need not register what they put there
+		what := "cached results"
+		if f.task != "" {
+			what += " of task " + printable(f.task)
+		}
+		if f.execution != "" {
+			what += " that execution " + printable(f.execution) + " computed"
+		}
+		return c.listed(command, what, rows, answer.GetToken() != "", named{}) // clients of the cache need not register what they put there
 	}
 	return command
 }

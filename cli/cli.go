@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -62,7 +63,8 @@ type client struct {
 	own     string // that flag or configuration name; the address of a page may name another
 	project string
 	domain  string
-	output  string // "" or "json"
+	asked   *core.WorkflowExecutionIdentifier // that the command line names; nil: none
+	output  string                            // "" or "json"
 
 	admin    serviceconnect.AdminServiceClient
 	run      aloftv1connect.RunServiceClient
@@ -131,14 +133,32 @@ func (c *client) explain(err error) error {
 		return &ExitError{Code: 1, Message: fmt.Sprintf("the connection to the server at %s was lost before it had answered; whether it did what was asked is not known: look, and ask again (%s)",
 			c.server, printable(failure.Message()))}
 	}
+	if failure.Code() == connect.CodeNotFound {
+		ctx, cancel := context.WithTimeout(context.Background(), placeTime)
+		defer cancel()
+		if err := c.noPlace(ctx); err != nil {
+			return err // nothing can be in it
+		}
+	}
+	return &ExitError{Code: 1, Message: saidBy(failure)}
+}
+
+// placeTime is how long a server may take to say whether a project is there before we do without.
+const placeTime = 5 * time.Second
+
+// saidBy is what a server's error says, as people say it.
+func saidBy(failure *connect.Error) string {
 	message := failure.Message()
 	if failure.Code() == connect.CodeNotFound {
 		message = missingEntity.ReplaceAllStringFunc(message, func(text string) string {
 			m := missingEntity.FindStringSubmatch(text)
 			return strings.ToLower(strings.ReplaceAll(m[1], "_", " ")) + " " + strings.Join(slices.DeleteFunc(m[2:], func(part string) bool { return part == "" }), "/")
 		})
+		if strings.HasPrefix(message, "there is no ") {
+			message = strings.TrimSuffix(message, ": not found")
+		}
 	}
-	return &ExitError{Code: 1, Message: printable(message)}
+	return printable(message)
 }
 
 // explainEnd is explain for the end of a stream. A server that went away in the middle has not ended what was watched: goOn
@@ -187,6 +207,7 @@ func (c *client) execution(argument string) (*core.WorkflowExecutionIdentifier, 
 			return nil, err
 		}
 	}
+	c.asked = id
 	return id, nil
 }
 

@@ -30,10 +30,10 @@ type answering struct {
 	status     *aloftv1.WatchExecutionResponse
 	data       *admin.WorkflowExecutionGetDataResponse
 	executions *admin.ExecutionList
+	only       string   // the filters of which executions are the answer; empty: any
 	workflows  []string // names of those that are registered
 
 	askedLogs *aloftv1.GetLogsRequest
-	askedList *admin.ResourceListRequest
 }
 
 func (a *answering) GetLogs(_ context.Context, r *aloftv1.GetLogsRequest, stream *connect.ServerStream[aloftv1.GetLogsResponse]) error {
@@ -58,7 +58,9 @@ func (a *answering) GetExecutionData(context.Context, *admin.WorkflowExecutionGe
 }
 
 func (a *answering) ListExecutions(_ context.Context, r *admin.ResourceListRequest) (*admin.ExecutionList, error) {
-	a.askedList = r
+	if a.only != "" && r.GetFilters() != a.only {
+		return &admin.ExecutionList{}, nil
+	}
 	return a.executions, nil
 }
 
@@ -68,6 +70,10 @@ func (a *answering) ListNamedEntities(_ context.Context, r *admin.NamedEntityLis
 		list.Entities = append(list.Entities, &admin.NamedEntity{Id: &admin.NamedEntityIdentifier{Project: r.GetProject(), Domain: r.GetDomain(), Name: name}})
 	}
 	return list, nil
+}
+
+func (a *answering) ListResults(context.Context, *aloftv1.ListResultsRequest) (*aloftv1.ListResultsResponse, error) {
+	return &aloftv1.ListResultsResponse{}, nil
 }
 
 func (a *answering) GetProject(_ context.Context, r *admin.ProjectGetRequest) (*admin.Project, error) {
@@ -192,5 +198,50 @@ func TestTheAddressOfAPageNamesItsServer(t *testing.T) {
 	}
 	if code, _, said := typed(t, here, "recover", "x", there+page); code != 2 || !strings.Contains(said, "by themselves") {
 		t.Errorf("executions of two servers: exit code %d, %q", code, said)
+	}
+}
+
+func TestAWorkflowIsFoundByTheNameThatListsShow(t *testing.T) {
+	t.Parallel()
+	shown := &admin.Execution{Id: &core.WorkflowExecutionIdentifier{Name: "x"}, Closure: &admin.ExecutionClosure{WorkflowId: &core.Identifier{Name: ".flytegen.bad.fails"}}}
+	a := &answering{workflows: []string{"bad.chain", "bad.fails"}, executions: &admin.ExecutionList{Executions: []*admin.Execution{shown}}, only: "eq(workflow.name,.flytegen.bad.fails)"}
+	server := a.address(t)
+	if code, out, said := typed(t, server, "get", "executions", "--workflow", "bad.fails"); code != 0 || !strings.Contains(out, "x     bad.fails") {
+		t.Errorf("exit code %d, %q %q", code, out, said)
+	}
+	if code, _, said := typed(t, server, "get", "executions", "--workflow", "bad.fails", "--phase", "failed"); code != 0 || !strings.HasPrefix(said, "no executions") {
+		t.Errorf("that has no such execution: exit code %d, %q", code, said)
+	}
+	for given, meant := range map[string]string{"chain": "bad.chain", "bad.chian": "bad.chain"} {
+		if code, _, said := typed(t, server, "get", "executions", "--workflow", given); code != 1 || !strings.Contains(said, "did you mean "+meant+"?") {
+			t.Errorf("%s: exit code %d, %q", given, code, said)
+		}
+	}
+	a.executions.Token, a.only = "more", ""
+	if _, _, said := typed(t, server, "get", "executions"); said != "the newest 1 are shown: --limit for more\n" {
+		t.Errorf("of a list that goes on it says %q", said)
+	}
+}
+
+func TestWhatIsNotThereIsSaidInOneWay(t *testing.T) {
+	t.Parallel()
+	server := (&answering{executions: &admin.ExecutionList{}}).address(t)
+	noProject, noDomain := "there is no project [nope]; there is p", "there is no domain [nope] in project p; there is d, e"
+	for line, want := range map[string]string{
+		"get executions -p nope":  noProject,
+		"get executions -d nope":  noDomain,
+		"status x -p nope":        noProject,
+		"status x -d nope":        noDomain,
+		"status nope/d/x":         noProject,
+		"status p/nope/x -p nope": noDomain,
+		"status x":                "execution x: not found",
+		"status x -o json":        "execution x: not found",
+	} {
+		if code, out, said := typed(t, server, strings.Fields(line)...); code != 1 || said != want {
+			t.Errorf("%s: exit code %d, %q %q, want %q", line, code, out, said, want)
+		}
+	}
+	if code, _, said := typed(t, server, "cache", "ls", "--task", "nope"); code != 0 || !strings.HasPrefix(said, "no cached results of task nope in") {
+		t.Errorf("cache ls: exit code %d, %q", code, said)
 	}
 }

@@ -36,7 +36,7 @@ func (c *client) completeExecutions(ctx context.Context) []string {
 	}
 	var names []string
 	for _, e := range list.GetExecutions() {
-		hint := strings.TrimPrefix(e.GetClosure().GetWorkflowId().GetName(), ".flytegen.") + ", " + phaseName(e.GetClosure().GetPhase()) + ", " + ago(e.GetClosure().GetCreatedAt())
+		hint := workflowName(e.GetClosure().GetWorkflowId()) + ", " + phaseName(e.GetClosure().GetPhase()) + ", " + ago(e.GetClosure().GetCreatedAt())
 		names = append(names, cobra.CompletionWithDesc(e.GetId().GetName(), hint))
 	}
 	return names

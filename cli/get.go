@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -84,11 +85,18 @@ func newGetExecutions(defaults Defaults) *cobra.Command {
 			}
 			filters = append(filters, "eq(phase,"+strings.ToUpper(phase)+")")
 		}
-		if workflow != "" {
-			filters = append(filters, "eq(workflow.name,"+workflow+")")
+		of := func(workflow string) string {
+			if workflow == "" {
+				return strings.Join(filters, "+")
+			}
+			return strings.Join(append(slices.Clone(filters), "eq(workflow.name,"+workflow+")"), "+")
 		}
-		request.Filters = strings.Join(filters, "+")
+		request.Filters = of(workflow)
 		list, err := c.admin.ListExecutions(command.Context(), request)
+		if err == nil && workflow != "" && len(list.GetExecutions()) == 0 { // two equalities have an index, a list of names has none
+			request.Filters = of(ofTask + workflow)
+			list, err = c.admin.ListExecutions(command.Context(), request)
+		}
 		if err != nil {
 			return c.explain(err)
 		}
@@ -102,10 +110,10 @@ func newGetExecutions(defaults Defaults) *cobra.Command {
 			if cause := cl.GetAbortMetadata().GetCause(); cause != "" {
 				note = cause
 			}
-			rows = append(rows, []string{e.GetId().GetName(), strings.TrimPrefix(cl.GetWorkflowId().GetName(), ".flytegen."), phaseName(cl.GetPhase()),
+			rows = append(rows, []string{e.GetId().GetName(), workflowName(cl.GetWorkflowId()), phaseName(cl.GetPhase()),
 				ago(cl.GetCreatedAt()), executionTook(cl), clip(note, 60)})
 		}
-		return c.listed(command, "executions", rows, named{core.ResourceType_WORKFLOW, workflow})
+		return c.listed(command, "executions", rows, list.GetToken() != "", named{core.ResourceType_WORKFLOW, workflow})
 	}
 	return command
 }
@@ -139,7 +147,7 @@ func (c *client) showExecution(command *cobra.Command, argument string) error {
 	}
 	w, cl := command.OutOrStdout(), execution.GetClosure()
 	fmt.Fprintf(w, "%s/%s/%s  %s  %s  %s\n", id.GetProject(), id.GetDomain(), id.GetName(),
-		strings.TrimPrefix(cl.GetWorkflowId().GetName(), ".flytegen.")+"@"+cl.GetWorkflowId().GetVersion(), phaseName(cl.GetPhase()), executionTook(cl))
+		workflowName(cl.GetWorkflowId())+"@"+cl.GetWorkflowId().GetVersion(), phaseName(cl.GetPhase()), executionTook(cl))
 	printLiterals(w, "inputs", data.GetFullInputs())
 	printLiterals(w, "outputs", data.GetFullOutputs())
 	if message := cl.GetError().GetMessage(); message != "" {
@@ -176,7 +184,7 @@ func newGetWorkflows(defaults Defaults) *cobra.Command {
 			i := w.GetClosure().GetCompiledWorkflow().GetPrimary().GetTemplate().GetInterface()
 			rows = append(rows, []string{w.GetId().GetName(), w.GetId().GetVersion(), variables(i.GetInputs()), variables(i.GetOutputs()), ago(w.GetClosure().GetCreatedAt())})
 		}
-		return c.listed(command, "workflows", rows, named{core.ResourceType_WORKFLOW, strings.Join(args, "")})
+		return c.listed(command, "workflows", rows, list.GetToken() != "", named{core.ResourceType_WORKFLOW, strings.Join(args, "")})
 	}
 	return command
 }
@@ -200,7 +208,7 @@ func newGetTasks(defaults Defaults) *cobra.Command {
 			rows = append(rows, []string{t.GetId().GetName(), t.GetId().GetVersion(), template.GetType(),
 				variables(template.GetInterface().GetInputs()), variables(template.GetInterface().GetOutputs()), ago(t.GetClosure().GetCreatedAt())})
 		}
-		return c.listed(command, "tasks", rows, named{core.ResourceType_TASK, strings.Join(args, "")})
+		return c.listed(command, "tasks", rows, list.GetToken() != "", named{core.ResourceType_TASK, strings.Join(args, "")})
 	}
 	return command
 }
@@ -222,7 +230,7 @@ func newGetLaunchPlans(defaults Defaults) *cobra.Command {
 		for _, l := range list.GetLaunchPlans() {
 			rows = append(rows, []string{l.GetId().GetName(), l.GetId().GetVersion(), l.GetClosure().GetState().String(), l.GetSpec().GetWorkflowId().GetName(), ago(l.GetClosure().GetCreatedAt())})
 		}
-		return c.listed(command, "launch plans", rows, named{core.ResourceType_LAUNCH_PLAN, strings.Join(args, "")})
+		return c.listed(command, "launch plans", rows, list.GetToken() != "", named{core.ResourceType_LAUNCH_PLAN, strings.Join(args, "")})
 	}
 	return command
 }
@@ -233,14 +241,20 @@ type named struct {
 	name string
 }
 
-// listed prints rows, or says that there are none and where was looked. That there is no such project, or nothing of that
-// name, is an error, which says what was meant.
-func (c *client) listed(command *cobra.Command, what string, rows [][]string, of named) error {
+// listed prints rows and whether there are more, or says that there are none and where was looked. That there is no such
+// project or domain, or nothing of that name, is an error, which says what was meant.
+func (c *client) listed(command *cobra.Command, what string, rows [][]string, more bool, of named) error {
 	if len(rows) > 1 {
-		return table(command.OutOrStdout(), rows)
+		if err := table(command.OutOrStdout(), rows); err != nil {
+			return err
+		}
+		if more {
+			fmt.Fprintf(command.ErrOrStderr(), "the newest %d are shown: --limit for more\n", len(rows)-1)
+		}
+		return nil
 	}
-	if _, err := c.admin.GetProject(command.Context(), &admin.ProjectGetRequest{Id: c.project}); connect.CodeOf(err) == connect.CodeNotFound {
-		return c.explain(err)
+	if err := c.noPlace(command.Context()); err != nil {
+		return err
 	}
 	if of.name != "" {
 		if err := c.missing(command.Context(), of); err != nil {
@@ -251,26 +265,63 @@ func (c *client) listed(command *cobra.Command, what string, rows [][]string, of
 	return nil
 }
 
+// noPlace says that the project, or the domain, that was asked for is not there; nil: it is, or that is not known.
+func (c *client) noPlace(ctx context.Context) error {
+	id, domain := c.project, c.domain
+	if c.asked != nil {
+		id, domain = c.asked.GetProject(), c.asked.GetDomain()
+	}
+	project, err := c.admin.GetProject(ctx, &admin.ProjectGetRequest{Id: id})
+	if failure := new(connect.Error); errors.As(err, &failure) && failure.Code() == connect.CodeNotFound {
+		return &ExitError{Code: 1, Message: saidBy(failure)}
+	}
+	var domains []string
+	for _, d := range project.GetDomains() {
+		domains = append(domains, d.GetId())
+	}
+	if err != nil || len(domains) == 0 || slices.Contains(domains, domain) {
+		return nil
+	}
+	return &ExitError{Code: 1, Message: fmt.Sprintf("there is no domain [%s] in project %s; there is %s", printable(domain), printable(id), strings.Join(domains, ", "))}
+}
+
 // missing says that nothing of this name is registered, and what was meant; nil: something is.
 func (c *client) missing(ctx context.Context, of named) error {
 	list, err := c.admin.ListNamedEntities(ctx, &admin.NamedEntityListRequest{ResourceType: of.kind, Project: c.project, Domain: c.domain, Limit: 1000})
 	if err != nil {
 		return c.explain(err)
 	}
+	var tasks *admin.NamedEntityList // each has a workflow, which is not listed
+	if of.kind == core.ResourceType_WORKFLOW {
+		tasks, err = c.admin.ListNamedEntities(ctx, &admin.NamedEntityListRequest{ResourceType: core.ResourceType_TASK, Project: c.project, Domain: c.domain, Limit: 1000})
+		if err != nil {
+			return c.explain(err)
+		}
+	}
 	var names []string
-	for _, e := range list.GetEntities() {
+	for _, e := range append(list.GetEntities(), tasks.GetEntities()...) {
 		names = append(names, e.GetId().GetName())
 	}
-	if slices.Contains(names, of.name) || list.GetToken() != "" {
+	if slices.Contains(names, strings.TrimPrefix(of.name, ofTask)) || list.GetToken() != "" || tasks.GetToken() != "" {
 		return nil
 	}
 	kind := strings.ToLower(strings.ReplaceAll(of.kind.String(), "_", " "))
 	message := fmt.Sprintf("there is no %s %s in project %s, domain %s", kind, printable(of.name), c.project, c.domain)
-	if found := near.Name(of.name, names); found != "" {
-		message += "; did you mean " + found + "?"
+	found := near.Name(of.name, names)
+	if i := slices.IndexFunc(names, func(name string) bool { return strings.HasSuffix(name, "."+of.name) }); i >= 0 {
+		found = names[i] // its module was left out
+	}
+	if found != "" {
+		message += "; did you mean " + printable(found) + "?"
 	}
 	return &ExitError{Code: 1, Message: message}
 }
+
+// ofTask is what names of the workflows begin with that flytekit makes to run one task; people know these by the task.
+const ofTask = ".flytegen."
+
+// workflowName is a workflow's name as it is shown, and taken as a filter.
+func workflowName(id *core.Identifier) string { return strings.TrimPrefix(id.GetName(), ofTask) }
 
 // variables is an interface in one line: "x: integer, y: string".
 func variables(m *core.VariableMap) string {

@@ -301,7 +301,7 @@ func (t *tree) lines(now time.Time) []string {
 
 func (t *tree) head(now time.Time) string {
 	e := t.execution
-	head := fmt.Sprintf("%s  %s  ", aloft.ExecutionIDOf(e.GetId()), strings.TrimPrefix(e.GetWorkflow().GetName(), ".flytegen."))
+	head := fmt.Sprintf("%s  %s  ", aloft.ExecutionIDOf(e.GetId()), workflowName(e.GetWorkflow()))
 	head += t.colourOf(executionColour(e.GetPhase()), phaseName(e.GetPhase())) + "  " + between(e.GetCreatedAt(), e.GetEndedAt(), now)
 	if e.GetRecovers() != nil {
 		recovered := 0

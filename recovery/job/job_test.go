@@ -1,6 +1,7 @@
 package job_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,8 @@ type world struct {
 	asked map[aloft.ExecutionID]int // how often a recovery was asked for
 	made  map[aloft.ExecutionID]int // how often one was made
 	fails map[aloft.ExecutionID]bool
+
+	workflow string // of executions that are made; empty: wf
 }
 
 func newWorld(t testing.TB) *world {
@@ -55,7 +58,7 @@ func (w *world) create(ctx context.Context, name string, phase core.WorkflowExec
 	}
 	e := &store.Execution{
 		ID: id(name), Phase: phase, CreatedAt: time.Now(), UpdatedAt: time.Now(), EndedAt: time.Now(), JournalVersion: store.JournalVersion,
-		Workflow: &core.Identifier{Project: "flytesnacks", Domain: "development", Name: "wf", Version: "v1"},
+		Workflow: &core.Identifier{Project: "flytesnacks", Domain: "development", Name: cmp.Or(w.workflow, "wf"), Version: "v1"},
 		Spec:     &admin.ExecutionSpec{Metadata: &admin.ExecutionMetadata{Mode: mode, ReferenceExecution: of}},
 		Inputs:   &aloftv1.Literals{Ref: &aloftv1.LiteralRef{Digest: []byte(source)}},
 	}
@@ -324,6 +327,27 @@ func TestAnItemThatCannotBeRecoveredStopsNoOther(t *testing.T) {
 	for _, i := range items {
 		if want := l.errs[aloft.ExecutionIDOf(i.GetExecution())]; want != nil && i.GetReason() != want.Error() {
 			t.Errorf("%s failed with %q, want %q", i.GetExecution().GetName(), i.GetReason(), want)
+		}
+	}
+}
+
+func TestRunsOfOneTaskAreSelectedByTheNameThatListsShow(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for name, workflow := range map[string]string{"one": ".flytegen.bad.fails", "two": "bad.chain"} {
+		w.workflow = workflow
+		if err := w.create(t.Context(), name, core.WorkflowExecution_FAILED, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for workflow, want := range map[string]uint32{"bad.fails": 1, ".flytegen.bad.fails": 1, "bad.chain": 1, "bad": 0} {
+		j, err := w.jobs(w.Store, w, "x").Create(t.Context(), &aloftv1.CreateRecoveryJobRequest{Selection: &aloftv1.RecoverySelection{Project: "flytesnacks", Domain: "development", Workflow: workflow}})
+		selected := uint32(0)
+		for _, c := range j.GetCauses() {
+			selected += c.GetExecutions()
+		}
+		if selected != want || (err == nil) != (want > 0) {
+			t.Errorf("of workflow %s: %d executions (%v), want %d", workflow, selected, err, want)
 		}
 	}
 }

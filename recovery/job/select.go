@@ -93,6 +93,17 @@ func (j *Jobs) named(ctx context.Context, ids []*core.WorkflowExecutionIdentifie
 
 // matching reads the executions that a selection describes, in order of creation, those that are archived left out.
 func (j *Jobs) matching(ctx context.Context, s *aloftv1.RecoverySelection, pattern *regexp.Regexp) ([]recovery.Failed, error) {
+	all, err := j.matchingOf(ctx, s, s.GetWorkflow(), pattern)
+	if err == nil && len(all) == 0 && s.GetWorkflow() != "" {
+		return j.matchingOf(ctx, s, ofTask+s.GetWorkflow(), pattern)
+	}
+	return all, err
+}
+
+// ofTask begins the names of workflows that run one task; lists show them by the task's name.
+const ofTask = ".flytegen."
+
+func (j *Jobs) matchingOf(ctx context.Context, s *aloftv1.RecoverySelection, workflow string, pattern *regexp.Regexp) ([]recovery.Failed, error) {
 	phases := []string{core.WorkflowExecution_FAILED.String()}
 	if len(s.GetPhases()) > 0 {
 		phases = nil
@@ -104,8 +115,8 @@ func (j *Jobs) matching(ctx context.Context, s *aloftv1.RecoverySelection, patte
 		{Field: "phase", Function: "value_in", Values: phases},
 		{Field: "state", Function: "eq", Values: []string{"0"}},
 	}}
-	if s.GetWorkflow() != "" {
-		q.Filters = append(q.Filters, store.Filter{Field: "workflow.name", Function: "eq", Values: []string{s.GetWorkflow()}})
+	if workflow != "" {
+		q.Filters = append(q.Filters, store.Filter{Field: "workflow.name", Function: "eq", Values: []string{workflow}})
 	}
 	if s.GetSince() != nil { // the last change of an execution that has ended is its end
 		q.Filters = append(q.Filters, store.Filter{Field: "updated_at", Function: "gte", Values: []string{s.GetSince().AsTime().Format(time.RFC3339Nano)}})
