@@ -56,7 +56,7 @@ type Monitor struct {
 
 // asked is the last answer to a probe that was made because of a failure: many failures come together.
 type asked struct {
-	guard hang.Guard // a service that hangs keeps one probe, and whoever asks for no longer than that
+	guard hang.Guard // a service that hangs keeps one probe; others are refused meanwhile
 	mu    sync.Mutex
 	at    time.Time
 	err   error
@@ -215,8 +215,8 @@ func (m *Monitor) know(s store.Service) {
 	}
 }
 
-// due says whether a service is to be asked: when its row says so, or when that has not changed for the longest pause. Who wrote
-// it may have another clock than we, and be gone.
+// due says whether a service is to be asked: when its row says so, or when that has not changed for the longest pause. The
+// server that wrote it may have another clock, and be gone.
 func (m *Monitor) due(s store.Service, now time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

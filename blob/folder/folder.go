@@ -22,7 +22,7 @@
 // # When it fails
 //
 // A full or read-only disk gives aloft.ErrUnavailable with advice; nothing is half done that a repetition would not mend. So
-// does one that does not answer (internal/hang), whatever it is that hangs: opening, reading, syncing. What was under way
+// does one that does not answer (internal/hang), be it in opening, reading or syncing. What was under way
 // then is done or not, and what it left is removed with the next start.
 package folder
 

@@ -63,5 +63,5 @@ func (o *object) Seek(offset int64, whence int) (int64, error) {
 
 func (o *object) Close() error { return o.file.Close() }
 
-// File is the file itself, for who has the kernel send it: that is bounded by whom it is sent to.
+// File is the file itself, for a handler that has the kernel send it: that lasts as long as the connection.
 func (o *object) File() *os.File { return o.file }

@@ -7,8 +7,8 @@ import (
 
 // overdue are deadlines that passed while no engine had the execution: its server was down, or the clock was set ahead
 // meanwhile. What executors have to tell of attempts that ended before may lie unread then, and goes before a deadline. So
-// these deadlines are kept back for as long as executors need to tell it. They are no part of what is folded: who folds the
-// state keeps them back, or does not.
+// these deadlines are kept back for as long as executors need to tell it. They are no part of what is folded: the engine keeps
+// them back when it has folded the state.
 type overdue struct {
 	until  int64   // when they fire after all; 0: none is kept back
 	timers []timer // of attempts that executors have
@@ -16,7 +16,7 @@ type overdue struct {
 }
 
 // KeepBack keeps deadlines back that came before one time until another: those of attempts that executors have and, while
-// there are any, that of the execution. A sleep needs nobody to end.
+// there are any, that of the execution. A sleep ends by itself.
 func (s *State) KeepBack(before, until time.Time) {
 	if s.ended != 0 || len(s.outstanding) == 0 || !before.Before(until) {
 		return

@@ -59,7 +59,7 @@ type Guard struct {
 type call struct {
 	began   time.Time
 	moved   atomic.Int64 // signs of life
-	allowed atomic.Int64 // until when it may be silent whatever the limit says, in nanoseconds since it began
+	allowed atomic.Int64 // until when it may be silent beyond the limit, in nanoseconds since it began
 	silent  atomic.Bool  // it has shown no progress for the limit
 
 	// Guarded by Guard.mu.

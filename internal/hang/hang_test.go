@@ -11,7 +11,7 @@ import (
 	"github.com/aloft-dev/aloft"
 )
 
-// stuck is a call that returns when its channel is closed, whatever its ctx says.
+// stuck is a call that returns when its channel is closed, and not when its ctx ends.
 func stuck(until <-chan struct{}) func(context.Context) (int, error) {
 	return func(context.Context) (int, error) {
 		<-until
@@ -37,7 +37,7 @@ func TestACallerDoesNotWaitForADiskThatDoesNotAnswer(t *testing.T) {
 		if err := g.Err(); !errors.Is(err, aloft.ErrUnavailable) {
 			t.Errorf("the disk counts as well: %v", err)
 		}
-		// Now that it is known, nobody waits long, and no more than a few calls go to the disk.
+		// Now that it is known, no caller waits long, and no more than a few calls go to the disk.
 		for n := range 2 {
 			began = time.Now()
 			if _, err := Do(t.Context(), g, stuck(thaw), drop); !errors.Is(err, aloft.ErrUnavailable) || time.Since(began) != brief {
@@ -160,4 +160,14 @@ func TestTheCallOfACallerWhoGoesMayReturn(t *testing.T) {
 			t.Errorf("it is %d, %v", n, err)
 		}
 	})
+}
+
+func BenchmarkDo(b *testing.B) {
+	g := &Guard{Name: "it"}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Do(b.Context(), g, quick, nil); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

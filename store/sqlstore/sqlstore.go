@@ -14,7 +14,7 @@
 // A full disk, a read-only one and every other fault of the database become errors that wrap aloft.ErrUnavailable and
 // say what to do. Nothing is half written then, and the writer connects again by itself with the next job. A disk that does
 // not answer (internal/hang) is such a fault, too: calls return while what they asked for waits in the kernel, and of a
-// write that was under way nobody knows the outcome, as after a lost connection.
+// write that was under way the outcome is unknown, as after a lost connection.
 //
 // On PostgreSQL the other servers' rows can change between any two statements, so a decision holds what it rests on until it
 // is committed: a commit its shard, so that a lease that is taken away meanwhile refuses it; an end its execution, so that

@@ -224,7 +224,7 @@ func (w *writer) submit(ctx context.Context, rows int, members ...member) []erro
 	}
 }
 
-// standstill says since when the transaction under way waits for the disk, if that is longer than anybody waits for it.
+// standstill says since when the transaction under way waits for the disk, if that is longer than callers wait for it.
 func (w *writer) standstill() error {
 	begun := w.begun.Load()
 	if begun == 0 || w.patience == 0 {
