@@ -85,14 +85,17 @@ func (e *Engine) collectDue(ctx context.Context, shards []int, until time.Time, 
 
 // keepCollecting collects when the inbox or a timer says so, and now and then without being told.
 func (e *Engine) keepCollecting(ctx context.Context, wake <-chan struct{}) {
-	for {
+	for failures := 0; ; {
 		if err := e.collect(ctx); err != nil && ctx.Err() == nil {
-			e.logger.Warn("messages were not collected", "error", err)
+			if failures++; failures == 1 || failures%100 == 0 { // an outage of the database may last
+				e.logger.Warn("messages were not collected", "tries", failures, "error", err)
+			}
 			if !sleep(ctx, e.config.Poll/4) {
 				return
 			}
 			continue
 		}
+		failures = 0
 		timer := time.NewTimer(max(0, e.WakeAt().Sub(e.clock.Now())))
 		select {
 		case <-ctx.Done():

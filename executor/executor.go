@@ -208,10 +208,12 @@ func (e *Executor) Run(ctx context.Context) error {
 
 	timer := time.NewTimer(lookAgain)
 	defer timer.Stop()
-	for {
+	for failures := 0; ; {
 		again, err := e.pass(ctx, &background)
-		if err != nil && ctx.Err() == nil {
-			e.logger.Warn("executor pass", "error", err)
+		if err == nil {
+			failures = 0
+		} else if failures++; ctx.Err() == nil && (failures == 1 || failures%100 == 0) {
+			e.logger.Warn("executor pass", "tries", failures, "error", err)
 		}
 		timer.Reset(again)
 		select {
@@ -953,7 +955,7 @@ func (e *Executor) settled(r *report, d durability) {
 func (e *Executor) heartbeat(ctx context.Context) error {
 	ticker := time.NewTicker(e.config.TTL / 3)
 	defer ticker.Stop()
-	for {
+	for failures := 0; ; {
 		select {
 		case <-ctx.Done():
 			return nil
@@ -962,8 +964,10 @@ func (e *Executor) heartbeat(ctx context.Context) error {
 			if errors.Is(err, aloft.ErrFenced) {
 				return err
 			}
-			if err != nil && ctx.Err() == nil {
-				e.logger.Warn("heartbeat", "error", err)
+			if err == nil {
+				failures = 0
+			} else if failures++; ctx.Err() == nil && (failures == 1 || failures%100 == 0) {
+				e.logger.Warn("heartbeat", "tries", failures, "error", err)
 			}
 		}
 	}
