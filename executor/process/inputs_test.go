@@ -145,6 +145,7 @@ func TestAnInputThatIsReturnedIsTheStoredObjectOnlyWhileItIsAsItWas(t *testing.T
 	w := newWorld(t)
 	one := w.put(t, "one.txt", strings.NewReader("stored"))
 	w.put(t, "dir/a", strings.NewReader("stored"))
+	w.put(t, "dir/b", strings.NewReader("stored"))
 	const dir = blob.Key("upload/p/d/x/dir")
 	for i, test := range []struct {
 		does, path string
@@ -156,10 +157,12 @@ func TestAnInputThatIsReturnedIsTheStoredObjectOnlyWhileItIsAsItWas(t *testing.T
 		{"true", "{{dir}}", dir.URI(), nil},
 		{"true", "{{dir}}/a", dir.URI() + "/a", nil},
 		{"echo -n changed > {{file}}", "{{file}}", "", map[string]string{"": "changed"}},
-		{"echo -n changed > {{dir}}/a", "{{dir}}", "", map[string]string{"/a": "changed"}},
-		{"echo -n new > {{dir}}/new", "{{dir}}", "", map[string]string{"/a": "stored", "/new": "new"}},
+		{"echo -n changed > {{dir}}/a", "{{dir}}", "", map[string]string{"/a": "changed", "/b": "stored"}},
+		{"echo -n new > {{dir}}/new", "{{dir}}", "", map[string]string{"/a": "stored", "/b": "stored", "/new": "new"}},
 		{"echo -n new > {{dir}}/new", "{{dir}}/a", dir.URI() + "/a", nil},
-		{"echo -n new > {{dir}}/new; rm {{dir}}/a", "{{dir}}", "", map[string]string{"/new": "new"}},
+		{"echo -n new > {{dir}}/new; rm {{dir}}/a", "{{dir}}", "", map[string]string{"/b": "stored", "/new": "new"}},
+		{"rm {{dir}}/a", "{{dir}}", "", map[string]string{"/b": "stored"}},
+		{"rm {{dir}}/a; mkdir {{dir}}/a", "{{dir}}", "", map[string]string{"/b": "stored"}},
 	} {
 		job := shell(fmt.Sprintf("a%d", i), "", "o")
 		// By their keys: 0 is the folder's.
