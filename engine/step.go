@@ -198,9 +198,7 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 		case row.Seq != r.seq:
 			wrong = fmt.Errorf("journal entry %d is missing: %w", r.seq, aloft.ErrUnreadable)
 		default:
-			if err := state.Fold(row.Seq, row.Entry); err != nil {
-				wrong = fmt.Errorf("fold journal: %w: %w", aloft.ErrUnreadable, err)
-			}
+			wrong = impossible(state.Fold(row.Seq, row.Entry))
 		}
 		r.seq = row.Seq
 		return nil
@@ -213,6 +211,14 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 	}
 	r.state = state
 	return false, nil
+}
+
+// impossible says that a journal tells what cannot have happened: something in it is damaged.
+func impossible(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("fold journal: %w: %w", aloft.ErrUnreadable, err)
 }
 
 // graph reads a workflow. Versions never change, so one that was read is good for ever.

@@ -14,6 +14,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/aloft/v1/aloftv1connect"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
 )
 
 // Rows of each kind are damaged between two starts of a server: what they are about says so and how one goes on, and nothing
@@ -112,20 +113,21 @@ func TestDamagedRowsCostThemselvesAlone(t *testing.T) {
 
 	// The execution that cannot be read waits, and says so wherever one looks.
 	info := aloftv1connect.NewServerServiceClient(s.http, "http://"+s.Address, connect.WithGRPC())
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	s.until(asleep, "an execution that waits by name", func([]*store.Attempt) bool {
 		answer, err := info.GetServerInfo(ctx, &aloftv1.GetServerInfoRequest{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if n := answer.GetCounts(); n.GetWaiting() == 1 && n.GetWaits() == 1 && n.GetStuck() == 0 && len(answer.GetWaits()) == 1 {
-			if w := answer.GetWaits()[0]; w.GetId().GetName() != asleep.GetName() || !strings.Contains(w.GetReason(), "aloft terminate ends it") {
-				t.Errorf("what waits is %v", w)
-			}
-			break
-		} else if time.Now().After(deadline) {
-			t.Fatalf("after a minute the server counts %v and names %v", n, answer.GetWaits())
+		if answer.GetCounts().GetWaiting() == 0 {
+			return false
 		}
-	}
+		n, w := answer.GetCounts(), answer.GetWaits()
+		if n.GetWaiting() != 1 || n.GetWaits() != 1 || n.GetStuck() != 0 || len(w) != 1 ||
+			w[0].GetId().GetName() != asleep.GetName() || !strings.Contains(w[0].GetReason(), "aloft terminate ends it") {
+			t.Errorf("the server counts %v and names %v", n, w)
+		}
+		return true
+	})
 	_, err = s.admin.GetExecution(ctx, &admin.WorkflowExecutionGetRequest{Id: asleep})
 	s.wantCode(err, connect.CodeDataLoss, "aloft terminate -p flytesnacks -d development "+asleep.GetName()+" ends it")
 	executions, err := s.admin.ListExecutions(ctx, where)
@@ -138,17 +140,13 @@ func TestDamagedRowsCostThemselvesAlone(t *testing.T) {
 		}
 	}
 	s.wait(other)
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	s.until(asleep, "the end of all executions", func([]*store.Attempt) bool {
 		counts, err := s.store.Counts(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if counts.Running == 0 && counts.Waits == 0 {
-			break
-		} else if time.Now().After(deadline) {
-			t.Fatalf("a minute after all were terminated the store counts %v", counts)
-		}
-	}
+		return counts.Running == 0 && counts.Waits == 0
+	})
 
 	jobs := aloftv1connect.NewRecoveryServiceClient(s.http, "http://"+s.Address, connect.WithGRPC())
 	list, err := jobs.ListRecoveryJobs(ctx, &aloftv1.ListRecoveryJobsRequest{})
