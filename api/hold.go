@@ -60,10 +60,7 @@ func (s *adminService) hold(ctx context.Context, id aloft.ExecutionID) (*store.E
 	defer s.held.Add(-1)
 	for {
 		// Read after subscribing: what was committed in between would wake nobody.
-		part, release := room.Part(ctx) // of the records that were read only the last one is kept
-		e, err = s.execution(part, id)
-		release()
-		if err != nil {
+		if e, err = s.again(ctx, id); err != nil {
 			return nil, err
 		}
 		if aloft.Terminal(e.Phase) {
@@ -82,6 +79,16 @@ func (s *adminService) hold(ctx context.Context, id aloft.ExecutionID) (*store.E
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// again reads an execution that was read before. Of what a call has read it keeps the last, for which the first took room.
+func (s *adminService) again(ctx context.Context, id aloft.ExecutionID) (e *store.Execution, err error) {
+	defer room.Part(ctx)()
+	err = room.Again(ctx, func() error {
+		e, err = s.execution(ctx, id)
+		return err
+	})
+	return e, err
 }
 
 // Held is how many calls are held now.

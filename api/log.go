@@ -55,8 +55,7 @@ type logReader struct {
 
 // turn sends what is new. The room that it takes is free again when it has been sent.
 func (l *logReader) turn(ctx context.Context, stream *connect.ServerStream[aloftv1.GetLogsResponse]) (over bool, err error) {
-	ctx, release := room.Part(ctx)
-	defer release()
+	defer room.Part(ctx)()
 	var attempts []*store.Attempt
 	if err := room.Again(ctx, func() error {
 		over, attempts, err = l.look(ctx)

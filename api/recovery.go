@@ -76,8 +76,7 @@ func (r *Recoveries) WatchRecoveryJob(ctx context.Context, request *aloftv1.Watc
 
 // sendJob reads a job, and sends it unless it has the version that was sent last. The room that it takes is free again after.
 func (r *Recoveries) sendJob(ctx context.Context, name string, sent int64, stream *connect.ServerStream[aloftv1.RecoveryJob]) (found *aloftv1.RecoveryJob, err error) {
-	ctx, release := room.Part(ctx)
-	defer release()
+	defer room.Part(ctx)()
 	if err := room.Again(ctx, func() error {
 		found, err = r.Jobs.Store.GetRecoveryJob(ctx, name)
 		return err

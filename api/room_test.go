@@ -2,12 +2,14 @@ package api
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect"
@@ -246,5 +248,72 @@ func TestOfEachCallItIsSaidWhetherItHasAnEffect(t *testing.T) {
 	})
 	for procedure := range left {
 		t.Errorf("%s is in the table, and there is no such call", procedure)
+	}
+}
+
+// heldStore is a store of one execution, which is read for a held call and has ended at some time.
+type heldStore struct {
+	*roomyStore
+	size int64 // of a read
+	ends time.Time
+}
+
+func (*heldStore) Subscribe(store.Topic) (<-chan struct{}, func()) { return nil, func() {} }
+
+func (s *heldStore) GetExecution(ctx context.Context, id aloft.ExecutionID) (*store.Execution, error) {
+	s.taken = append(s.taken, s.pool.Taken())
+	e := &store.Execution{ID: id, Phase: core.WorkflowExecution_RUNNING}
+	if !time.Now().Before(s.ends) {
+		e.Phase = core.WorkflowExecution_SUCCEEDED
+	}
+	return e, room.Of(ctx).TryTake(s.size)
+}
+
+// TestAHeldCallWaitsForRoomBeforeItReadsAgain: it read the database without a pause while there was room for the first record
+// and not for the second.
+func TestAHeldCallWaitsForRoomBeforeItReadsAgain(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		comes time.Duration // when there is room
+		ended bool
+	}{
+		"room that comes":   {time.Second, true},
+		"none for Patience": {time.Hour, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				pool := room.NewPool(64 << 20)
+				s := &heldStore{&roomyStore{pool: pool}, 20 << 20, time.Now().Add(500 * time.Millisecond)}
+				admin := &adminService{API: &API{Config: Config{Store: s, Now: time.Now}, closing: make(chan struct{})}}
+				id := aloft.ExecutionIDOf(roomyID)
+				c := &connection{}
+				c.created(id)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				claim := pool.Claim()
+				ctx = room.With(context.WithValue(ctx, callerKey{}, caller{userAgent: "grpc-python/1", connection: c}), claim)
+				other := pool.Claim()
+				if err := other.Take(ctx, 26<<20); err != nil { // what is left is enough for one record and a half
+					t.Fatal(err)
+				}
+				time.AfterFunc(test.comes, other.Release)
+				err := room.Again(ctx, func() error {
+					if len(s.taken) > 10 {
+						return errors.New("read all the time")
+					}
+					_, err := admin.hold(ctx, id)
+					return err
+				})
+				if test.ended && err != nil || !test.ended && !errors.Is(err, aloft.ErrExhausted) {
+					t.Errorf("%v after %d reads", err, len(s.taken))
+				}
+				other.Release()
+				claim.Release()
+				if pool.Taken() != 0 {
+					t.Errorf("%d bytes are still taken", pool.Taken())
+				}
+			})
+		})
 	}
 }

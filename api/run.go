@@ -77,8 +77,7 @@ type watch struct {
 
 // turn sends what has changed. The room that it takes is free again when it has been sent.
 func (w *watch) turn(ctx context.Context, stream *connect.ServerStream[aloftv1.WatchExecutionResponse]) (core.WorkflowExecution_Phase, error) {
-	ctx, release := room.Part(ctx)
-	defer release()
+	defer room.Part(ctx)()
 	var response *aloftv1.WatchExecutionResponse
 	var phase core.WorkflowExecution_Phase
 	var seen looked

@@ -245,8 +245,15 @@ func (c *Claim) give(small, large int64) {
 func (c *Claim) Release() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.used = 0
-	c.give(c.small, c.large)
+	c.back(0)
+}
+
+// back gives back what was taken since so many bytes were used, and what was reserved. The caller holds mu.
+func (c *Claim) back(used int64) {
+	n := c.small + c.large - used
+	c.used = used
+	large := min(n, c.large)
+	c.give(n-large, large)
 }
 
 type claimKey struct{}
@@ -270,14 +277,21 @@ func Take(ctx context.Context, n int64) error {
 	return nil
 }
 
-// Part returns a context with a claim of its own, for one turn of a call that lasts: release gives back what the turn took.
-func Part(ctx context.Context) (part context.Context, release func()) {
+// Part begins a part of a call, such as one turn of a call that lasts: release gives back all that the claim of ctx took since.
+// A part may be within another, and within Again, which reserves room in the same claim.
+func Part(ctx context.Context) (release func()) {
 	c := Of(ctx)
 	if c == nil {
-		return ctx, func() {}
+		return func() {}
 	}
-	turn := c.pool.Claim()
-	return With(ctx, turn), turn.Release
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.used
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.back(before)
+	}
 }
 
 // Again runs a read, which takes room without waiting for it. If there was none it waits, with nothing in its hands, and
@@ -308,10 +322,7 @@ func Again(ctx context.Context, read func() error) error {
 func (c *Claim) reserve(ctx context.Context, before, n int64, patience time.Duration) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	back := c.small + c.large - before
-	c.used = before
-	large := min(back, c.large)
-	c.give(back-large, large)
+	c.back(before)
 	if err := c.take(ctx, n, patience); err != nil {
 		return err
 	}

@@ -116,3 +116,76 @@ func TestAReadBeginsAgainWhenThereIsRoom(t *testing.T) {
 		}
 	})
 }
+
+// TestAReadWithPartsFindsTheRoomThatIsReservedForIt: it was reserved in a claim that its parts did not see, so with room for one
+// and a half of it such a read was begun anew without a pause, and refused at the end.
+func TestAReadWithPartsFindsTheRoomThatIsReservedForIt(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pool := room.NewPool(64 * mib)
+		stays, goes := pool.Claim(), pool.Claim()
+		if err := errors.Join(stays.Take(t.Context(), 26*mib), goes.Take(t.Context(), 20*mib)); err != nil {
+			t.Fatal(err)
+		}
+		claim := pool.Claim()
+		ctx := room.With(t.Context(), claim)
+		time.AfterFunc(time.Second, goes.Release)
+		reads := 0
+		if err := room.Again(ctx, func() error {
+			if reads++; reads > 10 {
+				return errors.New("read too often")
+			}
+			for range 3 {
+				release := room.Part(ctx)
+				err := room.Of(ctx).TryTake(20 * mib)
+				release()
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil || reads != 2 {
+			t.Errorf("%v after %d reads", err, reads)
+		}
+		stays.Release()
+		claim.Release()
+		if pool.Taken() != 0 {
+			t.Errorf("%d bytes are still taken", pool.Taken())
+		}
+	})
+}
+
+func TestAPartGivesBackWhatWasTakenInIt(t *testing.T) {
+	t.Parallel()
+	pool := room.NewPool(64 * mib)
+	claim := pool.Claim()
+	ctx := room.With(t.Context(), claim)
+	for _, before := range []int64{1000, mib} { // below the allowance, and above
+		if err := room.Take(ctx, before); err != nil {
+			t.Fatal(err)
+		}
+		held := pool.Taken()
+		outer := room.Part(ctx)
+		for range 3 {
+			inner := room.Part(ctx)
+			if err := room.Take(ctx, 5*mib); err != nil {
+				t.Fatal(err)
+			}
+			inner()
+			if pool.Taken() != held {
+				t.Errorf("after a part %d bytes are taken, and %d before it", pool.Taken(), held)
+			}
+		}
+		if err := room.Take(ctx, 5*mib); err != nil {
+			t.Fatal(err)
+		}
+		outer()
+		if pool.Taken() != held {
+			t.Errorf("after the outer part %d bytes are taken, and %d before it", pool.Taken(), held)
+		}
+	}
+	claim.Release()
+	if pool.Taken() != 0 {
+		t.Errorf("%d bytes are still taken", pool.Taken())
+	}
+}
