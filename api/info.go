@@ -25,13 +25,13 @@ type Info struct {
 	}
 	Version, DataDir, Database, Listen          string
 	StartedAt                                   time.Time
-	TaskTimeout, QueueTimeout, ExecutionTimeout time.Duration                     // 0: none
-	Room                                        func() (running, waiting int64)   // of this server's executor
-	Environments                                func() []*aloftv1.EnvironmentInfo // those that tasks have used so far
-	Python                                      func(context.Context) string      // interpreter of the tasks to come; empty: it depends
-	Away                                        func() []store.Service            // services that are away; nil: none ever
-	StoreMounts                                 func() string                     // whether stored objects are read-only for tasks: "yes", or why not
-	Now                                         func() time.Time                  // of those who ask services; nil: time.Now
+	TaskTimeout, QueueTimeout, ExecutionTimeout time.Duration                                       // 0: none
+	Room                                        func() (running, waiting int64)                     // of this server's executor
+	Environments                                func() []*aloftv1.EnvironmentInfo                   // those that tasks have used so far
+	Python                                      func(context.Context) (interpreter, problem string) // of the tasks to come; both empty: it depends
+	Away                                        func() []store.Service                              // services that are away; nil: none ever
+	StoreMounts                                 func() string                                       // whether stored objects are read-only for tasks: "yes", or why not
+	Now                                         func() time.Time                                    // of those who ask services; nil: time.Now
 }
 
 // stuckLimit is how many stuck executions are counted; one is already too many.
@@ -62,7 +62,7 @@ func (i *Info) GetServerInfo(ctx context.Context, _ *aloftv1.GetServerInfoReques
 		answer.StoreMounts = i.StoreMounts()
 	}
 	if len(answer.Environments) == 0 && i.Python != nil {
-		answer.Python = i.Python(ctx)
+		answer.Python, answer.PythonProblem = i.Python(ctx)
 	}
 	answer.TaskTimeout, answer.QueueTimeout, answer.ExecutionTimeout = span(i.TaskTimeout), span(i.QueueTimeout), span(i.ExecutionTimeout)
 	return answer, nil

@@ -131,6 +131,9 @@ func (d *diagnosis) python(ctx context.Context, info *aloftv1.GetServerInfoRespo
 	switch {
 	case len(info.GetEnvironments()) > 0:
 		return
+	case info.GetPythonProblem() != "":
+		d.problem("python: %s", info.GetPythonProblem())
+		return
 	case info.GetPython() != "":
 		d.ok("python: the server runs tasks with %s", info.GetPython())
 		return

@@ -94,13 +94,17 @@ func (s *Server) queue() (running, waiting int64) {
 	return int64(len(s.executor.Running())), int64(len(attempts))
 }
 
-// python is the interpreter that tasks will get whose image says nothing else; empty: there is none yet.
-func (s *Server) python(ctx context.Context) string {
+// python is the interpreter that tasks will get, or why the one that the server was given is of no use; both empty: there is
+// none yet, and what a task asks for may be made.
+func (s *Server) python(ctx context.Context) (interpreter, problem string) {
 	e, err := s.resolver.Present(ctx)
-	if err != nil {
-		return "" // what a task asks for may be made
+	switch {
+	case err == nil:
+		return e.Interpreter, ""
+	case s.config.Python != "":
+		return "", err.Error()
 	}
-	return e.Interpreter
+	return "", ""
 }
 
 // environments are those that tasks have used so far.
