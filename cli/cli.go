@@ -8,6 +8,7 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -118,9 +119,8 @@ func (c *client) explain(err error) error {
 	if !errors.As(err, &failure) {
 		return err
 	}
-	var dial *net.OpError
-	if failure.Code() == connect.CodeUnavailable && errors.As(err, &dial) {
-		return &ExitError{Code: 1, Message: fmt.Sprintf("no server answers at %s; start one with `aloft serve`, or name its address with --server or ALOFT_SERVER", c.server)}
+	if text := c.unreached(failure); text != "" {
+		return &ExitError{Code: 1, Message: text}
 	}
 	switch {
 	case failure.Code() == connect.CodeCanceled:
@@ -141,6 +141,31 @@ func (c *client) explain(err error) error {
 		}
 	}
 	return &ExitError{Code: 1, Message: saidBy(failure)}
+}
+
+// unreached says why a call has not come to a server of aloft; empty: it has, as far as can be told.
+func (c *client) unreached(failure *connect.Error) string {
+	const name = "name the server's address with --server or ALOFT_SERVER"
+	var host *net.DNSError
+	var dial *net.OpError
+	var plain tls.RecordHeaderError
+	text := failure.Message()
+	switch {
+	case connect.IsWireError(failure):
+		if failure.Code() == connect.CodeUnimplemented && strings.Contains(text, "unknown service aloft.") {
+			return fmt.Sprintf("what answers at %s is a server of Flyte's services and not aloft, which this command needs; %s", c.server, name)
+		}
+		return ""
+	case errors.As(failure, &host) && host.IsNotFound:
+		return fmt.Sprintf("there is no host %q, of the server %s; %s", host.Name, c.server, name)
+	case errors.As(failure, &plain), strings.Contains(text, "server gave HTTP response to HTTPS client"):
+		return fmt.Sprintf("what listens at %s speaks no TLS; an address that begins with http://, or with nothing, is asked without", c.server)
+	case failure.Code() == connect.CodeUnavailable && errors.As(failure, &dial) && dial.Op == "dial":
+		return fmt.Sprintf("no server answers at %s; start one with `aloft serve`, or name its address with --server or ALOFT_SERVER", c.server)
+	case strings.Contains(text, "http2: frame too large"), strings.Contains(text, "malformed HTTP"), strings.Contains(text, "invalid content-type"), strings.HasPrefix(text, "HTTP status "):
+		return fmt.Sprintf("what listens at %s is not aloft (%s); %s", c.server, printable(text), name)
+	}
+	return ""
 }
 
 // placeTime is how long a server may take to say whether a project is there before we do without.
@@ -165,7 +190,7 @@ func saidBy(failure *connect.Error) string {
 // says so, and how to look on.
 func (c *client) explainEnd(ctx context.Context, err error, goOn string) error {
 	var failure *connect.Error
-	if err == nil || ctx.Err() != nil || connect.IsWireError(err) || !errors.As(err, &failure) || failure.Code() == connect.CodeResourceExhausted {
+	if err == nil || ctx.Err() != nil || connect.IsWireError(err) || !errors.As(err, &failure) || failure.Code() == connect.CodeResourceExhausted || c.unreached(failure) != "" {
 		if err == nil {
 			return nil
 		}
@@ -215,9 +240,13 @@ func (c *client) execution(argument string) (*core.WorkflowExecutionIdentifier, 
 func group(command *cobra.Command, members ...*cobra.Command) *cobra.Command {
 	command.AddCommand(members...)
 	command.SuggestionsMinimumDistance = 2
+	command.DisableFlagParsing = true // it has none, and a word that is none of them comes before flags of what was meant
 	command.Args = func(command *cobra.Command, args []string) error {
-		if len(args) == 0 {
+		if len(args) == 0 || args[0] == "--help" || args[0] == "-h" {
 			return nil
+		}
+		if strings.HasPrefix(args[0], "-") {
+			return &ExitError{Code: 2, Message: fmt.Sprintf("there is no flag %s of %s; `%[2]s --help` lists all", args[0], command.CommandPath())}
 		}
 		names := make([]string, len(members))
 		for i, m := range members {

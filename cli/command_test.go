@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -94,6 +96,7 @@ func (a *answering) address(t *testing.T) string {
 	mux.Handle(serviceconnect.NewAdminServiceHandler(a))
 	server := httptest.NewUnstartedServer(mux)
 	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetHTTP1(true)
 	server.Config.Protocols.SetUnencryptedHTTP2(true)
 	server.Start()
 	t.Cleanup(server.Close)
@@ -243,5 +246,60 @@ func TestWhatIsNotThereIsSaidInOneWay(t *testing.T) {
 	}
 	if code, _, said := typed(t, server, "cache", "ls", "--task", "nope"); code != 0 || !strings.HasPrefix(said, "no cached results of task nope in") {
 		t.Errorf("cache ls: exit code %d, %q", code, said)
+	}
+}
+
+func TestWhatListensAndIsNotAloftIsSaidToBeNone(t *testing.T) {
+	t.Parallel()
+	old, err := net.Listen("tcp", "localhost:0") // speaks HTTP/1 alone
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = old.Close() })
+	go func() {
+		for {
+			connection, err := old.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer connection.Close()
+				_, _ = io.WriteString(connection, "HTTP/1.0 505 HTTP Version Not Supported\r\nContent-Type: text/html\r\n\r\nno")
+				_, _ = io.Copy(io.Discard, connection)
+			}()
+		}
+	}()
+	other := httptest.NewUnstartedServer(http.NotFoundHandler())
+	other.Config.Protocols = new(http.Protocols)
+	other.Config.Protocols.SetUnencryptedHTTP2(true)
+	other.Start()
+	t.Cleanup(other.Close)
+	flyte, mux := httptest.NewUnstartedServer(nil), http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Grpc-Status", "12")
+		w.Header().Set("Grpc-Message", "unknown service aloft.v1.RunService")
+	})
+	flyte.Config.Handler, flyte.Config.Protocols = mux, other.Config.Protocols
+	flyte.Start()
+	t.Cleanup(flyte.Close)
+	aloft := (&answering{}).address(t)
+	for server, want := range map[string]string{
+		"http://" + old.Addr().String(): "is not aloft (",
+		other.URL:                       "is not aloft (",
+		flyte.URL:                       "a server of Flyte's services and not aloft",
+		strings.Replace(aloft, "http://", "https://", 1): "speaks no TLS",
+		"localhost:1":          "no server answers at localhost:1",
+		"nohost.invalid:30080": `there is no host "nohost.invalid"`,
+	} {
+		for _, line := range []string{"status x", "status x --follow", "logs x", "get executions", "status x -o json"} {
+			if server == flyte.URL && line == "get executions" {
+				continue // a service of Flyte's
+			}
+			code, out, said := typed(t, server, strings.Fields(line)...)
+			if code != 1 || !strings.Contains(said, want) || out != "" {
+				t.Errorf("%s at %s: exit code %d, %q %q, want %q", line, server, code, out, said, want)
+			}
+		}
 	}
 }
