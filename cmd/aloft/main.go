@@ -31,7 +31,16 @@ func main() {
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.AddCommand(newServe(), newWorker(), newVersion())
 	root.AddCommand(cli.Commands(cli.Defaults{Server: defaults.Server, Project: defaults.Project, Domain: defaults.Domain})...)
+	root.SetHelpCommand(newHelp(root))
+	root.InitDefaultCompletionCmd()
+	for _, command := range root.Commands() {
+		if command.Name() == "completion" {
+			command.Args = cobra.NoArgs // of a shell that it does not know it showed its help, with exit code 0
+			command.RunE = func(command *cobra.Command, _ []string) error { return command.Help() }
+		}
+	}
 	root.SetFlagErrorFunc(explainFlag)
+	explainArguments(root)
 	understood := false // the command line: a command has begun
 	root.PersistentPreRun = func(*cobra.Command, []string) { understood = true }
 	if err := root.Execute(); err != nil {
