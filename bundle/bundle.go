@@ -29,6 +29,7 @@ import (
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
+	"github.com/aloft-dev/aloft/internal/removal"
 )
 
 // Limits bound what a bundle may be. Zero values mean the defaults.
@@ -107,7 +108,7 @@ func NewCache(root string, store blob.Store, limits Limits) (*Cache, error) {
 		return nil, fmt.Errorf("open bundle folder: %w", err)
 	}
 	for _, dir := range left {
-		if err := removeAll(dir); err != nil {
+		if err := removal.All(context.Background(), dir); err != nil {
 			return nil, fmt.Errorf("open bundle folder: remove left-over: %w", blob.Unavailable(err))
 		}
 	}
@@ -222,7 +223,7 @@ func (c *Cache) fill(ctx context.Context, key blob.Key, digest, name string, unp
 	if err != nil {
 		return unpacked{}, blob.Unavailable(err)
 	}
-	defer func() { _ = removeAll(temp) }()
+	defer func() { _ = removal.All(context.Background(), temp) }()
 	u, err := c.unpackInto(ctx, temp, key, digest, unpack)
 	if err != nil {
 		return unpacked{}, blob.Unavailable(err)
@@ -299,7 +300,7 @@ func (c *Cache) evict() (doomed []string) {
 // discard removes what evict renamed. What cannot be removed now goes at the next start.
 func discard(doomed []string) {
 	for _, dir := range doomed {
-		_ = removeAll(dir)
+		_ = removal.All(context.Background(), dir)
 	}
 }
 
@@ -335,20 +336,6 @@ func sizeOf(dir string) (size int64) {
 		return nil
 	})
 	return size
-}
-
-// removeAll also removes folders that an archive made unwritable.
-func removeAll(dir string) error {
-	if err := os.RemoveAll(dir); err == nil {
-		return nil
-	}
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if d != nil && d.IsDir() {
-			_ = os.Chmod(path, 0o700)
-		}
-		return nil
-	})
-	return os.RemoveAll(dir)
 }
 
 func isDir(path string) bool {

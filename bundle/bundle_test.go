@@ -20,6 +20,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/blob/folder"
+	"github.com/aloft-dev/aloft/internal/removal"
 )
 
 type bench struct {
@@ -516,7 +517,7 @@ func FuzzUnpack(f *testing.F) {
 				t.Errorf("what was unpacked cannot be copied: %v", err)
 			}
 		}
-		removeAll(dir)
+		_ = removal.All(context.Background(), dir)
 	})
 }
 

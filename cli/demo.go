@@ -21,6 +21,7 @@ import (
 
 	"github.com/aloft-dev/aloft/examples"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/removal"
 )
 
 func newDemo(defaults Defaults) *cobra.Command {
@@ -76,7 +77,7 @@ func (d *demo) run(ctx context.Context) error {
 		if d.data, err = os.MkdirTemp("", "aloft-demo-"); err != nil {
 			return fmt.Errorf("make a data folder: %w", err)
 		}
-		defer os.RemoveAll(d.data)
+		defer func() { _ = removal.All(context.WithoutCancel(ctx), d.data) }()
 	}
 	if d.listen == "" {
 		d.listen = freeAddress("localhost:30080")

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/internal/removal"
 )
 
 // managed returns our own environment for what an image wants, making it the first time. It is built in its final place:
@@ -58,7 +59,7 @@ func (r *Resolver) managed(ctx context.Context, w wanted, making func(string)) (
 	if _, err := os.Stat(mark); err == nil { // somebody else made it meanwhile
 		return r.describe(ctx, interpreter)
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	if err := removal.All(ctx, dir); err != nil {
 		return Environment{}, fmt.Errorf("make environment: remove what a crash left: %w", err)
 	}
 	r.config.Logger.Info("making a Python environment; this happens once", "dir", dir, "python", baseDescribed.Python, "flytekit", flytekit)
@@ -68,14 +69,14 @@ func (r *Resolver) managed(ctx context.Context, w wanted, making func(string)) (
 		var output bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &output, &output
 		if err := cmd.Run(); err != nil {
-			_ = os.RemoveAll(dir)
+			_ = removal.All(context.WithoutCancel(ctx), dir)
 			return Environment{}, fmt.Errorf("make environment: `%s` did not work (%w: %s): give a Python that has flytekit with --python: %w",
 				strings.Join(argv, " "), err, lastLine(output.String()), aloft.ErrUnavailable)
 		}
 	}
 	e, err := r.describe(ctx, interpreter)
 	if err != nil {
-		_ = os.RemoveAll(dir)
+		_ = removal.All(context.WithoutCancel(ctx), dir)
 		return Environment{}, fmt.Errorf("make environment: %w", err)
 	}
 	if err := writeMark(mark, e); err != nil {

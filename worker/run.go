@@ -14,6 +14,7 @@ import (
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/internal/leftover"
+	"github.com/aloft-dev/aloft/internal/removal"
 )
 
 func dirOf(path string) string { return filepath.Dir(path) }
@@ -572,22 +573,12 @@ func (s *supervisor) finish(a *attempt, group *group, record ExitRecord) {
 	s.advance(a, StateExited, 0, &record)
 }
 
-// removeTemp empties the temporary folder of an attempt, also where the task took away its own rights.
+// removeTemp removes the temporary folder of an attempt.
 func (s *supervisor) removeTemp(a *attempt) {
 	if a.spec.TempDir == "" {
 		return
 	}
-	err := os.RemoveAll(a.spec.TempDir)
-	if err != nil {
-		_ = filepath.WalkDir(a.spec.TempDir, func(path string, entry os.DirEntry, err error) error {
-			if entry != nil && entry.IsDir() {
-				_ = os.Chmod(path, 0o700)
-			}
-			return nil
-		})
-		err = os.RemoveAll(a.spec.TempDir)
-	}
-	if err != nil {
+	if err := removal.All(context.Background(), a.spec.TempDir); err != nil {
 		s.log.Warn("temporary folder stays", "attempt", a.spec.AttemptID, "error", err)
 	}
 }

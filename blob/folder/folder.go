@@ -46,6 +46,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/internal/hang"
+	"github.com/aloft-dev/aloft/internal/removal"
 )
 
 // partialFolder holds files that are being written, those of each Store in a folder of its own that it has locked: what is
@@ -158,7 +159,7 @@ func sweepFolder(path string, before time.Time) error {
 			return nil // no locks here
 		}
 	}
-	return os.RemoveAll(path)
+	return removal.All(context.Background(), path)
 }
 
 func (s *Store) Path(key blob.Key) string {

@@ -22,6 +22,7 @@ import (
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/internal/leftover"
+	"github.com/aloft-dev/aloft/internal/removal"
 	"github.com/aloft-dev/aloft/literal"
 )
 
@@ -115,7 +116,7 @@ func (b *Backend) makeCopies(ctx context.Context, dir string, copies []privateCo
 	err := os.Mkdir(dir, 0o755)
 	switch {
 	case errors.Is(err, fs.ErrExist): // of a server that was killed before it had handed the attempt over, or of a full disk
-		if err = removeAll(dir); err == nil {
+		if err = removal.All(ctx, dir); err == nil {
 			err = os.Mkdir(dir, 0o755)
 		}
 	case errors.Is(err, fs.ErrNotExist): // the first attempt of all
@@ -331,7 +332,7 @@ func (b *Backend) giveCheckpoint(ctx context.Context, id aloft.AttemptID, recove
 		}
 		err = b.config.Blob.Private(ctx, key, dst)
 		if errors.Is(err, fs.ErrExist) { // of a server that was killed before it had handed the attempt over
-			if err = removeAll(dst); err == nil {
+			if err = removal.All(ctx, dst); err == nil {
 				err = b.config.Blob.Private(ctx, key, dst)
 			}
 		}
@@ -343,7 +344,7 @@ func (b *Backend) giveCheckpoint(ctx context.Context, id aloft.AttemptID, recove
 		case errors.Is(err, aloft.ErrConflict):
 			b.config.Logger.Warn("a damaged checkpoint is not used", "attempt", id.String(), "error", err)
 		}
-		if err := removeAll(dst); err != nil {
+		if err := removal.All(ctx, dst); err != nil {
 			return false, unavailable("remove a damaged checkpoint", err)
 		}
 	}

@@ -27,6 +27,7 @@ import (
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/internal/leftover"
+	"github.com/aloft-dev/aloft/internal/removal"
 	"github.com/aloft-dev/aloft/internal/weight"
 	"github.com/aloft-dev/aloft/literal"
 	"github.com/aloft-dev/aloft/worker"
@@ -174,12 +175,12 @@ func (b *Backend) giveUpOrphans(ctx context.Context, client *worker.Client, expe
 		delete(b.inherited, status.AttemptID)
 		b.mu.Unlock()
 	}
-	return b.sweep(keep, known)
+	return b.sweep(ctx, keep, known)
 }
 
 // sweep removes the folders of attempts that nobody knows: a server was killed before it had handed them over, or while
 // it was removing them.
-func (b *Backend) sweep(keep map[string]bool, known []worker.Status) error {
+func (b *Backend) sweep(ctx context.Context, keep map[string]bool, known []worker.Status) error {
 	kept := map[string]bool{}
 	for name := range keep {
 		kept[folderName(name)] = true
@@ -198,7 +199,7 @@ func (b *Backend) sweep(keep map[string]bool, known []worker.Status) error {
 	for _, folder := range folders {
 		name := strings.TrimSuffix(strings.TrimSuffix(folder.Name(), tempSuffix), inputsSuffix)
 		if !kept[name] {
-			errs = append(errs, b.removeUnknown(name, folder.Name()))
+			errs = append(errs, b.removeUnknown(ctx, name, folder.Name()))
 		}
 	}
 	return errors.Join(errs...)
@@ -206,7 +207,7 @@ func (b *Backend) sweep(keep map[string]bool, known []worker.Status) error {
 
 // removeUnknown removes a folder of an attempt that no Start is or was at work for. Its age says nothing: a file system's clock
 // may be some milliseconds behind ours, so that what is just being prepared looks older than we are.
-func (b *Backend) removeUnknown(name, folder string) error {
+func (b *Backend) removeUnknown(ctx context.Context, name, folder string) error {
 	b.mu.Lock()
 	wanted := b.starting[name]
 	for attempt := range b.jobs {
@@ -219,7 +220,7 @@ func (b *Backend) removeUnknown(name, folder string) error {
 	b.starting[name] = true // a Start that comes meanwhile waits
 	b.mu.Unlock()
 	defer b.through(name)
-	return removeAll(filepath.Join(b.config.DataDir, "attempts", folder))
+	return removal.All(ctx, filepath.Join(b.config.DataDir, "attempts", folder))
 }
 
 // finish reads what an attempt left and reports it, once. When the task says that it is done, its outcome counts

@@ -50,6 +50,7 @@ import (
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/internal/leftover"
+	"github.com/aloft-dev/aloft/internal/removal"
 	"github.com/aloft-dev/aloft/internal/room"
 	"github.com/aloft-dev/aloft/worker"
 )
@@ -471,7 +472,7 @@ func (b *Backend) copyCode(ctx context.Context, spec *worker.Spec) (*aloftv1.Fai
 	err := os.Mkdir(spec.WorkDir, 0o700)
 	switch {
 	case errors.Is(err, fs.ErrExist): // of a server that was killed before it had handed the attempt over
-		if err = errors.Join(removeAll(spec.WorkDir), removeAll(spec.TempDir)); err == nil {
+		if err = errors.Join(removal.All(ctx, spec.WorkDir), removal.All(ctx, spec.TempDir)); err == nil {
 			err = os.Mkdir(spec.WorkDir, 0o700)
 		}
 	case errors.Is(err, fs.ErrNotExist): // the first attempt of all
@@ -623,21 +624,7 @@ func (b *Backend) Forget(ctx context.Context, job *executor.Job) error {
 	delete(b.jobs, name)
 	b.mu.Unlock()
 	_ = syscall.Rmdir(b.config.Blob.Path(blob.Key("raw/" + job.ID.RawOutputKey()))) // if it has written nothing there
-	return errors.Join(removeAll(b.workDir(name)), removeAll(b.tempDir(name)), removeAll(b.inputsDir(name)))
-}
-
-// removeAll also removes folders that a task made unwritable.
-func removeAll(dir string) error {
-	if err := os.RemoveAll(dir); err == nil {
-		return nil
-	}
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, _ error) error {
-		if d != nil && d.IsDir() {
-			_ = os.Chmod(path, 0o700)
-		}
-		return nil
-	})
-	return os.RemoveAll(dir)
+	return errors.Join(removal.All(ctx, b.workDir(name)), removal.All(ctx, b.tempDir(name)), removal.All(ctx, b.inputsDir(name)))
 }
 
 // attemptName is the worker's name for an attempt, fit for a file name.
