@@ -172,6 +172,7 @@ type ZygoteStatus struct {
 	Forks       int64     `json:"forks"`
 	Running     int       `json:"running"`
 	Preloaded   int       `json:"preloaded"`         // modules of the learnt list that it has imported
+	Believed    int       `json:"believed"`          // of these, those that are proved harmless by a warm worker before it
 	Dropped     []string  `json:"dropped,omitempty"` // learnt modules that may not be imported ahead, with the reason
 	Since       time.Time `json:"since"`
 }

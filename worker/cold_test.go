@@ -327,6 +327,12 @@ var libraries = map[string]string{
 	"setlib.py":           "import os\nos.environ['SETLIB'] = 'set'\n",
 	"pathlib2.py":         "import sys\nsys.path.append('/added/by/a/library')\n",
 	"signallib.py":        "import signal\nsignal.signal(signal.SIGUSR1, signal.SIG_IGN)\n",
+	"registerlib.py":      "import multiprocessing.context\nmultiprocessing.context._concrete_contexts['registerlib'] = None\n",
+	"exchangelib.py":      "import multiprocessing.context\nmultiprocessing.context._concrete_contexts['fork'] = None\n",
+	"firstlib.py":         "import os\nP = os.environ['HOME'] + '/firstlib.cache'\nif not os.path.exists(P):\n    open(P, 'w').write('made once')\nVALUE = open(P).read()\n",
+	"everlib.py":          "import os\nopen(os.environ['HOME'] + '/everlib.cache', 'w').write('made')\n",
+	"default1lib.py":      "import os\nos.environ.setdefault('DEFAULTLIB', 'default')\nVALUE = os.environ['DEFAULTLIB']\n",
+	"default2lib.py":      "import os\nos.environ.setdefault('DEFAULTLIB', 'default')\n",
 	"package/__init__.py": "",
 	"package/inner.py":    "VALUE = 'inner'\n",
 	"pureone.py":          "import package.inner\nVALUE = 'pure'\n",
@@ -339,7 +345,7 @@ from flytekit import task
 
 kind, libraries = os.environ["SITUATION"], os.environ["LIBRARIES"].split()
 if kind == "sets":
-    os.environ["ENVLIB"] = os.environ["BYTELIB"] = os.environ["ALLLIB_X"] = "by the code"
+    os.environ["ENVLIB"] = os.environ["BYTELIB"] = os.environ["ALLLIB_X"] = os.environ["DEFAULTLIB"] = "by the code"
 if kind == "path":
     sys.path.insert(0, os.path.join(os.environ["WORK"], "more"))
 if kind == "chdir":
@@ -348,9 +354,11 @@ if kind == "chdir":
     open("filelib.cfg", "w").write("elsewhere")
 
 def surroundings():
-    import asyncio, threading
+    import asyncio, multiprocessing, threading
+    contexts = multiprocessing.context._concrete_contexts
     return [
-        json.dumps(1), "/added/by/a/library" in sys.path, os.environ.get("SETLIB"), signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN,
+        "registerlib" in contexts, contexts["fork"] is None,
+        json.dumps(1), "/added/by/a/library" in sys.path, os.environ.get("SETLIB"), os.environ.get("DEFAULTLIB"), signal.getsignal(signal.SIGUSR1) == signal.SIG_IGN,
         [f[1].pattern for f in warnings.filters if f[1] and "warnlib" in f[1].pattern], "loglib" in logging.root.manager.loggerDict,
         [n for n in %(NAMES)s if n in sys.modules], sorted(t.name for t in threading.enumerate() if t.name.startswith("Thread")),
     ]
@@ -419,12 +427,13 @@ func TestWhatOthersHaveImportedIsNotSeen(t *testing.T) {
 		"alllib: reads all variables", "cwdlib: reads the working folder", "templib: ", "idlib: draws random numbers", "randomlib: draws random numbers",
 		"clocklib: reads the clock", "nowlib: reads the clock", "pidlib: reads the process's number", "openlib: leaves a descriptor open",
 		"threadlib: leaves threads running", "socketlib: leaves", "childlib: ", "patchlib: changes json.dumps", "pathlib2: changes sys", "signallib: changes the signals",
+		"exchangelib: changes multiprocessing.context._concrete_contexts", "everlib: writes ",
 	} {
 		if !strings.Contains(dropped, want) {
 			t.Errorf("dropped %q does not hold %q", dropped, want)
 		}
 	}
-	for _, name := range []string{"envlib", "filelib", "shadowed", "usesshadow", "misslib", "exitlib", "warnlib", "loglib", "setlib", "package", "pureone"} {
+	for _, name := range []string{"envlib", "filelib", "shadowed", "usesshadow", "misslib", "exitlib", "warnlib", "loglib", "setlib", "package", "pureone", "registerlib", "firstlib", "default1lib", "default2lib"} {
 		if strings.Contains(dropped, "\n"+name+": ") {
 			t.Errorf("%s was dropped: %s", name, dropped)
 		}
@@ -451,7 +460,8 @@ func TestWhatOthersHaveImportedIsNotSeen(t *testing.T) {
 	elsewhere := map[string]string{"more/shadowed.py": mine["more/shadowed.py"], "more/optionallib.py": mine["more/optionallib.py"]}
 	add("plain", everything, nil, nil)
 	add("reversed", "pureone package usesshadow shadowed misslib exitlib warnlib loglib setlib envlib", nil, nil)
-	add("sets", "envlib bytelib alllib", nil, nil)
+	add("sets", "envlib bytelib alllib default2lib default1lib", nil, nil)
+	add("defaults", "default2lib", nil, nil)
 	add("given", "envlib bytelib alllib", nil, func(s *Spec) { s.Env["ENVLIB"], s.Env["BYTELIB"], s.Env["ALLLIB_Y"] = "given", "given", "given" })
 	add("bundled", "filelib usesshadow misslib", mine, nil)
 	add("chdir", "filelib shadowed misslib", mine, nil)
@@ -461,6 +471,53 @@ func TestWhatOthersHaveImportedIsNotSeen(t *testing.T) {
 	all[len(all)-1].code = 1
 	add("nothing", "", nil, nil)
 	b.same(interpreter, source, all)
+}
+
+// What one warm worker has proved, the next one believes while all that it rests on is the same, and what it then has
+// imported is what a fresh interpreter imports.
+func TestProofsAreKeptAndNotBelievedWhenTheyAreStaleOrDamaged(t *testing.T) {
+	t.Parallel()
+	py := python(t)
+	b := newBench(t)
+	interpreter, site := b.virtual(py, libraries)
+	s := b.pythonSpec(interpreter, tasksSource, "add1")
+	names := []string{"envlib", "exitlib", "warnlib", "loglib", "setlib", "registerlib", "pureone", "misslib", "usesshadow"}
+	first := b.teach(s, names...)
+	if first.Believed != 0 || first.Preloaded == 0 {
+		t.Fatalf("the first one: %+v", first)
+	}
+	kept := filepath.Join(b.config.DataDir, "worker", "learnt", shortHash(s.Environment.Interpreter, s.Environment.Digest)+".json.proofs")
+	// another has a warm worker started from the beginning, by another supervisor.
+	another := func() ZygoteStatus {
+		t.Helper()
+		if err := b.client.Shutdown(b.ctx(), time.Nanosecond); err != nil {
+			t.Fatal(err)
+		}
+		_ = b.client.Close()
+		b.connect()
+		b.run(b.pythonSpec(interpreter, tasksSource, "add1"))
+		return b.warm(1)
+	}
+	if z := another(); z.Believed != first.Preloaded || z.Preloaded != first.Preloaded {
+		t.Errorf("nothing has changed: got %+v, want %d believed", z, first.Preloaded)
+	}
+	source := strings.ReplaceAll(learntSource, "%(NAMES)s", `["envlib", "exitlib", "registerlib", "package.inner"]`)
+	b.same(interpreter, source, []situation{{name: "plain", change: func(s *Spec) {
+		s.Env["WORK"], s.Env["SHARED"], s.Env["BEGUN"], s.Env["LIBRARIES"] = s.WorkDir, b.dir, "0", strings.Join(names, " ")
+	}}})
+
+	damaged := strings.Replace(b.read(kept), `"envlib"`, `"envliB"`, 1)
+	b.write(kept, damaged)
+	if z := another(); z.Believed != 0 || z.Preloaded != first.Preloaded {
+		t.Errorf("the file is damaged: got %+v, want nothing believed", z)
+	}
+	if b.read(kept) == damaged {
+		t.Error("a damaged file stays")
+	}
+	b.write(filepath.Join(site, "envlib.py"), "import time\nVALUE = time.time() # now\n")
+	if z := another(); z.Believed != 0 || !strings.Contains(strings.Join(z.Dropped, " "), "envlib: reads the clock") {
+		t.Errorf("a module has changed: got %+v, want nothing believed and envlib dropped", z)
+	}
 }
 
 // factsSource prints what a task can find out about its process, and ends in ways that differ.

@@ -659,6 +659,27 @@ def fits(x: int) -> float:
     return float(model.score(frame.drop(columns="target"), frame["target"]))
 `
 
+// registersSource uses what registers itself elsewhere (joblib in multiprocessing) or makes a cache at its first import (matplotlib).
+const registersSource = `
+import hashlib, multiprocessing
+before = "loky" in multiprocessing.context._concrete_contexts
+import matplotlib.pyplot
+import sklearn.ensemble
+from flytekit import task
+
+@task
+def t(x: int) -> str:
+    print(before, "loky" in multiprocessing.context._concrete_contexts)
+    import joblib
+    print(joblib.Parallel(n_jobs=2)(joblib.delayed(abs)(v) for v in (-1, 2)))
+    forest = sklearn.ensemble.RandomForestRegressor(n_estimators=5, random_state=0, n_jobs=2).fit([[0], [1], [2], [3]], [0, 1, 4, 9])
+    figure, axes = matplotlib.pyplot.subplots()
+    axes.plot(forest.predict([[0], [1], [2], [3]]))
+    figure.savefig("figure.png")
+    print(matplotlib.get_backend(), hashlib.sha256(open("figure.png", "rb").read()).hexdigest()[:16])
+    return str(forest.predict([[1.2]]))
+`
+
 func TestASuccessorWithTheLearntModulesIsThereWhileTheFirstTaskStillWorks(t *testing.T) {
 	t.Parallel()
 	py := python(t)
@@ -672,7 +693,7 @@ func TestASuccessorWithTheLearntModulesIsThereWhileTheFirstTaskStillWorks(t *tes
 		t.Errorf("got %+v, want a successor that has forked nothing", z)
 	}
 	for _, dropped := range z.Dropped {
-		if name, _, _ := strings.Cut(dropped, ":"); slices.Contains([]string{"pandas", "numpy", "scipy", "pyarrow"}, name) {
+		if name, _, _ := strings.Cut(dropped, ":"); slices.Contains([]string{"pandas", "numpy", "scipy", "pyarrow", "sklearn", "joblib", "matplotlib"}, name) {
 			t.Errorf("dropped %s", dropped)
 		}
 	}
@@ -680,7 +701,7 @@ func TestASuccessorWithTheLearntModulesIsThereWhileTheFirstTaskStillWorks(t *tes
 	for range 2 {
 		fits := b.pythonSpec(py, scienceSource, "fits")
 		r := b.run(fits)
-		if imports := func(m string) bool { return strings.HasPrefix(m, "pandas.core") }; r.Mode != ModeWarm || r.Code != 0 ||
+		if imports := func(m string) bool { return strings.HasPrefix(m, "pandas.core") || m == "sklearn" || m == "matplotlib" }; r.Mode != ModeWarm || r.Code != 0 ||
 			slices.ContainsFunc(r.Modules, imports) || !strings.Contains(b.result(fits, r).Files["outputs.pb"], "float_value") {
 			t.Errorf("got %+v\n%s", r, b.read(fits.Stderr))
 		}
@@ -693,6 +714,7 @@ func TestASuccessorWithTheLearntModulesIsThereWhileTheFirstTaskStillWorks(t *tes
 	if r := b.await(s.AttemptID, EventExited).Exit; r.Code != 0 || r.Lost || r.Mode != ModeWarm || r.Signal != 0 {
 		t.Errorf("the first task: got %+v", r)
 	}
+	b.same(py, registersSource, []situation{{name: "plain", holds: "False True", change: b.shortTemp}})
 }
 
 func TestASecondZygoteIsNotMadeForAFewQuickModules(t *testing.T) {
@@ -733,7 +755,8 @@ func TestModulesThatMayNotBeImportedAheadAreDroppedWithTheirReason(t *testing.T)
 	interpreter, _ := b.virtual(py, modules)
 	spec := func() Spec { return b.pythonSpec(interpreter, tasksSource, "add1") }
 	s := spec()
-	content, _ := json.Marshal(map[string]any{"modules": learnt})
+	// What another release could not prove, this one tries again.
+	content, _ := json.Marshal(map[string]any{"modules": learnt, "prover": "zygote-another.py", "dropped": map[string]string{"harmless": "not proved"}})
 	path := filepath.Join(f.learnt(), shortHash(s.Environment.Interpreter, s.Environment.Digest)+".json")
 	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)

@@ -46,6 +46,7 @@ type zygotes struct {
 // learnt is what is known of an environment across zygotes and supervisors; a file of it is what a zygote starts with.
 type learnt struct {
 	path    string
+	Prover  string            `json:"prover"` // the zygote.py that Dropped is of
 	Modules []string          `json:"modules"`
 	Reads   []string          `json:"reads"`   // variables that these read at their import
 	Dropped map[string]string `json:"dropped"` // modules that are never imported ahead, and why
@@ -67,12 +68,14 @@ type zygote struct {
 	number    int
 	forks     int64
 	preloaded int
+	believed  int
 	rss       int64
 	since     time.Time
 	used      time.Time
 
 	imports  *imports        // what it has imported, set when it is ready
 	modules  map[string]bool // what it was told to preload
+	how      []string        // how it is to be started another time (zygote.py)
 	slow     bool            // a child of it spent noticeable time with imports
 	former   *zygote         // whose place it takes when it is ready; nil: nobody's
 	next     *zygote         // that is to take its place; nil: none is being started
@@ -99,8 +102,10 @@ type forked struct {
 
 const (
 	zygoteStartTime = 180 * time.Second
-	forkTime        = 20 * time.Second
-	failureRest     = 30 * time.Second // a zygote that did not start is not tried again for so long
+	// No attempt waits for a successor, which proves what thousands of modules do: ten seconds of a processor that is idle.
+	successorStartTime = 15 * time.Minute
+	forkTime           = 20 * time.Second
+	failureRest        = 30 * time.Second // a zygote that did not start is not tried again for so long
 
 	// A successor is started for so many modules that the zygote has not, at least this part of all, since it imports all of
 	// them again; or for a single one if imports were slow. And not sooner after the one before than renewalPause, and than
@@ -387,8 +392,8 @@ func (zs *zygotes) lesson(env Environment) *learnt {
 		path := filepath.Join(zs.folder.learnt(), name+".json")
 		readJSON(path, l)
 		l.path = path
-		if l.Dropped == nil {
-			l.Dropped = map[string]string{}
+		if prover := filepath.Base(zs.script); l.Dropped == nil || l.Prover != prover { // another one may prove more
+			l.Prover, l.Dropped = prover, map[string]string{}
 		}
 		zs.learnt[name] = l
 	}
@@ -529,6 +534,7 @@ func (zs *zygotes) newZygote(key string, env Environment, variables map[string]s
 type zygoteMessage struct {
 	Ready *struct {
 		Preloaded int               `json:"preloaded"`
+		Believed  int               `json:"believed"`
 		Reads     []string          `json:"reads"`
 		Dropped   map[string]string `json:"dropped"`
 		RSS       int64             `json:"rss"`
@@ -536,7 +542,7 @@ type zygoteMessage struct {
 	} `json:"ready"`
 	Restart *struct {
 		Dropped map[string]string `json:"dropped"`
-		Reads   []string          `json:"reads"`
+		How     string            `json:"how"`
 	} `json:"restart"`
 	Failed string  `json:"failed"`
 	N      int     `json:"n"`
@@ -555,7 +561,11 @@ func (zs *zygotes) run(z *zygote, tries int) {
 		zs.end(z, zygoteFailed, err.Error())
 		return
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(zygoteStartTime))
+	patience := zygoteStartTime
+	if z.former != nil {
+		patience = successorStartTime
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(patience))
 	buffer := make([]byte, 1<<20)
 	for {
 		n, err := conn.Read(buffer)
@@ -574,7 +584,7 @@ func (zs *zygotes) run(z *zygote, tries int) {
 			if z.state == zygoteStarting {
 				state, reason = zygoteFailed, told
 				if errors.Is(err, os.ErrDeadlineExceeded) {
-					reason = fmt.Sprintf("it was not ready after %s", zygoteStartTime)
+					reason = fmt.Sprintf("it was not ready after %s", patience)
 				} else if reason == "" {
 					reason = "its process ended: " + describe(status)
 				}
@@ -602,6 +612,9 @@ func (zs *zygotes) run(z *zygote, tries int) {
 			l.drop()
 			l.save(zs.log)
 			over := z.state != zygoteStarting
+			if m.Restart.How != "" {
+				z.how = append(z.how, m.Restart.How)
+			}
 			zs.mu.Unlock()
 			if !over {
 				zs.run(z, tries+1)
@@ -655,8 +668,8 @@ func (zs *zygotes) setReady(z *zygote, m zygoteMessage, imports *imports) {
 		l.drop()
 		l.save(zs.log)
 	}
-	z.state, z.preloaded, z.rss, z.lasted = zygoteReady, m.Ready.Preloaded, m.Ready.RSS, time.Since(z.since)
-	zs.log.Info("warm worker ready", "pid", z.pid, "interpreter", z.env.Interpreter, "preloaded", z.preloaded,
+	z.state, z.preloaded, z.believed, z.rss, z.lasted = zygoteReady, m.Ready.Preloaded, m.Ready.Believed, m.Ready.RSS, time.Since(z.since)
+	zs.log.Info("warm worker ready", "pid", z.pid, "interpreter", z.env.Interpreter, "preloaded", z.preloaded, "believed", z.believed,
 		"took", z.lasted.Round(time.Millisecond))
 	zs.succeed(z)
 	close(z.ready)
@@ -725,7 +738,8 @@ func (zs *zygotes) spawn(z *zygote, logPath string) (*net.UnixConn, <-chan endin
 	if _, ok := variables["GRPC_ENABLE_FORK_SUPPORT"]; !ok {
 		variables["GRPC_ENABLE_FORK_SUPPORT"] = "1" // else a channel made in a child hangs
 	}
-	pid, ended, err := zs.reaper.start(z.env.Interpreter, []string{z.env.Interpreter, "-u", zs.script, learntPath}, &syscall.ProcAttr{
+	argv := append([]string{z.env.Interpreter, "-u", zs.script, learntPath}, z.how...)
+	pid, ended, err := zs.reaper.start(z.env.Interpreter, argv, &syscall.ProcAttr{
 		Dir:   zs.folder.dir,
 		Env:   command{env: variables}.environ(),
 		Files: []uintptr{null.Fd(), log.Fd(), log.Fd(), theirs.Fd()},
@@ -814,7 +828,7 @@ func (zs *zygotes) status() []ZygoteStatus {
 	for _, z := range zs.live {
 		s := ZygoteStatus{
 			Interpreter: z.env.Interpreter, Digest: z.env.Digest, PID: z.pid, State: z.state, Reason: z.reason, Forks: z.forks,
-			Running: len(z.children), Preloaded: z.preloaded, Since: z.since,
+			Running: len(z.children), Preloaded: z.preloaded, Believed: z.believed, Since: z.since,
 		}
 		dropped := zs.lesson(z.env).Dropped
 		for _, name := range slices.Sorted(maps.Keys(dropped)) {

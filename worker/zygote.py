@@ -13,7 +13,7 @@ specification; what follows is how a fork of this process is the same. (worker/c
    outside of itself. A module that read the clock, a process number, the working folder or random numbers, that wrote files,
    started programs, left descriptors, threads, sockets, signal handlers, or changed sys, the locale or other modules, is not
    proved; nor is one that needs such a module, or one that is no installed file. They are dropped by name, with the reason,
-   and this process starts over without them: tasks import them themselves.
+   and this process starts over without them: tasks import them themselves. What is proved is Kept for the next process.
 3. What is proved is Held, out of sight: in no sys.modules, no package's attributes, no list of loggers, warning filters or
    exit handlers. When a task imports one, it is taken if all that its import and those it needs have read is the same *now*:
    the order of sys.path, names that folders of the task have too, modules that were missing, variables (also those that a
@@ -32,14 +32,15 @@ module's own dictionary costs.
 Started by aloft's supervisor as `python -u zygote.py LEARNT`, with a SEQPACKET socket as descriptor 3, on which it gets
     N, with the descriptor of a stream socket   fork a child, number N, that talks on that socket
 and says, as one JSON object a packet,
-    {"ready": {..}}    {"restart": {"dropped": {MODULE: WHY}}}    {"failed": WHY}    {"n": N, "pid": PID}
+    {"ready": {..}}    {"restart": {"dropped": {MODULE: WHY}}}    {"restart": {"how": HOW}}    {"failed": WHY}    {"n": N, "pid": PID}
     {"n": N, "pid": PID, "status": S, "user": SECONDS, "sys": SECONDS, "maxrss": KB}    the child was reaped
 The loop does nothing but fork and reap: the child itself reads what it is to do (four bytes of length, JSON), prepares all
 that needs no user code, and waits for one byte, which comes when the attempt is claimed on disk. The end of the socket
 before that byte ends the child. It says {"pid"}, then {"imported", "modules"} when the task's own work begins and it had to
 import modules of the environment, then {"done", ..} when nothing of the task runs any more, then {"memory"}.
 
-LEARNT is a file: {"modules": [..], "dropped": {..}}: modules of the environment that earlier tasks imported. Empty: none.
+It is started over with HOW as another argument: again, to see whether what modules made at their import they make each time;
+anew, without the proofs that earlier ones have kept. LEARNT is a file: {"modules": [..], "dropped": {..}}: modules of the environment that earlier tasks imported. Empty: none.
 """
 import _signal, atexit, builtins, collections, contextlib, copyreg, ctypes, errno, fcntl, gc, importlib.util, json, locale, logging, mmap, os
 import posix, random, resource, select, signal, socket, stat, struct, sys, tempfile, threading, time, traceback, types, warnings, weakref
@@ -98,13 +99,14 @@ def remember_seeds():
 
 class Proof:
     """What the execution of one module was seen to do, that of the modules it imported not counted."""
-    __slots__ = "name", "needs", "variables", "writes", "files", "missing", "year", "exits", "parent", "filters", "loggers", "pickles", "why", "lazy"
+    __slots__ = "name", "needs", "variables", "writes", "defaults", "files", "missing", "year", "exits", "parent", "filters", "loggers", "entries", "why", "lazy"
 
     def __init__(self, name):
         self.name, self.why = name, ""
         self.needs = set()      # modules that it asked for
         self.variables = {}     # read: name: value, None where there was none
         self.writes = {}        # set: name: value, None where it was deleted
+        self.defaults = {}      # set where they were not: name: (value, whether it was not there). The same if it has that value already
         self.files = {}         # looked at, outside of the environment: path as given: what was there
         self.missing = set()    # top-level modules that it asked for and that there are not
         self.year = None        # the year, where it read the clock for no more than that
@@ -112,11 +114,25 @@ class Proof:
         self.parent = ()        # (name in the package, what was there before), where the package was there before
         self.filters = []       # of warnings, the first one first
         self.loggers = []       # names
-        self.pickles = {}       # entries of copyreg
+        self.entries = {}       # registry: what it has registered there, by key
         self.lazy = None        # how it was before it loaded itself; None: it is none of those
 
     def doubt(self, why):
         self.why = self.why or why
+
+
+# Dictionaries of modules in which others register what they have: out of sight until the module is taken.
+REGISTRIES = "copyreg.dispatch_table", "multiprocessing.context._concrete_contexts"
+
+
+def registries():
+    """Those that there are, by name."""
+    found = {}
+    for name in REGISTRIES:
+        module, _, attr = name.rpartition(".")
+        if isinstance(registry := dict_of(sys.modules[module]).get(attr) if module in sys.modules else None, dict):
+            found[name] = registry
+    return found
 
 
 # Calls that make a module's import differ from process to process, by the name of the C function.
@@ -133,6 +149,8 @@ CALLS = {
     "register": "registers an exit handler that cannot be put off",
 }
 HOMES = {"time": CLOCKS, "posix": CALLS, "_signal": CALLS, "resource": CALLS, "sys": CALLS, "atexit": {"register"}, "_thread": CALLS}
+
+MAKES_FILES = "makes or changes files"
 
 # What the well-known do, and why it is harmless: module, call: "" for nothing to look at, "year" if the year is all it takes.
 HARMLESS = {
@@ -162,11 +180,13 @@ class Recorder:
 
     def __init__(self, thorough):
         self.thorough = thorough  # else what is read is recorded, and not what is made
+        self.trusting, self.believed = False, set()  # modules of which an earlier process has a proof are not watched
         self.proofs, self.ground = {}, Proof("")  # the ground is what belongs to no module
         self.stack, self.on = [self.ground], False
         B = importlib._bootstrap
         self.load, self.request, self.getitem = B._find_and_load, builtins.__import__, os._Environ.__getitem__
         self.setitem, self.delitem, self.iter = os._Environ.__setitem__, os._Environ.__delitem__, os._Environ.__iter__
+        self.setdefault = os._Environ.setdefault
         self.register, self.stats, self.times = atexit.register, {}, collections.Counter()
         sys.addaudithook(self.audit)  # for ever, but it looks at nothing when we are off
 
@@ -179,7 +199,7 @@ class Recorder:
 
         def getitem(env, key):
             name = key if isinstance(key, str) else os.fsdecode(key) if isinstance(key, bytes) else None
-            if rec.on and name is not None and name not in rec.now.writes and not rec.copies(name):
+            if rec.on and name is not None and name not in rec.now.writes and name not in rec.now.defaults and not rec.copies(name):
                 rec.times[name, rec.now is rec.ground] += 1
                 rec.now.variables.setdefault(name, os.environ._data.get(os.fsencode(name)))
             return rec.getitem(env, key)
@@ -192,11 +212,21 @@ class Recorder:
             rec.delitem(env, key)
             rec.now.writes[os.fsdecode(key)] = None
 
+        def setdefault(env, key, value):
+            now = os.environ._data.get(os.fsencode(key))
+            if not rec.on or not rec.thorough or now not in (None, os.fsencode(value)):
+                return rec.setdefault(env, key, value)
+            if now is None:
+                rec.setitem(env, key, value)
+            if key not in rec.now.variables and key not in rec.now.writes:
+                rec.now.defaults.setdefault(key, (value, now is None))
+            return value
+
         def iterate(env):
             if not rec.copies(""):
                 rec.now.doubt("reads all variables")
             return rec.iter(env)
-        E.__getitem__, E.__setitem__, E.__delitem__, E.__iter__ = getitem, setitem, delitem, iterate
+        E.__getitem__, E.__setitem__, E.__delitem__, E.__iter__, E.setdefault = getitem, setitem, delitem, iterate, setdefault
 
         def request(name, globals=None, locals=None, fromlist=(), level=0):
             module = rec.request(name, globals, locals, fromlist, level)
@@ -229,7 +259,7 @@ class Recorder:
         self.finder = types.SimpleNamespace(find_spec=self.not_found)
         sys.meta_path.append(self.finder)
         self.on = True
-        if self.thorough:
+        if self.thorough and not self.trusting:
             sys.setprofile(self.profile)
         return self
 
@@ -240,7 +270,7 @@ class Recorder:
         for name, real in self.stats.items():
             setattr(os, name, real)
         E = os._Environ
-        E.__getitem__, E.__setitem__, E.__delitem__, E.__iter__ = self.getitem, self.setitem, self.delitem, self.iter
+        E.__getitem__, E.__setitem__, E.__delitem__, E.__iter__, E.setdefault = self.getitem, self.setitem, self.delitem, self.iter, self.setdefault
         builtins.__import__, importlib._bootstrap._find_and_load, atexit.register = self.request, self.load, self.register
 
     def copies(self, name):
@@ -278,8 +308,10 @@ class Recorder:
                 self.compare(proof, before)
             if name in sys.modules:
                 self.proofs[name] = proof
+                if self.trusting:
+                    self.believed.add(name)
             else:  # it raised, and what asked for it caught that: what it did belongs to that one
-                for field in "variables", "writes", "files":
+                for field in "variables", "writes", "defaults", "files":
                     getattr(asker, field).update(getattr(proof, field))
                 asker.missing |= proof.missing
                 asker.exits += proof.exits
@@ -289,6 +321,8 @@ class Recorder:
         """Runs a module that loads itself when it is first used; what it is until then is kept in its proof."""
         self.now.needs.add(name)
         proof = self.proofs[name] = Proof(name)
+        if self.trusting:
+            self.believed.add(name)
         names = dict_of(module)
         names["__spec__"].loader = loader
         proof.lazy = dict(names), dict(names["__spec__"].loader_state)
@@ -302,15 +336,21 @@ class Recorder:
 
     def before(self):
         with self.quiet():
-            return traces(), list(warnings.filters), set(logging.Logger.manager.loggerDict), len(copyreg.dispatch_table)
+            return None if self.trusting else traces(), list(warnings.filters), set(logging.Logger.manager.loggerDict), {n: dict(r) for n, r in registries().items()}
 
     def compare(self, proof, before):
         with self.quiet():
-            was, filters, loggers, pickles = before
-            if len(copyreg.dispatch_table) != pickles:
-                known = {k for p in self.proofs.values() for k in p.pickles}
-                proof.pickles = {k: v for k, v in list(copyreg.dispatch_table.items())[pickles:] if k not in known}
-            if why := left_behind(was, traces()):
+            was, filters, loggers, entries = before
+            for name, registry in registries().items():
+                old = entries.get(name, {})
+                if registry == old:
+                    continue
+                known = [p.entries.get(name, {}) for p in self.proofs.values()]
+                if any(registry.get(k, ABSENT) is not v for k, v in old.items()):
+                    proof.doubt(f"changes {name}")
+                if new := {k: v for k, v in registry.items() if k not in old and not any(k in others for others in known)}:
+                    proof.entries[name] = new
+            if was and (why := left_behind(was, traces())):
                 proof.doubt(why)
             if len(warnings.filters) != len(filters):
                 known = {id(f) for f in filters} | {id(f) for p in self.proofs.values() for f in p.filters}
@@ -327,7 +367,7 @@ class Recorder:
             yield
         finally:
             self.on = on
-            if on and self.thorough:
+            if on and self.thorough and not self.trusting:
                 sys.setprofile(self.profile)
 
     def looks(self, path, listing=False):
@@ -360,10 +400,12 @@ class Recorder:
             self.now.doubt("uses the network")
         elif event in ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"):
             self.now.doubt("starts another program")
+        elif event == "os.mkdir" and os.path.isdir(args[0]):
+            self.looks(args[0])  # it makes sure that there is one
         elif event in ("os.mkdir", "os.remove", "os.rename", "os.link", "os.symlink", "os.rmdir", "os.truncate", "os.utime", "os.chmod",
                        "os.chown", "shutil.copyfile", "shutil.move", "shutil.rmtree", "tempfile.mkdtemp", "tempfile.mkstemp"):
             if not os.fsdecode(args[0]).startswith(OWN):
-                self.now.doubt("makes or changes files")
+                self.now.doubt(MAKES_FILES)
         elif event in ("os.chdir", "os.kill", "os.killpg", "os.setxattr", "syslog.openlog", "gc.freeze", "sys.addaudithook"):
             self.now.doubt(f"calls {event}")
 
@@ -457,7 +499,7 @@ class Surroundings:
 
     def changed(self, proofs, since=0):
         """What has changed, by name, and the value that is there now. Modules of one package may change one another."""
-        packages = {n.partition(".")[0] for n in list(proofs)[since:]}
+        packages, known = {n.partition(".")[0] for n in list(proofs)[since:]}, list(map(id, registries().values()))
         for name, names, old, sizes in self.saved:
             if name in proofs and name.partition(".")[0] in packages:
                 continue
@@ -467,7 +509,7 @@ class Surroundings:
                     if all(isinstance(t, type) and t.__module__ in proofs for t in list(v)[sizes[k]:]):
                         continue
                 if v is was or type(v) is type(was) and type(v) in (str, int, float, tuple) and v == was:
-                    if k in sizes and len(v) != sizes[k] and not cache(name, k):
+                    if k in sizes and len(v) != sizes[k] and not cache(name, k) and id(v) not in known:
                         return f"{name}.{k}", v
                 elif not (isinstance(v, types.ModuleType) and f"{name}.{k}" in proofs or cache(name, k) or k.startswith(("__", "_abc_"))):
                     return f"{name}.{k}", v
@@ -485,7 +527,7 @@ def changer(value, proofs):
 
 def cache(name, attr):
     """Whether this is one of those that every import changes, and nothing is told by."""
-    return "cache" in attr.lower() or attr in ("dispatch_table", "_copyreg_dispatch_table", "filters", "_filters_version", "onceregistry", "_intern", "_blocking_on", "_module_locks", "_registry") \
+    return "cache" in attr.lower() or attr in ("_copyreg_dispatch_table", "filters", "_filters_version", "onceregistry", "_intern", "_blocking_on", "_module_locks", "_registry") \
         or name.startswith(("_cython_", "six.moves", "importlib", "linecache", "re.", "re", "sre", "weakref", "_weakref", "functools", "typing", "abc", "sys", "_frozen", "zipimport",
                             "random.", "logging", "atexit", "threading", "encodings", "codecs", "copyreg", "warnings", "tokenize", "ctypes", "types",
                             "builtins", "gc", "google.protobuf", "os", "inspect", "signal", "posix", "enum"))
@@ -550,19 +592,22 @@ def audit(sockets_before):
         return "leaves a child process running"
 
 
-def preload(names, dropped, rec):
+def preload(names, dropped, rec, kept):
     """Imports modules and returns what is not proved of them: {module: why}. Something may have been left then that a fork
     would not survive, or that belongs to each process: we start again without."""
-    before, found, clean, classes = sockets(), {}, True, Surroundings(classes=True)
+    before, found, clean = sockets(), {}, True
     tops = {n.partition(".")[0] for n in names}
     lazy = {n: dict_of(m)["__spec__"] for n, m in sys.modules.items() if type(m) is LAZY}
     for n, spec in lazy.items():
         spec.loader = Waker(spec.loader, lambda module, loader, n=n: rec.wake(n, module, loader))
-    for m in [n for n in lazy if n in names or n in tops] + names:
-        if m in rec.proofs or m in sys.modules and m not in lazy or m in dropped or m.partition(".")[0] in dropped:
+    wanted = [m for m in [*(n for n in lazy if n in names or n in tops), *names] if m not in dropped and m.partition(".")[0] not in dropped]
+    classes = Surroundings(classes=True) if any(m not in kept.proved for m in wanted) else None
+    for m in wanted:
+        if m in rec.proofs or m in sys.modules and m not in lazy:
             continue
         tempfile.tempdir = None
-        surroundings = Surroundings(classes=False)
+        rec.trusting = m in kept.proved
+        surroundings = None if rec.trusting else Surroundings(classes=False)
         count, raised = len(rec.proofs), ""
         with rec:
             try:
@@ -570,8 +615,7 @@ def preload(names, dropped, rec):
             except BaseException as e:
                 raised = f"its import raises {type(e).__name__}"
         why = raised
-        changed, _ = surroundings.changed(rec.proofs, count)
-        if changed:
+        if surroundings and (changed := surroundings.changed(rec.proofs, count)[0]):
             why = why or f"changes {changed}"
         if clean and (left := audit(before)):
             clean = False
@@ -579,7 +623,7 @@ def preload(names, dropped, rec):
                 why = why or left
         if why:
             found[m] = found[m.partition(".")[0]] = why
-    changed, value = classes.changed(rec.proofs)
+    changed, value = classes.changed(rec.proofs) if classes else ("", None)
     if changed and not found:  # else it may have been one of these
         found = dict.fromkeys(changer(value, rec.proofs), f"changes {changed}")
     found.update(doubts(rec.proofs, found))
@@ -589,12 +633,106 @@ def preload(names, dropped, rec):
     return found
 
 
+class Kept:
+    """Proofs that an earlier process of ours has kept on disk, beside LEARNT: to watch modules takes several times as long as to
+    import them. They are believed while all is the same that they rest on: this program, the interpreter, the machine, all variables, the
+    order of sys.path, the files in all folders that modules came from and the libraries that were loaded (by kind, inode, size, times of
+    content and of change), and what each module is seen to read and to register when it is imported now; this is recorded as
+    ever. Else all is proved from the beginning. Of a file that is damaged nothing is believed: it begins with its digest."""
+
+    def __init__(self, learnt, environ, begun, believe):
+        import hashlib  # flytekit has it already
+        self.hash, self.path, self.begun, self.proved, self.state = hashlib.sha256, learnt + ".proofs", begun, {}, None
+        with open(__file__, "rb") as f:
+            program = self.hash(f.read()).hexdigest()
+        system = os.uname()
+        self.rests = [program, sys.version, repr(sys.flags), list(sys.path), [system.sysname, system.release, system.version, system.machine],
+                      len(os.sched_getaffinity(0)), sorted([k, v] for k, v in environ.items() if k != MARK), str(seen(os.path.realpath(sys.executable), False))]
+        if not believe or not learnt:
+            return
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            with open(self.path, "rb") as f:
+                digest, _, body = f.read().partition(b"\n")
+            if self.hash(body).hexdigest().encode() == digest:
+                told = decode(body)
+                if told["rests"] == self.rests and self.look(told["folders"], told["files"])[0] == told["state"]:
+                    self.proved, self.state, self.folders, self.files = told["proved"], told["state"], told["folders"], told["files"]
+
+    def look(self, folders, files):
+        """The state of all files, as a digest, and the time of the youngest."""
+        digest, youngest = self.hash(), 0
+        for folder in folders:
+            try:
+                names = sorted(n for n in os.listdir(folder) if n != "__pycache__" and ".pyc" not in n)
+            except OSError:
+                names = []
+            digest.update(repr((folder, names)).encode(errors="surrogateescape"))
+            files = [*files, *(os.path.join(folder, n) for n in names)]
+        for path in files:
+            try:
+                st = os.stat(path)
+            except OSError:
+                digest.update(b"none")
+                continue
+            if stat.S_ISDIR(st.st_mode):
+                digest.update(repr((st.st_mode, st.st_ino)).encode())
+                continue
+            digest.update(repr((st.st_mode, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)).encode())
+            youngest = max(youngest, st.st_mtime_ns, st.st_ctime_ns)
+        return digest.hexdigest(), youngest
+
+    def record(self, proof):
+        """What is seen of a module without watching it, as a digest; but for what it needs, which has its own records, and of which
+        some modules find one or the other first, in the order of a set."""
+        reads = proof.variables, proof.writes, proof.defaults, {k: str(v) for k, v in proof.files.items()}
+        makes = len(proof.exits), len(proof.filters), sorted(proof.loggers), sorted((r, len(e)) for r, e in proof.entries.items())
+        module = sys.modules.get(proof.name)
+        file = dict_of(module).get("__file__") if isinstance(module, types.ModuleType) else None
+        text = repr(([sorted(d.items()) for d in reads], sorted(proof.missing), makes,
+                     bool(proof.parent) and proof.parent[1] is ABSENT, bool(proof.lazy), file))
+        return self.hash(text.encode(errors="surrogateescape")).hexdigest()
+
+    def holds(self, rec):
+        """Whether what was believed is what was imported."""
+        for name in rec.believed:
+            record, year = self.proved.get(name, ("", None))
+            if record != self.record(rec.proofs[name]) or year not in (None, time.gmtime().tm_year):
+                print(f"what was proved of {name} does not hold any more", file=sys.stderr)
+                return False
+            rec.proofs[name].year = year
+        if rec.believed and self.look(self.folders, self.files)[0] != self.state:
+            print("files were changed while they were imported", file=sys.stderr)
+            return False
+        return True
+
+    def keep(self, rec):
+        """Writes down what is proved. What cannot be written is proved again another time."""
+        if rec.believed == rec.proofs.keys() or not rec.proofs:
+            return
+        paths = [f for n, m in list(sys.modules.items()) if n not in ("__zygote__", "__main__", "__mp_main__") and isinstance(m, types.ModuleType)
+                 and (f := dict_of(m).get("__file__")) and os.path.isabs(f)]
+        folders = sorted({os.path.dirname(f) for f in paths} | {p.rstrip("/") for p in ROOTS})
+        with open("/proc/self/maps") as f:
+            mapped = {line.split(None, 5)[-1].strip() for line in f if len(line.split(None, 5)) == 6}
+        files = sorted(m for m in mapped if m.startswith("/") and os.path.dirname(m) not in folders)
+        state, youngest = self.look(folders, files)
+        if youngest >= self.begun or any(m.endswith(" (deleted)") for m in files):
+            return  # it may have been changed while it was imported
+        body = encode({"rests": self.rests, "folders": folders, "files": files, "state": state,
+                       "proved": {n: [self.record(p), p.year] for n, p in rec.proofs.items()}}).encode()
+        with contextlib.suppress(OSError):
+            fd = os.open(self.path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with open(fd, "wb") as f:
+                f.write(self.hash(body).hexdigest().encode() + b"\n" + body)
+            os.rename(self.path + ".new", self.path)
+
+
 def doubts(proofs, known):
     """The modules that are not proved, and those that need one of them."""
     found = dict(known)
     for name, proof in proofs.items():
         why = proof.why
-        for variable in proof.variables:
+        for variable in (*proof.variables, *proof.defaults):
             if variable.startswith(PER_ATTEMPT):
                 why = f"reads {variable} at its import"
         file = dict_of(sys.modules[name]).get("__file__") if isinstance(sys.modules.get(name), types.ModuleType) else None
@@ -666,17 +804,22 @@ class Held:
                     parent.pop(attr, None)
                 else:
                     parent[attr] = was
-            for variable in proof.writes:
+            for variable in (*proof.writes, *(v for v, (_, absent) in proof.defaults.items() if absent)):
                 os.environ.pop(variable, None)
-            for k in proof.pickles:
-                copyreg.dispatch_table.pop(k, None)
+            for registry, entries in proof.entries.items():
+                for k in entries:
+                    registries()[registry].pop(k, None)
             proof.loggers = [(n, logging.Logger.manager.loggerDict.pop(n, None)) for n in proof.loggers]
         new = {id(f) for p in self.proofs.values() for f in p.filters}
         warnings.filters[:] = [f for f in warnings.filters if id(f) not in new]
         warnings._filters_mutated() if hasattr(warnings, "_filters_mutated") else warnings._filters_mutated_lock_held()
         for variable, value in self.environ.items():
-            if os.environ._data.get(variable) != value and not any(os.fsdecode(variable) in p.writes for p in self.proofs.values()):
+            if os.environ._data.get(variable) != value and os.fsdecode(variable) not in self.sets():
                 os.environ[os.fsdecode(variable)] = os.fsdecode(value)
+
+    def sets(self):
+        """The variables that the modules set."""
+        return {v for p in self.proofs.values() for v in (*p.writes, *p.defaults)}
 
     def put_to_sleep(self, module, proof):
         """Makes a lazy module what it was before it was loaded. Its functions know its dictionary, which so must stay the same."""
@@ -729,6 +872,8 @@ class Held:
             attr, value = proof.parent
             if value is not ABSENT:
                 setattr(sys.modules[name.rpartition(".")[0]], attr, value)
+        for variable, (value, _) in proof.defaults.items():
+            os.environ.setdefault(variable, value)
         for variable, value in proof.writes.items():
             os.environ.pop(variable, None) if value is None else os.environ.__setitem__(variable, value)
         for function, args, kwargs in proof.exits:
@@ -736,7 +881,8 @@ class Held:
         if proof.filters:
             warnings.filters[:0] = proof.filters
             warnings._filters_mutated() if hasattr(warnings, "_filters_mutated") else warnings._filters_mutated_lock_held()
-        copyreg.dispatch_table.update(proof.pickles)
+        for registry, entries in proof.entries.items():
+            registries()[registry].update(entries)
         manager = logging.Logger.manager
         for n, logger in proof.loggers:
             if isinstance(logger, logging.Logger) and n not in manager.loggerDict:
@@ -779,6 +925,9 @@ class Held:
             for variable, value in proof.variables.items():
                 if environ.get(os.fsencode(variable)) != value:
                     return f"it reads {variable} at its import"
+            for variable, (value, _) in proof.defaults.items():
+                if environ.get(os.fsencode(variable)) not in (None, os.fsencode(value)):
+                    return f"it reads {variable} at its import"
             for (path, listing), was in proof.files.items():
                 if seen(path, listing) != was:
                     return f"it reads {path} at its import"
@@ -787,7 +936,7 @@ class Held:
                 if proof.year != year:
                     return "it reads the year"
         if names & self.native and names - self.taken:
-            mine = {v for p in self.proofs.values() for v in p.writes}
+            mine = self.sets()
             for variable in environ.keys() | self.environ.keys():
                 if environ.get(variable) != self.environ.get(variable):
                     name = os.fsdecode(variable)
@@ -1330,6 +1479,7 @@ def main():
     global BASE, ROOTS, OWN, MARK_AT, LAYOUT, READY, BIN
     control = socket.socket(fileno=3)
     os.set_inheritable(3, False)
+    environ = dict(os.environ)
 
     def end(**message):
         with contextlib.suppress(OSError):
@@ -1383,15 +1533,22 @@ def main():
         files = {f: was for p in base.proofs.values() for f, was in p.files.items()
                  if f not in again.ground.files and not f[0].startswith(tempfile.gettempdir())}
         rec, dropped = Recorder(thorough=True), dict(learnt.get("dropped") or {})
+        kept = Kept(sys.argv[1], environ, begun, "anew" not in sys.argv)
         with task_mode():
-            found = preload(learnt.get("modules") or [], dropped, rec)
+            found = preload(learnt.get("modules") or [], dropped, rec, kept)
+
+        if rec.believed and (found.keys() & rec.believed or not kept.holds(rec)):
+            end(restart={"how": "anew"})
+        if "again" not in sys.argv and any(why == MAKES_FILES or why.startswith("writes ") for why in found.values()):
+            end(restart={"how": "again"})  # it may have made them once for all, such as a list of fonts
         if found:
             end(restart={"dropped": found})
+        kept.keep(rec)
         HELD.hold(rec)
         put_in_front(HELD)
         sys.modules["__zygote__"] = sys.modules.pop("__zygote__")  # the last one: what follows is a child's
         BASE = frozenset(sys.modules)
-        reads |= {n for p in rec.proofs.values() for n in p.variables}
+        reads |= {n for p in rec.proofs.values() for n in (*p.variables, *p.defaults)}
         awake = {n: m for n, m in [*sys.modules.items(), *HELD.modules.items()]
                  if type(m) is not LAZY and n not in ("__zygote__", "__main__", "__mp_main__")}
         places = {os.path.dirname(f) for m in awake.values() if (f := getattr(m, "__file__", None)) and os.path.isabs(f)}
@@ -1404,7 +1561,7 @@ def main():
         collapse()
         with open("/proc/self/statm") as f:
             rss = int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        READY = {"preloaded": len(HELD.modules), "reads": sorted(reads - SET_AGAIN), "dropped": dropped, "rss": rss, "names": sorted(names),
+        READY = {"preloaded": len(HELD.modules), "believed": len(rec.believed), "reads": sorted(reads - SET_AGAIN), "dropped": dropped, "rss": rss, "names": sorted(names),
                  "changed": next((f for m in awake.values() if (f := getattr(m, "__file__", None)) and (st := seen(f, False)) and st[3] > begun), ""),
                  "folders": sorted(places | {p.rstrip("/") for p in ROOTS}), "missing": sorted(f for (f, _), was in files.items() if was is None),
                  "files": sorted(f for (f, _), was in files.items() if was is not None)}
