@@ -183,11 +183,10 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 	if wrong == nil {
 		wrong = record.Unreadable
 	}
-	state, latest := machine.New(record.ID, graph), time.Time{}
-	r.seq = 0
+	state, latest, last := machine.New(record.ID, graph), time.Time{}, int64(0)
 	// Also of a journal that cannot be folded it must be known where it ends, and when that was written.
 	if err := e.store.Journal(ctx, r.key, func(row store.JournalRow) error {
-		r.seq++
+		next := last + 1
 		if at := store.LatestOf(row.Entry); !at.IsZero() {
 			latest = at
 		}
@@ -195,16 +194,17 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 		case wrong != nil:
 		case row.Unreadable != nil:
 			wrong = row.Unreadable
-		case row.Seq != r.seq:
-			wrong = fmt.Errorf("journal entry %d is missing: %w", r.seq, aloft.ErrUnreadable)
+		case row.Seq != next:
+			wrong = fmt.Errorf("journal entry %d is missing: %w", next, aloft.ErrUnreadable)
 		default:
 			wrong = impossible(state.Fold(row.Seq, row.Entry))
 		}
-		r.seq = row.Seq
+		last = row.Seq
 		return nil //nolint:nilerr // what is wrong is told when it is known where the journal ends
 	}); err != nil {
 		return false, err
 	}
+	r.seq = last
 	e.learnClock(r, latest)
 	if wrong != nil {
 		return false, wrong
