@@ -71,7 +71,7 @@ func (d *demo) run(ctx context.Context) error {
 	}
 	check := exec.CommandContext(ctx, python, "-c", "import flytekit, matplotlib, pandas, pyarrow, sklearn")
 	if output, err := check.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s lacks what the pipeline imports (%s); run `%s -m pip install flytekit pandas pyarrow scikit-learn matplotlib`, or use `make demo`", python, firstLine(lastLine(output)), python)
+		return fmt.Errorf("%s lacks what the pipeline imports (%s); run `%[1]s -m pip install flytekit pandas pyarrow scikit-learn matplotlib` (without pip: `uv pip install --python %[1]s …`), or use `make demo`", python, firstLine(lastLine(output)))
 	}
 	if d.data == "" {
 		if d.data, err = os.MkdirTemp("", "aloft-demo-"); err != nil {

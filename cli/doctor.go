@@ -137,6 +137,9 @@ func (d *diagnosis) python(ctx context.Context, info *aloftv1.GetServerInfoRespo
 	case info.GetPython() != "":
 		d.ok("python: the server runs tasks with %s", info.GetPython())
 		return
+	case info.GetVersion() != "": // it answers, and this machine's is not what its tasks run with
+		d.note("python: no python3 on the server's PATH has flytekit: the first task of an image has an environment made, which takes minutes; or name one with `aloft serve --python PATH`")
+		return
 	}
 	python, err := exec.LookPath("python3")
 	if err != nil {
@@ -145,7 +148,7 @@ func (d *diagnosis) python(ctx context.Context, info *aloftv1.GetServerInfoRespo
 	}
 	output, err := exec.CommandContext(ctx, python, "-c", "import importlib.metadata as m; print(m.version('flytekit'))").CombinedOutput()
 	if err != nil {
-		d.problem("python: %s has no flytekit; run `%s -m pip install flytekit`, or name another with `aloft serve --python PATH`", python, python)
+		d.problem("python: %s has no flytekit; run `%[1]s -m pip install flytekit` (without pip: `uv pip install --python %[1]s flytekit`), or name another with `aloft serve --python PATH`", python)
 		return
 	}
 	d.ok("python: %s with flytekit %s", python, strings.TrimSpace(string(output)))

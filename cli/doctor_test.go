@@ -19,6 +19,7 @@ func TestDoctorSaysOfPythonWhatTheServerKnows(t *testing.T) {
 	}{
 		{&aloftv1.GetServerInfoResponse{Python: "/opt/python3"}, "ok    python: the server runs tasks with /opt/python3", 0},
 		{&aloftv1.GetServerInfoResponse{PythonProblem: "/opt/python3 has no flytekit"}, "TO DO python: /opt/python3 has no flytekit", 1},
+		{&aloftv1.GetServerInfoResponse{Version: "v1"}, "note  python: no python3 on the server's PATH has flytekit: the first task of an image has an environment made, which takes minutes; or name one with `aloft serve --python PATH`", 0},
 		{&aloftv1.GetServerInfoResponse{Environments: []*aloftv1.EnvironmentInfo{{}}, Python: "/opt/python3"}, "", 0},
 	} {
 		var out bytes.Buffer

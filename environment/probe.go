@@ -105,8 +105,8 @@ func (e Environment) check() error {
 	if e.Flytekit != "" {
 		return nil
 	}
-	return sentence(aloft.ErrPrecondition, "%s (Python %s) has no flytekit: run `%s -m pip install flytekit==%s`, or name another Python with --python",
-		e.Interpreter, e.Python, e.Interpreter, DefaultFlytekit)
+	return sentence(aloft.ErrPrecondition, "%s (Python %s) has no flytekit: run `%[1]s -m pip install flytekit==%[3]s` (without pip: `uv pip install --python %[1]s flytekit==%[3]s`), or name another Python with --python",
+		e.Interpreter, e.Python, DefaultFlytekit)
 }
 
 // stamps is what changes when a package is installed or removed, or when an interpreter would start otherwise: the folders

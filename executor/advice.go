@@ -32,8 +32,8 @@ func (r Ran) Advice(message string) string {
 		if r.Image != "" {
 			asked = fmt.Sprintf("The task asks for the image %s; no image is pulled here, it", r.Image)
 		}
-		return fmt.Sprintf("%s ran in the environment of %s (%s), which has no module %s. If that is a package: %s -m pip install %s. If it is code of yours: register it with pyflyte from the folder that holds it, or with --copy all.",
-			asked, r.Interpreter, r.Reason, name, r.Interpreter, name)
+		return fmt.Sprintf("%s ran in the environment of %s (%s), which has no module %s. If that is a package: %[2]s -m pip install %[4]s, or, where that has no pip, uv pip install --python %[2]s %[4]s. If it is code of yours: register it with pyflyte from the folder that holds it, or with --copy all.",
+			asked, r.Interpreter, r.Reason, name)
 	}
 	if m := noFile.FindStringSubmatch(message); m != nil {
 		path := m[1]
@@ -41,7 +41,7 @@ func (r Ran) Advice(message string) string {
 			path = below
 		}
 		if filepath.IsLocal(path) {
-			return fmt.Sprintf("%s is not in the task's folder: pyflyte ships Python modules only. Register with --copy all to ship data files, too, or give the file as an input.", path)
+			return fmt.Sprintf("%s is not in the task's folder: pyflyte run ships Python modules only, with --copy all data files, too; what .gitignore or .dockerignore names is never shipped. Or give the file as an input.", path)
 		}
 	}
 	return ""

@@ -13,7 +13,7 @@ func TestAdviceIsGivenWhereAnErrorIsOfWhereTheTaskRan(t *testing.T) {
 		want    []string // none: no advice
 	}{
 		"a module": {"Trace:\n\n    Traceback (most recent call last):\n    ModuleNotFoundError: No module named 'lightgbm.sklearn'\n\nMessage:\n\n    ModuleNotFoundError: No module named 'lightgbm.sklearn'",
-			[]string{"localhost:30000/etl:v1", "/venv/bin/python (the server was given this interpreter)", "/venv/bin/python -m pip install lightgbm.", "--copy all"}},
+			[]string{"localhost:30000/etl:v1", "/venv/bin/python (the server was given this interpreter)", "/venv/bin/python -m pip install lightgbm, or, where that has no pip, uv pip install --python /venv/bin/python lightgbm.", "--copy all"}},
 		"a relative path":        {"FileNotFoundError: [Errno 2] No such file or directory: 'data/x.csv'", []string{"data/x.csv is not in the task's folder", "--copy all"}},
 		"a path of the attempt":  {"    FileNotFoundError: [Errno 2] No such file or directory: '/data/attempts/a/data/x.csv'", []string{"data/x.csv is not in the task's folder"}},
 		"a path of the user":     {"FileNotFoundError: [Errno 2] No such file or directory: '/etc/nothing'", nil},
