@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/internal/near"
@@ -119,13 +120,14 @@ func newGetExecutions(defaults Defaults) *cobra.Command {
 }
 
 func executionTook(cl *admin.ExecutionClosure) string {
+	var end *timestamppb.Timestamp
 	switch {
-	case cl.GetDuration() != nil && cl.GetDuration().AsDuration() > 0:
-		return took(cl.GetDuration().AsDuration())
-	case cl.GetStartedAt() != nil:
-		return took(time.Since(cl.GetStartedAt().AsTime()))
+	case cl.GetStartedAt() != nil && cl.GetDuration() != nil:
+		end = timestamppb.New(cl.GetStartedAt().AsTime().Add(cl.GetDuration().AsDuration()))
+	case aloft.Terminal(cl.GetPhase()): // before it had started
+		end = cl.GetUpdatedAt()
 	}
-	return ""
+	return ran(cl.GetCreatedAt(), cl.GetStartedAt(), end, time.Now())
 }
 
 // showExecution prints one execution with its inputs and outputs.

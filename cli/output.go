@@ -67,11 +67,26 @@ func between(start, end *timestamppb.Timestamp, now time.Time) string {
 	return took(end.AsTime().Sub(start.AsTime()))
 }
 
+// ran is how long an execution has run, in all lists the same: from its start on, or, as long as it waits for that, from its
+// creation on.
+func ran(created, started, ended *timestamppb.Timestamp, now time.Time) string {
+	if started == nil {
+		started = created
+	}
+	return between(started, ended, now)
+}
+
 // isTerminal says whether somebody is looking.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
+
+// drawable says whether a terminal takes escapes that move and erase; one that is TERM=dumb shows them.
+func drawable(w io.Writer) bool { return isTerminal(w) && os.Getenv("TERM") != "dumb" }
+
+// coloured says whether colours are wanted (https://no-color.org).
+func coloured(w io.Writer) bool { return drawable(w) && os.Getenv("NO_COLOR") == "" }
 
 // size of the terminal in characters.
 func size(w io.Writer) (width, height int) {

@@ -1,12 +1,17 @@
 package cli
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
@@ -149,6 +154,47 @@ func TestAWordThatIsNoCommandIsAMistake(t *testing.T) {
 		command.SetArgs([]string{word})
 		if err := command.Execute(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("get %s: %v, want %q", word, err, want)
+		}
+	}
+}
+
+func TestARunTakesAsLongInEachList(t *testing.T) {
+	t.Parallel()
+	created := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	at := func(after time.Duration) *timestamppb.Timestamp { return timestamppb.New(created.Add(after)) }
+	for name, c := range map[string]struct {
+		started, ended *timestamppb.Timestamp
+		want           string
+	}{
+		"that waited for its start":           {at(20 * time.Second), at(23 * time.Second), "3.0 s"},
+		"that was aborted before it had one":  {nil, at(5 * time.Second), "5.0 s"},
+		"that ended in the moment it started": {at(time.Second), at(time.Second), "0 ms"},
+	} {
+		closure := &admin.ExecutionClosure{Phase: core.WorkflowExecution_ABORTED, CreatedAt: at(0), StartedAt: c.started, UpdatedAt: c.ended}
+		if c.started != nil {
+			closure.Duration = durationpb.New(c.ended.AsTime().Sub(c.started.AsTime()))
+		}
+		tree := &tree{execution: &aloftv1.ExecutionStatus{CreatedAt: at(0), StartedAt: c.started, EndedAt: c.ended}}
+		if got, head := executionTook(closure), tree.head(time.Now()); got != c.want || !strings.HasSuffix(head, "  "+c.want) {
+			t.Errorf("%s: a list says %q, a status %q, want %q", name, got, head, c.want)
+		}
+	}
+}
+
+func TestColoursAreLeftOutWhereTheyAreNotWanted(t *testing.T) {
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("no pseudo-terminal: %v", err)
+	}
+	defer terminal.Close()
+	for _, c := range []struct {
+		term, noColor    string
+		drawn, inColours bool
+	}{{"xterm", "", true, true}, {"xterm", "1", true, false}, {"dumb", "", false, false}} {
+		t.Setenv("TERM", c.term)
+		t.Setenv("NO_COLOR", c.noColor)
+		if drawable(terminal) != c.drawn || coloured(terminal) != c.inColours {
+			t.Errorf("TERM=%s NO_COLOR=%s: drawn %v, coloured %v", c.term, c.noColor, drawable(terminal), coloured(terminal))
 		}
 	}
 }

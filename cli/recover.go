@@ -226,7 +226,7 @@ func jobLine(job *aloftv1.RecoveryJob) string {
 // follow shows a job until it has ended or pauses, and returns it.
 func (c *client) follow(ctx context.Context, w io.Writer, job *aloftv1.RecoveryJob) (*aloftv1.RecoveryJob, error) {
 	screen := &screen{w: w}
-	live := c.output != "json" && isTerminal(w)
+	live := c.output != "json" && drawable(w)
 	show := func(last bool) error {
 		switch {
 		case live:

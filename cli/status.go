@@ -98,7 +98,7 @@ func (c *client) watch(ctx context.Context, id *core.WorkflowExecutionIdentifier
 		return 0, c.explain(err)
 	}
 	defer func() { _ = stream.Close() }()
-	live := follow && isTerminal(w)
+	live := follow && drawable(w)
 	messages := make(chan *aloftv1.WatchExecutionResponse)
 	go func() {
 		defer close(messages)
@@ -194,7 +194,7 @@ type tree struct {
 }
 
 func newTree(w io.Writer) *tree {
-	return &tree{nodes: map[string]*aloftv1.NodeStatus{}, colour: isTerminal(w)}
+	return &tree{nodes: map[string]*aloftv1.NodeStatus{}, colour: coloured(w)}
 }
 
 // update takes a message in and returns the nodes of which there is something to tell: a phase, a wait, an attempt.
@@ -302,7 +302,7 @@ func (t *tree) lines(now time.Time) []string {
 func (t *tree) head(now time.Time) string {
 	e := t.execution
 	head := fmt.Sprintf("%s  %s  ", aloft.ExecutionIDOf(e.GetId()), workflowName(e.GetWorkflow()))
-	head += t.colourOf(executionColour(e.GetPhase()), phaseName(e.GetPhase())) + "  " + between(e.GetCreatedAt(), e.GetEndedAt(), now)
+	head += t.colourOf(executionColour(e.GetPhase()), phaseName(e.GetPhase())) + "  " + ran(e.GetCreatedAt(), e.GetStartedAt(), e.GetEndedAt(), now)
 	if e.GetRecovers() != nil {
 		recovered := 0
 		for _, n := range t.nodes {
