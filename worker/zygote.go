@@ -558,7 +558,7 @@ func (zs *zygotes) run(z *zygote, tries int) {
 	logPath := filepath.Join(zs.folder.dir, "zygote-"+z.key[:12]+".log")
 	conn, ended, err := zs.spawn(z, logPath)
 	if err != nil {
-		zs.end(z, zygoteFailed, err.Error())
+		zs.fail(z, err.Error())
 		return
 	}
 	patience := zygoteStartTime
@@ -599,7 +599,7 @@ func (zs *zygotes) run(z *zygote, tries int) {
 			_ = conn.SetReadDeadline(time.Time{})
 			imports, err := watchImports(m.Ready.importList)
 			if err != nil {
-				zs.end(z, zygoteFailed, err.Error())
+				zs.fail(z, err.Error())
 				continue
 			}
 			zs.setReady(z, m, imports)
@@ -621,9 +621,9 @@ func (zs *zygotes) run(z *zygote, tries int) {
 			}
 			return
 		case m.Restart != nil:
-			zs.end(z, zygoteFailed, "its modules could not be imported ahead")
+			zs.fail(z, "its modules could not be imported ahead")
 		case m.Failed != "":
-			zs.end(z, zygoteFailed, m.Failed)
+			zs.fail(z, m.Failed)
 		case m.Status != nil:
 			zs.mu.Lock()
 			child := z.children[m.N]
@@ -755,10 +755,10 @@ func (zs *zygotes) spawn(z *zygote, logPath string) (*net.UnixConn, <-chan endin
 	return ours, ended, nil
 }
 
-func (zs *zygotes) end(z *zygote, state, reason string) {
+func (zs *zygotes) fail(z *zygote, reason string) {
 	zs.mu.Lock()
 	defer zs.mu.Unlock()
-	zs.endLocked(z, state, reason)
+	zs.endLocked(z, zygoteFailed, reason)
 }
 
 // endLocked takes a zygote out of use. One that failed stays listed, so that its reason can be seen and it is not tried

@@ -54,11 +54,11 @@ func (w *world) everyKind(t *testing.T) *core.LiteralMap {
 	}}
 }
 
-// contentOf is all that is stored, with modes.
-func (w *world) contentOf(t *testing.T, prefix blob.Key) map[string]string {
+// uploads is all that is stored of uploads, with modes.
+func (w *world) uploads(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	for entry, err := range w.blob.List(t.Context(), prefix) {
+	for entry, err := range w.blob.List(t.Context(), "upload") {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +76,7 @@ func TestATaskMayDoWhatItLikesWithItsInputs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	inputs := w.everyKind(t)
-	before := w.contentOf(t, "upload")
+	before := w.uploads(t)
 	const copies = 17 // each reference has its own
 	for i, does := range []string{"echo changed >> $f", ": > $f", "rm $f", "mv $f $PWD/mine", "chmod 777 $f; echo changed > $f", "touch -t 200001010000 $f", "ln -f $f $PWD/other; echo changed >> $PWD/other"} {
 		b := w.open(t, noPython{}, w.blob)
@@ -91,7 +91,7 @@ func TestATaskMayDoWhatItLikesWithItsInputs(t *testing.T) {
 		if got := len(strings.Fields(read(t, filepath.Join(w.blob.Path(blob.Key(job.ID.RunKey())), "copies")))); got != copies {
 			t.Errorf("%s: it was given %d copies, want %d", does, got, copies)
 		}
-		if diff := cmp.Diff(before, w.contentOf(t, "upload")); diff != "" {
+		if diff := cmp.Diff(before, w.uploads(t)); diff != "" {
 			t.Fatalf("%s: what is stored changed (-before +after):\n%s", does, diff)
 		}
 		if err := b.Forget(t.Context(), job); err != nil {
@@ -109,7 +109,7 @@ func TestATaskThatGoesLookingForStoredObjectsCannotChangeThem(t *testing.T) {
 	w := newWorld(t)
 	w.put(t, "one.txt", strings.NewReader("stored"))
 	w.put(t, "dir/a", strings.NewReader("stored"))
-	before := w.contentOf(t, "upload")
+	before := w.uploads(t)
 	b := w.open(t, noPython{}, w.blob)
 	saved := shell("a", "mkdir -p {{.checkpointOutputPrefix}} {{.rawOutputDataPrefix}}/x; echo saved > {{.checkpointOutputPrefix}}/_dst_cp; echo made > {{.rawOutputDataPrefix}}/x/made; exit 1")
 	if o := w.run(t, b, saved); o.GetFailure() == nil {
@@ -124,7 +124,7 @@ func TestATaskThatGoesLookingForStoredObjectsCannotChangeThem(t *testing.T) {
 	if o := w.run(t, b, looks); o.GetFailure() != nil {
 		t.Errorf("it failed: %v", o.GetFailure())
 	}
-	if diff := cmp.Diff(before, w.contentOf(t, "upload")); diff != "" {
+	if diff := cmp.Diff(before, w.uploads(t)); diff != "" {
 		t.Errorf("what is stored changed (-before +after):\n%s", diff)
 	}
 	for _, path := range []string{own + "/_flytecheckpoints/_dst_cp", w.blob.Path(blob.Key("raw/"+saved.ID.RawOutputKey())) + "/x/made"} {
