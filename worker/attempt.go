@@ -52,7 +52,7 @@ type Spec struct {
 	Env  map[string]string `json:"env,omitempty"` // complete; nothing of ours is added but PATH's entry for the interpreter, TMPDIR, PYTHONPATH's for CodeDir, and one mark
 
 	WorkDir string `json:"work_dir"`           // current directory; private, made by the caller
-	TempDir string `json:"temp_dir,omitempty"` // made if missing, becomes TMPDIR, removed when the attempt is over; empty: TMPDIR as in Env
+	TempDir string `json:"temp_dir,omitempty"` // made if missing, becomes TMPDIR, removed when the attempt is over unless that would take long; empty: TMPDIR as in Env
 	Stdout  string `json:"stdout,omitempty"`   // files, appended to; empty: /dev/null
 	Stderr  string `json:"stderr,omitempty"`
 

@@ -3,6 +3,7 @@ package worker
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -236,7 +237,12 @@ func (s *supervisor) startOver(a *attempt, why string) bool {
 			_ = os.Truncate(path, 0)
 		}
 	}
-	s.removeTemp(a)
+	if !s.removeTemp(a) {
+		aside := filepath.Join(filepath.Dir(a.spec.TempDir), "gone-"+rand.Text())
+		if os.Rename(a.spec.TempDir, aside) == nil {
+			go func() { _ = removal.All(context.Background(), aside) }()
+		}
+	}
 	if a.spec.TempDir != "" {
 		_ = os.MkdirAll(a.spec.TempDir, 0o700)
 	}
@@ -573,14 +579,20 @@ func (s *supervisor) finish(a *attempt, group *group, record ExitRecord) {
 	s.advance(a, StateExited, 0, &record)
 }
 
-// removeTemp removes the temporary folder of an attempt.
-func (s *supervisor) removeTemp(a *attempt) {
+// tempAtOnce is how many files of a temporary folder are removed before the end of its attempt is told.
+const tempAtOnce = 1000
+
+// removeTemp removes the temporary folder of an attempt, and says whether all of it is gone. What would take long is left to
+// the server, which removes the folders of an attempt when it forgets it.
+func (s *supervisor) removeTemp(a *attempt) (gone bool) {
 	if a.spec.TempDir == "" {
-		return
+		return true
 	}
-	if err := removal.All(context.Background(), a.spec.TempDir); err != nil {
+	gone, err := removal.Some(a.spec.TempDir, tempAtOnce)
+	if err != nil {
 		s.log.Warn("temporary folder stays", "attempt", a.spec.AttemptID, "error", err)
 	}
+	return gone
 }
 
 func split(status syscall.WaitStatus) (code, signal int) {

@@ -27,7 +27,6 @@ import (
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/internal/leftover"
-	"github.com/aloft-dev/aloft/internal/removal"
 	"github.com/aloft-dev/aloft/internal/weight"
 	"github.com/aloft-dev/aloft/literal"
 	"github.com/aloft-dev/aloft/worker"
@@ -45,6 +44,7 @@ func (b *Backend) Watch(ctx context.Context, expected []aloft.AttemptID, report 
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	reading.Go(func() { b.warm(ctx, client) })
+	reading.Go(func() { b.removeDiscarded(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -175,12 +175,12 @@ func (b *Backend) giveUpOrphans(ctx context.Context, client *worker.Client, expe
 		delete(b.inherited, status.AttemptID)
 		b.mu.Unlock()
 	}
-	return b.sweep(ctx, keep, known)
+	return b.sweep(keep, known)
 }
 
 // sweep removes the folders of attempts that nobody knows: a server was killed before it had handed them over, or while
 // it was removing them.
-func (b *Backend) sweep(ctx context.Context, keep map[string]bool, known []worker.Status) error {
+func (b *Backend) sweep(keep map[string]bool, known []worker.Status) error {
 	kept := map[string]bool{}
 	for name := range keep {
 		kept[folderName(name)] = true
@@ -195,19 +195,18 @@ func (b *Backend) sweep(ctx context.Context, keep map[string]bool, known []worke
 	if err != nil {
 		return err
 	}
-	var errs []error
 	for _, folder := range folders {
 		name := strings.TrimSuffix(strings.TrimSuffix(folder.Name(), tempSuffix), inputsSuffix)
 		if !kept[name] {
-			errs = append(errs, b.removeUnknown(ctx, name, folder.Name()))
+			b.removeUnknown(name, folder.Name())
 		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // removeUnknown removes a folder of an attempt that no Start is or was at work for. Its age says nothing: a file system's clock
 // may be some milliseconds behind ours, so that what is just being prepared looks older than we are.
-func (b *Backend) removeUnknown(ctx context.Context, name, folder string) error {
+func (b *Backend) removeUnknown(name, folder string) {
 	b.mu.Lock()
 	wanted := b.starting[name]
 	for attempt := range b.jobs {
@@ -215,12 +214,12 @@ func (b *Backend) removeUnknown(ctx context.Context, name, folder string) error 
 	}
 	if wanted {
 		b.mu.Unlock()
-		return nil
+		return
 	}
 	b.starting[name] = true // a Start that comes meanwhile waits
 	b.mu.Unlock()
 	defer b.through(name)
-	return removal.All(ctx, filepath.Join(b.config.DataDir, "attempts", folder))
+	b.discard(filepath.Join(b.config.DataDir, "attempts", folder))
 }
 
 // finish reads what an attempt left and reports it, once. When the task says that it is done, its outcome counts

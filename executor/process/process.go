@@ -13,6 +13,7 @@
 //	<data>/attempts/<hash of its name>/                              its private copy of the code, its current directory: removed
 //	<data>/attempts/<hash of its name>.tmp/                          its TMPDIR: removed
 //	<data>/attempts/<hash of its name>.in/                           its private copies of the files it is given: removed
+//	<data>/attempts/gone-<random>/                                   of an attempt that is forgotten, while it is removed (discard.go)
 //	<data>/worker/home                                               HOME of all attempts: a warm interpreter has one from its start
 //
 // All of <data>/blob but the attempt's own folders is read-only for it where the supervisor can do that (worker.Spec.ReadOnly).
@@ -107,6 +108,9 @@ type Backend struct {
 	found     []worker.Event      // of attempts that had been started before us; Watch has not seen them yet
 	wake      chan struct{}       // there is something in found
 	recorded  map[string]bool     // digests of environments whose description is kept
+	discarded []*discardedFolder  // which removeDiscarded has not in its hands
+
+	discardedWake chan struct{} // there is one more
 }
 
 // attempt is a job that was started. The back end's lock guards it.
@@ -128,7 +132,7 @@ func New(config Config) *Backend {
 	b := &Backend{
 		config: config, renderer: blob.Renderer{Local: config.Blob}, literals: blob.Literals{Store: config.Blob},
 		results: room.NewPatientPool(resultsRoom, math.MaxInt64), // a Stop ends the wait
-		jobs:    map[string]*attempt{}, inherited: map[string]bool{}, starting: map[string]bool{}, wake: make(chan struct{}, 1),
+		jobs:    map[string]*attempt{}, inherited: map[string]bool{}, starting: map[string]bool{}, wake: make(chan struct{}, 1), discardedWake: make(chan struct{}, 1),
 	}
 	b.changed.L = &b.mu
 	return b
@@ -624,7 +628,10 @@ func (b *Backend) Forget(ctx context.Context, job *executor.Job) error {
 	delete(b.jobs, name)
 	b.mu.Unlock()
 	_ = syscall.Rmdir(b.config.Blob.Path(blob.Key("raw/" + job.ID.RawOutputKey()))) // if it has written nothing there
-	return errors.Join(removal.All(ctx, b.workDir(name)), removal.All(ctx, b.tempDir(name)), removal.All(ctx, b.inputsDir(name)))
+	for _, dir := range []string{b.workDir(name), b.tempDir(name), b.inputsDir(name)} {
+		b.discard(dir)
+	}
+	return nil
 }
 
 // attemptName is the worker's name for an attempt, fit for a file name.

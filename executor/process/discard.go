@@ -1,0 +1,121 @@
+package process
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/aloft-dev/aloft/internal/removal"
+)
+
+// # Removing the folders of attempts
+//
+// A task may have left a million files in its folders, or one that cannot be removed at all, as those that root has made
+// immutable. No attempt waits for that, nor does the end of the server: a folder of few files is removed at once, and every
+// other one is given another name, <data>/attempts/gone-<random>, and removed in the background while Watch runs:
+//
+//	discard ──(few files)──▶ removed
+//	   │
+//	   └──(many, or an error)──▶ gone-… ──▶ discarded ──removeDiscarded──▶ removed
+//	                                            └──(an error)──▶ said once, tried again with growing pauses
+//
+// What a server that ended has left of them is found by sweep.
+
+const (
+	discardedPrefix = "gone-"
+	discardAtOnce   = 1000 // entries that are removed while the caller waits, and in one turn of the background
+	firstPause      = time.Minute
+	longestPause    = time.Hour
+)
+
+// discardedFolder is one that is removed in the background.
+type discardedFolder struct {
+	path  string
+	due   time.Time     // of the next try
+	pause time.Duration // before that; 0: none has failed
+}
+
+// discard removes a folder, or leaves it to the background.
+func (b *Backend) discard(path string) {
+	if strings.HasPrefix(filepath.Base(path), discardedPrefix) {
+		b.leave(path, 0)
+		return
+	}
+	done, err := removal.Some(path, discardAtOnce)
+	if done {
+		return
+	}
+	aside := filepath.Join(filepath.Dir(path), discardedPrefix+rand.Text())
+	if os.Rename(path, aside) != nil {
+		aside = path // it is itself what cannot be removed
+	}
+	if err != nil {
+		b.config.Logger.Warn("files of an attempt cannot be removed", "folder", aside, "error", err)
+		b.leave(aside, firstPause)
+		return
+	}
+	b.leave(aside, 0)
+}
+
+// leave notes a folder for the background. It is tried after the pause, which is 0 unless a try has failed.
+func (b *Backend) leave(path string, pause time.Duration) {
+	d := &discardedFolder{path: path, due: time.Now().Add(pause), pause: pause}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, known := range b.discarded {
+		if known.path == path {
+			return
+		}
+	}
+	b.discarded = append(b.discarded, d)
+	select {
+	case b.discardedWake <- struct{}{}:
+	default:
+	}
+}
+
+// removeDiscarded removes folders until ctx ends, some files of each in turn.
+func (b *Backend) removeDiscarded(ctx context.Context) {
+	for ctx.Err() == nil {
+		d, wait := b.nextDiscarded(time.Now())
+		if d == nil {
+			select {
+			case <-ctx.Done():
+			case <-b.discardedWake:
+			case <-time.After(wait):
+			}
+			continue
+		}
+		done, err := removal.Some(d.path, discardAtOnce)
+		if err != nil {
+			if d.pause == 0 {
+				b.config.Logger.Warn("files of an attempt cannot be removed", "folder", d.path, "error", err)
+			}
+			d.pause = min(max(2*d.pause, firstPause), longestPause)
+			d.due = time.Now().Add(d.pause)
+		}
+		if !done {
+			b.mu.Lock()
+			b.discarded = append(b.discarded, d)
+			b.mu.Unlock()
+		}
+	}
+}
+
+// nextDiscarded takes the folder whose turn it is; nil: none, for that long.
+func (b *Backend) nextDiscarded(now time.Time) (*discardedFolder, time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	wait := longestPause
+	for i, d := range b.discarded {
+		if !d.due.After(now) {
+			b.discarded = append(b.discarded[:i:i], b.discarded[i+1:]...)
+			return d, 0
+		}
+		wait = min(wait, d.due.Sub(now))
+	}
+	return nil, wait
+}
