@@ -79,36 +79,75 @@ func (gs *groups) works() bool {
 
 // ownGroups is the folders of the groups that this process is in: version 2, and version 1's for memory.
 func ownGroups() (unified, memory string) {
-	own := map[string]string{}
-	if b, err := os.ReadFile("/proc/self/cgroup"); err == nil {
+	own := groupsOf("self")
+	eachHierarchy(func(kind, controllers, mount, root string) {
+		switch {
+		case kind == "cgroup2":
+			unified = within(mount, root, own[""])
+		case strings.Contains(controllers, ",memory,"):
+			memory = within(mount, root, own["memory"])
+		}
+	})
+	return unified, memory
+}
+
+// groupsOf is the control groups that a process is in, by controller; version 2's has none.
+func groupsOf(pid string) map[string]string {
+	groups := map[string]string{}
+	if b, err := os.ReadFile("/proc/" + pid + "/cgroup"); err == nil {
 		for line := range strings.Lines(string(b)) {
 			if part := strings.SplitN(strings.TrimSpace(line), ":", 3); len(part) == 3 {
 				for controller := range strings.SplitSeq(part[1], ",") {
-					own[controller] = part[2]
+					groups[controller] = part[2]
 				}
 			}
 		}
 	}
+	return groups
+}
+
+// eachHierarchy goes through the mounts of control groups: controllers has a comma before and after each, root is the group
+// that is seen at the mount.
+func eachHierarchy(take func(kind, controllers, mount, root string)) {
 	mounts, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
-		return "", ""
+		return
 	}
 	defer mounts.Close()
 	for lines := bufio.NewScanner(mounts); lines.Scan(); {
 		// 36 35 98:0 /root /mount/point options - type source superoptions
 		left, right, ok := strings.Cut(lines.Text(), " - ")
 		fields, kind := strings.Fields(left), strings.Fields(right)
-		if !ok || len(fields) < 5 || len(kind) < 3 {
-			continue
-		}
-		switch {
-		case kind[0] == "cgroup2":
-			unified = within(fields[4], fields[3], own[""])
-		case kind[0] == "cgroup" && strings.Contains(","+kind[2]+",", ",memory,"):
-			memory = within(fields[4], fields[3], own["memory"])
+		if ok && len(fields) >= 5 && len(kind) >= 3 && (kind[0] == "cgroup2" || kind[0] == "cgroup") {
+			take(kind[0], ","+kind[2]+",", fields[4], fields[3])
 		}
 	}
-	return unified, memory
+}
+
+// thaw lets processes go on that a task of root has frozen by control groups of version 1: there a frozen process does not die
+// of a signal, unlike in version 2. Only groups below our own are thawed, or apart from it: not one that holds us too.
+func thaw(pids []int) {
+	own := groupsOf("self")["freezer"]
+	groups := map[string]bool{}
+	for _, pid := range pids {
+		for group := groupsOf(strconv.Itoa(pid))["freezer"]; group != "" && group != "/"; group = filepath.Dir(group) {
+			if own == group || strings.HasPrefix(own, group+"/") {
+				break
+			}
+			groups[group] = true
+		}
+	}
+	if len(groups) == 0 {
+		return
+	}
+	eachHierarchy(func(_, controllers, mount, root string) {
+		if !strings.Contains(controllers, ",freezer,") {
+			return
+		}
+		for group := range groups {
+			_ = os.WriteFile(filepath.Join(within(mount, root, group), "freezer.state"), []byte("THAWED"), 0)
+		}
+	})
 }
 
 // within is where a group is seen below a mount that shows the part of the hierarchy from root on.
@@ -521,6 +560,7 @@ func (g *group) kill(pids []int) {
 	for _, pid := range pids {
 		_ = killOnly(pid, g.has)
 	}
+	thaw(pids)
 }
 
 // has says whether a process belongs to the group.

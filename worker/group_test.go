@@ -224,3 +224,37 @@ func wait(t *testing.T, pid int) (status syscall.WaitStatus) {
 		}
 	}
 }
+
+// A task of root that has frozen itself ends with a stop.
+func TestAFrozenProcessIsEnded(t *testing.T) {
+	t.Parallel()
+	const freezer = "/sys/fs/cgroup/freezer"
+	dir, err := os.MkdirTemp(freezer, "aloft-test-")
+	if err != nil {
+		t.Skipf("this user freezes nothing: %v", err)
+	}
+	inner := filepath.Join(dir, "inner")
+	t.Cleanup(func() {
+		_ = os.WriteFile(filepath.Join(dir, "freezer.state"), []byte("THAWED"), 0)
+		for _, group := range []string{inner, dir} {
+			_ = os.Remove(group)
+		}
+	})
+	b := newBench(t)
+	s := b.shell(`sleep 1000 & mkdir $0/inner && echo $! > $0/inner/cgroup.procs && echo $$ > $0/cgroup.procs && echo FROZEN > $0/freezer.state; sleep 1000`)
+	s.Argv = append(s.Argv, dir)
+	b.start(s)
+	b.eventually("it is frozen", func() bool {
+		state, _ := os.ReadFile(filepath.Join(dir, "freezer.state"))
+		return strings.TrimSpace(string(state)) == "FROZEN"
+	})
+	if err := b.client.Stop(b.ctx(), s.AttemptID, time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	if r := b.await(s.AttemptID, EventExited).Exit; !r.Stopped {
+		t.Errorf("got %+v", r)
+	}
+	if left, _ := os.ReadFile(filepath.Join(inner, "cgroup.procs")); len(left) > 0 {
+		t.Errorf("still there: %s", left)
+	}
+}
