@@ -150,21 +150,26 @@ func (c *client) showExecution(command *cobra.Command, argument string) error {
 	w, cl := command.OutOrStdout(), execution.GetClosure()
 	fmt.Fprintf(w, "%s/%s/%s  %s  %s  %s\n", id.GetProject(), id.GetDomain(), id.GetName(),
 		workflowName(cl.GetWorkflowId())+"@"+cl.GetWorkflowId().GetVersion(), phaseName(cl.GetPhase()), executionTook(cl))
-	printLiterals(w, "inputs", data.GetFullInputs())
-	printLiterals(w, "outputs", data.GetFullOutputs())
+	printLiterals(w, "inputs", data.GetFullInputs(), data.GetInputs())
+	printLiterals(w, "outputs", data.GetFullOutputs(), data.GetOutputs())
 	if message := cl.GetError().GetMessage(); message != "" {
 		fmt.Fprintf(w, "error %s:\n%s\n", cl.GetError().GetCode(), readable(message))
 	}
 	return nil
 }
 
-func printLiterals(w io.Writer, title string, m *core.LiteralMap) {
+// printLiterals shows values, or, of those that are too many for an answer, how large they are and where they can be read.
+func printLiterals(w io.Writer, title string, m *core.LiteralMap, rest *admin.UrlBlob) {
+	if len(m.GetLiterals()) == 0 && rest.GetUrl() != "" {
+		fmt.Fprintf(w, "%s: %s, which is too much to show; as a LiteralMap at %s\n", title, bytesText(rest.GetBytes()), rest.GetUrl())
+		return
+	}
 	if len(m.GetLiterals()) == 0 {
 		return
 	}
 	fmt.Fprintf(w, "%s:\n", title)
 	for _, name := range sortedKeys(m.GetLiterals()) {
-		fmt.Fprintf(w, "  %s = %s\n", name, literal.PrintMax(m.GetLiterals()[name], 2000))
+		fmt.Fprintf(w, "  %s = %s\n", name, printable(literal.PrintMax(m.GetLiterals()[name], 2000)))
 	}
 }
 

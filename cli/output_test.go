@@ -71,13 +71,17 @@ func TestNothingThatATaskOrAClientWritesMovesTheTerminal(t *testing.T) {
 	answer := hostile()
 	printableAnswers{active: func() bool { return true }}.clean(answer)
 	encoded := answer.String()
+	values := answer.GetClosure().GetComputedInputs().GetLiterals()[`f\x1b`]
+	if kept := values.GetCollection().GetLiterals()[0].GetScalar().GetPrimitive().GetStringValue(); kept != "g\x1b" {
+		t.Errorf("a value is %q, which its quotes escape once more", kept)
+	}
 	if strings.Contains(encoded, "\x1b") || strings.Contains(encoded, `\x1b"`) && !strings.Contains(encoded, `\\x1b`) {
 		t.Errorf("still hostile: %s", encoded)
 	}
 	if got := answer.GetClosure().GetComputedInputs().GetLiterals(); len(got) != 1 || got[`f\x1b`] == nil {
 		t.Errorf("inputs are %v, want the one with a name that can be shown", got)
 	}
-	for _, letter := range "abcdefg" {
+	for _, letter := range "abcdef" {
 		if !strings.Contains(encoded, string(letter)+`\\x1b`) {
 			t.Errorf("%c is not shown with its escape: %s", letter, encoded)
 		}
@@ -196,5 +200,27 @@ func TestColoursAreLeftOutWhereTheyAreNotWanted(t *testing.T) {
 		if drawable(terminal) != c.drawn || coloured(terminal) != c.inColours {
 			t.Errorf("TERM=%s NO_COLOR=%s: drawn %v, coloured %v", c.term, c.noColor, drawable(terminal), coloured(terminal))
 		}
+	}
+}
+
+func TestAValueIsEscapedOnceAndOneThatIsTooLargeIsSaidToBe(t *testing.T) {
+	t.Parallel()
+	text := func(s string) *core.Literal {
+		return &core.Literal{Value: &core.Literal_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Primitive{Primitive: &core.Primitive{Value: &core.Primitive_StringValue{StringValue: s}}}}}}
+	}
+	a := &answering{
+		status: &aloftv1.WatchExecutionResponse{Execution: &aloftv1.ExecutionStatus{Id: &core.WorkflowExecutionIdentifier{Name: "x"}, Phase: core.WorkflowExecution_SUCCEEDED}},
+		data: &admin.WorkflowExecutionGetDataResponse{
+			FullOutputs: &core.LiteralMap{Literals: map[string]*core.Literal{"o0": text("a\x1b[31m \u202eb \\x1b \u0085")}},
+			Outputs:     &admin.UrlBlob{Url: "http://there/outputs.pb", Bytes: 3 << 20},
+		},
+	}
+	server := a.address(t)
+	if _, out, said := typed(t, server, "status", "x"); !strings.Contains(out, `o0 = "a\x1b[31m \u202eb \\x1b \u0085"`+"\n") {
+		t.Errorf("%s%s", out, said)
+	}
+	a.data.FullOutputs = nil
+	if _, out, said := typed(t, server, "status", "x"); !strings.Contains(out, "outputs: 3.0 MiB, which is too much to show; as a LiteralMap at http://there/outputs.pb\n") {
+		t.Errorf("%s%s", out, said)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
 // printable makes a text safe for a terminal: what would move the cursor, colour, hide or reorder what follows is shown as
@@ -36,8 +38,8 @@ func moves(r rune) bool {
 }
 
 // printableAnswers makes every text in answers of the server printable, once for all that is printed of them: names, errors
-// and causes are of the tasks' and clients' making. Logs are bytes and stay what they are. For machines, active is false:
-// JSON has its own escapes.
+// and causes are of the tasks' and clients' making. Logs are bytes and stay what they are; values are made printable when
+// they have been printed, which escapes what they hold. For machines, active is false: JSON has its own escapes.
 type printableAnswers struct{ active func() bool }
 
 func (p printableAnswers) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
@@ -79,7 +81,12 @@ func (p printableAnswers) clean(message any) {
 	}
 }
 
+var literalName = (&core.Literal{}).ProtoReflect().Descriptor().FullName()
+
 func cleanMessage(m protoreflect.Message) {
+	if m.Descriptor().FullName() == literalName {
+		return // printLiterals: a backslash of ours would be escaped by the quotes that it gets
+	}
 	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
 		text := field.Kind() == protoreflect.StringKind
 		switch {

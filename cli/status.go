@@ -151,7 +151,7 @@ func (c *client) printOutputs(ctx context.Context, id *core.WorkflowExecutionIde
 	if err != nil {
 		return c.explain(err)
 	}
-	printLiterals(w, "outputs", data.GetFullOutputs())
+	printLiterals(w, "outputs", data.GetFullOutputs(), data.GetOutputs())
 	return nil
 }
 
