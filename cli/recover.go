@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
@@ -86,11 +88,25 @@ func (c *client) recover(command *cobra.Command, args []string, f recoverFlags) 
 		if c.output == "json" {
 			return printJSON(w, plan)
 		}
+		var planned []*core.WorkflowExecutionIdentifier
+		for _, e := range plan.GetExecutions() {
+			planned = append(planned, e.GetExecution())
+		}
+		fmt.Fprint(w, standIns(selection.GetExecutions(), planned))
 		return printPlan(w, plan)
 	}
 	job, err := c.recovery.CreateRecoveryJob(ctx, &aloftv1.CreateRecoveryJobRequest{Selection: selection, Canary: f.canary, Rate: rate})
 	if err != nil {
 		return c.explain(err)
+	}
+	if c.output != "json" && len(args) > 0 {
+		if answer, err := c.recovery.GetRecoveryJob(ctx, &aloftv1.GetRecoveryJobRequest{Name: job.GetName()}); err == nil { // the job goes on without
+			var items []*core.WorkflowExecutionIdentifier
+			for _, i := range answer.GetItems() {
+				items = append(items, i.GetExecution())
+			}
+			fmt.Fprint(w, standIns(selection.GetExecutions(), items))
+		}
 	}
 	if f.detach {
 		return c.printJob(w, job)
@@ -103,6 +119,24 @@ func (c *client) recover(command *cobra.Command, args []string, f recoverFlags) 
 		return &ExitError{Code: 3}
 	}
 	return nil
+}
+
+// standIns says which executions that were named are not recovered themselves: one whose recovery failed is recovered by a
+// recovery of that, which has more of it.
+func standIns(named, recovered []*core.WorkflowExecutionIdentifier) string {
+	only := func(these, those []*core.WorkflowExecutionIdentifier) (names []string) {
+		for _, id := range these {
+			if !slices.ContainsFunc(those, func(other *core.WorkflowExecutionIdentifier) bool { return proto.Equal(id, other) }) {
+				names = append(names, printable(id.GetName()))
+			}
+		}
+		return names
+	}
+	before, instead := only(named, recovered), only(recovered, named)
+	if len(before) == 0 || len(instead) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s: recovered before, without success; what is recovered now is the latest recovery: %s\n", strings.Join(before, ", "), strings.Join(instead, ", "))
 }
 
 func (c *client) selection(args []string, f recoverFlags) (*aloftv1.RecoverySelection, error) {

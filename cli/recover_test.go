@@ -69,3 +69,23 @@ func TestAPlanSaysWhatIsReusedAndWhatRuns(t *testing.T) {
 		}
 	}
 }
+
+func TestARecoveryThatStandsForWhatWasNamedIsSaidToDoSo(t *testing.T) {
+	t.Parallel()
+	ids := func(names string) (ids []*core.WorkflowExecutionIdentifier) {
+		for _, name := range strings.Fields(names) {
+			ids = append(ids, &core.WorkflowExecutionIdentifier{Project: "p", Domain: "d", Name: name})
+		}
+		return ids
+	}
+	for _, c := range [][3]string{
+		{"x", "x", ""},
+		{"x y", "y r", "x: recovered before, without success; what is recovered now is the latest recovery: r\n"},
+		{"", "x y", ""}, // by phase and the like
+		{"x x2", "x", ""},
+	} {
+		if got := standIns(ids(c[0]), ids(c[1])); got != c[2] {
+			t.Errorf("%s named, %s recovered: %q, want %q", c[0], c[1], got, c[2])
+		}
+	}
+}
