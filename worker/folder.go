@@ -109,6 +109,7 @@ func ShortPath(dataDir string) (string, error) {
 	if to, err := os.Readlink(link); err == nil && to == dataDir {
 		return link, nil
 	}
+	sweepLinks(dir)
 	fresh := link + "." + rand.Text() // then in its place at once: attempts may use the link
 	if err := os.Symlink(dataDir, fresh); err != nil {
 		return "", fmt.Errorf("make a short path to the data folder: %w", err)
@@ -117,6 +118,23 @@ func ShortPath(dataDir string) (string, error) {
 		return "", fmt.Errorf("make a short path to the data folder: %w", err)
 	}
 	return link, nil
+}
+
+// sweepLinks removes the links to data folders that are not there any more. What cannot be looked at stays.
+func sweepLinks(dir string) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return // it is looked at again when the next link is made
+	}
+	for _, e := range entries {
+		if e.Type() != fs.ModeSymlink {
+			continue
+		}
+		link := filepath.Join(dir, e.Name())
+		if _, err := os.Stat(link); errors.Is(err, fs.ErrNotExist) {
+			_ = os.Remove(link)
+		}
+	}
 }
 
 // forgetSocket makes the next look for the supervisor find where ours would be, whatever is recorded.

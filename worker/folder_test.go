@@ -2,6 +2,7 @@ package worker
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -48,5 +49,43 @@ func TestTheSocketFolderMustBeOurs(t *testing.T) {
 	}
 	if path, err := f.socket(); err == nil {
 		t.Errorf("a link to a folder: %s, want a refusal", path)
+	}
+}
+
+func TestLinksToDataFoldersThatAreGoneAreSwept(t *testing.T) {
+	t.Setenv("XDG_RUNTIME_DIR", "")
+	short, err := os.MkdirTemp("", "links") //nolint:usetesting // links are made for the sake of short paths
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(short) })
+	t.Setenv("TMPDIR", short)
+	folder := func(name string) string {
+		dir := filepath.Join(short, strings.Repeat("a-long-name-", 6), name)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	link := func(dir string) string {
+		path, err := ShortPath(dir)
+		if err != nil || path == dir {
+			t.Fatalf("the short path of %s is %s, %v", dir, path, err)
+		}
+		return path
+	}
+	gone, kept := folder("gone"), folder("kept")
+	goneLink, keptLink := link(gone), link(kept)
+	if err := os.Remove(gone); err != nil {
+		t.Fatal(err)
+	}
+	newLink := link(folder("new"))
+	if _, err := os.Lstat(goneLink); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the link to a folder that is gone: %v", err)
+	}
+	for _, path := range []string{keptLink, newLink} {
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
 	}
 }
