@@ -108,6 +108,17 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		}
 	}()
 
+	// A port that is taken is found before a data folder is made that no server will use.
+	if _, err := os.Stat(c.DataDir); errors.Is(err, fs.ErrNotExist) {
+		l, err := listen(ctx, c.Listen)
+		if err == nil {
+			err = l.Close()
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+
 	// The data folder, and in it objects, the key that signs links, and the store.
 	if s.lock, err = lockDataDir(c.DataDir, c.Listen); err != nil {
 		return nil, err

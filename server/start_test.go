@@ -1,6 +1,8 @@
 package server
 
 import (
+	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -49,6 +51,12 @@ func TestAPortInUseIsRefusedAndTheDataFolderIsFreeAgain(t *testing.T) {
 	c := testConfig(t.TempDir())
 	c.Listen = l.Addr().String()
 	refused(t, c, "the port is in use", "--listen")
+	fresh := c
+	fresh.DataDir = filepath.Join(t.TempDir(), "fresh")
+	refused(t, fresh, "the port is in use")
+	if _, err := os.Stat(fresh.DataDir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a data folder was made: %v", err)
+	}
 	c.Listen = "localhost:0"
 	start(t, c)
 }
