@@ -81,7 +81,7 @@ func (a *admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	claim := a.pool.Claim()
 	defer claim.Release()
-	slot := &heavySlot{free: a.heavy}
+	slot := &heavySlot{places: a.heavy, claim: claim}
 	defer slot.release()
 	watch := watchWire(w, a.timings.idle, a.timings.answer)
 	defer watch.end()
@@ -225,7 +225,7 @@ func (in *incoming) read(r io.Reader, declared int64, check func(size int) error
 		declared = aloft.MaxMessageBytes
 	}
 	first := min(declared, 512)
-	if err := in.claim.Take(in.ctx, first); err != nil {
+	if err := in.take(first); err != nil {
 		return nil, err
 	}
 	buffer := make([]byte, 0, first)
@@ -246,7 +246,7 @@ func (in *incoming) read(r io.Reader, declared int64, check func(size int) error
 				return nil, fmt.Errorf("the request has more than the %d bytes that it declares: %w", declared, aloft.ErrInvalid)
 			}
 			grown := min(int64(2*cap(buffer)), declared)
-			if err := in.claim.Take(in.ctx, grown); err != nil {
+			if err := in.take(grown); err != nil {
 				return nil, err
 			}
 			old := int64(cap(buffer))
@@ -358,7 +358,21 @@ func (in *incoming) weigh(input protoreflect.MessageDescriptor, message []byte, 
 	if err != nil {
 		return fmt.Errorf("the request: %w", err)
 	}
-	return in.claim.Take(in.ctx, heavy+decodingCopies*int64(len(message)))
+	return in.take(heavy + decodingCopies*int64(len(message)))
+}
+
+// take takes room. The slot is given away while it waits, for others that have their room already.
+func (in *incoming) take(n int64) error {
+	err := in.claim.TryTake(n)
+	if _, short := errors.AsType[*room.Shortage](err); !short {
+		return err
+	}
+	had := in.slot.has
+	in.slot.release()
+	if err := in.claim.Take(in.ctx, n); err != nil || !had {
+		return err
+	}
+	return in.slot.take(in.ctx)
 }
 
 // heldBody is the body of a request whose message has been received.
@@ -390,30 +404,24 @@ type heavyKey struct{}
 
 // heavySlot is the right to keep a processor busy with a large message: there are few, so that small requests find one free.
 type heavySlot struct {
-	free chan struct{}
-	has  bool
+	places chan struct{}
+	claim  *room.Claim // whose patience it is
+	has    bool
 }
 
-func (s *heavySlot) take(ctx context.Context) error {
+func (s *heavySlot) take(ctx context.Context) (err error) {
 	if s.has {
 		return nil
 	}
-	timer := time.NewTimer(room.Patience)
-	defer timer.Stop()
-	select {
-	case s.free <- struct{}{}:
-		s.has = true
-		return nil
-	case <-timer.C:
-		return fmt.Errorf("%w: the server is busy with other large requests: try again later", aloft.ErrExhausted)
-	case <-ctx.Done():
-		return ctx.Err()
+	if s.has, err = s.claim.Enter(ctx, s.places); err == nil && !s.has {
+		err = fmt.Errorf("%w: the server is busy with other large requests: try again later", aloft.ErrExhausted)
 	}
+	return err
 }
 
 func (s *heavySlot) release() {
 	if s != nil && s.has {
-		<-s.free
+		<-s.places
 		s.has = false
 	}
 }

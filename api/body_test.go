@@ -14,11 +14,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/internal/room"
 	"github.com/aloft-dev/aloft/internal/weight/weighttest"
 )
@@ -188,4 +190,42 @@ func TestBodiesThatStopGiveTheirRoomBack(t *testing.T) {
 		}
 	}
 	waitUntil(t, "all room to be given back", func() bool { return s.pool.Taken() == 0 })
+}
+
+// TestTheSlotForLargeMessagesIsFreeWhileOneWaitsForRoom: a message that was decompressed or weighed kept the only slot while it
+// waited for room, and no other large message was looked at, those with room for them either.
+func TestTheSlotForLargeMessagesIsFreeWhileOneWaitsForRoom(t *testing.T) {
+	t.Parallel()
+	message := bytes.Repeat([]byte{0x1a, 0x02, 'a', 'b'}, 1<<18) // 1 MiB
+	compressed := gzipped(t, message)
+	input := (&admin.ExecutionCreateRequest{}).ProtoReflect().Descriptor()
+	for name, take := range map[string]func(in *incoming) error{
+		"to decompress": func(in *incoming) error { _, err := in.inflate(compressed, 0); return err },
+		"to decode":     func(in *incoming) error { return in.weigh(input, message, false) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				pool := room.NewPool(64 << 20)
+				other, claim := pool.Claim(), pool.Claim()
+				if err := other.Take(t.Context(), pool.Largest()+room.Allowance-100_000); err != nil {
+					t.Fatal(err)
+				}
+				places := make(chan struct{}, 1)
+				in := &incoming{ctx: t.Context(), claim: claim, slot: &heavySlot{places: places, claim: claim}}
+				ended := make(chan error, 1)
+				go func() { ended <- take(in) }()
+				synctest.Wait()
+				if len(ended) > 0 || len(places) > 0 {
+					t.Errorf("without room: ended %v, has the slot %v", len(ended) > 0, len(places) > 0)
+				}
+				other.Release()
+				if err := <-ended; err != nil || len(places) == 0 {
+					t.Errorf("when there was room: %v, has the slot %v", err, len(places) > 0)
+				}
+				in.slot.release()
+				claim.Release()
+			})
+		})
+	}
 }

@@ -8,9 +8,10 @@
 //	0 ≤ taken ≤ size
 //
 // and claims that wait are served in the order in which they came: a large one is not overtaken for ever by small ones. A
-// claim waits at most Patience; then the request is refused with aloft.ErrExhausted and gives back what it has.
+// claim waits at most Patience in all, however often it waits; then the request is refused with aloft.ErrExhausted and gives back
+// what it has. Only a Part, a turn of a call that lasts, has a Patience of its own.
 //
-// A reader that holds something others need, such as a connection to the database, must not wait while it holds it: it
+// What holds something that others need, such as a connection to the database, must not wait for room while it holds it: it
 // takes with TryTake, gives the connection back when there is no room, and Again begins anew when there is.
 package room
 
@@ -28,7 +29,7 @@ import (
 const (
 	// Allowance is how many bytes of a claim come from the part for small requests.
 	Allowance = 64 << 10
-	// Patience is how long a claim waits for room.
+	// Patience is how long a claim waits in all.
 	Patience = 5 * time.Second
 
 	smallShare = 8 // one part in so many is for allowances
@@ -139,12 +140,13 @@ func (p *part) serve() {
 type Claim struct {
 	pool         *Pool
 	mu           sync.Mutex
-	small, large int64 // taken from the parts; small ≤ Allowance
-	used         int64 // 0 ≤ used ≤ small + large; the rest was reserved by Again
+	small, large int64         // taken from the parts; small ≤ Allowance
+	used         int64         // 0 ≤ used ≤ small + large; the rest was reserved by Again
+	left         time.Duration // how long it may wait from now on
 }
 
 // Claim returns a claim that has nothing yet.
-func (p *Pool) Claim() *Claim { return &Claim{pool: p} }
+func (p *Pool) Claim() *Claim { return &Claim{pool: p, left: p.patience} }
 
 // tooLarge says that a request can never have what it asks for.
 func (c *Claim) tooLarge(n int64) error {
@@ -154,8 +156,9 @@ func (c *Claim) tooLarge(n int64) error {
 
 // Shortage says that there is no room now.
 type Shortage struct {
-	Need  int64 // of the whole request
-	waits time.Duration
+	Need   int64 // of the whole request
+	waits  time.Duration
+	waited bool // the claim has waited, and waits no more
 }
 
 func (s *Shortage) Error() string {
@@ -175,11 +178,11 @@ func (c *Claim) split(n int64) (small, large int64) {
 	return small, n - small
 }
 
-// Take waits for n bytes, at most for the pool's patience. ErrExhausted, or the error of ctx.
+// Take waits for n bytes. ErrExhausted when the claim has waited for Patience, or the error of ctx.
 func (c *Claim) Take(ctx context.Context, n int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.take(ctx, n, c.pool.patience)
+	return c.take(ctx, n, c.left)
 }
 
 // TryTake takes n bytes if that is possible without waiting; otherwise the error is a *Shortage.
@@ -189,6 +192,7 @@ func (c *Claim) TryTake(n int64) error {
 	return c.take(nil, n, 0) //nolint:staticcheck // nothing waits
 }
 
+// take waits at most for patience, both parts together. The caller holds mu.
 func (c *Claim) take(ctx context.Context, n int64, patience time.Duration) error {
 	if n <= 0 {
 		return nil
@@ -198,7 +202,18 @@ func (c *Claim) take(ctx context.Context, n int64, patience time.Duration) error
 		return c.tooLarge(c.small + c.large + large)
 	}
 	get := func(p *part, n int64) bool {
-		return n == 0 || patience > 0 && p.take(ctx, n, patience) || patience <= 0 && p.try(n)
+		if n == 0 || p.try(n) {
+			return true
+		}
+		if patience <= 0 {
+			return false
+		}
+		began := time.Now()
+		got := p.take(ctx, n, patience)
+		waited := time.Since(began)
+		patience -= waited
+		c.left -= waited
+		return got
 	}
 	if !get(&c.pool.small, small) {
 		return c.short(ctx, n)
@@ -217,7 +232,34 @@ func (c *Claim) short(ctx context.Context, n int64) error {
 	if ctx != nil && ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return &Shortage{Need: c.used + n, waits: c.pool.patience}
+	return &Shortage{Need: c.used + n, waits: c.pool.patience, waited: ctx != nil}
+}
+
+// Enter waits for one of the places of a channel, within the same patience: false, without an error, when there was none. What
+// has a place must not wait for room, or those that have room and wait for a place would wait for each other.
+func (c *Claim) Enter(ctx context.Context, places chan<- struct{}) (entered bool, err error) {
+	select {
+	case places <- struct{}{}:
+		return true, nil
+	default:
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.left <= 0 {
+		return false, nil
+	}
+	began := time.Now()
+	defer func() { c.left -= time.Since(began) }()
+	timer := time.NewTimer(c.left)
+	defer timer.Stop()
+	select {
+	case places <- struct{}{}:
+		return true, nil
+	case <-timer.C:
+		return false, nil
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
 }
 
 // Give gives n bytes back that are not held any more.
@@ -278,7 +320,7 @@ func Take(ctx context.Context, n int64) error {
 }
 
 // Part begins a part of a call, such as one turn of a call that lasts: release gives back all that the claim of ctx took since.
-// A part may be within another, and within Again, which reserves room in the same claim.
+// A part may be within another, and within Again, which reserves room in the same claim. It may wait for Patience anew.
 func Part(ctx context.Context) (release func()) {
 	c := Of(ctx)
 	if c == nil {
@@ -287,6 +329,7 @@ func Part(ctx context.Context) (release func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	before := c.used
+	c.left = c.pool.patience
 	return func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -304,15 +347,17 @@ func Again(ctx context.Context, read func() error) error {
 	c.mu.Lock()
 	before := c.used
 	c.mu.Unlock()
-	until := time.Now().Add(c.pool.patience)
+	var until time.Time // from the first shortage on, so that what needs more each time ends, too
 	for {
 		err := read()
 		var s *Shortage
-		left := time.Until(until)
-		if !errors.As(err, &s) || left <= 0 {
+		if !errors.As(err, &s) || s.waited {
 			return err
 		}
-		if err := c.reserve(ctx, before, s.Need-before, left); err != nil {
+		if until.IsZero() {
+			until = time.Now().Add(c.pool.patience)
+		}
+		if err := c.reserve(ctx, before, s.Need-before, time.Until(until)); err != nil {
 			return err
 		}
 	}
@@ -323,7 +368,7 @@ func (c *Claim) reserve(ctx context.Context, before, n int64, patience time.Dura
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.back(before)
-	if err := c.take(ctx, n, patience); err != nil {
+	if err := c.take(ctx, n, min(patience, c.left)); err != nil {
 		return err
 	}
 	c.used = before

@@ -73,7 +73,7 @@ func TestAClaimThatWaitsIsServedInItsTurnOrRefused(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := third.Take(ctx, 30*mib); !errors.Is(err, context.DeadlineExceeded) {
+		if err := pool.Claim().Take(ctx, 30*mib); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("with a deadline before: %v", err)
 		}
 		if err := third.Take(t.Context(), 1<<40); !errors.Is(err, aloft.ErrExhausted) || time.Since(began) > 2*room.Patience {
@@ -187,5 +187,82 @@ func TestAPartGivesBackWhatWasTakenInIt(t *testing.T) {
 	claim.Release()
 	if pool.Taken() != 0 {
 		t.Errorf("%d bytes are still taken", pool.Taken())
+	}
+}
+
+// TestAClaimWaitsForPatienceInAll: each Take waited for Patience, and one that takes from both parts for twice as long.
+func TestAClaimWaitsForPatienceInAll(t *testing.T) {
+	t.Parallel()
+	for name, wait := range map[string]func(t *testing.T, pool *room.Pool, claim *room.Claim) error{
+		"for the small part and then for the large one": func(t *testing.T, pool *room.Pool, claim *room.Claim) error {
+			for range 8*mib/room.Allowance - 1 { // stays has one
+				other := pool.Claim()
+				if err := other.TryTake(room.Allowance); err != nil {
+					t.Fatal(err)
+				}
+				time.AfterFunc(3*time.Second, other.Release)
+			}
+			return claim.Take(t.Context(), room.Allowance+4*mib)
+		},
+		"for one Take after another": func(t *testing.T, pool *room.Pool, claim *room.Claim) error {
+			other := pool.Claim()
+			if err := other.Take(t.Context(), room.Allowance+3*mib); err != nil {
+				t.Fatal(err)
+			}
+			time.AfterFunc(3*time.Second, other.Release)
+			if err := claim.Take(t.Context(), room.Allowance+3*mib); err != nil {
+				t.Fatal(err)
+			}
+			return claim.Take(t.Context(), mib)
+		},
+		"for a place and then for room": func(t *testing.T, _ *room.Pool, claim *room.Claim) error {
+			places := make(chan struct{}, 1)
+			places <- struct{}{}
+			time.AfterFunc(3*time.Second, func() { <-places })
+			if entered, err := claim.Enter(t.Context(), places); !entered {
+				t.Fatalf("no place: %v", err)
+			}
+			return claim.Take(t.Context(), room.Allowance+4*mib)
+		},
+		"for a read to begin again and then for room": func(t *testing.T, pool *room.Pool, claim *room.Claim) error {
+			other := pool.Claim()
+			if err := other.Take(t.Context(), room.Allowance+3*mib); err != nil {
+				t.Fatal(err)
+			}
+			time.AfterFunc(3*time.Second, other.Release)
+			return room.Again(room.With(t.Context(), claim), func() error {
+				if err := claim.TryTake(room.Allowance + 3*mib); err != nil {
+					return err
+				}
+				return claim.Take(t.Context(), mib)
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				pool := room.NewPool(64 * mib)
+				stays, claim := pool.Claim(), pool.Claim()
+				defer claim.Release()
+				defer stays.Release()
+				if err := stays.Take(t.Context(), room.Allowance+53*mib); err != nil {
+					t.Fatal(err)
+				}
+				began := time.Now()
+				if err := wait(t, pool, claim); !errors.Is(err, aloft.ErrExhausted) {
+					t.Errorf("there was room: %v", err)
+				}
+				if waited := time.Since(began); waited != room.Patience {
+					t.Errorf("it waited for %v, want %v", waited, room.Patience)
+				}
+				if entered, err := claim.Enter(t.Context(), make(chan struct{})); entered || err != nil || time.Since(began) != room.Patience {
+					t.Errorf("after that it entered a full place after %v: %v, %v", time.Since(began), entered, err)
+				}
+				room.Part(room.With(t.Context(), claim))
+				if err := claim.Take(t.Context(), room.Allowance+4*mib); !errors.Is(err, aloft.ErrExhausted) || time.Since(began) != 2*room.Patience {
+					t.Errorf("a part ended after %v: %v", time.Since(began), err)
+				}
+			})
+		})
 	}
 }
