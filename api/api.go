@@ -6,7 +6,6 @@ import (
 	"math"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -170,7 +169,7 @@ func New(config Config) (*API, error) {
 	if config.Links != nil {
 		mux.Handle(blob.LinkPath, config.Links)
 	}
-	a.handler = a.withGate(newAdmission(config.Room, connect.NewErrorWriter(options...), mux))
+	a.handler = a.withGate(newAdmission(config.Room, mux))
 	return a, nil
 }
 
@@ -273,36 +272,3 @@ func (g guarding) WrapStreamingHandler(next connect.StreamingHandlerFunc) connec
 		return nil
 	}
 }
-
-// unknownCalls answers gRPC calls of services that nobody registered: a bare 404 would reach the client as UNIMPLEMENTED
-// without a word of what.
-func unknownCalls(mux *http.ServeMux) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		handler, pattern := mux.Handler(r)
-		if pattern != "" {
-			handler.ServeHTTP(w, r)
-			return
-		}
-		if kind := r.Header.Get("Content-Type"); strings.HasPrefix(kind, "application/grpc") {
-			writeGRPCStatus(w, kind, connect.CodeUnimplemented, strings.TrimPrefix(r.URL.EscapedPath(), "/")+": "+aloft.ErrUnimplemented.Error())
-			return
-		}
-		if r.URL.Path == "/" {
-			http.Redirect(w, r, "/console/", http.StatusFound)
-			return
-		}
-		http.NotFound(w, r)
-	})
-}
-
-// writeGRPCStatus answers a gRPC call whose method we do not have. gRPC-Web, too, has the status in the header where there is
-// no message.
-func writeGRPCStatus(w http.ResponseWriter, contentType string, code connect.Code, text string) {
-	w.Header().Set("Content-Type", contentType)
-	w.Header().Set("Grpc-Status", strconv.Itoa(int(code)))
-	w.Header().Set("Grpc-Message", fit(text, 1024))
-	w.WriteHeader(http.StatusOK)
-}
-
-// restPaths are what the paths of Flyte's REST begin with.
-var restPaths = []string{"/api/v1/", "/me", "/.well-known/", "/config/v1/"}

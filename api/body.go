@@ -54,8 +54,7 @@ const (
 type admission struct {
 	pool    *room.Pool
 	heavy   chan struct{} // held while a large message is decompressed, weighed and decoded
-	errors  *connect.ErrorWriter
-	inputs  sync.Map // protoreflect.MessageDescriptor by path; nil where none is known
+	inputs  sync.Map      // protoreflect.MessageDescriptor by path; nil where none is known
 	next    http.Handler
 	timings timings
 }
@@ -63,9 +62,9 @@ type admission struct {
 // timings are the constants above, shorter in tests.
 type timings struct{ idle, grace, upload, answer time.Duration }
 
-func newAdmission(pool *room.Pool, errors *connect.ErrorWriter, next http.Handler) *admission {
+func newAdmission(pool *room.Pool, next http.Handler) *admission {
 	return &admission{
-		pool: pool, errors: errors, next: next,
+		pool: pool, next: next,
 		heavy:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		timings: timings{bodyIdle, bodyGrace, uploadIdle, answerIdle},
 	}
@@ -89,7 +88,7 @@ func (a *admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = r.WithContext(ctx)
 	w = &watchedWriter{w, watch}
 	if err := a.receive(r, claim, slot, watch); err != nil {
-		a.refuse(w, r, err)
+		refuse(w, r, 0, cutOff(err))
 		return
 	}
 	a.next.ServeHTTP(w, r)
@@ -146,15 +145,6 @@ func headerSize(h http.Header) (size int64) {
 	return size
 }
 
-func isREST(path string) bool {
-	for _, prefix := range restPaths {
-		if strings.HasPrefix(path, prefix) {
-			return true
-		}
-	}
-	return false
-}
-
 // input is what the one message of a call is; nil if the path is no call, or one to which clients stream.
 func (a *admission) input(path string) protoreflect.MessageDescriptor {
 	if known, ok := a.inputs.Load(path); ok {
@@ -176,16 +166,6 @@ func (a *admission) input(path string) protoreflect.MessageDescriptor {
 		}
 	}
 	return nil
-}
-
-// refuse answers in the protocol of the caller.
-func (a *admission) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	failure := cutOff(err)
-	if isREST(r.URL.Path) || !a.errors.IsSupported(r) {
-		writeRESTError(w, failure)
-		return
-	}
-	_ = a.errors.Write(w, r, failure) // a caller that is gone does not hear it
 }
 
 func cutOff(err error) *connect.Error {

@@ -17,8 +17,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"connectrpc.com/connect"
-
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/internal/room"
@@ -38,7 +36,7 @@ type admitting struct {
 func admit(t *testing.T, size int64, idle time.Duration) *admitting {
 	t.Helper()
 	s := &admitting{pool: room.NewPatientPool(size, 200*time.Millisecond)}
-	a := newAdmission(s.pool, connect.NewErrorWriter(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	a := newAdmission(s.pool, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.most.Store(max(s.most.Load(), s.pool.Taken()))
 		n, err := io.Copy(io.Discard, r.Body)
 		if err != nil {

@@ -1,7 +1,7 @@
 package api
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -108,7 +108,7 @@ func (g *gate) decide(e entry) verdict {
 	case foreign && !e.link():
 		v.refusal = &refusal{http.StatusForbidden, connect.CodePermissionDenied, foreignReason(e.origin)}
 	}
-	if v.refusal == nil && !v.preflight && e.rest() && e.body && e.method != http.MethodGet && e.method != http.MethodHead {
+	if v.refusal == nil && !v.preflight && isREST(e.path) && e.body && e.method != http.MethodGet && e.method != http.MethodHead {
 		v.refusal = bodyRefusal(e.contentType)
 	}
 	return v
@@ -173,12 +173,6 @@ func (e entry) link() bool {
 	return (e.method == http.MethodGet || e.method == http.MethodHead) && e.origin == "" && e.mode == "navigate" && e.dest == "document"
 }
 
-func (e entry) rest() bool {
-	return slices.ContainsFunc(restPaths, func(p string) bool {
-		return e.path == p || strings.HasSuffix(p, "/") && strings.HasPrefix(e.path, p)
-	})
-}
-
 func foreignReason(origin string) string {
 	switch origin {
 	case "":
@@ -216,7 +210,6 @@ func printable(text string) string {
 // withGate lets requests enter as the gate decides, and notes who asks.
 func (a *API) withGate(next http.Handler) http.Handler {
 	g := newGate(a.Config)
-	failures := connect.NewErrorWriter()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		e := entryOf(r)
 		v := g.decide(e)
@@ -241,7 +234,7 @@ func (a *API) withGate(next http.Handler) http.Handler {
 		switch {
 		case v.refusal != nil:
 			a.Logger.DebugContext(r.Context(), "refused a request", "method", e.method, "path", e.path, "host", e.host, "origin", e.origin, "reason", v.refusal.reason)
-			a.refuse(w, r, failures, v.refusal)
+			refuse(w, r, v.refusal.status, connect.NewError(v.refusal.code, errors.New(v.refusal.reason)))
 		case v.preflight:
 			h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE, HEAD")
 			h.Set("Access-Control-Allow-Headers", "Content-Type, Content-MD5, Range, flyte-authorization, X-Grpc-Web, X-User-Agent, Grpc-Timeout, Connect-Protocol-Version, Connect-Timeout-Ms")
@@ -254,21 +247,4 @@ func (a *API) withGate(next http.Handler) http.Handler {
 			next.ServeHTTP(w, a.withCaller(r, v.knownHost))
 		}
 	})
-}
-
-// refuse answers in the protocol of the request, so that a client finds the reason where it looks for one.
-func (a *API) refuse(w http.ResponseWriter, r *http.Request, failures *connect.ErrorWriter, why *refusal) {
-	w.Header().Set("Cache-Control", "no-store")
-	switch e := entryOf(r); {
-	case e.rest():
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(why.status)
-		_ = json.NewEncoder(w).Encode(map[string]any{"code": int(why.code), "message": why.reason, "details": []any{}})
-	case (r.Method == http.MethodPost || r.URL.Query().Has("connect")) && failures.IsSupported(r): // which it says of every GET
-		_ = failures.Write(w, r, connect.NewError(why.code, fmt.Errorf("%s", why.reason)))
-	case strings.HasPrefix(e.contentType, "application/grpc"):
-		writeGRPCStatus(w, e.contentType, why.code, why.reason)
-	default:
-		http.Error(w, why.reason, why.status)
-	}
 }

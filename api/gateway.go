@@ -110,17 +110,6 @@ func newGateway(ctx context.Context, conn grpc.ClientConnInterface) (http.Handle
 	return mux, nil
 }
 
-// writeRESTError answers a request that was refused before it reached the gateway, as the gateway does.
-func writeRESTError(w http.ResponseWriter, failure *connect.Error) {
-	text, err := protojson.Marshal(grpcStatus(failure).Proto())
-	if err != nil {
-		text = []byte("{}")
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(runtime.HTTPStatusFromCode(codes.Code(failure.Code())))
-	_, _ = w.Write(text)
-}
-
 // octetStream is runtime.ProtoMarshaller with an answer for what is no message: the gateway marshals statuses, too, by it.
 type octetStream struct{ runtime.ProtoMarshaller }
 

@@ -1,0 +1,87 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+
+	"connectrpc.com/connect"
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/encoding/protojson"
+
+	"github.com/aloft-dev/aloft"
+)
+
+// failures writes errors for clients of gRPC, gRPC-Web and Connect.
+var failures = connect.NewErrorWriter()
+
+// refuse answers a request that reaches no handler in the protocol of its caller, so that a client finds the reason where it
+// looks for one. The status is that of REST and of what is no call; 0: the one that goes with the code.
+func refuse(w http.ResponseWriter, r *http.Request, status int, failure *connect.Error) {
+	if status == 0 {
+		status = runtime.HTTPStatusFromCode(codes.Code(failure.Code()))
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	kind := r.Header.Get("Content-Type")
+	switch {
+	case isREST(r.URL.Path):
+		writeRESTError(w, status, failure)
+	case (r.Method == http.MethodPost || r.URL.Query().Has("connect")) && failures.IsSupported(r): // which it says of every GET
+		_ = failures.Write(w, r, failure) // a caller that is gone does not hear it
+	case strings.HasPrefix(kind, "application/grpc"):
+		writeGRPCStatus(w, kind, failure)
+	default:
+		http.Error(w, failure.Message(), status)
+	}
+}
+
+// writeRESTError writes an error as the gateway does.
+func writeRESTError(w http.ResponseWriter, status int, failure *connect.Error) {
+	text, err := protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true}.Marshal(grpcStatus(failure).Proto())
+	if err != nil {
+		text = []byte("{}")
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(text)
+}
+
+// writeGRPCStatus answers a gRPC call in an encoding that we do not have. gRPC-Web, too, has the status in the header where
+// there is no message.
+func writeGRPCStatus(w http.ResponseWriter, contentType string, failure *connect.Error) {
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Grpc-Status", strconv.Itoa(int(failure.Code())))
+	w.Header().Set("Grpc-Message", fit(failure.Message(), 1024))
+	w.WriteHeader(http.StatusOK)
+}
+
+// unknownCalls answers gRPC calls of services that are not registered: a bare 404 would reach the client as UNIMPLEMENTED
+// without a word of what.
+func unknownCalls(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handler, pattern := mux.Handler(r)
+		switch {
+		case pattern != "":
+			handler.ServeHTTP(w, r)
+		case strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"):
+			text := strings.TrimPrefix(r.URL.EscapedPath(), "/") + ": " + aloft.ErrUnimplemented.Error()
+			refuse(w, r, http.StatusNotFound, connect.NewError(connect.CodeUnimplemented, errors.New(fit(text, 1024))))
+		case r.URL.Path == "/":
+			http.Redirect(w, r, "/console/", http.StatusFound)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// restPaths are those of Flyte's REST, as patterns of http.ServeMux: one that ends in a slash stands for all below it.
+var restPaths = []string{"/api/v1/", "/me", "/.well-known/", "/config/v1/"}
+
+func isREST(path string) bool {
+	return slices.ContainsFunc(restPaths, func(p string) bool {
+		return path == p || strings.HasSuffix(p, "/") && strings.HasPrefix(path, p)
+	})
+}
