@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -61,10 +62,7 @@ func (s *Server) predecessor(ctx context.Context, identity, place string) (strin
 	if err != nil || before.ID == "" || ours || s.config.Database == "" {
 		return before.Nonce, err
 	}
-	wait := quiet
-	if s.options.quiet > 0 {
-		wait = s.options.quiet
-	}
+	wait := cmp.Or(s.options.quiet, quiet)
 	s.log.Info("the data folder is not where it was: waiting to see whether another server has its name", "name", identity, "at_most", wait)
 	for deadline := time.Now().Add(wait); time.Now().Before(deadline); {
 		if err := sleep(ctx, 200*time.Millisecond); err != nil {
@@ -207,12 +205,8 @@ func (s *Server) shareBlobs(ctx context.Context, blobs blob.Store, identity, non
 
 // sharesWith looks for the sign of another server, and if there is none, or one of an earlier process, whether it lives.
 func (s *Server) sharesWith(ctx context.Context, blobs blob.Store, other store.Instance) error {
-	wait := quiet
-	if s.options.quiet > 0 {
-		wait = s.options.quiet
-	}
 	seen := other.SeenAt
-	for deadline := time.Now().Add(wait); ; {
+	for deadline := time.Now().Add(cmp.Or(s.options.quiet, quiet)); ; {
 		sign, err := smallObject(ctx, blobs, witnessKey(other.ID))
 		switch {
 		case err != nil:
