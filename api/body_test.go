@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -17,9 +19,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/service/serviceconnect"
 	"github.com/aloft-dev/aloft/internal/room"
+	"github.com/aloft-dev/aloft/internal/weight"
 	"github.com/aloft-dev/aloft/internal/weight/weighttest"
 )
 
@@ -226,4 +232,56 @@ func TestTheSlotForLargeMessagesIsFreeWhileOneWaitsForRoom(t *testing.T) {
 			})
 		})
 	}
+}
+
+// creating is a service whose handler shows what it finds when it runs.
+type creating struct {
+	serviceconnect.UnimplementedAdminServiceHandler
+	found func()
+}
+
+func (c creating) CreateExecution(context.Context, *admin.ExecutionCreateRequest) (*admin.ExecutionCreateResponse, error) {
+	c.found()
+	return &admin.ExecutionCreateResponse{}, nil
+}
+
+// TestWhatALargeMessageHoldsWhenItsHandlerRuns: the slot has been given back once it is decoded, and the room is there for the
+// message as it came, for the copies of the decoder, and for what was decoded.
+func TestWhatALargeMessageHoldsWhenItsHandlerRuns(t *testing.T) {
+	t.Parallel()
+	message := bytes.Repeat([]byte{0x1a, 0x02, 'a', 'b'}, 1<<18) // the name, again and again: 1 MiB
+	decoded, err := weight.Protobuf((&admin.ExecutionCreateRequest{}).ProtoReflect().Descriptor(), message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 1 << 20
+	pool := room.NewPool(DefaultRoom)
+	mux := http.NewServeMux()
+	a := newAdmission(pool, mux)
+	var slots int
+	var taken int64
+	mux.Handle(serviceconnect.NewAdminServiceHandler(creating{found: func() { slots, taken = len(a.heavy), pool.Taken() }},
+		connect.WithInterceptors(guarding{&API{Config: Config{Logger: slog.New(slog.DiscardHandler)}}})))
+	s := &admitting{Server: httptest.NewServer(a), pool: pool}
+	defer s.Close()
+	for name, call := range map[string]struct {
+		header http.Header
+		body   []byte
+	}{
+		"as it is":   {http.Header{"Content-Type": {"application/proto"}}, message},
+		"compressed": {http.Header{"Content-Type": {"application/proto"}, "Content-Encoding": {"gzip"}}, gzipped(t, message)},
+		"over gRPC":  {http.Header{"Content-Type": {"application/grpc+proto"}}, frame(0, message)},
+	} {
+		slots, taken = -1, 0
+		if got := s.post(t, createPath, call.header, call.body); !strings.HasPrefix(got, "200") {
+			t.Fatalf("%s: %.300s", name, got)
+		}
+		if slots != 0 {
+			t.Errorf("%s: %d slots for large messages were held while the handler ran", name, slots)
+		}
+		if least, most := 3*size+decoded, 4*size+decoded+1<<10; taken < least || taken > most {
+			t.Errorf("%s: %d bytes of room, want %d to %d", name, taken, least, most)
+		}
+	}
+	waitUntil(t, "all room to be given back", func() bool { return pool.Taken() == 0 })
 }

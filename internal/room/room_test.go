@@ -266,3 +266,33 @@ func TestAClaimWaitsForPatienceInAll(t *testing.T) {
 		})
 	}
 }
+
+func TestAWaiterThatGivesUpLetsThoseBehindItIn(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pool := room.NewPool(64 * mib)
+		first, second, third := pool.Claim(), pool.Claim(), pool.Claim()
+		if err := first.Take(t.Context(), 50*mib); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		began := time.Now()
+		var group sync.WaitGroup
+		group.Go(func() {
+			if err := second.Take(ctx, 40*mib); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("the one that gives up: %v", err)
+			}
+		})
+		synctest.Wait()
+		if err := third.Take(t.Context(), 5*mib); err != nil || time.Since(began) != time.Second {
+			t.Errorf("the one behind it, which needs less, after %v: %v", time.Since(began), err)
+		}
+		group.Wait()
+		first.Release()
+		third.Release()
+		if pool.Taken() != 0 {
+			t.Errorf("%d bytes are still taken", pool.Taken())
+		}
+	})
+}
