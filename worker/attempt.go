@@ -18,6 +18,7 @@ type Config struct {
 	Grace      time.Duration // supervisor: ends when nobody is connected and nothing runs for this long; 0: 30 s
 	ZygoteIdle time.Duration // supervisor: a warm worker without an attempt for this long ends; 0: 15 min
 	MaxZygotes int           // supervisor: at most this many warm workers; 0: 8
+	KillTime   time.Duration // supervisor: an attempt whose process is still there so long after it was killed is over; 0: 30 s
 
 	// ControlGroups is for tests of the one way to hold processes together that a system has: "v1", "v2" (control groups of
 	// that version alone) or "none". Empty: the best that there is.

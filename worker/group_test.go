@@ -258,3 +258,44 @@ func TestAFrozenProcessIsEnded(t *testing.T) {
 		t.Errorf("still there: %s", left)
 	}
 }
+
+// What even SIGKILL does not end keeps neither its attempt nor a stop for ever.
+func TestAnAttemptWhoseProcessCannotBeKilledIsOver(t *testing.T) {
+	t.Parallel()
+	dir, err := os.MkdirTemp("/sys/fs/cgroup/freezer", "aloft-test-")
+	if err != nil {
+		t.Skipf("this user freezes nothing: %v", err)
+	}
+	b := newBench(t, "killtime=10ms")
+	state := filepath.Join(dir, "freezer.state")
+	file, err := os.OpenFile(state, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	thawed := func() {
+		_, _ = file.WriteString("THAWED")
+		_ = syscall.Unmount(state, syscall.MNT_DETACH)
+	}
+	t.Cleanup(func() {
+		thawed()
+		b.eventually("its group is empty", func() bool { return os.Remove(dir) == nil })
+		_ = file.Close()
+	})
+	s := b.shell(`echo $$ > $0/cgroup.procs && touch in; sleep 1000`)
+	s.Argv = append(s.Argv, dir)
+	b.start(s)
+	b.eventually("it has begun", func() bool { return exists(filepath.Join(s.WorkDir, "in")) })
+	if _, err := file.WriteString("FROZEN"); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount(os.DevNull, state, "", syscall.MS_BIND, ""); err != nil { // the supervisor thaws nothing
+		t.Skipf("this user mounts nothing: %v", err)
+	}
+	if err := b.client.Stop(b.ctx(), s.AttemptID, time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	r := b.await(s.AttemptID, EventExited).Exit
+	if !r.Stopped || !strings.Contains(r.Reason, "was killed and is still there") {
+		t.Errorf("got %+v", r)
+	}
+}

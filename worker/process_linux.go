@@ -83,6 +83,15 @@ func alive(p process) bool {
 	return ok && s.startTime == p.StartTime && s.state != 'Z' && s.state != 'X'
 }
 
+// condition is what a process does by the kernel's word, for a sentence.
+func condition(pid int) string {
+	s, ok := readStat(pid)
+	if !ok {
+		return "gone"
+	}
+	return "state " + string(s.state)
+}
+
 // isStopped says whether a process stands still because of a signal.
 func isStopped(pid int) bool {
 	s, ok := readStat(pid)

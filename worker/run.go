@@ -193,7 +193,11 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 			}
 		}
 	}()
-	ended, known := s.waitWarm(child, p, told)
+	ended, known, gone := s.waitWarm(child, p, told, watched.unkillable)
+	if !gone {
+		s.giveUp(a, p, watched, group, record)
+		return
+	}
 	watched.stop()
 	record.EndedAt = time.Now()
 	if known {
@@ -263,15 +267,38 @@ type childDone struct {
 	Unmounted string `json:"unmounted"` // why it has not the mounts that it was to have
 }
 
-// waitWarm returns when the child has ended and all that it said was read.
-func (s *supervisor) waitWarm(child *forked, p process, told <-chan struct{}) (ending, bool) {
-	ended, known := s.zygotes.wait(child, p)
+// waitWarm returns when the child has ended, or is unkillable, and all that it said was read.
+func (s *supervisor) waitWarm(child *forked, p process, told, unkillable <-chan struct{}) (ended ending, known, gone bool) {
+	through := make(chan func(), 1)
+	go func() {
+		e, k := s.zygotes.wait(child, p)
+		through <- func() { ended, known, gone = e, k, true }
+	}()
+	select {
+	case note := <-through:
+		note()
+	case <-unkillable:
+	}
 	// What it said is in the socket's buffer now. A process that it left behind may hold the other end open, so the end of
 	// the stream may not come.
 	_ = child.conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	<-told
 	_ = child.conn.Close()
-	return ended, known
+	return ended, known, gone
+}
+
+// giveUp ends an attempt whose process was killed and is still there: one that waits in the kernel for a disk that does not
+// answer, or that is frozen where we cannot reach. Its execution goes on without it, and so does what waits for its place:
+// the kernel ends it as soon as it can, and no count of ours makes the memory that it holds free.
+func (s *supervisor) giveUp(a *attempt, p process, watched *watching, group *group, record ExitRecord) {
+	watched.stop()
+	record.Signal, record.EndedAt = int(syscall.SIGKILL), time.Now()
+	watched.judge(&record)
+	if record.Reason == "" {
+		record.Reason = fmt.Sprintf("its process %d was killed and is still there (%s): a disk does not answer, or it is frozen", p.PID, condition(p.PID))
+	}
+	s.log.Error("a process cannot be killed; its attempt is over all the same", "attempt", a.spec.AttemptID, "pid", p.PID, "state", condition(p.PID))
+	s.finish(a, group, record)
 }
 
 func (s *supervisor) runCold(a *attempt, group *group, record ExitRecord) {
@@ -294,7 +321,13 @@ func (s *supervisor) runCold(a *attempt, group *group, record ExitRecord) {
 	}
 	s.advance(a, StateRunning, pid, nil)
 	watched := s.watch(a, p, group)
-	e := <-ended
+	var e ending
+	select {
+	case e = <-ended:
+	case <-watched.unkillable:
+		s.giveUp(a, p, watched, group, record)
+		return
+	}
 	watched.stop()
 	record.EndedAt = time.Now()
 	record.Code, record.Signal = split(e.status)
@@ -436,7 +469,17 @@ func (s *supervisor) readopt(a *attempt, found stored) {
 		s.log.Info("attempt adopted", "attempt", a.spec.AttemptID, "pid", p.PID)
 		s.advance(a, StateRunning, p.PID, nil)
 		watched := s.watch(a, *p, group)
-		_ = awaitGone(context.Background(), *p)
+		through := make(chan struct{})
+		go func() {
+			defer close(through)
+			_ = awaitGone(context.Background(), *p)
+		}()
+		select {
+		case <-through:
+		case <-watched.unkillable:
+			s.giveUp(a, *p, watched, group, record)
+			return
+		}
 		watched.stop()
 		s.decideUnknown(a, &record)
 		s.killAll(a, p.PID, group)

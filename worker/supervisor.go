@@ -75,6 +75,7 @@ func (c Config) withDefaults() Config {
 	c.Grace = cmp.Or(c.Grace, 30*time.Second)
 	c.ZygoteIdle = cmp.Or(c.ZygoteIdle, 15*time.Minute)
 	c.MaxZygotes = cmp.Or(c.MaxZygotes, 8)
+	c.KillTime = cmp.Or(c.KillTime, 30*time.Second)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -17,6 +17,8 @@ type watching struct {
 	over     chan struct{}
 	finished chan struct{}
 
+	unkillable chan struct{} // closed when the process was killed and is still there, which the kernel may keep up for ever
+
 	// Written before finished is closed.
 	peak         int64
 	exceeded     bool
@@ -29,7 +31,7 @@ type watching struct {
 const lookAtKills = 500 * time.Millisecond
 
 func (s *supervisor) watch(a *attempt, p process, group *group) *watching {
-	w := &watching{s: s, a: a, group: group, over: make(chan struct{}), finished: make(chan struct{})}
+	w := &watching{s: s, a: a, group: group, over: make(chan struct{}), finished: make(chan struct{}), unkillable: make(chan struct{})}
 	if !group.counts {
 		w.machineKills = machineKills()
 	}
@@ -48,7 +50,7 @@ func (w *watching) run(p process) {
 		sample = tick.C
 	}
 	stop := w.a.stop
-	var kill <-chan time.Time
+	var kill, killed <-chan time.Time
 	for {
 		select {
 		case <-w.over:
@@ -67,12 +69,18 @@ func (w *watching) run(p process) {
 			kill = time.After(grace)
 		case <-kill:
 			w.end(p)
+			killed = time.After(w.s.config.KillTime)
+		case <-killed:
+			close(w.unkillable)
+			return
 		case <-look.C:
 			if !w.group.counts {
 				w.machineKills = machineKills()
 			} else if w.group.kills() > 0 {
 				w.end(p)
-				return
+				killed = time.After(w.s.config.KillTime)
+				sample, stop, kill = nil, nil, nil
+				look.Stop()
 			}
 		case <-sample:
 			used := w.group.memory()
@@ -80,7 +88,9 @@ func (w *watching) run(p process) {
 			if used > w.a.spec.MemoryLimit {
 				w.exceeded = true
 				w.end(p)
-				return
+				killed = time.After(w.s.config.KillTime)
+				sample, stop, kill = nil, nil, nil
+				look.Stop()
 			}
 		}
 	}

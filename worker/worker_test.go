@@ -30,6 +30,8 @@ func TestMain(m *testing.M) {
 			switch name {
 			case "grace":
 				config.Grace, _ = time.ParseDuration(value)
+			case "killtime":
+				config.KillTime, _ = time.ParseDuration(value)
 			case "groups":
 				config.ControlGroups = value
 			case "build":

@@ -292,6 +292,9 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 	}
 	if exit.Stopped {
 		left.Stopped = "stopped as asked"
+		if exit.Reason != "" {
+			left.Stopped += ": " + exit.Reason
+		}
 	}
 	if exit.Lost {
 		left.Lost = exit.Reason
