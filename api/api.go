@@ -40,7 +40,7 @@ type Config struct {
 	Signer   *blob.Signer
 
 	Version   Version
-	PublicURL string   // URL under which clients reach us; empty: whatever they used
+	PublicURL string   // URL under which clients reach us; empty: the one that a client used
 	Origins   []string // origins of web pages that may call us; "*": any
 	Hosts     []string // names under which clients may reach us, besides localhost, addresses and PublicURL's host
 	// LocalPaths answers callers on this machine with paths where links do not work: folders and tables.

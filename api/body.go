@@ -198,8 +198,8 @@ func (in *incoming) all(declared int64) ([]byte, error) {
 	return in.read(in.body, declared, nil)
 }
 
-// read reads all of r into a buffer that grows as bytes come, whatever was declared: who declares much and sends nothing
-// takes no room. check is asked after each part.
+// read reads all of r into a buffer that grows as bytes come, not to the size that was declared at once: a client that
+// declares much and sends nothing takes no room. check is asked after each part.
 func (in *incoming) read(r io.Reader, declared int64, check func(size int) error) ([]byte, error) {
 	if declared <= 0 {
 		declared = aloft.MaxMessageBytes

@@ -24,8 +24,8 @@ func callerOf(ctx context.Context) caller {
 	return c
 }
 
-// withCaller notes the client of a request. Links begin with the host that it used, whatever name the server has here: it reaches us by
-// that name. One that is not known to be ours may be another's, so then they begin with the address that we answer at.
+// withCaller notes the client of a request. Links begin with the host that the client used, not with a name that the server has of itself: by
+// that host the client reaches us. A host that is not known to be ours may be another's: then links begin with the address that we answer at.
 func (a *API) withCaller(r *http.Request, knownHost bool) *http.Request {
 	c := caller{base: a.PublicURL, userAgent: r.UserAgent(), local: isLocal(r), statusRoom: statusRoom(r)}
 	c.connection, _ = r.Context().Value(connectionKey{}).(*connection)

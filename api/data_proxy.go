@@ -28,7 +28,7 @@ import (
 const maxLinkLife = time.Hour
 
 // CreateUploadLocation names where a client may put a file. The name is a function of the request alone, because flytekit
-// mixes it into versions: equal code must get an equal one, whatever our port and folder. Whether there is such a project is
+// mixes it into versions: equal code must get an equal one on each server, port and folder. Whether there is such a project is
 // said by what the upload is for: of an error here pyflyte shows a traceback of its own.
 func (s *dataProxyService) CreateUploadLocation(ctx context.Context, r *service.CreateUploadLocationRequest) (*service.CreateUploadLocationResponse, error) {
 	var problems field.Problems

@@ -64,7 +64,7 @@ func (d *detailed) Unwrap() error { return d.error }
 
 func withDetail(err error, detail proto.Message) error { return &detailed{err, detail} }
 
-// guard runs a call and turns whatever comes out of it into the error that the client gets.
+// guard runs a call and turns its error, or its panic, into the error that the client gets.
 func guard(ctx context.Context, log *slog.Logger, procedure string, call func() error) *connect.Error {
 	err := recovered(call)
 	if err == nil {
@@ -101,7 +101,7 @@ func translate(ctx context.Context, log *slog.Logger, procedure string, err erro
 	}
 	code := connect.CodeInternal
 	if gone := ctx.Err(); gone != nil && errors.Is(err, gone) {
-		// The caller went away or its time is over: whatever else the error says follows from that.
+		// The caller went away or its time is over: all else that the error says follows from that.
 		err = fmt.Errorf("%s: %w", name, gone)
 	}
 	for _, row := range errorCodes {

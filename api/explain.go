@@ -71,8 +71,8 @@ type resultLister interface {
 	ListResults(context.Context, store.ResultQuery) ([]*store.Result, error)
 }
 
-// nearest is the earlier result that differs least from a node's key, and how. A node's own result is not earlier, whatever
-// the clock says that it was computed by.
+// nearest is the earlier result that differs least from a node's key, and how. A node's own result is not earlier, even
+// if a clock says so.
 func nearest(ctx context.Context, results resultLister, n *store.Node) (*store.Result, []*aloftv1.CacheDifference, error) {
 	for _, q := range catalog.Candidates(n.Cache.GetKey()) {
 		q.Before, q.Limit = n.CreatedAt, explainMany

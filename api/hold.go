@@ -12,12 +12,12 @@ import (
 )
 
 // flytekit waits for an execution by asking, sleeping 30 s, and asking again, so a run of a second takes it half a minute.
-// hold answers such a question when the execution ends instead of at once. It must not slow anybody else, so all of this
+// hold answers such a question when the execution ends instead of at once. It must not slow other clients, so all of this
 // has to be true:
 //
 //   - The caller is Python's gRPC, and its call has a deadline above 50 s: flytekit gives one of 60 s to what `wait` and
 //     `sync` ask, and none to the plain question after a create, whose answer prints the link to the console.
-//   - The connection follows this one running execution. Somebody who started or asked for two that run wants to know of
+//   - The connection follows this one running execution. A client that started or asked for two that run wants to know of
 //     both, and is answered at once, even in the middle of a held call.
 //   - The connection created the execution, or asks for the second time: a first `fetch_execution` in a notebook wants to
 //     see how things stand.
@@ -59,7 +59,7 @@ func (s *adminService) hold(ctx context.Context, id aloft.ExecutionID) (*store.E
 	s.held.Add(1)
 	defer s.held.Add(-1)
 	for {
-		// Read after subscribing: what was committed in between would wake nobody.
+		// Read after subscribing: a commit in between would not wake this call.
 		if e, err = s.again(ctx, id); err != nil {
 			return nil, err
 		}
@@ -94,7 +94,7 @@ func (s *adminService) again(ctx context.Context, id aloft.ExecutionID) (e *stor
 // Held is how many calls are held now.
 func (a *API) Held() int64 { return a.held.Load() }
 
-// runs says whether an execution has not ended; one that cannot be read counts as running, which holds nobody.
+// runs says whether an execution has not ended; one that cannot be read counts as running: then no call is held.
 func (s *adminService) runs(ctx context.Context, id aloft.ExecutionID) bool {
 	e, err := s.Store.GetExecution(ctx, id)
 	return err != nil || !aloft.Terminal(e.Phase)
@@ -106,7 +106,7 @@ type connectionKey struct{}
 type connection struct {
 	mu      sync.Mutex
 	follows map[aloft.ExecutionID]*following
-	many    chan struct{} // closed when they become two; nil: nobody waits for that
+	many    chan struct{} // closed when they become two; nil: no call waits for that
 }
 
 type following struct {

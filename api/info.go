@@ -111,10 +111,10 @@ func (i *Info) count(ctx context.Context, answer *aloftv1.GetServerInfoResponse)
 	return nil
 }
 
-// forgotten is after how long without a probe a service is nobody's any more: its server is gone.
+// forgotten is after how long without a probe a service is left out: the server that probed it is gone.
 const forgotten = 10 * time.Minute
 
-// away are the services that somebody still asks.
+// away are the services that are away and still probed.
 func away(of func() []store.Service, now time.Time) []store.Service {
 	if of == nil {
 		return nil

@@ -44,7 +44,7 @@ const (
 	heartbeatGrace = 3
 )
 
-// reserve asks for the right to compute a result. What comes back is held by whoever is its owner.
+// reserve asks for the right to compute a result. The reservation that comes back may be another owner's: then that one computes it.
 func (a *API) reserve(ctx context.Context, problems *field.Problems, id store.ResultID, owner string, heartbeat *durationpb.Duration) (store.Reservation, error) {
 	problems.TextUpTo(maxDatasetText, "owner_id", owner)
 	interval := maxHeartbeat
@@ -63,7 +63,7 @@ func (a *API) reserve(ctx context.Context, problems *field.Problems, id store.Re
 	if err != nil {
 		return store.Reservation{}, fmt.Errorf("%s: %w", id.Tag, err)
 	}
-	if have.Expires.IsZero() { // a node of ours has it until it ends: whoever waits looks again
+	if have.Expires.IsZero() { // a node of ours has it until it ends: a client that waits looks again
 		have.Heartbeat, have.Expires = interval, now.Add(heartbeatGrace*interval)
 	}
 	return have, nil
