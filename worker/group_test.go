@@ -5,6 +5,7 @@ package worker
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -297,5 +298,32 @@ func TestAnAttemptWhoseProcessCannotBeKilledIsOver(t *testing.T) {
 	r := b.await(s.AttemptID, EventExited).Exit
 	if !r.Stopped || !strings.Contains(r.Reason, "was killed and is still there") {
 		t.Errorf("got %+v", r)
+	}
+}
+
+// A process that a task takes everything from by which it is known ends with the last attempt that runs.
+func TestAProcessWithoutAMarkEndsWithTheLastAttempt(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("prlimit"); err != nil {
+		t.Skip("there is no prlimit")
+	}
+	b := newBench(t, "groups=none")
+	long := b.shell(`while [ ! -e stop ]; do sleep 0.02; done`)
+	b.start(long)
+	s := b.shell(`(prlimit --locks=unlimited env -i /usr/bin/setsid /bin/sh -c 'echo $$ > pid; exec sleep 1000' < /dev/null > /dev/null 2>&1 &); while [ ! -s pid ]; do sleep 0.02; done`)
+	if r := b.run(s); r.Code != 0 {
+		t.Fatalf("got %+v: %s", r, b.read(s.Stderr))
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(b.read(filepath.Join(s.WorkDir, "pid"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.write(filepath.Join(long.WorkDir, "stop"), "")
+	if r := b.await(long.AttemptID, EventExited).Exit; r.Code != 0 {
+		t.Errorf("got %+v", r)
+	}
+	if st, ok := readStat(pid); ok && st.state != 'Z' && st.state != 'X' {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+		t.Errorf("%d still runs", pid)
 	}
 }

@@ -225,3 +225,26 @@ func killOnly(pid int, meant func(pid int) bool) error {
 
 // killSession has nothing to do: processes are found whatever session they are in.
 func killSession(int) {}
+
+// strays is the children of ours that run and that nothing waits for: not those that we started.
+func (r *reaper) strays() (found []process) {
+	self := strconv.Itoa(os.Getpid())
+	b, err := os.ReadFile("/proc/self/task/" + self + "/children")
+	if err != nil {
+		return nil // the kernel was built without it
+	}
+	for field := range strings.FieldsSeq(string(b)) {
+		pid, err := strconv.Atoi(field)
+		if err != nil {
+			continue
+		}
+		s, ok := readStat(pid)
+		r.mu.Lock()
+		_, watched := r.watched[pid]
+		r.mu.Unlock()
+		if ok && !watched && s.state != 'Z' && s.state != 'X' {
+			found = append(found, process{PID: pid, StartTime: s.startTime})
+		}
+	}
+	return found
+}

@@ -49,3 +49,7 @@ func killSession(pid int) {
 		_ = syscall.Kill(-pid, syscall.SIGKILL)
 	}
 }
+
+func (r *reaper) strays() []process { return nil }
+
+func killOnly(int, func(int) bool) error { return nil }

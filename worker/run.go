@@ -593,6 +593,30 @@ func (s *supervisor) killAll(a *attempt, pid int, group *group) {
 	s.log.Error("processes of an ended attempt cannot be killed", "attempt", a.spec.AttemptID)
 }
 
+// endInherited ends the children that we did not start and that no attempt is known to have: a task took both mark and
+// control group from them, and they became ours when their parents ended. Whose they are cannot be told, so they are left
+// alone until the last attempt that runs ends.
+func (s *supervisor) endInherited(last *attempt) {
+	for round := range maxRounds {
+		strays := s.reaper.strays() // before the question who runs: what an attempt that begins now starts is not among them
+		if len(strays) == 0 {
+			return
+		}
+		s.mu.Lock()
+		for _, a := range s.attempts {
+			if a != last && a.state != StateExited {
+				s.mu.Unlock()
+				return
+			}
+		}
+		s.mu.Unlock()
+		for _, p := range strays {
+			_ = killOnly(p.PID, func(int) bool { return alive(p) })
+		}
+		pause(round)
+	}
+}
+
 // finish makes the end durable and tells it.
 func (s *supervisor) finish(a *attempt, group *group, record ExitRecord) {
 	if s.moved() {
@@ -602,6 +626,7 @@ func (s *supervisor) finish(a *attempt, group *group, record ExitRecord) {
 	if record.Reason == "" && (record.Code != 0 || record.Signal != 0) && diskFull(s.folder.dir) {
 		record.Reason = "the disk of the data folder was full: No space left on device; make room and run it again"
 	}
+	s.endInherited(a)
 	s.removeTemp(a)
 	s.mu.Lock()
 	forgotten := a.forgotten
