@@ -18,8 +18,8 @@ func newCache(defaults Defaults) *cobra.Command {
 		Short: "Say why a node was computed or taken from the cache; list, remove and pin results",
 		Example: `  aloft cache explain a7xkq2m9fz4n8wv6tbrl n2
   aloft cache ls --task example.train
-  aloft cache rm 4q7m2ktn5c3vbn6xw9d8ahjzsf
-  aloft cache pin 4q7m2ktn5c3vbn6xw9d8ahjzsf`,
+  aloft cache rm 7b1c0f1e-5d0a-4f0e-9a57-2f2f8f0f6d3c
+  aloft cache pin 7b1c0f1e-5d0a-4f0e-9a57-2f2f8f0f6d3c`,
 	}
 	return group(command, newCacheExplain(defaults), newCacheList(defaults), newCacheRemove(defaults), newCachePin(defaults, true), newCachePin(defaults, false))
 }
@@ -269,7 +269,7 @@ func newCacheRemove(defaults Defaults) *cobra.Command {
 		Long: `Remove cached results, by the ids that "aloft cache ls" shows, or all of a task or of an execution.
 The next node that would have used one computes it again, and "aloft cache explain" says why.
 Executions that have used a result keep it.`,
-		Example: `  aloft cache rm 4q7m2ktn5c3vbn6xw9d8ahjzsf --reason "trained on wrong labels"
+		Example: `  aloft cache rm 7b1c0f1e-5d0a-4f0e-9a57-2f2f8f0f6d3c --reason "trained on wrong labels"
   aloft cache rm --task example.train
   aloft cache rm --execution a7xkq2m9fz4n8wv6tbrl`,
 	}
@@ -313,14 +313,14 @@ func newCachePin(defaults Defaults, pin bool) *cobra.Command {
 		Use:     "pin RESULT…",
 		Short:   "Keep cached results, whatever the limits of age and size",
 		Long:    `Keep cached results, by the ids that "aloft cache ls" shows, whatever the limits of age and size.`,
-		Example: `  aloft cache pin 4q7m2ktn5c3vbn6xw9d8ahjzsf`,
+		Example: `  aloft cache pin 7b1c0f1e-5d0a-4f0e-9a57-2f2f8f0f6d3c`,
 		Args:    cobra.MinimumNArgs(1),
 	}
 	done := "pinned"
 	if !pin {
 		command.Use, command.Short, done = "unpin RESULT…", "Let limits of age and size apply to cached results again", "unpinned"
 		command.Long = `Let limits of age and size apply to cached results again, by the ids that "aloft cache ls" shows.`
-		command.Example = `  aloft cache unpin 4q7m2ktn5c3vbn6xw9d8ahjzsf`
+		command.Example = `  aloft cache unpin 7b1c0f1e-5d0a-4f0e-9a57-2f2f8f0f6d3c`
 	}
 	c := flags(command, defaults)
 	command.ValidArgsFunction = c.completeResults

@@ -303,3 +303,18 @@ func TestWhatListensAndIsNotAloftIsSaidToBeNone(t *testing.T) {
 		}
 	}
 }
+
+func TestExecutionsAreListedByThePhasesThatListsShow(t *testing.T) {
+	t.Parallel()
+	for given, want := range map[string]string{
+		"failed":            "value_in(phase,FAILED)",
+		"failed,timed-out":  "value_in(phase,FAILED;TIMED_OUT)",
+		"aborted,TIMED_OUT": "value_in(phase,ABORTED;TIMED_OUT)",
+		"queued":            "value_in(phase,QUEUED;UNDEFINED)", // which is shown as QUEUED
+	} {
+		a := &answering{only: want, executions: &admin.ExecutionList{Executions: []*admin.Execution{{Id: &core.WorkflowExecutionIdentifier{Name: "x"}}}}}
+		if code, out, said := typed(t, a.address(t), "get", "executions", "--phase", given); code != 0 || !strings.Contains(out, "\nx ") {
+			t.Errorf("--phase %s: exit code %d, %q %q, want the filter %s", given, code, out, said, want)
+		}
+	}
+}

@@ -27,7 +27,7 @@ func newGet(defaults Defaults) *cobra.Command {
 		Use:   "get",
 		Short: "List executions, workflows, tasks or launch plans",
 		Example: `  aloft get executions
-  aloft get executions --phase failed
+  aloft get executions --phase failed,timed_out
   aloft get workflows -o json`,
 	}
 	return group(command, newGetExecutions(defaults), newGetWorkflows(defaults), newGetTasks(defaults), newGetLaunchPlans(defaults))
@@ -61,7 +61,7 @@ func (p *page) request(c *client, args []string) *admin.ResourceListRequest {
 func newGetExecutions(defaults Defaults) *cobra.Command {
 	var (
 		p        page
-		phase    string
+		phases   []string
 		workflow string
 	)
 	command := &cobra.Command{
@@ -72,7 +72,7 @@ func newGetExecutions(defaults Defaults) *cobra.Command {
 	}
 	c := flags(command, defaults)
 	p.flags(command)
-	command.Flags().StringVar(&phase, "phase", "", "only those in this phase: queued, running, succeeded, failed, aborted")
+	command.Flags().StringSliceVar(&phases, "phase", nil, "only those in this phase, or one of these: "+executionPhases)
 	command.Flags().StringVar(&workflow, "workflow", "", "only those of this workflow")
 	command.RunE = func(command *cobra.Command, args []string) error {
 		if len(args) == 1 {
@@ -80,11 +80,19 @@ func newGetExecutions(defaults Defaults) *cobra.Command {
 		}
 		request := p.request(c, nil)
 		var filters []string
-		if phase != "" {
-			if _, ok := core.WorkflowExecution_Phase_value[strings.ToUpper(phase)]; !ok {
-				return &ExitError{Code: 2, Message: fmt.Sprintf("phase %q: there is queued, running, succeeded, failed, aborted", phase)}
+		if len(phases) > 0 {
+			var names []string
+			for _, name := range phases {
+				phase, err := parsePhase(name, executionPhases)
+				if err != nil {
+					return err
+				}
+				names = append(names, phase.String())
+				if phase == core.WorkflowExecution_QUEUED {
+					names = append(names, core.WorkflowExecution_UNDEFINED.String()) // phaseName
+				}
 			}
-			filters = append(filters, "eq(phase,"+strings.ToUpper(phase)+")")
+			filters = append(filters, "value_in(phase,"+strings.Join(names, ";")+")")
 		}
 		of := func(workflow string) string {
 			if workflow == "" {
@@ -117,6 +125,18 @@ func newGetExecutions(defaults Defaults) *cobra.Command {
 		return c.listed(command, "executions", rows, list.GetToken() != "", named{core.ResourceType_WORKFLOW, workflow})
 	}
 	return command
+}
+
+// executionPhases are those that people ask for.
+const executionPhases = "queued, running, succeeded, failed, aborted, timed_out"
+
+// parsePhase reads a phase in small letters, with '-' or '_'; there says which there are.
+func parsePhase(name, there string) (core.WorkflowExecution_Phase, error) {
+	phase, known := core.WorkflowExecution_Phase_value[strings.ToUpper(strings.ReplaceAll(name, "-", "_"))]
+	if !known {
+		return 0, &ExitError{Code: 2, Message: fmt.Sprintf("phase %q: there is %s", name, there)}
+	}
+	return core.WorkflowExecution_Phase(phase), nil
 }
 
 func executionTook(cl *admin.ExecutionClosure) string {

@@ -153,11 +153,11 @@ func (c *client) selection(args []string, f recoverFlags) (*aloftv1.RecoverySele
 		s.Executions = append(s.Executions, id)
 	}
 	for _, name := range f.phases {
-		number, known := core.WorkflowExecution_Phase_value[strings.ToUpper(strings.ReplaceAll(name, "-", "_"))]
-		if !known {
-			return nil, &ExitError{Code: 2, Message: fmt.Sprintf("phase %q: want failed, aborted or timed_out", name)}
+		phase, err := parsePhase(name, "failed, aborted, timed_out")
+		if err != nil {
+			return nil, err
 		}
-		s.Phases = append(s.Phases, core.WorkflowExecution_Phase(number))
+		s.Phases = append(s.Phases, phase)
 	}
 	if f.since < 0 {
 		return nil, &ExitError{Code: 2, Message: "--since is negative"}
