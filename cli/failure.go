@@ -12,8 +12,12 @@ const (
 	messageMark = "\n\nMessage:\n\n"
 )
 
+// counted is what Flyte writes before the error of a node that has no retries left. A status says it of each attempt.
+var counted = regexp.MustCompile(`^\[\d+/\d+\] currentAttempt done\. Last Error: (?:USER|SYSTEM)::`)
+
 // firstLine is the line of an error that says what happened: the first one, of a Python error that of its message.
 func firstLine(message string) string {
+	message = counted.ReplaceAllString(message, "")
 	if _, said, ok := strings.Cut(message, messageMark); ok {
 		message = said
 	} else if strings.Contains(message, "Traceback (most recent call last)") {
@@ -30,9 +34,10 @@ var (
 	ofAttempt  = regexp.MustCompile(`(File ")/[^"]*/attempts/[^/"]+/`)
 )
 
-// readable makes a Python error fit for people: without the frames of flytekit, with paths that begin where the code does.
+// readable makes an error fit for people: without the count of attempts; a Python error without the frames of flytekit, with paths that begin where the code does.
 // It is left as it is where nothing would remain of the trace.
 func readable(message string) string {
+	message = counted.ReplaceAllString(message, "")
 	if !strings.Contains(message, "Traceback (most recent call last)") {
 		return message
 	}

@@ -172,6 +172,9 @@ func (c *client) showExecution(command *cobra.Command, argument string) error {
 		workflowName(cl.GetWorkflowId())+"@"+cl.GetWorkflowId().GetVersion(), phaseName(cl.GetPhase()), executionTook(cl))
 	printLiterals(w, "inputs", data.GetFullInputs(), data.GetInputs())
 	printLiterals(w, "outputs", data.GetFullOutputs(), data.GetOutputs())
+	if cause := cl.GetAbortMetadata().GetCause(); cause != "" {
+		fmt.Fprintf(w, "aborted: %s\n", cause)
+	}
 	if message := cl.GetError().GetMessage(); message != "" {
 		fmt.Fprintf(w, "error %s:\n%s\n", cl.GetError().GetCode(), readable(message))
 	}

@@ -21,6 +21,7 @@ func TestTheLineThatSaysWhatHappenedIsShown(t *testing.T) {
 	for message, want := range map[string]string{
 		"Trace:\n\n    Traceback (most recent call last):\n    x\n\nMessage:\n\n    ValidationError: 1 validation error for M\n    a\n      For further information visit x\n\nThe task asks": "ValidationError: 1 validation error for M",
 		"": "",
+		"[1/1] currentAttempt done. Last Error: USER::task execution timeout [1s] expired":                                           "task execution timeout [1s] expired",
 		"task t was terminated by signal 11.\nIts last output was:\na warning\nanother":                                              "task t was terminated by signal 11.",
 		"Trace:\n\n    Traceback (most recent call last):\n      File \"a.py\"\n\nMessage:\n\n    ValueError: bad\n":                 "ValueError: bad",
 		"[3/3] currentAttempt done. Last Error: USER::Trace:\n\n Traceback (most recent call last):\n x\n\nMessage:\n\n KeyError: k": "KeyError: k",
@@ -125,6 +126,9 @@ Message:
     ValueError: bad`
 	if got := readable(traceback); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if got := readable("[1/1] currentAttempt done. Last Error: USER::task t was killed.\nIts last output was:\nx"); got != "task t was killed.\nIts last output was:\nx" {
+		t.Errorf("an error of one attempt: %q", got)
 	}
 	within := strings.ReplaceAll(strings.ReplaceAll(traceback, "/data/attempts/p_d_e_n0_0/pkg/err.py", "/venv/lib/python3.11/site-packages/flytekit/a.py"),
 		"/pandas/io.py", "/flytekit/b.py")
