@@ -86,13 +86,13 @@ func (d *diagnosis) server(c *client, info *aloftv1.GetServerInfoResponse, err e
 	if info.GetCounts() == nil { // what keeps it from being read is said below
 		d.note("data: %s", info.GetDatabase())
 	} else {
-		d.ok("data: %s, %d executions, %d of them running", info.GetDatabase(), info.GetCounts().GetExecutions(), info.GetCounts().GetRunning())
+		d.ok("data: %s; executions: %d, running: %d", info.GetDatabase(), info.GetCounts().GetExecutions(), info.GetCounts().GetRunning())
 	}
 	if stuck := info.GetCounts().GetStuck(); stuck > 0 {
-		d.problem("%d executions are stuck: nothing will ever move them. That is a bug of ours, please report it", stuck)
+		d.problem("executions that are stuck: %d; nothing will ever move them. That is a bug of ours, please report it", stuck)
 	}
 	if counts := info.GetCounts(); counts.GetWaiting() > 0 {
-		d.note("%d executions wait for something outside of them (%d waits in all):", counts.GetWaiting(), counts.GetWaits())
+		d.note("executions that wait for something outside of them: %d (waits in all: %d)", counts.GetWaiting(), counts.GetWaits())
 		for _, w := range info.GetWaits() {
 			d.note("  %s %s", aloft.ExecutionIDOf(w.GetId()), waits(w.GetReason()))
 		}
@@ -114,7 +114,7 @@ func (d *diagnosis) server(c *client, info *aloftv1.GetServerInfoResponse, err e
 		if d == nil {
 			return "none"
 		}
-		return d.AsDuration().String()
+		return took(d.AsDuration())
 	}
 	d.ok("limits: attempts of tasks without a timeout %s, waiting for a start %s, executions %s",
 		limit(info.GetTaskTimeout()), limit(info.GetQueueTimeout()), limit(info.GetExecutionTimeout()))

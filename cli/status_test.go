@@ -81,7 +81,7 @@ func TestWaitsAreCountedWhereOneLooks(t *testing.T) {
 		Counts: &aloftv1.StoreCounts{Executions: 9, Running: 5, Waiting: 3, Waits: 4}, Executors: []*aloftv1.ExecutorInfo{{}},
 		Waits: []*aloftv1.WaitInfo{{Id: &core.WorkflowExecutionIdentifier{Project: "p", Domain: "d", Name: "n"}, Waits: 2, Reason: "waits for a result"}},
 	}, nil)
-	for _, want := range []string{"note  3 executions wait", "(4 waits in all)", "p/d/n waits for a result", "and 2 more"} {
+	for _, want := range []string{"note  executions that wait for something outside of them: 3 (waits in all: 4)", "p/d/n waits for a result", "and 2 more"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, &out)
 		}
