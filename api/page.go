@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"html/template"
 	"net/http"
 	"strings"
@@ -45,6 +46,9 @@ type nodeRow struct {
 func (a *API) executionPage(w http.ResponseWriter, r *http.Request) {
 	id := aloft.ExecutionID{Project: r.PathValue("project"), Domain: r.PathValue("domain"), Name: r.PathValue("name")}
 	e, err := a.execution(r.Context(), id)
+	if errors.Is(err, aloft.ErrNotFound) {
+		err = fmt.Errorf("execution %s: %w", id, aloft.ErrNotFound) // which Flyte's clients read in words of their own
+	}
 	if err != nil {
 		a.problemPage(w, r, err)
 		return

@@ -183,6 +183,8 @@ func TestErrorsHaveTheCodesOfRESTToo(t *testing.T) {
 	} {
 		if answer, content := s.do(http.MethodGet, path, http.Header{}, nil); answer.StatusCode != want {
 			t.Errorf("GET %s: %s, want %d: %s", path, answer.Status, want, content)
+		} else if strings.HasPrefix(path, "/console/projects/") && !strings.Contains(string(content), "<h1>execution p/d/n: not found</h1>") {
+			t.Errorf("GET %s says in the words of Flyte's clients: %s", path, content)
 		}
 	}
 }
