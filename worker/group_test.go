@@ -230,7 +230,7 @@ func wait(t *testing.T, pid int) (status syscall.WaitStatus) {
 func TestAFrozenProcessIsEnded(t *testing.T) {
 	t.Parallel()
 	const freezer = "/sys/fs/cgroup/freezer"
-	dir, err := os.MkdirTemp(freezer, "aloft-test-")
+	dir, err := os.MkdirTemp(freezer, "aloft-test-") //nolint:usetesting // a control group
 	if err != nil {
 		t.Skipf("this user freezes nothing: %v", err)
 	}
@@ -263,7 +263,7 @@ func TestAFrozenProcessIsEnded(t *testing.T) {
 // What even SIGKILL does not end keeps neither its attempt nor a stop for ever.
 func TestAnAttemptWhoseProcessCannotBeKilledIsOver(t *testing.T) {
 	t.Parallel()
-	dir, err := os.MkdirTemp("/sys/fs/cgroup/freezer", "aloft-test-")
+	dir, err := os.MkdirTemp("/sys/fs/cgroup/freezer", "aloft-test-") //nolint:usetesting // a control group
 	if err != nil {
 		t.Skipf("this user freezes nothing: %v", err)
 	}
