@@ -106,23 +106,23 @@ func (a *answering) address(t *testing.T) string {
 // typed runs a command line; code is the exit code, and what is said on stderr has the error.
 func typed(t *testing.T, server string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	var out, errors bytes.Buffer
+	var out, said bytes.Buffer
 	for _, command := range Commands(Defaults{Server: server, Project: "p", Domain: "d"}) {
 		if command.Name() != args[0] {
 			continue
 		}
 		command.SetArgs(args[1:])
 		command.SetOut(&out)
-		command.SetErr(&errors)
+		command.SetErr(&said)
 		command.SilenceUsage, command.SilenceErrors = true, true
 		if err := command.ExecuteContext(t.Context()); err != nil {
-			errors.WriteString(err.Error())
+			said.WriteString(err.Error())
 			code = 1
-			if exit, ok := err.(*ExitError); ok {
+			if exit := new(ExitError); errors.As(err, &exit) {
 				code = exit.Code
 			}
 		}
-		return code, out.String(), errors.String()
+		return code, out.String(), said.String()
 	}
 	t.Fatalf("there is no command %s", args[0])
 	return 0, "", ""

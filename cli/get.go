@@ -306,10 +306,10 @@ func (c *client) noPlace(ctx context.Context) error {
 		return &ExitError{Code: 1, Message: saidBy(failure)}
 	}
 	var domains []string
-	for _, d := range project.GetDomains() {
+	for _, d := range project.GetDomains() { // none where that could not be asked
 		domains = append(domains, d.GetId())
 	}
-	if err != nil || len(domains) == 0 || slices.Contains(domains, domain) {
+	if len(domains) == 0 || slices.Contains(domains, domain) {
 		return nil
 	}
 	return &ExitError{Code: 1, Message: fmt.Sprintf("there is no domain [%s] in project %s; there is %s", printable(domain), printable(id), strings.Join(domains, ", "))}

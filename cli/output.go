@@ -83,10 +83,10 @@ func isTerminal(w io.Writer) bool {
 }
 
 // drawable says whether a terminal takes escapes that move and erase; one that is TERM=dumb shows them.
-func drawable(w io.Writer) bool { return isTerminal(w) && os.Getenv("TERM") != "dumb" }
+func drawable(w io.Writer) bool { return isTerminal(w) && os.Getenv("TERM") != "dumb" } //nolint:forbidigo // where terminals say what they are
 
 // coloured says whether colours are wanted (https://no-color.org).
-func coloured(w io.Writer) bool { return drawable(w) && os.Getenv("NO_COLOR") == "" }
+func coloured(w io.Writer) bool { return drawable(w) && os.Getenv("NO_COLOR") == "" } //nolint:forbidigo // where people say so to all programs
 
 // size of the terminal in characters.
 func size(w io.Writer) (width, height int) {

@@ -189,7 +189,7 @@ func TestARunTakesAsLongInEachList(t *testing.T) {
 	}
 }
 
-func TestColoursAreLeftOutWhereTheyAreNotWanted(t *testing.T) {
+func TestColoursAreLeftOutWhereTheyAreNotWanted(t *testing.T) { //nolint:paralleltest // it sets variables
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
 		t.Skipf("no pseudo-terminal: %v", err)

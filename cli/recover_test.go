@@ -73,7 +73,7 @@ func TestAPlanSaysWhatIsReusedAndWhatRuns(t *testing.T) {
 func TestARecoveryThatStandsForWhatWasNamedIsSaidToDoSo(t *testing.T) {
 	t.Parallel()
 	ids := func(names string) (ids []*core.WorkflowExecutionIdentifier) {
-		for _, name := range strings.Fields(names) {
+		for name := range strings.FieldsSeq(names) {
 			ids = append(ids, &core.WorkflowExecutionIdentifier{Project: "p", Domain: "d", Name: name})
 		}
 		return ids
