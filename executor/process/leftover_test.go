@@ -87,6 +87,9 @@ func TestOutputsThatNameWhatIsNobodysAreTheTasksFailure(t *testing.T) {
 			uri := filepath.Join(w.dir, test.path)
 			if key, ok := strings.CutPrefix(test.path, "/"); ok {
 				uri = w.blob.Path(blob.Key(key))
+				if err := os.MkdirAll(uri, 0o700); err != nil {
+					t.Fatal(err)
+				}
 			}
 			o := w.run(t, w.open(t, noPython{}, w.blob), shell("a", "cp "+w.outputs(t, map[string]*core.Literal{"o": file(uri)})+" {{.outputPrefix}}/outputs.pb", "o"))
 			if e := o.GetFailure().GetError(); e.GetCode() != executor.CodeOutputsUnreadable || !strings.Contains(e.GetMessage(), test.says) {

@@ -460,7 +460,7 @@ func (b *Backend) digests(ctx context.Context, attempt string, outputs *core.Lit
 			switch {
 			case err != nil:
 				problems = append(problems, fmt.Errorf("output %s: %w", name, err))
-			case ours && isShared(key):
+			case ours && isShared(key) && isFolder(b.config.Blob.Path(key)):
 				problems = append(problems, fmt.Errorf("output %s: %s is a folder with what other attempts wrote; return what this one wrote, or an input", name, key.URI()))
 			case ours && !seen[key]:
 				seen[key], output[key] = true, name

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -63,6 +64,7 @@ type world struct {
 
 	variables map[string]string // of Config
 	connected atomic.Bool       // a supervisor runs, or is just beginning to
+	watching  sync.Map          // what ends the watching of a back end that run began
 }
 
 func newWorld(t *testing.T) *world {
@@ -297,11 +299,14 @@ func TestProcessesAreABackEnd(t *testing.T) {
 func (w *world) run(t *testing.T, b *backend, job *executor.Job) *aloftv1.Outcome {
 	t.Helper()
 	outcome := make(chan *aloftv1.Outcome, 1)
-	w.watch(t, b, func(e executor.Event) {
+	if stop, ok := w.watching.Load(b); ok {
+		stop.(func())() // an event goes to one watcher
+	}
+	w.watching.Store(b, w.watch(t, b, func(e executor.Event) {
 		if e.Outcome != nil && e.Job.Key == job.Key {
 			outcome <- e.Outcome
 		}
-	})
+	}))
 	failure, err := b.Start(t.Context(), job)
 	if err != nil {
 		t.Fatal(err)
@@ -318,17 +323,22 @@ func (w *world) run(t *testing.T, b *backend, job *executor.Job) *aloftv1.Outcom
 	}
 }
 
-func (w *world) watch(t *testing.T, b *backend, report func(executor.Event)) {
+// watch watches until stop is called, or the test ends.
+func (w *world) watch(t *testing.T, b *backend, report func(executor.Event)) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- b.Watch(ctx, nil, report) }()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("watch: %v", err)
 		}
+	})
+	t.Cleanup(func() {
+		stop()
 		_ = b.Close()
 	})
+	return stop
 }
 
 func TestATaskSeesItsOwnVariablesAndFoldersAndNothingOfTheServers(t *testing.T) {
