@@ -60,6 +60,7 @@ var permanentSeeds = map[uint64]string{
 	31178: "a message that a result may be there was taken for the one before it, which was about to be consumed",
 	44410: "an execution that ended kept what a node of it that never began had reserved",
 	1190:  "of a planted bug: a sequence of the journal is taken twice, by an engine that nothing else stops",
+	2290:  "of a planted bug: a checkpoint is not handed on by an attempt that did not get to its own",
 
 	100327: "of the simulator itself: the one failure that an outage costs was none when it counted what its faults have spent",
 }
