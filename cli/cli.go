@@ -162,7 +162,7 @@ func (c *client) unreached(failure *connect.Error) string {
 		return fmt.Sprintf("what listens at %s speaks no TLS; an address that begins with http://, or with nothing, is asked without", c.server)
 	case failure.Code() == connect.CodeUnavailable && errors.As(failure, &dial) && dial.Op == "dial":
 		return fmt.Sprintf("no server answers at %s; start one with `aloft serve`, or name its address with --server or ALOFT_SERVER", c.server)
-	case strings.Contains(text, "http2: frame too large"), strings.Contains(text, "malformed HTTP"), strings.Contains(text, "invalid content-type"), strings.HasPrefix(text, "HTTP status "):
+	case strings.Contains(text, "http2: frame too large"), strings.Contains(text, "http2: client conn could not be established"), strings.Contains(text, "malformed HTTP"), strings.Contains(text, "invalid content-type"), strings.HasPrefix(text, "HTTP status "):
 		return fmt.Sprintf("what listens at %s is not aloft (%s); %s", c.server, printable(text), name)
 	}
 	return ""

@@ -46,17 +46,17 @@ func TestReadsReturnWhileTheDiskHangs(t *testing.T) {
 		defer closeStore(t, s)
 		thaw, handed := make(chan struct{}), 0
 		var all sync.WaitGroup
-		s.observe = func(string, []any) { <-thaw }
+		stuck := context.WithValue(t.Context(), observing{}, func(string, []any) { <-thaw })
 		for range 3 * readers { // more than there are connections
 			all.Go(func() {
-				err := s.read(context.Background(), true, "SELECT COUNT(*) FROM services", nil, func(scan) error { handed++; return nil })
+				err := s.read(stuck, true, "SELECT COUNT(*) FROM services", nil, func(scan) error { handed++; return nil })
 				hung(t, "a read", err)
 			})
 		}
 		all.Wait()
-		hung(t, "the probe", s.Probe(t.Context()))
+		hung(t, "the probe", s.Probe(stuck))
 		began := time.Now()
-		_, err := s.Services(context.Background())
+		_, err := s.Services(stuck)
 		hung(t, "a read when it is known", err)
 		if took := time.Since(began); took > 2*time.Second {
 			t.Errorf("a read when it is known takes %s", took)

@@ -36,9 +36,7 @@ func recorded(t *testing.T, s *Store, call func(context.Context, *Store) error) 
 		}
 	}
 	watchWriter(t, s, note)
-	s.observe = note
-	err := call(t.Context(), s)
-	s.observe = nil
+	err := call(context.WithValue(t.Context(), observing{}, note), s)
 	watchWriter(t, s, nil)
 	if err != nil && !errors.Is(err, aloft.ErrNotFound) && !errors.Is(err, aloft.ErrConflict) && !errors.Is(err, aloft.ErrPrecondition) {
 		t.Fatal(err)

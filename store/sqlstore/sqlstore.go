@@ -70,8 +70,6 @@ type Store struct {
 
 	scans chan struct{} // held while a list looks at many rows
 
-	observe func(query string, args []any) // of tests: sees each read; nil: none does
-
 	mu    sync.RWMutex
 	stmts map[string]*sql.Stmt            // prepared reads
 	ids   map[store.Key]aloft.ExecutionID // of whom wake-ups speak
@@ -358,9 +356,12 @@ func (s *Store) list(ctx context.Context, keep bool, query string, args []any, b
 	return err
 }
 
+// observing is the key of a context in which a test sees each read: a func(query string, args []any).
+type observing struct{}
+
 func (s *Store) readOnce(ctx context.Context, keep bool, query string, args []any, got func(scan) error) (started bool, err error) {
-	if s.observe != nil {
-		s.observe(query, args)
+	if observe, ok := ctx.Value(observing{}).(func(string, []any)); ok {
+		observe(query, args)
 	}
 	var rows *sql.Rows
 	if keep {
