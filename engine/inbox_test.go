@@ -48,7 +48,7 @@ func TestFirstMessagesAreBoundedTogether(t *testing.T) {
 	}
 }
 
-// Whatever becomes of messages, the bytes that are counted are those of the rows that are known, and what was left is read again.
+// The bytes that inboxes count are always those of the rows that they know, and each row that was left is read again.
 func TestBytesOfInboxesAreThoseOfKnownRows(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))

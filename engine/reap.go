@@ -17,7 +17,7 @@ import (
 // executor would have done, and the machine replaces them. Doing it twice, or in two engines at once, is harmless.
 //
 // An instance is missed from when we first see a heartbeat until we see another one, by our own clock: neither a clock that
-// was set nor a machine that was suspended, ourselves included, makes anybody look dead. Nor does a database that can be read
+// was set nor a machine that was suspended, ourselves included, makes an instance look dead. Nor does a database that can be read
 // and not written: as long as our own leases cannot be renewed, heartbeats cannot be told either.
 func (e *Engine) Reap(ctx context.Context) error {
 	instances, err := e.store.Instances(ctx)

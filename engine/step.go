@@ -159,7 +159,7 @@ func (e *Engine) newStep(r *run, lease store.Lease) *store.Step {
 	}
 }
 
-// load folds the journal, entry by entry. It says whether the execution has ended: then nobody needs its state.
+// load folds the journal, entry by entry. It says whether the execution has ended: then its state is not needed any more.
 func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 	record, err := e.store.Load(ctx, r.key)
 	if errors.Is(err, aloft.ErrNotFound) {

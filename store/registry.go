@@ -12,7 +12,7 @@ import (
 
 // Registry keeps versions of tasks, workflows and launch plans. They never change; a launch plan's state may.
 type Registry interface {
-	// Create writes a version; ErrExists if its id is taken, whatever is in it. A record that cannot be understood is written
+	// Create writes a version; ErrExists if its id is taken, by an equal version or by another. A record that cannot be understood is written
 	// again by that if the new version has its digest.
 	CreateTask(ctx context.Context, t *Task) error
 	CreateWorkflow(ctx context.Context, w *Workflow) error

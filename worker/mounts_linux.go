@@ -9,7 +9,7 @@ import (
 
 // mounts is what the processes of an attempt see otherwise than we do: folders of ours that are read-only for them, but for
 // the attempt's own below them. It is a matter of a mount namespace, which a process inherits from the one that starts it: no
-// name leads to those folders that could be written to, whatever the rights on files are. Mounts of the machine that come and
+// name leads to those folders that could be written to in spite of the rights on files. Mounts of the machine that come and
 // go later are seen as ever.
 //
 // root makes such a namespace with one call. An ordinary user may only in a user namespace, in which all files of others

@@ -27,7 +27,7 @@ const (
 	emptyBytes    = 2048
 )
 
-// Bytes is about how much memory the state takes. To ask costs the same whatever the size of the run.
+// Bytes is about how much memory the state takes. The call costs as much for a large run as for a small one.
 func (s *State) Bytes() int64 {
 	n := emptyBytes + s.texted +
 		cap(s.nodes)*nodeBytes + cap(s.attempts)*attemptBytes + cap(s.scopes)*scopeBytes + cap(s.refs)*refBytes +

@@ -561,13 +561,19 @@ func usage(exit *worker.ExitRecord) *aloftv1.AttemptUsage {
 	}
 }
 
-// readResult reads the files by which a task tells how it ended.
+// The files by which a task tells how it ended, in its folder.
+const (
+	errorFile   = "error.pb"   // flyteidl.core.ErrorDocument
+	outputsFile = "outputs.pb" // flyteidl.core.LiteralMap
+)
+
+// readResult reads what a task says of its end.
 func readResult(run string, left *executor.Left) error {
 	for _, file := range []struct {
 		name    string
 		content *[]byte
 		problem *string
-	}{{"error.pb", &left.Error, &left.NoError}, {"outputs.pb", &left.Outputs, &left.NoOutputs}} {
+	}{{errorFile, &left.Error, &left.NoError}, {outputsFile, &left.Outputs, &left.NoOutputs}} {
 		content, err := leftover.Read(filepath.Join(run, file.name), aloft.MaxMessageBytes)
 		not, isNot := errors.AsType[*leftover.NotFileError](err)
 		_, tooLarge := errors.AsType[*leftover.TooLargeError](err)
@@ -601,7 +607,7 @@ const (
 // roomOf is how many bytes of memory the result in a folder can take.
 func roomOf(run string) int64 {
 	var size int64
-	for _, name := range []string{"error.pb", "outputs.pb"} {
+	for _, name := range []string{errorFile, outputsFile} {
 		if info, err := os.Lstat(filepath.Join(run, name)); err == nil && info.Mode().IsRegular() {
 			size += min(info.Size(), aloft.MaxMessageBytes)
 		}

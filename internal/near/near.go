@@ -1,6 +1,6 @@
 // Package near finds the name that was meant by one that does not exist.
 //
-// It is asked with what came from outside, so what it looks at is bounded, whatever it is given:
+// Words and names come from outside, so how much of them is compared is bounded:
 //
 //	bytes of the word, and of each name that is compared ≤ longest
 //	bytes of all names that are compared ≤ most

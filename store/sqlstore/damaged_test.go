@@ -133,7 +133,7 @@ func damage(t *testing.T, s *Store, column string) {
 	}
 }
 
-// Whatever row is damaged, in whatever column: every list has all others, and nothing of them is refused.
+// A damaged row of any table, in any column, hides no other row: every list has all others, and no call on them is refused.
 func TestADamagedRowHidesNoOther(t *testing.T) {
 	t.Parallel()
 	columns := messageColumns(t, filled(t))
