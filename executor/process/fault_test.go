@@ -85,7 +85,7 @@ func (w *world) runThrough(t *testing.T, b *backend, job *executor.Job) *aloftv1
 			default:
 			}
 		}
-	})
+	}, job.ID)
 	for {
 		failure, err := b.Start(t.Context(), job)
 		if errors.Is(err, aloft.ErrUnavailable) {

@@ -306,7 +306,7 @@ func (w *world) run(t *testing.T, b *backend, job *executor.Job) *aloftv1.Outcom
 		if e.Outcome != nil && e.Job.Key == job.Key {
 			outcome <- e.Outcome
 		}
-	}))
+	}, job.ID)) // which a back end before this one may have started: what nobody expects is ended
 	failure, err := b.Start(t.Context(), job)
 	if err != nil {
 		t.Fatal(err)
@@ -323,11 +323,11 @@ func (w *world) run(t *testing.T, b *backend, job *executor.Job) *aloftv1.Outcom
 	}
 }
 
-// watch watches until stop is called, or the test ends.
-func (w *world) watch(t *testing.T, b *backend, report func(executor.Event)) (stop func()) {
+// watch watches until stop is called, or the test ends. Of what an earlier back end has started, it ends what is not expected.
+func (w *world) watch(t *testing.T, b *backend, report func(executor.Event), expected ...aloft.AttemptID) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- b.Watch(ctx, nil, report) }()
+	go func() { done <- b.Watch(ctx, expected, report) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
