@@ -5,13 +5,14 @@ package aloft
 // list, the transaction of the one writer, the memory.
 const (
 	// Names.
-	MaxName          = 255 // bytes of a project, domain, name or version
-	MaxExecutionName = 63  // characters, a part of a Kubernetes object's name
-	MaxLabelText     = 63  // bytes of a label's name or value, as in Kubernetes
-	MaxTag           = 255 // characters of a tag of an execution, as in Flyte
-	MaxResultTag     = 300 // bytes of the tag of a cached result
-	MaxCacheVersion  = 200 // bytes
-	MaxAbortCause    = 255 // bytes, the rest is cut off
+	MaxName          = 255  // bytes of a project, domain, name or version
+	MaxExecutionName = 63   // characters, a part of a Kubernetes object's name
+	MaxLabelText     = 63   // bytes of a label's name or value, as in Kubernetes
+	MaxTag           = 255  // characters of a tag of an execution, as in Flyte
+	MaxResultTag     = 300  // bytes of the tag of a cached result
+	MaxCacheVersion  = 200  // bytes
+	MaxAbortCause    = 255  // bytes, the rest is cut off
+	MaxPrefix        = 1000 // bytes of the place below which tasks write files
 
 	// What describes an execution or a launch plan, which lists repeat.
 	MaxSpecBytes    = 1 << 20 // all of it: annotations, environment variables, labels, tags, notifications, roles
@@ -38,5 +39,6 @@ const (
 	MaxSmallPageBytes = 3584 << 10 // for clients that take no message above 4 MiB, such as flytectl
 	MaxFilters        = 50         // conditions of a list
 	MaxFilterValues   = 1000       // of value_in, value_not_in
+	MaxPattern        = 1000       // bytes of a regular expression
 	MaxRecoveryItems  = 10_000     // executions of one recovery job
 )

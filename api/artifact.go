@@ -205,7 +205,7 @@ func (a *API) put(ctx context.Context, problems *field.Problems, e *store.Result
 		return canonical, err
 	})
 	if err != nil {
-		problems.Add("invalid value: %w", err)
+		problems.Include(fmt.Errorf("invalid value: %w", err))
 	}
 	if err := problems.Err(); err != nil {
 		return err
@@ -313,7 +313,7 @@ func (s *dataCatalog) partitions(ctx context.Context, problems *field.Problems, 
 		problems.TextUpTo(maxDatasetText, where+".key", p.GetKey())
 		problems.TextUpTo(maxDatasetText, where+".value", p.GetValue())
 		if _, ok := values[p.GetKey()]; ok {
-			problems.Add("invalid value for artifact.partitions: %q is there twice", clip(p.GetKey()))
+			problems.Add("invalid value for artifact.partitions: %q is there twice", aloft.Excerpt(p.GetKey()))
 		}
 		values[p.GetKey()] = p.GetValue()
 	}
@@ -327,7 +327,7 @@ func (s *dataCatalog) partitions(ctx context.Context, problems *field.Problems, 
 	}
 	keys := slices.Sorted(maps.Keys(values))
 	if want := slices.Sorted(slices.Values(d.PartitionKeys)); !slices.Equal(keys, want) {
-		problems.Add("invalid value for artifact.partitions: their keys are [%s], the dataset states [%s]", clip(strings.Join(keys, ", ")), clip(strings.Join(want, ", ")))
+		problems.Add("invalid value for artifact.partitions: their keys are [%s], the dataset states [%s]", aloft.Excerpt(strings.Join(keys, ", ")), aloft.Excerpt(strings.Join(want, ", ")))
 	}
 	return values
 }
@@ -380,7 +380,7 @@ func artifactData(problems *field.Problems, where string, data []*datacatalog.Ar
 			continue
 		}
 		if m.Literals[d.GetName()] != nil {
-			problems.Add("invalid value for %s: %q is there twice", where, clip(d.GetName()))
+			problems.Add("invalid value for %s: %q is there twice", where, aloft.Excerpt(d.GetName()))
 		}
 		m.Literals[d.GetName()] = proto.CloneOf(d.GetValue())
 	}

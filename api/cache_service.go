@@ -73,7 +73,9 @@ func (s *cacheService) Put(ctx context.Context, r *cacheservice.PutCacheRequest)
 	given := r.GetOutput().GetMetadata()
 	catalogMetadata(&problems, "output.metadata.key_map", given.GetKeyMap().GetValues())
 	e := &store.Result{ResultID: id, ID: newResultID(), Metadata: maps.Clone(given.GetKeyMap().GetValues()), CreatedAt: s.Now()}
-	if source := given.GetSourceIdentifier(); source != nil {
+	if source := given.GetSourceIdentifier(); proto.Size(source) > maxCatalogKeys {
+		problems.Add("invalid value for output.metadata.source_identifier: it has %d bytes, the limit is %d", proto.Size(source), maxCatalogKeys)
+	} else if source != nil {
 		text, err := protojson.Marshal(source)
 		problems.Include(err)
 		if e.Metadata == nil {
@@ -97,10 +99,10 @@ func (s *cacheService) Put(ctx context.Context, r *cacheservice.PutCacheRequest)
 	}
 	have, err := s.Store.PutResult(ctx, e, r.GetOverwrite())
 	if err != nil {
-		return nil, fmt.Errorf("put cache %s: %w", clip(r.GetKey()), err)
+		return nil, fmt.Errorf("put cache %s: %w", aloft.Excerpt(r.GetKey()), err)
 	}
 	if have.ID != e.ID {
-		return nil, fmt.Errorf("put cache %s: the key has a result, of %s; overwrite replaces it: %w", clip(r.GetKey()), have.CreatedAt.UTC().Format("2006-01-02 15:04:05"), aloft.ErrExists)
+		return nil, fmt.Errorf("put cache %s: the key has a result, of %s; overwrite replaces it: %w", aloft.Excerpt(r.GetKey()), have.CreatedAt.UTC().Format("2006-01-02 15:04:05"), aloft.ErrExists)
 	}
 	return &cacheservice.PutCacheResponse{}, nil
 }
@@ -109,7 +111,7 @@ func (s *cacheService) Put(ctx context.Context, r *cacheservice.PutCacheRequest)
 func (s *cacheService) literalsAt(ctx context.Context, uri string) (*core.LiteralMap, error) {
 	canonical, err := s.Renderer.Canonical(uri)
 	if err != nil || !strings.HasPrefix(canonical, blob.Scheme) {
-		return nil, fmt.Errorf("invalid value for output.output_uri: %q is not the location of an object of this server", clip(uri))
+		return nil, fmt.Errorf("invalid value for output.output_uri: %q is not the location of an object of this server", aloft.Excerpt(uri))
 	}
 	key, _, err := blob.KeyOfURI(canonical)
 	if err != nil {
@@ -136,7 +138,7 @@ func (s *cacheService) Delete(ctx context.Context, r *cacheservice.DeleteCacheRe
 		return nil, fmt.Errorf("delete cache: %w", err)
 	}
 	if _, err := s.Store.RemoveResults(ctx, []string{e.ID}, "removed through CacheService", s.Now()); err != nil {
-		return nil, fmt.Errorf("delete cache %s: %w", clip(r.GetKey()), err)
+		return nil, fmt.Errorf("delete cache %s: %w", aloft.Excerpt(r.GetKey()), err)
 	}
 	return &cacheservice.DeleteCacheResponse{}, nil
 }
@@ -171,7 +173,7 @@ func (s *cacheService) find(ctx context.Context, key string) (*store.Result, err
 	}
 	e, err := s.Store.FindResult(ctx, id)
 	if errors.Is(err, aloft.ErrNotFound) {
-		return nil, missingEntity("cached output", clip(key))
+		return nil, missingEntity("cached output", aloft.Excerpt(key))
 	}
 	return e, cmp.Or(err, unreadableResult(e))
 }

@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/datacatalog"
 	"github.com/aloft-dev/aloft/internal/field"
 	"github.com/aloft-dev/aloft/store"
@@ -51,7 +52,7 @@ func offset(problems *field.Problems, where, token string) int {
 	}
 	n, err := strconv.Atoi(token)
 	if err != nil || n < 0 {
-		problems.Add("invalid value for %s: %q is not what the answer before this one gave", where, clip(token))
+		problems.Add("invalid value for %s: %q is not what the answer before this one gave", where, aloft.Excerpt(token))
 		return 0
 	}
 	return n
@@ -62,7 +63,7 @@ func catalogMetadata(problems *field.Problems, where string, m map[string]string
 	for key, value := range m {
 		size += len(key) + len(value)
 		if strings.ContainsRune(key+value, 0) {
-			problems.Add("invalid value for %s: %q contains a NUL character", where, clip(key))
+			problems.Add("invalid value for %s: %q contains a NUL character", where, aloft.Excerpt(key))
 		}
 	}
 	if size > maxCatalogKeys {

@@ -112,7 +112,7 @@ func (s *dataProxyService) CreateDownloadLocation(ctx context.Context, r *servic
 	problems.Include(err)
 	uri, err := s.Renderer.Canonical(r.GetNativeUrl())
 	if err != nil || !strings.HasPrefix(uri, blob.Scheme) {
-		problems.Add("invalid value for native_url: %q is not the location of an object of this server", clip(r.GetNativeUrl()))
+		problems.Add("invalid value for native_url: %q is not the location of an object of this server", aloft.Excerpt(r.GetNativeUrl()))
 	}
 	if err := problems.Err(); err != nil {
 		return nil, err
@@ -168,12 +168,12 @@ var dataURL = regexp.MustCompile(`^flyte://v1/([a-zA-Z0-9_-]+)/([a-zA-Z0-9_-]+)/
 func (s *dataProxyService) GetData(ctx context.Context, r *service.GetDataRequest) (*service.GetDataResponse, error) {
 	match := dataURL.FindStringSubmatch(r.GetFlyteUrl())
 	if match == nil {
-		return nil, fmt.Errorf("%w: flyte_url %q is not of the form flyte://v1/<project>/<domain>/<execution>/<node>[/<attempt>]/<i, o or d>[/<name>]", aloft.ErrInvalid, clip(r.GetFlyteUrl()))
+		return nil, fmt.Errorf("%w: flyte_url %q is not of the form flyte://v1/<project>/<domain>/<execution>/<node>[/<attempt>]/<i, o or d>[/<name>]", aloft.ErrInvalid, aloft.Excerpt(r.GetFlyteUrl()))
 	}
 	id, node := aloft.ExecutionID{Project: match[1], Domain: match[2], Name: match[3]}, aloft.NodeID(match[4])
 	attempt, what, name := match[5], match[6], match[7]
 	if what == "d" && (attempt != "" || name != "") {
-		return nil, fmt.Errorf("%w: flyte_url %q: a deck belongs to a node, not to an attempt or a value", aloft.ErrInvalid, clip(r.GetFlyteUrl()))
+		return nil, fmt.Errorf("%w: flyte_url %q: a deck belongs to a node, not to an attempt or a value", aloft.ErrInvalid, aloft.Excerpt(r.GetFlyteUrl()))
 	}
 	n, err := s.node(ctx, id, node)
 	if err != nil {
@@ -190,7 +190,7 @@ func (s *dataProxyService) GetData(ctx context.Context, r *service.GetDataReques
 	if attempt != "" {
 		number, err := strconv.ParseUint(attempt, 10, 32)
 		if err != nil {
-			return nil, fmt.Errorf("%w: flyte_url %q: %s is no attempt", aloft.ErrInvalid, clip(r.GetFlyteUrl()), attempt)
+			return nil, fmt.Errorf("%w: flyte_url %q: %s is no attempt", aloft.ErrInvalid, aloft.Excerpt(r.GetFlyteUrl()), attempt)
 		}
 		t, err := s.attempt(ctx, aloft.AttemptID{Execution: id, Node: node, Attempt: uint32(number)})
 		if err != nil {

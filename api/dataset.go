@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/datacatalog"
 	"github.com/aloft-dev/aloft/internal/field"
 	"github.com/aloft-dev/aloft/store"
@@ -19,7 +20,7 @@ func (s *dataCatalog) CreateDataset(ctx context.Context, r *datacatalog.CreateDa
 	for i, key := range d.GetPartitionKeys() {
 		problems.TextUpTo(maxDatasetText, fmt.Sprintf("dataset.partitionKeys[%d]", i), key)
 		if slices.Contains(d.GetPartitionKeys()[:i], key) {
-			problems.Add("invalid value for dataset.partitionKeys: %q is there twice", clip(key))
+			problems.Add("invalid value for dataset.partitionKeys: %q is there twice", aloft.Excerpt(key))
 		}
 	}
 	if err := problems.Err(); err != nil {

@@ -151,7 +151,7 @@ func plain(err error) string {
 // fit makes text valid UTF-8 and cuts it so that its percent-encoded form, which is how gRPC sends it, has at most room bytes.
 func fit(text string, room int) string {
 	const tail = " … (cut)"
-	text = strings.ToValidUTF8(text, "�")
+	text = strings.ToValidUTF8(text[:min(len(text), room+1)], "�") // what is encoded is no shorter
 	if encodedLen(text) <= room {
 		return text
 	}

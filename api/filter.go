@@ -39,28 +39,28 @@ func parseFilters(text string) ([]store.Filter, error) {
 	for expression := range strings.SplitSeq(text, "+") {
 		match := filterExpression.FindStringSubmatch(expression)
 		if match == nil {
-			problems.Add("invalid value for filters: %q is not of the form function(field,value), with '+' between several", clip(expression))
+			problems.Add("invalid value for filters: %q is not of the form function(field,value), with '+' between several", aloft.Excerpt(expression))
 			continue
 		}
 		f := store.Filter{Function: strings.TrimSpace(match[1]), Field: strings.TrimSpace(match[2])}
 		if !slices.Contains(filterFunctions, f.Function) {
-			problems.Add("unrecognized filter function: %q in %q: it is one of %s", clip(f.Function), clip(expression), strings.Join(filterFunctions, ", "))
+			problems.Add("unrecognized filter function: %q in %q: it is one of %s", aloft.Excerpt(f.Function), aloft.Excerpt(expression), strings.Join(filterFunctions, ", "))
 			continue
 		}
 		if entity, _, ok := strings.Cut(f.Field, "."); ok && !slices.Contains(filterEntities, entity) {
-			problems.Add("'%s' entity is not allowed in filters: %q", clip(entity), clip(expression))
+			problems.Add("'%s' entity is not allowed in filters: %q", aloft.Excerpt(entity), aloft.Excerpt(expression))
 			continue
 		}
 		f.Values = []string{match[3]}
 		if f.Function == "value_in" || f.Function == "value_not_in" {
 			f.Values = strings.Split(match[3], ";")
-			problems.AtMost(aloft.MaxFilterValues, "filters: values of "+clip(f.Field), len(f.Values))
+			problems.AtMost(aloft.MaxFilterValues, "filters: values of "+aloft.Excerpt(f.Field), len(f.Values))
 		}
 		if f.Field == "duration" || strings.HasSuffix(f.Field, ".duration") {
 			for i, value := range f.Values {
 				seconds, err := parseDuration(value)
 				if err != nil {
-					problems.Add("invalid value for filters: %q is no duration, such as 1.5 (seconds) or 1h30m, in %q", clip(value), clip(expression))
+					problems.Add("invalid value for filters: %q is no duration, such as 1.5 (seconds) or 1h30m, in %q", aloft.Excerpt(value), aloft.Excerpt(expression))
 				}
 				f.Values[i] = seconds
 			}
@@ -106,7 +106,7 @@ func parseList(problems *field.Problems, r listRequest, filters string, needLimi
 		if place, ok := parsePlace(token); ok && byCreation(q) {
 			q.After = place
 		} else if err != nil || offset < 0 {
-			problems.Add("invalid pagination token %q: it is what the answer before this one gave, or a number of rows", clip(token))
+			problems.Add("invalid pagination token %q: it is what the answer before this one gave, or a number of rows", aloft.Excerpt(token))
 		} else {
 			q.Offset = offset
 		}
@@ -138,16 +138,7 @@ func nextToken(q store.Query, rows int) string {
 // listError keeps what the store says of a filter or an order that the entity does not have.
 func listError(noun string, err error) error { return fmt.Errorf("list %s: %w", noun, err) }
 
-// clip keeps what a client sent short in a message.
-func clip(s string) string {
-	const limit = 200
-	if len(s) > limit {
-		return strings.ToValidUTF8(s[:limit], "") + "…"
-	}
-	return s
-}
-
-// need reports that an entity with all its words is not there.
+// missingEntity reports that an entity with all its words is not there.
 func missingEntity(kind, id string) error {
 	return fmt.Errorf("missing entity of type %s with identifier %s: %w", kind, id, aloft.ErrNotFound)
 }

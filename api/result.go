@@ -113,7 +113,7 @@ func (s *Results) known(ctx context.Context, problems *field.Problems, ids []str
 	for _, id := range ids {
 		switch _, err := s.Store.GetResult(ctx, id); {
 		case errors.Is(err, aloft.ErrNotFound):
-			missing = append(missing, clip(id))
+			missing = append(missing, aloft.Excerpt(id))
 		case err != nil:
 			return err
 		}
@@ -166,7 +166,7 @@ func findNode(ctx context.Context, queries store.Queries, id aloft.ExecutionID, 
 	}
 	switch len(meant) {
 	case 0:
-		return nil, fmt.Errorf("execution %s has no node %q; it has %s: %w", id, clip(text), listed(names), aloft.ErrNotFound)
+		return nil, fmt.Errorf("execution %s has no node %q; it has %s: %w", id, aloft.Excerpt(text), listed(names), aloft.ErrNotFound)
 	case 1:
 		n, err := queries.GetNode(ctx, id, found)
 		if err != nil {
@@ -175,7 +175,7 @@ func findNode(ctx context.Context, queries store.Queries, id aloft.ExecutionID, 
 		n.Execution = id
 		return n, nil
 	}
-	return nil, fmt.Errorf("execution %s has several nodes %q: name one of %s: %w", id, clip(text), listed(meant), aloft.ErrInvalid)
+	return nil, fmt.Errorf("execution %s has several nodes %q: name one of %s: %w", id, aloft.Excerpt(text), listed(meant), aloft.ErrInvalid)
 }
 
 // listed writes out a few of many.

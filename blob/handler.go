@@ -103,7 +103,7 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, grant Grant, key K
 	if text := r.Header.Get("Content-MD5"); text != "" {
 		sent, err := base64.StdEncoding.DecodeString(text)
 		if err != nil || len(sent) != 16 {
-			http.Error(w, fmt.Sprintf("the Content-MD5 header %q is not the base64 of 16 bytes", text), http.StatusBadRequest)
+			http.Error(w, fmt.Sprintf("the Content-MD5 header %q is not the base64 of 16 bytes", aloft.Excerpt(text)), http.StatusBadRequest)
 			return
 		}
 		if grant.ContentMD5 != nil && !bytes.Equal(sent, grant.ContentMD5) {

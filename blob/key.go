@@ -29,7 +29,7 @@ const (
 // ParseKey checks s. The error wraps aloft.ErrInvalid and names what is wrong.
 func ParseKey(s string) (Key, error) {
 	if problem := keyProblem(s); problem != "" {
-		return "", fmt.Errorf("%w: object key %s: %s", aloft.ErrInvalid, quoteShort(s), problem)
+		return "", fmt.Errorf("%w: object key %q: %s", aloft.ErrInvalid, aloft.Excerpt(s), problem)
 	}
 	return Key(s), nil
 }
@@ -38,7 +38,7 @@ func ParseKey(s string) (Key, error) {
 func ParseURI(uri string) (Key, error) {
 	rest, ok := strings.CutPrefix(uri, Scheme)
 	if !ok {
-		return "", fmt.Errorf("%w: object URI %s: it does not begin with %s", aloft.ErrInvalid, quoteShort(uri), Scheme)
+		return "", fmt.Errorf("%w: object URI %q: it does not begin with %s", aloft.ErrInvalid, aloft.Excerpt(uri), Scheme)
 	}
 	return ParseKey(rest)
 }
@@ -90,13 +90,4 @@ func keyProblem(s string) string {
 		}
 	}
 	return ""
-}
-
-// quoteShort keeps a message readable, and a hostile input out of logs.
-func quoteShort(s string) string {
-	const limit = 200
-	if len(s) > limit {
-		return fmt.Sprintf("%q…", s[:limit])
-	}
-	return fmt.Sprintf("%q", s)
 }

@@ -75,7 +75,7 @@ func (e Errors) Error() string {
 func (e Errors) Unwrap() error { return aloft.ErrInvalid }
 
 func (e *Errors) add(code Code, node, format string, args ...any) {
-	*e = append(*e, Error{Code: code, NodeID: node, Description: fmt.Sprintf(format, args...)})
+	*e = append(*e, Error{Code: code, NodeID: aloft.Excerpt(node), Description: aloft.Messagef(format, args...)})
 }
 
 // err is what was collected, in order, or nil.
@@ -108,5 +108,5 @@ func (e Errors) err() error {
 // describe writes an id as Flyte's messages do.
 func describe(id *core.Identifier) string {
 	return fmt.Sprintf("resource_type:%s project:%q domain:%q name:%q version:%q",
-		id.GetResourceType(), id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
+		id.GetResourceType(), aloft.Excerpt(id.GetProject()), aloft.Excerpt(id.GetDomain()), aloft.Excerpt(id.GetName()), aloft.Excerpt(id.GetVersion()))
 }

@@ -1,7 +1,6 @@
 package compiler
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -10,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/literal"
@@ -22,7 +22,7 @@ import (
 // The error is a literal.Mistakes. That the workflow exists is the caller's business.
 func CompileLaunchPlan(spec *admin.LaunchPlanSpec, workflow *core.TypedInterface) (*admin.LaunchPlan, error) {
 	var mistakes literal.Mistakes
-	wrong := func(format string, args ...any) { mistakes = append(mistakes, fmt.Sprintf(format, args...)) }
+	wrong := func(format string, args ...any) { mistakes = append(mistakes, aloft.Messagef(format, args...)) }
 	if spec == nil {
 		return nil, literal.Mistakes{"missing spec"}
 	}
@@ -190,7 +190,7 @@ func checkCron(wrong func(string, ...any), text string) {
 	text = strings.TrimSpace(text)
 	if every, ok := strings.CutPrefix(text, "@every "); ok {
 		if d, err := time.ParseDuration(every); err != nil || d <= 0 {
-			wrong("invalid cron schedule %q: @every takes a duration like 1h30m", text)
+			wrong("invalid cron schedule %q: @every takes a duration like 1h30m", aloft.Excerpt(text))
 		}
 		return
 	}
@@ -202,6 +202,6 @@ func checkCron(wrong func(string, ...any), text string) {
 		return strings.Trim(f, "0123456789*/,-?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") != ""
 	}
 	if len(fields) != 5 || slices.ContainsFunc(fields, bad) {
-		wrong("invalid cron schedule %q: it has five fields (minute hour day month weekday) or is one of %s, @every <duration>", text, strings.Join(cronNames, ", "))
+		wrong("invalid cron schedule %q: it has five fields (minute hour day month weekday) or is one of %s, @every <duration>", aloft.Excerpt(text), strings.Join(cronNames, ", "))
 	}
 }

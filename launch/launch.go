@@ -234,7 +234,7 @@ func (l *Launcher) canonical(m *core.LiteralMap) error {
 	}
 	var problems field.Problems
 	if err := literal.RewriteURIs(m, l.CanonicalFunc); err != nil {
-		problems.Add("invalid value: %w", err)
+		problems.Include(fmt.Errorf("invalid value: %w", err))
 	}
 	return problems.Err()
 }
@@ -383,11 +383,11 @@ func (l *Launcher) load(ctx context.Context, kept *aloftv1.Literals) (*core.Lite
 
 func checkName(name string) error {
 	if len(name) > aloft.MaxExecutionName {
-		return fmt.Errorf("invalid value for name: %q has %d characters, the limit is %d", name, len(name), aloft.MaxExecutionName)
+		return fmt.Errorf("invalid value for name: %q has %d characters, the limit is %d", aloft.Excerpt(name), len(name), aloft.MaxExecutionName)
 	}
 	for i, c := range strings.ToLower(name) { // Flyte compares the lower-case name, and keeps the name as it is
 		if !(c >= 'a' && c <= 'z') && (i == 0 || !(c >= '0' && c <= '9' || c == '-')) {
-			return fmt.Errorf("invalid value for name: %q must begin with a letter and contain only letters, digits and '-'", name)
+			return fmt.Errorf("invalid value for name: %q must begin with a letter and contain only letters, digits and '-'", aloft.Excerpt(name))
 		}
 	}
 	return nil

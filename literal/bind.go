@@ -216,7 +216,7 @@ func Attribute(l *core.Literal, path []*core.PromiseAttribute, declared *core.Li
 			}
 			e, ok := v.Map.GetLiterals()[k.StringValue]
 			if !ok {
-				return nil, fmt.Errorf("the map has no key %q", k.StringValue)
+				return nil, fmt.Errorf("the map has no key %q", aloft.Excerpt(k.StringValue))
 			}
 			l, path = e, path[1:]
 		case *core.Literal_Scalar:
@@ -228,7 +228,7 @@ func Attribute(l *core.Literal, path []*core.PromiseAttribute, declared *core.Li
 				l = s.Union.GetValue()
 			case *core.Scalar_Binary:
 				if s.Binary.GetTag() != MsgPackTag {
-					return nil, fmt.Errorf("a binary value with tag %q has no attributes", s.Binary.GetTag())
+					return nil, fmt.Errorf("a binary value with tag %q has no attributes", aloft.Excerpt(s.Binary.GetTag()))
 				}
 				return packedAttribute(s.Binary.GetValue(), path, declared)
 			case *core.Scalar_Generic:
@@ -256,7 +256,7 @@ func describe(l *core.Literal) string {
 func index(step *core.PromiseAttribute, n int) (int, error) {
 	i, ok := step.GetValue().(*core.PromiseAttribute_IntValue)
 	if !ok {
-		return 0, fmt.Errorf("a list has indices, not a key like %q", step.GetStringValue())
+		return 0, fmt.Errorf("a list has indices, not a key like %q", aloft.Excerpt(step.GetStringValue()))
 	}
 	if i.IntValue < 0 || int(i.IntValue) >= n {
 		return 0, fmt.Errorf("index %d is out of range: the list has %d elements", i.IntValue, n)
@@ -296,7 +296,7 @@ func packedAttribute(data []byte, path []*core.PromiseAttribute, declared *core.
 				return nil, err
 			}
 			if !found {
-				return nil, fmt.Errorf("the struct has no field %q", k.StringValue)
+				return nil, fmt.Errorf("the struct has no field %q", aloft.Excerpt(k.StringValue))
 			}
 		default:
 			return nil, errors.New("a plain value inside the struct has no attributes")
@@ -422,7 +422,7 @@ func structAttribute(v *structpb.Value, path []*core.PromiseAttribute) (*core.Li
 				return nil, errors.New("a struct has fields, not indices")
 			}
 			if v, ok = k.StructValue.GetFields()[name.StringValue]; !ok {
-				return nil, fmt.Errorf("the struct has no field %q", name.StringValue)
+				return nil, fmt.Errorf("the struct has no field %q", aloft.Excerpt(name.StringValue))
 			}
 		case *structpb.Value_ListValue:
 			i, err := index(step, len(k.ListValue.GetValues()))

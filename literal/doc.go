@@ -10,7 +10,6 @@
 package literal
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/aloft-dev/aloft"
@@ -27,7 +26,9 @@ func (m Mistakes) Error() string { return strings.Join(m, "; ") }
 
 func (m Mistakes) Unwrap() error { return aloft.ErrInvalid }
 
-func (m *Mistakes) add(format string, args ...any) { *m = append(*m, fmt.Sprintf(format, args...)) }
+func (m *Mistakes) add(format string, args ...any) {
+	*m = append(*m, aloft.Messagef(format, args...))
+}
 
 // err is nil when nothing is wrong.
 func (m Mistakes) err() error {

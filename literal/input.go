@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
@@ -66,7 +67,7 @@ func validate(mistakes *Mistakes, where string, l *core.Literal, depth int) {
 		}
 	case *core.Literal_Map:
 		for _, key := range slices.Sorted(maps.Keys(v.Map.GetLiterals())) {
-			validate(mistakes, where+"["+quoteShort(key)+"]", v.Map.GetLiterals()[key], depth+1)
+			validate(mistakes, where+"["+strconv.Quote(aloft.Excerpt(key))+"]", v.Map.GetLiterals()[key], depth+1)
 		}
 	case *core.Literal_OffloadedMetadata:
 		if v.OffloadedMetadata.GetUri() == "" {
@@ -75,14 +76,6 @@ func validate(mistakes *Mistakes, where string, l *core.Literal, depth int) {
 	default:
 		mistakes.add("missing value for %s", where)
 	}
-}
-
-// quoteShort keeps the way to a value short: every value below a long key repeats it.
-func quoteShort(key string) string {
-	if len(key) > 64 {
-		key = strings.ToValidUTF8(key[:64], "") + "…"
-	}
-	return strconv.Quote(key)
 }
 
 // plain is true for values that cannot be wrong, so that long lists of them cost nothing to name.
@@ -186,7 +179,7 @@ func checkEnum(l *core.Literal, declared *core.LiteralType, depth int) error {
 	case *core.LiteralType_EnumType:
 		s, ok := l.GetScalar().GetPrimitive().GetValue().(*core.Primitive_StringValue)
 		if ok && !slices.Contains(d.EnumType.GetValues(), s.StringValue) {
-			return fmt.Errorf("has an unknown value %q: it is one of %s", s.StringValue, strings.Join(d.EnumType.GetValues(), ", "))
+			return fmt.Errorf("has an unknown value %q: it is one of %s", aloft.Excerpt(s.StringValue), strings.Join(d.EnumType.GetValues(), ", "))
 		}
 	case *core.LiteralType_UnionType:
 		t, err := TypeOf(l)
@@ -209,7 +202,7 @@ func checkEnum(l *core.Literal, declared *core.LiteralType, depth int) error {
 		}
 		for _, key := range slices.Sorted(maps.Keys(l.GetMap().GetLiterals())) {
 			if err := checkEnum(l.GetMap().GetLiterals()[key], d.MapValueType, depth+1); err != nil {
-				return fmt.Errorf("at key %q %w", key, err)
+				return fmt.Errorf("at key %q %w", aloft.Excerpt(key), err)
 			}
 		}
 	}

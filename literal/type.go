@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
@@ -274,7 +275,7 @@ func checkType(t *core.LiteralType, depth int) error {
 	case *core.LiteralType_StructuredDatasetType:
 		for _, c := range v.StructuredDatasetType.GetColumns() {
 			if err := checkType(c.GetLiteralType(), depth+1); err != nil {
-				return fmt.Errorf("column %q: %w", c.GetName(), err)
+				return fmt.Errorf("column %q: %w", aloft.Excerpt(c.GetName()), err)
 			}
 		}
 	}
@@ -283,7 +284,7 @@ func checkType(t *core.LiteralType, depth int) error {
 			continue // a field whose Python type the client could not express
 		}
 		if err := checkType(f, depth+1); err != nil {
-			return fmt.Errorf("field %q: %w", field, err)
+			return fmt.Errorf("field %q: %w", aloft.Excerpt(field), err)
 		}
 	}
 	return nil

@@ -65,7 +65,11 @@ func (r *Registry) active(ctx context.Context, project string) error {
 	if age := now.Sub(known.at); ok && age >= 0 && age < projectMoment {
 		return known.err
 	}
-	p, err := r.Store.GetProject(ctx, project)
+	var p *admin.Project
+	err := aloft.ErrNotFound // of a name that is too long for one
+	if len(project) <= aloft.MaxName {
+		p, err = r.Store.GetProject(ctx, project)
+	}
 	switch {
 	case errors.Is(err, aloft.ErrNotFound):
 		// Not remembered: the next call may follow its registration.
@@ -101,7 +105,7 @@ const (
 // missing says that there is no such project, and which there are: of many the one that was meant, or the latest.
 func (r *Registry) missing(ctx context.Context, id string) string {
 	const shown = 5
-	text := fmt.Sprintf("there is no project [%s]", id)
+	text := fmt.Sprintf("there is no project [%s]", aloft.Excerpt(id))
 	projects, err := r.Store.ListProjects(ctx, store.Query{Limit: 1000})
 	if err != nil {
 		return text // what is missing is known all the same
@@ -131,7 +135,7 @@ func (r *Registry) RegisterProject(ctx context.Context, p *admin.Project) error 
 		problems.Missing("project")
 	} else {
 		if p.GetId() != "" && !field.DNSLabel(p.GetId()) {
-			problems.Add("invalid value for project.id: %q must be lower-case letters, digits and '-', at most 63, with a letter or digit at both ends", p.GetId())
+			problems.Add("invalid value for project.id: %q must be lower-case letters, digits and '-', at most 63, with a letter or digit at both ends", aloft.Excerpt(p.GetId()))
 		}
 		problems.Need("project.id", p.GetId())
 		problems.Need("project.name", p.GetName())

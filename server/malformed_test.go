@@ -2,9 +2,12 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/http"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -13,6 +16,9 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
@@ -169,4 +175,150 @@ func TestBrokenFramesAndForeignContentTypesAreRefused(t *testing.T) {
 		})
 	}
 	s.intact()
+}
+
+// TestWhatIsRefusedCostsNoMultipleOfItsSize: what is wrong with a name of 60 MB was said in sentences that quoted it, which took
+// several times as much memory and a quarter of a second. Each text of each request is made large, of requests that are right but
+// for that and of empty ones, and what its refusal allocates is compared with that of the cheapest one of the call.
+func TestWhatIsRefusedCostsNoMultipleOfItsSize(t *testing.T) { //nolint:paralleltest // what others allocate would be counted
+	const size = 1 << 20
+	s := newServer(t)
+	s.registerChain("chain", 1)
+	large := strings.Repeat("\x01", size) // which is four times as long when it is quoted
+	const create = "/flyteidl.service.AdminService/Create"
+	execution := execute(id(core.ResourceType_LAUNCH_PLAN, "chain"), map[string]*core.Literal{"x": integer(1)})
+	execution.Spec.Labels = &admin.Labels{Values: map[string]string{"a": "b"}}
+	execution.Spec.Tags = []string{"a"}
+	execution.Spec.RawOutputDataConfig = &admin.RawOutputDataConfig{OutputLocationPrefix: "s3://a/b"}
+	plan := launchPlan("other", "chain")
+	plan.Spec.EntityMetadata = &admin.LaunchPlanMetadata{Schedule: &admin.Schedule{ScheduleExpression: &admin.Schedule_CronSchedule{CronSchedule: &admin.CronSchedule{Schedule: "* * * * *"}}}}
+	bases := map[string][]proto.Message{
+		create + "Execution": {execution}, create + "Task": {echoTask("other")}, create + "LaunchPlan": {plan},
+		create + "Workflow": {chain("other", "chain", 2)},
+		"/flyteidl.service.AdminService/RegisterProject": {&admin.ProjectRegisterRequest{Project: &admin.Project{Id: "other", Name: "other"}}},
+	}
+	tried, refused := 0, 0
+	for procedure, input := range unaryCalls() {
+		type refusal struct {
+			field, text string
+			beyond      int64 // bytes: what it allocated, without what receiving and decoding so large a request takes
+		}
+		var refusals []refusal
+		for _, base := range append(bases[procedure], dynamicpb.NewMessage(input)) {
+			eachText(base.ProtoReflect(), 0, func(field string, set func(string) (undo func())) {
+				if named, ok := base.(interface{ GetId() *core.Identifier }); ok {
+					named.GetId().Name = fmt.Sprint("other", tried) // of a version that is there the differences are looked for
+				}
+				undo := set(large)
+				request, err := proto.Marshal(base)
+				undo()
+				if err != nil {
+					t.Fatal(err)
+				}
+				tried++
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				answer, text := s.do(http.MethodPost, procedure, http.Header{"Content-Type": {"application/proto"}}, request)
+				runtime.ReadMemStats(&after)
+				if answer.StatusCode == http.StatusOK {
+					return
+				}
+				const receiving = 8 // times its size, by the client, too
+				refusals = append(refusals, refusal{field, string(text), int64(after.TotalAlloc-before.TotalAlloc) - receiving*int64(len(request))})
+			})
+		}
+		if len(refusals) == 0 || strings.HasPrefix(procedure, "/grpc.health.") { // a library's
+			continue
+		}
+		refused += len(refusals)
+		least := slices.MinFunc(refusals, func(a, b refusal) int { return cmp.Compare(a.beyond, b.beyond) }).beyond
+		for _, r := range refusals {
+			if r.beyond > least+16*size { // one quotation is more; where a buffer is used again, and a text looked up, it is up to 10
+				t.Errorf("%s, %s: its refusal allocated %d KiB more than another one: %.200s", procedure, r.field, (r.beyond-least)>>10, r.text)
+			}
+		}
+	}
+	if refused < 300 {
+		t.Errorf("%d of %d texts were refused", refused, tried)
+	}
+}
+
+// unaryCalls are the calls of all services that are served here, with what each is sent.
+func unaryCalls() map[string]protoreflect.MessageDescriptor {
+	calls := map[string]protoreflect.MessageDescriptor{}
+	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
+		for i := range file.Services().Len() {
+			service := file.Services().Get(i)
+			for k := range service.Methods().Len() {
+				if method := service.Methods().Get(k); !method.IsStreamingClient() && !method.IsStreamingServer() {
+					calls["/"+string(service.FullName())+"/"+string(method.Name())] = method.Input()
+				}
+			}
+		}
+		return true
+	})
+	return calls
+}
+
+// eachText visits every text that a message has, and those that it could have, as far as its first few levels go.
+func eachText(m protoreflect.Message, depth int, visit func(field string, set func(string) (undo func()))) {
+	fields := m.Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		had, kept := m.Has(f), proto.Clone(m.Interface()).ProtoReflect()
+		undo := func() {
+			if had {
+				m.Set(f, kept.Get(f))
+			} else {
+				m.Clear(f)
+			}
+		}
+		switch {
+		case f.IsMap():
+			if f.MapKey().Kind() != protoreflect.StringKind {
+				continue
+			}
+			visit(string(f.FullName()), func(text string) func() {
+				m.Clear(f)
+				entries := m.Mutable(f).Map()
+				entries.Set(protoreflect.ValueOfString(text).MapKey(), entries.NewValue())
+				return undo
+			})
+			if f.MapValue().Kind() == protoreflect.StringKind {
+				visit(string(f.FullName())+" (value)", func(text string) func() {
+					m.Clear(f)
+					m.Mutable(f).Map().Set(protoreflect.ValueOfString("k").MapKey(), protoreflect.ValueOfString(text))
+					return undo
+				})
+			}
+			if had && f.MapValue().Message() != nil {
+				m.Get(f).Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
+					eachText(v.Message(), depth+1, visit)
+					return true
+				})
+			}
+		case f.Kind() == protoreflect.StringKind:
+			visit(string(f.FullName()), func(text string) func() {
+				if f.IsList() {
+					m.Clear(f)
+					m.Mutable(f).List().Append(protoreflect.ValueOfString(text))
+				} else {
+					m.Set(f, protoreflect.ValueOfString(text))
+				}
+				return undo
+			})
+		case f.Message() == nil:
+		case f.IsList():
+			if had {
+				for k := range m.Get(f).List().Len() {
+					eachText(m.Get(f).List().Get(k).Message(), depth+1, visit)
+				}
+			}
+		case had:
+			eachText(m.Get(f).Message(), depth+1, visit)
+		case depth < 3 && f.ContainingOneof() == nil:
+			eachText(m.Mutable(f).Message(), depth+1, visit)
+			m.Clear(f)
+		}
+	}
 }

@@ -28,7 +28,7 @@ type Problems struct {
 
 // Add notes a mistake.
 func (p *Problems) Add(format string, args ...any) {
-	p.errs = append(p.errs, fmt.Errorf(format, args...))
+	p.errs = append(p.errs, errors.New(aloft.Messagef(format, args...)))
 }
 
 // Include notes an error that another check returned, with what it wraps; nil is no mistake. One that wraps
@@ -153,10 +153,10 @@ func (p *Problems) Labels(labels *admin.Labels) {
 			prefix, name = "", key
 		}
 		if !labelText(name) || name == "" || (hasPrefix && !dnsName(prefix)) {
-			p.Add("invalid value for labels: the key %q is no label name (letters, digits, '-', '_', '.', at most %d characters, optionally after a DNS name and '/')", key, aloft.MaxLabelText)
+			p.Add("invalid value for labels: the key %q is no label name (letters, digits, '-', '_', '.', at most %d characters, optionally after a DNS name and '/')", aloft.Excerpt(key), aloft.MaxLabelText)
 		}
 		if !labelText(values[key]) {
-			p.Add("invalid value for labels: %q, the value of %q, is no label value (letters, digits, '-', '_', '.', at most %d characters)", values[key], key, aloft.MaxLabelText)
+			p.Add("invalid value for labels: %q, the value of %q, is no label value (letters, digits, '-', '_', '.', at most %d characters)", aloft.Excerpt(values[key]), aloft.Excerpt(key), aloft.MaxLabelText)
 		}
 	}
 }
@@ -194,7 +194,7 @@ func (p *Problems) Tags(tags []string) {
 	}
 	for _, tag := range tags {
 		if n := utf8.RuneCountInString(tag); n > aloft.MaxTag {
-			p.Add("invalid value for tags: %q… has %d characters, the limit is %d", string([]rune(tag)[:20]), n, aloft.MaxTag)
+			p.Add("invalid value for tags: %q has %d characters, the limit is %d", aloft.Excerpt(tag), n, aloft.MaxTag)
 		}
 	}
 }
@@ -248,9 +248,11 @@ func (p *Problems) RawOutput(where string, config *admin.RawOutputDataConfig) {
 	if prefix == "" {
 		return
 	}
-	if u, err := url.Parse(prefix); err != nil || u.Host == "" || u.Scheme == "" || u.Scheme == "file" || u.Scheme == "flyte" || u.Scheme == "aloft" {
+	if n := len(prefix); n > aloft.MaxPrefix {
+		p.Add("invalid value for %s.output_location_prefix: it has %d bytes, the limit is %d", where, n, aloft.MaxPrefix)
+	} else if u, err := url.Parse(prefix); err != nil || u.Host == "" || u.Scheme == "" || u.Scheme == "file" || u.Scheme == "flyte" || u.Scheme == "aloft" {
 		p.Add("invalid value for %s.output_location_prefix: %q is not a place in an object store such as s3://bucket/prefix; "+
-			"leave it out, and files are kept beside the other data of the server", where, prefix)
+			"leave it out, and files are kept beside the other data of the server", where, aloft.Excerpt(prefix))
 	}
 }
 

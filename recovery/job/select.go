@@ -25,9 +25,12 @@ const pageSize = 500
 // selected finds the executions that are meant. All mistakes of the selection are reported at once.
 func (j *Jobs) selected(ctx context.Context, s *aloftv1.RecoverySelection) ([]recovery.Failed, error) {
 	var problems field.Problems
-	pattern, err := regexp.Compile(s.GetError())
-	if err != nil {
-		problems.Add("invalid value for error: %w", err)
+	var pattern *regexp.Regexp
+	var err error
+	if n := len(s.GetError()); n > aloft.MaxPattern {
+		problems.Add("invalid value for error: it has %d bytes, the limit is %d", n, aloft.MaxPattern)
+	} else if pattern, err = regexp.Compile(s.GetError()); err != nil {
+		problems.Add("invalid value for error: %v", err)
 	}
 	for _, phase := range s.GetPhases() {
 		switch phase {

@@ -238,7 +238,7 @@ func (e *entity) where(q store.Query, conditions ...condition) (string, []any, e
 		key := strings.TrimPrefix(q.SortBy, e.name+".")
 		var ok bool
 		if order, ok = e.columns[key]; !ok || strings.Contains(key, ".") {
-			errs = append(errs, fmt.Errorf("invalid sort key '%s'%s: %w", q.SortBy, e.lacking(key), aloft.ErrInvalid))
+			errs = append(errs, fmt.Errorf("invalid sort key '%s'%s: %w", aloft.Excerpt(q.SortBy), e.lacking(key), aloft.ErrInvalid))
 		}
 	}
 	if q.Offset < 0 || q.Limit < 0 {

@@ -35,7 +35,9 @@ func inputsDigest(e *store.Execution) driver.Value {
 	return empty
 }
 
-func missingJob(name string) error { return refuse("recovery job %s: %w", name, aloft.ErrNotFound) }
+func missingJob(name string) error {
+	return refuse("recovery job %s: %w", aloft.Excerpt(name), aloft.ErrNotFound)
+}
 
 func jobEnded(job *aloftv1.RecoveryJob) int64 {
 	return flag(job.GetPhase() == aloftv1.RecoveryJob_ENDED)
