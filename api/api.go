@@ -201,7 +201,7 @@ func (a *API) Server() *http.Server {
 }
 
 func (a *API) guard(ctx context.Context, procedure string, call func() error) *connect.Error {
-	decoded(ctx)
+	slotOf(ctx).release() // the message is decoded
 	if !a.Logger.Enabled(ctx, slog.LevelDebug) {
 		return guard(ctx, a.Logger, procedure, call)
 	}
@@ -235,12 +235,18 @@ func (a *API) answer(ctx context.Context, procedure string, call func() (answer 
 // answering is how often an answer is in memory while it is sent: as a message, encoded, and in the buffer of the connection.
 const answering = 3
 
-// roomForAnswer takes room for an answer that is about to be encoded.
+// roomForAnswer takes room for an answer that is about to be encoded, and for a large one the slot, until it is being sent.
 func roomForAnswer(ctx context.Context, answer any) error {
-	if m, ok := answer.(proto.Message); ok {
-		return room.Take(ctx, answering*int64(proto.Size(m)))
+	m, ok := answer.(proto.Message)
+	if !ok {
+		return nil
 	}
-	return nil
+	size := proto.Size(m)
+	err := room.Take(ctx, answering*int64(size))
+	if slot := slotOf(ctx); err == nil && slot != nil && size > heavyBytes {
+		err = slot.take(ctx)
+	}
+	return err
 }
 
 // guarding is the guard as connect's interceptor.

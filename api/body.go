@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,9 +40,10 @@ const (
 	maxRatio       = 100      // of a compressed message, above freeInflated
 	freeInflated   = 10 << 20 // bytes up to which any ratio is fine
 	heavyBytes     = 256 << 10
-	streamedBytes  = 1 << 20 // of all messages together that a client streams to us
-	headerRoom     = 4 << 10 // headers up to this many bytes are not worth counting
-	decodingCopies = 2       // of a message: connect reads it into a buffer that doubles as it grows
+	streamedBytes  = 1 << 20   // of all messages together that a client streams to us
+	copiedBytes    = 256 << 10 // at once: the scheduler interrupts no copy, and new memory is slow at its first touch
+	headerRoom     = 4 << 10   // headers up to this many bytes are not worth counting
+	decodingCopies = 2         // of a message: connect reads it into a buffer that doubles as it grows
 )
 
 // admission stands before all handlers. It receives the message of a call within the time and the room that there are for
@@ -53,7 +55,7 @@ const (
 // Files are streamed by their handler: of them only the time on the wire is bounded.
 type admission struct {
 	pool    *room.Pool
-	heavy   chan struct{} // held while a large message is decompressed, weighed and decoded
+	heavy   chan struct{} // held while a large message is decompressed, weighed and decoded, or encoded
 	inputs  sync.Map      // protoreflect.MessageDescriptor by path; nil where none is known
 	next    http.Handler
 	timings timings
@@ -86,7 +88,7 @@ func (a *admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer watch.end()
 	ctx := context.WithValue(room.With(r.Context(), claim), heavyKey{}, slot)
 	r = r.WithContext(ctx)
-	w = &watchedWriter{w, watch}
+	w = &watchedWriter{w, watch, slot}
 	if err := a.receive(r, claim, slot, watch); err != nil {
 		refuse(w, r, 0, cutOff(err))
 		return
@@ -229,9 +231,15 @@ func (in *incoming) read(r io.Reader, declared int64, check func(size int) error
 			if err := in.take(grown); err != nil {
 				return nil, err
 			}
-			old := int64(cap(buffer))
-			buffer = append(make([]byte, 0, grown), buffer...)
-			in.claim.Give(old)
+			larger, err := in.grow(buffer, grown)
+			if err != nil {
+				return nil, err
+			}
+			in.claim.Give(int64(cap(buffer)))
+			buffer = larger
+		}
+		if len(buffer) > heavyBytes {
+			runtime.Gosched() // small requests go first
 		}
 		n, err := r.Read(buffer[len(buffer):cap(buffer)])
 		buffer = buffer[:len(buffer)+n]
@@ -247,6 +255,22 @@ func (in *incoming) read(r io.Reader, declared int64, check func(size int) error
 			return nil, err
 		}
 	}
+}
+
+// grow copies what has come into a larger buffer: a large one with the slot, which it gives back before it waits for the wire.
+func (in *incoming) grow(buffer []byte, size int64) ([]byte, error) {
+	if size > heavyBytes && !in.slot.has {
+		if err := in.slot.take(in.ctx); err != nil {
+			return nil, err
+		}
+		defer in.slot.release()
+	}
+	larger := make([]byte, 0, size)
+	for part := range slices.Chunk(buffer, copiedBytes) {
+		larger = append(larger, part...)
+		runtime.Gosched()
+	}
+	return larger, nil
 }
 
 const (
@@ -406,10 +430,10 @@ func (s *heavySlot) release() {
 	}
 }
 
-// decoded says that the message of a call has been decoded.
-func decoded(ctx context.Context) {
+// slotOf is the slot of a call, nil where it has none.
+func slotOf(ctx context.Context) *heavySlot {
 	slot, _ := ctx.Value(heavyKey{}).(*heavySlot)
-	slot.release()
+	return slot
 }
 
 // wireWatch cuts a request whose client does not go on. It costs one timer for each request, which is stopped at its end.
@@ -499,9 +523,11 @@ func (b *wireBody) Close() error { return b.body.Close() }
 type watchedWriter struct {
 	http.ResponseWriter
 	watch *wireWatch
+	slot  *heavySlot // held while the answer was encoded
 }
 
 func (w *watchedWriter) Write(p []byte) (int, error) {
+	w.slot.release()
 	w.watch.write.begin()
 	defer w.watch.write.done()
 	return w.ResponseWriter.Write(p)

@@ -23,6 +23,7 @@ import (
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/idl/flyteidl/service/serviceconnect"
 	"github.com/aloft-dev/aloft/internal/room"
 	"github.com/aloft-dev/aloft/internal/weight"
@@ -284,4 +285,90 @@ func TestWhatALargeMessageHoldsWhenItsHandlerRuns(t *testing.T) {
 		}
 	}
 	waitUntil(t, "all room to be given back", func() bool { return pool.Taken() == 0 })
+}
+
+// TestLargeBuffersAreCopiedWithTheSlot: bodies were copied into larger buffers by all who received one at once, and no small
+// request found a processor meanwhile. The slot is not kept for what is still to come.
+func TestLargeBuffersAreCopiedWithTheSlot(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		pool := room.NewPool(64 << 20)
+		claim := pool.Claim()
+		places := make(chan struct{}, 1)
+		places <- struct{}{} // another one's
+		in := &incoming{ctx: t.Context(), claim: claim, slot: &heavySlot{places: places, claim: claim}}
+		body, sender := io.Pipe()
+		sent, ended := 0, make(chan error, 1)
+		go func() {
+			for ; sent < 4*heavyBytes; sent += 1 << 10 {
+				if _, err := sender.Write(make([]byte, 1<<10)); err != nil {
+					return
+				}
+			}
+		}()
+		go func() { _, err := in.read(body, 8*heavyBytes, nil); ended <- err }()
+		synctest.Wait()
+		if sent < heavyBytes/2 || sent > heavyBytes+1<<10 {
+			t.Errorf("without the slot %d bytes were received, want about %d", sent, heavyBytes)
+		}
+		<-places
+		synctest.Wait()
+		if sent != 4*heavyBytes || len(places) > 0 {
+			t.Errorf("with the slot %d bytes were received; it is kept while the wire is silent: %v", sent, len(places) > 0)
+		}
+		_ = sender.Close()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		claim.Release()
+	})
+}
+
+// naming answers with as long a name as it is told.
+type naming struct {
+	serviceconnect.UnimplementedAdminServiceHandler
+	size int
+}
+
+func (n naming) CreateExecution(context.Context, *admin.ExecutionCreateRequest) (*admin.ExecutionCreateResponse, error) {
+	return &admin.ExecutionCreateResponse{Id: &core.WorkflowExecutionIdentifier{Name: strings.Repeat("n", n.size)}}, nil
+}
+
+// TestLargeAnswersAreEncodedWithTheSlot: a list of thousands of rows is encoded without a pause. Whoever is slow to take the answer
+// does not keep the slot.
+func TestLargeAnswersAreEncodedWithTheSlot(t *testing.T) {
+	t.Parallel()
+	serve := func(size int) (*admission, *admitting) {
+		pool := room.NewPatientPool(DefaultRoom, 50*time.Millisecond)
+		mux := http.NewServeMux()
+		a := newAdmission(pool, mux)
+		mux.Handle(serviceconnect.NewAdminServiceHandler(naming{size: size},
+			connect.WithInterceptors(guarding{&API{Config: Config{Logger: slog.New(slog.DiscardHandler)}}})))
+		s := &admitting{Server: httptest.NewServer(a), pool: pool}
+		t.Cleanup(s.Close)
+		for len(a.heavy) < cap(a.heavy) {
+			a.heavy <- struct{}{} // of others
+		}
+		return a, s
+	}
+	header := http.Header{"Content-Type": {"application/proto"}}
+	_, s := serve(1000)
+	if got := s.post(t, createPath, header, []byte{0x1a, 1, 'n'}); !strings.HasPrefix(got, "200") {
+		t.Errorf("a small answer while others have the slots: %.300s", got)
+	}
+	a, s := serve(32 << 20)
+	if got := s.post(t, createPath, header, []byte{0x1a, 1, 'n'}); !strings.HasPrefix(got, "429") || !strings.Contains(got, "other large requests") {
+		t.Errorf("a large answer while others have the slots: %.300s", got)
+	}
+	<-a.heavy
+	conn, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: application/proto\r\nContent-Length: 3\r\n\r\n\x1a\x01n", createPath)
+	if status, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(status, "200") {
+		t.Errorf("a large answer with a slot: %q, %v", status, err)
+	}
+	waitUntil(t, "the slot of an answer that is not taken", func() bool { return len(a.heavy) == cap(a.heavy)-1 })
 }

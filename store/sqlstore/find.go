@@ -34,7 +34,8 @@ const (
 	mostCounted  = 16000 // where all that could be walked is long
 	fewValues    = 64    // of a column that are walked one by one
 	scansAtOnce  = 2
-	rowsAtOnce   = 64
+	rowsAtOnce   = 50
+	usualPage    = 100 // executions that a page of a list has which people look at
 	tagKey       = "g.key"
 	tagValue     = "g.value"
 	placesOfSpec = "x"
@@ -158,7 +159,7 @@ func (s *Store) listWalked(ctx context.Context, p *walkedList) ([]*store.Executi
 
 // places are those of the page.
 func (p *walkedList) places(ctx context.Context) ([]place, error) {
-	turn := &turn{store: p.store}
+	turn := &turn{of: p.store.scans}
 	defer turn.end()
 	walks, few, err := p.choose(ctx)
 	if err != nil {
@@ -569,10 +570,10 @@ func (p *walkedList) read(ctx context.Context, w walk, from *place, to place, li
 	return places, err
 }
 
-// turn is the right to look at many rows, of which there are few at a time.
+// turn is the right to look at many rows, or to read large pages, of which there are few at a time.
 type turn struct {
-	store *Store
-	has   bool
+	of  chan struct{} // scans or pages of the store
+	has bool
 }
 
 // next waits for the turn, or lets others run who have waited meanwhile.
@@ -584,31 +585,39 @@ func (t *turn) next(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readFor)
 	defer cancel()
 	select {
-	case t.store.scans <- struct{}{}:
+	case t.of <- struct{}{}:
 		t.has = true
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("other lists that look at many rows are read: %w: %w", aloft.ErrUnavailable, ctx.Err())
+		return fmt.Errorf("other lists of many rows are read: %w: %w", aloft.ErrUnavailable, ctx.Err())
 	}
 }
 
 func (t *turn) end() {
 	if t.has {
-		<-t.store.scans
+		<-t.of
 		t.has = false
 	}
 }
 
 var executionsAt = listExecutions + "WHERE e.number IN (" + strings.TrimSuffix(strings.Repeat("?,", rowsAtOnce), ",") + ") ORDER BY e.created_at"
 
-// executionsAt reads the executions at places, in their order, as far as the budget reaches.
+// executionsAt reads the executions at places, in their order, as far as the budget reaches. Of a page that is larger than those
+// that people look at, the rest waits for a turn.
 func (s *Store) executionsAt(ctx context.Context, places []place, ascending bool, budget *store.Budget) ([]*store.Execution, error) {
 	query := executionsAt + " DESC, e.number DESC"
 	if ascending {
 		query = executionsAt + ", e.number"
 	}
 	recs := make([]*store.Execution, 0, len(places))
+	turn := &turn{of: s.pages}
+	defer turn.end()
 	for some := range slices.Chunk(places, rowsAtOnce) {
+		if len(recs) >= usualPage {
+			if err := turn.next(ctx); err != nil {
+				return nil, err
+			}
+		}
 		args := make([]any, rowsAtOnce)
 		for i := range args {
 			args[i] = some[min(i, len(some)-1)].number

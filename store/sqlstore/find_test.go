@@ -285,3 +285,29 @@ func TestPostgreSQLWalksTheIndexToo(t *testing.T) {
 		}
 	}
 }
+
+// TestLargePagesAreReadInTurn: those who asked for everything at once kept all processors busy.
+func TestLargePagesAreReadInTurn(t *testing.T) {
+	t.Parallel()
+	s := openIn(t, t.TempDir())
+	populate(t, s, 600)
+	for len(s.pages) < cap(s.pages) {
+		s.pages <- struct{}{} // of others
+	}
+	list := func(ctx context.Context, limit int) (int, error) {
+		recs, err := s.ListExecutions(ctx, store.Query{Project: "p", Domain: "d", SortBy: "created_at", Limit: limit})
+		return len(recs), err
+	}
+	if n, err := list(t.Context(), usualPage); n != usualPage || err != nil {
+		t.Errorf("a usual page while others read large ones: %d executions, %v", n, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if n, err := list(ctx, 3*usualPage); err == nil {
+		t.Errorf("a large page while others have all turns: %d executions", n)
+	}
+	<-s.pages
+	if n, err := list(t.Context(), 3*usualPage); n != 3*usualPage || err != nil || len(s.pages) != cap(s.pages)-1 {
+		t.Errorf("a large page in its turn: %d executions, %v, %d turns taken", n, err, len(s.pages))
+	}
+}

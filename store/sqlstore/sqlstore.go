@@ -32,6 +32,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -69,6 +70,7 @@ type Store struct {
 	guard *hang.Guard // of the disk of a file; nil: the database is shared, and its connections have deadlines
 
 	scans chan struct{} // held while a list looks at many rows
+	pages chan struct{} // held while a large page is read; half of the processors stay free for what is small
 
 	mu    sync.RWMutex
 	stmts map[string]*sql.Stmt            // prepared reads
@@ -149,7 +151,7 @@ func (s *Store) openShared(ctx context.Context, d *dialect, dsn string, log *slo
 }
 
 func (s *Store) start(db *sql.DB, dsn string, patience time.Duration, told func(...store.Topic), log *slog.Logger) {
-	s.db, s.scans = db, make(chan struct{}, scansAtOnce)
+	s.db, s.scans, s.pages = db, make(chan struct{}, scansAtOnce), make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
 	s.db.SetMaxOpenConns(readers)
 	s.db.SetMaxIdleConns(readers)
 	s.writer = newWriter(s.dialect, dsn, s.path, patience, told, log)
