@@ -169,7 +169,7 @@ func New(config Config) (*API, error) {
 	if config.Links != nil {
 		mux.Handle(blob.LinkPath, config.Links)
 	}
-	a.handler = a.withGate(newAdmission(config.Room, mux))
+	a.handler = a.withGate(newIntake(config.Room, mux))
 	return a, nil
 }
 

@@ -78,7 +78,7 @@ func (s *roomyStore) GetRecoveryJob(ctx context.Context, name string) (*aloftv1.
 	return &aloftv1.RecoveryJob{Name: name, Version: 1}, s.read(ctx)
 }
 
-// serveRoomy serves our streams behind the admission, from such a store.
+// serveRoomy serves our streams behind the intake, from such a store.
 func serveRoomy(t *testing.T) (*roomyStore, *httptest.Server) {
 	t.Helper()
 	s := &roomyStore{pool: room.NewPatientPool(64<<20, time.Minute)}
@@ -86,7 +86,7 @@ func serveRoomy(t *testing.T) (*roomyStore, *httptest.Server) {
 	mux := http.NewServeMux()
 	mux.Handle(aloftv1connect.NewRunServiceHandler(&Runs{Store: s}, options))
 	mux.Handle(aloftv1connect.NewRecoveryServiceHandler(&Recoveries{Jobs: job.New(job.Config{Store: s})}, options))
-	server := httptest.NewServer(newAdmission(s.pool, mux))
+	server := httptest.NewServer(newIntake(s.pool, mux))
 	t.Cleanup(server.Close)
 	return s, server
 }
@@ -199,7 +199,7 @@ func TestTheLastLinesOfANodeAreSent(t *testing.T) {
 	}}
 	mux := http.NewServeMux()
 	mux.Handle(aloftv1connect.NewRunServiceHandler(&Runs{Store: s, Blobs: blobs}))
-	server := httptest.NewServer(newAdmission(s.pool, mux))
+	server := httptest.NewServer(newIntake(s.pool, mux))
 	defer server.Close()
 	stream, err := aloftv1connect.NewRunServiceClient(http.DefaultClient, server.URL).GetLogs(t.Context(), &aloftv1.GetLogsRequest{Id: roomyID, Node: "n0", Follow: true})
 	if err != nil {

@@ -46,14 +46,14 @@ const (
 	decodingCopies = 2         // of a message: connect reads it into a buffer that doubles as it grows
 )
 
-// admission stands before all handlers. It receives the message of a call within the time and the room that there are for
+// intake stands before all handlers. It receives the message of a call within the time and the room that there are for
 // it, decompresses it, weighs it, and takes room for what it will be when it is decoded; only then does the handler that
 // decodes it run. What it refuses it answers in the protocol of the caller.
 //
 //	header ─▶ receive (idle, rate, room) ─▶ decompress (ratio, room) ─▶ weigh (limit, room) ─▶ decode, handle, answer ─▶ release
 //
 // Files are streamed by their handler: of them only the time on the wire is bounded.
-type admission struct {
+type intake struct {
 	pool    *room.Pool
 	heavy   chan struct{} // held while a large message is decompressed, weighed and decoded, or encoded
 	inputs  sync.Map      // protoreflect.MessageDescriptor by path; nil where none is known
@@ -64,40 +64,40 @@ type admission struct {
 // timings are the constants above, shorter in tests.
 type timings struct{ idle, grace, upload, answer time.Duration }
 
-func newAdmission(pool *room.Pool, next http.Handler) *admission {
-	return &admission{
+func newIntake(pool *room.Pool, next http.Handler) *intake {
+	return &intake{
 		pool: pool, next: next,
 		heavy:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		timings: timings{bodyIdle, bodyGrace, uploadIdle, answerIdle},
 	}
 }
 
-func (a *admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (i *intake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.URL.Path, blob.LinkPath) {
-		watch := watchWire(w, a.timings.upload, a.timings.answer)
+		watch := watchWire(w, i.timings.upload, i.timings.answer)
 		defer watch.end()
 		r.Body = &wireBody{body: r.Body, watch: watch}
-		a.next.ServeHTTP(w, r) // the writer is left as it is: files are sent by the kernel
+		i.next.ServeHTTP(w, r) // the writer is left as it is: files are sent by the kernel
 		return
 	}
-	claim := a.pool.Claim()
+	claim := i.pool.Claim()
 	defer claim.Release()
-	slot := &heavySlot{places: a.heavy, claim: claim}
+	slot := &heavySlot{places: i.heavy, claim: claim}
 	defer slot.release()
-	watch := watchWire(w, a.timings.idle, a.timings.answer)
+	watch := watchWire(w, i.timings.idle, i.timings.answer)
 	defer watch.end()
 	ctx := context.WithValue(room.With(r.Context(), claim), heavyKey{}, slot)
 	r = r.WithContext(ctx)
 	w = &watchedWriter{w, watch, slot}
-	if err := a.receive(r, claim, slot, watch); err != nil {
+	if err := i.receive(r, claim, slot, watch); err != nil {
 		refuse(w, r, 0, cutOff(err))
 		return
 	}
-	a.next.ServeHTTP(w, r)
+	i.next.ServeHTTP(w, r)
 }
 
 // receive puts the message of a call, whole and decompressed, in the place of its body.
-func (a *admission) receive(r *http.Request, claim *room.Claim, slot *heavySlot, watch *wireWatch) error {
+func (i *intake) receive(r *http.Request, claim *room.Claim, slot *heavySlot, watch *wireWatch) error {
 	if size := headerSize(r.Header); size > headerRoom {
 		if err := claim.Take(r.Context(), size); err != nil {
 			return err
@@ -106,9 +106,9 @@ func (a *admission) receive(r *http.Request, claim *room.Claim, slot *heavySlot,
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil
 	}
-	body := &wireBody{body: r.Body, watch: watch, began: time.Now(), grace: a.timings.grace}
+	body := &wireBody{body: r.Body, watch: watch, began: time.Now(), grace: i.timings.grace}
 	format := r.Header.Get("Content-Type")
-	input := a.input(r.URL.Path)
+	input := i.input(r.URL.Path)
 	in := &incoming{ctx: r.Context(), body: body, claim: claim, slot: slot}
 	var message []byte
 	var err error
@@ -148,8 +148,8 @@ func headerSize(h http.Header) (size int64) {
 }
 
 // input is what the one message of a call is; nil if the path is no call, or one to which clients stream.
-func (a *admission) input(path string) protoreflect.MessageDescriptor {
-	if known, ok := a.inputs.Load(path); ok {
+func (i *intake) input(path string) protoreflect.MessageDescriptor {
+	if known, ok := i.inputs.Load(path); ok {
 		desc, _ := known.(protoreflect.MessageDescriptor)
 		return desc
 	}
@@ -163,7 +163,7 @@ func (a *admission) input(path string) protoreflect.MessageDescriptor {
 	}
 	if s, ok := found.(protoreflect.ServiceDescriptor); ok {
 		if m := s.Methods().ByName(protoreflect.Name(method)); m != nil && !m.IsStreamingClient() {
-			a.inputs.Store(path, m.Input())
+			i.inputs.Store(path, m.Input())
 			return m.Input()
 		}
 	}

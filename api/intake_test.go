@@ -32,18 +32,18 @@ import (
 
 const createPath = "/flyteidl.service.AdminService/CreateExecution"
 
-// admitting is a server whose handler only reads what the admission lets through.
-type admitting struct {
+// receiving is a server whose handler only reads what the intake lets through.
+type receiving struct {
 	*httptest.Server
 	pool   *room.Pool
 	passed atomic.Int64 // bytes that reached the handler last
 	most   atomic.Int64 // bytes that were taken at once
 }
 
-func admit(t *testing.T, size int64, idle time.Duration) *admitting {
+func takeIn(t *testing.T, size int64, idle time.Duration) *receiving {
 	t.Helper()
-	s := &admitting{pool: room.NewPatientPool(size, 200*time.Millisecond)}
-	a := newAdmission(s.pool, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	s := &receiving{pool: room.NewPatientPool(size, 200*time.Millisecond)}
+	a := newIntake(s.pool, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.most.Store(max(s.most.Load(), s.pool.Taken()))
 		n, err := io.Copy(io.Discard, r.Body)
 		if err != nil {
@@ -57,7 +57,7 @@ func admit(t *testing.T, size int64, idle time.Duration) *admitting {
 	return s
 }
 
-func (s *admitting) post(t *testing.T, path string, header http.Header, body []byte) string {
+func (s *receiving) post(t *testing.T, path string, header http.Header, body []byte) string {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+path, bytes.NewReader(body))
 	if err != nil {
@@ -97,7 +97,7 @@ func gzipped(t *testing.T, data []byte) []byte {
 // TestMessagesThatWouldFillTheMemoryAreRefused is attack 2: what is small on the wire and large in memory.
 func TestMessagesThatWouldFillTheMemoryAreRefused(t *testing.T) {
 	t.Parallel()
-	s := admit(t, DefaultRoom, time.Minute)
+	s := takeIn(t, DefaultRoom, time.Minute)
 	grpc := http.Header{"Content-Type": {"application/grpc+proto"}, "Grpc-Encoding": {"gzip"}}
 	web := http.Header{"Content-Type": {"application/grpc-web+proto"}, "Grpc-Encoding": {"gzip"}}
 	proto := http.Header{"Content-Type": {"application/proto"}, "Content-Encoding": {"gzip"}}
@@ -156,7 +156,7 @@ func waitUntil(t *testing.T, what string, is func() bool) {
 // TestBodiesThatStopGiveTheirRoomBack is attack 2: connections that send a part and then nothing.
 func TestBodiesThatStopGiveTheirRoomBack(t *testing.T) {
 	t.Parallel()
-	s := admit(t, 64<<20, 100*time.Millisecond)
+	s := takeIn(t, 64<<20, 100*time.Millisecond)
 	var group sync.WaitGroup
 	for range 16 {
 		group.Go(func() {
@@ -258,12 +258,12 @@ func TestWhatALargeMessageHoldsWhenItsHandlerRuns(t *testing.T) {
 	const size = 1 << 20
 	pool := room.NewPool(DefaultRoom)
 	mux := http.NewServeMux()
-	a := newAdmission(pool, mux)
+	a := newIntake(pool, mux)
 	var slots int
 	var taken int64
 	mux.Handle(serviceconnect.NewAdminServiceHandler(creating{found: func() { slots, taken = len(a.heavy), pool.Taken() }},
 		connect.WithInterceptors(guarding{&API{Config: Config{Logger: slog.New(slog.DiscardHandler)}}})))
-	s := &admitting{Server: httptest.NewServer(a), pool: pool}
+	s := &receiving{Server: httptest.NewServer(a), pool: pool}
 	defer s.Close()
 	for name, call := range map[string]struct {
 		header http.Header
@@ -338,13 +338,13 @@ func (n naming) CreateExecution(context.Context, *admin.ExecutionCreateRequest) 
 // does not keep the slot.
 func TestLargeAnswersAreEncodedWithTheSlot(t *testing.T) {
 	t.Parallel()
-	serve := func(size int) (*admission, *admitting) {
+	serve := func(size int) (*intake, *receiving) {
 		pool := room.NewPatientPool(DefaultRoom, 50*time.Millisecond)
 		mux := http.NewServeMux()
-		a := newAdmission(pool, mux)
+		a := newIntake(pool, mux)
 		mux.Handle(serviceconnect.NewAdminServiceHandler(naming{size: size},
 			connect.WithInterceptors(guarding{&API{Config: Config{Logger: slog.New(slog.DiscardHandler)}}})))
-		s := &admitting{Server: httptest.NewServer(a), pool: pool}
+		s := &receiving{Server: httptest.NewServer(a), pool: pool}
 		t.Cleanup(s.Close)
 		for len(a.heavy) < cap(a.heavy) {
 			a.heavy <- struct{}{} // of others
