@@ -79,6 +79,11 @@ func (p *part) used() int64 {
 func (p *part) try(n int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.has(n)
+}
+
+// has takes n bytes that are free, when nobody waits for them. The caller holds mu.
+func (p *part) has(n int64) bool {
 	if p.waiters.Len() > 0 || p.taken+n > p.size {
 		return false
 	}
@@ -88,13 +93,13 @@ func (p *part) try(n int64) bool {
 
 // take waits until there is room, the context ends or the patience is over: then it is false.
 func (p *part) take(ctx context.Context, n int64, patience time.Duration) bool {
-	if p.try(n) {
+	p.mu.Lock()
+	if p.has(n) {
+		p.mu.Unlock()
 		return true
 	}
 	w := &waiter{n, make(chan struct{})}
-	p.mu.Lock()
 	element := p.waiters.PushBack(w)
-	p.serve() // room may have come since we tried
 	p.mu.Unlock()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
