@@ -31,6 +31,7 @@ type Info struct {
 	Python                                      func(context.Context) (interpreter, problem string) // of the tasks to come; both empty: it depends
 	Away                                        func() []store.Service                              // services that are away; nil: none ever
 	StoreMounts                                 func() string                                       // whether stored objects are read-only for tasks: "yes", or why not
+	Remains                                     func(context.Context) []string                      // what is left of attempts that have ended; nil: no executor
 	Now                                         func() time.Time                                    // of those who ask services; nil: time.Now
 }
 
@@ -60,6 +61,9 @@ func (i *Info) GetServerInfo(ctx context.Context, _ *aloftv1.GetServerInfoReques
 	}
 	if i.StoreMounts != nil {
 		answer.StoreMounts = i.StoreMounts()
+	}
+	if i.Remains != nil {
+		answer.Remains = i.Remains(ctx)
 	}
 	if len(answer.Environments) == 0 && i.Python != nil {
 		answer.Python, answer.PythonProblem = i.Python(ctx)

@@ -121,6 +121,9 @@ func (d *diagnosis) server(c *client, info *aloftv1.GetServerInfoResponse, err e
 	if len(info.GetExecutors()) == 0 && info.GetCounts() != nil {
 		d.problem("no executor: tasks wait until there is one")
 	}
+	for _, left := range info.GetRemains() {
+		d.problem("left over: %s", printable(left))
+	}
 	for _, e := range info.GetEnvironments() {
 		d.ok("environment %s (%s): %s, %d packages; %s", e.GetInterpreter(), e.GetKind(), e.GetPlatform(), e.GetPackages(), e.GetReason())
 	}

@@ -36,9 +36,9 @@ func TestDoctorSaysWhichServiceIsAwayAlsoWhereTheDatabaseCountsNothing(t *testin
 	var out bytes.Buffer
 	d := &diagnosis{out: &out}
 	d.server(&client{}, &aloftv1.GetServerInfoResponse{
-		Database: "sqlite x", Away: []*aloftv1.ServiceInfo{{Name: "the database", AwaySince: timestamppb.Now(), Reason: "its disk has not answered for 30s"}},
+		Remains: []string{"the folder x cannot be removed"}, Database: "sqlite x", Away: []*aloftv1.ServiceInfo{{Name: "the database", AwaySince: timestamppb.Now(), Reason: "its disk has not answered for 30s"}},
 	}, nil)
-	if !strings.Contains(out.String(), "TO DO the database is away since") || strings.Contains(out.String(), "0 executions") || strings.Contains(out.String(), "no executor") || d.problems != 1 {
+	if !strings.Contains(out.String(), "TO DO the database is away since") || strings.Contains(out.String(), "0 executions") || strings.Contains(out.String(), "no executor") || d.problems != 2 || !strings.Contains(out.String(), "TO DO left over: the folder x cannot be removed") {
 		t.Errorf("it says, with %d problems:\n%s", d.problems, &out)
 	}
 }

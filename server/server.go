@@ -81,7 +81,8 @@ type Server struct {
 	executor   *executor.Executor
 	recoveries *job.Jobs
 	resolver   *environment.Resolver
-	mounts     func() string // whether stored objects are read-only for tasks
+	remains    func(context.Context) []string // of attempts that have ended
+	mounts     func() string                  // whether stored objects are read-only for tasks
 
 	stop    context.CancelFunc // ends engine, executor and recovery jobs
 	running sync.WaitGroup     // engine, executor, recovery jobs and the HTTP server
@@ -195,7 +196,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		DataDir: c.DataDir, Place: place, Blob: blobs, Environments: s.resolver, Code: process.Bundles{Cache: code},
 		Connect: s.connectWorker, Capacity: s.room, Platform: s.platform, Variables: variables, Mode: worker.Mode(c.WorkerMode), Logger: s.log,
 	})
-	s.mounts = backend.Mounts
+	s.mounts, s.remains = backend.Mounts, backend.Remains
 	probes := map[string]health.Probe{aloft.ServiceDatabase: s.store.Probe, aloft.ServiceCatalog: func(ctx context.Context) error {
 		_, err := s.store.ListResults(ctx, store.ResultQuery{Limit: 1})
 		return err
@@ -279,7 +280,7 @@ func (s *Server) newAPI(c api.Config) (*api.API, error) {
 	results := &api.Results{Store: s.store}
 	info := &api.Info{
 		Store: s.store, Version: s.options.Version.Version, DataDir: s.config.DataDir, Database: s.database(), Listen: s.listens(),
-		StartedAt: time.Now(), Room: s.queue, Environments: s.environments, Python: s.python, Away: s.health.All, Now: s.engine.Now, StoreMounts: s.mounts,
+		StartedAt: time.Now(), Room: s.queue, Environments: s.environments, Python: s.python, Away: s.health.All, Now: s.engine.Now, StoreMounts: s.mounts, Remains: s.remains,
 		TaskTimeout: config.Limit(s.config.TaskTimeout), QueueTimeout: config.Limit(s.config.QueueTimeout), ExecutionTimeout: config.Limit(s.config.ExecutionTimeout),
 	}
 	recoveries := &api.Recoveries{Jobs: s.recoveries}

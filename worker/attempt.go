@@ -163,6 +163,15 @@ type Hello struct {
 // Protocol is the version of the protocol of this build. A higher one adds calls and fields and keeps what was there.
 const Protocol = 1
 
+// Undead is a process of an attempt that has ended which was killed and is still there: it waits in the kernel, for a disk that does
+// not answer, or is frozen where we cannot reach.
+type Undead struct {
+	AttemptID string `json:"attempt_id"`
+	PID       int    `json:"pid"`
+	Condition string `json:"condition"` // as the system calls it
+	started   uint64
+}
+
 // ZygoteStatus is one warm worker, for display.
 type ZygoteStatus struct {
 	Interpreter string    `json:"interpreter"`

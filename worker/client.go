@@ -430,6 +430,15 @@ func (c *Client) Zygotes(ctx context.Context) ([]ZygoteStatus, error) {
 	return a.Zygotes, err
 }
 
+// Undead is the processes that were killed and are still there, for display. A supervisor of the release before knows of none.
+func (c *Client) Undead(ctx context.Context) ([]Undead, error) {
+	a, err := c.call(ctx, request{Call: callUndead})
+	if Refused(err) {
+		return nil, nil
+	}
+	return a.Undead, err
+}
+
 // Shutdown stops all attempts, each with its own grace or with the given one if that is not 0, and ends the supervisor.
 // It returns when the supervisor is gone; exit records that were not forgotten stay on disk for the next one. The client
 // is of no use after it but for its Events, which end with Close.

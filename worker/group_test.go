@@ -299,6 +299,14 @@ func TestAnAttemptWhoseProcessCannotBeKilledIsOver(t *testing.T) {
 	if !r.Stopped || !strings.Contains(r.Reason, "was killed and is still there") {
 		t.Errorf("got %+v", r)
 	}
+	if undead, err := b.client.Undead(b.ctx()); err != nil || len(undead) == 0 || undead[0].AttemptID != s.AttemptID {
+		t.Errorf("of its processes it says %+v, %v", undead, err)
+	}
+	thawed()
+	b.eventually("nothing is said of it any more", func() bool {
+		undead, err := b.client.Undead(b.ctx())
+		return err == nil && len(undead) == 0
+	})
 }
 
 // A process that a task takes everything from by which it is known ends with the last attempt that runs.

@@ -33,6 +33,7 @@ const (
 	callForget   = "forget"
 	callPrepare  = "prepare"
 	callZygotes  = "zygotes"
+	callUndead   = "undead"
 	callRetire   = "retire" // end if nothing runs: a newer build wants to take over
 	callShutdown = "shutdown"
 )
@@ -46,6 +47,7 @@ type reply struct {
 	Status   *Status        `json:"status,omitempty"`
 	Statuses []Status       `json:"statuses,omitempty"`
 	Zygotes  []ZygoteStatus `json:"zygotes,omitempty"`
+	Undead   []Undead       `json:"undead,omitempty"`
 	Retired  bool           `json:"retired,omitempty"`
 	Event    *Event         `json:"event,omitempty"`
 }

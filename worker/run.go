@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -298,7 +299,31 @@ func (s *supervisor) giveUp(a *attempt, p process, watched *watching, group *gro
 		record.Reason = fmt.Sprintf("its process %d was killed and is still there (%s): a disk does not answer, or it is frozen", p.PID, condition(p.PID))
 	}
 	s.log.Error("a process cannot be killed; its attempt is over all the same", "attempt", a.spec.AttemptID, "pid", p.PID, "state", condition(p.PID))
+	s.remain(a, append(group.processes(), p.PID))
 	s.finish(a, group, record)
+}
+
+// remain notes processes that were killed and are still there.
+func (s *supervisor) remain(a *attempt, pids []int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, pid := range pids {
+		if !slices.ContainsFunc(s.undead, func(u Undead) bool { return u.PID == pid && u.started == startTime(pid) }) {
+			s.undead = append(s.undead, Undead{AttemptID: a.spec.AttemptID, PID: pid, started: startTime(pid)})
+		}
+	}
+}
+
+// stillThere is what remains of them.
+func (s *supervisor) stillThere() []Undead {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.undead = slices.DeleteFunc(s.undead, func(u Undead) bool { return !alive(process{BootID: s.boot, PID: u.PID, StartTime: u.started}) })
+	found := slices.Clone(s.undead)
+	for i := range found {
+		found[i].Condition = condition(found[i].PID)
+	}
+	return found
 }
 
 func (s *supervisor) runCold(a *attempt, group *group, record ExitRecord) {
@@ -591,6 +616,7 @@ func (s *supervisor) killAll(a *attempt, pid int, group *group) {
 		}
 	}
 	s.log.Error("processes of an ended attempt cannot be killed", "attempt", a.spec.AttemptID)
+	s.remain(a, group.processes())
 }
 
 // endInherited ends the children that we did not start and that no attempt is known to have: a task took both mark and

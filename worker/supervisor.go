@@ -37,7 +37,8 @@ type supervisor struct {
 	mu       sync.Mutex
 	attempts map[string]*attempt
 	peers    map[*peer]bool
-	closing  bool      // no attempt is started any more
+	closing  bool // no attempt is started any more
+	undead   []Undead
 	quiet    time.Time // since when nobody is connected and nothing runs; zero: not so
 	ended    chan struct{}
 	endOnce  sync.Once
@@ -361,6 +362,8 @@ func (s *supervisor) handle(p *peer, line []byte) error {
 		}
 	case callZygotes:
 		answer.Zygotes = s.zygotes.status()
+	case callUndead:
+		answer.Undead = s.stillThere()
 	case callRetire:
 		s.mu.Lock()
 		busy := len(s.peers) > 1

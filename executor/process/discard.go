@@ -3,6 +3,7 @@ package process
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,12 +37,13 @@ type discardedFolder struct {
 	path  string
 	due   time.Time     // of the next try
 	pause time.Duration // before that; 0: none has failed
+	err   error         // of the last try
 }
 
 // discard removes a folder, or leaves it to the background.
 func (b *Backend) discard(path string) {
 	if strings.HasPrefix(filepath.Base(path), discardedPrefix) {
-		b.leave(path, 0)
+		b.leave(path, 0, nil)
 		return
 	}
 	done, err := removal.Some(path, discardAtOnce)
@@ -54,15 +56,15 @@ func (b *Backend) discard(path string) {
 	}
 	if err != nil {
 		b.config.Logger.Warn("files of an attempt cannot be removed", "folder", aside, "error", err)
-		b.leave(aside, firstPause)
+		b.leave(aside, firstPause, err)
 		return
 	}
-	b.leave(aside, 0)
+	b.leave(aside, 0, nil)
 }
 
 // leave notes a folder for the background. It is tried after the pause, which is 0 unless a try has failed.
-func (b *Backend) leave(path string, pause time.Duration) {
-	d := &discardedFolder{path: path, due: time.Now().Add(pause), pause: pause}
+func (b *Backend) leave(path string, pause time.Duration, err error) {
+	d := &discardedFolder{path: path, due: time.Now().Add(pause), pause: pause, err: err}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, known := range b.discarded {
@@ -95,7 +97,7 @@ func (b *Backend) removeDiscarded(ctx context.Context) {
 				b.config.Logger.Warn("files of an attempt cannot be removed", "folder", d.path, "error", err)
 			}
 			d.pause = min(max(2*d.pause, firstPause), longestPause)
-			d.due = time.Now().Add(d.pause)
+			d.due, d.err = time.Now().Add(d.pause), err
 		}
 		if !done {
 			b.mu.Lock()
@@ -103,6 +105,32 @@ func (b *Backend) removeDiscarded(ctx context.Context) {
 			b.mu.Unlock()
 		}
 	}
+}
+
+// Remains says what is left of attempts that have ended, a sentence each: folders that cannot be removed, and processes that cannot
+// be ended. It does not wait for a supervisor that is not connected.
+func (b *Backend) Remains(ctx context.Context) (sentences []string) {
+	b.mu.Lock()
+	client := b.client
+	for _, d := range b.discarded {
+		if d.err != nil {
+			sentences = append(sentences, fmt.Sprintf("the folder %s of an attempt that has ended cannot be removed: %v", d.path, d.err))
+		}
+	}
+	b.mu.Unlock()
+	if client == nil {
+		return sentences
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	undead, err := client.Undead(ctx)
+	if err != nil {
+		b.config.Logger.Debug("ask for processes that cannot be ended", "error", err)
+	}
+	for _, u := range undead {
+		sentences = append(sentences, fmt.Sprintf("process %d of the attempt %s, which has ended, was killed and is still there (%s): a disk does not answer, or it is frozen", u.PID, u.AttemptID, u.Condition))
+	}
+	return sentences
 }
 
 // nextDiscarded takes the folder whose turn it is; nil: none, for that long.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -69,6 +70,10 @@ func TestWhatCannotBeRemovedAtOnceIsRemovedLater(t *testing.T) {
 			t.Fatalf("%d files are left: %v", left(), folders())
 		}
 		time.Sleep(5 * time.Millisecond) //nolint:forbidigo // nothing tells when a folder is gone
+	}
+	remains := b.Remains(t.Context())
+	if len(remains) != want || want > 0 && !strings.Contains(remains[0], "cannot be removed: ") {
+		t.Errorf("%d folders remain, it says %q", want, remains)
 	}
 	if left() != want || warnings.Load() > int64(want) {
 		t.Errorf("got %d files and %d warnings, want %d of both", left(), warnings.Load(), want)

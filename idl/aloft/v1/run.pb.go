@@ -794,6 +794,7 @@ type GetServerInfoResponse struct {
 	StoreMounts      string                 `protobuf:"bytes,18,opt,name=store_mounts,json=storeMounts,proto3" json:"store_mounts,omitempty"`                // "yes": stored objects are read-only for tasks; else why they are not; empty: not known yet, or no executor of processes
 	Python           string                 `protobuf:"bytes,19,opt,name=python,proto3" json:"python,omitempty"`                                             // what tasks will get, as long as there are no environments; empty: it depends on their image
 	PythonProblem    string                 `protobuf:"bytes,20,opt,name=python_problem,json=pythonProblem,proto3" json:"python_problem,omitempty"`          // why the interpreter that the server was given is of no use
+	Remains          []string               `protobuf:"bytes,21,rep,name=remains,proto3" json:"remains,omitempty"`                                           // of attempts that have ended: folders that cannot be removed, processes that cannot be ended
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -938,6 +939,13 @@ func (x *GetServerInfoResponse) GetPythonProblem() string {
 		return x.PythonProblem
 	}
 	return ""
+}
+
+func (x *GetServerInfoResponse) GetRemains() []string {
+	if x != nil {
+		return x.Remains
+	}
+	return nil
 }
 
 // ServiceInfo is a service that attempts or executions need.
@@ -1410,7 +1418,7 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"\x06STDOUT\x10\x00\x12\n" +
 	"\n" +
 	"\x06STDERR\x10\x01\"\x16\n" +
-	"\x14GetServerInfoRequest\"\xdc\x05\n" +
+	"\x14GetServerInfoRequest\"\xf6\x05\n" +
 	"\x15GetServerInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x19\n" +
 	"\bdata_dir\x18\x02 \x01(\tR\adataDir\x12\x1a\n" +
@@ -1429,7 +1437,8 @@ const file_aloft_v1_run_proto_rawDesc = "" +
 	"\x05waits\x18\x0f \x03(\v2\x12.aloft.v1.WaitInfoR\x05waits\x12!\n" +
 	"\fstore_mounts\x18\x12 \x01(\tR\vstoreMounts\x12\x16\n" +
 	"\x06python\x18\x13 \x01(\tR\x06python\x12%\n" +
-	"\x0epython_problem\x18\x14 \x01(\tR\rpythonProblem\"\xab\x01\n" +
+	"\x0epython_problem\x18\x14 \x01(\tR\rpythonProblem\x12\x18\n" +
+	"\aremains\x18\x15 \x03(\tR\aremains\"\xab\x01\n" +
 	"\vServiceInfo\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
 	"\n" +
