@@ -92,6 +92,8 @@ func TestSeedsKeepEveryPromise(t *testing.T) {
 	for i := range n {
 		all = append(all, *firstOne+i)
 	}
+	const told = 2000 // worlds after which it is said how far it is
+	began := time.Now()
 	var next, lived, failed atomic.Int64
 	var mu sync.Mutex
 	seen := map[string]int{}
@@ -107,10 +109,12 @@ func TestSeedsKeepEveryPromise(t *testing.T) {
 					return
 				}
 				w, err := simulate(all[i], false)
-				lived.Add(1)
 				if err != nil {
 					failed.Add(1)
 					t.Errorf("seed %d: %v\nto see it again: go test ./engine/simulation -run Seed -v -seed=%d", all[i], err, all[i])
+				}
+				if n := lived.Add(1); n%told == 0 {
+					t.Logf("%d of %d worlds, %d broke a promise, after %s", n, len(all), failed.Load(), time.Since(began).Round(time.Second))
 				}
 				mu.Lock()
 				for what, n := range w.seen {
