@@ -311,3 +311,30 @@ func TestLargePagesAreReadInTurn(t *testing.T) {
 		t.Errorf("a large page in its turn: %d executions, %v, %d turns taken", n, err, len(s.pages))
 	}
 }
+
+// TestListsThatLookAtManyRowsTakeTurns: a list that finds what it looks for in its first rows does not wait for one.
+func TestListsThatLookAtManyRowsTakeTurns(t *testing.T) {
+	t.Parallel()
+	s := openIn(t, t.TempDir())
+	populate(t, s, 3*firstSlice)
+	for len(s.scans) < cap(s.scans) {
+		s.scans <- struct{}{} // of others
+	}
+	list := func(ctx context.Context, filter store.Filter) error {
+		_, err := s.ListExecutions(ctx, store.Query{Project: "p", Domain: "d", SortBy: "created_at", Limit: 10, Filters: []store.Filter{filter}})
+		return err
+	}
+	many := filtered("contains", "execution_name", "nothing")
+	if err := list(t.Context(), filtered("contains", "execution_name", "e")); err != nil {
+		t.Errorf("a list of what is there while others look at many rows: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := list(ctx, many); err == nil {
+		t.Error("a list looks at many rows while others have all turns")
+	}
+	<-s.scans
+	if err := list(t.Context(), many); err != nil || len(s.scans) != cap(s.scans)-1 {
+		t.Errorf("a list of many rows in its turn: %v, %d turns taken", err, len(s.scans))
+	}
+}
