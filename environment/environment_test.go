@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -33,10 +34,19 @@ case "$*" in
 esac
 [ -z "$2" ] || echo '{"executable": "", "version": "%[3]s", "platform": "test-arm", "path": ["%[2]s"], "sites": ["%[2]s"], "prefix": "%[2]s"}'
 `, path, site, version)
+	writeProgram(t, path, script)
+	return path
+}
+
+// writeProgram writes a program that is about to be run. A process that another test starts meanwhile would have the file open for
+// writing until its own program begins, and what is open for writing is not run ("text file busy").
+func writeProgram(t *testing.T, path, script string) {
+	t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return path
 }
 
 func install(t *testing.T, site string, packages map[string]string) {

@@ -2,7 +2,6 @@ package environment
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,9 +14,7 @@ func TestAnInterpreterThatCannotBeUsedIsSaidInOneSentenceWithTheWayOut(t *testin
 	t.Parallel()
 	program := func(name, script string) string {
 		path := filepath.Join(t.TempDir(), name)
-		if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		writeProgram(t, path, script)
 		return path
 	}
 	for name, test := range map[string]struct {

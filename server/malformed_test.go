@@ -181,6 +181,9 @@ func TestBrokenFramesAndForeignContentTypesAreRefused(t *testing.T) {
 // several times as much memory and a quarter of a second. Each text of each request is made large, of requests that are right but
 // for that and of empty ones, and what its refusal allocates is compared with that of the cheapest one of the call.
 func TestWhatIsRefusedCostsNoMultipleOfItsSize(t *testing.T) { //nolint:paralleltest // what others allocate would be counted
+	if testing.Short() {
+		t.Skip("under the race detector other buffers are used again")
+	}
 	const size = 1 << 20
 	s := newServer(t)
 	s.registerChain("chain", 1)

@@ -801,7 +801,10 @@ func TestWhatCannotBeForkedRunsColdAndSaysWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := "#!/bin/sh\ncase \"$2\" in *zygote*) echo this Python is broken >&2; exit 3;; esac\nexec " + py + " \"$@\"\n"
-	if err := os.WriteFile(broken, []byte(script), 0o755); err != nil {
+	syscall.ForkLock.RLock() // what a process that is just being started has open for writing cannot be run
+	err := os.WriteFile(broken, []byte(script), 0o755)
+	syscall.ForkLock.RUnlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	s = b.pythonSpec(broken, tasksSource, "add1")
