@@ -151,8 +151,9 @@ func plain(err error) string {
 // fit makes text valid UTF-8 and cuts it so that its percent-encoded form, which is how gRPC sends it, has at most room bytes.
 func fit(text string, room int) string {
 	const tail = " … (cut)"
-	text = strings.ToValidUTF8(text[:min(len(text), room+1)], "�") // what is encoded is no shorter
-	if encodedLen(text) <= room {
+	whole := len(text) <= room // of one that is longer no more than so many bytes are looked at
+	text = strings.ToValidUTF8(text[:min(len(text), room)], "�")
+	if whole && encodedLen(text) <= room {
 		return text
 	}
 	room -= 3 * len(tail)
@@ -166,7 +167,7 @@ func fit(text string, room int) string {
 			return text[:i] + tail
 		}
 	}
-	return text
+	return text + tail
 }
 
 func encodedLen(text string) int {

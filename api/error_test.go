@@ -101,4 +101,7 @@ func TestMessagesFitIntoTheHeadersThatClientsTake(t *testing.T) {
 	if got := fit("short", 100); got != "short" {
 		t.Errorf("a short message became %q", got)
 	}
+	if got := fit(strings.Repeat("\xff", 1000)+"the rest", 500); got != "� … (cut)" {
+		t.Errorf("a message whose beginning is no text became %q", got)
+	}
 }
