@@ -334,8 +334,8 @@ func (n naming) CreateExecution(context.Context, *admin.ExecutionCreateRequest) 
 	return &admin.ExecutionCreateResponse{Id: &core.WorkflowExecutionIdentifier{Name: strings.Repeat("n", n.size)}}, nil
 }
 
-// TestLargeAnswersAreEncodedWithTheSlot: a list of thousands of rows is encoded without a pause. Whoever is slow to take the answer
-// does not keep the slot.
+// TestLargeAnswersAreEncodedWithTheSlot: a list of thousands of rows is encoded without a pause. A client that is slow to take
+// the answer does not keep the slot.
 func TestLargeAnswersAreEncodedWithTheSlot(t *testing.T) {
 	t.Parallel()
 	serve := func(size int) (*intake, *receiving) {

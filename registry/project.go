@@ -65,11 +65,7 @@ func (r *Registry) active(ctx context.Context, project string) error {
 	if age := now.Sub(known.at); ok && age >= 0 && age < projectMoment {
 		return known.err
 	}
-	var p *admin.Project
-	err := aloft.ErrNotFound // of a name that is too long for one
-	if len(project) <= aloft.MaxName {
-		p, err = r.Store.GetProject(ctx, project)
-	}
+	p, err := r.Store.GetProject(ctx, project)
 	switch {
 	case errors.Is(err, aloft.ErrNotFound):
 		// Not remembered: the next call may follow its registration.

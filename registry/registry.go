@@ -168,15 +168,12 @@ func (r *Registry) LaunchPlan(ctx context.Context, id *core.Identifier) (*store.
 func find[V any](ctx context.Context, cache *lru.Cache[aloft.Key, V], id *core.Identifier, kind core.ResourceType,
 	read func(context.Context, *core.Identifier) (V, error), size func(V) int,
 ) (V, error) {
-	var none V
-	if max(len(id.GetProject()), len(id.GetDomain()), len(id.GetName()), len(id.GetVersion())) > aloft.MaxName {
-		return none, lookup(kind, id, aloft.ErrNotFound)
-	}
 	if v, ok := cache.Get(aloft.KeyOf(id)); ok {
 		return v, nil
 	}
 	v, err := read(ctx, id)
 	if err != nil {
+		var none V
 		return none, lookup(kind, id, err)
 	}
 	cache.Put(aloft.KeyOf(id), v, lru.Decoded(int64(size(v))))

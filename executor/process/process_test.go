@@ -306,7 +306,7 @@ func (w *world) run(t *testing.T, b *backend, job *executor.Job) *aloftv1.Outcom
 		if e.Outcome != nil && e.Job.Key == job.Key {
 			outcome <- e.Outcome
 		}
-	}, job.ID)) // which a back end before this one may have started: what nobody expects is ended
+	}, job.ID)) // a back end before this one may have started the job, and an attempt that is not expected is ended
 	failure, err := b.Start(t.Context(), job)
 	if err != nil {
 		t.Fatal(err)

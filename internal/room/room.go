@@ -79,11 +79,11 @@ func (p *part) used() int64 {
 func (p *part) try(n int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.has(n)
+	return p.takeFree(n)
 }
 
-// has takes n bytes that are free, when nobody waits for them. The caller holds mu.
-func (p *part) has(n int64) bool {
+// takeFree takes n bytes if they are free and no claim waits. The caller holds mu.
+func (p *part) takeFree(n int64) bool {
 	if p.waiters.Len() > 0 || p.taken+n > p.size {
 		return false
 	}
@@ -94,7 +94,7 @@ func (p *part) has(n int64) bool {
 // take waits until there is room, the context ends or the patience is over: then it is false.
 func (p *part) take(ctx context.Context, n int64, patience time.Duration) bool {
 	p.mu.Lock()
-	if p.has(n) {
+	if p.takeFree(n) {
 		p.mu.Unlock()
 		return true
 	}
