@@ -1158,9 +1158,7 @@ def finalize(code):
     threading.excepthook = lambda args: None
     sys.path = sys.argv = sys.meta_path = sys.path_hooks = None
     modules = [weakref.ref(sys.modules["__main__"])]
-    for name in list(reversed(sys.modules)):
-        if name == "__zygote__":
-            break
+    for name in list(imported_here()):
         if name not in BASE and name not in HELD.taken and isinstance(sys.modules[name], types.ModuleType):
             try:
                 modules.insert(-1, weakref.ref(sys.modules[name]))
@@ -1281,13 +1279,20 @@ def mount(read_only, writable):
         return e.strerror
 
 
+def imported_here():
+    """Names of the modules that were imported since the fork, the last one first. Merely to touch the other names would copy
+    the pages that they are in."""
+    for name in reversed(sys.modules):
+        if name == "__zygote__":
+            return
+        yield name
+
+
 def learnt_modules(argv, told):
     """Modules of the environment that this task has imported and the zygote had not; not those of its own package."""
     new = []
     with contextlib.suppress(RuntimeError):  # a thread imports meanwhile: what is missed now is learnt another time
-        for m in reversed(sys.modules):  # not all of them: merely to touch a name copies its page
-            if m == "__zygote__":
-                break
+        for m in imported_here():
             if m not in BASE and m not in HELD.modules and m not in told:
                 new.append(m)
     new.reverse()
