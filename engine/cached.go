@@ -143,17 +143,21 @@ func (f *facts) lookAhead(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*pr
 		f.prefetched[next.Index()] = b
 		all, ids = append(all, b), append(ids, catalog.ID(b.key))
 	}
+	if err := f.adopt(); err != nil {
+		return nil, err
+	}
+	// The last read, so that what it finds is as young as it can be when it is used.
 	found, err := f.engine.config.Catalog.Ahead(f.ctx, ids)
 	if err != nil {
 		f.prefetched = nil
 		return nil, aloft.Blame(aloft.ServiceCatalog, err)
 	}
 	f.prefetchedAt = f.engine.clock.Now()
-	if err := f.adopt(); err != nil {
-		return nil, err
-	}
 	for i, e := range found {
-		all[i].found = cmp.Or(e, f.kept[ids[i]], f.adopted[ids[i]])
+		if e == nil {
+			delete(f.kept, ids[i]) // what others kept was removed since: the result of this step is the one
+		}
+		all[i].found = cmp.Or(e, f.adopted[ids[i]])
 	}
 	return a, nil
 }

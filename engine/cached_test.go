@@ -176,22 +176,83 @@ func TestOfTwoThatComputeTheSameTheSecondNamesTheResultOfTheFirst(t *testing.T) 
 	}
 }
 
+// chainOf makes the workflow a chain of its first task, each node's input the output of the one before it.
+func chainOf(w *workflow, length int) {
+	w.name, w.nodes = "chained", nil
+	from := promise("", "x")
+	for i := range length {
+		node := fmt.Sprintf("n%d", i)
+		w.nodes = append(w.nodes, taskNode(node, w.tasks[0], map[string]*core.BindingData{"x": from}))
+		from = promise(node, "o0")
+	}
+	w.outputs = map[string]*core.BindingData{"o0": from}
+}
+
+// removing takes away the results of others for which a step is refused, before the step is made again.
+type removing struct {
+	store.Store
+	now     func() time.Time
+	removed int
+}
+
+func (s *removing) Commit(ctx context.Context, steps []*store.Step) []error {
+	errs := s.Store.Commit(ctx, steps)
+	for _, err := range errs {
+		var taken *store.TakenError
+		if !errors.As(err, &taken) {
+			continue
+		}
+		for _, result := range taken.By {
+			if n, err := s.RemoveResults(ctx, []string{result.ID}, "wrong", s.now()); n == 1 && err == nil {
+				s.removed++
+			}
+		}
+	}
+	return errs
+}
+
+func TestAResultThatGoesBeforeTheStepThatItRefusedIsMadeAgainIsNotUsed(t *testing.T) {
+	t.Parallel()
+	b, _, w := cachedBench(t)
+	s := &removing{Store: b.store, now: b.clock.Now}
+	e := b.engine("e0", b.caching, func(c *engine.Config) { c.Store = s })
+	chainOf(&w, 2)
+	b.register(w)
+	ids := []aloft.ExecutionID{b.create(w, "first", map[string]string{"x": "a"}), b.create(w, "second", map[string]string{"x": "a"})}
+	b.settle(e)
+	for _, a := range b.waiting() {
+		b.assign("x", a)
+		b.report(a, succeeded(map[string]string{"o0": "a"}))
+	}
+	b.rest(e)
+	if s.removed != 1 {
+		t.Fatalf("%d results were removed, want one", s.removed)
+	}
+	kept := 0
+	for _, id := range ids {
+		b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
+		n, err := b.store.GetNode(t.Context(), id, "n1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if source := n.Cache.GetFound().GetSourceTaskExecution().GetNodeExecutionId().GetExecutionId().GetName(); source != id.Name {
+			t.Errorf("node n1 of %s took its result from %q, want its own", id, source)
+		}
+		if found, err := b.store.GetResult(t.Context(), n.Cache.GetFound().GetArtifactTag().GetArtifactId()); err == nil && found.GoneAt.IsZero() {
+			kept++
+		}
+	}
+	if kept != 1 {
+		t.Errorf("%d of the two results can be found, want one: that which was not removed", kept)
+	}
+}
+
 // A chain of one task whose output is its input: what the first node's outcome brings about is findable in the very step that
 // adopts it.
 func TestAResultIsFoundByWhatBeginsInTheStepThatAdoptsIt(t *testing.T) {
 	t.Parallel()
 	b, e, w := cachedBench(t)
-	w.name = "chained"
-	for i := range 3 {
-		node, from := fmt.Sprintf("n%d", i), promise("", "x")
-		if i > 0 {
-			from = promise(fmt.Sprintf("n%d", i-1), "o0")
-		} else {
-			w.nodes = nil
-		}
-		w.nodes = append(w.nodes, taskNode(node, w.tasks[0], map[string]*core.BindingData{"x": from}))
-	}
-	w.outputs = map[string]*core.BindingData{"o0": promise("n2", "o0")}
+	chainOf(&w, 3)
 	b.register(w)
 	id := b.create(w, "chain", map[string]string{"x": "a"})
 	b.runs(e, succeeded(map[string]string{"o0": "a"}))

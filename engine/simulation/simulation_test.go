@@ -58,6 +58,7 @@ var permanentSeeds = map[uint64]string{
 	142:   "the first timers of a shard were looked at once, whether or not that succeeded",
 	434:   "an execution of a later release was written to while the store was away",
 	31178: "a message that a result may be there was taken for the one before it, which was about to be consumed",
+	17875: "a step that was refused because a result had been kept by another used that result when it was made again, although it was gone by then",
 	44410: "an execution that ended kept what a node of it that never began had reserved",
 	1190:  "of a planted bug: a sequence of the journal is taken twice, by an engine that nothing else stops",
 	2290:  "of a planted bug: a checkpoint is not handed on by an attempt that did not get to its own",
