@@ -1,13 +1,16 @@
 package engine_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
+	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/engine"
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/store"
 )
 
 // The clock of the second server is four hours ahead, or the first one was away for as long: an attempt's time is over. What its
@@ -50,5 +53,37 @@ func TestWhatLiesUnreadGoesBeforeADeadlineThatPassedMeanwhile(t *testing.T) {
 				t.Errorf("it failed with %s: %s, want %s", code, failed.Error.GetMessage(), c.want)
 			}
 		})
+	}
+}
+
+// An engine whose clock is an hour ahead keeps a deadline back and commits something else. Until when it did is nobody else's affair.
+func TestADeadlineThatAFastClockKeptBackIsFoundInTime(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	w := workflow{name: "runs", tasks: []*core.TaskTemplate{runTask}, nodes: []*core.Node{taskNode("r", runTask, map[string]*core.BindingData{"x": text("1")})}}
+	b.register(w)
+	id := b.create(w, "runs", nil)
+	limit := func(c *engine.Config) { c.Policy.Timeout = 30 * time.Minute }
+	e := b.engine("a", limit)
+	b.heartbeat("x", "here", 24*time.Hour)
+	b.settle(e)
+	a := b.waiting()[0]
+	b.started(e, a)
+	fast := b.fast()
+	b.settle(fast)
+	again := &aloftv1.Inbox{Kind: &aloftv1.Inbox_AttemptStarted{AttemptStarted: &aloftv1.AttemptStarted{Node: "r", Token: a.Token}}}
+	if err := errors.Join(b.store.Report(t.Context(), "x", []store.Report{{Attempt: a.AttemptKey, Inbox: again}})...); err != nil {
+		t.Fatal(err)
+	}
+	b.settle(fast) // it consumes what changes nothing
+	e = b.engine("a", limit)
+	b.settle(e)
+	b.run(e, 31*time.Minute)
+	got, err := b.store.GetAttempt(t.Context(), aloft.AttemptID{Execution: id, Node: "r"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Stop == "" {
+		t.Error("a minute after its time was over the attempt is not stopped")
 	}
 }

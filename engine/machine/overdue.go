@@ -56,6 +56,22 @@ func (s *State) release(now int64) {
 	s.settle()
 }
 
+// knownDueAt is the earliest timer as the journal has it, that of what is kept back included. Another engine, whose clock may
+// be slower, goes by it: a moment that follows from no entry of the journal would be taken for one of its own clock.
+func (s *State) knownDueAt() time.Time {
+	due := s.dueAt()
+	if s.overdue.until == 0 || due == 0 {
+		return timeOf(due)
+	}
+	if s.overdue.expiry {
+		due = min(due, s.expires)
+	}
+	for _, t := range s.overdue.timers {
+		due = min(due, t.at)
+	}
+	return timeOf(due)
+}
+
 // forgetHeard drops the deadlines of attempts of which executors have told the end meanwhile.
 func (s *State) forgetHeard() {
 	if s.overdue.until == 0 {
