@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -141,10 +142,12 @@ func New(config Config) (*API, error) {
 	for _, build := range config.Services {
 		mount(build(options...))
 	}
-	serve(grpchealth.HealthV1ServiceName)(grpchealth.NewHandler(grpchealth.NewStaticChecker(append([]string{"flyteadmin"}, names...)...)))
+	// Questions about services name one, or a file. Of a stream, only this limits what a message is when it is decompressed.
+	short := append(slices.Clone(options), connect.WithReadMaxBytes(64<<10))
+	serve(grpchealth.HealthV1ServiceName)(grpchealth.NewHandler(grpchealth.NewStaticChecker(append([]string{"flyteadmin"}, names...)...), short...))
 	reflector := grpcreflect.NewStaticReflector(names...)
-	rpc.Handle(grpcreflect.NewHandlerV1(reflector))
-	rpc.Handle(grpcreflect.NewHandlerV1Alpha(reflector))
+	rpc.Handle(grpcreflect.NewHandlerV1(reflector, short...))
+	rpc.Handle(grpcreflect.NewHandlerV1Alpha(reflector, short...))
 
 	conn := &inProcess{api: a, methods: map[string]inProcessMethod{}}
 	conn.register(&service.AdminService_ServiceDesc, admin)

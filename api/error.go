@@ -48,7 +48,7 @@ const safeStatusBytes = 7 << 10
 // statusRoom is how much of a status a client takes. Statuses of gRPC travel in headers, and of the clients that are known
 // flytekit (by the header accept, which no other sends) and those written in Go take many.
 func statusRoom(r *http.Request) int {
-	if !isNativeGRPC(r.Header.Get("Content-Type")) || r.Header.Get("Accept") == "application/grpc" || strings.HasPrefix(r.UserAgent(), "grpc-go") {
+	if !formatOf(r).nativeGRPC() || r.Header.Get("Accept") == "application/grpc" || strings.HasPrefix(r.UserAgent(), "grpc-go") {
 		return maxStatusBytes
 	}
 	return safeStatusBytes

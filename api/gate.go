@@ -61,7 +61,7 @@ type entry struct {
 	origin           string // Origin
 	site, mode, dest string // Sec-Fetch-Site, Sec-Fetch-Mode, Sec-Fetch-Dest
 	requestedMethod  string // Access-Control-Request-Method: it is a preflight
-	contentType      string
+	format           format
 	http2            bool
 	body             bool // there is one
 }
@@ -72,7 +72,7 @@ func entryOf(r *http.Request) entry {
 		method: r.Method, path: r.URL.Path, host: r.Host, origin: h.Get("Origin"),
 		site: h.Get("Sec-Fetch-Site"), mode: h.Get("Sec-Fetch-Mode"), dest: h.Get("Sec-Fetch-Dest"),
 		requestedMethod: h.Get("Access-Control-Request-Method"),
-		contentType:     h.Get("Content-Type"), http2: r.ProtoMajor == 2, body: r.ContentLength != 0,
+		format:          formatOf(r), http2: r.ProtoMajor == 2, body: r.ContentLength != 0,
 	}
 }
 
@@ -109,7 +109,7 @@ func (g *gate) decide(e entry) verdict {
 		v.refusal = &refusal{http.StatusForbidden, connect.CodePermissionDenied, foreignReason(e.origin)}
 	}
 	if v.refusal == nil && !v.preflight && isREST(e.path) && e.body && e.method != http.MethodGet && e.method != http.MethodHead {
-		v.refusal = bodyRefusal(e.contentType)
+		v.refusal = bodyRefusal(e.format)
 	}
 	return v
 }
@@ -160,12 +160,7 @@ func hostName(host string) string {
 
 // nativeGRPC says of a request that a gRPC client sent it, no page.
 func (e entry) nativeGRPC() bool {
-	return e.http2 && isNativeGRPC(e.contentType) && e.origin == "" && e.site == "" && e.mode == ""
-}
-
-func isNativeGRPC(contentType string) bool {
-	kind, _, _ := strings.Cut(contentType, ";")
-	return kind == "application/grpc" || strings.HasPrefix(kind, "application/grpc+")
+	return e.http2 && e.format.nativeGRPC() && e.origin == "" && e.site == "" && e.mode == ""
 }
 
 // link says whether a link was followed, in a tab of its own. Prefetching is that, too.
@@ -185,16 +180,15 @@ func foreignReason(origin string) string {
 }
 
 // bodyRefusal refuses types that a browser sends for any page without asking first, and what no client of ours sends.
-func bodyRefusal(contentType string) *refusal {
-	kind, _, _ := strings.Cut(contentType, ";")
-	switch strings.ToLower(strings.TrimSpace(kind)) {
+func bodyRefusal(said format) *refusal {
+	switch said {
 	case "application/json", "application/octet-stream":
 		return nil
 	case "":
 		return &refusal{http.StatusUnsupportedMediaType, connect.CodeInvalidArgument, "the body has no Content-Type; send Content-Type: application/json, or application/octet-stream for binary protobuf"}
 	}
 	return &refusal{http.StatusUnsupportedMediaType, connect.CodeInvalidArgument, fmt.Sprintf(
-		"a body of type %+q is not taken; send Content-Type: application/json, or application/octet-stream for binary protobuf", contentType)}
+		"a body of type %+q is not taken; send Content-Type: application/json, or application/octet-stream for binary protobuf", fit(string(said), 200))}
 }
 
 // printable leaves out what could not be pasted into a command line.
@@ -211,8 +205,12 @@ func printable(text string) string {
 func (a *API) withGate(next http.Handler) http.Handler {
 	g := newGate(a.Config)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		unread := canonical(r)
 		e := entryOf(r)
 		v := g.decide(e)
+		if v.refusal == nil {
+			v.refusal = unread
+		}
 		h := w.Header()
 		if e.origin != "" {
 			h.Add("Vary", "Origin")

@@ -2,6 +2,7 @@ package api
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -12,7 +13,9 @@ func from(origin, site, mode, dest string) entry {
 }
 
 func (e entry) post(path, contentType string) entry {
-	e.method, e.path, e.contentType, e.body = "POST", path, contentType, true
+	r := &http.Request{Header: http.Header{"Content-Type": {contentType}}, URL: &url.URL{Path: path}}
+	canonical(r)
+	e.method, e.path, e.format, e.body = "POST", path, formatOf(r), true
 	return e
 }
 

@@ -107,28 +107,27 @@ func (i *intake) receive(r *http.Request, claim *room.Claim, slot *heavySlot, wa
 		return nil
 	}
 	body := &wireBody{body: r.Body, watch: watch, began: time.Now(), grace: i.timings.grace}
-	format := r.Header.Get("Content-Type")
-	input := i.input(r.URL.Path)
+	format, input := formatOf(r), i.input(r.URL.Path)
 	in := &incoming{ctx: r.Context(), body: body, claim: claim, slot: slot}
 	var message []byte
 	var err error
-	switch enveloped := strings.HasPrefix(format, "application/grpc") || strings.HasPrefix(format, "application/connect+"); {
+	switch {
 	case isREST(r.URL.Path):
-		if message, err = in.all(r.ContentLength); err == nil && !strings.HasPrefix(format, "application/octet-stream") {
+		if message, err = in.all(r.ContentLength); err == nil && !format.binary() {
 			err = in.weigh(nil, message, true) // its binary messages are weighed where their type is known
 		}
 	case input == nil: // a stream of the client's, or no call of ours: connect says which
 		r.Body = &limitedBody{ReadCloser: body, left: streamedBytes}
 		return nil
-	case enveloped:
-		message, err = in.envelope(r.Header, input, strings.Contains(format, "json"))
+	case format.enveloped():
+		message, err = in.envelope(format.encoding(r.Header), input, format.json())
 	default:
 		if message, err = in.all(r.ContentLength); err == nil && r.Header.Get("Content-Encoding") == "gzip" {
 			message, err = in.inflate(message, 0)
 			r.Header.Del("Content-Encoding")
 		}
 		if err == nil {
-			err = in.weigh(input, message, strings.Contains(format, "json"))
+			err = in.weigh(input, message, format.json())
 		}
 	}
 	if err != nil {
@@ -279,7 +278,7 @@ const (
 )
 
 // envelope reads the one message of a gRPC, gRPC-Web or streaming Connect call, and gives it as one that is not compressed.
-func (in *incoming) envelope(header http.Header, input protoreflect.MessageDescriptor, json bool) ([]byte, error) {
+func (in *incoming) envelope(encoding string, input protoreflect.MessageDescriptor, json bool) ([]byte, error) {
 	var prefix [envelopeHeader]byte
 	if n, err := io.ReadFull(in.body, prefix[:]); err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
@@ -302,7 +301,7 @@ func (in *incoming) envelope(header http.Header, input protoreflect.MessageDescr
 	if int64(len(message)) < envelopeHeader+size {
 		return message, nil // connect says that it is not whole
 	}
-	if message[0]&envelopeCompressed != 0 && encoding(header) == "gzip" {
+	if message[0]&envelopeCompressed != 0 && encoding == "gzip" {
 		if message, err = in.inflate(message[envelopeHeader:], envelopeHeader); err != nil {
 			return nil, err
 		}
@@ -310,13 +309,6 @@ func (in *incoming) envelope(header http.Header, input protoreflect.MessageDescr
 		binary.BigEndian.PutUint32(message[1:], uint32(len(message)-envelopeHeader))
 	}
 	return message, in.weigh(input, message[envelopeHeader:], json)
-}
-
-func encoding(header http.Header) string {
-	if e := header.Get("Grpc-Encoding"); e != "" {
-		return e
-	}
-	return header.Get("Connect-Content-Encoding")
 }
 
 // inflate decompresses a message behind so many bytes that are left free.

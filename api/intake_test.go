@@ -64,7 +64,7 @@ func (s *receiving) post(t *testing.T, path string, header http.Header, body []b
 		t.Fatal(err)
 	}
 	r.Header = header
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := s.Client().Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,14 +25,13 @@ func refuse(w http.ResponseWriter, r *http.Request, status int, failure *connect
 		status = runtime.HTTPStatusFromCode(codes.Code(failure.Code()))
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	kind := r.Header.Get("Content-Type")
 	switch {
 	case isREST(r.URL.Path):
 		writeRESTError(w, status, failure)
 	case (r.Method == http.MethodPost || r.URL.Query().Has("connect")) && failures.IsSupported(r): // which it says of every GET
 		_ = failures.Write(w, r, failure) // a caller that is gone does not hear it
-	case strings.HasPrefix(kind, "application/grpc"):
-		writeGRPCStatus(w, kind, failure)
+	case formatOf(r).grpc():
+		writeGRPCStatus(w, formatOf(r), failure)
 	default:
 		http.Error(w, failure.Message(), status)
 	}
@@ -51,8 +50,8 @@ func writeRESTError(w http.ResponseWriter, status int, failure *connect.Error) {
 
 // writeGRPCStatus answers a gRPC call in an encoding that we do not have. gRPC-Web, too, has the status in the header where
 // there is no message.
-func writeGRPCStatus(w http.ResponseWriter, contentType string, failure *connect.Error) {
-	w.Header().Set("Content-Type", contentType)
+func writeGRPCStatus(w http.ResponseWriter, said format, failure *connect.Error) {
+	w.Header().Set("Content-Type", string(said))
 	w.Header().Set("Grpc-Status", strconv.Itoa(int(failure.Code())))
 	w.Header().Set("Grpc-Message", fit(failure.Message(), 1024))
 	w.WriteHeader(http.StatusOK)
@@ -66,7 +65,7 @@ func unknownCalls(mux *http.ServeMux) http.Handler {
 		switch {
 		case pattern != "":
 			handler.ServeHTTP(w, r)
-		case strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"):
+		case formatOf(r).grpc():
 			text := strings.TrimPrefix(r.URL.EscapedPath(), "/") + ": " + aloft.ErrUnimplemented.Error()
 			refuse(w, r, http.StatusNotFound, connect.NewError(connect.CodeUnimplemented, errors.New(fit(text, 1024))))
 		case r.URL.Path == "/":
