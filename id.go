@@ -1,12 +1,14 @@
 package aloft
 
 import (
+	"crypto/sha256"
 	"encoding/base32"
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
@@ -59,7 +61,7 @@ type AttemptID struct {
 	Attempt   uint32
 }
 
-// String is project/domain/execution/node/attempt, also the tail of the attempt's key in the blob store.
+// String is project/domain/execution/node/attempt.
 func (a AttemptID) String() string {
 	return a.Execution.String() + "/" + string(a.Node) + "/" + strconv.FormatUint(uint64(a.Attempt), 10)
 }
@@ -67,24 +69,44 @@ func (a AttemptID) String() string {
 // maxGeneratedName is what a Kubernetes pod name may hold besides its own additions.
 const maxGeneratedName = 50
 
-// GeneratedName is Flyte's name for what runs an attempt (its pod, its raw output, its checkpoints).
+// GeneratedName is Flyte's name for what runs an attempt (its pod). It is for people: attempts of executions of one name in
+// two projects or domains share it, and a long one is a hash of 32 bits.
 func (a AttemptID) GeneratedName() string {
 	return fit(maxGeneratedName, fmt.Sprintf("%s-%s-%d", a.Execution.Name, a.Node, a.Attempt))
 }
 
+// UniqueName is the generated name with 80 bits of a hash of the whole id: no other attempt has it.
+func (a AttemptID) UniqueName() string {
+	sum := sha256.Sum256([]byte(a.String()))
+	return segment(a.GeneratedName()) + "-" + nodeEncoding.EncodeToString(sum[:10])
+}
+
 const shardAlphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
 
-// RawOutputKey is the key below which an attempt writes its raw data: two characters that spread load, then the generated name.
+// RawOutputKey is the key below which an attempt writes its raw data: two characters that spread load, as Flyte has them,
+// then the unique name, where Flyte has the generated one.
 func (a AttemptID) RawOutputKey() string {
-	name := a.GeneratedName()
 	h := fnv.New32a()
-	h.Write([]byte(name))
+	h.Write([]byte(a.GeneratedName()))
 	i := h.Sum32() % uint32(len(shardAlphabet)*len(shardAlphabet))
-	return string([]byte{shardAlphabet[i/36], shardAlphabet[i%36]}) + "/" + name
+	return string([]byte{shardAlphabet[i/36], shardAlphabet[i%36]}) + "/" + a.UniqueName()
 }
 
 // RunKey is the key below which the attempt's inputs, outputs, error, deck and logs are kept.
-func (a AttemptID) RunKey() string { return "run/" + a.String() }
+func (a AttemptID) RunKey() string {
+	a.Node = NodeID(segment(string(a.Node)))
+	return "run/" + a.String()
+}
+
+// segment is a name as one part of a path: itself, or a hash of one that would be several parts or lead elsewhere. New
+// workflows have no such ids of nodes (package compiler).
+func segment(name string) string {
+	if name != "." && name != ".." && !strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r == '\\' || unicode.IsControl(r) }) {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return "f" + nodeEncoding.EncodeToString(sum[:16])
+}
 
 // nodeEncoding is Flyte's alphabet for hashed ids: no digit that could be read as a letter.
 var nodeEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz123456").WithPadding(base32.NoPadding)

@@ -1,6 +1,10 @@
 package aloft
 
-import "testing"
+import (
+	"path"
+	"strings"
+	"testing"
+)
 
 func TestUniqueNodeIDsAreFlytes(t *testing.T) {
 	t.Parallel()
@@ -23,12 +27,43 @@ func TestUniqueNodeIDsAreFlytes(t *testing.T) {
 	}
 }
 
-func TestRawOutputKeysAreFlytes(t *testing.T) {
+func TestRawOutputKeysBeginAsFlytes(t *testing.T) {
 	t.Parallel()
-	for name, want := range map[string]string{"ax6tkvkw5tlhqmdfhkml": "ui/ax6tkvkw5tlhqmdfhkml-n0-0", "f1": "2u/f1-n0-0"} {
+	for name, want := range map[string]string{"ax6tkvkw5tlhqmdfhkml": "ui/ax6tkvkw5tlhqmdfhkml-n0-0-", "f1": "2u/f1-n0-0-"} {
 		a := AttemptID{Execution: ExecutionID{Project: "p", Domain: "d", Name: name}, Node: "n0"}
-		if got := a.RawOutputKey(); got != want {
-			t.Errorf("RawOutputKey of %s = %q, want %q", a, got, want)
+		if got := a.RawOutputKey(); !strings.HasPrefix(got, want) {
+			t.Errorf("RawOutputKey of %s = %q, want %q and more", a, got, want)
 		}
+	}
+}
+
+// What two attempts write never comes together, whatever is the same in their ids, and stays where it belongs.
+func TestNoTwoAttemptsShareAKey(t *testing.T) {
+	t.Parallel()
+	// With the node and the attempt, their FNV hashes of 32 bits are equal.
+	const long, other = "a9cpjkczkxjpzjjqwhlf2fz4qqrxsq95lcskcsjqq67dnxnfsz7nb2v9hrxflp", "adgb5ml5pt7w6dqxhq6xglk2ppgmbwl6t28h6g8cwsqh9t29psgbnht4wkm4vm"
+	keys := map[string]AttemptID{}
+	for _, a := range []AttemptID{
+		{ExecutionID{"p", "d", "nightly"}, "n0", 0}, {ExecutionID{"p", "staging", "nightly"}, "n0", 0}, {ExecutionID{"q", "d", "nightly"}, "n0", 0},
+		{ExecutionID{"p", "d", "nightly"}, "n0", 1}, {ExecutionID{"p", "d", "nightly-n0"}, "n0", 0}, {ExecutionID{"p", "d", "nightly"}, "n0-n0", 0},
+		{ExecutionID{"p", "d", long}, "n0", 0}, {ExecutionID{"p", "d", other}, "n0", 0},
+		{ExecutionID{"p", "d", "e"}, "..", 0}, {ExecutionID{"p", "d", "e"}, ".", 0}, {ExecutionID{"p", "d", "e"}, "../victim/n0", 0},
+		{ExecutionID{"p", "d", "e"}, "../../../../../../e", 0}, {ExecutionID{"p", "d", "e"}, "a\nb", 0}, {ExecutionID{"p", "d", "e"}, "a/b", 0},
+	} {
+		for _, key := range []string{a.RunKey(), "raw/" + a.RawOutputKey()} {
+			if before, ok := keys[key]; ok {
+				t.Errorf("%v and %v share %q", before, a, key)
+			}
+			keys[key] = a
+			if key != path.Clean(key) || strings.Contains(key, "/..") || strings.Contains(key, "\n") {
+				t.Errorf("the key of %v is %q", a, key)
+			}
+		}
+		if run := a.RunKey(); strings.Count(run, "/") != 5 || !strings.HasPrefix(run, "run/"+a.Execution.String()+"/") {
+			t.Errorf("the key of %v is %q, which is not below its execution", a, run)
+		}
+	}
+	if a, b := (AttemptID{ExecutionID{"p", "d", long}, "n0", 0}), (AttemptID{ExecutionID{"p", "d", other}, "n0", 0}); a.GeneratedName() != b.GeneratedName() {
+		t.Errorf("%s and %s: the test needs names that collide", a.GeneratedName(), b.GeneratedName())
 	}
 }

@@ -481,3 +481,18 @@ func TestAWrongListOrManyUnboundInputsGiveABoundedNumberOfErrors(t *testing.T) {
 		}
 	}
 }
+
+func TestAnIDOfANodeIsAPartOfAPath(t *testing.T) {
+	t.Parallel()
+	for _, id := range []string{"..", ".", "../victim/n0", "a/b", "a\nb", "a b", "-a", "ä", "a\u202eb"} {
+		_, err := compile(plainWorkflow(taskNode(id, "t1", nil)))
+		if !errors.Is(err, aloft.ErrInvalid) || !strings.Contains(err.Error(), "other characters than letters") {
+			t.Errorf("id %q: %v, want a refusal", id, err)
+		}
+	}
+	for _, id := range []string{"n0", "train-model", "Train_model.2", "0"} {
+		if _, err := compile(plainWorkflow(taskNode(id, "t1", nil))); err != nil {
+			t.Errorf("id %q: %v", id, err)
+		}
+	}
+}

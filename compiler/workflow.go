@@ -2,6 +2,7 @@ package compiler
 
 import (
 	"cmp"
+	"regexp"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -241,9 +242,20 @@ func (g *graph) addUserNodes() {
 	}
 }
 
+var nodeID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+// checkNodeID keeps ids of nodes to what can be a part of a path and of a name in a cluster. flytekit's are shorter still: it
+// makes names with other characters fit.
+func checkNodeID(errs *Errors, id string) {
+	if id != "" && !nodeID.MatchString(id) {
+		errs.add(InvalidValue, id, "Invalid value for id: the id of node [%q] has other characters than letters, digits, '-', '_' and '.', or does not begin with a letter or digit.", aloft.Excerpt(id))
+	}
+}
+
 // prepare does what every node needs whatever its target.
 func (g *graph) prepare(n *node) {
 	id := n.GetId()
+	checkNodeID(&g.errs, id)
 	for _, b := range n.GetInputs() {
 		nameStartNode(b.GetBinding(), 0)
 	}

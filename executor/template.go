@@ -150,9 +150,9 @@ func imageSpecID(image string) string {
 var notIdentifier = regexp.MustCompile(`[^A-Za-z0-9_]+`)
 var notInitial = regexp.MustCompile(`^[^A-Za-z_]+`)
 
-// PerRetryKey makes a generated name fit for an identifier.
-func PerRetryKey(generatedName string) string {
-	return notIdentifier.ReplaceAllString(notInitial.ReplaceAllString(generatedName, "a"), "_")
+// PerRetryKey makes a unique name fit for an identifier.
+func PerRetryKey(uniqueName string) string {
+	return notIdentifier.ReplaceAllString(notInitial.ReplaceAllString(uniqueName, "a"), "_")
 }
 
 func cutFold(s, prefix string) (string, bool) {

@@ -3,6 +3,7 @@ package process_test
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -70,7 +71,13 @@ func TestAnAttemptGoesOnFromTheLastCheckpointThereIs(t *testing.T) {
 		<-outcomes
 		want := ""
 		if test.from != "" {
-			want = "e_a_" + test.from
+			of := job.ID
+			number, err := strconv.Atoi(test.from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			of.Attempt = uint32(number)
+			want = executor.PerRetryKey(of.UniqueName())
 		}
 		if got := strings.TrimSpace(read(t, filepath.Join(w.blob.Path(blob.Key(job.ID.RunKey())), "prev"))); got != want {
 			t.Errorf("attempt %d goes on from %q, want %q", i, got, want)

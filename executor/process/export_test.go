@@ -1,4 +1,12 @@
 package process
 
+import (
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/blob"
+)
+
 // FolderName is for tests that look into the folder of an attempt.
 var FolderName = folderName
+
+// RawKey is for tests of attempts that an earlier release has started.
+func (b *Backend) RawKey(id aloft.AttemptID) blob.Key { return b.rawKey(id) }

@@ -34,6 +34,7 @@ import (
 	"maps"
 	"math"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -385,7 +386,7 @@ func (b *Backend) attach(status worker.Status) {
 func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environment.Environment) (*worker.Spec, *aloftv1.Failure, error) {
 	name := attemptName(job.ID)
 	run := b.config.Blob.Path(blob.Key(job.ID.RunKey()))
-	raw := b.config.Blob.Path(blob.Key("raw/" + job.ID.RawOutputKey()))
+	raw := b.config.Blob.Path(rawKey(job.ID))
 	short, err := worker.ShortPath(b.config.DataDir)
 	if err != nil {
 		return nil, nil, unavailable("find a short path for the attempt", err)
@@ -411,7 +412,7 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 	argv, err := executor.Variables{
 		Input: inputs, InputPrefix: run, OutputPrefix: run, RawOutputPrefix: cmp.Or(job.RawOutputPrefix(), raw),
 		Checkpoint: b.config.Blob.Path(checkpointKey(job.ID)), PrevCheckpoint: earlier,
-		PerRetryKey: executor.PerRetryKey(job.ID.GeneratedName()),
+		PerRetryKey: executor.PerRetryKey(job.ID.UniqueName()),
 		Namespace:   job.ID.Execution.Project + "-" + job.ID.Execution.Domain,
 		TaskTemplatePath: func() (string, error) {
 			encoded, err := proto.Marshal(job.Template)
@@ -445,6 +446,23 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 	}
 	failure, err = b.copyCode(ctx, spec)
 	return spec, failure, err
+}
+
+// rawKey is where an attempt writes its files.
+func rawKey(id aloft.AttemptID) blob.Key { return blob.Key("raw/" + id.RawOutputKey()) }
+
+// rawKey is where an attempt has written its files: one that a server of 0.1.0 started, where others of its generated name
+// do too.
+func (b *Backend) rawKey(id aloft.AttemptID) blob.Key {
+	key := rawKey(id)
+	if _, err := os.Lstat(b.config.Blob.Path(key)); !os.IsNotExist(err) {
+		return key
+	}
+	old := blob.Key(path.Join(path.Dir(string(key)), path.Base(id.GeneratedName())))
+	if _, err := os.Lstat(b.config.Blob.Path(old)); err != nil {
+		return key
+	}
+	return old
 }
 
 // checkpointKey is where an attempt keeps its checkpoints. Unlike Flyte's it is no part of the raw data, whose names are
@@ -627,7 +645,7 @@ func (b *Backend) Forget(ctx context.Context, job *executor.Job) error {
 	b.mu.Lock()
 	delete(b.jobs, name)
 	b.mu.Unlock()
-	_ = syscall.Rmdir(b.config.Blob.Path(blob.Key("raw/" + job.ID.RawOutputKey()))) // if it has written nothing there
+	_ = syscall.Rmdir(b.config.Blob.Path(b.rawKey(job.ID))) // if it has written nothing there
 	for _, dir := range []string{b.workDir(name), b.tempDir(name), b.inputsDir(name)} {
 		b.discard(dir)
 	}

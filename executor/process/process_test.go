@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -701,4 +702,29 @@ func read(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return string(content)
+}
+
+// Servers of 0.1.0 had attempts write where others of their generated name wrote. What one has started goes on writing there.
+func TestFilesOfAnAttemptThatAnEarlierReleaseStartedAreFound(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	b := w.open(t, noPython{}, w.blob)
+	id := shell("a", "", "o").ID
+	key := blob.Key("raw/" + id.RawOutputKey())
+	if got := b.RawKey(id); got != key {
+		t.Errorf("its files are at %s where there are none yet, want %s", got, key)
+	}
+	old := blob.Key(path.Join(path.Dir(string(key)), id.GeneratedName()))
+	if err := os.MkdirAll(w.blob.Path(old), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.RawKey(id); got != old {
+		t.Errorf("its files are at %s, want %s", got, old)
+	}
+	if err := os.MkdirAll(w.blob.Path(key), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.RawKey(id); got != key {
+		t.Errorf("its files are at %s although it has a folder of its own, want %s", got, key)
+	}
 }

@@ -1,5 +1,6 @@
 """Two of everything: folders that are moved, ends that meet, stores that do not belong together."""
 
+import datetime
 import pathlib
 import subprocess
 import sys
@@ -50,6 +51,20 @@ def test_a_data_folder_that_is_moved_while_a_task_runs(own_server, tmp_path):
     charges = [a["charge"].get("budget", "NONE") for n in status(server, name)["nodes"] for a in n.get("attempts", []) if "charge" in a]
     assert "USER" not in charges, charges
     assert not old.exists(), sorted(p.name for p in old.rglob("*"))
+
+
+def test_runs_of_one_name_in_two_domains_keep_their_files(server):
+    """The name of an execution is its own in its domain only."""
+    name = "nightly" + str(time.time_ns())
+    content = {}
+    for domain in ("development", "staging"):
+        server.run("-d", domain, "--name", name, "named.py", "written", "--text", domain)
+        remote = server.remote(domain=domain)
+        remote.wait(remote.fetch_execution(name=name), timeout=datetime.timedelta(seconds=120))
+    for domain in ("development", "staging"):
+        outputs = server.remote(domain=domain).fetch_execution(name=name)
+        content[domain] = pathlib.Path(server.remote(domain=domain).sync_execution(outputs).outputs["o0"].download()).read_text()
+    assert content == {"development": "development", "staging": "staging"}
 
 
 def refusal(server) -> str:
