@@ -166,9 +166,10 @@ func New(config Config) (*API, error) {
 		mux.Handle(path, rest)
 	}
 	mux.HandleFunc("GET /healthcheck", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusOK) })
-	mux.HandleFunc("GET /console/projects/{project}/domains/{domain}/executions/{name}", a.executionPage)
-	mux.HandleFunc("GET /console/projects/{project}/domains/{domain}/executions/{name}/nodeId/{node}/nodes", a.executionPage) // FLYTE_EXECUTION_URL
-	mux.HandleFunc("GET /console/", a.indexPage)
+	execution := a.pageOf("execution", a.readExecutionPage)
+	mux.HandleFunc("GET /console/projects/{project}/domains/{domain}/executions/{name}", execution)
+	mux.HandleFunc("GET /console/projects/{project}/domains/{domain}/executions/{name}/nodeId/{node}/nodes", execution) // FLYTE_EXECUTION_URL
+	mux.HandleFunc("GET /console/", a.pageOf("index", a.readIndexPage))
 	if config.Links != nil {
 		mux.Handle(blob.LinkPath, config.Links)
 	}

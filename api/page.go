@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"html/template"
@@ -8,9 +9,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
+	"google.golang.org/grpc/codes"
+
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/room"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -43,20 +48,37 @@ type nodeRow struct {
 	ID, Name, Phase, Took, Cache, Deck, Message string
 }
 
-func (a *API) executionPage(w http.ResponseWriter, r *http.Request) {
+// pageOf is the handler of a page. What it shows is read as an answer to a call is: anew when there was no room, with a panic
+// and an error of ours told as an id of the log.
+func (a *API) pageOf(name string, read func(ctx context.Context, r *http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var data any
+		failure := a.guard(r.Context(), "page of "+name, func() error {
+			return room.Again(r.Context(), func() (err error) {
+				data, err = read(r.Context(), r)
+				return err
+			})
+		})
+		if failure != nil {
+			a.page(w, r, runtime.HTTPStatusFromCode(codes.Code(failure.Code())), "problem", failure.Message())
+			return
+		}
+		a.page(w, r, http.StatusOK, name, data)
+	}
+}
+
+func (a *API) readExecutionPage(ctx context.Context, r *http.Request) (any, error) {
 	id := aloft.ExecutionID{Project: r.PathValue("project"), Domain: r.PathValue("domain"), Name: r.PathValue("name")}
-	e, err := a.execution(r.Context(), id)
+	e, err := a.execution(ctx, id)
 	if errors.Is(err, aloft.ErrNotFound) {
 		err = fmt.Errorf("execution %s: %w", id, aloft.ErrNotFound) // which Flyte's clients read in words of their own
 	}
 	if err != nil {
-		a.problemPage(w, r, err)
-		return
+		return nil, err
 	}
-	nodes, err := a.Store.ListNodes(r.Context(), id, "", false, store.Query{SortBy: "created_at", Ascending: true, Limit: 1000})
+	nodes, err := a.Store.ListNodes(ctx, id, "", false, store.Query{SortBy: "created_at", Ascending: true, Limit: 1000})
 	if err != nil {
-		a.problemPage(w, r, err)
-		return
+		return nil, err
 	}
 	notes := cacheNotes{store: a.Store, execution: id}
 	var rows []nodeRow
@@ -69,22 +91,21 @@ func (a *API) executionPage(w http.ResponseWriter, r *http.Request) {
 			recovered++
 		}
 		row := nodeRow{ID: string(n.ID), Name: n.Name, Phase: n.Phase.String(), Took: a.took(n.StartedAt, n.EndedAt), Message: n.Error.GetMessage()}
-		if row.Deck, err = a.Renderer.Link(n.DeckURI, callerOf(r.Context()).base, a.Now().Add(maxLinkLife)); err != nil {
+		if row.Deck, err = a.Renderer.Link(n.DeckURI, callerOf(ctx).base, a.Now().Add(maxLinkLife)); err != nil {
 			row.Deck = ""
 		}
-		if row.Cache, err = notes.of(r.Context(), n); err != nil {
-			a.problemPage(w, r, err)
-			return
+		if row.Cache, err = notes.of(ctx, n); err != nil {
+			return nil, err
 		}
 		if n.Waiting != "" && !aloft.Terminal(n.Phase) {
 			row.Cache = strings.TrimPrefix(row.Cache+"; "+n.Waiting, "; ")
 		}
 		rows = append(rows, row)
 	}
-	a.page(w, r, http.StatusOK, "execution", map[string]any{
+	return map[string]any{
 		"Execution": e, "Running": !aloft.Terminal(e.Phase), "Took": a.took(e.StartedAt, e.EndedAt), "Nodes": rows,
 		"Recovers": executionStatus(e).GetRecovers(), "Recovered": recovered,
-	})
+	}, nil
 }
 
 func (a *API) took(from, to time.Time) string {
@@ -97,42 +118,40 @@ func (a *API) took(from, to time.Time) string {
 	return to.Sub(from).Round(time.Millisecond).String()
 }
 
-// indexPage lists the newest executions of each project and domain.
-func (a *API) indexPage(w http.ResponseWriter, r *http.Request) {
+// maxOnIndex is how many executions the index has, of all projects together, about.
+const maxOnIndex = 500
+
+// readIndexPage lists the newest executions of each project and domain.
+func (a *API) readIndexPage(ctx context.Context, _ *http.Request) (any, error) {
 	type section struct {
 		Project, Domain string
 		Executions      []*store.Execution
 	}
 	var sections []section
-	projects, err := a.Store.ListProjects(r.Context(), store.Query{Limit: 100, SortBy: "identifier", Ascending: true})
+	listed := 0
+	projects, err := a.Store.ListProjects(ctx, store.Query{Limit: 100, SortBy: "identifier", Ascending: true})
 	if err != nil {
-		a.problemPage(w, r, err)
-		return
+		return nil, err
 	}
 	for _, p := range projects {
 		if p.GetState() != admin.Project_ACTIVE {
 			continue
 		}
 		for _, d := range a.Registry.Domains {
-			found, err := a.Store.ListExecutions(r.Context(), store.Query{Project: p.GetId(), Domain: d, Limit: 50})
-			if err != nil {
-				a.problemPage(w, r, err)
-				return
+			if listed >= maxOnIndex {
+				return sections, nil
 			}
+			found, err := a.Store.ListExecutions(ctx, store.Query{Project: p.GetId(), Domain: d, Limit: 50})
+			if err != nil {
+				return nil, err
+			}
+			listed += len(found)
 			if len(found) > 0 {
 				sections = append(sections, section{p.GetId(), d, found})
 			}
 		}
 	}
-	a.page(w, r, http.StatusOK, "index", sections)
-}
-
-func (a *API) problemPage(w http.ResponseWriter, r *http.Request, err error) {
-	status := http.StatusServiceUnavailable
-	if errors.Is(err, aloft.ErrNotFound) {
-		status = http.StatusNotFound
-	}
-	a.page(w, r, status, "problem", err.Error())
+	return sections, nil
 }
 
 func (a *API) page(w http.ResponseWriter, r *http.Request, status int, name string, data any) {
