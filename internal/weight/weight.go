@@ -29,17 +29,22 @@ func Protobuf(desc protoreflect.MessageDescriptor, data []byte) (int64, error) {
 	return s.result("messages and fields")
 }
 
-// yieldEvery is after how many elements, about a third of a millisecond, others may run: small requests shall not wait for the
-// end of a time slice.
-const yieldEvery = 16 << 10
+// yieldEvery is after how many elements, or bytes of a text, about a third of a millisecond, others may run: small requests
+// shall not wait for the end of a time slice.
+const (
+	yieldEvery      = 16 << 10
+	yieldEveryBytes = 128 << 10
+)
 
 // scale adds up a weight.
 type scale struct {
 	weight, elements, limit int64
 }
 
-func (s *scale) add(bytes int64) {
-	s.weight += bytes
+func (s *scale) add(bytes int64) { s.weight += bytes }
+
+// element counts one, whatever it weighs.
+func (s *scale) element() {
 	if s.elements++; s.elements%yieldEvery == 0 {
 		runtime.Gosched()
 	}
@@ -84,16 +89,17 @@ func (s *scale) message(desc protoreflect.MessageDescriptor, data []byte, depth 
 			return
 		}
 		data = data[n:]
+		s.element()
 		f := fields.ByNumber(number)
 		switch {
-		case f == nil: // kept as it came
+		case f == nil || kind != protowire.BytesType && !numeric(f): // kept as it came
 			s.add(int64(2 * n))
 		case kind != protowire.BytesType:
 			s.scalar(f)
 		case f.IsMap():
 			s.add(mapPlace)
 			s.message(f.Message(), value, depth+1)
-		case f.Kind() == protoreflect.MessageKind || f.Kind() == protoreflect.GroupKind:
+		case f.Kind() == protoreflect.MessageKind:
 			s.add(structSize(f.Message()))
 			if f.IsList() {
 				s.add(listPlace)
@@ -110,6 +116,15 @@ func (s *scale) message(desc protoreflect.MessageDescriptor, data []byte, depth 
 			s.add(int64(len(value)) * listPlace)
 		}
 	}
+}
+
+// numeric says whether values of a field are numbers: what comes in its place in another form is an unknown field.
+func numeric(f protoreflect.FieldDescriptor) bool {
+	switch f.Kind() {
+	case protoreflect.MessageKind, protoreflect.GroupKind, protoreflect.StringKind, protoreflect.BytesKind:
+		return false
+	}
+	return true
 }
 
 func (s *scale) scalar(f protoreflect.FieldDescriptor) {
@@ -145,14 +160,19 @@ const jsonToken = 100
 // JSON counts the tokens of a text and adds the text itself.
 func JSON(data []byte) (int64, error) {
 	s := scale{weight: int64(len(data)), limit: aloft.MaxDecodedBytes}
-	quoted := false
+	quoted, yields := false, 0
 	for i := 0; i < len(data) && !s.full(); i++ {
+		if i >= yields {
+			yields = i + yieldEveryBytes
+			runtime.Gosched()
+		}
 		switch c := data[i]; {
 		case quoted && c == '\\':
 			i++
 		case c == '"':
 			quoted = !quoted
 		case !quoted && (c == '{' || c == '[' || c == ',' || c == ':'):
+			s.element()
 			s.add(jsonToken)
 		}
 	}

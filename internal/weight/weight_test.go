@@ -110,3 +110,32 @@ func FuzzWeight(f *testing.F) {
 		_, _ = JSON(data)
 	})
 }
+
+// Fields that weigh nothing are looked at too, and others run meanwhile.
+func TestFieldsThatWeighNothingAreCounted(t *testing.T) {
+	t.Parallel()
+	desc := (&core.RetryStrategy{}).ProtoReflect().Descriptor() // 5: retries
+	s := scale{limit: aloft.MaxDecodedBytes}
+	s.message(desc, []byte(strings.Repeat("\x28\x01", 1000)), 0)
+	if s.elements != 1000 || s.weight != 0 {
+		t.Errorf("%d elements with a weight of %d, want 1000 that weigh nothing", s.elements, s.weight)
+	}
+}
+
+// A field in another form than its own is kept as it came.
+func TestAFieldOfAnotherKindIsUnknown(t *testing.T) {
+	t.Parallel()
+	data := []byte(strings.Repeat("\x0a\x00", 1)) // LiteralMap.literals as it is
+	data = append(data, strings.Repeat("\x08\x01", 1000)...)
+	got, err := Protobuf((&core.LiteralMap{}).ProtoReflect().Descriptor(), data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &core.LiteralMap{}
+	if err := proto.Unmarshal(data, m); err != nil {
+		t.Fatal(err)
+	}
+	if kept := int64(len(m.ProtoReflect().GetUnknown())); got < kept || kept != 2000 {
+		t.Errorf("weight %d of a message that keeps %d unknown bytes", got, kept)
+	}
+}
