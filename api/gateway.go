@@ -124,7 +124,7 @@ func (*octetStream) NewDecoder(reader io.Reader) runtime.Decoder {
 			return fmt.Errorf("a binary body is not possible in %T", reader)
 		}
 		if err := body.incoming.weigh(message.ProtoReflect().Descriptor(), body.data, false); err != nil {
-			body.refused = cutOff(err)
+			body.refused = refusalOf(err)
 			return body.refused
 		}
 		return proto.Unmarshal(body.data, message)

@@ -90,7 +90,7 @@ func (i *intake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r = r.WithContext(ctx)
 	w = &watchedWriter{w, watch, slot}
 	if err := i.receive(r, claim, slot, watch); err != nil {
-		refuse(w, r, 0, cutOff(err))
+		refuse(w, r, 0, refusalOf(err))
 		return
 	}
 	i.next.ServeHTTP(w, r)
@@ -169,7 +169,7 @@ func (i *intake) input(path string) protoreflect.MessageDescriptor {
 	return nil
 }
 
-func cutOff(err error) *connect.Error {
+func refusalOf(err error) *connect.Error {
 	if ready, ok := errors.AsType[*connect.Error](err); ok {
 		return ready
 	}
@@ -332,7 +332,7 @@ func (in *incoming) inflate(compressed []byte, free int) ([]byte, error) {
 		err = fmt.Errorf("the request cannot be decompressed: %w: %w", err, aloft.ErrInvalid)
 	}
 	if err == nil {
-		in.claim.Give(int64(cap(compressed)))
+		in.claim.Give(int64(cap(compressed) + free)) // it came behind as many bytes
 	}
 	return message, err
 }
