@@ -51,6 +51,15 @@ func (w *watching) run(p process) {
 	}
 	stop := w.a.stop
 	var kill, killed <-chan time.Time
+	// end kills all of the attempt, once: then it is only waited for, and KillTime counts from the first kill.
+	end := func() {
+		if alive(p) {
+			_ = syscall.Kill(p.PID, syscall.SIGKILL)
+		}
+		w.s.killAll(w.a, p.PID, w.group)
+		killed = time.After(w.s.config.KillTime)
+		stop, kill, sample = nil, nil, nil
+	}
 	for {
 		select {
 		case <-w.over:
@@ -68,39 +77,25 @@ func (w *watching) run(p process) {
 			}
 			kill = time.After(grace)
 		case <-kill:
-			w.end(p)
-			killed = time.After(w.s.config.KillTime)
+			end()
 		case <-killed:
 			close(w.unkillable)
 			return
 		case <-look.C:
 			if !w.group.counts {
-				w.machineKills = machineKills()
-			} else if w.group.kills() > 0 {
-				w.end(p)
-				killed = time.After(w.s.config.KillTime)
-				sample, stop, kill = nil, nil, nil
-				look.Stop()
+				w.machineKills = machineKills() // also after the kill: what the kernel kills then has not ended the attempt
+			} else if killed == nil && w.group.kills() > 0 {
+				end()
 			}
 		case <-sample:
 			used := w.group.memory()
 			w.peak = max(w.peak, used)
 			if used > w.a.spec.MemoryLimit {
 				w.exceeded = true
-				w.end(p)
-				killed = time.After(w.s.config.KillTime)
-				sample, stop, kill = nil, nil, nil
-				look.Stop()
+				end()
 			}
 		}
 	}
-}
-
-func (w *watching) end(p process) {
-	if alive(p) {
-		_ = syscall.Kill(p.PID, syscall.SIGKILL)
-	}
-	w.s.killAll(w.a, p.PID, w.group)
 }
 
 // stop ends the watch: the attempt's process is gone.
