@@ -83,7 +83,7 @@ type ExitRecord struct {
 
 	Code    int    `json:"code"`              // exit code; 0 with Signal or Lost has no meaning
 	Signal  int    `json:"signal,omitempty"`  // the signal it died of; 0: none
-	OOM     bool   `json:"oom,omitempty"`     // it was killed for its memory limit
+	OOM     bool   `json:"oom,omitempty"`     // it was killed for its memory limit; never with Lost
 	Stopped bool   `json:"stopped,omitempty"` // it ended after a Stop
 	Lost    bool   `json:"lost,omitempty"`    // it is gone, how is unknown, and it left no complete result: run another attempt
 	Unready bool   `json:"unready,omitempty"` // it never ran, as the machine lacked something that it needs: room on the disk, a process
@@ -102,6 +102,13 @@ type ExitRecord struct {
 
 	Modules []string `json:"modules,omitempty"` // modules of the environment that it imported and the warm worker had not
 }
+
+// lose notes that it is unknown how the attempt ended.
+func (r *ExitRecord) lose(reason string) { r.Lost, r.OOM, r.Reason = true, false, reason }
+
+// outOfMemory notes that the attempt was killed for want of memory, and that this is its own doing. Also where nobody saw its
+// end: that is known then.
+func (r *ExitRecord) outOfMemory(reason string) { r.Lost, r.OOM, r.Reason = false, true, reason }
 
 // State of an attempt in the supervisor. It only moves forward.
 type State string

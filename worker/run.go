@@ -459,7 +459,8 @@ const movedReason = "the data folder was moved or copied while the attempt ran"
 // then its processes and files are not ours to touch.
 func (s *supervisor) disown(a *attempt, found stored) {
 	record := newRecord(a)
-	record.Lost, record.Reason, record.EndedAt = true, movedReason, time.Now()
+	record.lose(movedReason)
+	record.EndedAt = time.Now()
 	a.spec.TempDir, a.spec.OutputDir = "", ""
 	var g *group
 	if found.claim.Place == s.place {
@@ -512,8 +513,7 @@ func (s *supervisor) readopt(a *attempt, found stored) {
 	} else {
 		s.decideUnknown(a, &record)
 		if p == nil {
-			record.Reason = "the supervisor ended before the attempt was started"
-			record.Lost = true
+			record.lose("the supervisor ended before the attempt was started")
 		} else if !sameBoot && record.Lost {
 			record.Reason = "the machine stopped while the attempt ran"
 		}
@@ -545,8 +545,7 @@ func (s *supervisor) decideUnknown(a *attempt, record *ExitRecord) {
 		record.Reason = "its exit code is unknown since the supervisor ended meanwhile; it left " + name
 		return
 	}
-	record.Lost = true
-	record.Reason = "its exit code is unknown since the supervisor ended meanwhile, and it left no result"
+	record.lose("its exit code is unknown since the supervisor ended meanwhile, and it left no result")
 }
 
 // completeResult names the file by which flytekit tells a result, if one is there and whole.
@@ -646,7 +645,7 @@ func (s *supervisor) endInherited(last *attempt) {
 // finish makes the end durable and tells it.
 func (s *supervisor) finish(a *attempt, group *group, record ExitRecord) {
 	if s.moved() {
-		record.Lost, record.Reason = true, movedReason
+		record.lose(movedReason)
 	}
 	// A task that finds no room cannot write that down either. Asked before we make some.
 	if record.Reason == "" && (record.Code != 0 || record.Signal != 0) && diskFull(s.folder.dir) {

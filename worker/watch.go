@@ -106,25 +106,15 @@ func (w *watching) stop() {
 
 // judge adds to the record what memory had to do with the end.
 func (w *watching) judge(record *ExitRecord) {
-	record.PeakMemory = max(record.PeakMemory, w.group.peak(), w.peak)
 	f := memoryFacts{
 		limit: w.a.spec.MemoryLimit, peak: max(w.group.peak(), w.peak), sampledAbove: w.exceeded,
 		counted: w.group.counts, killed: w.group.kills(),
-		died: record.Signal == int(syscall.SIGKILL) || record.Code == 128+int(syscall.SIGKILL) || record.Lost,
 	}
 	if !f.counted {
 		f.killed = machineKills() - w.machineKills
 	}
-	v := f.verdict()
-	if v.reason == "" {
-		return
-	}
-	record.Reason = v.reason
-	if record.OOM = v.oom; v.oom {
-		record.Lost = false
-	} else if !record.Lost {
-		record.Code, record.Signal = 0, int(syscall.SIGKILL)
-	}
+	record.PeakMemory = max(record.PeakMemory, f.peak)
+	f.charge(record)
 }
 
 // memoryFacts is what is known about an attempt and memory when it has ended.
@@ -134,25 +124,23 @@ type memoryFacts struct {
 	sampledAbove bool  // we saw it above its limit, and ended it
 	counted      bool  // killed is of the attempt's own processes; else of the whole machine, in the last moments of the attempt
 	killed       int64 // processes that the kernel has killed for want of memory
-	died         bool  // its own process was killed, or its end is unknown
 }
 
-// memoryVerdict says whom an end for want of memory is charged to. oom: the task, which used more than it may, or had stated
-// no limit when the machine ran out of memory. Without oom a reason says that the machine ran out of memory although the
-// task was within its limit: that is not its fault.
-type memoryVerdict struct {
-	oom    bool
-	reason string
-}
-
-// verdict follows what Kubernetes does since 1.28 with control groups of version 2: when the kernel kills one process of a
+// charge writes into the record of an attempt that has ended whom an end for want of memory is charged to. OOM: the task,
+// which used more than it may, or had stated no limit when the machine ran out of memory. A reason without OOM says that the
+// machine ran out of memory although the task was within its limit: that is not its fault, and it was killed. The record of
+// an attempt that ended otherwise stays as it is.
+//
+// It follows what Kubernetes does since 1.28 with control groups of version 2: when the kernel kills one process of a
 // container for want of memory, all of it ends. So an attempt that lost a process never ends well, whichever process it was
 // and whether or not we saw it in time. The machine's memory is charged to the task without a limit that the kernel has
 // chosen, since it chooses the one that uses most; to start it again as if the system had failed would take the machine
 // once more.
-func (f memoryFacts) verdict() memoryVerdict {
+func (f memoryFacts) charge(record *ExitRecord) {
+	// Of an end that nobody saw, as the supervisor ended too, the kernel's kill is the best explanation.
+	died := record.Signal == int(syscall.SIGKILL) || record.Code == 128+int(syscall.SIGKILL) || record.Lost
 	which := "a process that it had started"
-	if f.died {
+	if died {
 		which = "its process"
 	}
 	// The last step up to a limit may be a huge page, or one that the kernel counts in batches.
@@ -160,13 +148,15 @@ func (f memoryFacts) verdict() memoryVerdict {
 	mine := f.counted && f.killed > 0
 	switch {
 	case f.sampledAbove:
-		return memoryVerdict{true, fmt.Sprintf("it used more than its limit of %d MiB of memory", f.limit>>20)}
+		record.outOfMemory(fmt.Sprintf("it used more than its limit of %d MiB of memory", f.limit>>20))
 	case mine && f.limit > 0 && (f.peak == 0 || f.peak >= f.limit-slack):
-		return memoryVerdict{true, fmt.Sprintf("it used more than its limit of %d MiB of memory, and the kernel killed %s", f.limit>>20, which)}
-	case f.limit == 0 && (mine || f.killed > 0 && f.died):
-		return memoryVerdict{true, fmt.Sprintf("the machine ran out of memory, and the kernel killed %s; it had no limit", which)}
-	case mine || f.killed > 0 && f.died:
-		return memoryVerdict{false, fmt.Sprintf("the machine ran out of memory, though it was within its limit of %d MiB", f.limit>>20)}
+		record.outOfMemory(fmt.Sprintf("it used more than its limit of %d MiB of memory, and the kernel killed %s", f.limit>>20, which))
+	case f.limit == 0 && (mine || f.killed > 0 && died):
+		record.outOfMemory(fmt.Sprintf("the machine ran out of memory, and the kernel killed %s; it had no limit", which))
+	case mine || f.killed > 0 && died:
+		record.Reason = fmt.Sprintf("the machine ran out of memory, though it was within its limit of %d MiB", f.limit>>20)
+		if !record.Lost {
+			record.Code, record.Signal = 0, int(syscall.SIGKILL)
+		}
 	}
-	return memoryVerdict{}
 }
