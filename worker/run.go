@@ -19,8 +19,6 @@ import (
 	"github.com/aloft-dev/aloft/internal/removal"
 )
 
-func dirOf(path string) string { return filepath.Dir(path) }
-
 // run is the life of one attempt. The claim is synced while the process is prepared; user code starts after both.
 func (s *supervisor) run(a *attempt) {
 	record := newRecord(a)

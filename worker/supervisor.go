@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -357,7 +358,7 @@ func (s *supervisor) handle(p *peer, line []byte) error {
 		if r.Environment != nil && r.Environment.Interpreter != "" {
 			c := command{env: map[string]string{}}
 			maps.Copy(c.env, r.Environment.Variables)
-			c.env["PATH"] = withFirst(dirOf(r.Environment.Interpreter), c.env["PATH"])
+			c.env["PATH"] = withFirst(filepath.Dir(r.Environment.Interpreter), c.env["PATH"])
 			s.zygotes.obtain(*r.Environment, c.env, true)
 		}
 	case callZygotes:
