@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,9 +33,11 @@ const (
 	longestPause    = time.Hour
 )
 
-// discardedFolder is one that is removed in the background.
+// discardedFolder is one that is removed in the background. The back end's lock guards it, and while it is busy only removeDiscarded
+// writes to it.
 type discardedFolder struct {
 	path  string
+	busy  bool          // it is being tried
 	due   time.Time     // of the next try
 	pause time.Duration // before that; 0: none has failed
 	err   error         // of the last try
@@ -92,18 +95,10 @@ func (b *Backend) removeDiscarded(ctx context.Context) {
 			continue
 		}
 		done, err := removal.Some(d.path, discardAtOnce)
-		if err != nil {
-			if d.pause == 0 {
-				b.config.Logger.Warn("files of an attempt cannot be removed", "folder", d.path, "error", err)
-			}
-			d.pause = min(max(2*d.pause, firstPause), longestPause)
-			d.due, d.err = time.Now().Add(d.pause), err
+		if err != nil && d.pause == 0 {
+			b.config.Logger.Warn("files of an attempt cannot be removed", "folder", d.path, "error", err)
 		}
-		if !done {
-			b.mu.Lock()
-			b.discarded = append(b.discarded, d)
-			b.mu.Unlock()
-		}
+		b.tried(d, done, err, time.Now())
 	}
 }
 
@@ -133,17 +128,36 @@ func (b *Backend) Remains(ctx context.Context) (sentences []string) {
 	return sentences
 }
 
-// nextDiscarded takes the folder whose turn it is; nil: none, for that long.
+// nextDiscarded begins a try of the folder whose turn it is; nil: none, for that long. The folder stays in the list meanwhile,
+// so that Remains goes on to tell of it, and leave knows it.
 func (b *Backend) nextDiscarded(now time.Time) (*discardedFolder, time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	wait := longestPause
-	for i, d := range b.discarded {
+	for _, d := range b.discarded {
+		if d.busy {
+			continue
+		}
 		if !d.due.After(now) {
-			b.discarded = append(b.discarded[:i:i], b.discarded[i+1:]...)
+			d.busy = true
 			return d, 0
 		}
 		wait = min(wait, d.due.Sub(now))
 	}
 	return nil, wait
+}
+
+// tried ends a try. A folder of which something is left has its next turn after all others.
+func (b *Backend) tried(d *discardedFolder, done bool, err error, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	d.busy = false
+	b.discarded = slices.DeleteFunc(b.discarded, func(other *discardedFolder) bool { return other == d })
+	if err != nil {
+		d.pause = min(max(2*d.pause, firstPause), longestPause)
+		d.due, d.err = now.Add(d.pause), err
+	}
+	if !done {
+		b.discarded = append(b.discarded, d)
+	}
 }

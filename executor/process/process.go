@@ -109,7 +109,7 @@ type Backend struct {
 	found     []worker.Event      // of attempts that had been started before us; Watch has not seen them yet
 	wake      chan struct{}       // there is something in found
 	recorded  map[string]bool     // digests of environments whose description is kept
-	discarded []*discardedFolder  // which removeDiscarded has not in its hands
+	discarded []*discardedFolder  // what removeDiscarded has to remove, the one it is at among them
 
 	discardedWake chan struct{} // there is one more
 }
