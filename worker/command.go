@@ -167,6 +167,11 @@ func (c command) environ() []string {
 	return list
 }
 
+// withoutScript does what flytekit's console scripts do, in an environment that has none. Its first argument is the name of the
+// one that it stands for. A warm worker is given it, so that its children run the same.
+const withoutScript = "import sys; from flytekit.bin.entrypoint import execute_task_cmd as execute, map_execute_task_cmd as map_execute; " +
+	"sys.argv[0] = sys.argv.pop(1); sys.exit((map_execute if 'map' in sys.argv[0] else execute)())"
+
 // executable is the file to run and its arguments, for a fresh process. flytekit's entry points are run by the
 // environment's interpreter, unbuffered, so that what a killed task has printed is not lost and can be followed; all else
 // is looked up on the task's own PATH.
@@ -176,9 +181,7 @@ func (c command) executable(spec Spec) (path string, argv []string, err error) {
 		if _, err := os.Stat(script); err == nil {
 			return interpreter, append([]string{interpreter, "-u", script}, c.argv[1:]...), nil
 		}
-		run := "import sys; from flytekit.bin.entrypoint import execute_task_cmd as execute, map_execute_task_cmd as map_execute; " +
-			"sys.argv[0] = sys.argv.pop(1); sys.exit((map_execute if 'map' in sys.argv[0] else execute)())"
-		return interpreter, append([]string{interpreter, "-u", "-c", run, filepath.Base(c.argv[0])}, c.argv[1:]...), nil
+		return interpreter, append([]string{interpreter, "-u", "-c", withoutScript, filepath.Base(c.argv[0])}, c.argv[1:]...), nil
 	}
 	name := c.argv[0]
 	if strings.Contains(name, "/") {

@@ -738,7 +738,7 @@ func (zs *zygotes) spawn(z *zygote, logPath string) (*net.UnixConn, <-chan endin
 	if _, ok := variables["GRPC_ENABLE_FORK_SUPPORT"]; !ok {
 		variables["GRPC_ENABLE_FORK_SUPPORT"] = "1" // else a channel made in a child hangs
 	}
-	argv := append([]string{z.env.Interpreter, "-u", zs.script, learntPath}, z.how...)
+	argv := append([]string{z.env.Interpreter, "-u", zs.script, learntPath, withoutScript}, z.how...)
 	pid, ended, err := zs.reaper.start(z.env.Interpreter, argv, &syscall.ProcAttr{
 		Dir:   zs.folder.dir,
 		Env:   command{env: variables}.environ(),

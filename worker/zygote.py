@@ -29,7 +29,7 @@ loaded; the table HARMLESS; the containers and attributes that Surroundings comp
 What differs: the parent is this process and not the supervisor (a fork's parent is the process that forks), and what a
 module's own dictionary costs.
 
-Started by aloft's supervisor as `python -u zygote.py LEARNT`, with a SEQPACKET socket as descriptor 3, on which it gets
+Started by aloft's supervisor as `python -u zygote.py LEARNT WITHOUT_SCRIPT`, with a SEQPACKET socket as descriptor 3, on which it gets
     N, with the descriptor of a stream socket   fork a child, number N, that talks on that socket
 and says, as one JSON object a packet,
     {"ready": {..}}    {"restart": {"dropped": {MODULE: WHY}}}    {"restart": {"how": HOW}}    {"failed": WHY}    {"n": N, "pid": PID}
@@ -41,6 +41,7 @@ import modules of the environment, then {"done", ..} when nothing of the task ru
 
 It is started over with HOW as another argument: again, to see whether what modules made at their import they make each time;
 anew, without the proofs that earlier ones have kept. LEARNT is a file: {"modules": [..], "dropped": {..}}: modules of the environment that earlier tasks imported. Empty: none.
+WITHOUT_SCRIPT is the program that a fresh interpreter runs with -c in an environment without console scripts (command.go).
 """
 import _signal, atexit, builtins, collections, contextlib, copyreg, ctypes, errno, fcntl, gc, importlib.util, json, locale, logging, mmap, os
 import posix, random, resource, select, signal, socket, stat, struct, sys, tempfile, threading, time, traceback, types, warnings, weakref
@@ -1082,11 +1083,6 @@ def set_up_loggers(env):
     loggers.initialize_global_loggers()
 
 
-# What command.go runs with -c in an environment without console scripts.
-WITHOUT_SCRIPT = ("import sys; from flytekit.bin.entrypoint import execute_task_cmd as execute, map_execute_task_cmd as map_execute; "
-                  "sys.argv[0] = sys.argv.pop(1); sys.exit((map_execute if 'map' in sys.argv[0] else execute)())")
-
-
 def compile_scripts():
     """The console scripts, which are what a fresh interpreter runs as its __main__."""
     for name in ENTRIES:
@@ -1481,7 +1477,7 @@ def serve(control, restore):
 
 
 def main():
-    global BASE, ROOTS, OWN, MARK_AT, LAYOUT, READY, BIN
+    global BASE, ROOTS, OWN, MARK_AT, LAYOUT, READY, BIN, WITHOUT_SCRIPT
     control = socket.socket(fileno=3)
     os.set_inheritable(3, False)
     environ = dict(os.environ)
@@ -1501,7 +1497,7 @@ def main():
         except (OSError, ValueError):
             learnt = {}
         # As in the console script that a task would have been started by; spawned pools import it again.
-        BIN = os.path.dirname(sys.executable)
+        BIN, WITHOUT_SCRIPT = os.path.dirname(sys.executable), sys.argv[2]
         compile_scripts()
         sys.path[0] = first_folder(["pyflyte-execute"]) or BIN
         sys.modules["__zygote__"] = sys.modules["__main__"]
