@@ -22,7 +22,7 @@ func TestTheLineThatSaysWhatHappenedIsShown(t *testing.T) {
 		"Trace:\n\n    Traceback (most recent call last):\n    x\n\nMessage:\n\n    ValidationError: 1 validation error for M\n    a\n      For further information visit x\n\nThe task asks": "ValidationError: 1 validation error for M",
 		"": "",
 		"[1/1] currentAttempt done. Last Error: USER::task execution timeout [1s] expired":                                           "task execution timeout [1s] expired",
-		"task t was terminated by signal 11.\nIts last output was:\na warning\nanother":                                              "task t was terminated by signal 11.",
+		"task t was terminated by signal 11 (SIGSEGV, segmentation fault).\nIts last output was:\na warning\nanother":                "task t was terminated by signal 11 (SIGSEGV, segmentation fault).",
 		"Trace:\n\n    Traceback (most recent call last):\n      File \"a.py\"\n\nMessage:\n\n    ValueError: bad\n":                 "ValueError: bad",
 		"[3/3] currentAttempt done. Last Error: USER::Trace:\n\n Traceback (most recent call last):\n x\n\nMessage:\n\n KeyError: k": "KeyError: k",
 	} {

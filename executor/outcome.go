@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -90,10 +92,12 @@ func (l Left) Read(outcome *aloftv1.Outcome) *core.LiteralMap {
 		fail(core.ExecutionError_SYSTEM, true, CodeErrorUnreadable, "%s left an error.pb that cannot be read%s", l.Name, l.tail())
 	case l.Lost != "":
 		outcome.Result = &aloftv1.Outcome_Lost{Lost: l.Lost}
-	case l.Signal == 9 || l.Code == 137 || l.Code == 247: // of it, or of what its shell ran
-		fail(core.ExecutionError_SYSTEM, true, CodeInterrupted, "%s was killed (SIGKILL) from outside%s%s", l.Name, l.because(), l.tail())
+	case l.Signal == int(syscall.SIGKILL): // by whom is not known: it may have killed itself
+		fail(core.ExecutionError_SYSTEM, true, CodeInterrupted, "%s was killed (SIGKILL)%s%s", l.Name, l.because(), l.tail())
+	case l.Code == 137 || l.Code == 247: // what a shell, and what Python, makes of the end of what it ran
+		fail(core.ExecutionError_SYSTEM, true, CodeInterrupted, "%s terminated with exit code %d, as when what it ran is killed (SIGKILL)%s%s", l.Name, l.Code, l.because(), l.tail())
 	case l.Signal != 0:
-		fail(core.ExecutionError_USER, true, CodeExited, "%s was terminated by signal %d. %s%s", l.Name, l.Signal, l.Reason, l.tail())
+		fail(core.ExecutionError_USER, true, CodeExited, "%s was terminated by %s. %s%s", l.Name, describeSignal(l.Signal), l.Reason, l.tail())
 	case l.Code != 0:
 		fail(core.ExecutionError_USER, true, CodeExited, "%s terminated with exit code %d. %s%s", l.Name, l.Code, l.Reason, l.tail())
 	case l.Futures:
@@ -148,6 +152,15 @@ func reported(e *core.ContainerError) *aloftv1.Failure {
 	f.Error.Timestamp = e.GetTimestamp()
 	f.Error.Worker = e.GetWorker()
 	return f
+}
+
+// describeSignal is a signal with its number, and its name and meaning if it has them.
+func describeSignal(number int) string {
+	s := syscall.Signal(number)
+	if name := unix.SignalName(s); name != "" {
+		return fmt.Sprintf("signal %d (%s, %v)", number, name, s)
+	}
+	return fmt.Sprintf("signal %d", number)
 }
 
 // because is the reason as the end of a sentence.

@@ -20,14 +20,14 @@ func TestWhoIsChargedForMemory(t *testing.T) {
 		ended ExitRecord
 		want  ExitRecord
 	}{
-		"nothing happened":                     {memoryFacts{counted: true}, well, well},
-		"it failed":                            {memoryFacts{counted: true}, failed, failed},
-		"killed from outside":                  {memoryFacts{counted: true}, killed, killed},
-		"killed from outside within the limit": {memoryFacts{counted: true, limit: limit, peak: 1 << 20}, killed, killed},
-		"killed from outside at the limit":     {memoryFacts{counted: true, limit: limit, peak: limit}, killed, killed},
-		"lost, and nothing was killed":         {memoryFacts{counted: true, limit: limit, peak: limit}, lost, lost},
-		"not counted, killed from outside":     {memoryFacts{}, killed, killed},
-		"not counted, and another was killed":  {memoryFacts{killed: 1}, failed, failed},
+		"nothing happened":                        {memoryFacts{counted: true}, well, well},
+		"it failed":                               {memoryFacts{counted: true}, failed, failed},
+		"killed, not for memory":                  {memoryFacts{counted: true}, killed, killed},
+		"killed, not for memory within the limit": {memoryFacts{counted: true, limit: limit, peak: 1 << 20}, killed, killed},
+		"killed, not for memory at the limit":     {memoryFacts{counted: true, limit: limit, peak: limit}, killed, killed},
+		"lost, and nothing was killed":            {memoryFacts{counted: true, limit: limit, peak: limit}, lost, lost},
+		"not counted, killed, not for memory":     {memoryFacts{}, killed, killed},
+		"not counted, and another was killed":     {memoryFacts{killed: 1}, failed, failed},
 
 		"above the limit, as we sampled":              {memoryFacts{sampledAbove: true, limit: limit, peak: limit + 1}, killed, ExitRecord{Signal: 9, OOM: true, Reason: above}},
 		"above the limit, as we sampled, and lost":    {memoryFacts{sampledAbove: true, limit: limit, peak: limit + 1}, lost, ExitRecord{OOM: true, Reason: above}},

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/binary"
@@ -20,6 +21,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/aloft-dev/aloft/internal/leftover"
 )
@@ -872,7 +875,7 @@ func socketPair(kind int) (*net.UnixConn, *os.File, error) {
 
 func describe(status syscall.WaitStatus) string {
 	if status.Signaled() {
-		return "killed by signal " + status.Signal().String()
+		return "killed by " + cmp.Or(unix.SignalName(status.Signal()), status.Signal().String())
 	}
 	return "exit code " + strconv.Itoa(status.ExitStatus())
 }
