@@ -489,15 +489,8 @@ func (p *walkedList) after() *place {
 // walk reads the first places of a walk, slice by slice.
 func (p *walkedList) walk(ctx context.Context, turn *turn, w walk, need int) (places []place, err error) {
 	from := p.after()
-	if len(w.checks) == 0 {
-		return p.read(ctx, w, from, place{}, need)
-	}
 	for size := max(firstSlice, min(2*need, sliceRows)); ; size = sliceRows {
-		to, more, err := p.boundary(ctx, w, from, size)
-		if err != nil {
-			return nil, err
-		}
-		found, err := p.read(ctx, w, from, to, need-len(places))
+		found, to, more, err := p.slice(ctx, w, from, size, need-len(places))
 		if err != nil {
 			return nil, err
 		}
@@ -509,6 +502,23 @@ func (p *walkedList) walk(ctx context.Context, turn *turn, w walk, need int) (pl
 			return nil, err
 		}
 	}
+}
+
+// slice reads at most so many of the places in the next slice of a walk. to is the last place that was looked at; more: there
+// may be others behind it.
+func (p *walkedList) slice(ctx context.Context, w walk, from *place, size, limit int) (found []place, to place, more bool, err error) {
+	if len(w.checks) == 0 { // what is looked at is found: one statement does both
+		limit = min(limit, size)
+		if found, err = p.read(ctx, w, from, place{}, limit); err != nil || len(found) < limit {
+			return found, place{}, false, err
+		}
+		return found, found[limit-1], true, nil
+	}
+	if to, more, err = p.boundary(ctx, w, from, size); err != nil {
+		return nil, place{}, false, err
+	}
+	found, err = p.read(ctx, w, from, to, limit)
+	return found, to, more, err
 }
 
 func (p *walkedList) directions() (direction, behind, notBehind string) {

@@ -149,7 +149,7 @@ func TestListsByPlacesAreThoseOfOneStatement(t *testing.T) {
 		check := func(kind string, filters []store.Filter, page store.Query) (rows int) {
 			t.Helper()
 			q := page
-			q.Project, q.Domain, q.Filters = "p", "d", append([]store.Filter{active}, filters...)
+			q.Project, q.Domain, q.Filters = "p", "d", filters
 			if s.walkedList(q) == nil {
 				t.Fatalf("%s is not read by places", kind)
 			}
@@ -178,14 +178,25 @@ func TestListsByPlacesAreThoseOfOneStatement(t *testing.T) {
 		random := rand.New(rand.NewPCG(1, 2))
 		for _, kind := range kinds {
 			for i, page := range pages {
-				if rows := check(kind, all[kind].filters, page); i == 0 && (rows > 0) == all[kind].none {
+				if rows := check(kind, append([]store.Filter{active}, all[kind].filters...), page); i == 0 && (rows > 0) == all[kind].none {
 					t.Errorf("%s has %d rows: then it compares nothing, or is not the miss that it is meant to be", kind, rows)
 				}
 			}
 			other := kinds[random.IntN(len(kinds))]
 			if !strings.Contains(kind+other, "tag") && !strings.Contains(kind+other, "label") { // conditions on tags are about one
 				for _, page := range pages {
-					check(kind+" and "+other, slices.Concat(all[kind].filters, all[other].filters), page)
+					check(kind+" and "+other, slices.Concat([]store.Filter{active}, all[kind].filters, all[other].filters), page)
+				}
+			}
+		}
+		// Each execution that is looked at is on these lists: they are read without a check.
+		for kind, filters := range map[string][]store.Filter{
+			"everything":           nil,
+			"everything in phases": {filtered("value_in", "phase", "RUNNING", "FAILED", "SUCCEEDED")},
+		} {
+			for _, page := range append(pages, store.Query{Limit: 50, Offset: sliceRows - 25}, store.Query{Limit: 50, Offset: sliceRows + 1, Ascending: true}) {
+				if check(kind, filters, page) != page.Limit {
+					t.Errorf("%s has less than %d rows from %d on: then the page is not behind a slice", kind, page.Limit, page.Offset)
 				}
 			}
 		}
@@ -316,25 +327,37 @@ func TestLargePagesAreReadInTurn(t *testing.T) {
 func TestListsThatLookAtManyRowsTakeTurns(t *testing.T) {
 	t.Parallel()
 	s := openIn(t, t.TempDir())
-	populate(t, s, 3*firstSlice)
+	populate(t, s, 2*sliceRows)
 	for len(s.scans) < cap(s.scans) {
 		s.scans <- struct{}{} // of others
 	}
-	list := func(ctx context.Context, filter store.Filter) error {
-		_, err := s.ListExecutions(ctx, store.Query{Project: "p", Domain: "d", SortBy: "created_at", Limit: 10, Filters: []store.Filter{filter}})
+	list := func(ctx context.Context, offset int, filters ...store.Filter) error {
+		_, err := s.ListExecutions(ctx, store.Query{Project: "p", Domain: "d", SortBy: "created_at", Limit: 10, Offset: offset, Filters: filters})
 		return err
 	}
-	many := filtered("contains", "execution_name", "nothing")
-	if err := list(t.Context(), filtered("contains", "execution_name", "e")); err != nil {
+	if err := list(t.Context(), 0, filtered("contains", "execution_name", "e")); err != nil {
 		t.Errorf("a list of what is there while others look at many rows: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if err := list(ctx, many); err == nil {
-		t.Error("a list looks at many rows while others have all turns")
+	if err := list(t.Context(), sliceRows-10); err != nil {
+		t.Errorf("a page of the first slice while others look at many rows: %v", err)
+	}
+	many := map[string]func(context.Context) error{
+		"a list that finds nothing": func(ctx context.Context) error {
+			return list(ctx, 0, filtered("contains", "execution_name", "nothing"))
+		},
+		"a page far behind, without filters": func(ctx context.Context) error { return list(ctx, sliceRows) },
+	}
+	for kind, list := range many {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if err := list(ctx); err == nil {
+			t.Errorf("%s looks at many rows while others have all turns", kind)
+		}
+		cancel()
 	}
 	<-s.scans
-	if err := list(t.Context(), many); err != nil || len(s.scans) != cap(s.scans)-1 {
-		t.Errorf("a list of many rows in its turn: %v, %d turns taken", err, len(s.scans))
+	for kind, list := range many {
+		if err := list(t.Context()); err != nil || len(s.scans) != cap(s.scans)-1 {
+			t.Errorf("%s in its turn: %v, %d turns taken", kind, err, len(s.scans))
+		}
 	}
 }
