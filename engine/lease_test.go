@@ -58,3 +58,36 @@ func TestALeaseIsWhatTheStoreSaysUntilItsTimeIsOver(t *testing.T) {
 		t.Error("what has expired covers no step, whatever the clock says then")
 	}
 }
+
+func TestALeaseIsGoodBeforeItsEndAndUnderItsEpoch(t *testing.T) {
+	t.Parallel()
+	asked := time.Unix(100, 0)
+	until := asked.Add(10 * time.Second)
+	const ours = 3 // the epoch
+	for name, test := range map[string]struct {
+		now           time.Time
+		surplus, held bool
+		epoch         int64 // under which a step was decided
+		moving        bool  // steps may begin
+		covers        bool  // the step may be committed
+	}{
+		"when it was asked for":        {now: asked, held: true, epoch: ours, moving: true, covers: true},
+		"just before its end":          {now: until.Add(-1), held: true, epoch: ours, moving: true, covers: true},
+		"at its end":                   {now: until, held: true, epoch: ours},
+		"after its end":                {now: until.Add(time.Hour), held: true, epoch: ours},
+		"of an earlier epoch":          {now: asked, held: true, epoch: ours - 1, moving: true},
+		"of a later epoch":             {now: asked, held: true, epoch: ours + 1, moving: true},
+		"surplus, just before its end": {now: until.Add(-1), surplus: true, held: true, epoch: ours, covers: true},
+		"surplus, at its end":          {now: until, surplus: true, held: true, epoch: ours},
+		"given up":                     {now: asked, epoch: ours},
+	} {
+		var l leases
+		l.shards[5] = lease{Lease: store.Lease{Shard: 5, Owner: "me", Epoch: ours, Surplus: test.surplus}, held: test.held, until: until}
+		if got := l.moving(5, test.now); got != test.moving {
+			t.Errorf("%s: steps may begin: %t, want %t", name, got, test.moving)
+		}
+		if got := l.covers(store.Lease{Shard: 5, Owner: "me", Epoch: test.epoch}, test.now); got != test.covers {
+			t.Errorf("%s: the step may be committed: %t, want %t", name, got, test.covers)
+		}
+	}
+}

@@ -154,3 +154,47 @@ func TestAShardIsGivenBackWhenItsCommitIsFinished(t *testing.T) {
 		b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
 	}
 }
+
+// The store counts a lease from when it was asked for: it may give the shard away at that time and LeaseTTL. How long the answer
+// took is the engine's loss. From then on no step begins, and what was decided before is not committed.
+func TestALeaseIsCountedFromBeforeItWasAskedFor(t *testing.T) {
+	t.Parallel()
+	const ttl, answer = 10 * time.Second, 4 * time.Second
+	for name, test := range map[string]struct {
+		slow      string        // what else of the store takes long
+		takes     time.Duration // since the lease was there
+		committed bool
+	}{
+		"the messages are read just before the end": {"Inbox", ttl - answer - 1, true},
+		"the messages are read at the end":          {"Inbox", ttl - answer, false},
+		"a step is decided just before the end":     {"Load", ttl - answer - 1, true},
+		"a step is decided at the end":              {"Load", ttl - answer, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			w := fanOut(1)
+			b.register(w)
+			id := b.create(w, "e", nil)
+			calls := map[string]int{}
+			b.memory.Faults = func(op string) store.Fault {
+				if calls[op]++; calls[op] == 1 {
+					b.clock.advance(map[string]time.Duration{"AcquireShards": answer, test.slow: test.takes}[op])
+				}
+				return store.NoFault
+			}
+			e := b.engine("a", func(c *engine.Config) { c.LeaseTTL = ttl })
+			if _, err := e.Pass(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if committed := b.store.commits > 0; committed != test.committed {
+				t.Errorf("%s after the lease was asked for, the step is committed: %t", answer+test.takes, committed)
+			}
+			if begun := calls["Load"] > 0; begun != (test.committed || test.slow == "Load") {
+				t.Errorf("%s after the lease was asked for, a step has begun: %t", answer+test.takes, begun)
+			}
+			b.settle(e) // the lease is renewed
+			b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
+		})
+	}
+}
