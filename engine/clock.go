@@ -18,8 +18,8 @@ import "time"
 //   - The clocks of others: what an executor or a client says about time is clamped by the machine.
 //
 // ahead is zero for almost every run, and known only once the journal was looked at. The store cannot find a run that is
-// ahead by its DueAt: by the clock of the process that time comes too late. So whoever takes a shard looks once at the
-// last journal entry of each live execution there (see ahead.go), and keeps those that are ahead in memory, each with its
+// ahead by its DueAt: by the clock of the process that time comes too late. So an engine that takes a shard looks once at the
+// last journal entry of each live execution there (fastClockSearch), and keeps those that are ahead in memory, each with its
 // timer, until they end or the shard goes to another engine. Example: a server whose clock is an hour ahead commits an
 // attempt with a time limit of 30 min at what it takes for 13:00, and dies. Another takes the shard at 12:00: the run is
 // ahead by an hour, its timer of 13:30 is in the heap at 12:30, and a run that began on the second server at 12:00 with
@@ -66,3 +66,9 @@ func (e *Engine) learnClock(r *run, latest time.Time) {
 
 // floor moves the clock ahead, if need be, so that it is not before the latest time in the journal.
 func (c *runClock) floor(latest, now time.Time) { c.ahead = max(c.ahead, latest.Sub(now)) }
+
+// isAhead says whether the store would find the run too late: then it stays in memory with its timer.
+func (r *run) isAhead() bool { return r.clock.ahead > aheadMatters }
+
+// aheadMatters is how far a run may be ahead without harm: by so much its own timers may be found late.
+const aheadMatters = time.Second

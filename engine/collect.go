@@ -12,7 +12,7 @@ func (e *Engine) collect(ctx context.Context) error {
 	shards := e.shards()
 	e.mu.Lock()
 	e.dropExpired(now)
-	e.ahead.keep(func(shard int) bool { return e.leases.moving(shard, now) })
+	e.clockSearch.keep(func(shard int) bool { return e.leases.moving(shard, now) })
 	rescan := due(now, &e.rescanAt, e.config.Poll)
 	after := e.inboxes.begin(rescan)
 	held := len(e.runs)
@@ -27,7 +27,7 @@ func (e *Engine) collect(ctx context.Context) error {
 			return err
 		}
 	}
-	if more, err := e.collectAhead(ctx); err != nil {
+	if more, err := e.searchFastClocks(ctx); err != nil {
 		return err
 	} else if more {
 		e.wakeCollector()

@@ -182,7 +182,7 @@ type Engine struct {
 	ready       queue[*run]
 	timers      timers
 	inboxes     inboxes
-	ahead       ahead
+	clockSearch fastClockSearch
 	parked      map[*run]struct{} // those that wait for a service that is away
 
 	memory    memory
@@ -294,7 +294,7 @@ func (e *Engine) Pass(ctx context.Context) (more bool, err error) {
 	leaving := e.leaving()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return err != nil || leaving || e.ready.len() > 0 || e.inboxes.reread > 0 || len(e.ahead.shards) > 0, err
+	return err != nil || leaving || e.ready.len() > 0 || e.inboxes.reread > 0 || len(e.clockSearch.shards) > 0, err
 }
 
 // Now is the clock of the process: executors that share it agree with the engine on when an attempt may start.

@@ -166,7 +166,7 @@ func (e *Engine) renew(ctx context.Context) error {
 		e.dropShard(shard)
 	}
 	for _, shard := range begun {
-		e.ahead.look(shard)
+		e.clockSearch.look(shard)
 	}
 	if len(begun) > 0 {
 		e.rescanAt = time.Time{}

@@ -27,7 +27,7 @@ import (
 //	inboxes                       allInboxBytes, runInboxBytes: see inbox.go
 //	timers, leases                with the runs; one lease for each shard
 //	workflows, literals, keys     Config.CacheGraphs, Config.CacheLiterals, cachedKeys, and one of each that is heavier
-//	the search for fast clocks    one entry of a journal at a time, clocksPerRead executions
+//	fastClockSearch               one entry of a journal at a time, clocksPerRead executions
 //
 // What requests hold is bounded by package room, which knows nothing of the engine's work.
 //

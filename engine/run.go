@@ -123,7 +123,7 @@ func (e *Engine) drop(r *run) {
 	e.memory.forget(r)
 	delete(e.parked, r)
 	if r.isAhead() {
-		e.ahead.look(r.shard)
+		e.clockSearch.look(r.shard)
 	}
 	r.dropped = true
 	delete(e.runs, r.key)

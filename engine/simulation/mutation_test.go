@@ -90,7 +90,7 @@ var mutations = []mutation{
 		new: "var fastest time.Time\n\nfunc (e *Engine) learnClock(r *run, latest time.Time) {\n\tif latest.After(fastest) {\n\t\tfastest = latest\n\t}\n\tlatest = fastest\n",
 	},
 	{
-		name: "runs that are ahead are not looked for when a shard is taken", promise: "P10", file: "engine/ahead.go",
+		name: "runs that are ahead are not looked for when a shard is taken", promise: "P10", file: "engine/clock_search.go",
 		old: "(row.Latest.After(now) || parked)", new: "(row.Latest.Before(now) && parked)",
 		seeds: "1000",
 	},

@@ -5,42 +5,41 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/aloft-dev/aloft/store"
 )
 
-// ahead is the search for runs whose clock is ahead of ours (see clock.go): all live executions of the shards that were
-// taken are looked at once, page by page in the order of their keys.
-type ahead struct {
+// fastClockSearch is the search for runs whose clock is ahead of ours (see clock.go): all live executions of the shards that
+// were taken are looked at once, page by page in the order of their keys.
+type fastClockSearch struct {
 	shards map[int]bool // that are still to be looked at
 	after  store.Key    // where the next page begins
 	begun  int          // how often it has begun again
 }
 
 // keep leaves out the shards that are not ours to move: when one is again, it is looked at again.
-func (a *ahead) keep(ours func(shard int) bool) {
-	maps.DeleteFunc(a.shards, func(shard int, _ bool) bool { return !ours(shard) })
+func (s *fastClockSearch) keep(ours func(shard int) bool) {
+	maps.DeleteFunc(s.shards, func(shard int, _ bool) bool { return !ours(shard) })
 }
 
-// clocksPerRead is how many executions are looked at before others have their turn.
+// clocksPerRead is how many executions a page of the search has: messages and timers are collected between two pages.
 const clocksPerRead = 1000
 
 // look makes the search begin again, with another shard.
-func (a *ahead) look(shard int) {
-	if a.shards == nil {
-		a.shards = make(map[int]bool)
+func (s *fastClockSearch) look(shard int) {
+	if s.shards == nil {
+		s.shards = make(map[int]bool)
 	}
-	a.shards[shard], a.after = true, 0
-	a.begun++
+	s.shards[shard], s.after = true, 0
+	s.begun++
 }
 
-// collectAhead looks at the next page and makes ready the runs in it whose clock is ahead: what waits by the times of their
+// searchFastClocks looks at the next page and makes ready the runs in it whose clock is ahead: what waits by the times of their
 // records would wait too long. It says whether there are more pages.
-func (e *Engine) collectAhead(ctx context.Context) (more bool, err error) {
+func (e *Engine) searchFastClocks(ctx context.Context) (more bool, err error) {
 	e.mu.Lock()
-	shards := slices.Sorted(maps.Keys(e.ahead.shards))
-	after, begun := e.ahead.after, e.ahead.begun
+	shards := slices.Sorted(maps.Keys(e.clockSearch.shards))
+	after, begun := e.clockSearch.after, e.clockSearch.begun
 	e.mu.Unlock()
 	if len(shards) == 0 {
 		return false, nil
@@ -64,21 +63,15 @@ func (e *Engine) collectAhead(ctx context.Context) (more bool, err error) {
 		}
 		after = max(after, row.Execution)
 	}
-	if e.ahead.begun != begun {
+	if e.clockSearch.begun != begun {
 		return true, nil // a shard was taken meanwhile
 	}
-	e.ahead.after = after
+	e.clockSearch.after = after
 	if len(rows) < clocksPerRead {
 		for _, shard := range shards {
-			delete(e.ahead.shards, shard)
+			delete(e.clockSearch.shards, shard)
 		}
-		e.ahead.after = 0
+		e.clockSearch.after = 0
 	}
-	return len(e.ahead.shards) > 0, nil
+	return len(e.clockSearch.shards) > 0, nil
 }
-
-// isAhead says whether the store would find the run too late: then it stays in memory with its timer.
-func (r *run) isAhead() bool { return r.clock.ahead > aheadMatters }
-
-// aheadMatters is how far a run may be ahead without harm: by so much its own timers may be found late.
-const aheadMatters = time.Second
