@@ -13,7 +13,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// finish hands a step to the committer, or ends the run's turn when there is nothing to commit.
+// finish hands a step to the committer, or ends it when there is nothing to commit.
 func (e *Engine) finish(d *decided) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -143,7 +143,7 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 				r.kept = make(map[store.ResultID]*store.Result)
 			}
 			maps.Copy(r.kept, taken.By) // with those of refusals before: the next may be about others
-			d.next = turn{more: true}
+			d.next = nextStep{more: true}
 		case errors.Is(err, aloft.ErrConflict):
 			e.logger.Debug("a step was overtaken", "execution", r.id.String(), "error", err)
 			e.inboxes.rereadFrom(1) // what overtook it may be a message that became visible behind the cursor
@@ -151,7 +151,7 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 		default:
 			// The store cannot have it, and would not have it the next time: our mistake, and not to be repeated at once.
 			e.logger.Error("a step cannot be committed", "execution", r.id.String(), "error", err)
-			r.state, d.next = nil, turn{} // nor has the execution ended if the step says so
+			r.state, d.next = nil, nextStep{} // nor has the execution ended if the step says so
 			if r.failures++; r.failures == 1 {
 				r.failedAt = e.clock.Now()
 			}
@@ -183,7 +183,7 @@ func (e *Engine) committed(d *decided) {
 	}
 }
 
-// conclude ends the turn of a run.
+// conclude ends the step of a run.
 func (e *Engine) conclude(d *decided) {
 	r := d.run
 	if r.dropped {

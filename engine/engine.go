@@ -119,9 +119,9 @@ type Config struct {
 	Poll      time.Duration // 1 s; how often it looks at the store without being woken
 	Grace     time.Duration // 15 s; how long after an executor's time is up its attempts are given up
 	Workers   int           // GOMAXPROCS; executions that are stepped at once
-	StepLimit int           // 1,000; about how many events one step may decide before other executions have their turn
+	StepLimit int           // 1,000; about how many events one step may decide before other executions are stepped
 
-	CacheRuns     int64 // 256 MiB of executions that are kept in memory between their turns
+	CacheRuns     int64 // 256 MiB of executions that are kept in memory between their steps
 	CacheGraphs   int64 // 64 MiB of compiled workflows
 	CacheLiterals int64 // 64 MiB of literals
 }

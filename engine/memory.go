@@ -4,23 +4,23 @@ import (
 	"container/list"
 )
 
-// memory bounds what the engine keeps of runs from one turn to the next: their states and, of those that recover another
+// memory bounds what the engine keeps of runs from one step to the next: their states and, of those that recover another
 // execution, what that one had finished. All of it can be had again from the store, so what does not fit goes.
 //
-//	bytes = the sum of the bytes of the runs that are kept, but for the heavy one ≤ limit, after each turn
-//	bytes of a run = runBytes + State.Bytes + those of its source, as of the end of its last turn; 0: it has no state
+//	bytes = the sum of the bytes of the runs that are kept, but for the heavy one ≤ limit, after each step
+//	bytes of a run = runBytes + State.Bytes + those of its source, as of the end of its last step; 0: it has no state
 //
-// When a turn ends and the sum is above the limit, runs that nothing moves are dropped, the longest idle first: a message or
-// a timer brings them back, by a fold of their journals. If all the others are about to have their turn, the run whose turn
-// has ended gives its state up, and not the next one: of runs that come round and round, those that are kept have theirs
-// without a fold. A run that alone is above the limit is heavy. There is one at most, or each of its steps would fold a long
+// When a step ends and the sum is above the limit, runs that nothing moves are dropped, the longest idle first: a message or
+// a timer brings them back, by a fold of their journals. If all the others are about to be stepped, the run whose step has
+// ended gives its state up, and not the next one: of runs that come round and round, those that are kept are stepped without
+// a fold. A run that alone is above the limit is heavy. There is one at most, or each of its steps would fold a long
 // journal again; another gives its state up, unless the heavy one is idle.
 //
 // This is what bounds the engine's memory, all in one place:
 //
-//	runs between turns            Config.CacheRuns, and one that is heavier
+//	runs between steps            Config.CacheRuns, and one that is heavier
 //	a run without a state         about runBytes: it has a message, a timer or waits until it may try again
-//	a turn                        Workers at once: the state, StepLimit events, their literals (MaxInlineLiterals each; large
+//	a step                        Workers at once: the state, StepLimit events, their literals (MaxInlineLiterals each; large
 //	                              ones are objects), bytesPerStep of messages, what is read ahead (valuesPerRead, maxReach)
 //	a fold                        the state and one entry of the journal, which is read entry by entry
 //	decided and not committed     bytesWaiting and rowsWaiting: workers pause above; a transaction has about rowsPerCommit
@@ -84,12 +84,12 @@ func (m *memory) longestIdle() *run {
 	return nil
 }
 
-// keep counts a run whose turn has ended, and lets go what is too much. idle says that nothing moves the run now.
+// keep counts a run whose step has ended, and lets go what is too much. idle says that nothing moves the run now.
 func (e *Engine) keep(r *run, idle bool) {
 	m := &e.memory
 	m.forget(r)
 	switch size := r.size(); {
-	case r.state == nil && !idle: // it waits until it may try again, or folds its journal when its turn comes
+	case r.state == nil && !idle: // it waits until it may try again, or folds its journal when it is stepped
 	case size <= m.limit:
 		m.count(r, size)
 	default:

@@ -88,7 +88,7 @@ func (e *Engine) next() (*run, bool) {
 	}
 }
 
-// rest ends a run's turn: it is ready again if there is something to do, and idle if not. What the step took and did not
+// rest ends a run's step: the run is ready again if there is something to do, and idle if not. What the step took and did not
 // consume is there for the next one.
 func (e *Engine) rest(r *run) {
 	r.busy = false

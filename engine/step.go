@@ -25,15 +25,15 @@ import (
 type decided struct {
 	run  *run
 	step *store.Step // nil: there is nothing to commit
-	next turn
+	next nextStep
 	lost bool // it is not ours to move any more
 }
 
-// turn is what a step says about the next one.
-type turn struct {
-	more  bool
-	due   time.Time // by the clock of the process
-	ended bool
+// nextStep says when the run is to be stepped again if no message comes before.
+type nextStep struct {
+	more  bool      // at once
+	due   time.Time // by the clock of the process; zero: no timer is set
+	ended bool      // never
 }
 
 // The pauses between tries of a step that we could not do, and after how long the execution says that it waits.
@@ -93,7 +93,7 @@ func (e *Engine) decide(ctx context.Context, r *run, messages, damaged []store.I
 			return nil, fmt.Errorf("load execution %s: %w", r.id, err)
 		}
 		if ended {
-			return &decided{run: r, next: turn{ended: true}}, nil
+			return &decided{run: r, next: nextStep{ended: true}}, nil
 		}
 		r.state.KeepBack(r.clock.at(lease.taken), r.clock.at(lease.taken.Add(unreadFor)))
 	}
@@ -115,7 +115,7 @@ func (e *Engine) decide(ctx context.Context, r *run, messages, damaged []store.I
 	if err != nil {
 		return nil, err
 	}
-	next := turn{more: decision.More, due: r.clock.ours(decision.DueAt), ended: decision.Ended}
+	next := nextStep{more: decision.More, due: r.clock.ours(decision.DueAt), ended: decision.Ended}
 	var moved []*store.Attempt
 	if loaded && r.isAhead() {
 		moved = pausedAttempts(f, now)

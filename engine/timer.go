@@ -15,7 +15,7 @@ import (
 //   - of a run that is not in memory, its DueAt in the store, which the collector reads a little ahead (collectDue).
 //
 // All times are by the clock of the process: those of a run that is ahead were moved back (see clock.go). A timer that is
-// over makes its run ready; one of a run that is busy is forgotten, because the run's next one is set when its turn ends.
+// over makes its run ready; one of a run that is busy is forgotten, because the run's next one is set when its step ends.
 // Nothing is lost with a timer in memory: DueAt of the last commit is in the store, and the collector finds it at its next
 // poll, which is what lets runs leave memory while they wait.
 //

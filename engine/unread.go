@@ -97,5 +97,5 @@ func (e *Engine) endUnread(ctx context.Context, r *run, message *aloftv1.Inbox, 
 		step.Attempts = append(step.Attempts, a)
 	}
 	e.logger.Warn("an execution that cannot be read was ended", "execution", r.id.String(), "phase", change.Phase.String())
-	return &decided{run: r, step: step, next: turn{ended: true}}, nil
+	return &decided{run: r, step: step, next: nextStep{ended: true}}, nil
 }
