@@ -33,7 +33,7 @@ func (r *Runs) GetLogs(ctx context.Context, request *aloftv1.GetLogsRequest, str
 	wake, cancel := r.Store.Subscribe(store.TopicExecution(l.id))
 	defer cancel()
 	for {
-		over, err := l.turn(ctx, stream)
+		over, err := l.sendNew(ctx, stream)
 		if err != nil || over {
 			return err
 		}
@@ -50,11 +50,11 @@ type logReader struct {
 	node    string // as it was asked for, and by its id from when it is known; empty: all
 	request *aloftv1.GetLogsRequest
 	logs    map[blob.Key]*log
-	began   bool // the first turn is over: streams that appear now are sent from their beginning
+	began   bool // the first sendNew is over: streams that appear now are sent from their beginning
 }
 
-// turn sends what is new. The room that it takes is free again when it has been sent.
-func (l *logReader) turn(ctx context.Context, stream *connect.ServerStream[aloftv1.GetLogsResponse]) (over bool, err error) {
+// sendNew sends what is new. The room that it takes is free again when it has been sent.
+func (l *logReader) sendNew(ctx context.Context, stream *connect.ServerStream[aloftv1.GetLogsResponse]) (over bool, err error) {
 	defer room.Part(ctx)()
 	var attempts []*store.Attempt
 	if err := room.Again(ctx, func() error {

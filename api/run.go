@@ -48,7 +48,7 @@ func (r *Runs) WatchExecution(ctx context.Context, request *aloftv1.WatchExecuti
 	watch := &watch{Runs: r, id: id, open: map[aloft.NodeID]string{}}
 	for {
 		began := time.Now()
-		phase, err := watch.turn(ctx, stream)
+		phase, err := watch.sendChanged(ctx, stream)
 		if err != nil {
 			return err
 		}
@@ -64,7 +64,7 @@ func (r *Runs) WatchExecution(ctx context.Context, request *aloftv1.WatchExecuti
 
 // watch is what a watcher has been told. No time decides what is new: servers' clocks differ, and what is decided first may be
 // committed last. Nodes that were added are those whose number is larger than all before; and what has changed is one of those
-// that had not ended when they were last sent, for what has ended stays as it is. So each turn compares these with what was
+// that had not ended when they were last sent, for what has ended stays as it is. So each look compares these with what was
 // sent, with all that executors and the engine may change of their attempts while they run.
 type watch struct {
 	*Runs
@@ -75,8 +75,8 @@ type watch struct {
 	notes cacheNotes
 }
 
-// turn sends what has changed. The room that it takes is free again when it has been sent.
-func (w *watch) turn(ctx context.Context, stream *connect.ServerStream[aloftv1.WatchExecutionResponse]) (core.WorkflowExecution_Phase, error) {
+// sendChanged sends what has changed. The room that it takes is free again when it has been sent.
+func (w *watch) sendChanged(ctx context.Context, stream *connect.ServerStream[aloftv1.WatchExecutionResponse]) (core.WorkflowExecution_Phase, error) {
 	defer room.Part(ctx)()
 	var response *aloftv1.WatchExecutionResponse
 	var phase core.WorkflowExecution_Phase
