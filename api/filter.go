@@ -92,7 +92,7 @@ type listRequest interface {
 }
 
 // parseList reads limit, token, order (without one: the newest first) and filters. Tokens are decimal offsets, because
-// flytectl computes them itself, or places.
+// flytectl computes them itself, or positions.
 func parseList(problems *field.Problems, r listRequest, filters string, needLimit bool) store.Query {
 	q := store.Query{Limit: int(min(r.GetLimit(), aloft.MaxPageRows))}
 	if q.Limit == 0 && needLimit {
@@ -103,8 +103,8 @@ func parseList(problems *field.Problems, r listRequest, filters string, needLimi
 	}
 	if token := r.GetToken(); token != "" {
 		offset, err := strconv.Atoi(token)
-		if place, ok := parsePlace(token); ok && byCreation(q) {
-			q.After = place
+		if position, ok := parsePosition(token); ok && byCreation(q) {
+			q.After = position
 		} else if err != nil || offset < 0 {
 			problems.Add("invalid pagination token %q: it is what the answer before this one gave, or a number of rows", aloft.Excerpt(token))
 		} else {

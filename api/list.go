@@ -64,10 +64,10 @@ const (
 	rowMargin  = 8       // for a row's tag and length
 )
 
-// tokenBehind is where the list goes on behind its first n rows: at a place, if there is one in its order, else at a number of rows.
+// tokenBehind is where the list goes on behind its first n rows: at a position, if there is one in its order, else at a number of rows.
 func tokenBehind[R any](q store.Query, rows []R, n int) string {
 	if e, ok := any(rows[n-1]).(*store.Execution); ok && byCreation(q) {
-		return placeToken(store.PlaceOf(e))
+		return positionToken(store.PositionOf(e))
 	}
 	return strconv.Itoa(q.Offset + n)
 }
@@ -76,19 +76,19 @@ func byCreation(q store.Query) bool {
 	return q.SortBy == "" || strings.TrimPrefix(q.SortBy, "execution.") == "created_at"
 }
 
-// A token is a number of rows, which flytectl computes itself, or a place behind this letter.
-const placeLetter = "p"
+// A token is a number of rows, which flytectl computes itself, or a position behind this letter.
+const positionLetter = "p"
 
-func placeToken(p *store.Place) string {
+func positionToken(p *store.Position) string {
 	b := binary.BigEndian.AppendUint64(nil, uint64(p.CreatedAt.UnixNano()))
-	return placeLetter + base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint64(b, uint64(p.Key)))
+	return positionLetter + base64.RawURLEncoding.EncodeToString(binary.BigEndian.AppendUint64(b, uint64(p.Key)))
 }
 
-func parsePlace(token string) (*store.Place, bool) {
-	text, ok := strings.CutPrefix(token, placeLetter)
+func parsePosition(token string) (*store.Position, bool) {
+	text, ok := strings.CutPrefix(token, positionLetter)
 	b, err := base64.RawURLEncoding.DecodeString(text)
 	if !ok || err != nil || len(b) != 16 {
 		return nil, false
 	}
-	return &store.Place{CreatedAt: time.Unix(0, int64(binary.BigEndian.Uint64(b))), Key: store.Key(binary.BigEndian.Uint64(b[8:]))}, true
+	return &store.Position{CreatedAt: time.Unix(0, int64(binary.BigEndian.Uint64(b))), Key: store.Key(binary.BigEndian.Uint64(b[8:]))}, true
 }

@@ -91,10 +91,10 @@ func TestPagesAreCutByBytesAndTheirTokensGiveEverything(t *testing.T) {
 // TestTokensGoOnBehindARow, so that what comes or goes meanwhile neither hides a row nor shows one twice. Offsets stay.
 func TestTokensGoOnBehindARow(t *testing.T) {
 	t.Parallel()
-	place := &store.Place{CreatedAt: time.Unix(5, 7), Key: 9}
+	position := &store.Position{CreatedAt: time.Unix(5, 7), Key: 9}
 	var problems field.Problems
-	q := parseList(&problems, &admin.ResourceListRequest{Limit: 10, Token: placeToken(place)}, "", true)
-	if problems.Any() || q.After == nil || !q.After.CreatedAt.Equal(place.CreatedAt) || q.After.Key != place.Key || q.Offset != 0 {
+	q := parseList(&problems, &admin.ResourceListRequest{Limit: 10, Token: positionToken(position)}, "", true)
+	if problems.Any() || q.After == nil || !q.After.CreatedAt.Equal(position.CreatedAt) || q.After.Key != position.Key || q.Offset != 0 {
 		t.Errorf("the token was read as %+v, %v", q, problems.Err())
 	}
 	if q := parseList(&problems, &admin.ResourceListRequest{Limit: 1 << 31, Token: "200"}, "", true); problems.Any() || q.Offset != 200 || q.Limit != aloft.MaxPageRows {

@@ -56,19 +56,19 @@ type Query struct {
 	Ascending             bool   // else the newest first; what is equal was written in the order of the list, too
 	Limit                 int    // 0: all
 	Offset                int
-	After                 *Place  // of executions by created_at: only those behind it in the order; nil: from the beginning
-	Budget                *Budget // bounds what is read; nil: nothing does
+	After                 *Position // of executions by created_at: only those behind it in the order; nil: from the beginning
+	Budget                *Budget   // bounds what is read; nil: nothing does
 }
 
-// Place is where an execution is in the order of creation. A page that begins behind a place has neither a gap nor a row
+// Position is where an execution is in the order of creation. A page that begins behind a position has neither a gap nor a row
 // twice when rows before it come, go or change.
-type Place struct {
+type Position struct {
 	CreatedAt time.Time
 	Key       Key
 }
 
-// PlaceOf is the place of an execution.
-func PlaceOf(e *Execution) *Place { return &Place{e.CreatedAt, e.Key} }
+// PositionOf is the position of an execution.
+func PositionOf(e *Execution) *Position { return &Position{e.CreatedAt, e.Key} }
 
 // Budget is how many bytes of records a list may read. The list ends before the record that would exceed it, but has at least
 // one: then Cut is set, and there is more.

@@ -141,7 +141,7 @@ func (j *Jobs) matchingOf(ctx context.Context, s *aloftv1.RecoverySelection, wor
 		if len(page) < q.Limit {
 			return all, nil
 		}
-		q.After = store.PlaceOf(page[len(page)-1]) // executions come and go meanwhile: a number of rows would miss some
+		q.After = store.PositionOf(page[len(page)-1]) // executions come and go meanwhile: a number of rows would miss some
 	}
 }
 

@@ -93,7 +93,7 @@ func (s *Store) GetAttempt(_ context.Context, id aloft.AttemptID) (rec *store.At
 	return rec, nil
 }
 
-// behind says whether an execution comes after the place where a list begins.
+// behind says whether an execution comes after the position where a list begins.
 func behind(q store.Query, e *store.Execution) bool {
 	if q.After == nil {
 		return true

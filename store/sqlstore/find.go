@@ -13,9 +13,9 @@ import (
 )
 
 // Lists of executions in the order of their creation, which is how clients ask for them, cost what is on the page and not
-// what is in the store. A list is read in two parts: first the places of its executions, from indexes alone, then their rows.
+// what is in the store. A list is read in two parts: first the positions of its executions, from indexes alone, then their rows.
 //
-// The places come from one walk, or from several that are merged: an index is walked in the order of the list, in slices of
+// The positions come from one walk, or from several that are merged: an index is walked in the order of the list, in slices of
 // sliceRows, and the conditions for which it has no column are checked for each execution of a slice. What is walked is
 //
 //   - the index of a filter that says what a column is equal to (finder), once for each value;
@@ -28,20 +28,20 @@ import (
 // that is not over after its first slice has to wait for one of scansAtOnce turns, and lets others run after each slice.
 
 const (
-	sliceRows    = 2000 // looked at between two chances for others
-	firstSlice   = 500
-	countedRows  = 1000  // at first
-	mostCounted  = 16000 // where all that could be walked is long
-	fewValues    = 64    // of a column that are walked one by one
-	scansAtOnce  = 2
-	rowsAtOnce   = 50
-	usualPage    = 100 // executions that a page of a list has which people look at
-	tagKey       = "g.key"
-	tagValue     = "g.value"
-	placesOfSpec = "x"
+	sliceRows   = 2000 // looked at between two chances for others
+	firstSlice  = 500
+	countedRows = 1000  // at first
+	mostCounted = 16000 // where all that could be walked is long
+	fewValues   = 64    // of a column that are walked one by one
+	scansAtOnce = 2
+	rowsAtOnce  = 50
+	usualPage   = 100 // executions that a page of a list has which people look at
+	tagKey      = "g.key"
+	tagValue    = "g.value"
+	specAlias   = "x" // of the table execution_specs
 )
 
-// finder is an index whose columns are project, domain, one more, and the place: time of creation and number.
+// finder is an index whose columns are project, domain, one more, and the position: time of creation and number.
 type finder struct {
 	table, alias string
 	column       string // empty: what the index has is what matters
@@ -68,7 +68,7 @@ var (
 )
 
 func ofSpec(column, only string, exact bool) *finder {
-	return &finder{table: "execution_specs", alias: placesOfSpec, column: column, number: "x.execution", at: "x.created_at", only: only, exact: exact}
+	return &finder{table: "execution_specs", alias: specAlias, column: column, number: "x.execution", at: "x.created_at", only: only, exact: exact}
 }
 
 // indexedInSpecs says of the names and versions among these columns in which index they are.
@@ -81,10 +81,10 @@ func indexedInSpecs(columns map[string]column, of, prefix string, exact bool) ma
 	return columns
 }
 
-// place is where an execution is in the order of creation.
-type place struct{ at, number int64 }
+// position is where an execution is in the order of creation.
+type position struct{ at, number int64 }
 
-func (p place) compare(o place) int {
+func (p position) compare(o position) int {
 	return cmp.Or(cmp.Compare(p.at, o.at), cmp.Compare(p.number, o.number))
 }
 
@@ -148,17 +148,17 @@ func (s *Store) walkedList(q store.Query) *walkedList {
 	return p
 }
 
-// listWalked is a list by places.
+// listWalked is a list by positions.
 func (s *Store) listWalked(ctx context.Context, p *walkedList) ([]*store.Execution, error) {
-	places, err := p.places(ctx)
+	positions, err := p.positions(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return s.executionsAt(ctx, places, p.ascending, p.query.Budget)
+	return s.executionsAt(ctx, positions, p.ascending, p.query.Budget)
 }
 
-// places are those of the page.
-func (p *walkedList) places(ctx context.Context) ([]place, error) {
+// positions are those of the page.
+func (p *walkedList) positions(ctx context.Context) ([]position, error) {
 	turn := &turn{of: p.store.scans}
 	defer turn.end()
 	walks, few, err := p.choose(ctx)
@@ -182,15 +182,15 @@ func (p *walkedList) places(ctx context.Context) ([]place, error) {
 	return all[:min(p.query.Limit, len(all))], nil
 }
 
-func (p *walkedList) order(a, b place) int {
+func (p *walkedList) order(a, b position) int {
 	if p.ascending {
 		return a.compare(b)
 	}
 	return b.compare(a)
 }
 
-// choose finds what to walk, or few places of which no other can be on the list.
-func (p *walkedList) choose(ctx context.Context) (walks []walk, few []place, err error) {
+// choose finds what to walk, or few positions of which no other can be on the list.
+func (p *walkedList) choose(ctx context.Context) (walks []walk, few []position, err error) {
 	var candidates [][]walk
 	for i := range p.filters {
 		ws, ok, err := p.walksOf(ctx, i)
@@ -212,7 +212,7 @@ func (p *walkedList) choose(ctx context.Context) (walks []walk, few []place, err
 				return nil, nil, err
 			}
 			if ok {
-				return nil, append([]place{}, found...), nil
+				return nil, append([]position{}, found...), nil
 			}
 		}
 	}
@@ -408,8 +408,8 @@ func join(conditions []condition) (where string, args []any) {
 	return where, args
 }
 
-// spanOf are the places in the range of a filter, if there are few.
-func (p *walkedList) spanOf(ctx context.Context, i int) (places []place, few bool, err error) {
+// spanOf are the positions in the range of a filter, if there are few.
+func (p *walkedList) spanOf(ctx context.Context, i int) (positions []position, few bool, err error) {
 	f := &p.filters[i]
 	span := f.column.span
 	if span == nil || comparisons[f.filter.Function] == "" && f.filter.Function != "value_in" || f.filter.Function == "ne" {
@@ -427,12 +427,12 @@ func (p *walkedList) spanOf(ctx context.Context, i int) (places []place, few boo
 	for _, part := range parts {
 		err := p.store.read(ctx, false, "SELECT e.created_at, e.number FROM executions e WHERE "+f.sql+part+" LIMIT ?",
 			append(append([]any{}, f.args...), p.query.Project, p.query.Domain, countedRows+1), func(scan scan) error {
-				var at place
+				var at position
 				err := scan(&at.at, &at.number)
-				places = append(places, at)
+				positions = append(positions, at)
 				return err
 			})
-		if err != nil || len(places) > countedRows {
+		if err != nil || len(positions) > countedRows {
 			return nil, false, err
 		}
 	}
@@ -445,8 +445,8 @@ func (p *walkedList) spanOf(ctx context.Context, i int) (places []place, few boo
 	for _, c := range p.times {
 		w.checks = append(w.checks, condition{strings.ReplaceAll(c.sql, "{at}", w.at), c.args})
 	}
-	places, err = p.checked(ctx, w, places)
-	return places, true, err
+	positions, err = p.checked(ctx, w, positions)
+	return positions, true, err
 }
 
 // openOnes is how many executions have not ended, up to a limit.
@@ -456,17 +456,17 @@ func (p *walkedList) openOnes(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// checked leaves those places of which the conditions hold.
-func (p *walkedList) checked(ctx context.Context, w walk, places []place) ([]place, error) {
-	left := []place{}
-	for some := range slices.Chunk(places, rowsAtOnce) {
+// checked leaves those positions of which the conditions hold.
+func (p *walkedList) checked(ctx context.Context, w walk, positions []position) ([]position, error) {
+	left := []position{}
+	for some := range slices.Chunk(positions, rowsAtOnce) {
 		numbers := make([]any, len(some))
 		for i, at := range some {
 			numbers[i] = at.number
 		}
 		part := w
 		part.conditions = []condition{{"e.number IN (" + strings.TrimSuffix(strings.Repeat("?,", len(numbers)), ",") + ")", numbers}}
-		found, err := p.read(ctx, part, nil, place{}, 0)
+		found, err := p.read(ctx, part, nil, position{}, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -474,28 +474,28 @@ func (p *walkedList) checked(ctx context.Context, w walk, places []place) ([]pla
 	}
 	slices.SortFunc(left, p.order)
 	if after := p.after(); after != nil {
-		left = slices.DeleteFunc(left, func(at place) bool { return p.order(at, *after) <= 0 })
+		left = slices.DeleteFunc(left, func(at position) bool { return p.order(at, *after) <= 0 })
 	}
 	return left, nil
 }
 
-func (p *walkedList) after() *place {
+func (p *walkedList) after() *position {
 	if p.query.After == nil {
 		return nil
 	}
-	return &place{nanos(p.query.After.CreatedAt), int64(p.query.After.Key)}
+	return &position{nanos(p.query.After.CreatedAt), int64(p.query.After.Key)}
 }
 
-// walk reads the first places of a walk, slice by slice.
-func (p *walkedList) walk(ctx context.Context, turn *turn, w walk, need int) (places []place, err error) {
+// walk reads the first positions of a walk, slice by slice.
+func (p *walkedList) walk(ctx context.Context, turn *turn, w walk, need int) (positions []position, err error) {
 	from := p.after()
 	for size := max(firstSlice, min(2*need, sliceRows)); ; size = sliceRows {
-		found, to, more, err := p.slice(ctx, w, from, size, need-len(places))
+		found, to, more, err := p.slice(ctx, w, from, size, need-len(positions))
 		if err != nil {
 			return nil, err
 		}
-		if places = append(places, found...); !more || len(places) >= need {
-			return places, nil
+		if positions = append(positions, found...); !more || len(positions) >= need {
+			return positions, nil
 		}
 		from = &to
 		if err := turn.next(ctx); err != nil {
@@ -504,18 +504,18 @@ func (p *walkedList) walk(ctx context.Context, turn *turn, w walk, need int) (pl
 	}
 }
 
-// slice reads at most so many of the places in the next slice of a walk. to is the last place that was looked at; more: there
-// may be others behind it.
-func (p *walkedList) slice(ctx context.Context, w walk, from *place, size, limit int) (found []place, to place, more bool, err error) {
+// slice reads at most so many of the positions in the next slice of a walk. to is the last position that was looked at; more:
+// there may be others behind it.
+func (p *walkedList) slice(ctx context.Context, w walk, from *position, size, limit int) (found []position, to position, more bool, err error) {
 	if len(w.checks) == 0 { // what is looked at is found: one statement does both
 		limit = min(limit, size)
-		if found, err = p.read(ctx, w, from, place{}, limit); err != nil || len(found) < limit {
-			return found, place{}, false, err
+		if found, err = p.read(ctx, w, from, position{}, limit); err != nil || len(found) < limit {
+			return found, position{}, false, err
 		}
 		return found, found[limit-1], true, nil
 	}
 	if to, more, err = p.boundary(ctx, w, from, size); err != nil {
-		return nil, place{}, false, err
+		return nil, position{}, false, err
 	}
 	found, err = p.read(ctx, w, from, to, limit)
 	return found, to, more, err
@@ -528,8 +528,8 @@ func (p *walkedList) directions() (direction, behind, notBehind string) {
 	return " DESC", "<", ">="
 }
 
-// boundary is the last place of a slice; more: there may be others behind it.
-func (p *walkedList) boundary(ctx context.Context, w walk, from *place, size int) (to place, more bool, err error) {
+// boundary is the last position of a slice; more: there may be others behind it.
+func (p *walkedList) boundary(ctx context.Context, w walk, from *position, size int) (to position, more bool, err error) {
 	direction, behind, _ := p.directions()
 	conditions := slices.Clone(w.conditions)
 	if from != nil {
@@ -544,24 +544,24 @@ func (p *walkedList) boundary(ctx context.Context, w walk, from *place, size int
 	return to, more, err
 }
 
-// read reads places from one that is left out to one that is not, at most so many; 0: all.
-func (p *walkedList) read(ctx context.Context, w walk, from *place, to place, limit int) (places []place, err error) {
+// read reads positions from one that is left out to one that is not, at most so many; 0: all.
+func (p *walkedList) read(ctx context.Context, w walk, from *position, to position, limit int) (positions []position, err error) {
 	direction, behind, notBehind := p.directions()
 	conditions := slices.Clone(w.conditions)
 	if from != nil {
 		conditions = append(conditions, condition{"(" + w.at + ", " + w.number + ") " + behind + " (?, ?)", []any{from.at, from.number}})
 	}
-	if to != (place{}) {
+	if to != (position{}) {
 		conditions = append(conditions, condition{"(" + w.at + ", " + w.number + ") " + notBehind + " (?, ?)", []any{to.at, to.number}})
 	}
 	tables := w.table + " " + w.alias
 	checks, _ := join(w.checks)
-	// The index comes first, and the rows that belong to its places are looked up: CROSS JOIN keeps SQLite from turning that round.
+	// The index comes first, and the rows of its positions are looked up: CROSS JOIN keeps SQLite from turning that round.
 	if w.alias != "e" && strings.Contains(checks, "e.") {
 		tables += " CROSS JOIN executions e"
 		conditions = append(conditions, condition{"e.number = " + w.number, nil})
 	}
-	if w.alias != placesOfSpec && strings.Contains(checks, "x.") {
+	if w.alias != specAlias && strings.Contains(checks, "x.") {
 		tables += " CROSS JOIN execution_specs x"
 		conditions = append(conditions, condition{"x.execution = " + w.number, nil})
 	}
@@ -572,12 +572,12 @@ func (p *walkedList) read(ctx context.Context, w walk, from *place, to place, li
 		args = append(args, limit)
 	}
 	err = p.store.read(ctx, false, query, args, func(scan scan) error {
-		var at place
+		var at position
 		err := scan(&at.at, &at.number)
-		places = append(places, at)
+		positions = append(positions, at)
 		return err
 	})
-	return places, err
+	return positions, err
 }
 
 // turn is the right to look at many rows, or to read large pages, of which there are few at a time.
@@ -612,17 +612,17 @@ func (t *turn) end() {
 
 var executionsAt = listExecutions + "WHERE e.number IN (" + strings.TrimSuffix(strings.Repeat("?,", rowsAtOnce), ",") + ") ORDER BY e.created_at"
 
-// executionsAt reads the executions at places, in their order, as far as the budget reaches. Of a page that is larger than those
-// that people look at, the rest waits for a turn.
-func (s *Store) executionsAt(ctx context.Context, places []place, ascending bool, budget *store.Budget) ([]*store.Execution, error) {
+// executionsAt reads the executions at positions, in their order, as far as the budget reaches. Of a page that is larger than
+// those that people look at, the rest waits for a turn.
+func (s *Store) executionsAt(ctx context.Context, positions []position, ascending bool, budget *store.Budget) ([]*store.Execution, error) {
 	query := executionsAt + " DESC, e.number DESC"
 	if ascending {
 		query = executionsAt + ", e.number"
 	}
-	recs := make([]*store.Execution, 0, len(places))
+	recs := make([]*store.Execution, 0, len(positions))
 	turn := &turn{of: s.pages}
 	defer turn.end()
-	for some := range slices.Chunk(places, rowsAtOnce) {
+	for some := range slices.Chunk(positions, rowsAtOnce) {
 		if len(recs) >= usualPage {
 			if err := turn.next(ctx); err != nil {
 				return nil, err

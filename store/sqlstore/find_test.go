@@ -131,9 +131,9 @@ func byScan(t *testing.T, s *Store, q store.Query) (recs []*store.Execution) {
 	return recs
 }
 
-// TestListsByPlacesAreThoseOfOneStatement compares each kind of list, and mixtures of two, with what the database makes of
-// one statement: pages by offset and by place, both ways round.
-func TestListsByPlacesAreThoseOfOneStatement(t *testing.T) {
+// TestListsByPositionsAreThoseOfOneStatement compares each kind of list, and mixtures of two, with what the database makes of
+// one statement: pages by offset and by position, both ways round.
+func TestListsByPositionsAreThoseOfOneStatement(t *testing.T) {
 	t.Parallel()
 	const n = 2500
 	onBothDatabases(t, func(t *testing.T, s *Store) {
@@ -151,7 +151,7 @@ func TestListsByPlacesAreThoseOfOneStatement(t *testing.T) {
 			q := page
 			q.Project, q.Domain, q.Filters = "p", "d", filters
 			if s.walkedList(q) == nil {
-				t.Fatalf("%s is not read by places", kind)
+				t.Fatalf("%s is not read by positions", kind)
 			}
 			got, err := s.ListExecutions(t.Context(), q)
 			if err != nil {
@@ -164,7 +164,7 @@ func TestListsByPlacesAreThoseOfOneStatement(t *testing.T) {
 			if len(got) == 0 {
 				return 0
 			}
-			q.Offset, q.After = 0, store.PlaceOf(got[len(got)-1])
+			q.Offset, q.After = 0, store.PositionOf(got[len(got)-1])
 			behind, err := s.ListExecutions(t.Context(), q)
 			if err != nil {
 				t.Fatal(err)

@@ -138,7 +138,7 @@ func executionsAreSortedAndPaged(s *suite) {
 	s.equal(s.executions(store.Query{Project: "other"}), []string(nil))
 }
 
-// What comes and goes before the place where a page begins neither hides a row nor shows one twice.
+// What comes and goes before the position where a page begins neither hides a row nor shows one twice.
 func executionsArePagedBehindARow(s *suite) {
 	add := func(name string, second int) {
 		e := execution(name)
@@ -163,7 +163,7 @@ func executionsArePagedBehindARow(s *suite) {
 				for _, e := range rows {
 					paged = append(paged, e.ID.Name)
 				}
-				q.After = store.PlaceOf(rows[len(rows)-1])
+				q.After = store.PositionOf(rows[len(rows)-1])
 				earliest, latest = earliest-1, latest+1
 				if ascending {
 					add(fmt.Sprintf("early%d", -earliest), earliest)
