@@ -14,7 +14,7 @@ import (
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
-	"github.com/aloft-dev/aloft/internal/lru"
+	"github.com/aloft-dev/aloft/internal/weight"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -25,7 +25,7 @@ func (e *Engine) signature(node machine.NodeRef) *catalog.Signature {
 		return s
 	}
 	s := catalog.NewSignature(node.Task(), template.GetMetadata())
-	e.keys.Put(template, s, lru.Decoded(int64(proto.Size(template))))
+	e.keys.Put(template, s, weight.Decoded(int64(proto.Size(template))))
 	return s
 }
 

@@ -9,7 +9,7 @@ import (
 
 	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
-	"github.com/aloft-dev/aloft/internal/lru"
+	"github.com/aloft-dev/aloft/internal/weight"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -22,13 +22,13 @@ func (e *Engine) finish(d *decided) {
 		return
 	}
 	e.finished.push(d)
-	e.rows += weight(d.step)
+	e.rows += stepRows(d.step)
 	e.bytes += stepBytes(d.step)
 	e.committable.Signal()
 }
 
-// weight is about how many rows a step writes.
-func weight(s *store.Step) int {
+// stepRows is about how many rows a step writes.
+func stepRows(s *store.Step) int {
 	return 1 + len(s.Nodes) + len(s.Attempts) + len(s.Consumed) + len(s.Appends)
 }
 
@@ -37,10 +37,10 @@ const recordBytes = 1024
 
 // stepBytes is about what a step takes in memory until it is committed.
 func stepBytes(s *store.Step) int64 {
-	n := int64(recordBytes * weight(s))
+	n := int64(recordBytes * stepRows(s))
 	value := func(l *aloftv1.Literals) {
 		if l.GetValue() != nil {
-			n += lru.Decoded(l.GetRef().GetSize())
+			n += weight.Decoded(l.GetRef().GetSize())
 		}
 	}
 	for _, r := range s.Nodes {
@@ -82,7 +82,7 @@ func (e *Engine) gather() {
 			if !ok {
 				break
 			}
-			rows += weight(d.step)
+			rows += stepRows(d.step)
 			e.unsettled = append(e.unsettled, d)
 		}
 	}
@@ -94,7 +94,7 @@ func (e *Engine) gather() {
 			continue
 		}
 		// Its outcome, if it was tried, is what the journal says to the next who reads it.
-		e.rows -= weight(d.step)
+		e.rows -= stepRows(d.step)
 		e.bytes -= stepBytes(d.step)
 		e.drop(d.run)
 		e.conclude(d)
@@ -122,7 +122,7 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 			unknown, cause = append(unknown, d), err
 			continue
 		}
-		e.rows -= weight(d.step)
+		e.rows -= stepRows(d.step)
 		e.bytes -= stepBytes(d.step)
 		r := d.run
 		var taken *store.TakenError

@@ -16,7 +16,7 @@ import (
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
-	"github.com/aloft-dev/aloft/internal/lru"
+	"github.com/aloft-dev/aloft/internal/weight"
 	"github.com/aloft-dev/aloft/literal"
 	"github.com/aloft-dev/aloft/store"
 )
@@ -67,8 +67,8 @@ func (f *facts) make(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals
 func (f *facts) keep(l *aloftv1.Literals, m *core.LiteralMap) {
 	digest := string(l.GetRef().GetDigest())
 	f.made[digest] = l
-	if weight := lru.Decoded(l.GetRef().GetSize()); m != nil && weight <= f.engine.config.CacheLiterals {
-		f.engine.values.Put(digest, m, weight)
+	if bytes := weight.Decoded(l.GetRef().GetSize()); m != nil && bytes <= f.engine.config.CacheLiterals {
+		f.engine.values.Put(digest, m, bytes)
 	}
 }
 
@@ -236,7 +236,7 @@ func (f *facts) value(ref *aloftv1.LiteralRef, row func() (*aloftv1.Literals, er
 			return nil, fmt.Errorf("read literals from their record: got digest %x, recorded was %x: %w", l.GetRef().GetDigest(), ref.GetDigest(), aloft.ErrConflict)
 		}
 	}
-	f.engine.values.Put(digest, m, lru.Decoded(ref.GetSize()))
+	f.engine.values.Put(digest, m, weight.Decoded(ref.GetSize()))
 	return m, nil
 }
 

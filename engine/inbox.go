@@ -53,10 +53,10 @@ const (
 	bytesPerStep    = 8 << 20
 	runInboxBytes   = 1 << 20
 	allInboxBytes   = 64 << 20
-	inboxRowBytes   = 256 // that a row takes beside its message, about
+	inboxRowBytes   = 256 // that a row and its message take beside the message's bytes, about
 )
 
-// rowBytes is what a row takes in memory.
+// rowBytes is what a row is counted for: less than it takes in memory where its message has many small values (weight.Kept).
 func rowBytes(row store.InboxRow) int64 {
 	if row.Inbox == nil {
 		return inboxRowBytes

@@ -10,7 +10,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
-	"github.com/aloft-dev/aloft/internal/lru"
+	"github.com/aloft-dev/aloft/internal/weight"
 	"github.com/aloft-dev/aloft/recovery"
 	"github.com/aloft-dev/aloft/store"
 )
@@ -47,7 +47,7 @@ func (e *Engine) source(ctx context.Context, id aloft.ExecutionID) (*source, err
 	}
 	s := &source{id: id, run: recovery.NewRun(records), place: make(map[aloft.NodeID]int)}
 	for _, n := range records {
-		s.bytes += sourceNodeBytes + int64(4*len(n.ID)+len(n.DeckURI)) + lru.Decoded(int64(proto.Size(n.Cache)+proto.Size(n.Target)))
+		s.bytes += sourceNodeBytes + int64(4*len(n.ID)+len(n.DeckURI)) + weight.Decoded(int64(proto.Size(n.Cache)+proto.Size(n.Target)))
 		if aloft.Succeeded(n.Phase) && n.Unreadable == nil {
 			s.place[n.ID] = len(s.finished)
 			s.finished = append(s.finished, n.ID)

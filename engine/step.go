@@ -17,7 +17,7 @@ import (
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
-	"github.com/aloft-dev/aloft/internal/lru"
+	"github.com/aloft-dev/aloft/internal/weight"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -238,7 +238,7 @@ func (e *Engine) graph(ctx context.Context, id *core.Identifier) (*machine.Graph
 	if err != nil {
 		return nil, fmt.Errorf("read workflow %s: %w: %w", key, aloft.ErrUnreadable, err)
 	}
-	e.graphs.Put(key, g, lru.Decoded(int64(proto.Size(w.Compiled))))
+	e.graphs.Put(key, g, weight.Decoded(int64(proto.Size(w.Compiled))))
 	return g, nil
 }
 

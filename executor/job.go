@@ -12,6 +12,7 @@ import (
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/internal/lru"
+	"github.com/aloft-dev/aloft/internal/weight"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -119,7 +120,7 @@ func (j *jobs) load(ctx context.Context, workflow *core.Identifier) (map[aloft.K
 		templates[aloft.KeyOf(t.GetTemplate().GetId())] = t.GetTemplate()
 		size += proto.Size(t)
 	}
-	j.templates.Put(key, templates, lru.Decoded(int64(size)))
+	j.templates.Put(key, templates, weight.Decoded(int64(size)))
 	return templates, nil
 }
 
@@ -141,7 +142,7 @@ func (j *jobs) setting(ctx context.Context, a *store.Attempt) (settings, error) 
 	for _, kv := range execution.Spec.GetEnvs().GetValues() {
 		of.envs[kv.GetKey()] = kv.GetValue()
 	}
-	j.settings.Put(a.Execution, of, lru.Decoded(int64(proto.Size(execution.Spec.GetEnvs())+len(of.rawOutput))))
+	j.settings.Put(a.Execution, of, weight.Decoded(int64(proto.Size(execution.Spec.GetEnvs())+len(of.rawOutput))))
 	return of, nil
 }
 

@@ -24,6 +24,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/internal/lru"
+	"github.com/aloft-dev/aloft/internal/weight"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -176,7 +177,7 @@ func find[V any](ctx context.Context, cache *lru.Cache[aloft.Key, V], id *core.I
 		var none V
 		return none, lookup(kind, id, err)
 	}
-	cache.Put(aloft.KeyOf(id), v, lru.Decoded(int64(size(v))))
+	cache.Put(aloft.KeyOf(id), v, weight.Decoded(int64(size(v))))
 	return v, nil
 }
 

@@ -1,7 +1,7 @@
 // Package lru keeps what was used last of what never changes: compiled workflows, literals, templates of tasks, records.
 // It is beside the flow: the registry, the engine and executors each keep what they would read again.
 //
-// A cache is bounded by the sum of the weights of what it keeps, in bytes as far as these can be told:
+// A cache is bounded by the sum of the weights of what it keeps, in bytes as far as these can be told (weight.Decoded):
 //
 //	weight of all but the heavy value ≤ limit
 //
@@ -24,15 +24,6 @@ type Cache[K comparable, V any] struct {
 	recent *list.List   // of entry, the one that was used last in front, without heavy
 	heavy  *entry[K, V] // heavier than the limit; nil: none
 }
-
-// overhead is how many times the memory of its encoding a message takes, about, and smallest what the smallest takes.
-const (
-	overhead = 6
-	smallest = 256
-)
-
-// Decoded is the weight of a message in memory by the size of its encoding.
-func Decoded(encoded int64) int64 { return encoded*overhead + smallest }
 
 type entry[K comparable, V any] struct {
 	key    K

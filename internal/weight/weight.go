@@ -17,9 +17,6 @@ import (
 	"github.com/aloft-dev/aloft"
 )
 
-// Most is how many times its bytes a message can weigh.
-const Most = 128
-
 // Protobuf walks the fields of a message at all depths, as far as the schema goes, and adds up what the Go values
 // for them take. It looks at each byte at most once and stops above the limit. What is no message weighs what was read of
 // it: the decoder refuses it. ErrExhausted above the limit.

@@ -40,6 +40,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/internal/hang"
 	"github.com/aloft-dev/aloft/internal/room"
+	"github.com/aloft-dev/aloft/internal/weight"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -296,13 +297,10 @@ func (s *Store) readPatiently(ctx context.Context, keep bool, query string, args
 	}
 }
 
-// What is read for a request takes room: the messages in its rows, several times as large when they are decoded.
-const (
-	decodedTimes = 5
-	countedPart  = 32 << 10 // bytes of rows that are counted at once
-)
+const countedPart = 32 << 10 // bytes of rows that are counted at once
 
-// counted takes room for the rows of a request. It does not wait for room: the connection would be held meanwhile.
+// counted takes room for the rows of a request, as much as their messages take when they are decoded. It does not wait for
+// room: the connection would be held meanwhile.
 func counted(claim *room.Claim, next scan) scan {
 	if claim == nil {
 		return next
@@ -320,7 +318,7 @@ func counted(claim *room.Claim, next scan) scan {
 		if size < countedPart {
 			return nil
 		}
-		err := claim.TryTake(decodedTimes * size)
+		err := claim.TryTake(weight.Row * size)
 		size = 0
 		return err
 	}
