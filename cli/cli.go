@@ -78,7 +78,7 @@ type client struct {
 func flags(command *cobra.Command, defaults Defaults) *client {
 	c := &client{}
 	f := command.Flags()
-	f.StringVar(&c.server, "server", defaults.Server, "address of the server, host:port or URL")
+	f.StringVar(&c.server, "server", defaults.Server, "address of the server, host:port or URL; also ALOFT_SERVER, FLYTE_PLATFORM_URL")
 	f.StringVarP(&c.project, "project", "p", defaults.Project, "project")
 	f.StringVarP(&c.domain, "domain", "d", defaults.Domain, "domain")
 	f.StringVarP(&c.output, "output", "o", "", "json: for machines")
@@ -140,7 +140,11 @@ func (c *client) explain(err error) error {
 			return err // nothing can be in it
 		}
 	}
-	return &ExitError{Code: 1, Message: saidBy(failure)}
+	message := saidBy(failure)
+	if failure.Code() == connect.CodeNotFound && strings.HasSuffix(message, "not found") {
+		message += " at " + c.server // it may be there on another one
+	}
+	return &ExitError{Code: 1, Message: message}
 }
 
 // unreached says why a call has not come to a server of aloft; empty: it has, as far as can be told.
@@ -159,7 +163,7 @@ func (c *client) unreached(failure *connect.Error) string {
 	case errors.As(failure, &host) && host.IsNotFound:
 		return fmt.Sprintf("there is no host %q, of the server %s; %s", host.Name, c.server, name)
 	case errors.As(failure, &plain), strings.Contains(text, "server gave HTTP response to HTTPS client"):
-		return fmt.Sprintf("what listens at %s speaks no TLS; an address that begins with http://, or with nothing, is asked without", c.server)
+		return fmt.Sprintf("what listens at %s speaks no TLS; an address that begins with http://, or with nothing, is asked without (that of FLYTE_PLATFORM_URL with FLYTE_PLATFORM_INSECURE=true)", c.server)
 	case failure.Code() == connect.CodeUnavailable && errors.As(failure, &dial) && dial.Op == "dial":
 		return fmt.Sprintf("no server answers at %s; start one with `aloft serve`, or name its address with --server or ALOFT_SERVER", c.server)
 	case strings.Contains(text, "http2: frame too large"), strings.Contains(text, "http2: client conn could not be established"), strings.Contains(text, "malformed HTTP"), strings.Contains(text, "invalid content-type"), strings.HasPrefix(text, "HTTP status "):

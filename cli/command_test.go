@@ -237,8 +237,8 @@ func TestWhatIsNotThereIsSaidInOneWay(t *testing.T) {
 		"status x -d nope":        noDomain,
 		"status nope/d/x":         noProject,
 		"status p/nope/x -p nope": noDomain,
-		"status x":                "execution x: not found",
-		"status x -o json":        "execution x: not found",
+		"status x":                "execution x: not found at " + server,
+		"status x -o json":        "execution x: not found at " + server,
 	} {
 		if code, out, said := typed(t, server, strings.Fields(line)...); code != 1 || said != want {
 			t.Errorf("%s: exit code %d, %q %q, want %q", line, code, out, said, want)

@@ -59,7 +59,7 @@ type Config struct {
 	LogFormat        string   `key:"log-format" help:"text or json"`
 
 	// What the commands of a client assume.
-	Server  string `key:"server" help:"address of the server, host:port or URL"`
+	Server  string `key:"server" help:"address of the server, host:port or URL; where nothing names one, that of FLYTE_PLATFORM_URL"`
 	Project string `key:"project" help:"project"`
 	Domain  string `key:"domain" help:"domain"`
 }

@@ -91,6 +91,30 @@ func TestAFlagComesBeforeAVariableAndThatBeforeTheFile(t *testing.T) {
 	}
 }
 
+func TestTheServerOfFlytesClientsIsAskedWhereNothingElseNamesOne(t *testing.T) {
+	t.Parallel()
+	const plain = "FLYTE_PLATFORM_INSECURE=true"
+	file := "ALOFT_CONFIG=" + write(t, "server: file:1\n")
+	for _, c := range []struct {
+		environ []string
+		want    string
+	}{
+		{nil, "localhost:30080"},
+		{[]string{"FLYTE_PLATFORM_URL=", plain}, "localhost:30080"},
+		{[]string{"FLYTE_PLATFORM_URL=localhost:30081", plain}, "localhost:30081"},
+		{[]string{"FLYTE_PLATFORM_URL=dns:///flyte:81", "FLYTE_PLATFORM_INSECURE=1"}, "flyte:81"},
+		{[]string{"FLYTE_PLATFORM_URL=flyte.example.com"}, "https://flyte.example.com"}, // flytekit speaks TLS then
+		{[]string{"FLYTE_PLATFORM_URL=flyte:81", "FLYTE_PLATFORM_INSECURE=False"}, "https://flyte:81"},
+		{[]string{"FLYTE_PLATFORM_URL=http://flyte:81"}, "http://flyte:81"},
+		{[]string{"FLYTE_PLATFORM_URL=flyte:81", file}, "file:1"},
+		{[]string{"FLYTE_PLATFORM_URL=flyte:81", "ALOFT_SERVER=variable:1", file}, "variable:1"},
+	} {
+		if got, err := load(t, nil, c.environ); err != nil || got.Server != c.want {
+			t.Errorf("%v: %s is asked (%v), want %s", c.environ, got.Server, err, c.want)
+		}
+	}
+}
+
 func TestAllMistakesAreReportedAtOnceWithTheirPlace(t *testing.T) {
 	t.Parallel()
 	path := write(t, "slots: many\nlisten: 30080\nlog-lvl: debug\nmemory: lots\ncpu: [1, 2]\ncache-max-age: old\ncache-max-size: large\n")

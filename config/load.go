@@ -72,10 +72,33 @@ func Variable(key string) string {
 	return variablePrefix + strings.ToUpper(strings.ReplaceAll(key, "-", "_"))
 }
 
+// flyteServer is the server that Flyte's own clients ask, in the way they read it: with TLS unless they are told that it has
+// none. Empty: nothing names one.
+func flyteServer(environ []string) string {
+	var server string
+	insecure := false
+	for _, line := range environ {
+		switch name, value, _ := strings.Cut(line, "="); name {
+		case "FLYTE_PLATFORM_URL":
+			server = strings.TrimPrefix(strings.TrimSpace(value), "dns:///")
+		case "FLYTE_PLATFORM_INSECURE":
+			insecure = !slices.Contains([]string{"", "false", "0", "off", "no"}, strings.ToLower(value)) // flytekit, bool_transformer
+		}
+	}
+	if server == "" || insecure || strings.Contains(server, "://") {
+		return server
+	}
+	return "https://" + server
+}
+
 // Load puts the configuration together: a flag that was given (changed says so) comes before a variable, that before the
-// file, that before the default. All mistakes are reported at once. flags may be nil.
+// file, that before the default. The server that clients ask may also be named for Flyte's own (flyteServer), which comes
+// after the file. All mistakes are reported at once. flags may be nil.
 func Load(defaults Config, flags *Flags, changed func(flag string) bool, environ []string) (Config, error) {
 	c := defaults
+	if server := flyteServer(environ); server != "" {
+		c.Server = server
+	}
 	var mistakes Mistakes
 	k := koanf.New(keyDelimiter)
 	variables := map[string]string{}
