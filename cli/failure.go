@@ -15,27 +15,121 @@ const (
 // counted is what Flyte writes before the error of a node that has no retries left. A status says it of each attempt.
 var counted = regexp.MustCompile(`^\[\d+/\d+\] currentAttempt done\. Last Error: (?:USER|SYSTEM)::`)
 
-// firstLine is the line of an error that says what happened: the first one, of a Python error that of its message.
+// firstLine is the line of an error that says what happened: the first one, of a Python error that of its message, of an error
+// within which flytekit tells of another one that of the cause, with what it was about.
 func firstLine(message string) string {
 	message = counted.ReplaceAllString(message, "")
-	if _, said, ok := strings.Cut(message, messageMark); ok {
-		message = said
-	} else if strings.Contains(message, "Traceback (most recent call last)") {
+	trace, said, ok := strings.Cut(message, messageMark)
+	switch {
+	case ok:
+		return headline(said, trace)
+	case strings.Contains(message, "Traceback (most recent call last)"):
 		lines := strings.Split(strings.TrimSpace(message), "\n")
-		message = lines[len(lines)-1]
+		return strings.TrimSpace(lines[len(lines)-1])
 	}
 	line, _, _ := strings.Cut(strings.TrimSpace(message), "\n")
 	return strings.TrimSpace(line)
 }
 
+// wrapping is a way in which flytekit tells of an error within the message of another one.
+type wrapping struct {
+	begins *regexp.Regexp // the first line
+	mark   string         // what the line of the cause begins with; empty: it is the next line
+	about  string         // the first line in short
+}
+
+const errorMessage = "Error Message: "
+
+var wrappings = []wrapping{
+	{regexp.MustCompile(`^Failed to convert outputs of task '(.*)' at position (.*)\.$`), errorMessage, "output $2 of $1"}, // core/base_task.py
+	{regexp.MustCompile(`^Failed to convert inputs of task '(.*)':$`), "", "inputs of $1"},
+	{regexp.MustCompile(`^Error converting input '(.*)':$`), "Exception: ", "input $1"},                                                  // core/type_engine.py
+	{regexp.MustCompile(`^Failed to get data from (.*) to .* \(recursive=(?:True|False)\)\.$`), "Original exception: ", "cannot get $1"}, // core/data_persistence.py
+	{regexp.MustCompile(`^Failed to put data from (.*) to (.*) \(recursive=(?:True|False)\)\.$`), "Original exception: ", "cannot put $1 to $2"},
+}
+
+var (
+	// className is the class that entrypoint.py writes before a message.
+	className = regexp.MustCompile(`^\w+: `)
+	// flyteCode is what an exception of flytekit begins its text with (exceptions/base.py). ", cause=…" is the end of some.
+	flyteCode = regexp.MustCompile(`^((?:\w+: )?)(?:(?:USER|SYSTEM):)?\w+: error=`)
+	// typeDump is the beginning of a type that flytekit writes as a protocol message of several lines.
+	typeDump = regexp.MustCompile(`/Flyte Serialized object \(LiteralType\):$`)
+)
+
+// headline is the line of a message of a Python error that says what happened.
+func headline(message, trace string) string {
+	first, about, cause := unwrap(message)
+	if cause == "" {
+		cause = rootCause(trace)
+	}
+	switch {
+	case about != "" && cause != "":
+		return about + ": " + headline(cause, "")
+	case !strings.Contains(first, " "):
+		return strings.TrimSuffix(first, ":") // a class without a message
+	}
+	return first
+}
+
+// unwrap is the first line of a message, and what the message is about and the error in it, if it wraps another one. Both
+// are empty if it wraps none; the error may be without a text.
+func unwrap(message string) (first, about, cause string) {
+	message = strings.TrimSpace(message)
+	if flyteCode.MatchString(message) {
+		message, _, _ = strings.Cut(flyteCode.ReplaceAllString(message, "$1"), ", cause=")
+	}
+	first, rest, _ := strings.Cut(message, "\n")
+	first = typeDump.ReplaceAllString(strings.TrimSpace(first), "")
+	said := className.ReplaceAllString(first, "")
+	for _, w := range wrappings {
+		m := w.begins.FindStringSubmatchIndex(said)
+		if m == nil {
+			continue
+		}
+		about = string(w.begins.ExpandString(nil, w.about, said, m))
+		for rest != "" {
+			var line string
+			line, rest, _ = strings.Cut(rest, "\n")
+			if cause, ok := strings.CutPrefix(strings.TrimSpace(line), strings.TrimSpace(w.mark)); ok {
+				cause = strings.TrimSpace(cause + "\n" + rest)
+				if w.mark == errorMessage {
+					cause = strings.TrimSuffix(cause, ".") // flytekit's
+				}
+				return first, about, cause
+			}
+		}
+	}
+	return first, about, ""
+}
+
+// rootCause is the error that the first of chained tracebacks ends with; empty: there are no chained ones.
+func rootCause(trace string) string {
+	first, _, chained := strings.Cut(trace, "\n\n    During handling of the above exception")
+	if one, _, ok := strings.Cut(first, "\n\n    The above exception was the direct cause"); ok {
+		first, chained = one, true
+	}
+	_, frames, ok := strings.Cut(first, "    Traceback (most recent call last):\n")
+	if !chained || !ok {
+		return ""
+	}
+	for line := range strings.SplitSeq(frames, "\n") {
+		if text, ok := strings.CutPrefix(line, "    "); ok && !strings.HasPrefix(text, " ") {
+			return text
+		}
+	}
+	return ""
+}
+
 var (
 	frame      = regexp.MustCompile(`^(\s*)File "([^"]*)", line \d+`)
 	ofFlytekit = regexp.MustCompile(`/(?:site|dist)-packages/flytekit/|^<(?:frozen importlib|string)`)
+	ofFuture   = regexp.MustCompile(`/concurrent/futures/_base\.py", line \d+, in (?:result|__get_result)$`) // by which flytekit waits for its other threads
 	ofAttempt  = regexp.MustCompile(`(File ")/[^"]*/attempts/[^/"]+/`)
 )
 
 // readable makes an error fit for people: without the count of attempts; a Python error without the frames of flytekit, with paths that begin where the code does.
-// It is left as it is where nothing would remain of the trace.
+// Where nothing would remain of the trace it is left as it is, but for an error that has another one in its message: that says it all.
 func readable(message string) string {
 	message = counted.ReplaceAllString(message, "")
 	if !strings.Contains(message, "Traceback (most recent call last)") {
@@ -46,7 +140,7 @@ func readable(message string) string {
 	for line := range strings.SplitSeq(message, "\n") {
 		if m := frame.FindStringSubmatch(line); m != nil {
 			indent = m[1]
-			if skipping = ofFlytekit.MatchString(m[2]); !skipping {
+			if skipping = ofFlytekit.MatchString(m[2]) || ofFuture.MatchString(line); !skipping {
 				frames++
 			}
 		} else if !strings.HasPrefix(line, indent+" ") {
@@ -57,6 +151,11 @@ func readable(message string) string {
 		}
 	}
 	if frames == 0 {
+		if _, said, ok := strings.Cut(message, messageMark); ok {
+			if _, about, _ := unwrap(said); about != "" {
+				return strings.TrimPrefix(strings.ReplaceAll(said, "\n    ", "\n"), "    ")
+			}
+		}
 		return message
 	}
 	return strings.Join(out, "\n")

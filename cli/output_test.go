@@ -32,6 +32,29 @@ func TestTheLineThatSaysWhatHappenedIsShown(t *testing.T) {
 	}
 }
 
+func TestTheCauseThatFlytekitWrapsIsShownWithWhatItIsAbout(t *testing.T) {
+	t.Parallel()
+	const convert = "Failed to convert outputs of task 'm.t' at position 0.\n    Failed to convert type <class 'a'> to type <class 'b'>.\n    Error Message: "
+	trace := "Trace:\n\n    Traceback (most recent call last):\n      File \"a.py\", line 1, in f\n        g()\n    botocore.NoCredentialsError: none\n    here\n\n    During handling of the above exception, another exception occurred:\n\n    Traceback (most recent call last):\n    E: x\n"
+	for message, want := range map[string]string{ // as flytekit 1.16 says it
+		"TypeTransformerFailedError: " + convert + "Expected value of type <class 'int'> but got 'text' of type <class 'str'>.":                                                                                                                      "output 0 of m.t: Expected value of type <class 'int'> but got 'text' of type <class 'str'>",
+		"FlyteAssertion: USER:AssertionError: error=" + convert + "File /tmp/there.csv does not exist.":                                                                                                                                              "output 0 of m.t: File /tmp/there.csv does not exist",
+		"TypeTransformerFailedError: " + convert + "Python value cannot be None, expected <class 'int'>/Flyte Serialized object (LiteralType):\n      simple: 1.":                                                                                    "output 0 of m.t: Python value cannot be None, expected <class 'int'>",
+		"FlyteUploadDataException: SYSTEM:UploadDataError: error=" + convert + "Failed to put data from x.txt to s3://b/x y.txt (recursive=False).\n    \n    Original exception: Unable to locate credentials., cause=Unable to locate credentials": "output 0 of m.t: cannot put x.txt to s3://b/x y.txt: Unable to locate credentials",
+		"FlyteDownloadDataException: SYSTEM:DownloadDataError: error=Failed to get data from s3://b/d to /tmp/x (recursive=True).\n    \n    Original exception: Unable to locate credentials":                                                       "cannot get s3://b/d: Unable to locate credentials",
+		"FlyteDownloadDataException: SYSTEM:DownloadDataError: error=Failed to get data from s3://b/d to /tmp/x (recursive=True).\n    \n    Original exception: ":                                                                                   "cannot get s3://b/d: botocore.NoCredentialsError: none",
+		"TypeTransformerFailedError: Error converting input 'df':\n    Literal value: scalar {\n    }\n    \n    Expected Python type: <class 'pandas.DataFrame'>\n    Exception: no such column":                                                    "input df: no such column",
+		"TypeTransformerFailedError: Failed to convert inputs of task 'm.u':\n      Cannot convert 1":                                                                                                                                                "inputs of m.u: Cannot convert 1",
+		"FlyteRecoverableException: RecoverableFlyteException: error=try again, cause=it is busy":                                                                                                                                                    "FlyteRecoverableException: try again",
+		"ValueError: ": "ValueError",
+		"ValueError: Failed\n    Exception: is the user's own": "ValueError: Failed",
+	} {
+		if got := firstLine(trace + messageMark[1:] + "    " + message); got != want {
+			t.Errorf("of %q\ngot  %q\nwant %q", message, got, want)
+		}
+	}
+}
+
 func TestAClippedLineEndsItsColours(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
@@ -129,6 +152,19 @@ Message:
 	}
 	if got := readable("[1/1] currentAttempt done. Last Error: USER::task t was killed.\nIts last output was:\nx"); got != "task t was killed.\nIts last output was:\nx" {
 		t.Errorf("an error of one attempt: %q", got)
+	}
+	bridged := strings.Replace(traceback, "      File \"/data", `      File "/python/lib/python3.11/concurrent/futures/_base.py", line 456, in result
+        return self.__get_result()
+               ^^^^^^^^^^^^^^^^^^^
+      File "/python/lib/python3.11/concurrent/futures/_base.py", line 401, in __get_result
+        raise self._exception
+      File "/data`, 1)
+	if got := readable(bridged); got != want {
+		t.Errorf("of an error that flytekit took from another thread: got\n%s\nwant\n%s", got, want)
+	}
+	converting := "Trace:\n\n    Traceback (most recent call last):\n      File \"/venv/lib/python3.11/site-packages/flytekit/a.py\", line 1, in f\n        g()\n    E: x\n\nMessage:\n\n    T: Error converting input 'x':\n    Exception: no"
+	if got := readable(converting); got != "T: Error converting input 'x':\nException: no" {
+		t.Errorf("an error of flytekit that has its cause in its message:\n%s", got)
 	}
 	within := strings.ReplaceAll(strings.ReplaceAll(traceback, "/data/attempts/p_d_e_n0_0/pkg/err.py", "/venv/lib/python3.11/site-packages/flytekit/a.py"),
 		"/pandas/io.py", "/flytekit/b.py")
