@@ -54,6 +54,7 @@ warm interpreter or a fresh one, and why.`,
 		}
 		t := newTree(command.OutOrStdout())
 		t.raw, t.verbose = raw, verbose
+		t.retriesFunc = func(task *core.Identifier) uint32 { return c.retries(command.Context(), task) }
 		phase, err := c.watch(command.Context(), id, t, follow, command.OutOrStdout())
 		if err != nil {
 			return err
@@ -155,6 +156,17 @@ func (c *client) printOutputs(ctx context.Context, id *core.WorkflowExecutionIde
 	return nil
 }
 
+// retries is how many a task states; 0 if that is not known.
+func (c *client) retries(ctx context.Context, task *core.Identifier) uint32 {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	answer, err := c.admin.GetTask(ctx, &admin.ObjectGetRequest{Id: task})
+	if err != nil {
+		return 0
+	}
+	return answer.GetClosure().GetCompiledTask().GetTemplate().GetMetadata().GetRetries().GetRetries()
+}
+
 // screen redraws lines in place.
 type screen struct {
 	w     io.Writer
@@ -191,6 +203,9 @@ type tree struct {
 	colour    bool
 	raw       bool // errors as they are
 	verbose   bool // a line for each attempt
+
+	retriesFunc func(task *core.Identifier) uint32 // how many a task states; nil: that is not known
+	retries     map[string]uint32                  // what it said, by task
 }
 
 func newTree(w io.Writer) *tree {
@@ -375,12 +390,41 @@ func (t *tree) note(n *aloftv1.NodeStatus, now time.Time) string {
 		}
 	}
 	if n.GetError() != nil && n.GetPhase() == core.NodeExecution_FAILED {
-		notes = append(notes, firstLine(n.GetError().GetMessage()))
+		notes = append(notes, firstLine(n.GetError().GetMessage())+t.notRetried(n))
 	}
 	if len(notes) == 0 {
 		return ""
 	}
 	return "  " + strings.Join(notes, "  ")
+}
+
+// notRetried says of a node that failed why its task's retries were not used. The engine ends a node with retries left, and
+// says so by a charge of no budget, only where the failure is not recoverable.
+func (t *tree) notRetried(n *aloftv1.NodeStatus) string {
+	attempts := n.GetAttempts()
+	if len(attempts) == 0 || t.retriesFunc == nil || n.GetTarget().GetResourceType() != core.ResourceType_TASK {
+		return ""
+	}
+	charge := attempts[len(attempts)-1].GetCharge()
+	if charge.GetReason() == "" || charge.GetBudget() != aloftv1.AttemptEnded_NONE || charge.GetNextAt() != 0 {
+		return ""
+	}
+	task := n.GetTarget().String()
+	retries, known := t.retries[task]
+	if !known {
+		retries = t.retriesFunc(n.GetTarget())
+		if t.retries == nil {
+			t.retries = map[string]uint32{}
+		}
+		t.retries[task] = retries
+	}
+	switch {
+	case retries == 0:
+		return ""
+	case n.GetError().GetKind() == core.ExecutionError_USER && strings.Contains(n.GetError().GetMessage(), messageMark):
+		return " (not retried: of a task's exceptions only FlyteRecoverableException is)"
+	}
+	return " (not retried: it is not recoverable)"
 }
 
 // attemptLine says how an attempt went, and how its process was made: forked from a warm interpreter, or fresh and why.

@@ -39,6 +39,42 @@ func TestANodeThatWaitsForItsRetrySaysWhichBudgetPaidAndWhenItStarts(t *testing.
 	}
 }
 
+func TestANodeThatFailedWithRetriesLeftSaysWhyTheyWereNotUsed(t *testing.T) {
+	t.Parallel()
+	asked := 0
+	tree := &tree{retriesFunc: func(task *core.Identifier) uint32 {
+		asked++
+		return map[string]uint32{"retried": 2}[task.GetName()]
+	}}
+	exception := "Trace:\n\n    Traceback (most recent call last):\n\nMessage:\n\n    ValueError: bad"
+	none := &aloftv1.AttemptCharge{Reason: "a failure of the task (USER:RuntimeError), not recoverable: no other attempt would help"}
+	used := &aloftv1.AttemptCharge{Budget: aloftv1.AttemptEnded_USER, RetriesUsed: 2, RetriesAllowed: 2, Reason: "a failure of the task (x), and its retries are used up"}
+	for _, c := range []struct {
+		task, message string
+		kind          core.ExecutionError_ErrorKind
+		charge        *aloftv1.AttemptCharge
+		want          string
+	}{
+		{"retried", exception, core.ExecutionError_USER, none, "  ValueError: bad (not retried: of a task's exceptions only FlyteRecoverableException is)"},
+		{"retried", exception, core.ExecutionError_SYSTEM, none, "  ValueError: bad (not retried: it is not recoverable)"},
+		{"retried", "its outputs.pb is too large", core.ExecutionError_USER, none, "  its outputs.pb is too large (not retried: it is not recoverable)"},
+		{"retried", exception, core.ExecutionError_USER, used, "  ValueError: bad"},
+		{"retried", exception, core.ExecutionError_USER, nil, "  ValueError: bad"}, // of a server that does not say
+		{"plain", exception, core.ExecutionError_USER, none, "  ValueError: bad"},
+	} {
+		node := &aloftv1.NodeStatus{
+			Phase: core.NodeExecution_FAILED, Target: &core.Identifier{ResourceType: core.ResourceType_TASK, Name: c.task},
+			Error: &core.ExecutionError{Message: c.message, Kind: c.kind}, Attempts: []*aloftv1.AttemptStatus{{Charge: c.charge}},
+		}
+		if got := tree.note(node, time.Now()); got != c.want {
+			t.Errorf("%s, %v: got %q, want %q", c.task, c.charge, got, c.want)
+		}
+	}
+	if asked != 2 {
+		t.Errorf("asked %d times for two tasks", asked)
+	}
+}
+
 func TestANodeSaysWhetherItsResultWasThereAndWhatItWaitsFor(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
