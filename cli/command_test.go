@@ -170,8 +170,35 @@ func TestANumberThatMeansNothingIsRefused(t *testing.T) {
 
 func TestASilentRunSaysThatNothingWasWritten(t *testing.T) {
 	t.Parallel()
-	if code, out, said := typed(t, (&answering{}).address(t), "logs", "x"); code != 0 || out != "" || said != "nothing was written\n" {
-		t.Errorf("exit code %d, %q, %q", code, out, said)
+	for _, logs := range [][]*aloftv1.GetLogsResponse{
+		nil,
+		{{Node: "n0", Data: []byte("\n")}}, // flytekit's
+		{{Node: "n0"}, {Node: "n0", Data: []byte("  ")}},
+	} {
+		server := (&answering{logs: logs}).address(t)
+		if code, out, said := typed(t, server, "logs", "x"); code != 0 || out != "" || said != "nothing was written\n" {
+			t.Errorf("%v: exit code %d, %q, %q", logs, code, out, said)
+		}
+		if _, _, said := typed(t, server, "logs", "x", "-o", "json"); said != "" {
+			t.Errorf("%v: for machines: %q", logs, said)
+		}
+	}
+}
+
+func TestALineOfALogIsAnObjectForMachines(t *testing.T) {
+	t.Parallel()
+	server := (&answering{logs: []*aloftv1.GetLogsResponse{
+		{Node: "n0", Data: []byte("one <a>\ntw")}, {Node: "n0", Attempt: 1, Stream: aloftv1.GetLogsResponse_STDERR, Data: []byte("\xffbad\xfe\x1b[2J\n")},
+		{Node: "n0", Data: []byte("o\n\nlast")},
+	}}).address(t)
+	want := `{"node":"n0","attempt":1,"stream":"stdout","text":"one <a>"}
+{"node":"n0","attempt":2,"stream":"stderr","text":"�bad�\u001b[2J"}
+{"node":"n0","attempt":1,"stream":"stdout","text":"two"}
+{"node":"n0","attempt":1,"stream":"stdout","text":""}
+{"node":"n0","attempt":1,"stream":"stdout","text":"last"}
+`
+	if code, out, said := typed(t, server, "logs", "x", "-o", "json"); code != 0 || out != want || said != "" {
+		t.Errorf("exit code %d, %s\n%swant\n%s", code, said, out, want)
 	}
 }
 

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math"
@@ -27,10 +28,14 @@ func newLogs(defaults Defaults) *cobra.Command {
 Without NODE every line begins with the node that wrote it. NODE is its id, its id in the
 workflow, or its name. stdout goes to stdout and stderr to stderr. Lines
 that flytekit logs as JSON are shown as text, and Python errors without flytekit's own frames; --raw
-shows every line as it was written.`,
+shows every line as it was written.
+
+With -o json every line, as it was written, is a JSON object in a line of its own: node, attempt (counted
+from 1), stream (stdout or stderr) and text.`,
 		Example: `  aloft logs a7xkq2m9fz4n8wv6tbrl
   aloft logs a7xkq2m9fz4n8wv6tbrl n2 --follow
-  aloft logs a7xkq2m9fz4n8wv6tbrl n2 --attempt 1 --tail 20`,
+  aloft logs a7xkq2m9fz4n8wv6tbrl n2 --attempt 1 --tail 20
+  aloft logs a7xkq2m9fz4n8wv6tbrl -o json | jq -r 'select(.stream == "stderr").text'`,
 		Args: cobra.RangeArgs(1, 2),
 	}
 	c := flags(command, defaults)
@@ -63,20 +68,16 @@ shows every line as it was written.`,
 			return c.explain(err)
 		}
 		defer func() { _ = stream.Close() }()
-		printer := &logPrinter{out: command.OutOrStdout(), err: command.ErrOrStderr(), prefix: request.Node == "", raw: raw, partial: map[string][]byte{}}
+		printer := &logPrinter{out: command.OutOrStdout(), err: command.ErrOrStderr(), prefix: request.Node == "", raw: raw, json: c.output == "json", partial: map[string][]byte{}}
 		for stream.Receive() {
-			if c.output == "json" {
-				if err := printJSON(command.OutOrStdout(), stream.Msg()); err != nil {
-					return err
-				}
-			} else if err := printer.print(stream.Msg()); err != nil {
+			if err := printer.print(stream.Msg()); err != nil {
 				return err
 			}
 		}
 		if err := printer.flush(); err != nil {
 			return err
 		}
-		if len(printer.order) == 0 && c.output != "json" && stream.Err() == nil {
+		if len(printer.begun) == 0 && c.output != "json" && stream.Err() == nil {
 			fmt.Fprintln(command.ErrOrStderr(), "nothing was written")
 		}
 		return c.explainEnd(command.Context(), stream.Err(), "The tasks go on, and their logs are kept: aloft logs "+strings.Join(args, " ")+" shows them when the server is there again")
@@ -89,6 +90,7 @@ type logPrinter struct {
 	out, err io.Writer
 	prefix   bool
 	raw      bool
+	json     bool
 	begun    map[string]bool // streams of which a line was written
 	partial  map[string][]byte
 	order    []string
@@ -131,7 +133,23 @@ func (p *logPrinter) flush() error {
 	return nil
 }
 
+// logLine is a line of a log for machines.
+type logLine struct {
+	Node    string `json:"node"`
+	Attempt uint32 `json:"attempt"` // from 1
+	Stream  string `json:"stream"`  // stdout or stderr
+	Text    string `json:"text"`    // bytes that are no UTF-8 are replaced
+}
+
 func (p *logPrinter) line(key string, chunk *aloftv1.GetLogsResponse, line []byte) error {
+	if p.json {
+		encoder := json.NewEncoder(p.out)
+		encoder.SetEscapeHTML(false)
+		return encoder.Encode(logLine{
+			Node: chunk.GetNode(), Attempt: chunk.GetAttempt() + 1, Stream: strings.ToLower(chunk.GetStream().String()),
+			Text: strings.ToValidUTF8(string(line), "\ufffd"),
+		})
+	}
 	lines := []string{string(line)}
 	if !p.raw {
 		if !p.begun[key] && len(bytes.TrimSpace(line)) == 0 {
