@@ -212,9 +212,36 @@ execution computed. With --gone also those that cannot be found any more, and wh
 		if f.execution != "" {
 			what += " that execution " + printable(f.execution) + " computed"
 		}
-		return c.listed(command, what, rows, answer.GetToken() != "", named{}) // clients of the cache need not register what they put there
+		if err := c.listed(command, what, rows, answer.GetToken() != "", named{}); err != nil || len(answer.GetResults()) > 0 {
+			return err
+		}
+		return c.noResults(command, request)
 	}
 	return command
+}
+
+// noResults says of a list of results that is empty which flag shows more, or which task was meant. Clients of the cache need
+// not register what they put there: that there is no such task is no error.
+func (c *client) noResults(command *cobra.Command, request *aloftv1.ListResultsRequest) error {
+	if !request.GetGone() {
+		request.Gone, request.Limit = true, 1
+		answer, err := c.result.ListResults(command.Context(), request)
+		if err != nil {
+			return c.explain(err)
+		}
+		if len(answer.GetResults()) > 0 {
+			fmt.Fprintln(command.ErrOrStderr(), "there were some, which are gone: --gone shows them, and why")
+			return nil
+		}
+	}
+	if request.GetTask() == "" {
+		return nil
+	}
+	found, _, err := c.meant(command.Context(), named{core.ResourceType_TASK, request.GetTask()})
+	if err == nil && found != "" {
+		fmt.Fprintf(command.ErrOrStderr(), "did you mean --task %s?\n", printable(found))
+	}
+	return err
 }
 
 func cacheVersion(r *aloftv1.CachedResult) string {

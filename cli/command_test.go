@@ -34,6 +34,7 @@ type answering struct {
 	executions *admin.ExecutionList
 	only       string   // the filters of which executions are the answer; empty: any
 	workflows  []string // names of those that are registered
+	gone       bool     // there is a cached result, which is gone
 
 	askedLogs *aloftv1.GetLogsRequest
 }
@@ -74,8 +75,12 @@ func (a *answering) ListNamedEntities(_ context.Context, r *admin.NamedEntityLis
 	return list, nil
 }
 
-func (a *answering) ListResults(context.Context, *aloftv1.ListResultsRequest) (*aloftv1.ListResultsResponse, error) {
-	return &aloftv1.ListResultsResponse{}, nil
+func (a *answering) ListResults(_ context.Context, r *aloftv1.ListResultsRequest) (*aloftv1.ListResultsResponse, error) {
+	answer := &aloftv1.ListResultsResponse{}
+	if r.GetGone() && a.gone {
+		answer.Results = []*aloftv1.CachedResult{{Id: "r", GoneReason: "replaced"}}
+	}
+	return answer, nil
 }
 
 func (a *answering) GetProject(_ context.Context, r *admin.ProjectGetRequest) (*admin.Project, error) {
@@ -273,6 +278,30 @@ func TestWhatIsNotThereIsSaidInOneWay(t *testing.T) {
 	}
 	if code, _, said := typed(t, server, "cache", "ls", "--task", "nope"); code != 0 || !strings.HasPrefix(said, "no cached results of task nope in") {
 		t.Errorf("cache ls: exit code %d, %q", code, said)
+	}
+}
+
+func TestAnEmptyListSaysWhatWasAskedForAndWhereTheRestIs(t *testing.T) {
+	t.Parallel()
+	const place = " in project p, domain d\n"
+	here := (&answering{executions: &admin.ExecutionList{}, workflows: []string{"m.square"}}).address(t)
+	gone := (&answering{gone: true}).address(t)
+	for _, c := range []struct{ server, line, want string }{
+		{here, "get executions", "no executions" + place},
+		{here, "get executions --phase running", "no executions with phase running" + place},
+		{here, "get executions --phase failed,timed_out --workflow m.square", "no executions with phase failed or timed_out of workflow m.square" + place},
+		{here, "cache ls", "no cached results" + place},
+		{here, "cache ls --task m.square", "no cached results of task m.square" + place},
+		{here, "cache ls --task m.squar", "no cached results of task m.squar" + place + "did you mean --task m.square?\n"},
+		{here, "cache ls --task square --gone", "no cached results of task square" + place + "did you mean --task m.square?\n"},
+		{gone, "cache ls --execution x", "no cached results that execution x computed" + place + "there were some, which are gone: --gone shows them, and why\n"},
+	} {
+		if code, out, said := typed(t, c.server, strings.Fields(c.line)...); code != 0 || out != "" || said != c.want {
+			t.Errorf("%s: exit code %d, %q %q, want %q", c.line, code, out, said, c.want)
+		}
+	}
+	if _, out, _ := typed(t, gone, "cache", "ls", "--gone"); !strings.Contains(out, "replaced") && !strings.Contains(out, "\nr ") {
+		t.Errorf("with --gone: %q", out)
 	}
 }
 

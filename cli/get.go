@@ -122,7 +122,14 @@ func newGetExecutions(defaults Defaults) *cobra.Command {
 			rows = append(rows, []string{e.GetId().GetName(), workflowName(cl.GetWorkflowId()), phaseName(cl.GetPhase()),
 				ago(cl.GetCreatedAt()), executionTook(cl), clip(note, 60)})
 		}
-		return c.listed(command, "executions", rows, list.GetToken() != "", named{core.ResourceType_WORKFLOW, workflow})
+		what := "executions"
+		if len(phases) > 0 {
+			what += " with phase " + printable(strings.Join(phases, " or "))
+		}
+		if workflow != "" {
+			what += " of workflow " + printable(workflow)
+		}
+		return c.listed(command, what, rows, list.GetToken() != "", named{core.ResourceType_WORKFLOW, workflow})
 	}
 	return command
 }
@@ -317,15 +324,30 @@ func (c *client) noPlace(ctx context.Context) error {
 
 // missing says that nothing of this name is registered, and what was meant; nil: something is.
 func (c *client) missing(ctx context.Context, of named) error {
+	found, known, err := c.meant(ctx, of)
+	if err != nil || known {
+		return err
+	}
+	kind := strings.ToLower(strings.ReplaceAll(of.kind.String(), "_", " "))
+	message := fmt.Sprintf("there is no %s %s in project %s, domain %s", kind, printable(of.name), c.project, c.domain)
+	if found != "" {
+		message += "; did you mean " + printable(found) + "?"
+	}
+	return &ExitError{Code: 1, Message: message}
+}
+
+// meant is the registered name that a name stands for of which nothing is registered, if one is near. known: something is
+// registered of it, or that cannot be told.
+func (c *client) meant(ctx context.Context, of named) (found string, known bool, err error) {
 	list, err := c.admin.ListNamedEntities(ctx, &admin.NamedEntityListRequest{ResourceType: of.kind, Project: c.project, Domain: c.domain, Limit: 1000})
 	if err != nil {
-		return c.explain(err)
+		return "", false, c.explain(err)
 	}
 	var tasks *admin.NamedEntityList // each has a workflow, which is not listed
 	if of.kind == core.ResourceType_WORKFLOW {
 		tasks, err = c.admin.ListNamedEntities(ctx, &admin.NamedEntityListRequest{ResourceType: core.ResourceType_TASK, Project: c.project, Domain: c.domain, Limit: 1000})
 		if err != nil {
-			return c.explain(err)
+			return "", false, c.explain(err)
 		}
 	}
 	var names []string
@@ -333,18 +355,12 @@ func (c *client) missing(ctx context.Context, of named) error {
 		names = append(names, e.GetId().GetName())
 	}
 	if slices.Contains(names, strings.TrimPrefix(of.name, ofTask)) || list.GetToken() != "" || tasks.GetToken() != "" {
-		return nil
+		return "", true, nil
 	}
-	kind := strings.ToLower(strings.ReplaceAll(of.kind.String(), "_", " "))
-	message := fmt.Sprintf("there is no %s %s in project %s, domain %s", kind, printable(of.name), c.project, c.domain)
-	found := near.Name(of.name, names)
 	if i := slices.IndexFunc(names, func(name string) bool { return strings.HasSuffix(name, "."+of.name) }); i >= 0 {
-		found = names[i] // its module was left out
+		return names[i], false, nil // its module was left out
 	}
-	if found != "" {
-		message += "; did you mean " + printable(found) + "?"
-	}
-	return &ExitError{Code: 1, Message: message}
+	return near.Name(of.name, names), false, nil
 }
 
 // ofTask is what names of the workflows begin with that flytekit makes to run one task; people know these by the task.
