@@ -12,13 +12,17 @@ const (
 	messageMark = "\n\nMessage:\n\n"
 )
 
-// counted is what Flyte writes before the error of a node that has no retries left. A status says it of each attempt.
-var counted = regexp.MustCompile(`^\[\d+/\d+\] currentAttempt done\. Last Error: (?:USER|SYSTEM)::`)
+// counted is what Flyte writes before the error of a node that has no retries left; before it may be a code. In what many
+// failures have in common numbers are "<n>".
+var counted = regexp.MustCompile(`^((?:[\w:|]+: )?)\[(?:\d+|<n>)/(?:\d+|<n>)\] currentAttempt done\. Last Error: (?:USER|SYSTEM)::`)
+
+// uncounted is an error without the count of attempts, which a status says of each attempt.
+func uncounted(message string) string { return counted.ReplaceAllString(message, "$1") }
 
 // firstLine is the line of an error that says what happened: the first one, of a Python error that of its message, of an error
 // within which flytekit tells of another one that of the cause, with what it was about.
 func firstLine(message string) string {
-	message = counted.ReplaceAllString(message, "")
+	message = uncounted(message)
 	trace, said, ok := strings.Cut(message, messageMark)
 	switch {
 	case ok:
@@ -131,7 +135,7 @@ var (
 // readable makes an error fit for people: without the count of attempts; a Python error without the frames of flytekit, with paths that begin where the code does.
 // Where nothing would remain of the trace it is left as it is, but for an error that has another one in its message: that says it all.
 func readable(message string) string {
-	message = counted.ReplaceAllString(message, "")
+	message = uncounted(message)
 	if !strings.Contains(message, "Traceback (most recent call last)") {
 		return message
 	}

@@ -120,7 +120,7 @@ func newGetExecutions(defaults Defaults) *cobra.Command {
 				note = cause
 			}
 			rows = append(rows, []string{e.GetId().GetName(), workflowName(cl.GetWorkflowId()), phaseName(cl.GetPhase()),
-				ago(cl.GetCreatedAt()), executionTook(cl), clip(note, 60)})
+				ago(cl.GetCreatedAt()), executionTook(cl), note})
 		}
 		what := "executions"
 		if len(phases) > 0 {

@@ -27,16 +27,47 @@ func printJSON(w io.Writer, m proto.Message) error {
 	return err
 }
 
-// table writes rows in columns; the first row is the heading.
+// table writes rows in columns; the first row is the heading. On a terminal, the last column takes what the others leave of
+// a line.
 func table(w io.Writer, rows [][]string) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	width := 0
+	if isTerminal(w) {
+		width, _ = size(w)
+	}
+	return tableWithin(w, rows, width)
+}
+
+// tableWithin writes rows in columns, in lines of at most so many characters, unless the last column would have less than 20;
+// 0: as long as they are.
+func tableWithin(w io.Writer, rows [][]string, width int) error {
+	const between = 2
+	widths := map[int]int{}
 	for _, row := range rows {
 		for i, cell := range row {
 			row[i] = strings.Join(strings.Fields(cell), " ") // in one line
+			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]))
+		}
+	}
+	room := width
+	for i := range len(rows[0]) - 1 {
+		room -= widths[i] + between
+	}
+	t := tabwriter.NewWriter(w, 0, 0, between, ' ', 0)
+	for _, row := range rows {
+		if last := len(row) - 1; width > 0 {
+			row[last] = shorten(row[last], max(room, 20))
 		}
 		fmt.Fprintln(t, strings.Join(row, "\t"))
 	}
 	return t.Flush()
+}
+
+// shorten makes a text so many characters long at most; "…" is where it goes on.
+func shorten(text string, width int) string {
+	if utf8.RuneCountInString(text) <= width {
+		return text
+	}
+	return strings.TrimRight(string([]rune(text)[:width-1]), " ") + "…"
 }
 
 // took is a duration as people say it.

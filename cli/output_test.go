@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"os"
 	"slices"
 	"strings"
@@ -52,6 +53,28 @@ func TestTheCauseThatFlytekitWrapsIsShownWithWhatItIsAbout(t *testing.T) {
 		if got := firstLine(trace + messageMark[1:] + "    " + message); got != want {
 			t.Errorf("of %q\ngot  %q\nwant %q", message, got, want)
 		}
+	}
+}
+
+func TestTheLastColumnOfATableIsFittedToATerminalAndWholeInAPipe(t *testing.T) {
+	t.Parallel()
+	const text = "a sentence of many words that says what happened"
+	rows := func() [][]string { return [][]string{{"NAME", "ERROR"}, {"ärger", text}, {"x", "none"}} }
+	for width, want := range map[int]string{
+		0:   "ärger  " + text + "\nx      none\n",
+		100: "ärger  " + text + "\nx      none\n",
+		40:  "ärger  a sentence of many words that sa…\nx      none\n",
+		39:  "ärger  a sentence of many words that s…\nx      none\n",
+		10:  "ärger  a sentence of many…\nx      none\n",
+	} {
+		var out bytes.Buffer
+		if err := tableWithin(&out, rows(), width); err != nil || out.String() != "NAME   ERROR\n"+want {
+			t.Errorf("in %d characters: %v\n%swant\n%s", width, err, &out, want)
+		}
+	}
+	var out bytes.Buffer
+	if err := table(&out, rows()); err != nil || !strings.Contains(out.String(), text) {
+		t.Errorf("in a pipe: %v\n%s", err, &out)
 	}
 }
 

@@ -230,11 +230,11 @@ func printPlan(w io.Writer, plan *aloftv1.PlanRecoveryResponse) error {
 func printCauses(w io.Writer, causes []*aloftv1.RecoveryCause) error {
 	rows := [][]string{{"", "EXECUTIONS", "SUCCEEDED", "FAILED", "CAUSE"}}
 	for i, c := range causes {
-		text := c.GetMessage()
+		text := uncounted(c.GetMessage())
 		if c.GetCode() != "" {
 			text = c.GetCode() + ": " + text
 		}
-		rows = append(rows, []string{strconv.Itoa(i + 1), fmt.Sprint(c.GetExecutions()), fmt.Sprint(c.GetCounts().GetSucceeded()), fmt.Sprint(c.GetCounts().GetFailed()), clip(text, 120)})
+		rows = append(rows, []string{strconv.Itoa(i + 1), fmt.Sprint(c.GetExecutions()), fmt.Sprint(c.GetCounts().GetSucceeded()), fmt.Sprint(c.GetCounts().GetFailed()), text})
 	}
 	return table(w, rows)
 }
@@ -384,7 +384,7 @@ func printItems(w io.Writer, items []*aloftv1.RecoveryItem) error {
 	fmt.Fprintln(w)
 	rows := [][]string{{"EXECUTION", "CAUSE", "PHASE", "RECOVERY", ""}}
 	for _, i := range items {
-		rows = append(rows, []string{i.GetExecution().GetName(), strconv.Itoa(int(i.GetCause()) + 1), i.GetPhase().String(), i.GetRecovery().GetName(), clip(i.GetReason(), 120)})
+		rows = append(rows, []string{i.GetExecution().GetName(), strconv.Itoa(int(i.GetCause()) + 1), i.GetPhase().String(), i.GetRecovery().GetName(), uncounted(i.GetReason())})
 	}
 	return table(w, rows)
 }

@@ -52,7 +52,7 @@ func TestAPlanSaysWhatIsReusedAndWhatRuns(t *testing.T) {
 	}
 	var b bytes.Buffer
 	if err := printPlan(&b, &aloftv1.PlanRecoveryResponse{
-		Causes: []*aloftv1.RecoveryCause{{Code: "USER:E", Message: "row <n>", Executions: 2}},
+		Causes: []*aloftv1.RecoveryCause{{Code: "USER:E", Message: "[<n>/<n>] currentAttempt done. Last Error: USER::row <n> " + strings.Repeat("and more ", 20) + "in whole", Executions: 2}},
 		Executions: []*aloftv1.PlannedRecovery{
 			{Execution: execution("one"), Reused: 3, Runs: 1, Nodes: []*aloftv1.PlannedNode{{Path: "n1/n0", Name: "load", Reused: true, Reason: "it had succeeded"}, {Path: "n2", Name: "fit", Reason: "it had failed: USER:E"}}},
 			{Execution: execution("two"), Skipped: "execution r has recovered it"},
@@ -61,7 +61,7 @@ func TestAPlanSaysWhatIsReusedAndWhatRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"Executions: 2, of which 1 would be recovered and 1 skipped. Nodes: 3 would be reused, 1 would run.", "USER:E: row <n>",
+		"Executions: 2, of which 1 would be recovered and 1 skipped. Nodes: 3 would be reused, 1 would run.", "USER:E: row <n> and more", "in whole\n",
 		"skipped: execution r has recovered it", "n1/n0  load  reused  it had succeeded", "n2     fit   runs    it had failed: USER:E",
 	} {
 		if !strings.Contains(b.String(), want) {
