@@ -3,7 +3,8 @@
 //
 // It stands beside the flow and speaks to a server as everybody else does, through the public API. When the server cannot
 // be reached it says which address it tried and how to start one. Human output by default, -o json for machines; exit
-// code 0: it worked, 1: it did not, 2: the command line is wrong, 3: the execution that was waited for did not succeed.
+// code 0: it worked, 1: it did not, 2: the command line is wrong, 3: the execution that was waited for did not succeed,
+// 130: Ctrl-C ended the waiting.
 package cli
 
 import (
@@ -13,6 +14,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"os/signal"
 	"regexp"
 	"slices"
 	"strings"
@@ -190,17 +193,37 @@ func saidBy(failure *connect.Error) string {
 	return printable(message)
 }
 
-// explainEnd is explain for the end of a stream. A server that went away in the middle has not ended what was watched: goOn
-// says so, and how to look on.
-func (c *client) explainEnd(ctx context.Context, err error, goOn string) error {
+// watched is what to say of something that goes on although it is not watched any more.
+type watched struct {
+	goesOn string // a sentence without its end: "The job goes on"
+	away   string // how it goes on while the server is away
+	again  string // the command that shows it
+}
+
+// interruptedCode is the exit code of shells for a program that Ctrl-C ended.
+const interruptedCode = 130
+
+// interruptible ends a context at Ctrl-C, so that a command can say what goes on without it. A second Ctrl-C ends the program.
+func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
+// explainEnd is explain for the end of a stream. Neither a server that went away in the middle nor Ctrl-C has ended what was
+// watched: that is said, and how to look on.
+func (c *client) explainEnd(ctx context.Context, err error, w watched) error {
+	if ctx.Err() != nil {
+		return &ExitError{Code: interruptedCode, Message: fmt.Sprintf("interrupted. %s: %s", w.goesOn, w.again)}
+	}
+	if err == nil {
+		return nil
+	}
 	var failure *connect.Error
-	if err == nil || ctx.Err() != nil || connect.IsWireError(err) || !errors.As(err, &failure) || failure.Code() == connect.CodeResourceExhausted || c.unreached(failure) != "" {
-		if err == nil {
-			return nil
-		}
+	if connect.IsWireError(err) || !errors.As(err, &failure) || failure.Code() == connect.CodeResourceExhausted || c.unreached(failure) != "" {
 		return c.explain(err)
 	}
-	return &ExitError{Code: 1, Message: fmt.Sprintf("the server at %s went away before the end. %s", c.server, goOn)}
+	return &ExitError{Code: 1, Message: fmt.Sprintf("the server at %s went away before the end. %s%s: %s", c.server, w.goesOn, w.away, w.again)}
 }
 
 // missingEntity is how Flyte's services say what is not there. Ours, and people, say "execution flytesnacks/development/a".

@@ -111,6 +111,12 @@ func (a *answering) address(t *testing.T) string {
 // typed runs a command line; code is the exit code, and what is said on stderr has the error.
 func typed(t *testing.T, server string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
+	return typedUntil(t.Context(), t, server, args...)
+}
+
+// typedUntil is typed for a command that is interrupted when the context ends.
+func typedUntil(ctx context.Context, t *testing.T, server string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
 	var out, said bytes.Buffer
 	for _, command := range Commands(Defaults{Server: server, Project: "p", Domain: "d"}) {
 		if command.Name() != args[0] {
@@ -120,7 +126,7 @@ func typed(t *testing.T, server string, args ...string) (code int, stdout, stder
 		command.SetOut(&out)
 		command.SetErr(&said)
 		command.SilenceUsage, command.SilenceErrors = true, true
-		if err := command.ExecuteContext(t.Context()); err != nil {
+		if err := command.ExecuteContext(ctx); err != nil {
 			said.WriteString(err.Error())
 			code = 1
 			if exit := new(ExitError); errors.As(err, &exit) {

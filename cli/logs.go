@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -63,9 +64,16 @@ from 1), stream (stdout or stderr) and text.`,
 			number := uint32(attempt - 1)
 			request.Attempt = &number
 		}
-		stream, err := c.run.GetLogs(command.Context(), request)
+		ctx := command.Context()
+		if follow {
+			var stop context.CancelFunc
+			ctx, stop = interruptible(ctx)
+			defer stop()
+		}
+		goesOn := watched{"The tasks go on, and their logs are kept", "", "aloft logs " + strings.Join(args, " ") + " --follow"}
+		stream, err := c.run.GetLogs(ctx, request)
 		if err != nil {
-			return c.explain(err)
+			return c.explainEnd(ctx, err, goesOn)
 		}
 		defer func() { _ = stream.Close() }()
 		printer := &logPrinter{out: command.OutOrStdout(), err: command.ErrOrStderr(), prefix: request.Node == "", raw: raw, json: c.output == "json", partial: map[string][]byte{}}
@@ -80,7 +88,7 @@ from 1), stream (stdout or stderr) and text.`,
 		if len(printer.begun) == 0 && c.output != "json" && stream.Err() == nil {
 			fmt.Fprintln(command.ErrOrStderr(), "nothing was written")
 		}
-		return c.explainEnd(command.Context(), stream.Err(), "The tasks go on, and their logs are kept: aloft logs "+strings.Join(args, " ")+" shows them when the server is there again")
+		return c.explainEnd(ctx, stream.Err(), goesOn)
 	}
 	return command
 }

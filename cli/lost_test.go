@@ -5,7 +5,9 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -16,7 +18,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/service/serviceconnect"
 )
 
-// ending is a server that is killed in the middle of each answer.
+// ending is a server that is killed, or left by its client, in the middle of each answer.
 type ending struct {
 	aloftv1connect.UnimplementedRecoveryServiceHandler
 	aloftv1connect.UnimplementedRunServiceHandler
@@ -53,6 +55,20 @@ func (e *ending) end(ctx context.Context) error {
 	return ctx.Err()
 }
 
+func (e *ending) start(t *testing.T) *httptest.Server {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.Handle(aloftv1connect.NewRecoveryServiceHandler(e))
+	mux.Handle(aloftv1connect.NewRunServiceHandler(e))
+	mux.Handle(serviceconnect.NewAdminServiceHandler(e))
+	server := httptest.NewUnstartedServer(mux)
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	t.Cleanup(server.Close)
+	return server
+}
+
 func TestAServerThatGoesAwayInTheMiddleIsSaidAndHowToGoOn(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -67,15 +83,8 @@ func TestAServerThatGoesAwayInTheMiddleIsSaidAndHowToGoOn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e, mux := &ending{}, http.NewServeMux()
-			mux.Handle(aloftv1connect.NewRecoveryServiceHandler(e))
-			mux.Handle(aloftv1connect.NewRunServiceHandler(e))
-			mux.Handle(serviceconnect.NewAdminServiceHandler(e))
-			server := httptest.NewUnstartedServer(mux)
-			server.Config.Protocols = new(http.Protocols)
-			server.Config.Protocols.SetUnencryptedHTTP2(true)
-			server.Start()
-			defer server.Close()
+			e := &ending{}
+			server := e.start(t)
 			e.kill = server.CloseClientConnections
 			said := run(t, c.args, server.URL)
 			if !strings.Contains(said, c.want) || strings.Contains(said, "envelope") {
@@ -83,6 +92,36 @@ func TestAServerThatGoesAwayInTheMiddleIsSaidAndHowToGoOn(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestCtrlCSaysWhatGoesOnAndHowToLookAgain(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{
+		"recover one":                  "interrupted. The job goes on: aloft recover show recovery-x",
+		"recover one -o json":          "interrupted. The job goes on: aloft recover show recovery-x",
+		"status one --follow":          "interrupted. The execution goes on: aloft status p/d/one --follow",
+		"status one --follow -o json":  "interrupted. The execution goes on: aloft status p/d/one --follow",
+		"logs one n0 --follow":         "interrupted. The tasks go on, and their logs are kept: aloft logs one n0 --follow",
+		"logs one n0 --follow -o json": "interrupted. The tasks go on",
+	} {
+		t.Run(line, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithCancel(t.Context())
+			code, _, said := typedUntil(ctx, t, (&ending{kill: cancel}).start(t).URL, strings.Fields(line)...)
+			if code != 130 || !strings.Contains(said, want) {
+				t.Errorf("exit code %d, %q, want %q", code, said, want)
+			}
+		})
+	}
+}
+
+func TestCtrlCEndsWhatCanSayWhatGoesOn(t *testing.T) { //nolint:paralleltest // it interrupts this process
+	ctx, stop := interruptible(t.Context())
+	defer stop()
+	if err := syscall.Kill(os.Getpid(), syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	<-ctx.Done()
 }
 
 // run is what a command says, with its error.

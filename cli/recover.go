@@ -111,6 +111,8 @@ func (c *client) recover(command *cobra.Command, args []string, f recoverFlags) 
 	if f.detach {
 		return c.printJob(w, job)
 	}
+	ctx, stop := interruptible(ctx)
+	defer stop()
 	job, err = c.follow(ctx, w, job)
 	if err != nil {
 		return err
@@ -276,10 +278,11 @@ func (c *client) follow(ctx context.Context, w io.Writer, job *aloftv1.RecoveryJ
 	over := func() bool {
 		return job.GetPhase() == aloftv1.RecoveryJob_ENDED || job.GetPhase() == aloftv1.RecoveryJob_PAUSED
 	}
+	goesOn := watched{"The job goes on", " when the server does", "aloft recover show " + job.GetName()}
 	for !over() {
 		stream, err := c.recovery.WatchRecoveryJob(ctx, &aloftv1.WatchRecoveryJobRequest{Name: job.GetName()})
 		if err != nil {
-			return nil, c.explain(err)
+			return nil, c.explainEnd(ctx, err, goesOn)
 		}
 		for !over() && stream.Receive() {
 			job = stream.Msg()
@@ -291,7 +294,7 @@ func (c *client) follow(ctx context.Context, w io.Writer, job *aloftv1.RecoveryJ
 		err = stream.Err()
 		_ = stream.Close()
 		if err != nil && !over() {
-			return nil, c.explainEnd(ctx, err, "The job goes on when the server does: aloft recover show "+job.GetName())
+			return nil, c.explainEnd(ctx, err, goesOn)
 		}
 	}
 	if c.output == "json" {

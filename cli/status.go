@@ -49,18 +49,24 @@ warm interpreter or a fresh one, and why.`,
 		if err != nil {
 			return err
 		}
+		ctx := command.Context()
+		if follow {
+			var stop context.CancelFunc
+			ctx, stop = interruptible(ctx)
+			defer stop()
+		}
 		if c.output == "json" {
-			return c.statusJSON(command.Context(), id, follow, command.OutOrStdout())
+			return c.statusJSON(ctx, id, follow, command.OutOrStdout())
 		}
 		t := newTree(command.OutOrStdout())
 		t.raw, t.verbose = raw, verbose
-		t.retriesFunc = func(task *core.Identifier) uint32 { return c.retries(command.Context(), task) }
-		phase, err := c.watch(command.Context(), id, t, follow, command.OutOrStdout())
+		t.retriesFunc = func(task *core.Identifier) uint32 { return c.retries(ctx, task) }
+		phase, err := c.watch(ctx, id, t, follow, command.OutOrStdout())
 		if err != nil {
 			return err
 		}
 		if phase == core.WorkflowExecution_SUCCEEDED {
-			return c.printOutputs(command.Context(), id, command.OutOrStdout())
+			return c.printOutputs(ctx, id, command.OutOrStdout())
 		}
 		if follow {
 			return &ExitError{Code: 3}
@@ -74,7 +80,7 @@ warm interpreter or a fresh one, and why.`,
 func (c *client) statusJSON(ctx context.Context, id *core.WorkflowExecutionIdentifier, follow bool, w io.Writer) error {
 	stream, err := c.run.WatchExecution(ctx, &aloftv1.WatchExecutionRequest{Id: id, Once: !follow})
 	if err != nil {
-		return c.explain(err)
+		return c.explainEnd(ctx, err, statusGoesOn(id))
 	}
 	defer func() { _ = stream.Close() }()
 	for stream.Receive() {
@@ -85,9 +91,9 @@ func (c *client) statusJSON(ctx context.Context, id *core.WorkflowExecutionIdent
 	return c.explainEnd(ctx, stream.Err(), statusGoesOn(id))
 }
 
-// statusGoesOn is what to know when a server goes away while an execution is watched.
-func statusGoesOn(id *core.WorkflowExecutionIdentifier) string {
-	return "The execution goes on when the server does: aloft status " + aloft.ExecutionIDOf(id).String() + " --follow"
+// statusGoesOn is what to know when an execution is not watched any more.
+func statusGoesOn(id *core.WorkflowExecutionIdentifier) watched {
+	return watched{"The execution goes on", " when the server does", "aloft status " + aloft.ExecutionIDOf(id).String() + " --follow"}
 }
 
 // watch shows the tree, once or until the execution ends, and returns the last phase.
@@ -96,7 +102,7 @@ func (c *client) watch(ctx context.Context, id *core.WorkflowExecutionIdentifier
 	defer cancel()
 	stream, err := c.run.WatchExecution(ctx, &aloftv1.WatchExecutionRequest{Id: id, Once: !follow})
 	if err != nil {
-		return 0, c.explain(err)
+		return 0, c.explainEnd(ctx, err, statusGoesOn(id))
 	}
 	defer func() { _ = stream.Close() }()
 	live := follow && drawable(w)
@@ -118,8 +124,8 @@ func (c *client) watch(ctx context.Context, id *core.WorkflowExecutionIdentifier
 		select {
 		case message, ok := <-messages:
 			if !ok {
-				if err := stream.Err(); err != nil {
-					return 0, c.explainEnd(ctx, err, statusGoesOn(id))
+				if err := c.explainEnd(ctx, stream.Err(), statusGoesOn(id)); err != nil {
+					return 0, err
 				}
 				if !live && !follow {
 					t.print(w, time.Now())
