@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -59,7 +60,7 @@ warm interpreter or a fresh one, and why.`,
 			return c.statusJSON(ctx, id, follow, command.OutOrStdout())
 		}
 		t := newTree(command.OutOrStdout())
-		t.raw, t.verbose = raw, verbose
+		t.raw, t.verbose, t.place = raw, verbose, c.project+"/"+c.domain+"/"
 		t.retriesFunc = func(task *core.Identifier) uint32 { return c.retries(ctx, task) }
 		phase, err := c.watch(ctx, id, t, follow, command.OutOrStdout())
 		if err != nil {
@@ -131,6 +132,7 @@ func (c *client) watch(ctx context.Context, id *core.WorkflowExecutionIdentifier
 					t.print(w, time.Now())
 				}
 				if live {
+					t.room = 0
 					screen.draw(t.lines(time.Now()), true)
 				} else if follow {
 					t.printEnd(w, time.Now())
@@ -142,11 +144,11 @@ func (c *client) watch(ctx context.Context, id *core.WorkflowExecutionIdentifier
 				t.printChanges(w, changed)
 			}
 			if live {
-				screen.draw(t.lines(time.Now()), false)
+				screen.draw(t.fitted(w, time.Now()), false)
 			}
 		case <-clock.C:
 			if live && t.execution != nil {
-				screen.draw(t.lines(time.Now()), false)
+				screen.draw(t.fitted(w, time.Now()), false)
 			}
 		}
 	}
@@ -179,13 +181,9 @@ type screen struct {
 	drawn int
 }
 
-// draw replaces what was drawn. While it goes on, only as many lines as the terminal has: the end of the tree is what moves.
+// draw replaces what was drawn. While it goes on, lines end where the terminal does.
 func (s *screen) draw(lines []string, last bool) {
-	width, height := size(s.w)
-	if !last && len(lines) > height-1 {
-		hidden := len(lines) - (height - 2)
-		lines = append([]string{lines[0], fmt.Sprintf("   … %d more above", hidden)}, lines[len(lines)-(height-3):]...)
-	}
+	width, _ := size(s.w)
 	var b strings.Builder
 	if s.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", s.drawn)
@@ -207,8 +205,10 @@ type tree struct {
 	nodes     map[string]*aloftv1.NodeStatus
 	order     []string
 	colour    bool
-	raw       bool // errors as they are
-	verbose   bool // a line for each attempt
+	raw       bool   // errors as they are
+	verbose   bool   // a line for each attempt
+	place     string // "project/domain/" of those executions of which the name is enough where there is little room
+	room      int    // characters that the first line may have; 0: any number
 
 	retriesFunc func(task *core.Identifier) uint32 // how many a task states; nil: that is not known
 	retries     map[string]uint32                  // what it said, by task
@@ -280,6 +280,83 @@ func label(n *aloftv1.NodeStatus) string {
 
 func (t *tree) lines(now time.Time) []string {
 	lines := []string{t.head(now)}
+	for _, r := range t.rows(now) {
+		lines = append(lines, r.text)
+	}
+	return append(lines, t.failure()...)
+}
+
+// fitted is lines for a terminal on which the tree is drawn again and again. Where it has too few of them, nodes that failed
+// or run are shown before those that are still to come, and these before those that have ended.
+func (t *tree) fitted(w io.Writer, now time.Time) []string {
+	width, height := size(w)
+	t.room = width - 1
+	return t.within(height-1, now)
+}
+
+// within is at most so many lines.
+func (t *tree) within(height int, now time.Time) []string {
+	if lines := t.lines(now); len(lines) <= height {
+		return lines
+	}
+	rows, lines := t.rows(now), []string{t.head(now)}
+	if hidden := len(rows) - (height - 1); hidden > 0 {
+		hidden++ // to have a line for how many
+		byUrgency := make([]int, len(rows))
+		for i := range byUrgency {
+			byUrgency[i] = i
+		}
+		slices.SortStableFunc(byUrgency, func(a, b int) int {
+			if rows[a].urgency == rows[b].urgency && rows[a].urgency == urgencyEnded {
+				return b - a // of these the latest
+			}
+			return int(rows[a].urgency) - int(rows[b].urgency)
+		})
+		shown := byUrgency[:max(len(rows)-hidden, 0)]
+		slices.Sort(shown)
+		lines = append(lines, fmt.Sprintf("   … %d more", len(rows)-len(shown)))
+		for _, i := range shown {
+			lines = append(lines, rows[i].text)
+		}
+		return lines
+	}
+	for _, r := range rows { // the error, which they name, has no room
+		lines = append(lines, r.text)
+	}
+	return lines
+}
+
+// row is a line of the tree.
+type row struct {
+	text    string
+	urgency urgency
+}
+
+// urgency is the order in which nodes are shown that cannot all be.
+type urgency int
+
+const (
+	urgencyFailed urgency = iota
+	urgencyRuns
+	urgencyToCome
+	urgencyEnded
+)
+
+func urgencyOf(p core.NodeExecution_Phase) urgency {
+	switch p {
+	case core.NodeExecution_FAILED, core.NodeExecution_FAILING, core.NodeExecution_TIMED_OUT:
+		return urgencyFailed
+	case core.NodeExecution_QUEUED, core.NodeExecution_UNDEFINED:
+		return urgencyToCome
+	}
+	if aloft.Terminal(p) {
+		return urgencyEnded
+	}
+	return urgencyRuns
+}
+
+func (t *tree) rows(now time.Time) []row {
+	var rows []row
 	children := map[string][]*aloftv1.NodeStatus{}
 	for _, id := range t.order {
 		n := t.nodes[id]
@@ -307,23 +384,28 @@ func (t *tree) lines(now time.Time) []string {
 				branch, next = "└─ ", "   "
 			}
 			text := indent + branch + label(n)
-			lines = append(lines, pad(text, width+2)+t.paint(n.GetPhase())+t.note(n, now))
+			rows = append(rows, row{pad(text, width+2) + t.paint(n.GetPhase()) + t.note(n, now), urgencyOf(n.GetPhase())})
 			if t.verbose {
 				for _, a := range n.GetAttempts() {
-					lines = append(lines, indent+next+attemptLine(a, now))
+					rows = append(rows, row{indent + next + attemptLine(a, now), urgencyOf(n.GetPhase())})
 				}
 			}
 			draw(n.GetId(), indent+next)
 		}
 	}
 	draw("", "")
-	return append(lines, t.failure()...)
+	return rows
 }
 
 func (t *tree) head(now time.Time) string {
 	e := t.execution
-	head := fmt.Sprintf("%s  %s  ", aloft.ExecutionIDOf(e.GetId()), workflowName(e.GetWorkflow()))
-	head += t.colourOf(executionColour(e.GetPhase()), phaseName(e.GetPhase())) + "  " + ran(e.GetCreatedAt(), e.GetStartedAt(), e.GetEndedAt(), now)
+	id, workflow := aloft.ExecutionIDOf(e.GetId()).String(), workflowName(e.GetWorkflow())
+	phase, lasted := phaseName(e.GetPhase()), ran(e.GetCreatedAt(), e.GetStartedAt(), e.GetEndedAt(), now)
+	if left := t.room - len(phase+lasted+"      "); t.room > 0 && utf8.RuneCountInString(id+workflow) > left {
+		id = strings.TrimPrefix(id, t.place)
+		workflow = shorten(workflow, max(left-utf8.RuneCountInString(id), 8))
+	}
+	head := id + "  " + workflow + "  " + t.colourOf(executionColour(e.GetPhase()), phase) + "  " + lasted
 	if e.GetRecovers() != nil {
 		recovered := 0
 		for _, n := range t.nodes {

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +73,61 @@ func TestANodeThatFailedWithRetriesLeftSaysWhyTheyWereNotUsed(t *testing.T) {
 	}
 	if asked != 2 {
 		t.Errorf("asked %d times for two tasks", asked)
+	}
+}
+
+func TestATreeThatHasMoreNodesThanTheTerminalLinesShowsThoseThatFailedOrRun(t *testing.T) {
+	t.Parallel()
+	tree := &tree{nodes: map[string]*aloftv1.NodeStatus{}}
+	status := &aloftv1.WatchExecutionResponse{Execution: &aloftv1.ExecutionStatus{}}
+	for i, phase := range []core.NodeExecution_Phase{
+		core.NodeExecution_SUCCEEDED, core.NodeExecution_FAILED, core.NodeExecution_QUEUED, core.NodeExecution_RUNNING, core.NodeExecution_SUCCEEDED, core.NodeExecution_SUCCEEDED, core.NodeExecution_QUEUED,
+	} {
+		status.Nodes = append(status.Nodes, &aloftv1.NodeStatus{Id: "n" + strconv.Itoa(i), Phase: phase})
+	}
+	tree.update(status)
+	for height, want := range map[int]string{
+		8: "n0 n1 n2 n3 n4 n5 n6", 7: "… 2 more n1 n2 n3 n5 n6", 6: "… 3 more n1 n2 n3 n6", 5: "… 4 more n1 n2 n3", 4: "… 5 more n1 n3", 3: "… 6 more n1", 2: "… 7 more", 1: "… 7 more",
+	} {
+		var got []string
+		for _, line := range tree.within(height, time.Now())[1:] {
+			line, _, _ = strings.Cut(strings.TrimSpace(strings.TrimLeft(line, "├└─ ")), "  ")
+			got = append(got, line)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("in %d lines: %s, want %s", height, strings.Join(got, " "), want)
+		}
+	}
+	status.Execution.Error = &core.ExecutionError{Message: "so\nit\nis"}
+	if got := tree.within(8, time.Now()); len(got) != 8 || !strings.Contains(got[7], "n6") {
+		t.Errorf("an error took the room of nodes:\n%s", strings.Join(got, "\n"))
+	}
+	if got := tree.within(13, time.Now()); len(got) != 13 || got[12] != "  is" {
+		t.Errorf("an error that has room:\n%s", strings.Join(got, "\n"))
+	}
+}
+
+func TestTheFirstLineOfATreeKeepsThePhaseWhereThereIsLittleRoom(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		project string
+		room    int
+		want    string
+	}{
+		{"p", 0, "p/d/a7xk  module.workflow  SUCCEEDED  0 ms"},
+		{"p", 42, "p/d/a7xk  module.workflow  SUCCEEDED  0 ms"},
+		{"p", 41, "a7xk  module.workflow  SUCCEEDED  0 ms"},
+		{"p", 37, "a7xk  module.workfl…  SUCCEEDED  0 ms"},
+		{"p", 10, "a7xk  module.…  SUCCEEDED  0 ms"},
+		{"q", 41, "q/d/a7xk  module.workfl…  SUCCEEDED  0 ms"}, // the name alone would be another one
+	} {
+		tree := &tree{place: "p/d/", room: c.room, execution: &aloftv1.ExecutionStatus{
+			Id: &core.WorkflowExecutionIdentifier{Project: c.project, Domain: "d", Name: "a7xk"}, Workflow: &core.Identifier{Name: "module.workflow"},
+			Phase: core.WorkflowExecution_SUCCEEDED, StartedAt: timestamppb.New(time.Unix(9, 0)), EndedAt: timestamppb.New(time.Unix(9, 0)),
+		}}
+		if got := tree.head(time.Now()); got != c.want {
+			t.Errorf("in %d characters: %q, want %q", c.room, got, c.want)
+		}
 	}
 }
 
