@@ -56,6 +56,10 @@ func (a *answering) WatchExecution(_ context.Context, r *aloftv1.WatchExecutionR
 	return stream.Send(a.status)
 }
 
+func (a *answering) GetExecution(_ context.Context, r *admin.WorkflowExecutionGetRequest) (*admin.Execution, error) {
+	return &admin.Execution{Id: r.GetId()}, nil
+}
+
 func (a *answering) GetExecutionData(context.Context, *admin.WorkflowExecutionGetDataRequest) (*admin.WorkflowExecutionGetDataResponse, error) {
 	return a.data, nil
 }

@@ -26,7 +26,10 @@ func newDoctor(defaults Defaults) *cobra.Command {
 		Long: `Check what a run needs: a server that answers, a Python with flytekit, memory limits, a room for tasks.
 
 Tasks run as processes of the server's user: isolated against accidents, not against attackers.
-The exit code is 1 if something has to be done.`,
+The exit code is 1 if something has to be done.
+
+With -o json: what the server says of itself (aloft.v1.GetServerInfoResponse; nothing if it does not
+answer), and findings, a list of {"level": "ok", "note" or "to do", "text": …}.`,
 		Args: cobra.NoArgs,
 	}
 	c := flags(command, defaults)
@@ -36,18 +39,17 @@ The exit code is 1 if something has to be done.`,
 		info, err := c.info.GetServerInfo(ctx, &aloftv1.GetServerInfoRequest{})
 		d := &diagnosis{out: command.OutOrStdout()}
 		if c.output == "json" {
-			if err != nil {
-				return c.explain(err)
-			}
-			if err := printJSON(command.OutOrStdout(), info); err != nil {
-				return err
-			}
-			d.out = io.Discard // the exit code says the same
+			d.out = io.Discard
 		}
 		d.server(c, info, err)
 		d.python(ctx, info)
 		d.machine()
 		d.access(info)
+		if c.output == "json" {
+			if err := printJSONWith(command.OutOrStdout(), info, map[string]any{"findings": d.findings}); err != nil {
+				return err
+			}
+		}
 		if d.problems > 0 {
 			return &ExitError{Code: 1}
 		}
@@ -59,22 +61,30 @@ The exit code is 1 if something has to be done.`,
 // manySlots is a number that nobody states: CPU and memory are what limits then.
 const manySlots = 100_000
 
+// diagnosis is what was found, which is said at once.
 type diagnosis struct {
 	out      io.Writer
+	findings []finding
 	problems int
 }
 
-func (d *diagnosis) ok(format string, args ...any) {
-	fmt.Fprintf(d.out, "ok    "+format+"\n", args...)
+// finding is a sentence of a diagnosis for machines.
+type finding struct {
+	Level string `json:"level"` // ok, note or to do
+	Text  string `json:"text"`
 }
 
-func (d *diagnosis) note(format string, args ...any) {
-	fmt.Fprintf(d.out, "note  "+format+"\n", args...)
-}
-
+func (d *diagnosis) ok(format string, args ...any)   { d.say("ok", "ok    ", format, args...) }
+func (d *diagnosis) note(format string, args ...any) { d.say("note", "note  ", format, args...) }
 func (d *diagnosis) problem(format string, args ...any) {
 	d.problems++
-	fmt.Fprintf(d.out, "TO DO "+format+"\n", args...)
+	d.say("to do", "TO DO ", format, args...)
+}
+
+func (d *diagnosis) say(level, mark, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	d.findings = append(d.findings, finding{level, strings.TrimSpace(text)})
+	fmt.Fprintln(d.out, mark+text)
 }
 
 func (d *diagnosis) server(c *client, info *aloftv1.GetServerInfoResponse, err error) {

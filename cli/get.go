@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/aloft-dev/aloft"
@@ -68,7 +70,15 @@ func newGetExecutions(defaults Defaults) *cobra.Command {
 		Use:     "executions [NAME]",
 		Aliases: []string{"execution"},
 		Short:   "List executions, newest first, or show one with its inputs and outputs",
-		Args:    cobra.MaximumNArgs(1),
+		Long: `List executions, newest first, or show one with its inputs and outputs.
+
+With -o json a list is Flyte's ExecutionList, and one execution its Execution with two fields more:
+inputs and outputs, each a LiteralMap ({"literals": {NAME: …}}), or {"url": …, "bytes": …} of a
+LiteralMap that is too large to show.`,
+		Example: `  aloft get executions --phase failed,timed_out --workflow example.main
+  aloft get executions a7xkq2m9fz4n8wv6tbrl
+  aloft get executions a7xkq2m9fz4n8wv6tbrl -o json | jq .outputs.literals.o0`,
+		Args: cobra.MaximumNArgs(1),
 	}
 	c := flags(command, defaults)
 	p.flags(command)
@@ -167,12 +177,22 @@ func (c *client) showExecution(command *cobra.Command, argument string) error {
 	if err != nil {
 		return c.explain(err)
 	}
-	if c.output == "json" {
-		return printJSON(command.OutOrStdout(), execution)
-	}
 	data, err := c.admin.GetExecutionData(command.Context(), &admin.WorkflowExecutionGetDataRequest{Id: id})
 	if err != nil {
 		return c.explain(err)
+	}
+	if c.output == "json" {
+		values := map[string]any{}
+		for name, m := range map[string]proto.Message{
+			"inputs": valuesOf(data.GetFullInputs(), data.GetInputs()), "outputs": valuesOf(data.GetFullOutputs(), data.GetOutputs()),
+		} {
+			encoded, err := forMachines.Marshal(m)
+			if err != nil {
+				return fmt.Errorf("print %s: %w", name, err)
+			}
+			values[name] = json.RawMessage(encoded)
+		}
+		return printJSONWith(command.OutOrStdout(), execution, values)
 	}
 	w, cl := command.OutOrStdout(), execution.GetClosure()
 	fmt.Fprintf(w, "%s/%s/%s  %s  %s  %s\n", id.GetProject(), id.GetDomain(), id.GetName(),
@@ -186,6 +206,14 @@ func (c *client) showExecution(command *cobra.Command, argument string) error {
 		fmt.Fprintf(w, "error %s:\n%s\n", cl.GetError().GetCode(), readable(message))
 	}
 	return nil
+}
+
+// valuesOf is values, or, of those that are too many for an answer, where they can be read.
+func valuesOf(m *core.LiteralMap, rest *admin.UrlBlob) proto.Message {
+	if len(m.GetLiterals()) == 0 && rest.GetUrl() != "" {
+		return rest
+	}
+	return m
 }
 
 // printLiterals shows values, or, of those that are too many for an answer, how large they are and where they can be read.

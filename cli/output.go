@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -17,14 +18,37 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
+var forMachines = protojson.MarshalOptions{UseProtoNames: true, Multiline: true, Indent: "  "}
+
 // printJSON writes one message as one JSON document, with the protocol's own field names.
 func printJSON(w io.Writer, m proto.Message) error {
-	encoded, err := protojson.MarshalOptions{UseProtoNames: true, Multiline: true, Indent: "  "}.Marshal(m)
+	encoded, err := forMachines.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("print: %w", err)
 	}
 	_, err = fmt.Fprintln(w, string(encoded))
 	return err
+}
+
+// printJSONWith is printJSON with fields of ours beside those of the message.
+func printJSONWith(w io.Writer, m proto.Message, more map[string]any) error {
+	encoded, err := forMachines.Marshal(m)
+	if err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	document := map[string]any{}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(encoded, &fields); err != nil {
+		return fmt.Errorf("print: %w", err)
+	}
+	for name, value := range fields {
+		document[name] = value
+	}
+	maps.Copy(document, more)
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(document)
 }
 
 // table writes rows in columns; the first row is the heading. On a terminal, the last column takes what the others leave of

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"slices"
 	"strings"
@@ -282,7 +283,21 @@ func TestAValueIsEscapedOnceAndOneThatIsTooLargeIsSaidToBe(t *testing.T) {
 	if _, out, said := typed(t, server, "status", "x"); !strings.Contains(out, `o0 = "a\x1b[31m \u202eb \\x1b \u0085"`+"\n") {
 		t.Errorf("%s%s", out, said)
 	}
+	var one struct {
+		ID      struct{ Name string }
+		Outputs struct {
+			Literals map[string]any
+			URL      string
+			Bytes    string
+		}
+	}
+	if _, out, said := typed(t, server, "get", "executions", "x", "-o", "json"); json.Unmarshal([]byte(out), &one) != nil || one.ID.Name != "x" || one.Outputs.Literals["o0"] == nil {
+		t.Errorf("for machines: %s%s", out, said)
+	}
 	a.data.FullOutputs = nil
+	if _, out, said := typed(t, server, "get", "executions", "x", "-o", "json"); json.Unmarshal([]byte(out), &one) != nil || one.Outputs.URL != "http://there/outputs.pb" || one.Outputs.Bytes != "3145728" {
+		t.Errorf("for machines: %s%s", out, said)
+	}
 	if _, out, said := typed(t, server, "status", "x"); !strings.Contains(out, "outputs: 3.0 MiB, which is too much to show; as a LiteralMap at http://there/outputs.pb\n") {
 		t.Errorf("%s%s", out, said)
 	}
