@@ -284,12 +284,14 @@ func TestAValueIsEscapedOnceAndOneThatIsTooLargeIsSaidToBe(t *testing.T) {
 		t.Errorf("%s%s", out, said)
 	}
 	var one struct {
-		ID      struct{ Name string }
+		ID struct {
+			Name string `json:"name"`
+		} `json:"id"`
 		Outputs struct {
-			Literals map[string]any
-			URL      string
-			Bytes    string
-		}
+			Literals map[string]any `json:"literals"`
+			URL      string         `json:"url"`
+			Bytes    string         `json:"bytes"`
+		} `json:"outputs"`
 	}
 	if _, out, said := typed(t, server, "get", "executions", "x", "-o", "json"); json.Unmarshal([]byte(out), &one) != nil || one.ID.Name != "x" || one.Outputs.Literals["o0"] == nil {
 		t.Errorf("for machines: %s%s", out, said)
