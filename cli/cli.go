@@ -65,6 +65,7 @@ func Commands(defaults Defaults) []*cobra.Command {
 type client struct {
 	server  string // that is asked
 	own     string // that flag or configuration name; the address of a page may name another
+	usual   string // that the configuration names
 	project string
 	domain  string
 	asked   *core.WorkflowExecutionIdentifier // that the command line names; nil: none
@@ -79,7 +80,7 @@ type client struct {
 
 // flags adds the flags that every verb has and returns the client that they describe; it connects on first use.
 func flags(command *cobra.Command, defaults Defaults) *client {
-	c := &client{}
+	c := &client{usual: defaults.Server}
 	f := command.Flags()
 	f.StringVar(&c.server, "server", defaults.Server, "address of the server, host:port or URL; also ALOFT_SERVER, FLYTE_PLATFORM_URL")
 	f.StringVarP(&c.project, "project", "p", defaults.Project, "project")
@@ -213,6 +214,9 @@ func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
 // explainEnd is explain for the end of a stream. Neither a server that went away in the middle nor Ctrl-C has ended what was
 // watched: that is said, and how to look on.
 func (c *client) explainEnd(ctx context.Context, err error, w watched) error {
+	if c.server != c.usual {
+		w.again += " --server " + c.server
+	}
 	if ctx.Err() != nil {
 		return &ExitError{Code: interruptedCode, Message: fmt.Sprintf("interrupted. %s: %s", w.goesOn, w.again)}
 	}

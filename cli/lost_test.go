@@ -115,6 +115,15 @@ func TestCtrlCSaysWhatGoesOnAndHowToLookAgain(t *testing.T) {
 	}
 }
 
+func TestHowToLookAgainNamesAServerThatIsNotTheUsualOne(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	url := (&ending{kill: cancel}).start(t).URL
+	if _, _, said := typedUntil(ctx, t, "localhost:1", "status", "one", "--follow", "--server", url); !strings.HasSuffix(said, ": aloft status p/d/one --follow --server "+url) {
+		t.Errorf("it says %q", said)
+	}
+}
+
 func TestCtrlCEndsWhatCanSayWhatGoesOn(t *testing.T) { //nolint:paralleltest // it interrupts this process
 	ctx, stop := interruptible(t.Context())
 	defer stop()
