@@ -34,6 +34,7 @@ type answering struct {
 	executions *admin.ExecutionList
 	only       string   // the filters of which executions are the answer; empty: any
 	workflows  []string // names of those that are registered
+	message    string   // the error of each execution
 	gone       bool     // there is a cached result, which is gone
 
 	askedLogs *aloftv1.GetLogsRequest
@@ -57,7 +58,7 @@ func (a *answering) WatchExecution(_ context.Context, r *aloftv1.WatchExecutionR
 }
 
 func (a *answering) GetExecution(_ context.Context, r *admin.WorkflowExecutionGetRequest) (*admin.Execution, error) {
-	return &admin.Execution{Id: r.GetId()}, nil
+	return &admin.Execution{Id: r.GetId(), Closure: &admin.ExecutionClosure{OutputResult: &admin.ExecutionClosure_Error{Error: &core.ExecutionError{Message: a.message}}}}, nil
 }
 
 func (a *answering) GetExecutionData(context.Context, *admin.WorkflowExecutionGetDataRequest) (*admin.WorkflowExecutionGetDataResponse, error) {
@@ -265,6 +266,28 @@ func TestAWorkflowIsFoundByTheNameThatListsShow(t *testing.T) {
 	a.executions.Token, a.only = "more", ""
 	if _, _, said := typed(t, server, "get", "executions"); said != "the newest 1 are shown: --limit for more\n" {
 		t.Errorf("of a list that goes on it says %q", said)
+	}
+}
+
+func TestAListShowsTheCauseAlsoOfAnErrorThatTheListHasCut(t *testing.T) {
+	t.Parallel()
+	failed := func(message string) *admin.Execution {
+		return &admin.Execution{Closure: &admin.ExecutionClosure{OutputResult: &admin.ExecutionClosure_Error{Error: &core.ExecutionError{Message: message}}}}
+	}
+	const whole = "Trace:\n\n    Traceback (most recent call last):\n    x\n\nMessage:\n\n    TypeTransformerFailedError: Error converting input 'df':\n    Literal value: scalar {\n    }\n    Exception: no such column"
+	a := &answering{message: whole, executions: &admin.ExecutionList{Executions: []*admin.Execution{
+		failed(("TypeTransformerFailedError: Error converting input 'df':\n    Literal value: " + strings.Repeat("x", 100))[:listedError]), failed("ValueError: bad"), failed("KeyError:"),
+	}}}
+	server := a.address(t)
+	code, out, said := typed(t, server, "get", "executions")
+	if code != 0 || !strings.Contains(out, "input df: no such column\n") || !strings.Contains(out, "ValueError: bad\n") || !strings.Contains(out, "KeyError\n") {
+		t.Errorf("exit code %d, %s\n%s", code, said, out)
+	}
+	for range fewItems {
+		a.executions.Executions = append(a.executions.Executions, failed("E: "+strings.Repeat("x", listedError-3)))
+	}
+	if _, out, _ = typed(t, server, "get", "executions"); strings.Count(out, "input df: no such column\n") != fewItems || strings.Count(out, "xxx…\n") != 1 {
+		t.Errorf("of many: %s", out)
 	}
 }
 

@@ -31,8 +31,7 @@ func firstLine(message string) string {
 		lines := strings.Split(strings.TrimSpace(message), "\n")
 		return strings.TrimSpace(lines[len(lines)-1])
 	}
-	line, _, _ := strings.Cut(strings.TrimSpace(message), "\n")
-	return strings.TrimSpace(line)
+	return headline(message, "") // also of a Python error in a list, which has no trace
 }
 
 // wrapping is a way in which flytekit tells of an error within the message of another one.

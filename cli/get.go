@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -123,9 +124,19 @@ LiteralMap that is too large to show.`,
 			return printJSON(command.OutOrStdout(), list)
 		}
 		rows := [][]string{{"NAME", "WORKFLOW", "PHASE", "CREATED", "TOOK", "ERROR"}}
+		asked := 0
 		for _, e := range list.GetExecutions() {
 			cl := e.GetClosure()
-			note := firstLine(cl.GetError().GetMessage())
+			message := cl.GetError().GetMessage()
+			if cut := len(message) > listedError-utf8.UTFMax; cut && asked < fewItems {
+				asked++
+				if whole, err := c.admin.GetExecution(command.Context(), &admin.WorkflowExecutionGetRequest{Id: e.GetId()}); err == nil {
+					message = whole.GetClosure().GetError().GetMessage()
+				}
+			} else if cut {
+				message += "…"
+			}
+			note := firstLine(message)
 			if cause := cl.GetAbortMetadata().GetCause(); cause != "" {
 				note = cause
 			}
@@ -143,6 +154,9 @@ LiteralMap that is too large to show.`,
 	}
 	return command
 }
+
+// listedError is how many bytes of an error lists have, as in Flyte. What happened may be in the rest.
+const listedError = 100
 
 // executionPhases are those that people ask for.
 const executionPhases = "queued, running, succeeded, failed, aborted, timed_out"
