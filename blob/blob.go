@@ -59,6 +59,12 @@ type Store interface {
 	// Stat returns the object's attributes, digests included; a backend that did not record them reads the object.
 	Stat(ctx context.Context, key Key) (Attributes, error)
 
+	// Check says whether what is at key is what was stored there: the object with this key, or the folder with everything
+	// below it. It answers by what the backend recorded when it was stored, and reads content only where that does not tell;
+	// of what nothing was recorded it is nil. Nothing at key is aloft.ErrNotFound. An object that was changed is
+	// aloft.ErrConflict, and so is a folder that was adopted and of which a file was removed, added or exchanged since.
+	Check(ctx context.Context, key Key) error
+
 	// List yields the objects whose key is prefix or is below it, segment by segment ("a/b" yields "a/b" and "a/b/c",
 	// not "a/bc"), in the order of their segments. The empty prefix is everything. A prefix with nothing below yields
 	// nothing. After an error the sequence ends.
@@ -86,8 +92,8 @@ type Local interface {
 
 	// Private makes dst, which must not exist, a copy of the object with this key, or of the folder with everything below
 	// it: writable, and without any connection to what is stored. It is cheap for any size where the file system can
-	// share blocks. Objects must not change while it runs. Nothing at key is aloft.ErrNotFound, and an object that is
-	// known not to be what was stored is aloft.ErrConflict; what was copied until then is left.
+	// share blocks. Objects must not change while it runs. What Check has an error for is not copied, with the same error; what
+	// was copied until then is left.
 	Private(ctx context.Context, key Key, dst string) error
 }
 

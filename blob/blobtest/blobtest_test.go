@@ -3,6 +3,7 @@ package blobtest_test
 import (
 	"errors"
 	"io"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -49,6 +50,43 @@ func TestMemoryForgetsWhatWasNotAdopted(t *testing.T) {
 	m.Corrupt("raw/a/1")
 	if err := blob.Verify(t.Context(), m, "raw/a/1", a.SHA256); !errors.Is(err, aloft.ErrConflict) {
 		t.Errorf("corrupted: got %v, want ErrConflict", err)
+	}
+}
+
+func TestMemoryKnowsWhatAFolderHeldWhenItWasAdopted(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		damage func(*blobtest.Memory) error
+		want   error
+	}{
+		"as it was":         {func(*blobtest.Memory) error { return nil }, nil},
+		"a file is removed": {func(m *blobtest.Memory) error { return m.Delete(t.Context(), "raw/a/1") }, aloft.ErrConflict},
+		"all are removed": {func(m *blobtest.Memory) error {
+			return errors.Join(m.Delete(t.Context(), "raw/a/1"), m.Delete(t.Context(), "raw/a/2"))
+		}, aloft.ErrConflict},
+		"a file is added":   {func(m *blobtest.Memory) error { m.WriteInPlace("raw/a/3", nil); return nil }, aloft.ErrConflict},
+		"a file is changed": {func(m *blobtest.Memory) error { m.Corrupt("raw/a/1"); return nil }, aloft.ErrConflict},
+		"it is adopted anew": {func(m *blobtest.Memory) error {
+			m.WriteInPlace("raw/a/3", nil)
+			_, err := m.Adopt(t.Context(), "raw/a")
+			return err
+		}, nil},
+	} {
+		m := blobtest.NewMemory()
+		m.WriteInPlace("raw/a/1", []byte("one"))
+		m.WriteInPlace("raw/a/2", []byte("two"))
+		if _, err := m.Adopt(t.Context(), "raw/a"); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.damage(m); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Check(t.Context(), "raw/a"); !errors.Is(err, c.want) {
+			t.Errorf("%s: check gives %v, want %v", name, err, c.want)
+		}
+		if err := m.Private(t.Context(), "raw/a", filepath.Join(t.TempDir(), "copy")); !errors.Is(err, c.want) {
+			t.Errorf("%s: a copy gives %v, want %v", name, err, c.want)
+		}
 	}
 }
 

@@ -27,7 +27,7 @@ const (
 // Call is one call to the store.
 type Call struct {
 	N   int    // from 1, over all methods
-	Op  string // Put, Get, Stat, List, Delete, Adopt, Private
+	Op  string // Put, Get, Stat, Check, List, Delete, Adopt, Private
 	Key blob.Key
 }
 
@@ -128,6 +128,14 @@ func (f *Faulty) Stat(ctx context.Context, key blob.Key) (blob.Attributes, error
 		return blob.Attributes{}, err
 	}
 	return f.Store.Stat(ctx, key)
+}
+
+func (f *Faulty) Check(ctx context.Context, key blob.Key) error {
+	before, after := f.decide("Check", key)
+	if err := errors.Join(before, after); err != nil {
+		return err
+	}
+	return f.Store.Check(ctx, key)
 }
 
 // List with a fault after it ends with an error instead of its end.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"iter"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,6 +25,7 @@ import (
 type Memory struct {
 	mu      sync.Mutex
 	objects map[blob.Key]memoryObject
+	folders map[blob.Key]string // digests of what was below each folder when it was adopted
 	writes  int64
 }
 
@@ -35,7 +37,9 @@ type memoryObject struct {
 
 var _ blob.Local = (*Memory)(nil)
 
-func NewMemory() *Memory { return &Memory{objects: map[blob.Key]memoryObject{}} }
+func NewMemory() *Memory {
+	return &Memory{objects: map[blob.Key]memoryObject{}, folders: map[blob.Key]string{}}
+}
 
 // memoryRoot is where Path puts objects: a folder that exists nowhere.
 const memoryRoot = "/memory/blob/"
@@ -119,6 +123,7 @@ func (m *Memory) Put(ctx context.Context, key blob.Key, r io.Reader, o blob.PutO
 		old.durable = true
 		made = old
 	}
+	delete(m.folders, key) // of one that is gone
 	m.objects[key] = made
 	return made.Attributes, nil
 }
@@ -154,6 +159,42 @@ func (m *Memory) Get(ctx context.Context, key blob.Key, rng blob.Range) (io.Read
 func (m *Memory) Stat(ctx context.Context, key blob.Key) (blob.Attributes, error) {
 	o, err := m.find(key)
 	return o.Attributes, err
+}
+
+func (m *Memory) Check(ctx context.Context, key blob.Key) error {
+	if _, err := blob.ParseKey(string(key)); err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.check(key)
+}
+
+// check compares contents, and the files of a folder, with what was recorded of them.
+func (m *Memory) check(key blob.Key) error {
+	was, adopted := m.folders[key]
+	keys := m.keys(key)
+	if len(keys) == 0 && !adopted {
+		return fmt.Errorf("object %s: %w", key, aloft.ErrNotFound)
+	}
+	for _, k := range keys {
+		d, o := blob.NewDigest(), m.objects[k]
+		d.Write(o.content)
+		if d.Attributes().SHA256 != o.SHA256 {
+			return fmt.Errorf("object %s was changed: %w", k, aloft.ErrConflict)
+		}
+	}
+	if now, _ := blob.DigestBelow(key, m.below(keys)); adopted && now != was {
+		return fmt.Errorf("object %s: a file in it was removed, added or exchanged: %w", key, aloft.ErrConflict)
+	}
+	return nil
+}
+
+func (m *Memory) below(keys []blob.Key) (objects []blob.Object) {
+	for _, key := range keys {
+		objects = append(objects, blob.Object{Key: key, Attributes: m.objects[key].Attributes})
+	}
+	return objects
 }
 
 func (m *Memory) keys(prefix blob.Key) (keys []blob.Key) {
@@ -212,14 +253,25 @@ func (m *Memory) Adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var objects []blob.Object
-	for _, key := range m.keys(prefix) {
+	keys := m.keys(prefix)
+	folders := map[blob.Key]bool{}
+	for folder := range m.folders { // also those that have lost everything
+		if folder.Within(prefix) {
+			folders[folder] = true
+		}
+	}
+	for _, key := range keys {
 		o := m.objects[key]
 		o.durable = true
 		m.objects[key] = o
-		objects = append(objects, blob.Object{Key: key, Attributes: o.Attributes})
+		for folder := path.Dir(string(key)); blob.Key(folder).Within(prefix); folder = path.Dir(folder) {
+			folders[blob.Key(folder)] = true
+		}
 	}
-	return objects, nil
+	for folder := range folders {
+		m.folders[folder], _ = blob.DigestBelow(folder, m.below(m.keys(folder)))
+	}
+	return m.below(keys), nil
 }
 
 func (m *Memory) Private(ctx context.Context, key blob.Key, dst string) error {
@@ -228,16 +280,15 @@ func (m *Memory) Private(ctx context.Context, key blob.Key, dst string) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	keys := m.keys(key)
-	if len(keys) == 0 {
-		return fmt.Errorf("object %s: %w", key, aloft.ErrNotFound)
+	if err := m.check(key); err != nil {
+		return err
 	}
-	for _, k := range keys {
-		path := dst + strings.TrimPrefix(string(k), string(key))
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	for _, k := range m.keys(key) {
+		at := dst + strings.TrimPrefix(string(k), string(key))
+		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
 			return err
 		}
-		if err := os.WriteFile(path, m.objects[k].content, 0o644); err != nil {
+		if err := os.WriteFile(at, m.objects[k].content, 0o644); err != nil {
 			return err
 		}
 	}

@@ -39,6 +39,7 @@ func Run(t *testing.T, newStore func(t *testing.T) blob.Store) {
 		"concurrent puts of the same content all succeed":             sameContent,
 		"a large object streams":                                      large,
 		"verify tells a missing and a changed object from a good one": verify,
+		"a check tells what is there from what is not":                check,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -59,6 +60,7 @@ func Run(t *testing.T, newStore func(t *testing.T) blob.Store) {
 		"an object cannot be written through its own path": readOnly,
 		"an object put below an object is refused":         belowObject,
 		"a private copy has no connection to the object":   private,
+		"what is not what was stored is told, not copied":  damaged,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -374,6 +376,23 @@ func verify(t *testing.T, s blob.Store) {
 	}
 }
 
+func check(t *testing.T, s blob.Store) {
+	mustPut(t, s, "a/b/c", "x")
+	for key, want := range map[blob.Key]error{
+		"a/b/c": nil, "a/b": nil, "a": nil, "a/b/c/d": aloft.ErrNotFound, "a/bc": aloft.ErrNotFound, "none": aloft.ErrNotFound, "a/../b": aloft.ErrInvalid,
+	} {
+		if err := s.Check(t.Context(), key); !errors.Is(err, want) {
+			t.Errorf("check %q: got error %v, want %v", key, err, want)
+		}
+	}
+	if err := s.Delete(t.Context(), "a/b/c"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Check(t.Context(), "a/b/c"); !errors.Is(err, aloft.ErrNotFound) {
+		t.Errorf("check of what was deleted: got error %v, want ErrNotFound", err)
+	}
+}
+
 func write(t *testing.T, path, content string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -550,6 +569,39 @@ func private(t *testing.T, s blob.Local) {
 	for _, key := range []blob.Key{"none", "one/below", "al"} {
 		if err := s.Private(t.Context(), key, filepath.Join(dir, "x")); !errors.Is(err, aloft.ErrNotFound) {
 			t.Errorf("copy of %s, which is not there: got error %v, want ErrNotFound", key, err)
+		}
+	}
+}
+
+// damaged needs a place for records beside objects: a file system with extended attributes, for instance.
+func damaged(t *testing.T, s blob.Local) {
+	for name, c := range map[string]struct {
+		damage func(dir string) error
+		want   error
+	}{
+		"as it was":         {func(string) error { return nil }, nil},
+		"one file removed":  {func(dir string) error { return os.Remove(dir + "/a") }, aloft.ErrConflict},
+		"all files removed": {func(dir string) error { return errors.Join(os.Remove(dir+"/a"), os.Remove(dir+"/b")) }, aloft.ErrConflict},
+		"one file added":    {func(dir string) error { return os.WriteFile(dir+"/c", nil, 0o644) }, aloft.ErrConflict},
+		"one file changed": {func(dir string) error {
+			return errors.Join(os.Chmod(dir+"/a", 0o644), os.WriteFile(dir+"/a", []byte("changed"), 0))
+		}, aloft.ErrConflict},
+		"removed": {os.RemoveAll, aloft.ErrNotFound},
+	} {
+		key := blob.Key("raw/" + strings.ReplaceAll(name, " ", "-"))
+		write(t, s.Path(key)+"/a", "A")
+		write(t, s.Path(key)+"/b", "B")
+		if _, err := s.Adopt(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.damage(s.Path(key)); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Check(t.Context(), key); !errors.Is(err, c.want) {
+			t.Errorf("check of a folder, %s: got error %v, want %v", name, err, c.want)
+		}
+		if err := s.Private(t.Context(), key, filepath.Join(t.TempDir(), "copy")); !errors.Is(err, c.want) {
+			t.Errorf("copy of a folder, %s: got error %v, want %v", name, err, c.want)
 		}
 	}
 }

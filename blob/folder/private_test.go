@@ -144,7 +144,10 @@ func TestAFolderOfWhichAFileIsMissingOrAnotherIsNotCopied(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := s.Private(t.Context(), "raw/x/out", filepath.Join(t.TempDir(), "copy")); !errors.Is(err, test.want) {
-				t.Errorf("got %v, want %v", err, test.want)
+				t.Errorf("a copy gives %v, want %v", err, test.want)
+			}
+			if err := s.Check(t.Context(), "raw/x/out"); !errors.Is(err, test.want) {
+				t.Errorf("a check gives %v, want %v", err, test.want)
 			}
 		})
 	}

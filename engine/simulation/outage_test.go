@@ -26,7 +26,7 @@ const longestLook = 5 * time.Minute
 // serviceOf is who carries out a call that something of the world makes; empty: the database.
 func serviceOf(op string) string {
 	switch op {
-	case "Put", "Get", "List", "Adopt objects":
+	case "Put", "Get", "Check", "List", "Adopt objects":
 		return aloft.ServiceBlob
 	case "FindResult", "FindResults", "Reserve", "RemoveResults":
 		return aloft.ServiceCatalog

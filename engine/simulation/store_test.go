@@ -205,6 +205,13 @@ func (b *fragileBlobs) Get(ctx context.Context, key blob.Key, rng blob.Range) (i
 	return r, err
 }
 
+func (b *fragileBlobs) Check(ctx context.Context, key blob.Key) error {
+	if b.world.draw("Check") != goesWell {
+		return unavailable("Check")
+	}
+	return b.Memory.Check(ctx, key)
+}
+
 func (b *fragileBlobs) List(ctx context.Context, prefix blob.Key) iter.Seq2[blob.Entry, error] {
 	if b.world.draw("List") != goesWell {
 		return func(yield func(blob.Entry, error) bool) { yield(blob.Entry{}, unavailable("List")) }
