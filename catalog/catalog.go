@@ -46,7 +46,8 @@ type Catalog struct {
 // What Find reads of a result to compare hashes. An object is immutable and the store has synced it, so what damages one is
 // rare: somebody's rm or editor, or a disk. A deleted or cut object shows in its size, which is always looked at and costs one
 // look into the folder. The hash is for the rest, and its bound keeps a hit far cheaper than most tasks: 64 MiB are read and
-// hashed in a tenth of a second. Beyond that the reader of a large object is left to find out.
+// hashed in a tenth of a second. Beyond that the blob store's own record decides, as it does when a task is given the object:
+// a hit that no task can use would be found again by each recovery.
 const (
 	maxHashedObject = 16 << 20 // bytes of an object, or of all in a folder
 	maxHashedResult = 64 << 20 // bytes of all objects of a result
@@ -196,8 +197,8 @@ func objectsOf(e *store.Result) []*aloftv1.ObjectDigest {
 	return objects
 }
 
-// look compares an object, or the objects in a folder, with what was recorded. A listing shows either, and what is not there,
-// without reading any content.
+// look compares an object, or the objects in a folder, with what was recorded. A listing shows either, and most of what is not
+// there, without reading any content.
 func (c *Catalog) look(ctx context.Context, o *aloftv1.ObjectDigest, hash bool) (problem string, err error) {
 	if !strings.HasPrefix(o.GetUri(), blob.Scheme) {
 		return "", nil // not ours: we cannot look
@@ -220,14 +221,18 @@ func (c *Catalog) look(ctx context.Context, o *aloftv1.ObjectDigest, hash bool) 
 		size += entry.Size
 	}
 	switch {
-	case len(below) == 0 && !(o.GetSize() <= 0 && c.emptyFolder(key)):
-		return missing, nil
 	case o.GetSize() == unknownSize:
-		return "", nil
+		return c.check(ctx, key)
+	case len(below) == 0 && o.GetSize() > 0:
+		return missing, nil
 	case size != o.GetSize():
 		return different(fmt.Sprintf("%d bytes", size), fmt.Sprint(o.GetSize())), nil
 	case !hash || len(below) > maxHashedFiles:
-		return "", nil
+		return c.check(ctx, key)
+	case len(below) == 0: // a listing does not show a folder without files, which an output may be
+		if problem, err := c.check(ctx, key); problem != "" || err != nil {
+			return problem, err
+		}
 	}
 	for i := range below {
 		if below[i].SHA256, err = c.hash(ctx, below[i].Key); errors.Is(err, aloft.ErrNotFound) {

@@ -286,6 +286,55 @@ func TestAResultIsFoundOnlyIfItsObjectsAreAsTheyWereWritten(t *testing.T) {
 	}
 }
 
+// What is too much to be hashed at each hit, or was never measured, is at least what the blob store says that it stored: a task
+// that was given it would be refused.
+func TestAFolderThatIsNotHashedIsFoundOnlyIfTheBlobStoreKnowsItAsItIs(t *testing.T) {
+	t.Parallel()
+	for name, measured := range map[string]bool{"too large to hash": true, "never measured": false} {
+		for _, removed := range []string{"", "_SUCCESS"} {
+			files, err := folder.Open(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := files.Path("raw/table")
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			for name, content := range map[string]string{"_SUCCESS": "", "part-0": strings.Repeat("x", 17<<20)} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			below, err := files.Adopt(t.Context(), "raw/table")
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := result("a1", newFit().key(), noon)
+			if measured {
+				digest, size := blob.DigestBelow("raw/table", below)
+				e.Source, e.Objects = computedBy, []*aloftv1.ObjectDigest{{Uri: "aloft://blob/raw/table", Digest: digest, Size: size}}
+			} else {
+				e.Key, e.Outputs = nil, &aloftv1.Literals{Value: inputs(values{"o0": located("aloft://blob/raw/table")})}
+			}
+			if removed != "" {
+				if err := os.Remove(filepath.Join(dir, removed)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cat := &catalog.Catalog{Store: &results{entries: []*store.Result{e}}, Blob: files}
+			got, reason, err := cat.Find(t.Context(), e.ResultID)
+			if want := removed == ""; err != nil || (got == e) != want || strings.Contains(reason, "is not what was written") == want {
+				t.Errorf("%s, removed %q: found %v, %q, %v", name, removed, got != nil, reason, err)
+			}
+		}
+	}
+}
+
+// located is a literal with the location of a file or folder.
+func located(uri string) *core.Literal {
+	return &core.Literal{Value: &core.Literal_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Blob{Blob: &core.Blob{Uri: uri}}}}}
+}
+
 func unhex(t *testing.T, digest string) []byte {
 	t.Helper()
 	var b []byte
@@ -379,9 +428,6 @@ func TestTheObjectsOfAResultFromOutsideMustExist(t *testing.T) {
 	t.Parallel()
 	memory := blobtest.NewMemory()
 	put(t, memory, "up/file", "content")
-	file := func(uri string) *core.Literal {
-		return &core.Literal{Value: &core.Literal_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Blob{Blob: &core.Blob{Uri: uri}}}}}
-	}
 	for _, c := range []struct{ uri, reason string }{
 		{"aloft://blob/up/file", ""},
 		{"aloft://blob/up/", ""},
@@ -389,7 +435,7 @@ func TestTheObjectsOfAResultFromOutsideMustExist(t *testing.T) {
 		{"s3://bucket/file", ""}, // not ours to look at
 	} {
 		e := result("a1", newFit().key(), noon)
-		e.Key, e.Outputs = nil, &aloftv1.Literals{Value: inputs(values{"o0": file(c.uri)})}
+		e.Key, e.Outputs = nil, &aloftv1.Literals{Value: inputs(values{"o0": located(c.uri)})}
 		cat := &catalog.Catalog{Store: &results{entries: []*store.Result{e}}, Blob: memory}
 		got, reason, err := cat.Find(t.Context(), e.ResultID)
 		if err != nil || (got == e) != (c.reason == "") || reason != c.reason {

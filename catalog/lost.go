@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -18,9 +17,6 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/literal"
 )
-
-// maxLookedAt is how many files of one folder Lost opens to see whether they are as they were stored.
-const maxLookedAt = 10_000
 
 // Lost says what of a node's outputs is not there any more, or is not what was stored; empty: all is well. It is asked before
 // a recovery takes over the results of a node. Unlike those of a result, these objects have no digests at hand: that an object
@@ -39,7 +35,7 @@ func (c *Catalog) Lost(ctx context.Context, outputs *aloftv1.Literals) (problem 
 		}
 	}
 	for _, key := range referredTo(values) {
-		if problem, err := c.lookAt(ctx, key); problem != "" || err != nil {
+		if problem, err := c.check(ctx, key); problem != "" || err != nil {
 			return problem, err
 		}
 	}
@@ -72,36 +68,15 @@ func referredTo(values *core.LiteralMap) []blob.Key {
 	return slices.Sorted(maps.Keys(found))
 }
 
-func (c *Catalog) lookAt(ctx context.Context, key blob.Key) (problem string, err error) {
-	seen := 0
-	for entry, err := range c.Blob.List(ctx, key) {
-		if err != nil {
-			return "", err
-		}
-		if seen++; seen > maxLookedAt {
-			break
-		}
-		switch _, err := c.Blob.Stat(ctx, entry.Key); {
-		case errors.Is(err, aloft.ErrNotFound):
-			return fmt.Sprintf("its object %s is missing", entry.Key.URI()), nil
-		case errors.Is(err, aloft.ErrConflict):
-			return fmt.Sprintf("its object %s is not what was written", entry.Key.URI()), nil
-		case err != nil:
-			return "", err
-		}
-	}
-	if seen == 0 && !c.emptyFolder(key) {
+// check asks the blob store whether what is at a key is what was stored there. The same answer decides whether a task is
+// given it: what Lost lets pass is no lost input.
+func (c *Catalog) check(ctx context.Context, key blob.Key) (problem string, err error) {
+	switch err := c.Blob.Check(ctx, key); {
+	case errors.Is(err, aloft.ErrNotFound):
 		return fmt.Sprintf("its object %s is missing", key.URI()), nil
+	case errors.Is(err, aloft.ErrConflict):
+		return fmt.Sprintf("its object %s is not what was written (%v)", key.URI(), err), nil
+	default:
+		return "", err
 	}
-	return "", nil
-}
-
-// emptyFolder says whether there is a folder without files: an output may be one, and a listing does not show it.
-func (c *Catalog) emptyFolder(key blob.Key) bool {
-	local, ok := c.Blob.(blob.Local)
-	if !ok {
-		return false
-	}
-	info, err := os.Lstat(local.Path(key))
-	return err == nil && info.IsDir()
 }

@@ -1,7 +1,6 @@
 package catalog_test
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,33 +32,44 @@ func TestOutputsAreLostIfAnObjectThatTheyReferToIsNotAsItWasStored(t *testing.T)
 		return scalar(&core.Scalar{Value: &core.Scalar_Generic{Generic: &structpb.Struct{Fields: map[string]*structpb.Value{"path": structpb.NewStringValue(uri)}}}})
 	}
 	const one, dir = blob.Key("raw/one"), blob.Key("raw/dir")
-	remove := func(t *testing.T, s *folder.Store) {
-		if err := errors.Join(os.Remove(s.Path(one)), os.RemoveAll(s.Path(dir))); err != nil {
-			t.Fatal(err)
+	type damage = func(t *testing.T, s *folder.Store)
+	remove := func(keys ...blob.Key) damage {
+		return func(t *testing.T, s *folder.Store) {
+			for _, key := range keys {
+				if err := os.RemoveAll(s.Path(key)); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
 	}
-	change := func(t *testing.T, s *folder.Store) {
-		for _, path := range []string{s.Path(one), s.Path(dir + "/b")} {
-			if err := errors.Join(os.Chmod(path, 0o644), os.WriteFile(path, []byte("changed"), 0)); err != nil {
+	write := func(key blob.Key) damage {
+		return func(t *testing.T, s *folder.Store) {
+			_ = os.Chmod(s.Path(key), 0o644)
+			if err := os.WriteFile(s.Path(key), []byte("written"), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
 	for name, c := range map[string]struct {
 		output *core.Literal
-		damage func(*testing.T, *folder.Store)
+		damage damage
 		want   string // empty: nothing is lost
 	}{
-		"a file":                      {file(one.URI()), nil, ""},
-		"a folder":                    {file(dir.URI() + "/"), nil, ""},
-		"an empty folder":             {file("aloft://blob/raw/empty"), nil, ""},
-		"a place of others":           {file("s3://bucket/x"), nil, ""},
-		"a removed file":              {file(one.URI()), remove, one.URI() + " is missing"},
-		"a removed folder":            {file(dir.URI()), remove, dir.URI() + " is missing"},
-		"a changed file":              {file(one.URI()), change, one.URI() + " is not what was written"},
-		"a file changed in a folder":  {file(dir.URI()), change, dir.URI() + "/b is not what was written"},
-		"a dataclass with a file":     {dataclass(one.URI()), remove, one.URI() + " is missing"},
-		"a text that names an object": {text(one.URI()), remove, ""},
+		"a file":                          {file(one.URI()), nil, ""},
+		"a folder":                        {file(dir.URI() + "/"), nil, ""},
+		"an empty folder":                 {file("aloft://blob/raw/empty"), nil, ""},
+		"a place of others":               {file("s3://bucket/x"), nil, ""},
+		"a removed file":                  {file(one.URI()), remove(one), one.URI() + " is missing"},
+		"a removed folder":                {file(dir.URI()), remove(dir), dir.URI() + " is missing"},
+		"a removed empty folder":          {file("aloft://blob/raw/empty"), remove("raw/empty"), "aloft://blob/raw/empty is missing"},
+		"a changed file":                  {file(one.URI()), write(one), one.URI() + " is not what was written"},
+		"a file changed in a folder":      {file(dir.URI()), write(dir + "/b"), "raw/dir/b: it was changed after it was stored"},
+		"a file removed from a folder":    {file(dir.URI()), remove(dir + "/a"), dir.URI() + " is not what was written"},
+		"all files removed from a folder": {file(dir.URI()), remove(dir+"/a", dir+"/b"), dir.URI() + " is not what was written"},
+		"a file added to a folder":        {file(dir.URI()), write(dir + "/c"), dir.URI() + " is not what was written"},
+		"a file put into an empty folder": {file("aloft://blob/raw/empty"), write("raw/empty/x"), "aloft://blob/raw/empty is not what was written"},
+		"a dataclass with a file":         {dataclass(one.URI()), remove(one), one.URI() + " is missing"},
+		"a text that names an object":     {text(one.URI()), remove(one), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -73,6 +83,9 @@ func TestOutputsAreLostIfAnObjectThatTheyReferToIsNotAsItWasStored(t *testing.T)
 				}
 			}
 			if err := os.Mkdir(s.Path("raw/empty"), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Adopt(t.Context(), "raw"); err != nil {
 				t.Fatal(err)
 			}
 			if c.damage != nil {

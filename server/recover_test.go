@@ -5,12 +5,15 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/executor"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/store"
@@ -143,6 +146,86 @@ func TestARecoveryRunsOnlyWhatFailed(t *testing.T) {
 	}
 	if _, page := g.do("GET", "/console/projects/flytesnacks/domains/development/executions/"+third.GetName(), nil, nil); !strings.Contains(string(page), second.GetName()+"</a>, nodes taken over: 1") {
 		t.Errorf("its page does not say what it recovers:\n%s", page)
+	}
+}
+
+// What a node is refused as a lost input (InputLost), its recovery must find lost, too, or each recovery would end as the run did.
+func TestARecoveryComputesAFolderAgainThatLostFiles(t *testing.T) {
+	t.Parallel()
+	for name, lost := range map[string][]string{"one file": {"a"}, "all files": {"a", "b"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, dir := testConfig(t.TempDir()), t.TempDir()
+			s := startRunning(t, c)
+			folder := &core.VariableMap{Variables: map[string]*core.Variable{"o": {Type: &core.LiteralType{Type: &core.LiteralType_Blob{
+				Blob: &core.BlobType{Dimensionality: core.BlobType_MULTIPART},
+			}}}}}
+			task := func(name, script string, of *core.TypedInterface) *core.Node {
+				request := shellTask(name, "set -e; cd "+dir+"; "+script, &core.TaskMetadata{})
+				request.Spec.Template.Interface = of
+				if _, err := s.admin.CreateTask(t.Context(), request); err != nil {
+					t.Fatal(err)
+				}
+				return &core.Node{Id: name, Metadata: &core.NodeMetadata{}, Target: &core.Node_TaskNode{TaskNode: &core.TaskNode{
+					Reference: &core.TaskNode_ReferenceId{ReferenceId: id(core.ResourceType_TASK, name)},
+				}}}
+			}
+			makes := task("makes", "d={{.rawOutputDataPrefix}}; mkdir -p $d/o; echo 1 > $d/o/a; echo 2 > $d/o/b; cp $(basename $d).pb {{.outputPrefix}}/outputs.pb",
+				&core.TypedInterface{Outputs: folder})
+			waits := task("waits", "until test -e go; do sleep 0.1; done", &core.TypedInterface{})
+			waits.UpstreamNodeIds = []string{"makes"}
+			uses := task("uses", "cat {{.inputs.o}}/a {{.inputs.o}}/b", &core.TypedInterface{Inputs: folder})
+			uses.UpstreamNodeIds, uses.Inputs = []string{"waits"}, []*core.Binding{promise("o", "makes", "o")}
+			w := &core.WorkflowTemplate{Id: id(core.ResourceType_WORKFLOW, "w"), Metadata: &core.WorkflowMetadata{}, Interface: &core.TypedInterface{}, Nodes: []*core.Node{makes, waits, uses}}
+			if _, err := s.admin.CreateWorkflow(t.Context(), &admin.WorkflowCreateRequest{Id: w.Id, Spec: &admin.WorkflowSpec{Template: w}}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.admin.CreateLaunchPlan(t.Context(), launchPlan("w", "w")); err != nil {
+				t.Fatal(err)
+			}
+			// made is where an execution's folder is; how it is returned lies ready for the task.
+			made := func(execution string) string {
+				attempt := aloft.AttemptID{Execution: aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: execution}, Node: "makes"}
+				path := filepath.Join(c.DataDir, "blob", "raw", attempt.RawOutputKey(), "o")
+				returned, err := proto.Marshal(&core.LiteralMap{Literals: map[string]*core.Literal{"o": {Value: &core.Literal_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Blob{
+					Blob: &core.Blob{Uri: path, Metadata: &core.BlobMetadata{Type: folder.GetVariables()["o"].GetType().GetBlob()}},
+				}}}}}})
+				if err == nil {
+					err = os.WriteFile(filepath.Join(dir, attempt.GeneratedName()+".pb"), returned, 0o644)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				return path
+			}
+			path := made("first")
+			made("second")
+
+			request := execute(id(core.ResourceType_LAUNCH_PLAN, "w"), nil)
+			request.Name = "first"
+			first := s.create(request)
+			s.until(first, "waiting", func(attempts []*store.Attempt) bool {
+				return slices.ContainsFunc(attempts, func(a *store.Attempt) bool { return a.ID.Node == "waits" })
+			})
+			for _, file := range lost {
+				if err := os.Remove(filepath.Join(path, file)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if e := s.wait(first).GetClosure(); e.GetError().GetCode() != executor.CodeInputLost {
+				t.Fatalf("the run ended %s: %v, want %s", e.GetPhase(), e.GetError(), executor.CodeInputLost)
+			}
+			answer, err := s.admin.RecoverExecution(t.Context(), &admin.ExecutionRecoverRequest{Id: first, Name: "second"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if e := s.wait(answer.GetId()).GetClosure(); e.GetPhase() != core.WorkflowExecution_SUCCEEDED {
+				t.Errorf("the recovery ended %s: %v", e.GetPhase(), e.GetError())
+			}
+		})
 	}
 }
 
