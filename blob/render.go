@@ -95,6 +95,12 @@ func KeyOfURI(uri string) (key Key, ours bool, err error) {
 	return "", false, nil
 }
 
+// KeyOfText takes the key out of a text that may be any; false: it is no location of ours.
+func KeyOfText(text string) (Key, bool) {
+	key, ours, err := KeyOfURI(text)
+	return key, ours && err == nil
+}
+
 // linkKey takes the key out of a link. flytekit un-escapes the URI of a FlyteFile and leaves others as they were, so both
 // readings are tried; the signature tells which is meant.
 func (r *Renderer) linkKey(link string) (Key, bool) {

@@ -15,7 +15,6 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
-	"github.com/aloft-dev/aloft/literal"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -188,11 +187,9 @@ func objectsOf(e *store.Result) []*aloftv1.ObjectDigest {
 	}
 	if e.Source == (aloft.AttemptID{}) && len(e.Objects) == 0 {
 		// From outside: nobody took digests of what it refers to.
-		literal.WalkMap(e.Outputs.GetValue(), func(uri *string) {
-			if strings.HasPrefix(*uri, blob.Scheme) {
-				objects = append(objects, &aloftv1.ObjectDigest{Uri: strings.TrimSuffix(*uri, "/"), Size: unknownSize})
-			}
-		})
+		for _, key := range referredTo(e.Outputs.GetValue()) {
+			objects = append(objects, &aloftv1.ObjectDigest{Uri: key.URI(), Size: unknownSize})
+		}
 	}
 	return objects
 }

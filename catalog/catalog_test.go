@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/types/known/structpb"
+
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/blob/blobtest"
@@ -428,18 +430,28 @@ func TestTheObjectsOfAResultFromOutsideMustExist(t *testing.T) {
 	t.Parallel()
 	memory := blobtest.NewMemory()
 	put(t, memory, "up/file", "content")
-	for _, c := range []struct{ uri, reason string }{
-		{"aloft://blob/up/file", ""},
-		{"aloft://blob/up/", ""},
-		{"aloft://blob/up/other", "its object aloft://blob/up/other is missing"},
-		{"s3://bucket/file", ""}, // not ours to look at
+	dataclass := func(uri string) *core.Literal {
+		return &core.Literal{Value: &core.Literal_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Generic{Generic: &structpb.Struct{
+			Fields: map[string]*structpb.Value{"path": structpb.NewStringValue(uri)},
+		}}}}}
+	}
+	for _, c := range []struct {
+		output *core.Literal
+		reason string
+	}{
+		{located("aloft://blob/up/file"), ""},
+		{located("aloft://blob/up/"), ""},
+		{located("aloft://blob/up/other"), "its object aloft://blob/up/other is missing"},
+		{located("s3://bucket/file"), ""}, // not ours to look at
+		{dataclass("aloft://blob/up/file"), ""},
+		{dataclass("aloft://blob/up/other"), "its object aloft://blob/up/other is missing"},
 	} {
 		e := result("a1", newFit().key(), noon)
-		e.Key, e.Outputs = nil, &aloftv1.Literals{Value: inputs(values{"o0": located(c.uri)})}
+		e.Key, e.Outputs = nil, &aloftv1.Literals{Value: inputs(values{"o0": c.output})}
 		cat := &catalog.Catalog{Store: &results{entries: []*store.Result{e}}, Blob: memory}
 		got, reason, err := cat.Find(t.Context(), e.ResultID)
 		if err != nil || (got == e) != (c.reason == "") || reason != c.reason {
-			t.Errorf("%s: found %v, %q, %v; want %q", c.uri, got, reason, err, c.reason)
+			t.Errorf("%v: found %v, %q, %v; want %q", c.output, got, reason, err, c.reason)
 		}
 	}
 }

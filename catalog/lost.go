@@ -1,15 +1,12 @@
 package catalog
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-
-	"google.golang.org/protobuf/proto"
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/blob"
@@ -42,30 +39,12 @@ func (c *Catalog) Lost(ctx context.Context, outputs *aloftv1.Literals) (problem 
 	return "", nil
 }
 
-// referredTo are the objects that values refer to: by URIs and by texts in structs. A string that is a value by itself may
-// be no location at all.
+// referredTo are the objects of ours that values refer to, sorted. A string that is a value by itself may be no location at all:
+// it alone refers to nothing.
 func referredTo(values *core.LiteralMap) []blob.Key {
-	encoded, err := proto.Marshal(values)
-	if err != nil || !bytes.Contains(encoded, []byte(blob.Scheme)) { // most outputs are numbers
-		return nil
-	}
-	found := map[blob.Key]bool{}
-	note := func(uri string) {
-		if key, ours, err := blob.KeyOfURI(uri); err == nil && ours {
-			found[key] = true
-		}
-	}
-	_ = literal.RewriteURIs(proto.CloneOf(values), func(uri string) (string, error) {
-		note(uri)
-		return uri, nil
-	})
-	for text := range literal.Texts(values) {
-		if key, ours, err := blob.KeyOfURI(text); err == nil && ours {
-			delete(found, key)
-		}
-	}
-	literal.WalkMap(values, func(uri *string) { note(*uri) })
-	return slices.Sorted(maps.Keys(found))
+	references := literal.References(values, blob.KeyOfText)
+	maps.DeleteFunc(references, func(_ blob.Key, kind literal.ReferenceKind) bool { return kind == literal.InText })
+	return slices.Sorted(maps.Keys(references))
 }
 
 // check asks the blob store whether what is at a key is what was stored there. The same answer decides whether a task is

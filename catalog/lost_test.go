@@ -31,6 +31,9 @@ func TestOutputsAreLostIfAnObjectThatTheyReferToIsNotAsItWasStored(t *testing.T)
 	dataclass := func(uri string) *core.Literal {
 		return scalar(&core.Scalar{Value: &core.Scalar_Generic{Generic: &structpb.Struct{Fields: map[string]*structpb.Value{"path": structpb.NewStringValue(uri)}}}})
 	}
+	both := func(a, b *core.Literal) *core.Literal {
+		return &core.Literal{Value: &core.Literal_Collection{Collection: &core.LiteralCollection{Literals: []*core.Literal{a, b}}}}
+	}
 	const one, dir = blob.Key("raw/one"), blob.Key("raw/dir")
 	type damage = func(t *testing.T, s *folder.Store)
 	remove := func(keys ...blob.Key) damage {
@@ -70,6 +73,8 @@ func TestOutputsAreLostIfAnObjectThatTheyReferToIsNotAsItWasStored(t *testing.T)
 		"a file put into an empty folder": {file("aloft://blob/raw/empty"), write("raw/empty/x"), "aloft://blob/raw/empty is not what was written"},
 		"a dataclass with a file":         {dataclass(one.URI()), remove(one), one.URI() + " is missing"},
 		"a text that names an object":     {text(one.URI()), remove(one), ""},
+		"a file and its text":             {both(file(one.URI()), text(one.URI())), remove(one), one.URI() + " is missing"},
+		"a dataclass's file and its text": {both(dataclass(one.URI()), text(one.URI())), remove(one), one.URI() + " is missing"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -62,9 +62,16 @@ func FuzzLiteral(f *testing.F) {
 		if err != nil {
 			return
 		}
-		_ = literal.RewriteURIs(inputs, func(uri string) (string, error) { return uri, nil })
+		seen := map[string]bool{}
+		_ = literal.RewriteURIs(inputs, func(uri string) (string, error) {
+			seen[uri] = true
+			return uri, nil
+		})
 		if after, err := literal.Digest(inputs); err != nil || after != before {
 			t.Errorf("rewriting every location to itself changed the literal: %v", err)
+		}
+		if references := literal.References(inputs, func(text string) (string, bool) { return text, true }); len(references) != len(seen) {
+			t.Errorf("%d references, and %d texts that are rewritten", len(references), len(seen))
 		}
 	})
 }

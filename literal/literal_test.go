@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -369,5 +370,38 @@ func TestRewritingShowsEveryLocationAndNothingElse(t *testing.T) {
 	err = literal.RewriteURIs(wrong, func(uri string) (string, error) { return "", fmt.Errorf("malformed %s", uri) })
 	if err == nil || !strings.Contains(err.Error(), "wrong/1") || !strings.Contains(err.Error(), "wrong/2") {
 		t.Errorf("two malformed locations give the error %v, which should name both", err)
+	}
+}
+
+func TestOfSeveralReferencesToALocationTheStrongestCounts(t *testing.T) {
+	t.Parallel()
+	inStruct := func(uri string) *core.Literal {
+		s, err := structpb.NewStruct(map[string]any{"l": []any{map[string]any{"path": uri}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return scalarLit(&core.Scalar{Value: &core.Scalar_Generic{Generic: s}})
+	}
+	packed := func(uri string) *core.Literal {
+		return packedLit("\x81\xa4path" + string([]byte{0xa0 + byte(len(uri))}) + uri)
+	}
+	inputs := literals(
+		"a", listLit(strLit("at:text"), strLit("at:text-struct"), strLit("at:text-packed"), strLit("at:text-file"), strLit("no location")),
+		"b", listLit(inStruct("at:struct"), inStruct("at:text-struct"), inStruct("at:struct-file"), packed("at:text-packed")),
+		"c", mapLit(map[string]*core.Literal{"x": unionLit(blobLit("at:text-file"), none), "y": blobLit("at:struct-file"), "z": blobLit("at:file")}),
+		"d", &core.Literal{Value: &core.Literal_OffloadedMetadata{OffloadedMetadata: &core.LiteralOffloadedMetadata{Uri: "at:offloaded"}}},
+		"cut", packedLit("\x93\xa9at:before\xc1"),
+	)
+	before := proto.CloneOf(inputs)
+	got := literal.References(inputs, func(text string) (string, bool) { return strings.CutPrefix(text, "at:") })
+	want := map[string]literal.ReferenceKind{
+		"text": literal.InText, "text-struct": literal.InStruct, "text-packed": literal.InStruct, "text-file": literal.Declared,
+		"struct": literal.InStruct, "struct-file": literal.Declared, "file": literal.Declared, "offloaded": literal.Declared, "before": literal.InStruct,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("references (-want +got):\n%s", diff)
+	}
+	if !proto.Equal(inputs, before) {
+		t.Error("looking for references changed the inputs")
 	}
 }

@@ -59,14 +59,32 @@ func walk(l *core.Literal, visit func(uri *string), depth int) {
 	}
 }
 
-// Texts are the strings of the map that are values by themselves: not those inside structs.
-func Texts(m *core.LiteralMap) map[string]bool {
-	found := map[string]bool{}
-	scalars(m, func(s *core.Scalar) {
-		if text, ok := s.GetPrimitive().GetValue().(*core.Primitive_StringValue); ok {
-			found[text.StringValue] = true
+// ReferenceKind is how values refer to a location. Where they do so more than once the strongest kind counts, which is the largest.
+type ReferenceKind int
+
+const (
+	InText   ReferenceKind = iota + 1 // a string that is a value by itself: it may be no location at all
+	InStruct                          // a text in a struct: a dataclass holds the location of its file as one
+	Declared                          // what Walk shows
+)
+
+// References are the locations that the map refers to, by the names that nameOf gives them (false: a text is no location that
+// matters), each with the strongest kind of its references. The map is only read. Of a struct that cannot be read they are those
+// before the place where it breaks off.
+func References[Name comparable](m *core.LiteralMap, nameOf func(text string) (Name, bool)) map[Name]ReferenceKind {
+	found := map[Name]ReferenceKind{}
+	note := func(text string, kind ReferenceKind) {
+		if name, ok := nameOf(text); ok {
+			found[name] = max(found[name], kind)
 		}
-	})
+	}
+	WalkMap(m, func(uri *string) { note(*uri, Declared) })
+	for _, l := range m.GetLiterals() {
+		_ = rewriteTexts(l, func(text string, kind ReferenceKind) string {
+			note(text, kind)
+			return text
+		}, 0)
+	}
 	return found
 }
 
@@ -125,7 +143,7 @@ func RewriteURIs(m *core.LiteralMap, render func(uri string) (string, error)) er
 		}
 		*uri = rendered
 	})
-	text := func(s string) string {
+	text := func(s string, _ ReferenceKind) string {
 		if rendered, err := render(s); err == nil {
 			return rendered
 		}
@@ -139,10 +157,12 @@ func RewriteURIs(m *core.LiteralMap, render func(uri string) (string, error)) er
 	return errors.Join(problems...)
 }
 
-func rewriteTexts(l *core.Literal, render func(string) string, depth int) error {
+// rewriteTexts replaces every text by what render gives for it. It writes only where that is another one.
+func rewriteTexts(l *core.Literal, render func(text string, kind ReferenceKind) string, depth int) error {
 	if depth > MaxDepth {
 		return errDepth
 	}
+	inStruct := func(text string) string { return render(text, InStruct) }
 	var failure error
 	note := func(err error) {
 		if failure == nil {
@@ -154,23 +174,27 @@ func rewriteTexts(l *core.Literal, render func(string) string, depth int) error 
 		switch s := v.Scalar.GetValue().(type) {
 		case *core.Scalar_Primitive:
 			if text, ok := s.Primitive.GetValue().(*core.Primitive_StringValue); ok {
-				text.StringValue = render(text.StringValue)
+				if rendered := render(text.StringValue, InText); rendered != text.StringValue {
+					text.StringValue = rendered
+				}
 			}
 		case *core.Scalar_Union:
 			return rewriteTexts(s.Union.GetValue(), render, depth+1)
 		case *core.Scalar_Generic:
-			rewriteStruct(structpb.NewStructValue(s.Generic), render, 0)
+			rewriteStruct(structpb.NewStructValue(s.Generic), inStruct, 0)
 		case *core.Scalar_Binary:
 			if s.Binary.GetTag() != MsgPackTag {
 				return nil
 			}
 			var out bytes.Buffer
 			p := newPacked(s.Binary.GetValue())
-			if err := p.rewriteText(&out, render, 0); err != nil {
+			if err := p.rewriteText(&out, inStruct, 0); err != nil {
 				return err
 			}
 			out.Write(p.data[p.offset():])
-			s.Binary.Value = out.Bytes()
+			if !bytes.Equal(out.Bytes(), s.Binary.GetValue()) {
+				s.Binary.Value = out.Bytes()
+			}
 		}
 	case *core.Literal_Collection:
 		for _, e := range v.Collection.GetLiterals() {
@@ -190,7 +214,9 @@ func rewriteStruct(v *structpb.Value, render func(string) string, depth int) {
 	}
 	switch k := v.GetKind().(type) {
 	case *structpb.Value_StringValue:
-		k.StringValue = render(k.StringValue)
+		if rendered := render(k.StringValue); rendered != k.StringValue {
+			k.StringValue = rendered
+		}
 	case *structpb.Value_ListValue:
 		for _, e := range k.ListValue.GetValues() {
 			rewriteStruct(e, render, depth+1)

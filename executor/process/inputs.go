@@ -66,7 +66,7 @@ func (b *Backend) giveInputs(ctx context.Context, job *executor.Job, path string
 	return local, nil, nil
 }
 
-// privateCopy is a copy to be made.
+// privateCopy is one copy of an object that is to be made.
 type privateCopy struct {
 	key  blob.Key
 	to   string
@@ -79,13 +79,13 @@ type privateCopy struct {
 // stays as it is: the task will say so.
 func privateCopies(inputs *core.LiteralMap, dir string) []privateCopy {
 	var copies []privateCopy
-	objects := inputObjects(inputs)
-	if len(objects) == 0 {
+	references := literal.References(inputs, blob.KeyOfText)
+	if len(references) == 0 {
 		return nil
 	}
+	objects := slices.Sorted(maps.Keys(references))
 	uses := map[blob.Key]int{}
-	plain, folders, declared := literal.Texts(inputs), literal.Folders(inputs), map[string]bool{}
-	literal.WalkMap(inputs, func(uri *string) { declared[*uri] = true })
+	folders := literal.Folders(inputs)
 	_ = literal.RewriteURIs(inputs, func(uri string) (string, error) {
 		key, ours, err := blob.KeyOfURI(uri)
 		if err != nil || !ours {
@@ -94,7 +94,7 @@ func privateCopies(inputs *core.LiteralMap, dir string) []privateCopy {
 		object, _ := slices.BinarySearch(objects, key)
 		to := filepath.Join(dir, strconv.Itoa(object)+"-"+strconv.Itoa(uses[key]), key.Base())
 		uses[key]++
-		copies = append(copies, privateCopy{key: key, to: to, text: plain[uri] && !declared[uri], dir: folders[uri]})
+		copies = append(copies, privateCopy{key: key, to: to, text: references[key] == literal.InText, dir: folders[uri]})
 		return to, nil
 	})
 	return copies
@@ -102,14 +102,7 @@ func privateCopies(inputs *core.LiteralMap, dir string) []privateCopy {
 
 // inputObjects are the objects of ours that the inputs refer to, sorted.
 func inputObjects(inputs *core.LiteralMap) []blob.Key {
-	found := map[blob.Key]bool{}
-	_ = literal.RewriteURIs(inputs, func(uri string) (string, error) {
-		if key, ours, err := blob.KeyOfURI(uri); err == nil && ours {
-			found[key] = true
-		}
-		return uri, nil
-	})
-	return slices.Sorted(maps.Keys(found))
+	return slices.Sorted(maps.Keys(literal.References(inputs, blob.KeyOfText)))
 }
 
 func (b *Backend) makeCopies(ctx context.Context, dir string, copies []privateCopy) error {
@@ -190,7 +183,7 @@ func lostInput(job *executor.Job, copies []privateCopy, cause error) *aloftv1.Fa
 	}
 	var lines []string
 	for _, name := range slices.Sorted(maps.Keys(job.Inputs.GetLiterals())) {
-		one := &core.LiteralMap{Literals: map[string]*core.Literal{name: proto.CloneOf(job.Inputs.GetLiterals()[name])}}
+		one := &core.LiteralMap{Literals: map[string]*core.Literal{name: job.Inputs.GetLiterals()[name]}}
 		for _, key := range inputObjects(one) {
 			if err := lost[key]; err != nil {
 				lines = append(lines, fmt.Sprintf("input %s: %s%v", name, producer(key), err))
@@ -222,7 +215,7 @@ func (b *Backend) returned(ctx context.Context, job *executor.Job, location stri
 	place, name, _ := strings.Cut(rest, string(filepath.Separator))
 	number, _, _ := strings.Cut(place, "-")
 	object, err := strconv.Atoi(number)
-	objects := inputObjects(proto.CloneOf(job.Inputs))
+	objects := inputObjects(job.Inputs)
 	if err != nil || name == "" || object < 0 || object >= len(objects) {
 		return location, nil //nolint:nilerr // a place that is not ours
 	}

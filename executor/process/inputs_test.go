@@ -21,6 +21,10 @@ func collection(all ...*core.Literal) *core.Literal {
 	return &core.Literal{Value: &core.Literal_Collection{Collection: &core.LiteralCollection{Literals: all}}}
 }
 
+func text(s string) *core.Literal {
+	return scalar(&core.Scalar{Value: &core.Scalar_Primitive{Primitive: &core.Primitive{Value: &core.Primitive_StringValue{StringValue: s}}}})
+}
+
 func mapOf(all map[string]*core.Literal) *core.Literal {
 	return &core.Literal{Value: &core.Literal_Map{Map: &core.LiteralMap{Literals: all}}}
 }
@@ -45,8 +49,8 @@ func (w *world) everyKind(t *testing.T) *core.LiteralMap {
 		"union":   scalar(&core.Scalar{Value: &core.Scalar_Union{Union: &core.Union{Value: file(one)}}}),
 		"frame":   scalar(&core.Scalar{Value: &core.Scalar_StructuredDataset{StructuredDataset: &core.StructuredDataset{Uri: dir}}}),
 		"schema":  scalar(&core.Scalar{Value: &core.Scalar_Schema{Schema: &core.Schema{Uri: dir}}}),
-		"text":    scalar(&core.Scalar{Value: &core.Scalar_Primitive{Primitive: &core.Primitive{Value: &core.Primitive_StringValue{StringValue: one}}}}),
-		"nothing": scalar(&core.Scalar{Value: &core.Scalar_Primitive{Primitive: &core.Primitive{Value: &core.Primitive_StringValue{StringValue: "aloft://blob/nothing/there"}}}}),
+		"text":    text(one),
+		"nothing": text("aloft://blob/nothing/there"),
 		"literal": {Value: &core.Literal_OffloadedMetadata{OffloadedMetadata: &core.LiteralOffloadedMetadata{Uri: one}}},
 		"struct": scalar(&core.Scalar{Value: &core.Scalar_Generic{Generic: &structpb.Struct{Fields: map[string]*structpb.Value{
 			"path": structpb.NewStringValue(one), "other": structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{structpb.NewStringValue(dir)}})}}}}),
@@ -227,6 +231,30 @@ func TestAnInputThatIsGoneOrDamagedIsTheSystemsFailureAndNamesIt(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A string that is a value by itself may be no location. Beside a dataclass that has the same text it says nothing of that one.
+func TestAFileOfADataclassIsLostAlsoWhereAStringNamesItToo(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	b := w.open(t, noPython{}, w.blob)
+	const gone = "aloft://blob/raw/ab/e-n0-0/x/data.txt"
+	dataclass := scalar(&core.Scalar{Value: &core.Scalar_Generic{Generic: &structpb.Struct{Fields: map[string]*structpb.Value{"path": structpb.NewStringValue(gone)}}}})
+	for name, c := range map[string]struct {
+		inputs map[string]*core.Literal
+		want   string
+	}{
+		"text":      {map[string]*core.Literal{"s": text(gone)}, ""},
+		"dataclass": {map[string]*core.Literal{"d": dataclass}, executor.CodeInputLost},
+		"both":      {map[string]*core.Literal{"d": dataclass, "s": text(gone)}, executor.CodeInputLost},
+		"file":      {map[string]*core.Literal{"f": file(gone + "/"), "s": text(gone)}, executor.CodeInputLost},
+	} {
+		job := shell(name, "exit 0")
+		job.Inputs = &core.LiteralMap{Literals: c.inputs}
+		if got := w.run(t, b, job).GetFailure().GetError().GetCode(); got != c.want {
+			t.Errorf("%s: got code %q, want %q", name, got, c.want)
+		}
 	}
 }
 
