@@ -445,7 +445,8 @@ func (b *Backend) canonicalAmong(written []blob.Object) func(uri string) (string
 	}
 }
 
-// digests lists the files and folders of ours that the outputs refer to.
+// digests lists the files and folders of ours that the outputs refer to. What they declare must be there; what a text in a struct
+// names is one if it is.
 func (b *Backend) digests(ctx context.Context, attempt string, outputs *core.LiteralMap, written []blob.Object) ([]*aloftv1.ObjectDigest, error) {
 	var keys []blob.Key
 	var problems []error
@@ -468,6 +469,14 @@ func (b *Backend) digests(ctx context.Context, attempt string, outputs *core.Lit
 			}
 		})
 	}
+	references := literal.References(outputs, blob.KeyOfText)
+	for _, key := range slices.Sorted(maps.Keys(references)) {
+		// What is below run is no output: logs, which go on being written, and what is kept of attempts.
+		if references[key] == literal.InStruct && !seen[key] && !key.Within("run") && !(isShared(key) && isFolder(b.config.Blob.Path(key))) {
+			seen[key] = true
+			keys = append(keys, key)
+		}
+	}
 	// What this attempt wrote, by each name under which an output may mean it: its own, and that of a folder above it.
 	mine := map[blob.Key][]blob.Object{}
 	for _, o := range written {
@@ -486,18 +495,18 @@ func (b *Backend) digests(ctx context.Context, attempt string, outputs *core.Lit
 	for _, key := range keys {
 		below := mine[key]
 		if len(below) == 0 { // an input passed on
-			for entry, err := range b.config.Blob.List(ctx, key) {
-				if err != nil {
-					return nil, fmt.Errorf("list %s: %w", key, err)
-				}
-				attributes, err := b.config.Blob.Stat(ctx, entry.Key)
-				if err != nil {
-					return nil, fmt.Errorf("read the digest of %s: %w", entry.Key, err)
-				}
-				below = append(below, blob.Object{Key: entry.Key, Attributes: attributes})
+			var err error
+			below, err = b.objectsBelow(ctx, key)
+			if references[key] == literal.InStruct && (errors.Is(err, aloft.ErrNotFound) || errors.Is(err, aloft.ErrConflict)) {
+				continue
+			} else if err != nil {
+				return nil, err
 			}
 		}
 		if len(below) == 0 && !isFolder(b.config.Blob.Path(key)) {
+			if references[key] == literal.InStruct {
+				continue
+			}
 			problems = append(problems, fmt.Errorf("output %s refers to %s, and nothing is there", output[key], key.URI()))
 			continue
 		}
@@ -508,6 +517,22 @@ func (b *Backend) digests(ctx context.Context, attempt string, outputs *core.Lit
 		return nil, fmt.Errorf("%w: %w", aloft.ErrInvalid, errors.Join(problems...))
 	}
 	return digests, nil
+}
+
+// objectsBelow are the objects at or below a key, with their digests.
+func (b *Backend) objectsBelow(ctx context.Context, key blob.Key) ([]blob.Object, error) {
+	var below []blob.Object
+	for entry, err := range b.config.Blob.List(ctx, key) {
+		if err != nil {
+			return nil, fmt.Errorf("list %s: %w", key, err)
+		}
+		attributes, err := b.config.Blob.Stat(ctx, entry.Key)
+		if err != nil {
+			return nil, fmt.Errorf("read the digest of %s: %w", entry.Key, err)
+		}
+		below = append(below, blob.Object{Key: entry.Key, Attributes: attributes})
+	}
+	return below, nil
 }
 
 // isShared says whether a key names a folder above those of attempts: raw, or raw and the two letters that spread load.

@@ -22,7 +22,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/admission"
@@ -450,6 +452,31 @@ func TestAnOutputThatRefersToNothingIsTheTasksFailure(t *testing.T) {
 		if want := here.Replace(c.want); f.GetKind() != core.ExecutionError_USER || f.GetCode() != executor.CodeOutputsUnreadable || !strings.Contains(f.GetMessage(), want) {
 			t.Errorf("%s: outcome %v, want the user's failure with %q", name, o, want)
 		}
+	}
+}
+
+// A dataclass holds the location of its file as text: without a digest nobody would miss it when the result is used again.
+func TestWhatATextInAStructNamesHasADigestIfItIsThere(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	given := w.put(t, "data.txt", strings.NewReader("given"))
+	job := shell("a", "", "o", "plain")
+	raw := blob.Key("raw/" + job.ID.RawOutputKey())
+	var texts []*structpb.Value
+	for _, path := range []string{w.blob.Path(raw) + "/made.txt", w.blob.Path(given), w.blob.Path(raw) + "/nothing", w.blob.Path("raw"), w.blob.Path(blob.Key(job.ID.RunKey())), w.blob.Path(blob.Key(job.ID.RunKey())) + "/outputs.pb", "s3://bucket/x"} {
+		texts = append(texts, structpb.NewStringValue(path))
+	}
+	o := scalar(&core.Scalar{Value: &core.Scalar_Generic{Generic: &structpb.Struct{Fields: map[string]*structpb.Value{"paths": structpb.NewListValue(&structpb.ListValue{Values: texts})}}}})
+	out := w.outputs(t, map[string]*core.Literal{"o": o, "plain": text(w.blob.Path(raw) + "/other.txt")})
+	job.Template.GetContainer().Command[2] = "set -e; cd {{.rawOutputDataPrefix}}; echo made > made.txt; echo other > other.txt; cp " + out + " {{.outputPrefix}}/outputs.pb"
+	outcome := w.run(t, w.open(t, noPython{}, w.blob), job)
+	var got []string
+	for _, object := range outcome.GetObjects() {
+		got = append(got, object.GetUri())
+	}
+	slices.Sort(got)
+	if diff := cmp.Diff([]string{raw.URI() + "/made.txt", given.URI()}, got); diff != "" {
+		t.Errorf("objects with digests (-want +got):\n%s\noutcome %v", diff, outcome)
 	}
 }
 
