@@ -88,15 +88,13 @@ func References[Name comparable](m *core.LiteralMap, nameOf func(text string) (N
 	return found
 }
 
-// Folders are the URIs of the map's folders (FlyteDirectory).
-func Folders(m *core.LiteralMap) map[string]bool {
-	found := map[string]bool{}
+// WalkFolders is WalkMap over the URIs of folders (FlyteDirectory) alone.
+func WalkFolders(m *core.LiteralMap, visit func(uri *string)) {
 	scalars(m, func(s *core.Scalar) {
 		if s.GetBlob().GetMetadata().GetType().GetDimensionality() == core.BlobType_MULTIPART {
-			found[s.GetBlob().GetUri()] = true
+			visit(&s.GetBlob().Uri)
 		}
 	})
-	return found
 }
 
 // scalars visits the scalars of the map, in collections, maps and unions, too.

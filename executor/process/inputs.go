@@ -85,8 +85,7 @@ func privateCopies(inputs *core.LiteralMap, dir string) []privateCopy {
 	}
 	objects := slices.Sorted(maps.Keys(references))
 	uses := map[blob.Key]int{}
-	folders := literal.Folders(inputs)
-	_ = literal.RewriteURIs(inputs, func(uri string) (string, error) {
+	place := func(uri string, folder bool) (string, error) {
 		key, ours, err := blob.KeyOfURI(uri)
 		if err != nil || !ours {
 			return uri, err
@@ -94,9 +93,16 @@ func privateCopies(inputs *core.LiteralMap, dir string) []privateCopy {
 		object, _ := slices.BinarySearch(objects, key)
 		to := filepath.Join(dir, strconv.Itoa(object)+"-"+strconv.Itoa(uses[key]), key.Base())
 		uses[key]++
-		copies = append(copies, privateCopy{key: key, to: to, text: references[key] == literal.InText, dir: folders[uri]})
+		copies = append(copies, privateCopy{key: key, to: to, text: references[key] == literal.InText, dir: folder})
 		return to, nil
+	}
+	// Folders first: what has the path of its copy is no location of ours any more.
+	literal.WalkFolders(inputs, func(uri *string) {
+		if to, err := place(*uri, true); err == nil {
+			*uri = to
+		}
 	})
+	_ = literal.RewriteURIs(inputs, func(uri string) (string, error) { return place(uri, false) })
 	return copies
 }
 

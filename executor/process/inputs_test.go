@@ -284,19 +284,20 @@ func TestAFolderThatLacksAFileIsAnInputThatIsLost(t *testing.T) {
 	}
 }
 
-// flytekit names a folder that it uploads with one file by the location of that file.
+// flytekit names a folder that it uploads with one file by the location of that file. A file that is given by the same
+// location is a file.
 func TestAFolderThatIsNamedByItsOnlyFileIsAFolder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	given := w.put(t, "only.txt", strings.NewReader("given"))
-	job := shell("a", `cd {{.inputs.in}}; ls -A > {{.outputPrefix}}/ls; cat only.txt >> {{.outputPrefix}}/ls`)
+	job := shell("a", `cd {{.inputs.in}}; ls -A > {{.outputPrefix}}/ls; cat only.txt {{.inputs.file}} {{.inputs.text}} >> {{.outputPrefix}}/ls`)
 	in := file(given.URI())
 	in.GetScalar().GetBlob().Metadata.Type.Dimensionality = core.BlobType_MULTIPART
-	job.Inputs = &core.LiteralMap{Literals: map[string]*core.Literal{"in": in}}
+	job.Inputs = &core.LiteralMap{Literals: map[string]*core.Literal{"in": in, "file": file(given.URI()), "text": text(given.URI())}}
 	if o := w.run(t, w.open(t, noPython{}, w.blob), job); o.GetOutputs() == nil {
 		t.Fatalf("outcome %v", o)
 	}
-	if got, want := read(t, filepath.Join(w.blob.Path(blob.Key(job.ID.RunKey())), "ls")), "only.txt\ngiven"; got != want {
+	if got, want := read(t, filepath.Join(w.blob.Path(blob.Key(job.ID.RunKey())), "ls")), "only.txt\ngivengivengiven"; got != want {
 		t.Errorf("the folder has %q, want %q", got, want)
 	}
 }
