@@ -47,7 +47,7 @@ func TestBodiesThatComeTooSlowlyAreCutOff(t *testing.T) {
 				}
 				body, sender := io.Pipe()
 				go func() {
-					for left := bytes.NewBuffer(message); left.Len() > 0; time.Sleep(time.Second) {
+					for left := bytes.NewBuffer(message); left.Len() > 0; <-time.After(time.Second) {
 						if _, err := sender.Write(left.Next(test.eachTime)); err != nil {
 							return
 						}
@@ -62,7 +62,7 @@ func TestBodiesThatComeTooSlowlyAreCutOff(t *testing.T) {
 				a.ServeHTTP(answer, r)
 				took := time.Since(began)
 				_ = body.Close()
-				time.Sleep(time.Minute) // the sender sees it
+				<-time.After(time.Minute) // the sender sees it
 				if handled == (test.cut != none) || test.cut != none && took != test.cut {
 					t.Errorf("it is over after %s, with the handler's answer: %t", took, handled)
 				}
