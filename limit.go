@@ -24,6 +24,7 @@ const (
 
 	// What is registered.
 	MaxTaskBytes     = 8 << 20 // a template
+	MaxSpecDepth     = 90      // levels of messages in a spec, also an execution's: Python reads 100, and answers wrap it in up to 4
 	MaxWorkflowNodes = 50_000
 	MaxRetries       = 10
 

@@ -123,6 +123,7 @@ func (l *Launcher) Create(ctx context.Context, r Request) (aloft.ExecutionID, er
 	if spec != nil {
 		spec.Inputs = nil // they are kept by themselves
 		problems.Spec("spec", spec)
+		problems.Legible("spec", spec)
 	}
 	problems.Notifications(spec.GetNotifications().GetNotifications())
 	problems.RawOutput("spec.raw_output_data_config", spec.GetRawOutputDataConfig())

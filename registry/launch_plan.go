@@ -20,7 +20,7 @@ import (
 // is taken.
 func (r *Registry) CreateLaunchPlan(ctx context.Context, id *core.Identifier, spec *admin.LaunchPlanSpec) error {
 	var problems field.Problems
-	problems.Include(r.mayCreate(ctx, id, core.ResourceType_LAUNCH_PLAN, spec != nil))
+	problems.Include(r.mayCreate(ctx, id, core.ResourceType_LAUNCH_PLAN, spec))
 	if spec != nil {
 		problems.Identifier("spec.workflow_id", spec.GetWorkflowId(), core.ResourceType_WORKFLOW, true)
 		problems.Labels(spec.GetLabels())

@@ -193,6 +193,7 @@ func checkProject(problems *field.Problems, p *admin.Project) {
 		problems.Add("invalid value for project.state: %d", p.GetState())
 	}
 	problems.Labels(p.GetLabels())
+	problems.Legible("project", p)
 }
 
 // Project returns a project with its domains. ErrNotFound.

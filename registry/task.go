@@ -18,7 +18,7 @@ import (
 
 // CreateTask registers a version of a task. A *Conflict if the id is taken.
 func (r *Registry) CreateTask(ctx context.Context, id *core.Identifier, spec *admin.TaskSpec) error {
-	if err := r.mayCreate(ctx, id, core.ResourceType_TASK, spec != nil); err != nil {
+	if err := r.mayCreate(ctx, id, core.ResourceType_TASK, spec); err != nil {
 		return fmt.Errorf("create task: %w", err)
 	}
 	if n := proto.Size(spec); n > aloft.MaxTaskBytes {
@@ -60,11 +60,14 @@ func (r *Registry) CreateTask(ctx context.Context, id *core.Identifier, spec *ad
 	return nil
 }
 
-// mayCreate checks what all creates have in common. An unspecified kind becomes the one that is created.
-func (r *Registry) mayCreate(ctx context.Context, id *core.Identifier, kind core.ResourceType, hasSpec bool) error {
+// mayCreate checks what all creates have in common. An unspecified kind becomes the one that is created, and of the id only
+// what we know of it is kept.
+func (r *Registry) mayCreate(ctx context.Context, id *core.Identifier, kind core.ResourceType, spec proto.Message) error {
 	var problems field.Problems
 	problems.Identifier("id", id, kind, true)
-	if !hasSpec {
+	if spec.ProtoReflect().IsValid() {
+		problems.Legible("spec", spec)
+	} else {
 		problems.Missing("spec")
 	}
 	if id.GetProject() != "" && id.GetDomain() != "" {
@@ -74,6 +77,7 @@ func (r *Registry) mayCreate(ctx context.Context, id *core.Identifier, kind core
 		return err
 	}
 	id.ResourceType = kind
+	id.ProtoReflect().SetUnknown(nil)
 	return nil
 }
 

@@ -16,7 +16,7 @@ import (
 // CreateWorkflow compiles and registers a version of a workflow, whose tasks must be registered already. A *Conflict if
 // the id is taken.
 func (r *Registry) CreateWorkflow(ctx context.Context, id *core.Identifier, spec *admin.WorkflowSpec) error {
-	if err := r.mayCreate(ctx, id, core.ResourceType_WORKFLOW, spec != nil); err != nil {
+	if err := r.mayCreate(ctx, id, core.ResourceType_WORKFLOW, spec); err != nil {
 		return fmt.Errorf("create workflow: %w", err)
 	}
 	hash, err := r.kept(id, spec)

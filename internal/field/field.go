@@ -18,6 +18,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/legible"
 )
 
 // Problems are all mistakes of one request. The zero value is none.
@@ -177,6 +178,23 @@ func (p *Problems) Spec(where string, spec Described) {
 	if n := proto.Size(spec); n > aloft.MaxSpecBytes {
 		p.Add("invalid value for %s: it has %d bytes, the limit is %d: annotations, envs, labels, tags and notifications are in every list; "+
 			"refer to what is large by URI, or give it as an input", where, n, aloft.MaxSpecBytes)
+	}
+}
+
+// Legible checks that clients can read what is registered or created, wherever an answer has it: of one that they cannot, a
+// whole list would break. NaN and the like are no mistake, because flytekit sends them: lists give them another form.
+func (p *Problems) Legible(where string, m proto.Message) {
+	data, err := proto.Marshal(m)
+	if err != nil {
+		p.Add("invalid value for %s: %v", where, err)
+		return
+	}
+	seen := legible.Look(m.ProtoReflect().Descriptor(), data)
+	if seen.Depth > aloft.MaxSpecDepth {
+		p.Add("invalid value for %s: messages in it are nested deeper than %d levels, the limit: clients could not read it", where, aloft.MaxSpecDepth)
+	}
+	if seen.Time != "" {
+		p.Add("invalid value for %s.%s: a time is between the years 1 and 9999; a duration has at most 10,000 years, and one sign", where, seen.Time)
 	}
 }
 

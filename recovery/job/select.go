@@ -32,6 +32,7 @@ func (j *Jobs) selected(ctx context.Context, s *aloftv1.RecoverySelection) ([]re
 	} else if pattern, err = regexp.Compile(s.GetError()); err != nil {
 		problems.Add("invalid value for error: %v", err)
 	}
+	problems.Legible("selection", s)
 	for _, phase := range s.GetPhases() {
 		switch phase {
 		case core.WorkflowExecution_FAILED, core.WorkflowExecution_ABORTED, core.WorkflowExecution_TIMED_OUT:
