@@ -113,6 +113,8 @@ func New(config Config) (*API, error) {
 		// are near, and Python's gRPC was seen to hand a compressed answer to its parser as it came, once in 50,000 calls.
 		connect.WithCompressMinBytes(math.MaxInt),
 		connect.WithInterceptors(guarding{a}),
+		connect.WithCodec(connectJSON("json")),
+		connect.WithCodec(connectJSON("json; charset=utf-8")),
 	}
 	rpc := http.NewServeMux()
 	var names []string
@@ -155,7 +157,7 @@ func New(config Config) (*API, error) {
 	conn.register(&service.SignalService_ServiceDesc, signal)
 	conn.register(&service.IdentityService_ServiceDesc, identity)
 	conn.register(&service.AuthMetadataService_ServiceDesc, auth)
-	rest, err := newGateway(context.Background(), conn)
+	rest, err := newGateway(context.Background(), conn, config.Logger)
 	if err != nil {
 		return nil, err
 	}

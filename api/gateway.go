@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 
 	"connectrpc.com/connect"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/service"
+	"github.com/aloft-dev/aloft/internal/legible"
 )
 
 // inProcess is a client connection that ends in our own methods: the gateway speaks to it as if it were a network, so that
@@ -77,16 +79,21 @@ func grpcStatus(err *connect.Error) *status.Status {
 
 // newGateway serves Flyte's REST paths. JSON has the names of the .proto files and shows defaults, as flyteadmin's does;
 // application/octet-stream is binary protobuf in both directions, which is all that flyteconsole speaks.
-func newGateway(ctx context.Context, conn grpc.ClientConnInterface) (http.Handler, error) {
+func newGateway(ctx context.Context, conn grpc.ClientConnInterface, log *slog.Logger) (http.Handler, error) {
 	mux := runtime.NewServeMux(
-		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
+		runtime.WithMarshalerOption(runtime.MIMEWildcard, &restJSON{runtime.JSONPb{
 			MarshalOptions:   protojson.MarshalOptions{UseProtoNames: true, EmitUnpopulated: true},
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: true},
-		}),
+		}}),
 		runtime.WithMarshalerOption("application/octet-stream", &octetStream{}),
 		runtime.WithErrorHandler(func(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
 			if body, ok := r.Body.(*heldBody); ok && body.refused != nil { // the gateway would tell only that the request is invalid
 				err = grpcStatus(body.refused).Err()
+			}
+			_, ready := status.FromError(err)
+			if _, routed := errors.AsType[*runtime.HTTPStatusError](err); !ready && !routed { // the answer could not be written
+				method, _ := runtime.RPCMethod(ctx)
+				err = grpcStatus(translate(ctx, log, method, err)).Err()
 			}
 			runtime.DefaultHTTPErrorHandler(ctx, mux, m, w, r, err)
 		}),
@@ -108,6 +115,19 @@ func newGateway(ctx context.Context, conn grpc.ClientConnInterface) (http.Handle
 		return nil, err
 	}
 	return mux, nil
+}
+
+// restJSON is runtime.JSONPb, which writes answers also if a value in them has no form in JSON.
+type restJSON struct{ runtime.JSONPb }
+
+func (j *restJSON) Marshal(value any) ([]byte, error) {
+	text, err := j.JSONPb.Marshal(value)
+	if m, ok := value.(proto.Message); ok && err != nil {
+		m = proto.Clone(m) // of which others may have parts
+		legible.Mend(m)
+		text, err = j.JSONPb.Marshal(m)
+	}
+	return text, err
 }
 
 // octetStream is runtime.ProtoMarshaller with an answer for what is no message: the gateway marshals statuses, too, by it.

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/internal/legible"
+	"github.com/aloft-dev/aloft/internal/room"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -38,6 +40,7 @@ func budgeted(ctx context.Context, q store.Query) store.Query {
 // takes out of its message; note says that it did.
 func fill[R any, M proto.Message](ctx context.Context, q store.Query, rows []R, message func(R) (M, error), slim func(m M, note string)) (page []M, token string, err error) {
 	limit, size := pageBytes(ctx), 0
+	var buffer []byte
 	for i, row := range rows {
 		m, err := message(row)
 		if err != nil {
@@ -46,8 +49,11 @@ func fill[R any, M proto.Message](ctx context.Context, q store.Query, rows []R, 
 		own := proto.Size(m)
 		if own > limit-pageMargin {
 			slim(m, fmt.Sprintf("%.1f MiB were left out of this list: get it by its id", float64(own)/(1<<20)))
-			own = proto.Size(m)
 		}
+		if m, err = listable(ctx, &buffer, m, slim); err != nil {
+			return nil, "", err
+		}
+		own = proto.Size(m)
 		if size += own + rowMargin; size > limit-pageMargin && len(page) > 0 {
 			return page, tokenBehind(q, rows, i), nil
 		}
@@ -63,6 +69,37 @@ const (
 	pageMargin = 4 << 10 // for the token and the like
 	rowMargin  = 8       // for a row's tag and length
 )
+
+// listable makes of a message one that all clients can read in a list, where one that some cannot would cost them all others:
+// it is without content if it is nested too deep, as those of an earlier release may be, and what has no form in JSON has
+// another one, because flytekit makes JSON of what tasks have. buffer is for any number of messages, one after the other.
+func listable[M proto.Message](ctx context.Context, buffer *[]byte, m M, slim func(m M, note string)) (M, error) {
+	if size := proto.Size(m); size > cap(*buffer) {
+		if err := room.Take(ctx, int64(size)); err != nil {
+			return m, err
+		}
+		*buffer = make([]byte, 0, size)
+	}
+	look := func() (seen legible.Sight, err error) {
+		if *buffer, err = (proto.MarshalOptions{}).MarshalAppend((*buffer)[:0], m); err != nil {
+			return seen, fmt.Errorf("encode a row of a list: %w", err)
+		}
+		return legible.Look(m.ProtoReflect().Descriptor(), *buffer), nil
+	}
+	seen, err := look()
+	if err != nil || seen.Formed && seen.Depth < legible.MaxDepth { // the list is a level, too
+		return m, err
+	}
+	m = proto.CloneOf(m) // of which others may have parts
+	if seen.Depth >= legible.MaxDepth {
+		legible.Known(m)
+		if seen, err = look(); err == nil && seen.Depth >= legible.MaxDepth {
+			slim(m, fmt.Sprintf("messages that are nested %d levels deep were left out of this list: get it by its id", legible.MaxDepth))
+		}
+	}
+	legible.Mend(m)
+	return m, err
+}
 
 // tokenBehind is where the list goes on behind its first n rows: at a position, if there is one in its order, else at a number of rows.
 func tokenBehind[R any](q store.Query, rows []R, n int) string {

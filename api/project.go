@@ -5,6 +5,7 @@ import (
 
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/internal/field"
+	"github.com/aloft-dev/aloft/internal/legible"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -49,6 +50,7 @@ func (s *adminService) ListProjects(ctx context.Context, r *admin.ProjectListReq
 		return nil, listError("projects", err)
 	}
 	for _, row := range rows {
+		legible.Known(row)
 		row.Domains = s.Registry.AllDomains()
 	}
 	return &admin.Projects{Projects: rows, Token: nextToken(q, len(rows))}, nil
