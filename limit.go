@@ -41,5 +41,7 @@ const (
 	MaxFilters        = 50         // conditions of a list
 	MaxFilterValues   = 1000       // of value_in, value_not_in
 	MaxPattern        = 1000       // bytes of a regular expression
+	MaxPatternSteps   = 2000       // instructions of its program, in which what is repeated is written out
+	MaxMatched        = 10_000     // bytes of an error that are matched: of one that is longer its beginning and its end
 	MaxRecoveryItems  = 10_000     // executions of one recovery job
 )

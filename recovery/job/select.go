@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 	"time"
@@ -25,11 +26,8 @@ const pageSize = 500
 // selected finds the executions that are meant. All mistakes of the selection are reported at once.
 func (j *Jobs) selected(ctx context.Context, s *aloftv1.RecoverySelection) ([]recovery.Failed, error) {
 	var problems field.Problems
-	var pattern *regexp.Regexp
-	var err error
-	if n := len(s.GetError()); n > aloft.MaxPattern {
-		problems.Add("invalid value for error: it has %d bytes, the limit is %d", n, aloft.MaxPattern)
-	} else if pattern, err = regexp.Compile(s.GetError()); err != nil {
+	pattern, err := errorPattern(s.GetError())
+	if err != nil {
 		problems.Add("invalid value for error: %v", err)
 	}
 	problems.Legible("selection", s)
@@ -67,6 +65,36 @@ func (j *Jobs) selected(ctx context.Context, s *aloftv1.RecoverySelection) ([]re
 		return nil, err
 	}
 	return j.tips(ctx, all)
+}
+
+// errorPattern reads a regular expression. Matching takes up to as many steps as its program has instructions for each byte,
+// and cannot be stopped. A short text may be a long program: (?:a?){1000} is.
+func errorPattern(text string) (*regexp.Regexp, error) {
+	if n := len(text); n > aloft.MaxPattern {
+		return nil, fmt.Errorf("it has %d bytes, the limit is %d", n, aloft.MaxPattern)
+	}
+	parsed, err := syntax.Parse(text, syntax.Perl)
+	if err != nil {
+		return nil, err
+	}
+	program, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return nil, err
+	}
+	if n := len(program.Inst); n > aloft.MaxPatternSteps {
+		return nil, fmt.Errorf("its program has %d instructions, the limit is %d: repeat less, such as with * instead of {1000}", n, aloft.MaxPatternSteps)
+	}
+	return regexp.Compile(text)
+}
+
+// matched is what a pattern is matched with. A long error of Python begins with a traceback and ends with what it is about.
+func matched(e *core.ExecutionError) string {
+	text := e.GetCode() + ": " + e.GetMessage()
+	const half = aloft.MaxMatched / 2
+	if len(text) > aloft.MaxMatched {
+		text = text[:half] + "\n…\n" + text[len(text)-half:]
+	}
+	return text
 }
 
 func tooMany() error {
@@ -132,7 +160,10 @@ func (j *Jobs) matchingOf(ctx context.Context, s *aloftv1.RecoverySelection, wor
 			return nil, err
 		}
 		for _, e := range page {
-			if pattern.MatchString(e.Error.GetCode() + ": " + e.Error.GetMessage()) {
+			if err := ctx.Err(); err != nil {
+				return nil, err // the store has its answer, and nobody waits for ours
+			}
+			if pattern.MatchString(matched(e.Error)) {
 				all = append(all, recovery.Failed{ID: e.ID, Error: e.Error})
 			}
 		}
