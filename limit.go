@@ -40,6 +40,7 @@ const (
 	MaxSmallPageBytes = 3584 << 10 // for clients that take no message above 4 MiB, such as flytectl
 	MaxFilters        = 50         // conditions of a list
 	MaxFilterValues   = 1000       // of value_in, value_not_in
+	MaxFilterBytes    = 256 << 10  // of all conditions: so many values, each as long as a name
 	MaxPattern        = 1000       // bytes of a regular expression
 	MaxPatternSteps   = 2000       // instructions of its program, in which what is repeated is written out
 	MaxMatched        = 10_000     // bytes of an error that are matched: of one that is longer its beginning and its end

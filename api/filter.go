@@ -33,6 +33,10 @@ func parseFilters(text string) ([]store.Filter, error) {
 	}
 	var problems field.Problems
 	var filters []store.Filter
+	if n := len(text); n > aloft.MaxFilterBytes { // it is matched as a whole, which cannot be stopped
+		problems.Add("invalid value for filters: they have %d bytes, the limit is %d", n, aloft.MaxFilterBytes)
+		return nil, problems.Err()
+	}
 	if n := strings.Count(text, "+") + 1; !problems.AtMost(aloft.MaxFilters, "filters", n) {
 		return nil, problems.Err()
 	}

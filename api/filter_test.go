@@ -44,3 +44,19 @@ func TestAllMistakesInFiltersAreReported(t *testing.T) {
 		}
 	}
 }
+
+// TestFiltersAreBoundedBeforeTheyAreMatched: 8 MiB took seconds, which no caller who has gone ends.
+func TestFiltersAreBoundedBeforeTheyAreMatched(t *testing.T) {
+	t.Parallel()
+	_, err := parseFilters("eq(name," + strings.Repeat("x,", 4<<20) + ")")
+	if !errors.Is(err, aloft.ErrInvalid) || !strings.Contains(err.Error(), "the limit is 262144") {
+		t.Errorf("8 MiB: %v", err)
+	}
+	names := make([]string, aloft.MaxFilterValues)
+	for i := range names {
+		names[i] = strings.Repeat("n", aloft.MaxName)
+	}
+	if _, err := parseFilters("value_in(name," + strings.Join(names, ";") + ")"); err != nil {
+		t.Errorf("as many names as there may be, as long as they may be: %v", err)
+	}
+}
