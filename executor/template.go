@@ -90,7 +90,7 @@ func (v Variables) value(name string) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("the task has no input %q", variable)
 	}
-	return literal.Text(l)
+	return literal.Text(l, 0)
 }
 
 // Platform is how a task reaches the server that it belongs to.

@@ -47,7 +47,7 @@ func FuzzLiteral(f *testing.F) {
 		literal.Print(&lit)
 		literal.PrintMax(&lit, 10)
 		literal.PrintType(&declared)
-		_, _ = literal.Text(&lit)
+		_, _ = literal.Text(&lit, 1<<10)
 		for _, p := range [][]*core.PromiseAttribute{path("a"), path(0), path(0, "a"), path("k", 0, "z")} {
 			_, _ = literal.Attribute(&lit, p, &declared)
 		}

@@ -176,10 +176,49 @@ func TestTextOfAValueInACommandLine(t *testing.T) {
 		{&core.Literal{}, ""},
 		{nil, ""},
 	} {
-		got, err := literal.Text(c.l)
+		got, err := literal.Text(c.l, 0)
 		if (err != nil) != (c.want == "") || got != c.want {
 			t.Errorf("text of %s is %q (%v), want %q", literal.Print(c.l), got, err, c.want)
 		}
+	}
+}
+
+// Each level of what is quoted within what is quoted doubles the text: a literal of a kilobyte would have one of gigabytes.
+func TestTextsOfNestedLiteralsEndAtTheLimit(t *testing.T) {
+	t.Parallel()
+	const limit = 10_000
+	l := strLit(`"`)
+	for range literal.MaxDepth/2 - 1 {
+		l = listLit(mapLit(map[string]*core.Literal{"k": l}))
+	}
+	if got, err := literal.Text(l, limit); !errors.Is(err, aloft.ErrExhausted) {
+		t.Errorf("maps in lists in maps: %d bytes, %v; want ErrExhausted", len(got), err)
+	}
+	if got, err := literal.Text(listLit(strLit(strings.Repeat("x", limit-2))), limit); err != nil || len(got) != limit {
+		t.Errorf("a list of exactly the limit: %d bytes, %v", len(got), err)
+	}
+	if got, err := literal.Text(listLit(strLit(strings.Repeat("x", limit-1))), limit); !errors.Is(err, aloft.ErrExhausted) {
+		t.Errorf("a list of one byte more: %d bytes, %v; want ErrExhausted", len(got), err)
+	}
+	if got, err := literal.Text(strLit(strings.Repeat("x", 2*limit)), limit); err != nil || len(got) != 2*limit {
+		t.Errorf("a string: %d bytes, %v; it is its own text", len(got), err)
+	}
+	if got, err := literal.Text(packedLit("\xdd\xff\xff\xff\xff"+strings.Repeat("\xc0", limit)), limit); !errors.Is(err, aloft.ErrExhausted) {
+		t.Errorf("a packed list: %d bytes, %v; want ErrExhausted", len(got), err)
+	}
+
+	keys := "\xa1k" // "k", then {"k": null}, then {{"k": null}: null} …
+	for range literal.MaxDepth - 1 {
+		keys = "\x81" + keys + "\xc0"
+	}
+	if got := literal.PrintMax(packedLit(keys), 80); len(got) > 200 {
+		t.Errorf("keys in keys are printed in %d bytes", len(got))
+	}
+	if got := literal.Print(packedLit(keys)); got != "128 bytes" {
+		t.Errorf("keys in keys are printed as %.200s", got)
+	}
+	if got := literal.Print(packedLit("\x81\x92\x01\xa1k\xc0")); got != `{"[1,\"k\"]":null}` {
+		t.Errorf("a pair as a key is printed as %s", got)
 	}
 }
 

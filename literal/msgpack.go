@@ -226,17 +226,12 @@ func (p *packed) rewriteText(out *bytes.Buffer, f func(string) string, depth int
 	return nil
 }
 
-// msgpackText renders a MessagePack value as JSON.
-func msgpackText(data []byte) (string, error) {
-	p := newPacked(data)
-	var b strings.Builder
-	if err := p.print(&b, 0); err != nil {
-		return "", err
+// print writes a MessagePack value as JSON. A key that is no text is quoted; in a key there is no map, of which each level
+// would about double the text.
+func (p *packed) print(to *printer, key bool, depth int) error {
+	if to.full() {
+		return nil
 	}
-	return b.String(), nil
-}
-
-func (p *packed) print(b *strings.Builder, depth int) error {
 	if depth > MaxDepth {
 		return errDepth
 	}
@@ -250,40 +245,44 @@ func (p *packed) print(b *strings.Builder, depth int) error {
 		if err != nil {
 			return fmt.Errorf("read msgpack: %w", err)
 		}
-		b.WriteString("[")
+		to.write("[")
 		for i := range n {
 			if i > 0 {
-				b.WriteString(",")
+				to.write(",")
 			}
-			if err := p.print(b, depth+1); err != nil {
+			if err := p.print(to, key, depth+1); err != nil || to.full() {
 				return err
 			}
 		}
-		b.WriteString("]")
+		to.write("]")
 	case packedMap:
+		if key {
+			return errors.New("a map in the key of a map has no text")
+		}
 		n, err := p.d.DecodeMapLen()
 		if err != nil {
 			return fmt.Errorf("read msgpack: %w", err)
 		}
-		b.WriteString("{")
+		to.write("{")
 		for i := range n {
 			if i > 0 {
-				b.WriteString(",")
+				to.write(",")
 			}
-			var key strings.Builder
-			if err := p.print(&key, depth+1); err != nil {
+			name := &printer{limit: to.limit}
+			if err := p.print(name, true, depth+1); err != nil {
 				return err
 			}
-			name := key.String()
-			if !strings.HasPrefix(name, `"`) {
-				name = quoteJSON(name)
+			if strings.HasPrefix(name.String(), `"`) {
+				to.write(name.String())
+			} else {
+				to.quote(name.String())
 			}
-			b.WriteString(name + ":")
-			if err := p.print(b, depth+1); err != nil {
+			to.write(":")
+			if err := p.print(to, key, depth+1); err != nil || to.full() {
 				return err
 			}
 		}
-		b.WriteString("}")
+		to.write("}")
 	default:
 		v, err := p.scalar()
 		if err != nil {
@@ -291,21 +290,21 @@ func (p *packed) print(b *strings.Builder, depth int) error {
 		}
 		switch v := v.(type) {
 		case nil:
-			b.WriteString("null")
+			to.write("null")
 		case string:
-			b.WriteString(quoteJSON(v))
+			to.quote(v)
 		case []byte:
-			b.WriteString(quoteJSON(base64.StdEncoding.EncodeToString(v)))
+			to.write(quoteJSON(base64.StdEncoding.EncodeToString(v)))
 		case int64:
-			b.WriteString(strconv.FormatInt(v, 10))
+			to.write(strconv.FormatInt(v, 10))
 		case uint64:
-			b.WriteString(strconv.FormatUint(v, 10))
+			to.write(strconv.FormatUint(v, 10))
 		case float64:
-			b.WriteString(floatText(v))
+			to.write(floatText(v))
 		case bool:
-			b.WriteString(strconv.FormatBool(v))
+			to.write(strconv.FormatBool(v))
 		default:
-			b.WriteString(quoteJSON(fmt.Sprint(v)))
+			to.write(quoteJSON(fmt.Sprint(v)))
 		}
 	}
 	return nil

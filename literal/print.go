@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
@@ -27,9 +28,10 @@ type printer struct {
 func (p *printer) full() bool { return p.limit > 0 && p.Len() > p.limit }
 
 func (p *printer) write(s string) {
-	if !p.full() {
-		p.WriteString(s)
+	if p.limit > 0 {
+		s = s[:min(len(s), p.limit+1-p.Len())] // one byte more than the limit tells that it is full
 	}
+	p.WriteString(s)
 }
 
 func (p *printer) text() string {
@@ -204,11 +206,12 @@ func (p *printer) scalar(s *core.Scalar, depth int) {
 	case *core.Scalar_Union:
 		p.literal(v.Union.GetValue(), depth+1)
 	case *core.Scalar_Generic:
-		p.write(structText(structpb.NewStructValue(v.Generic)))
+		p.structure(structpb.NewStructValue(v.Generic), 0)
 	case *core.Scalar_Binary:
 		if v.Binary.GetTag() == MsgPackTag {
-			if text, err := msgpackText(v.Binary.GetValue()); err == nil {
-				p.write(text)
+			packed := &printer{limit: p.limit}
+			if newPacked(v.Binary.GetValue()).print(packed, false, 0) == nil {
+				p.write(packed.String())
 				return
 			}
 		}
@@ -227,65 +230,106 @@ func (p *printer) scalar(s *core.Scalar, depth int) {
 // Text renders a literal into the command line of a task ("{{ .inputs.x }}"). Strings, numbers and lists look as Flyte
 // writes them except that no float is written with an exponent below 1e21 and durations are seconds ("90.5s"); structs and
 // maps are JSON, which Flyte refuses or writes in Go's notation. A value without text, such as none, is an error.
-func Text(l *core.Literal) (string, error) { return text(l, 0) }
+//
+// A text that would have more than limit bytes is not made: the error is ErrExhausted. Each level of maps in lists in maps
+// about doubles it. A string is its own text, whatever its length; a limit of 0 is none.
+func Text(l *core.Literal, limit int) (string, error) {
+	if s, ok := l.GetScalar().GetPrimitive().GetValue().(*core.Primitive_StringValue); ok {
+		return s.StringValue, nil
+	}
+	p := &printer{limit: limit}
+	if err := p.argument(l, 0); err != nil {
+		return "", err
+	}
+	if p.full() {
+		return "", fmt.Errorf("its text would have more than %d bytes: %w", limit, aloft.ErrExhausted)
+	}
+	return p.String(), nil
+}
 
-func text(l *core.Literal, depth int) (string, error) {
+// argument writes what Text makes of a literal; what comes after the limit may be left out, with its mistakes.
+func (p *printer) argument(l *core.Literal, depth int) error {
+	if p.full() {
+		return nil
+	}
 	if depth > MaxDepth {
-		return "", errDepth
+		return errDepth
 	}
 	switch v := l.GetValue().(type) {
 	case *core.Literal_Scalar:
 		switch s := v.Scalar.GetValue().(type) {
 		case *core.Scalar_Primitive:
-			return primitiveText(s.Primitive)
+			t, err := primitiveText(s.Primitive)
+			p.write(t)
+			return err
 		case *core.Scalar_Blob:
-			return s.Blob.GetUri(), nil
+			p.write(s.Blob.GetUri())
+			return nil
 		case *core.Scalar_Schema:
-			return s.Schema.GetUri(), nil
+			p.write(s.Schema.GetUri())
+			return nil
 		case *core.Scalar_StructuredDataset:
-			return s.StructuredDataset.GetUri(), nil
+			p.write(s.StructuredDataset.GetUri())
+			return nil
 		case *core.Scalar_Union:
-			return text(s.Union.GetValue(), depth+1)
+			return p.argument(s.Union.GetValue(), depth+1)
 		case *core.Scalar_Generic:
-			return structText(structpb.NewStructValue(s.Generic)), nil
+			p.structure(structpb.NewStructValue(s.Generic), 0)
+			return nil
 		case *core.Scalar_Binary:
 			if s.Binary.GetTag() == MsgPackTag {
-				return msgpackText(s.Binary.GetValue())
+				return newPacked(s.Binary.GetValue()).print(p, false, 0)
 			}
-			return "", errors.New("a binary value has no text")
+			return errors.New("a binary value has no text")
 		case *core.Scalar_NoneType:
-			return "", errors.New("none has no text")
+			return errors.New("none has no text")
 		case *core.Scalar_Error:
-			return "", errors.New("an error has no text")
+			return errors.New("an error has no text")
 		}
 	case *core.Literal_Collection:
-		parts := make([]string, len(v.Collection.GetLiterals()))
+		p.write("[")
 		for i, e := range v.Collection.GetLiterals() {
-			t, err := text(e, depth+1)
-			if err != nil {
-				return "", fmt.Errorf("element %d: %w", i, err)
+			if i > 0 {
+				p.write(",")
 			}
-			parts[i] = t
+			if err := p.argument(e, depth+1); err != nil {
+				return fmt.Errorf("element %d: %w", i, err)
+			}
+			if p.full() {
+				break
+			}
 		}
-		return "[" + strings.Join(parts, ",") + "]", nil
+		p.write("]")
+		return nil
 	case *core.Literal_Map:
-		fields := make([]string, 0, len(v.Map.GetLiterals()))
-		for _, key := range slices.Sorted(maps.Keys(v.Map.GetLiterals())) {
+		p.write("{")
+		for i, key := range slices.Sorted(maps.Keys(v.Map.GetLiterals())) {
 			e := v.Map.GetLiterals()[key]
-			t, err := text(e, depth+1)
-			if err != nil {
-				return "", fmt.Errorf("key %q: %w", key, err)
+			if i > 0 {
+				p.write(",")
 			}
-			if !isJSON(e) {
-				t = quoteJSON(t)
+			p.quote(key)
+			p.write(":")
+			value := &printer{limit: p.limit}
+			if isJSON(e) {
+				value = p
 			}
-			fields = append(fields, quoteJSON(key)+":"+t)
+			if err := value.argument(e, depth+1); err != nil {
+				return fmt.Errorf("key %q: %w", aloft.Excerpt(key), err)
+			}
+			if value != p {
+				p.quote(value.String())
+			}
+			if p.full() {
+				break
+			}
 		}
-		return "{" + strings.Join(fields, ",") + "}", nil
+		p.write("}")
+		return nil
 	case *core.Literal_OffloadedMetadata:
-		return "", errors.New("an offloaded value has no text")
+		return errors.New("an offloaded value has no text")
 	}
-	return "", errors.New("the literal has no value")
+	return errors.New("the literal has no value")
 }
 
 // isJSON says whether the text of a literal is JSON by itself.
@@ -353,46 +397,54 @@ func durationText(d *durationpb.Duration) string {
 	return text + "s"
 }
 
-func structText(v *structpb.Value) string {
-	var b strings.Builder
-	writeStruct(&b, v, 0)
-	return b.String()
-}
-
-func writeStruct(b *strings.Builder, v *structpb.Value, depth int) {
+// structure writes a value of a struct as JSON.
+func (p *printer) structure(v *structpb.Value, depth int) {
+	if p.full() {
+		return
+	}
 	if depth > MaxDepth {
-		b.WriteString(`"…"`)
+		p.write(`"…"`)
 		return
 	}
 	switch k := v.GetKind().(type) {
 	case *structpb.Value_NumberValue:
-		b.WriteString(floatText(k.NumberValue))
+		p.write(floatText(k.NumberValue))
 	case *structpb.Value_StringValue:
-		b.WriteString(quoteJSON(k.StringValue))
+		p.quote(k.StringValue)
 	case *structpb.Value_BoolValue:
-		b.WriteString(strconv.FormatBool(k.BoolValue))
+		p.write(strconv.FormatBool(k.BoolValue))
 	case *structpb.Value_ListValue:
-		b.WriteString("[")
+		p.write("[")
 		for i, e := range k.ListValue.GetValues() {
 			if i > 0 {
-				b.WriteString(",")
+				p.write(",")
 			}
-			writeStruct(b, e, depth+1)
+			p.structure(e, depth+1)
 		}
-		b.WriteString("]")
+		p.write("]")
 	case *structpb.Value_StructValue:
-		b.WriteString("{")
+		p.write("{")
 		for i, key := range slices.Sorted(maps.Keys(k.StructValue.GetFields())) {
 			if i > 0 {
-				b.WriteString(",")
+				p.write(",")
 			}
-			b.WriteString(quoteJSON(key) + ":")
-			writeStruct(b, k.StructValue.GetFields()[key], depth+1)
+			p.quote(key)
+			p.write(":")
+			p.structure(k.StructValue.GetFields()[key], depth+1)
 		}
-		b.WriteString("}")
+		p.write("}")
 	default:
-		b.WriteString("null")
+		p.write("null")
 	}
+}
+
+// quote writes a text as JSON. The quoted text is never shorter, so that of one above the limit not all need be quoted.
+func (p *printer) quote(s string) {
+	if p.limit > 0 && len(s) > p.limit {
+		p.write(s[:p.limit+1])
+		return
+	}
+	p.write(quoteJSON(s))
 }
 
 // quoteJSON leaves <, > and & readable, unlike json.Marshal.
