@@ -28,6 +28,10 @@ const (
 	MaxWorkflowNodes = 50_000
 	MaxRetries       = 10
 
+	// What a process is started with, as in Linux.
+	MaxArgument    = 128 << 10 // bytes of an argument, one at its end counted
+	MaxCommandLine = 2 << 20   // bytes of all arguments, for each a pointer counted
+
 	// Messages.
 	MaxMessageBytes   = 64 << 20  // one request or reply
 	MaxDecodedBytes   = 256 << 20 // one request once it is decoded, by estimate

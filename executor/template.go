@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -8,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/literal"
 )
@@ -33,25 +35,107 @@ var placeholder = regexp.MustCompile(`\{\{\s*[.$]([A-Za-z_][\w.]*)\s*\}\}`)
 // Render fills the placeholders of a command line. All mistakes are reported at once; one that a client should have
 // replaced at registration is one of them. What is no variable of Flyte's is left as it is: commands have templates of
 // their own.
+//
+// A few bytes of a command can stand for an input of many MiB, and that a hundred thousand times. So it is counted first how
+// long the arguments would be. None is built if one of them, or all together, are above the limits with which a process can
+// be started (aloft.MaxArgument, aloft.MaxCommandLine): the error says how long they would be.
 func (v Variables) Render(args []string) ([]string, error) {
-	var problems []string
+	f := &filling{variables: v, values: map[string]value{}}
+	var all int64
+	allMore := ""
+	for i, arg := range args {
+		size, more := int64(endOfArgument), ""
+		f.pieces(arg, func(placeholder string, of value) {
+			switch size += int64(len(of.text)); {
+			case errors.Is(of.err, aloft.ErrExhausted):
+				size, more = size+aloft.MaxArgument, "more than "
+			case of.err != nil:
+				f.problem("argument %d, %s: %v", i+1, aloft.Excerpt(placeholder), of.err)
+			}
+		})
+		if size-pointer > aloft.MaxArgument {
+			f.problem("argument %d would be %s%d bytes long, the limit is %d: large inputs are for the program to read, from {{.input}}", i+1, more, size-endOfArgument, aloft.MaxArgument-1)
+		}
+		all, allMore = all+size, cmp.Or(allMore, more)
+	}
+	if all > aloft.MaxCommandLine {
+		f.problem("the command line would be %s%d bytes long, the limit is %d", allMore, all, aloft.MaxCommandLine)
+	}
+	if err := f.err(); err != nil {
+		return nil, err
+	}
 	out := make([]string, len(args))
 	for i, arg := range args {
-		out[i] = placeholder.ReplaceAllStringFunc(arg, func(text string) string {
-			value, err := v.value(placeholder.FindStringSubmatch(text)[1])
-			if errors.Is(err, errNotOurs) {
-				return text
-			}
-			if err != nil {
-				problems = append(problems, fmt.Sprintf("argument %d, %s: %v", i+1, text, err))
-			}
-			return value
-		})
-	}
-	if len(problems) > 0 {
-		return nil, fmt.Errorf("fill in the command line: %s", strings.Join(problems, "; "))
+		var b strings.Builder
+		f.pieces(arg, func(_ string, of value) { b.WriteString(of.text) })
+		out[i] = b.String()
 	}
 	return out, nil
+}
+
+// What an argument takes beside its text, as Linux counts: a byte that ends it, and a pointer to it.
+const (
+	pointer       = 8
+	endOfArgument = 1 + pointer
+)
+
+// maxProblems is how many mistakes of a command line are told: it may have a hundred thousand.
+const maxProblems = 20
+
+// filling is a command line whose placeholders are being filled.
+type filling struct {
+	variables Variables
+	values    map[string]value // of the placeholders, by the name in them
+	problems  []string         // the first of them
+	more      int              // that are not among the first
+}
+
+// value is what a placeholder stands for.
+type value struct {
+	text string
+	err  error // ErrExhausted: it is longer than an argument may be
+}
+
+// pieces gives the pieces of an argument, one after the other: each placeholder with its value, and what stands between them
+// as values of no placeholder.
+func (f *filling) pieces(arg string, each func(placeholder string, of value)) {
+	for arg != "" {
+		at := placeholder.FindStringSubmatchIndex(arg)
+		if at == nil {
+			each("", value{text: arg})
+			return
+		}
+		each("", value{text: arg[:at[0]]})
+		text, name := arg[at[0]:at[1]], arg[at[2]:at[3]]
+		of, known := f.values[name]
+		if !known {
+			of.text, of.err = f.variables.value(name)
+			f.values[name] = of
+		}
+		if errors.Is(of.err, errNotOurs) {
+			of = value{text: text}
+		}
+		each(text, of)
+		arg = arg[at[1]:]
+	}
+}
+
+func (f *filling) problem(format string, args ...any) {
+	if len(f.problems) == maxProblems {
+		f.more++
+		return
+	}
+	f.problems = append(f.problems, aloft.Messagef(format, args...))
+}
+
+func (f *filling) err() error {
+	if f.more > 0 {
+		f.problems = append(f.problems, fmt.Sprintf("and %d more", f.more))
+	}
+	if len(f.problems) == 0 {
+		return nil
+	}
+	return fmt.Errorf("fill in the command line: %s", strings.Join(f.problems, "; "))
 }
 
 var errNotOurs = errors.New("no variable of Flyte's")
@@ -88,9 +172,9 @@ func (v Variables) value(name string) (string, error) {
 	}
 	l, ok := v.Inputs.GetLiterals()[variable]
 	if !ok {
-		return "", fmt.Errorf("the task has no input %q", variable)
+		return "", fmt.Errorf("the task has no input %q", aloft.Excerpt(variable))
 	}
-	return literal.Text(l, 0)
+	return literal.Text(l, aloft.MaxArgument)
 }
 
 // Platform is how a task reaches the server that it belongs to.

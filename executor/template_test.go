@@ -3,6 +3,7 @@ package executor
 import (
 	"errors"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -86,6 +87,67 @@ func TestAllMistakesOfACommandLineAreToldAtOnce(t *testing.T) {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in: %v", want, err)
 		}
+	}
+}
+
+// A command line that no process can be started with is not built: one of a kilobyte can stand for gigabytes.
+func TestACommandLineThatIsTooLongIsNotBuilt(t *testing.T) { //nolint:paralleltest // it measures the heap
+	nested := primitive(&core.Primitive{Value: &core.Primitive_StringValue{StringValue: `"`}})
+	for range 25 {
+		nested = &core.Literal{Value: &core.Literal_Map{Map: &core.LiteralMap{Literals: map[string]*core.Literal{
+			"k": {Value: &core.Literal_Collection{Collection: &core.LiteralCollection{Literals: []*core.Literal{nested}}}}}}}}
+	}
+	templates := 0
+	v := Variables{
+		Input: "/run/inputs.pb",
+		TaskTemplatePath: func() (string, error) {
+			templates++
+			return "/run/task.pb", nil
+		},
+		Inputs: &core.LiteralMap{Literals: map[string]*core.Literal{
+			"empty":  primitive(&core.Primitive{Value: &core.Primitive_StringValue{}}),
+			"long":   primitive(&core.Primitive{Value: &core.Primitive_StringValue{StringValue: strings.Repeat("x", 1<<20)}}),
+			"most":   primitive(&core.Primitive{Value: &core.Primitive_StringValue{StringValue: strings.Repeat("x", aloft.MaxArgument-1)}}),
+			"nested": nested,
+		}},
+	}
+	for name, test := range map[string]struct {
+		args []string
+		want []string // of the error
+	}{
+		"many times an input": {
+			[]string{"echo", strings.Repeat("{{.inputs.long}}", 80)},
+			[]string{"argument 2 would be 83886080 bytes long, the limit is 131071", "the command line would be 83886102 bytes long, the limit is 2097152"},
+		},
+		"a byte too much":     {[]string{"{{.inputs.most}}x"}, []string{"argument 1 would be 131072 bytes long, the limit is 131071"}},
+		"many long arguments": {slices.Repeat([]string{"{{.inputs.most}}"}, 16), []string{"the command line would be 2097280 bytes long"}},
+		"many short ones":     {slices.Repeat([]string{""}, 1<<18), []string{"the command line would be 2359296 bytes long"}},
+		"a text that doubles": {[]string{"{{.inputs.nested}}"}, []string{"argument 1 would be more than 131072 bytes long", "the limit is 131071"}},
+		"many mistakes":       {slices.Repeat([]string{"{{.inputs.absent}}"}, 100), []string{"argument 20, {{.inputs.absent}}: the task has no input", "and 80 more"}},
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := v.Render(test.args)
+		runtime.ReadMemStats(&after)
+		if err == nil {
+			t.Errorf("%s: no error", name)
+			continue
+		}
+		for _, want := range test.want {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %q is not in %v", name, want, err)
+			}
+		}
+		if took := after.TotalAlloc - before.TotalAlloc; took > 32<<20 {
+			t.Errorf("%s took %d MiB", name, took>>20)
+		}
+	}
+	got, err := v.Render([]string{"{{.inputs.most}}", strings.Repeat("{{.inputs.empty}}", 100_000) + strings.Repeat("{{.taskTemplatePath}}", 100)})
+	if err != nil || len(got[0]) != aloft.MaxArgument-1 || got[1] != strings.Repeat("/run/task.pb", 100) {
+		t.Errorf("a command line within the limits became %.100q, %v", got, err)
+	}
+	if templates != 1 {
+		t.Errorf("the template was written %d times", templates)
 	}
 }
 
