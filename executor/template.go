@@ -49,6 +49,8 @@ func (v Variables) Render(args []string) ([]string, error) {
 			switch size += int64(len(of.text)); {
 			case errors.Is(of.err, aloft.ErrExhausted):
 				size, more = size+aloft.MaxArgument, "more than "
+			case errors.Is(of.err, aloft.ErrUnavailable):
+				f.away = of.err
 			case of.err != nil:
 				f.problem("argument %d, %s: %v", i+1, aloft.Excerpt(placeholder), of.err)
 			}
@@ -88,6 +90,7 @@ type filling struct {
 	values    map[string]value // of the placeholders, by the name in them
 	problems  []string         // the first of them
 	more      int              // that are not among the first
+	away      error            // a value cannot be had now, ErrUnavailable: that is no mistake of the command line
 }
 
 // value is what a placeholder stands for.
@@ -129,6 +132,9 @@ func (f *filling) problem(format string, args ...any) {
 }
 
 func (f *filling) err() error {
+	if f.away != nil {
+		return fmt.Errorf("fill in the command line: %w", f.away)
+	}
 	if f.more > 0 {
 		f.problems = append(f.problems, fmt.Sprintf("and %d more", f.more))
 	}

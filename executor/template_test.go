@@ -2,6 +2,7 @@ package executor
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"runtime"
 	"slices"
@@ -148,6 +149,16 @@ func TestACommandLineThatIsTooLongIsNotBuilt(t *testing.T) { //nolint:parallelte
 	}
 	if templates != 1 {
 		t.Errorf("the template was written %d times", templates)
+	}
+}
+
+// A template that cannot be written now is no mistake of the command line: the attempt begins once it can be.
+func TestWhatACommandLineCannotHaveNowIsNoMistakeOfIt(t *testing.T) {
+	t.Parallel()
+	full := fmt.Errorf("write the task's template: %w: the disk is full", aloft.ErrUnavailable)
+	v := Variables{TaskTemplatePath: func() (string, error) { return "", full }}
+	if _, err := v.Render([]string{"{{.taskTemplatePath}}", "{{.inputs.absent}}"}); !errors.Is(err, aloft.ErrUnavailable) || !strings.Contains(err.Error(), "the disk is full") {
+		t.Errorf("the error is %v, want ErrUnavailable with its reason", err)
 	}
 }
 
