@@ -17,6 +17,7 @@ import (
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/internal/weight"
+	"github.com/aloft-dev/aloft/literal"
 )
 
 // Codes of failures that an executor finds. Source: flyte-execution reference 3.6 and 3.7.
@@ -112,10 +113,17 @@ func (l Left) Read(outcome *aloftv1.Outcome) *core.LiteralMap {
 		fail(core.ExecutionError_USER, true, CodeOutputsNotFound, "%s ended without an error but wrote no outputs%s", l.Name, l.tail())
 	default:
 		outputs := &core.LiteralMap{}
-		if err := decode(l.Outputs, outputs); errors.Is(err, aloft.ErrExhausted) {
+		err := decode(l.Outputs, outputs)
+		if errors.Is(err, aloft.ErrExhausted) {
 			fail(core.ExecutionError_USER, false, CodeOutputTooLarge, "%s left an outputs.pb that is too large: %v", l.Name, err)
 			return nil
-		} else if err != nil {
+		}
+		if deep := deepOutputs(l.Outputs, outputs, err); len(deep) > 0 {
+			fail(core.ExecutionError_USER, false, CodeOutputsUnreadable, "%s returned values that are nested too deep: %s. Lists, maps and unions may be nested in each other %d times; return what is deeper as a FlyteFile",
+				l.Name, aloft.Excerpt(strings.Join(deep, ", ")), literal.MaxDepth)
+			return nil
+		}
+		if err != nil {
 			fail(core.ExecutionError_USER, true, CodeOutputsUnreadable, "%s left an outputs.pb that cannot be read: %v", l.Name, err)
 			return nil
 		}
@@ -134,12 +142,36 @@ func (l Left) Read(outcome *aloftv1.Outcome) *core.LiteralMap {
 	return nil
 }
 
-// decode reads what a task wrote, unless it would take too much memory: then the error is aloft.ErrExhausted.
+// decode reads what a task wrote, unless it would take too much memory, then the error is aloft.ErrExhausted, or is nested
+// deeper than maxNesting.
 func decode(content []byte, m proto.Message) error {
 	if _, err := weight.Protobuf(m.ProtoReflect().Descriptor(), content); err != nil {
 		return err
 	}
-	return proto.Unmarshal(content, m)
+	return proto.UnmarshalOptions{RecursionLimit: maxNesting}.Unmarshal(content, m)
+}
+
+// maxNesting is how deep messages may be nested in what a task left. The protobuf runtime reads 10,000 levels, but not all of
+// them are the task's: the inbox, the records, answers and the inputs of other nodes wrap outputs in messages of their own,
+// and what cannot be read there stops its run. Python clients read 100 levels.
+const maxNesting = 1000
+
+// deepOutputs are the names of those outputs that are nested deeper than literal.MaxDepth; of an outputs.pb that could not be
+// decoded, as structs and types in it are nested deeper than maxNesting, the first of those.
+func deepOutputs(content []byte, outputs *core.LiteralMap, err error) (deep []string) {
+	if err != nil {
+		if name, deeper := weight.Deeper(outputs.ProtoReflect().Descriptor(), content, maxNesting); deeper {
+			deep = append(deep, name)
+		}
+		return deep
+	}
+	for name, l := range outputs.GetLiterals() {
+		if literal.Deep(l) {
+			deep = append(deep, name)
+		}
+	}
+	slices.Sort(deep)
+	return deep
 }
 
 // reported translates what flytekit wrote into error.pb.

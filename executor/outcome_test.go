@@ -6,10 +6,12 @@ import (
 	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/literal"
 )
 
 func encoded(t *testing.T, m proto.Message) []byte {
@@ -113,6 +115,48 @@ func TestWhatTheTaskSaysOfItsErrorIsKept(t *testing.T) {
 	Left{Error: encoded(t, &core.ErrorDocument{Error: &core.ContainerError{Code: "c", Message: "m", Timestamp: at, Worker: "w"}})}.Read(outcome)
 	if e := outcome.GetFailure().GetError(); !proto.Equal(e.GetTimestamp(), at) || e.GetWorker() != "w" {
 		t.Errorf("got %v", e)
+	}
+}
+
+// listsIn is a literal in so many lists.
+func listsIn(l *core.Literal, levels int) *core.Literal {
+	for range levels {
+		l = &core.Literal{Value: &core.Literal_Collection{Collection: &core.LiteralCollection{Literals: []*core.Literal{l}}}}
+	}
+	return l
+}
+
+// What can be decoded alone and not where it is wrapped would stop its run for ever: it fails the task, by the output's name.
+func TestOutputsThatAreNestedTooDeepFailTheTask(t *testing.T) {
+	t.Parallel()
+	nested := structpb.NewNullValue()
+	for range 2 * maxNesting {
+		nested = structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{nested}})
+	}
+	for name, test := range map[string]struct {
+		deep *core.Literal
+		ok   bool
+	}{
+		"as deep as may be":                    {listsIn(&core.Literal{}, literal.MaxDepth), true},
+		"a level more":                         {listsIn(&core.Literal{}, literal.MaxDepth+1), false},
+		"readable alone, and not in a message": {listsIn(&core.Literal{}, 4997), false},
+		"readable by nothing":                  {listsIn(&core.Literal{}, 50_000), false},
+		"a deep struct": {&core.Literal{Value: &core.Literal_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Generic{
+			Generic: &structpb.Struct{Fields: map[string]*structpb.Value{"k": nested}}}}}}, false},
+	} {
+		outputs := &core.LiteralMap{Literals: map[string]*core.Literal{"flat": {}, "deep": test.deep}}
+		outcome := &aloftv1.Outcome{}
+		left := Left{Name: "task t", Outputs: encoded(t, outputs), Declared: map[string]*core.Variable{"flat": {}, "deep": {}}}
+		if got := left.Read(outcome); test.ok {
+			if got == nil {
+				t.Errorf("%s: it failed with %v", name, outcome.GetFailure())
+			}
+			continue
+		}
+		f := outcome.GetFailure()
+		if f.GetError().GetKind() != core.ExecutionError_USER || f.GetRecoverable() || !strings.Contains(f.GetError().GetMessage(), "nested too deep: deep.") {
+			t.Errorf("%s: the failure is %v, want one of the user that names the output", name, f)
+		}
 	}
 }
 

@@ -59,6 +59,34 @@ func walk(l *core.Literal, visit func(uri *string), depth int) {
 	}
 }
 
+// Deep says whether collections, maps and unions are nested in a literal deeper than MaxDepth.
+func Deep(l *core.Literal) bool { return deep(l, 0) }
+
+func deep(l *core.Literal, depth int) bool {
+	if depth > MaxDepth {
+		return true
+	}
+	switch v := l.GetValue().(type) {
+	case *core.Literal_Scalar:
+		if u := v.Scalar.GetUnion(); u != nil {
+			return deep(u.GetValue(), depth+1)
+		}
+	case *core.Literal_Collection:
+		for _, e := range v.Collection.GetLiterals() {
+			if deep(e, depth+1) {
+				return true
+			}
+		}
+	case *core.Literal_Map:
+		for _, e := range v.Map.GetLiterals() {
+			if deep(e, depth+1) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // ReferenceKind is how values refer to a location. Where they do so more than once the strongest kind counts, which is the largest.
 type ReferenceKind int
 

@@ -124,6 +124,46 @@ func numeric(f protoreflect.FieldDescriptor) bool {
 	return true
 }
 
+// Deeper says whether messages are nested in a message deeper than a limit, the message itself and entries of maps counted, as
+// the decoder counts. Where that is in a map, key is the text it has there; of maps in each other the outermost counts.
+func Deeper(desc protoreflect.MessageDescriptor, data []byte, limit int) (key string, deeper bool) {
+	if limit == 0 {
+		return "", true
+	}
+	fields := desc.Fields()
+	for len(data) > 0 {
+		number, kind, n := protowire.ConsumeTag(data)
+		if n < 0 {
+			break
+		}
+		data = data[n:]
+		var value []byte
+		if kind == protowire.BytesType {
+			value, n = protowire.ConsumeBytes(data)
+		} else {
+			n = protowire.ConsumeFieldValue(number, kind, data)
+		}
+		if n < 0 {
+			break
+		}
+		data = data[n:]
+		f := fields.ByNumber(number)
+		if f == nil || kind != protowire.BytesType || f.Message() == nil {
+			if desc.IsMapEntry() && number == 1 {
+				key = string(value)
+			}
+			continue
+		}
+		if inner, deeper := Deeper(f.Message(), value, limit-1); deeper {
+			if !desc.IsMapEntry() {
+				key = inner
+			}
+			return key, true
+		}
+	}
+	return key, false
+}
+
 func (s *scale) scalar(f protoreflect.FieldDescriptor) {
 	switch {
 	case f.IsList():

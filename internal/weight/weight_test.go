@@ -139,3 +139,36 @@ func TestAFieldOfAnotherKindIsUnknown(t *testing.T) {
 		t.Errorf("weight %d of a message that keeps %d unknown bytes", got, kept)
 	}
 }
+
+// TestNestingIsCountedAsTheDecoderCounts, in lists and in maps.
+func TestNestingIsCountedAsTheDecoderCounts(t *testing.T) {
+	t.Parallel()
+	for name, wrap := range map[string]func(*core.Literal) *core.Literal{
+		"lists": func(l *core.Literal) *core.Literal {
+			return &core.Literal{Value: &core.Literal_Collection{Collection: &core.LiteralCollection{Literals: []*core.Literal{l}}}}
+		},
+		"maps": func(l *core.Literal) *core.Literal {
+			return &core.Literal{Value: &core.Literal_Map{Map: &core.LiteralMap{Literals: map[string]*core.Literal{"k": l}}}}
+		},
+	} {
+		nested := &core.Literal{}
+		for range 20 {
+			nested = wrap(nested)
+		}
+		m := &core.LiteralMap{Literals: map[string]*core.Literal{"deep": nested}}
+		data, err := proto.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for limit := 1; limit < 100; limit++ {
+			err := proto.UnmarshalOptions{RecursionLimit: limit}.Unmarshal(data, &core.LiteralMap{})
+			key, deeper := Deeper(m.ProtoReflect().Descriptor(), data, limit)
+			if deeper != (err != nil) {
+				t.Errorf("%s, limit %d: deeper is %v, the decoder says %v", name, limit, deeper, err)
+			}
+			if deeper && limit > 1 && key != "deep" {
+				t.Errorf("%s, limit %d: the key is %q", name, limit, key)
+			}
+		}
+	}
+}
