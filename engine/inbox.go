@@ -41,7 +41,7 @@ type inboxes struct {
 type inbox struct {
 	messages []store.InboxRow // known, not consumed and not taken, oldest first
 	taken    []store.InboxRow // those that the present step consumes
-	damaged  []store.InboxRow // the first that cannot be understood; empty: none is known
+	damaged  []store.InboxRow // that cannot be understood: of small ones the first, and the large ones that were read
 	bytes    int64            // of all of these
 	unread   int64            // sequence of the oldest row that was seen and left in the store; 0: none
 }
@@ -242,6 +242,14 @@ func (b *inbox) take(unreadable bool) {
 	if len(b.messages) == 0 {
 		b.messages = nil // release the backing array
 	}
+}
+
+// damage notes of rows that the present step took that they cannot be understood: it does not consume them.
+func (b *inbox) damage(rows []store.InboxRow) {
+	b.taken = slices.DeleteFunc(slices.Clone(b.taken), func(m store.InboxRow) bool {
+		return slices.ContainsFunc(rows, func(d store.InboxRow) bool { return d.Seq == m.Seq })
+	})
+	b.damaged = append(b.damaged, rows...)
 }
 
 // giveBack puts what a step took and did not consume before the other messages.

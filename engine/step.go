@@ -52,14 +52,12 @@ const unreadFor = 10 * time.Second
 // step makes one step of a run that is busy with this goroutine: load, decide, project.
 func (e *Engine) step(ctx context.Context, r *run) *decided {
 	e.mu.Lock()
-	r.inbox.take(r.unreadable)
-	messages, damaged := r.inbox.taken, slices.Clone(r.inbox.damaged)
 	lease, mayMove := e.leases.shards[r.shard], !r.dropped && e.leases.moving(r.shard, e.clock.Now())
 	e.mu.Unlock()
 	if !mayMove {
 		return &decided{run: r, lost: true}
 	}
-	messages, err := e.readLarge(ctx, messages)
+	messages, damaged, err := e.takeMessages(ctx, r)
 	var d *decided
 	if err == nil {
 		d, err = e.decide(ctx, r, messages, damaged, lease)

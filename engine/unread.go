@@ -11,8 +11,31 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// readLarge reads the messages of which the collector has only the size.
-func (e *Engine) readLarge(ctx context.Context, messages []store.InboxRow) ([]store.InboxRow, error) {
+// takeMessages chooses the messages of a run's next step, and reads those of which the collector has only the size. What cannot
+// be understood of these is a damaged message from then on, as a small one is when it is listed, and it is chosen again:
+// with a damaged message, what ends the execution goes first.
+func (e *Engine) takeMessages(ctx context.Context, r *run) (messages, damaged []store.InboxRow, err error) {
+	for {
+		e.mu.Lock()
+		r.inbox.take(r.unreadable)
+		messages, damaged = r.inbox.taken, slices.Clone(r.inbox.damaged)
+		e.mu.Unlock()
+		whole, found, err := e.readLarge(ctx, messages)
+		if err != nil {
+			return messages, damaged, err
+		}
+		if len(found) == 0 {
+			return whole, damaged, nil
+		}
+		e.mu.Lock()
+		r.inbox.damage(found)
+		r.inbox.giveBack()
+		e.mu.Unlock()
+	}
+}
+
+// readLarge reads the messages of which the collector has only the size. damaged are those that cannot be understood.
+func (e *Engine) readLarge(ctx context.Context, messages []store.InboxRow) (whole, damaged []store.InboxRow, err error) {
 	var seqs []int64
 	for _, m := range messages {
 		if m.Inbox == nil {
@@ -20,27 +43,29 @@ func (e *Engine) readLarge(ctx context.Context, messages []store.InboxRow) ([]st
 		}
 	}
 	if len(seqs) == 0 {
-		return messages, nil
+		return messages, nil, nil
 	}
 	rows, err := e.store.Messages(ctx, seqs)
 	if err != nil {
-		return messages, fmt.Errorf("read messages: %w", err)
+		return nil, nil, fmt.Errorf("read messages: %w", err)
 	}
-	all := slices.Clone(messages)
-	for i, m := range all {
+	for _, m := range messages {
 		if m.Inbox != nil {
+			whole = append(whole, m)
 			continue
 		}
 		at := slices.IndexFunc(rows, func(r store.InboxRow) bool { return r.Seq == m.Seq })
 		switch {
 		case at < 0:
-			return messages, fmt.Errorf("inbox message %d is not there any more: %w", m.Seq, aloft.ErrConflict)
+			return nil, nil, fmt.Errorf("inbox message %d is not there any more: %w", m.Seq, aloft.ErrConflict)
 		case rows[at].Unreadable != nil:
-			return messages, rows[at].Unreadable
+			m.Unreadable = rows[at].Unreadable
+			damaged = append(damaged, m)
+		default:
+			whole = append(whole, rows[at])
 		}
-		all[i] = rows[at]
 	}
-	return all, nil
+	return whole, damaged, nil
 }
 
 // endUnread ends an execution of which something is damaged so that it cannot be folded, as a message wants it that is there:

@@ -113,6 +113,49 @@ func TestADamagedMessageStopsItsExecutionAlone(t *testing.T) {
 	}
 }
 
+// A large message that cannot be read is one that is damaged as a small one is: that its size alone is listed makes no difference.
+func TestADamagedLargeMessageKeepsNoExecutionFromBeingTerminated(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.register(waits())
+	damaged := b.create(waits(), "damaged", nil)
+	e := b.engine("a")
+	b.settle(e)
+	a := b.waiting()[0]
+	b.assign("x", a)
+	b.report(a, succeeded(map[string]string{"o0": strings.Repeat("1", 2*store.MaxListedMessage)}))
+	for i := range 2 {
+		message := store.Message{Dedup: fmt.Sprint("wake ", i), Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Wake{Wake: &aloftv1.Wake{On: strings.Repeat("x", 2*store.MaxListedMessage)}}}}
+		if err := b.memory.Append(t.Context(), damaged, message); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.memory.DamageMessages(b.execution(damaged).Key)
+	b.settle(e)
+	b.wantWaiting(damaged, "inbox message")
+
+	var log bytes.Buffer
+	e = b.engine("a", func(c *engine.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	b.settle(e)
+	b.wantWaiting(damaged, "inbox message")
+	if !strings.Contains(log.String(), "execution="+damaged.String()) {
+		t.Errorf("after a restart the log does not name the execution:\n%s", &log)
+	}
+
+	b.terminate(damaged, "enough")
+	b.settle(e)
+	b.wantPhase(damaged, core.WorkflowExecution_ABORTING)
+	stopped, err := b.store.GetAttempt(t.Context(), a.ID)
+	if err != nil || stopped.Stop == "" {
+		t.Fatalf("the attempt is to be stopped for %q, error %v", stopped.Stop, err)
+	}
+	e = b.engine("a") // what is ABORTING has read none of its messages
+	b.settle(e)
+	if waiting := b.wantPhase(damaged, core.WorkflowExecution_ABORTING).Waiting; waiting != "" {
+		t.Errorf("it waits for %q, although what is damaged does not matter any more", waiting)
+	}
+}
+
 // A request to terminate that cannot be read is known by its name: it was acknowledged.
 func TestADamagedRequestToTerminateIsGranted(t *testing.T) {
 	t.Parallel()

@@ -199,11 +199,12 @@ func (s *Store) Inbox(_ context.Context, shards []int, after int64, limit int) (
 func (r inboxRow) read(limit int) store.InboxRow {
 	row := store.InboxRow{Seq: r.seq, Execution: r.exec.rec.Key, Shard: r.exec.rec.Shard, Size: proto.Size(r.inbox)}
 	switch {
+	case row.Size > limit: // that it is damaged is seen when it is read
 	case r.damaged && r.dedup == store.TerminateDedup:
 		row.Inbox = &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{}}}
 	case r.damaged:
 		row.Unreadable = fmt.Errorf("inbox message %d of execution %s: %w", r.seq, r.exec.rec.ID, aloft.ErrUnreadable)
-	case row.Size <= limit:
+	default:
 		row.Inbox = clone(r.inbox)
 	}
 	return row
