@@ -26,7 +26,8 @@ import (
 // beginning at each poll, because a transaction may become visible after one with a larger sequence. Rows that were consumed
 // while the collector was reading (consumed) may be in what it read, and are not taken for new ones.
 //
-// A row that cannot be understood (damaged) stops its own execution alone, which waits and says why, until it is terminated.
+// A row that cannot be understood (damaged) stops its own execution alone, which waits and says why, until it is terminated:
+// then it ends at once (endUnread).
 //
 // Engine.mu guards it.
 type inboxes struct {

@@ -42,6 +42,7 @@ type run struct {
 	waitingSince time.Time // of waiting, as the record has it
 	waits        int       // of its nodes, by name, as the record has it
 	version      int       // of its journal
+	aborting     bool      // its record says so
 	newer        bool      // it belongs to a later release: we may not write to it, whatever else goes wrong with it
 	unreadable   bool      // something of it is damaged: it waits until it is terminated
 	failures     int       // steps that we could not do, in a row

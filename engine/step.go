@@ -64,8 +64,12 @@ func (e *Engine) step(ctx context.Context, r *run) *decided {
 	}
 	if errors.Is(err, aloft.ErrUnreadable) {
 		r.unreadable = true
+		var request *aloftv1.Inbox
 		if i := slices.IndexFunc(messages, ends); i >= 0 {
-			if d, failed := e.endUnread(ctx, r, messages[i].Inbox, lease.Lease); failed == nil {
+			request = messages[i].Inbox
+		}
+		if request != nil || r.isAborting() {
+			if d, failed := e.endUnread(ctx, r, request, lease.Lease); failed == nil {
 				return d
 			} else {
 				err = errors.Join(err, failed)
@@ -95,7 +99,7 @@ func (e *Engine) decide(ctx context.Context, r *run, messages, damaged []store.I
 		}
 		r.state.KeepBack(r.clock.at(lease.taken), r.clock.at(lease.taken.Add(unreadFor)))
 	}
-	if len(damaged) > 0 && !slices.ContainsFunc(messages, ends) && r.state.Execution().Phase != core.WorkflowExecution_ABORTING {
+	if len(damaged) > 0 {
 		return nil, damaged[0].Unreadable // what it says may be what everything else depends on
 	}
 	f := &facts{ctx: ctx, engine: e, run: r, key: r.key, version: r.version, state: r.state, inputs: r.inputs, kept: maps.Clone(r.kept), made: make(map[string]*aloftv1.Literals)}
@@ -173,6 +177,7 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 	if aloft.Terminal(record.Phase) {
 		return true, nil
 	}
+	r.aborting = record.Phase == core.WorkflowExecution_ABORTING
 	r.version = record.JournalVersion
 	if r.newer = record.JournalVersion > store.JournalVersion; r.newer {
 		return false, fmt.Errorf("its journal has version %d, this release reads up to %d: run the newer release", record.JournalVersion, store.JournalVersion)

@@ -68,8 +68,14 @@ func (e *Engine) readLarge(ctx context.Context, messages []store.InboxRow) (whol
 	return whole, damaged, nil
 }
 
-// endUnread ends an execution of which something is damaged so that it cannot be folded, as a message wants it that is there:
-// a request to terminate, which was acknowledged, or giving up. Its records end with it as far as they can be read, and
+// isAborting says whether a run was asked to end, by a message that was consumed.
+func (r *run) isAborting() bool {
+	return r.aborting || r.state != nil && r.state.Execution().Phase == core.WorkflowExecution_ABORTING
+}
+
+// endUnread ends an execution of which something is damaged so that it cannot go on, as a message wants it that is there: a
+// request to terminate, which was acknowledged, or giving up. Without one (nil) the request was consumed before. Nothing is
+// waited for: a damaged message may be the end of an attempt, which no executor would report again. Its records end with it as far as they can be read, and
 // executors stop what is not to run any more.
 func (e *Engine) endUnread(ctx context.Context, r *run, message *aloftv1.Inbox, lease store.Lease) (*decided, error) {
 	if r.id == (aloft.ExecutionID{}) || r.newer {
@@ -89,7 +95,11 @@ func (e *Engine) endUnread(ctx context.Context, r *run, message *aloftv1.Inbox, 
 	}
 	now := r.clock.at(e.clock.Now())
 	step := e.newStep(r, lease)
-	terminate, cause := message.GetTerminate(), message.GetTerminate().GetCause()
+	terminate := message.GetTerminate()
+	if message == nil {
+		terminate = &aloftv1.Terminate{Cause: record.AbortCause, Principal: record.AbortPrincipal}
+	}
+	cause := terminate.GetCause()
 	change := &store.ExecutionChange{Phase: core.WorkflowExecution_ABORTED, StartedAt: record.StartedAt, EndedAt: now, UpdatedAt: now}
 	ended := &aloftv1.ExecutionEnded{Phase: change.Phase}
 	if giveUp := message.GetGiveUp(); giveUp != nil {
@@ -97,9 +107,11 @@ func (e *Engine) endUnread(ctx context.Context, r *run, message *aloftv1.Inbox, 
 		ended.Phase, ended.Error = change.Phase, change.Error
 	} else {
 		change.AbortCause, change.AbortPrincipal = terminate.GetCause(), terminate.GetPrincipal()
-		step.Entry.Events = append(step.Entry.Events, &aloftv1.Event{At: now.UnixNano(), Kind: &aloftv1.Event_TerminateRequested{
-			TerminateRequested: &aloftv1.TerminateRequested{Cause: terminate.GetCause(), Principal: terminate.GetPrincipal()},
-		}})
+		if message != nil {
+			step.Entry.Events = append(step.Entry.Events, &aloftv1.Event{At: now.UnixNano(), Kind: &aloftv1.Event_TerminateRequested{
+				TerminateRequested: &aloftv1.TerminateRequested{Cause: terminate.GetCause(), Principal: terminate.GetPrincipal()},
+			}})
+		}
 	}
 	step.Entry.Events = append(step.Entry.Events, &aloftv1.Event{At: now.UnixNano(), Kind: &aloftv1.Event_ExecutionEnded{ExecutionEnded: ended}})
 	step.Change, step.ReleasesAll = change, true

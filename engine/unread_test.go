@@ -106,11 +106,7 @@ func TestADamagedMessageStopsItsExecutionAlone(t *testing.T) {
 
 	b.terminate(damaged, "enough")
 	b.settle(e)
-	b.wantPhase(damaged, core.WorkflowExecution_ABORTING)
-	stopped, err := b.store.GetAttempt(t.Context(), a.ID)
-	if err != nil || stopped.Stop == "" {
-		t.Fatalf("the attempt is to be stopped for %q, error %v", stopped.Stop, err)
-	}
+	b.wantEndedUnread(damaged, a)
 }
 
 // A large message that cannot be read is one that is damaged as a small one is: that its size alone is listed makes no difference.
@@ -144,15 +140,47 @@ func TestADamagedLargeMessageKeepsNoExecutionFromBeingTerminated(t *testing.T) {
 
 	b.terminate(damaged, "enough")
 	b.settle(e)
-	b.wantPhase(damaged, core.WorkflowExecution_ABORTING)
-	stopped, err := b.store.GetAttempt(t.Context(), a.ID)
-	if err != nil || stopped.Stop == "" {
-		t.Fatalf("the attempt is to be stopped for %q, error %v", stopped.Stop, err)
+	b.wantEndedUnread(damaged, a)
+}
+
+// wantEndedUnread demands that the execution has ended with its attempt, the end of which may be what cannot be read.
+func (b *bench) wantEndedUnread(id aloft.ExecutionID, a *store.Attempt) {
+	b.Helper()
+	if e := b.wantPhase(id, core.WorkflowExecution_ABORTED); e.AbortCause != "enough" {
+		b.Errorf("it ended because of %q, want what the request says", e.AbortCause)
 	}
-	e = b.engine("a") // what is ABORTING has read none of its messages
-	b.settle(e)
-	if waiting := b.wantPhase(damaged, core.WorkflowExecution_ABORTING).Waiting; waiting != "" {
-		t.Errorf("it waits for %q, although what is damaged does not matter any more", waiting)
+	ended, err := b.store.GetAttempt(b.Context(), a.ID)
+	if err != nil || ended.Phase != core.TaskExecution_ABORTED || ended.Stop == "" {
+		b.Errorf("the attempt is %s, to be stopped for %q, error %v", ended.Phase, ended.Stop, err)
+	}
+	if left, err := b.store.Assigned(b.Context(), "x"); err != nil || len(left) != 0 {
+		b.Errorf("executors are to go on with %v, error %v", left, err)
+	}
+}
+
+// What cannot be read may be the outcome that an execution waits for which is being aborted: no executor reports it again.
+func TestADamagedMessageEndsAnExecutionThatIsBeingAborted(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{1, 2 * store.MaxListedMessage} {
+		for _, restarts := range []bool{false, true} {
+			b := newBench(t)
+			b.register(waits())
+			id := b.create(waits(), "damaged", nil)
+			e := b.engine("a")
+			b.settle(e)
+			a := b.waiting()[0]
+			b.assign("x", a)
+			b.terminate(id, "enough")
+			b.settle(e)
+			b.wantPhase(id, core.WorkflowExecution_ABORTING)
+			b.report(a, succeeded(map[string]string{"o0": strings.Repeat("1", size)}))
+			b.memory.DamageMessages(b.execution(id).Key)
+			if restarts {
+				e = b.engine("a")
+			}
+			b.settle(e)
+			b.wantEndedUnread(id, a)
+		}
 	}
 }
 
