@@ -212,14 +212,14 @@ func (b *inbox) insert(row store.InboxRow) {
 }
 
 // take chooses what the next step consumes. Giving up goes before all others, which may be what cannot be done, and so does
-// a request to terminate where something of the execution cannot be understood. Create goes with them: what has not started
-// cannot end.
-func (b *inbox) take(unreadable bool) {
+// a request to terminate where something of the execution cannot be understood, or the last step could not be done. Create
+// goes with them: what has not started cannot end.
+func (b *inbox) take(failed bool) {
 	var first func(store.InboxRow) bool
 	switch {
 	case slices.ContainsFunc(b.messages, givesUp):
 		first = givesUp
-	case (unreadable || len(b.damaged) > 0) && slices.ContainsFunc(b.messages, terminates):
+	case (failed || len(b.damaged) > 0) && slices.ContainsFunc(b.messages, terminates):
 		first = terminates
 	}
 	if first != nil {

@@ -17,7 +17,7 @@ import (
 func (e *Engine) takeMessages(ctx context.Context, r *run) (messages, damaged []store.InboxRow, err error) {
 	for {
 		e.mu.Lock()
-		r.inbox.take(r.unreadable)
+		r.inbox.take(r.unreadable || r.failures > 0)
 		messages, damaged = r.inbox.taken, slices.Clone(r.inbox.damaged)
 		e.mu.Unlock()
 		whole, found, err := e.readLarge(ctx, messages)

@@ -243,3 +243,24 @@ func TestMoreMessagesThanFitAreReadAsTheirTurnComes(t *testing.T) {
 	b.settle(e)
 	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
 }
+
+// What keeps a step from being made may be one of the messages that it takes: a request to terminate goes on without it.
+func TestAnExecutionWhoseStepCannotBeMadeCanBeTerminated(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.register(waits())
+	id := b.create(waits(), "stuck", nil)
+	e := b.engine("a")
+	b.settle(e)
+	a := b.waiting()[0]
+	b.assign("x", a)
+	b.objects.limit, b.objects.err = 3, fmt.Errorf("write object x: no space left: %w", aloft.ErrUnavailable)
+	b.report(a, succeeded(map[string]string{"o0": "too large for a row"}))
+	b.settle(e)
+	b.clock.advance(time.Minute)
+	b.settle(e)
+	b.wantWaiting(id, "no space left")
+	b.terminate(id, "enough")
+	b.settle(e)
+	b.wantPhase(id, core.WorkflowExecution_ABORTING)
+}
