@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"time"
 
@@ -178,6 +179,9 @@ func (f *facts) adopt() error {
 			continue
 		}
 		inputs, err := f.nodeInputs(r.node)
+		if isLost(err) {
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -200,6 +204,11 @@ func (f *facts) adopt() error {
 type reported struct {
 	node    machine.NodeRef
 	outcome *aloftv1.Outcome
+}
+
+// isLost says whether a value was not found where it was kept, or was found damaged: asking again gives no other answer.
+func isLost(err error) bool {
+	return errors.Is(err, aloft.ErrNotFound) || errors.Is(err, aloft.ErrConflict) || errors.Is(err, aloft.ErrUnreadable)
 }
 
 // newResult is the result of an attempt that is adopted.
@@ -280,6 +289,13 @@ func (f *facts) cache(node machine.NodeView, ended *aloftv1.AttemptEnded, record
 		return nil
 	}
 	inputs, err := f.nodeInputs(node.NodeRef)
+	if isLost(err) {
+		// What the attempt returned counts all the same. A reservation ends with the execution.
+		if ended != nil {
+			record.Cache = &aloftv1.CacheLookup{Status: core.CatalogCacheStatus_CACHE_PUT_FAILURE, Reason: "what the node was given is gone: " + err.Error()}
+		}
+		return nil //nolint:nilerr // it is in the record
+	}
 	if err != nil {
 		return err
 	}

@@ -605,3 +605,26 @@ func TestAnExecutionOfTheReleaseBeforeStaysReadableForIt(t *testing.T) {
 		}
 	}
 }
+
+// The key of a result is computed from what its node was given. If that is gone, the result cannot be found by others.
+func TestAResultWhoseInputsAreGoneCountsAndIsNotKept(t *testing.T) {
+	t.Parallel()
+	b, _, w := cachedBench(t)
+	b.objects.limit = 1000
+	caching := func(c *engine.Config) {
+		literals := c.Literals
+		b.caching(c)
+		c.Literals = literals
+	}
+	id := b.create(w, "first", map[string]string{"x": strings.Repeat("x", 2*b.objects.limit)})
+	b.settle(b.engine("e1", caching))
+	a := b.waiting()[0]
+	b.assign("x", a)
+	clear(b.objects.byURI)
+	b.report(a, succeeded(map[string]string{"o0": "1"}))
+	b.rest(b.engine("e1", caching)) // another process: the inputs are not in memory
+	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
+	if got := b.node(id).Cache; got.GetStatus() != core.CatalogCacheStatus_CACHE_PUT_FAILURE || !strings.Contains(got.GetReason(), "is gone") {
+		t.Errorf("of its cache it says %s, %q", got.GetStatus(), got.GetReason())
+	}
+}
