@@ -17,7 +17,9 @@ type Ran struct {
 
 var (
 	noModule = regexp.MustCompile(`(?m)^\s*(?:ModuleNotFoundError|ImportError): No module named '([^'\n]+)'`)
-	noFile   = regexp.MustCompile(`(?m)^\s*FileNotFoundError: \[Errno 2\] No such file or directory: '([^'\n]+)'`)
+	// Of Python's protobuf runtime, which adds the reason in newer releases: "Exceeded upb_DecodeOptions_MaxDepth".
+	undecodable = regexp.MustCompile(`DecodeError: Error parsing message with type 'flyteidl\.core\.LiteralMap'`)
+	noFile      = regexp.MustCompile(`(?m)^\s*FileNotFoundError: \[Errno 2\] No such file or directory: '([^'\n]+)'`)
 )
 
 // Advice is the way out of a Python error that is not the code's but of where it ran: a module that the image would have, a
@@ -43,6 +45,9 @@ func (r Ran) Advice(message string) string {
 		if filepath.IsLocal(path) {
 			return fmt.Sprintf("%s is not in the task's folder: pyflyte run ships Python modules only, with --copy all data files, too; what .gitignore or .dockerignore names is never shipped. Or give the file as an input.", path)
 		}
+	}
+	if undecodable.MatchString(message) {
+		return "The task was given values that Python cannot read. If they are nested deep: Python reads about 48 lists in each other, and fewer dicts; give what is deeper as a FlyteFile."
 	}
 	return ""
 }

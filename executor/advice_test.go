@@ -19,6 +19,7 @@ func TestAdviceIsGivenWhereAnErrorIsOfWhereTheTaskRan(t *testing.T) {
 		"a path of the user":     {"FileNotFoundError: [Errno 2] No such file or directory: '/etc/nothing'", nil},
 		"a path that leads out":  {"FileNotFoundError: [Errno 2] No such file or directory: '../x'", nil},
 		"a text with the words":  {"ValueError: it said ModuleNotFoundError: No module named 'x'", nil},
+		"values nested too deep": {"    DecodeError: Error parsing message with type 'flyteidl.core.LiteralMap': Exceeded upb_DecodeOptions_MaxDepth", []string{"nested deep", "FlyteFile"}},
 		"another error entirely": {"ValueError: 1", nil},
 	} {
 		got := ran.Advice(c.message)

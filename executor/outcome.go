@@ -174,13 +174,18 @@ func deepOutputs(content []byte, outputs *core.LiteralMap, err error) (deep []st
 	return deep
 }
 
-// reported translates what flytekit wrote into error.pb.
+// reported translates what flytekit wrote into error.pb. That a task cannot decode values, its inputs first of all, counts there
+// as the platform's failure, and would be tried again as often as that may fail; but it finds the same each time.
 func reported(e *core.ContainerError) *aloftv1.Failure {
-	kind := core.ExecutionError_USER
-	if e.GetOrigin() == core.ExecutionError_SYSTEM {
+	kind, recoverable := core.ExecutionError_USER, e.GetKind() == core.ContainerError_RECOVERABLE
+	switch {
+	case e.GetOrigin() != core.ExecutionError_SYSTEM:
+	case undecodable.MatchString(e.GetMessage()):
+		recoverable = false
+	default:
 		kind = core.ExecutionError_SYSTEM
 	}
-	f := NewFailure(kind, e.GetKind() == core.ContainerError_RECOVERABLE, e.GetCode(), e.GetMessage())
+	f := NewFailure(kind, recoverable, e.GetCode(), e.GetMessage())
 	f.Error.Timestamp = e.GetTimestamp()
 	f.Error.Worker = e.GetWorker()
 	return f

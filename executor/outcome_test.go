@@ -31,6 +31,8 @@ func TestWhatAnAttemptLeftDecidesAboutItsOutcome(t *testing.T) {
 		return encoded(t, &core.ErrorDocument{Error: &core.ContainerError{Code: "USER:RuntimeError", Message: "boom", Kind: kind, Origin: origin}})
 	}
 	userSaid := said(core.ContainerError_NON_RECOVERABLE, core.ExecutionError_USER)
+	undecoded := &core.ContainerError{Code: "SYSTEM", Kind: core.ContainerError_RECOVERABLE, Origin: core.ExecutionError_SYSTEM, // as flytekit 1.16 says it
+		Message: "Trace:\n\n    google.protobuf.message.DecodeError: Error parsing message with type 'flyteidl.core.LiteralMap': Exceeded upb_DecodeOptions_MaxDepth\n\nMessage:\n\n    DecodeError: Error parsing message with type 'flyteidl.core.LiteralMap': Exceeded upb_DecodeOptions_MaxDepth"}
 	garbage := []byte{0xff, 0xff, 0xff}
 	for name, test := range map[string]struct {
 		left Left
@@ -51,6 +53,7 @@ func TestWhatAnAttemptLeftDecidesAboutItsOutcome(t *testing.T) {
 		"an exception of the user":               {Left{Error: userSaid, Declared: one}, "USER/false/USER:RuntimeError", "boom"},
 		"a recoverable exception":                {Left{Error: said(core.ContainerError_RECOVERABLE, core.ExecutionError_USER)}, "USER/true/USER:RuntimeError", "boom"},
 		"an error of the SDK":                    {Left{Error: said(core.ContainerError_RECOVERABLE, core.ExecutionError_SYSTEM)}, "SYSTEM/true/USER:RuntimeError", "boom"},
+		"values that Python cannot decode":       {Left{Error: encoded(t, &core.ErrorDocument{Error: undecoded})}, "USER/false/SYSTEM", "MaxDepth"},
 		"an error of unknown origin":             {Left{Error: said(core.ContainerError_NON_RECOVERABLE, core.ExecutionError_UNKNOWN)}, "USER/false/USER:RuntimeError", "boom"},
 		"an error counts more than outputs":      {Left{Error: userSaid, Outputs: outputs, Declared: one}, "USER/false/USER:RuntimeError", "boom"},
 		"an error counts after a non-zero exit":  {Left{Error: userSaid, Code: 1}, "USER/false/USER:RuntimeError", "boom"},
