@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/aloft-dev/aloft"
@@ -86,14 +87,21 @@ type Lookup func(nodeID, variable string) (*core.Literal, error)
 // declared are the inputs of the node's interface (for an end node the outputs of its workflow); what it does not name, or
 // names without a type, is bound as its value suggests.
 //
+// A binding can name a value many times, and the next node's what came of that. So what is bound is counted: above
+// aloft.MaxMessageBytes it is given up, as what is nested deeper than MaxDepth.
+//
 // When bindings have no value the error is an UnresolvedInputs with all of them. Any other error is lookup's. A value
 // that is bound to a union is not wrapped into one: Flyte's engine does not either and the client's types take both.
 func Resolve(bindings []*core.Binding, declared *core.VariableMap, lookup Lookup) (*core.LiteralMap, error) {
 	inputs := make(map[string]*core.Literal, len(bindings))
 	var unresolved UnresolvedInputs
+	r := resolver{lookup: lookup}
 	for _, b := range bindings {
-		r := resolver{input: b.GetVar(), lookup: lookup}
+		r.input = b.GetVar()
 		l, err := r.resolve(b.GetBinding(), declared.GetVariables()[b.GetVar()].GetType(), 0)
+		if err == nil && (b.GetBinding().GetCollection() != nil || b.GetBinding().GetMap() != nil) && Deep(l) {
+			err = r.wrong("%v", errDepth)
+		}
 		var u *Unresolved
 		switch {
 		case errors.As(err, &u):
@@ -111,16 +119,18 @@ func Resolve(bindings []*core.Binding, declared *core.VariableMap, lookup Lookup
 }
 
 type resolver struct {
-	input  string
-	lookup Lookup
+	input    string
+	lookup   Lookup
+	promises int
+	size     int // of the values of all promises but the first, which is within the limits where it comes from
 }
 
-func (r resolver) wrong(format string, args ...any) error {
+func (r *resolver) wrong(format string, args ...any) error {
 	return &Unresolved{Input: r.input, Code: CodeBinding, Reason: fmt.Sprintf(format, args...)}
 }
 
 // resolve gives a binding its value. declared is the type of what is bound; nil where it is not known.
-func (r resolver) resolve(data *core.BindingData, declared *core.LiteralType, depth int) (*core.Literal, error) {
+func (r *resolver) resolve(data *core.BindingData, declared *core.LiteralType, depth int) (*core.Literal, error) {
 	if depth > MaxDepth {
 		return nil, r.wrong("%v", errDepth)
 	}
@@ -168,7 +178,7 @@ func SplitVariable(variable string) (name string, index int32, ok bool) {
 	return name, int32(i), true
 }
 
-func (r resolver) promise(p *core.OutputReference, declared *core.LiteralType) (*core.Literal, error) {
+func (r *resolver) promise(p *core.OutputReference, declared *core.LiteralType) (*core.Literal, error) {
 	u := &Unresolved{Input: r.input, NodeID: p.GetNodeId(), Variable: p.GetVar(), Path: p.GetAttrPath()}
 	l, err := r.lookup(p.GetNodeId(), p.GetVar())
 	if err != nil {
@@ -189,6 +199,12 @@ func (r resolver) promise(p *core.OutputReference, declared *core.LiteralType) (
 	if err != nil {
 		u.Code, u.Reason = CodeAttribute, err.Error()
 		return nil, u
+	}
+	if r.promises++; r.promises > 1 && r.size <= aloft.MaxMessageBytes {
+		r.size += proto.Size(l)
+	}
+	if r.size > aloft.MaxMessageBytes {
+		return nil, r.wrong("with it the inputs have more than %d MiB: give large values as files", aloft.MaxMessageBytes>>20)
 	}
 	return l, nil
 }

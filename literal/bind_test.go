@@ -2,6 +2,7 @@ package literal_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -174,5 +175,38 @@ func TestResolveTellsAllUnresolvedInputsButPassesLookupsErrorOn(t *testing.T) {
 	_, err = literal.Resolve(bind("a", promise("n0", "o0", 4), "b", promise("broken", "o0")), nil, lookup)
 	if !errors.Is(err, gone) || errors.As(err, &unresolved) {
 		t.Errorf("a lookup that cannot answer gives %v", err)
+	}
+}
+
+// A list that names a value many times, and one that names that list, would be larger than the memory after a few nodes.
+func TestWhatIsBoundIsBounded(t *testing.T) {
+	t.Parallel()
+	several := func(n int) *core.BindingData {
+		list := &core.BindingDataCollection{}
+		for range n {
+			list.Bindings = append(list.Bindings, &core.BindingData{Value: &core.BindingData_Promise{Promise: &core.OutputReference{NodeId: "n0", Var: "o0"}}})
+		}
+		return &core.BindingData{Value: &core.BindingData_Collection{Collection: list}}
+	}
+	deepest := intLit(1)
+	for range literal.MaxDepth {
+		deepest = listLit(deepest)
+	}
+	for name, c := range map[string]struct {
+		value *core.Literal
+		times int
+		want  string // in the error; empty: none
+	}{
+		"a large value once":         {strLit(strings.Repeat("x", 60<<20)), 1, ""},
+		"values within the limit":    {strLit(strings.Repeat("x", 1<<20)), 60, ""},
+		"a value a hundred times":    {strLit(strings.Repeat("x", 1<<20)), 100, "more than 64 MiB"},
+		"lists that are nested deep": {deepest, 1, "nested deeper than 64 levels"},
+		"lists within the limit":     {deepest.GetCollection().GetLiterals()[0], 1, ""},
+	} {
+		_, err := literal.Resolve([]*core.Binding{{Var: "x", Binding: several(c.times)}}, nil, func(string, string) (*core.Literal, error) { return c.value, nil })
+		var unresolved literal.UnresolvedInputs
+		if c.want == "" && err != nil || c.want != "" && (!errors.As(err, &unresolved) || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
 	}
 }
