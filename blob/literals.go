@@ -12,6 +12,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/weight"
 )
 
 // Literals keeps literal maps that are too large for a row as objects named by their content, so that writing the same
@@ -19,11 +20,17 @@ import (
 type Literals struct{ Store Store }
 
 // WriteLiterals returns the map with its reference: by value up to aloft.MaxInlineLiterals, else as an object that is
-// durable when it returns. The digest is that of the map in deterministic protobuf.
+// durable when it returns. The digest is that of the map in deterministic protobuf. A map that would take more than
+// aloft.MaxDecodedBytes of memory for each who reads it is aloft.ErrExhausted: it may have shared here what it names often.
 func (l Literals) WriteLiterals(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals, error) {
 	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
 		return nil, fmt.Errorf("encode literals: %w: %w", aloft.ErrInvalid, err)
+	}
+	if int64(len(encoded)) > aloft.MaxDecodedBytes/weight.Most {
+		if _, err := weight.Protobuf(m.ProtoReflect().Descriptor(), encoded); err != nil {
+			return nil, fmt.Errorf("keep literals: %w", err)
+		}
 	}
 	digest := sha256.Sum256(encoded)
 	ref := &aloftv1.LiteralRef{Digest: digest[:], Size: int64(len(encoded))}

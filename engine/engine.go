@@ -62,7 +62,8 @@ type Catalog interface {
 
 // Literals keeps literal maps that are too large for a row: blob.Literals.
 type Literals interface {
-	// WriteLiterals returns once an object that it needs is durable.
+	// WriteLiterals returns once an object that it needs is durable. A map that would take too much memory for its readers is
+	// ErrExhausted.
 	WriteLiterals(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals, error)
 	ReadLiterals(ctx context.Context, ref *aloftv1.LiteralRef) (*core.LiteralMap, error)
 }

@@ -101,6 +101,9 @@ func (f *facts) Inputs(node machine.NodeRef) (*aloftv1.LiteralRef, *aloftv1.Fail
 		describeError(inputs, cause, node.SpecID())
 	}
 	l, err := f.make(f.ctx, inputs)
+	if errors.Is(err, aloft.ErrExhausted) { // the bindings name what is large many times
+		return nil, refuse(literal.CodeBinding, core.ExecutionError_USER, "the inputs of node "+node.SpecID()+" are too large: "+err.Error()), nil
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("keep them: %w", err)
 	}

@@ -264,3 +264,16 @@ func TestAnExecutionWhoseStepCannotBeMadeCanBeTerminated(t *testing.T) {
 	b.settle(e)
 	b.wantPhase(id, core.WorkflowExecution_ABORTING)
 }
+
+// Inputs that would take too much memory where they are read are the mistake of the bindings that name them so often.
+func TestInputsThatCannotBeKeptFailTheirNode(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	b.register(waits())
+	id := b.create(waits(), "heavy", nil)
+	b.objects.limit, b.objects.err = 0, fmt.Errorf("keep literals: %w: it would take more than 256 MiB", aloft.ErrExhausted)
+	b.settle(b.engine("a"))
+	if e := b.wantPhase(id, core.WorkflowExecution_FAILED); e.Error.GetKind() != core.ExecutionError_USER || !strings.Contains(e.Error.GetMessage(), "256 MiB") {
+		t.Errorf("it failed with %v", e.Error)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -138,6 +139,25 @@ func TestNothingIsAnObjectBelowAFolderThatIsALink(t *testing.T) {
 	}
 	if _, err := os.Stat(file); err != nil {
 		t.Errorf("the file outside: %v", err)
+	}
+}
+
+// A list that names one value many times shares it in memory, and whoever reads the object of it shares nothing.
+func TestLiteralsThatWouldTakeTooMuchMemoryWhereTheyAreReadAreRefused(t *testing.T) {
+	t.Parallel()
+	light := &core.Literal{Value: &core.Literal_Collection{Collection: &core.LiteralCollection{Literals: make([]*core.Literal, 100_000)}}}
+	for i := range light.GetCollection().GetLiterals() {
+		light.GetCollection().Literals[i] = &core.Literal{}
+	}
+	heavy := &core.Literal{Value: &core.Literal_Collection{Collection: &core.LiteralCollection{Literals: slices.Repeat([]*core.Literal{light}, 100)}}}
+	literals := blob.Literals{Store: openFolder(t)}
+	for _, test := range []struct {
+		value *core.Literal
+		want  error
+	}{{light, nil}, {heavy, aloft.ErrExhausted}} {
+		if _, err := literals.WriteLiterals(t.Context(), &core.LiteralMap{Literals: map[string]*core.Literal{"x": test.value}}); !errors.Is(err, test.want) {
+			t.Errorf("%d lists of empty literals: %v, want %v", len(test.value.GetCollection().GetLiterals()), err, test.want)
+		}
 	}
 }
 
