@@ -2,7 +2,6 @@ package worker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -69,7 +68,7 @@ func Connect(ctx context.Context, config Config) (*Client, error) {
 }
 
 // open connects, greets, and takes over from a supervisor of another build if that has nothing to do.
-func (c *Client) open(ctx context.Context) (*link, *json.Decoder, error) {
+func (c *Client) open(ctx context.Context) (*link, *lineReader, error) {
 	for {
 		conn, err := c.dial(ctx)
 		if err != nil {
@@ -77,12 +76,12 @@ func (c *Client) open(ctx context.Context) (*link, *json.Decoder, error) {
 		}
 		stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 		l := &link{outbox: newOutbox(conn), waiting: map[uint64]chan reply{}, lost: make(chan struct{})}
-		reader := json.NewDecoder(conn)
-		l.send(request{ID: 1, Call: callHello, Hello: &Hello{
+		reader := newLineReader(conn)
+		_ = l.send(request{ID: 1, Call: callHello, Hello: &Hello{
 			Protocol: Protocol, Build: c.config.Build, PID: os.Getpid(), BootID: bootID(),
 		}})
 		var first reply
-		err = reader.Decode(&first)
+		err = reader.decode(&first)
 		if !stop() {
 			_ = conn.Close()
 			return nil, nil, fmt.Errorf("greet supervisor: %w", ctx.Err())
@@ -132,7 +131,7 @@ func (c *Client) belongs(h *Hello) (bool, error) {
 
 // dismiss parts with a supervisor that is not ours. One whose folder was moved away ends, with all that it runs: the paths
 // that its tasks know lead nowhere. That of a folder of which ours is a copy goes on; we came to it by what it had recorded.
-func (c *Client) dismiss(l *link, reader *json.Decoder, h *Hello) {
+func (c *Client) dismiss(l *link, reader *lineReader, h *Hello) {
 	defer l.conn.Close()
 	if leads(h.DataDir, h.Place) {
 		c.config.Logger.Info("the data folder is a copy: it gets a supervisor of its own", "other", h.DataDir)
@@ -141,10 +140,10 @@ func (c *Client) dismiss(l *link, reader *json.Decoder, h *Hello) {
 	}
 	c.config.Logger.Warn("the data folder was moved while tasks ran: they end and are run again", "from", h.DataDir)
 	_ = l.conn.SetReadDeadline(time.Now().Add(10 * time.Second)) // then it is asked again
-	l.send(request{ID: 2, Call: callShutdown, Grace: time.Nanosecond})
+	_ = l.send(request{ID: 2, Call: callShutdown, Grace: time.Nanosecond})
 	for {
 		var r reply
-		if reader.Decode(&r) != nil {
+		if reader.decode(&r) != nil {
 			return
 		}
 	}
@@ -152,11 +151,11 @@ func (c *Client) dismiss(l *link, reader *json.Decoder, h *Hello) {
 
 // retire asks a supervisor of another build to make room for one of ours; it refuses while something runs, and then we
 // talk to it as it is.
-func (c *Client) retire(l *link, reader *json.Decoder) bool {
-	l.send(request{ID: 2, Call: callRetire})
+func (c *Client) retire(l *link, reader *lineReader) bool {
+	_ = l.send(request{ID: 2, Call: callRetire})
 	for {
 		var r reply
-		if err := reader.Decode(&r); err != nil {
+		if err := reader.decode(&r); err != nil {
 			_ = l.conn.Close()
 			return true // gone: as we asked
 		}
@@ -245,7 +244,7 @@ func (c *Client) spawn() (<-chan error, error) {
 }
 
 // keep reads from the connection, and makes another one when it is lost.
-func (c *Client) keep(l *link, reader *json.Decoder) {
+func (c *Client) keep(l *link, reader *lineReader) {
 	defer close(c.done)
 	for {
 		stop := context.AfterFunc(c.ctx, func() { _ = l.conn.Close() })
@@ -283,10 +282,10 @@ func (c *Client) keep(l *link, reader *json.Decoder) {
 	}
 }
 
-func (c *Client) read(l *link, reader *json.Decoder) {
+func (c *Client) read(l *link, reader *lineReader) {
 	for {
 		var r reply
-		if err := reader.Decode(&r); err != nil {
+		if err := reader.decode(&r); err != nil {
 			return
 		}
 		if r.Event != nil {
@@ -328,7 +327,21 @@ func (c *Client) call(ctx context.Context, r request) (reply, error) {
 		l.mu.Lock()
 		l.waiting[r.ID] = answer
 		l.mu.Unlock()
-		l.send(r)
+		if err := l.send(r); err != nil {
+			l.mu.Lock()
+			delete(l.waiting, r.ID)
+			l.mu.Unlock()
+			if !errors.Is(err, errOutboxFull) {
+				return reply{}, fmt.Errorf("%s: %w: %w", r.Call, err, aloft.ErrInvalid)
+			}
+			select { // others send what is long
+			case <-l.lost:
+			case <-time.After(10 * time.Millisecond):
+			case <-ctx.Done():
+				return reply{}, ctx.Err()
+			}
+			continue
+		}
 		select {
 		case a := <-answer:
 			return c.judge(a)
@@ -389,6 +402,10 @@ func (c *Client) Events() <-chan Event { return c.events }
 // An error that wraps aloft.ErrInvalid means that this spec can never run; nothing was claimed then.
 func (c *Client) Start(ctx context.Context, spec Spec) (Status, error) {
 	a, err := c.call(ctx, request{Call: callStart, Spec: &spec})
+	var long longMessageError
+	if errors.As(err, &long) {
+		return Status{}, fmt.Errorf("start attempt: its command line and variables are too long: %w: %w", long, aloft.ErrInvalid)
+	}
 	if err != nil {
 		return Status{}, err
 	}

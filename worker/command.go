@@ -29,6 +29,9 @@ func plan(spec Spec, mark string) (command, error) {
 	if spec.AttemptID == "" {
 		wrong = append(wrong, "no attempt id")
 	}
+	if size := len(spec.AttemptID) + len(spec.Token) + len(spec.Environment.Digest); size > maxIDs {
+		wrong = append(wrong, fmt.Sprintf("attempt id, token and digest of the environment have %d bytes, more than %d", size, maxIDs))
+	}
 	if len(spec.Argv) == 0 || spec.Argv[0] == "" {
 		wrong = append(wrong, "no command line")
 	}
@@ -51,12 +54,12 @@ func plan(spec Spec, mark string) (command, error) {
 	}
 	for name, value := range spec.Env {
 		if name == "" || strings.ContainsAny(name, "=\x00") || strings.ContainsRune(value, 0) {
-			wrong = append(wrong, fmt.Sprintf("environment variable %q cannot be set", name))
+			wrong = append(wrong, fmt.Sprintf("environment variable %q cannot be set", shortened(name)))
 		}
 	}
 	for _, arg := range spec.Argv {
 		if strings.ContainsRune(arg, 0) {
-			wrong = append(wrong, fmt.Sprintf("argument %q has a zero byte", arg))
+			wrong = append(wrong, fmt.Sprintf("argument %q has a zero byte", shortened(arg)))
 		}
 	}
 

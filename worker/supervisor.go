@@ -72,6 +72,18 @@ type peer struct {
 	greeted bool // gets events
 }
 
+// send tells a client something. One that does not read is given up: it connects again and gets the present state instead.
+func (p *peer) send(r reply) {
+	err := p.outbox.send(r)
+	var long longMessageError
+	if errors.As(err, &long) { // an answer: an event has nothing that is long
+		err = p.outbox.send(reply{ID: r.ID, Error: "the answer is " + err.Error(), Invalid: r.Invalid})
+	}
+	if err != nil {
+		p.giveUp()
+	}
+}
+
 func (c Config) withDefaults() Config {
 	c.Build = cmp.Or(c.Build, "unknown")
 	c.Grace = cmp.Or(c.Grace, 30*time.Second)
@@ -232,7 +244,14 @@ func (s *supervisor) accept(listener net.Listener) {
 		s.settle()
 		s.mu.Unlock()
 		go func() {
-			_ = readMessages(conn, func(line []byte) error { return s.handle(p, line) })
+			for calls := newLineReader(conn); ; {
+				line, err := calls.next()
+				if errors.Is(err, errLongLine) {
+					p.send(reply{ID: idOf(line), Error: "the call is longer than 64 MiB", Invalid: true})
+				} else if err != nil || s.handle(p, line) != nil {
+					break
+				}
+			}
 			p.close()
 			s.mu.Lock()
 			delete(s.peers, p)
