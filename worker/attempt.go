@@ -100,7 +100,9 @@ type ExitRecord struct {
 	CPUSystem  time.Duration `json:"cpu_system,omitempty"`  //
 	PeakMemory int64         `json:"peak_memory,omitempty"` // bytes that were its own, shared pages of the warm worker not counted; 0: unknown
 
-	Modules []string `json:"modules,omitempty"` // modules of the environment that it imported and the warm worker had not
+	// Modules of the environment that it imported and the warm worker had not, at most 64 KiB of names. They are told once, when it
+	// ends, and are not kept: a record that comes again has none.
+	Modules []string `json:"modules,omitempty"`
 }
 
 // lose notes that it is unknown how the attempt ended.

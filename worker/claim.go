@@ -1,11 +1,11 @@
 package worker
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -98,7 +98,6 @@ type fact struct {
 // kept is the lines of an attempt that is not forgotten.
 type kept struct {
 	claim, process, exit []byte
-	found                bool // a supervisor before us claimed it
 }
 
 // stored is what the journal says about one attempt.
@@ -114,29 +113,44 @@ func (f folder) journal() string { return filepath.Join(f.claims(), "journal") }
 
 // openJournal returns the journal and what a supervisor before us has left in it.
 func openJournal(f folder) (*journal, []stored, error) {
-	content, err := os.ReadFile(f.journal())
+	j := &journal{folder: f, sync: syncData, live: map[string]*kept{}}
+	var left []stored
+	content, err := os.Open(f.journal())
+	if err == nil {
+		left, err = j.load(content)
+		_ = content.Close()
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("read claims: %w", err)
 	}
-	j := &journal{folder: f, sync: syncData}
-	left := j.load(content)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j, left, j.rewrite()
 }
 
 // load takes what is in the file of a supervisor before us.
-func (j *journal) load(content []byte) []stored {
+func (j *journal) load(content io.Reader) ([]stored, error) {
 	j.live = map[string]*kept{}
 	found := map[string]*stored{}
 	var order []string
-	for lines := bufio.NewReader(bytes.NewReader(content)); ; {
-		line, err := lines.ReadBytes('\n')
+	for lines := newLineReader(content); ; {
+		line, err := lines.next()
+		long := errors.Is(err, errLongLine)
+		if long {
+			line, err = withoutModules(line, 2), nil
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
 		var entry fact
 		// What follows the last sync may be torn. Nothing was started for a claim in it.
 		if err != nil || json.Unmarshal(line, &entry) != nil || entry.AttemptID == "" {
+			if long { // it is whole: it costs itself alone
+				continue
+			}
 			break
 		}
+		line = entry.kept(line)
 		one := found[entry.AttemptID]
 		switch {
 		case entry.Claim != nil:
@@ -152,9 +166,6 @@ func (j *journal) load(content []byte) []stored {
 		}
 		j.keep(entry, line)
 	}
-	for _, k := range j.live {
-		k.found = true
-	}
 	var all []stored
 	for _, id := range order {
 		if one := found[id]; one != nil {
@@ -162,7 +173,25 @@ func (j *journal) load(content []byte) []stored {
 			delete(found, id)
 		}
 	}
-	return all
+	return all, nil
+}
+
+// kept cuts a fact down to what is kept of it, and returns its line for a file of ours.
+func (f *fact) kept(line []byte) []byte {
+	if f.Exit != nil {
+		*f.Exit = f.Exit.kept()
+	}
+	if f.Process != nil {
+		f.Process.WhyCold = shortened(f.Process.WhyCold)
+	}
+	if len(line) <= maxFact { // as it is: it may have fields of a later version
+		return slices.Clone(line)
+	}
+	b, err := json.Marshal(f)
+	if err != nil {
+		panic(err) // our own type
+	}
+	return append(b, '\n')
 }
 
 // keep notes a line; called with the mutex held, or before anybody else knows the journal.
@@ -291,9 +320,7 @@ func (j *journal) forget(attemptID string) {
 	if k == nil {
 		return
 	}
-	if k.found {
-		_ = os.Remove(j.folder.done(attemptID))
-	}
+	_ = os.Remove(j.folder.done(attemptID)) // rarely there: a child writes it that cannot speak to us
 	_ = j.add(fact{AttemptID: attemptID, Forgotten: true}, false)
 }
 

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -13,6 +14,16 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 )
+
+// load is what is left in the file of a journal.
+func load(t testing.TB, content []byte) []stored {
+	t.Helper()
+	left, err := new(journal).load(bytes.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return left
+}
 
 func newJournal(t *testing.T) (*journal, folder) {
 	t.Helper()
@@ -77,7 +88,7 @@ func TestAfterACutAnywhereTheJournalTellsWhatWasSynced(t *testing.T) {
 	for cut := range int(j.size) + 1 {
 		// Of what was written after the cut the disk has nothing, or what it liked.
 		for _, tail := range []string{"", strings.Repeat("\x00", 50), "\x00\x00}}\n", `{"attempt_id":"x","claim":{"attempt_id":"x"`} {
-			got := told(new(journal).load(append(slices.Clone(content[:cut]), tail...)))
+			got := told(load(t, append(slices.Clone(content[:cut]), tail...)))
 			var want map[string]string
 			for _, m := range moments {
 				if m.size <= int64(cut) {

@@ -27,6 +27,14 @@
 // its exit record says why: a variable that only a fresh interpreter honours, a module of its code that flytekit's import
 // would find first, a library that read before the fork what the code has changed since.
 //
+// # What a task can say
+//
+// A task can write to the socket on which its warm child tells the supervisor how it ends, by accident or not. So what comes
+// from there is bounded before it is kept, told or written down (limit.go): a child that says more is not read any further, and
+// its attempt is judged by its exit. The names of modules are told in one event and are in no record. A message of the protocol
+// has a bound, too, and one that is longer costs itself alone: to close the connection would help nothing, since the same message
+// comes again on the next one.
+//
 // # The processes of an attempt
 //
 // An attempt is one process that we start, which speaks for it alone, and all that it starts in turn. They have in common,

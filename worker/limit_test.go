@@ -5,10 +5,13 @@ package worker
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,11 +19,122 @@ import (
 	"github.com/aloft-dev/aloft"
 )
 
+// saysSource writes to the attempt's own socket.
+const saysSource = `
+import json, os, socket
+from flytekit import task
+
+WORDS = {
+    "a long name": [{"done": 0, "modules": ["m" * (8 << 20)]}],
+    "long names": [{"imported": 0, "modules": [str(i) * 300 for i in range(2000)]}],
+    "many names": [{"imported": 0, "modules": ["forged%d" % i for i in range(100000)]}],
+    "many lines": [{"done": 0, "modules": ["forged"]}] * 10000,
+    "no line": [],
+    "a long reason": [{"unfit": "u" * (1 << 20)}],
+}
+
+@task
+def t(x: int) -> int:
+    if (words := WORDS.get(os.environ["SAYS"])) is not None:
+        text = "".join(json.dumps(w) + "\n" for w in words) or "m" * (8 << 20)
+        with socket.socket(fileno=os.dup(512)) as s:
+            try:
+                s.sendall(text.encode())
+            except OSError:
+                pass
+    return x + 1
+`
+
 // linkOf is the connection that a client has.
 func linkOf(c *Client) *link {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.link
+}
+
+func TestWhatATaskSaysOnItsSocketIsBounded(t *testing.T) {
+	t.Parallel()
+	py := python(t)
+	b := newBench(t)
+	first := linkOf(b.client)
+	for _, says := range []string{"a long name", "long names", "many names", "many lines", "no line", "nothing", "a long reason"} {
+		s := b.pythonSpec(py, saysSource, "t")
+		s.Env["SAYS"] = says
+		b.start(s)
+		var r ExitRecord
+		select {
+		case e := <-b.of(s.AttemptID, EventExited):
+			r = *e.Exit
+		case <-time.After(time.Minute):
+			t.Fatalf("%s: no end is told", says)
+		}
+		mode := ModeWarm
+		if says == "a long reason" { // it asks for a fresh interpreter, where that descriptor is none
+			mode = ModeCold
+		}
+		if r.Code != 0 || r.Lost || r.Mode != mode || !strings.Contains(b.result(s, r).Files["outputs.pb"], "integer: 42") {
+			t.Errorf("%s: got code %d, lost %t, mode %s: %.200s", says, r.Code, r.Lost, r.Mode, b.read(s.Stderr))
+		}
+		told, err := json.Marshal(r)
+		if err != nil || len(told) > 2*maxListed {
+			t.Errorf("%s: its end is told in %d bytes (%v), want at most %d", says, len(told), err, 2*maxListed)
+		}
+		if exists(filepath.Join(b.config.DataDir, "worker", "claims", s.AttemptID+".done")) {
+			if err := b.client.Forget(b.ctx(), s.AttemptID); err != nil {
+				t.Fatal(err)
+			}
+			b.eventually("its exit code's file is removed", func() bool {
+				return !exists(filepath.Join(b.config.DataDir, "worker", "claims", s.AttemptID+".done"))
+			})
+		}
+	}
+	if info, err := os.Stat(filepath.Join(b.config.DataDir, "worker", "claims", "journal")); err != nil || info.Size() > journalRoom {
+		t.Errorf("the journal has %d bytes (%v), want %d", info.Size(), err, journalRoom)
+	}
+	if linkOf(b.client) != first {
+		t.Error("the connection was lost")
+	}
+}
+
+func TestAJournalOfRecordsThatAreTooLongLoadsCutDown(t *testing.T) {
+	t.Parallel()
+	f, err := newFolder(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	claimed := func(id string) string { return fmt.Sprintf(`{"attempt_id":%q,"claim":{"attempt_id":%[1]q}}`+"\n", id) }
+	ended := func(id, rest string) string {
+		return fmt.Sprintf(`{"attempt_id":%q,"exit":{"attempt_id":%[1]q,"token":"","code":3,%s}}`+"\n", id, rest)
+	}
+	long := strings.Repeat("m", 100<<10)
+	content := claimed("monstrous") + ended("monstrous", `"cpu_user":5,"modules":["`+strings.Repeat(long, 800)+`"]`) +
+		claimed("large") + ended("large", `"why_cold":"`+long+`","cpu_user":5,"modules":["`+long+`"]`) +
+		claimed("strange") + ended("strange", `"new":"`+strings.Repeat(long, 800)+`"`) +
+		claimed("small") + ended("small", `"cpu_user":5,"new":[1]`) + claimed("last")
+	if err := os.WriteFile(f.journal(), []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"monstrous": "exit 3", "large": "exit 3", "strange": "claimed", "small": "exit 3", "last": "claimed"}
+	for _, round := range []string{"first", "second"} {
+		j, left, err := openJournal(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := told(left); fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%s time: got %v, want %v", round, got, want)
+		}
+		for _, one := range left {
+			if r := one.exit; r != nil && (len(r.WhyCold) > 2*maxSentence || r.Modules != nil || r.CPUUser != 5) {
+				t.Errorf("%s time: %s has %d bytes of a reason, %d modules, %d of a processor", round, r.AttemptID, len(r.WhyCold), len(r.Modules), r.CPUUser)
+			}
+		}
+		if j.size > 10_000 {
+			t.Errorf("%s time: the journal has %d bytes", round, j.size)
+		}
+		if kept := string(j.live["small"].exit); !strings.Contains(kept, `"new":[1]`) {
+			t.Errorf("%s time: a field of a later version is not kept: %s", round, kept)
+		}
+	}
 }
 
 func TestAnEventThatIsTooLongIsUnderstoodWithoutItsModules(t *testing.T) {

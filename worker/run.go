@@ -151,7 +151,9 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
-		for {
+		// A child that has more to say is not read any further: its attempt is judged by its exit, as if it had said nothing more.
+		defer func() { _ = child.conn.Close() }()
+		for range maxLines {
 			line, err := child.lines.ReadBytes('\n')
 			if err != nil {
 				return
@@ -160,6 +162,7 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 			if json.Unmarshal(line, &m) != nil {
 				continue
 			}
+			m.bound()
 			if m.Imported != nil { // and its work begins: others may profit from what it had to import while it works
 				imported = m.Modules
 				s.zygotes.learn(child.zygote, m.Modules, seconds(*m.Imported))
@@ -174,7 +177,7 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 				if m.Children = m.Children || group.orphaned(child.pid); !m.Children {
 					provisional := record
 					provisional.Code, provisional.EndedAt = *m.Done, time.Now()
-					provisional.Modules = m.Modules
+					provisional.Modules = listed(m.Modules)
 					provisional.CPUUser, provisional.CPUSystem = seconds(m.User), seconds(m.Sys)
 					s.mu.Lock()
 					provisional.Stopped = a.stopped
@@ -207,7 +210,7 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 		}
 	}
 	if done != nil {
-		record.Code, record.Signal, record.Modules = *done.Done, 0, done.Modules
+		record.Code, record.Signal, record.Modules = *done.Done, 0, listed(done.Modules)
 	} else if !known {
 		s.decideUnknown(a, &record)
 	}
@@ -660,8 +663,9 @@ func (s *supervisor) finish(a *attempt, group *group, record ExitRecord) {
 	if record.EndedAt.IsZero() {
 		record.EndedAt = time.Now()
 	}
+	record.Reason, record.WhyCold = shortened(record.Reason), shortened(record.WhyCold)
 	if !forgotten {
-		if err := s.journal.exit(record); err != nil {
+		if err := s.journal.exit(record.kept()); err != nil {
 			// It is told all the same; after a crash of ours it would be judged by the task's files.
 			s.log.Error("exit record is not durable", "attempt", record.AttemptID, "error", err)
 		}

@@ -525,6 +525,10 @@ func (s *supervisor) advance(a *attempt, to State, pid int, exit *ExitRecord) {
 			}
 		}
 	}
+	if exit != nil { // what it has imported was told with this event
+		kept := exit.kept()
+		a.exit = &kept
+	}
 	if to == StateExited {
 		close(a.over)
 		if a.forgotten {

@@ -191,7 +191,7 @@ func (b *bench) read(path string) string {
 // claimed is the attempts that the disk says are not forgotten.
 func (b *bench) claimed() (ids []string) {
 	b.Helper()
-	for _, s := range new(journal).load([]byte(b.read(folder{filepath.Join(b.config.DataDir, "worker")}.journal()))) {
+	for _, s := range load(b, []byte(b.read(folder{filepath.Join(b.config.DataDir, "worker")}.journal()))) {
 		ids = append(ids, s.claim.AttemptID)
 	}
 	return ids

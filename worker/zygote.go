@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -243,7 +244,7 @@ func (zs *zygotes) forkFrom(z *zygote, message childSpec, stop <-chan struct{}) 
 	if err != nil {
 		return nil, err
 	}
-	child := &forked{zygote: z, conn: ours, lines: bufio.NewReader(ours), reported: make(chan ending, 1)}
+	child := &forked{zygote: z, conn: ours, lines: bufio.NewReader(io.LimitReader(ours, maxSaid)), reported: make(chan ending, 1)}
 	zs.mu.Lock()
 	if z.conn == nil { // it was ready when we looked, and has ended since
 		zs.mu.Unlock()

@@ -1289,7 +1289,7 @@ def learnt_modules(argv, told):
     new = []
     with contextlib.suppress(RuntimeError):  # a thread imports meanwhile: what is missed now is learnt another time
         for m in imported_here():
-            if m not in BASE and m not in HELD.modules and m not in told:
+            if m not in BASE and m not in HELD.modules and m not in told and len(m) <= 200:  # the supervisor takes no more (limit.go)
                 new.append(m)
     new.reverse()
     own = argv[argv.index("task-module") + 1].partition(".")[0] if "task-module" in argv[:-1] else None
