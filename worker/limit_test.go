@@ -286,3 +286,29 @@ func TestAFullOutboxTakesMoreWhenItsPeerHasRead(t *testing.T) {
 	o.close()
 	<-o.written
 }
+
+func TestAMessageOfAWarmWorkerThatIsLongerThanAPacketArrives(t *testing.T) {
+	t.Parallel()
+	py := python(t)
+	b := newBench(t)
+	// Each is dropped, with a reason of 1,200 bytes: together more than the buffer of a socket holds.
+	modules, names := map[string]string{}, []string{}
+	for i := range 250 {
+		name := fmt.Sprintf("broken%03d", i)
+		names = append(names, name)
+		modules[name+".py"] = "raise type('E' * 1200, (Exception,), {})()\n"
+	}
+	interpreter, _ := b.virtual(py, modules)
+	b.teach(b.pythonSpec(interpreter, tasksSource, "add1"), names...)
+	l := &learnt{}
+	files, err := filepath.Glob(filepath.Join(b.client.folder.learnt(), "*.json"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("files of what was learnt: %v, %v", files, err)
+	}
+	readJSON(files[0], l)
+	for _, name := range names {
+		if why := l.Dropped[name]; !strings.HasPrefix(why, "its import raises EEE") || len(why) > 2*maxSentence {
+			t.Errorf("%s: dropped for %q", name, why)
+		}
+	}
+}

@@ -534,7 +534,37 @@ func (zs *zygotes) newZygote(key string, env Environment, variables map[string]s
 	}
 }
 
-// zygoteMessage is a packet of a zygote.
+// packetReader puts the packets of a zygote together: a message that is longer than a packet may be comes in several.
+type packetReader struct {
+	conn    net.Conn
+	buffer  []byte
+	message []byte
+}
+
+// maxZygoteMessage bounds a message of a zygote, which has some hundred bytes for each module that it was told to preload.
+const maxZygoteMessage = 16 << 20
+
+// next returns a message, which is valid until the next one is read.
+func (r *packetReader) next() ([]byte, error) {
+	r.message = r.message[:0]
+	for {
+		n, err := r.conn.Read(r.buffer)
+		switch {
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return nil, io.EOF
+		case len(r.message)+n > maxZygoteMessage:
+			return nil, fmt.Errorf("its message is longer than %d bytes", maxZygoteMessage)
+		}
+		r.message = append(r.message, r.buffer[1:n]...)
+		if r.buffer[0] == '.' { // else '+': more of it follows
+			return r.message, nil
+		}
+	}
+}
+
+// zygoteMessage is what a zygote says.
 type zygoteMessage struct {
 	Ready *struct {
 		Preloaded int               `json:"preloaded"`
@@ -570,12 +600,12 @@ func (zs *zygotes) run(z *zygote, tries int) {
 		patience = successorStartTime
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(patience))
-	buffer := make([]byte, 1<<20)
+	packets := packetReader{conn: conn, buffer: make([]byte, 64<<10)}
 	for {
-		n, err := conn.Read(buffer)
 		var m zygoteMessage
+		message, err := packets.next()
 		if err == nil {
-			err = json.Unmarshal(buffer[:n], &m)
+			err = json.Unmarshal(message, &m)
 		}
 		if err != nil {
 			_ = conn.Close()

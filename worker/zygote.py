@@ -31,7 +31,7 @@ module's own dictionary costs.
 
 Started by aloft's supervisor as `python -u zygote.py LEARNT WITHOUT_SCRIPT`, with a SEQPACKET socket as descriptor 3, on which it gets
     N, with the descriptor of a stream socket   fork a child, number N, that talks on that socket
-and says, as one JSON object a packet,
+and says, as JSON objects (packets),
     {"ready": {..}}    {"restart": {"dropped": {MODULE: WHY}}}    {"restart": {"how": HOW}}    {"failed": WHY}    {"n": N, "pid": PID}
     {"n": N, "pid": PID, "status": S, "user": SECONDS, "sys": SECONDS, "maxrss": KB}    the child was reaped
 The loop does nothing but fork and reap: the child itself reads what it is to do (four bytes of length, JSON), prepares all
@@ -1389,6 +1389,13 @@ HELD = Held()
 
 # ---- the loop ------------------------------------------------------------------------------------------------------
 
+def packets(message):
+    """A message as packets that the buffer of a socket has room for. All but the last begin with + and it with a point."""
+    text, size = encode(message).encode(), 32 << 10
+    for i in range(0, len(text), size):
+        yield (b"+" if i + size < len(text) else b".") + text[i:i + size]
+
+
 def serve(control, restore):
     control.setblocking(False)
     wake, woken = socket.socketpair()
@@ -1402,7 +1409,7 @@ def serve(control, restore):
     numbers, outgoing = {}, collections.deque()
 
     def say(**message):
-        outgoing.append(encode(message).encode())
+        outgoing.extend(packets(message))
         flush()
 
     def flush():  # never blocks: what the supervisor does not take now waits here
@@ -1423,8 +1430,8 @@ def serve(control, restore):
             reap()
             control.setblocking(True)
             with contextlib.suppress(OSError):
-                for message in outgoing:
-                    control.send(message)
+                for packet in outgoing:
+                    control.send(packet)
             os._exit(0)
         if not fds:
             return
@@ -1484,7 +1491,8 @@ def main():
 
     def end(**message):
         with contextlib.suppress(OSError):
-            control.send(encode(message).encode())
+            for packet in packets(message):
+                control.send(packet)
         os._exit(1)
     try:
         for sig in (signal.SIGTERM, signal.SIGINT):
@@ -1574,6 +1582,6 @@ def main():
 
 if __name__ == "__main__":
     if sys.version_info < (3, 9) or not sys.platform.startswith("linux"):
-        socket.socket(fileno=3).send(encode({"failed": "a warm worker needs Linux and Python 3.9 or newer"}).encode())
+        socket.socket(fileno=3).send(b"." + encode({"failed": "a warm worker needs Linux and Python 3.9 or newer"}).encode())
         sys.exit(1)
     main()
