@@ -312,3 +312,70 @@ func TestAMessageOfAWarmWorkerThatIsLongerThanAPacketArrives(t *testing.T) {
 		}
 	}
 }
+
+// lessons is zygotes without processes, with one warm worker that is about to end for want of what it was told to preload.
+func lessons(t *testing.T) (*zygotes, *learnt, Environment) {
+	t.Helper()
+	f, err := newFolder(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	zs := &zygotes{log: discard, folder: f, script: "zygote.py", live: map[string]*zygote{}, learnt: map[string]*learnt{}}
+	env := Environment{Interpreter: "/python", Digest: "sha256:test"}
+	return zs, zs.lesson(env), env
+}
+
+func TestModulesThatAreForgedDoNotFillAnEnvironmentForGood(t *testing.T) {
+	t.Parallel()
+	forged := make([]string, maxLearnt+1)
+	for i := range forged {
+		forged[i] = fmt.Sprintf("forged%d", i)
+	}
+	for name, end := range map[string]func(*zygotes, *zygote){
+		"dropped":     func(zs *zygotes, z *zygote) { zs.lesson(z.env).drop(reasons(forged)) },
+		"never ready": func(zs *zygotes, z *zygote) { zs.fail(z, "its process ended") },
+	} {
+		zs, l, env := lessons(t)
+		former := zs.newZygote("key", env, nil)
+		former.modules = map[string]bool{"pandas": true}
+		l.Modules = []string{"pandas"}
+		zs.learn(former, forged, 0)
+		zs.learn(former, []string{"numpy"}, 0)
+		if len(l.Modules) != maxLearnt {
+			t.Fatalf("%s: %d modules are learnt, want %d", name, len(l.Modules), maxLearnt)
+		}
+		successor := zs.newZygote("key", env, nil)
+		successor.former, former.next, successor.modules = former, successor, map[string]bool{}
+		for _, m := range l.Modules {
+			successor.modules[m] = true
+		}
+		end(zs, successor)
+		zs.learn(former, []string{"numpy"}, 0)
+		if got := strings.Join(l.Modules, " "); got != "pandas numpy" {
+			t.Errorf("%s: learnt are %.100s, want pandas numpy", name, got)
+		}
+	}
+}
+
+// reasons is what a warm worker says of modules that it cannot import.
+func reasons(modules []string) map[string]string {
+	found := map[string]string{}
+	for _, m := range modules {
+		found[m] = "its import raises ModuleNotFoundError"
+	}
+	return found
+}
+
+func TestTheModulesThatAreKnownNotToBeImportedAheadAreBounded(t *testing.T) {
+	t.Parallel()
+	_, l, _ := lessons(t)
+	l.drop(map[string]string{"old": "reads the clock"})
+	forged := make([]string, maxLearnt)
+	for i := range forged {
+		forged[i] = fmt.Sprintf("forged%d", i)
+	}
+	l.drop(reasons(forged))
+	if len(l.Dropped) != maxLearnt || l.Dropped["old"] != "" {
+		t.Errorf("%d are known, the old one for %q; want %d without it", len(l.Dropped), l.Dropped["old"], maxLearnt)
+	}
+}

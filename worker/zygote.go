@@ -418,8 +418,17 @@ func (l *learnt) save(log *slog.Logger) {
 	}
 }
 
-// maxLearnt bounds what one environment preloads.
-const maxLearnt = 10_000
+const (
+	maxLearnt = 10_000 // modules that one environment preloads, and as many that are known not to be
+	maxShown  = 100    // of these, in the status
+)
+
+// unlearn forgets the modules with which a zygote could not start, but for those that its former has preloaded: what a task has
+// said that it imported may be a module that ends a zygote. The others are learnt again from the tasks that import them.
+func (l *learnt) unlearn(modules, preloaded map[string]bool, log *slog.Logger) {
+	l.Modules = slices.DeleteFunc(l.Modules, func(m string) bool { return modules[m] && !preloaded[m] })
+	l.save(log)
+}
 
 // learn takes the modules that a task of this zygote has imported from its environment, and how long that took.
 func (zs *zygotes) learn(z *zygote, modules []string, took time.Duration) {
@@ -642,8 +651,7 @@ func (zs *zygotes) run(z *zygote, tries int) {
 			<-ended
 			zs.mu.Lock()
 			l := zs.lesson(z.env)
-			maps.Copy(l.Dropped, m.Restart.Dropped)
-			l.drop()
+			l.drop(m.Restart.Dropped)
 			l.save(zs.log)
 			over := z.state != zygoteStarting
 			if m.Restart.How != "" {
@@ -675,8 +683,15 @@ func (zs *zygotes) run(z *zygote, tries int) {
 	}
 }
 
-// drop takes what was dropped out of the modules.
-func (l *learnt) drop() {
+// drop takes modules, and all modules of a package with such a name, out of what is imported ahead. When too many would be known
+// the former ones are forgotten: a zygote finds each of them again once a task has imported it.
+func (l *learnt) drop(found map[string]string) {
+	if len(l.Dropped)+len(found) > maxLearnt {
+		clear(l.Dropped)
+	}
+	for name, why := range found {
+		l.Dropped[name] = shortened(why)
+	}
 	l.Modules = slices.DeleteFunc(l.Modules, l.dropped)
 }
 
@@ -689,9 +704,8 @@ func (zs *zygotes) setReady(z *zygote, m zygoteMessage, imports *imports) {
 	}
 	z.imports = imports
 	l, changed := zs.lesson(z.env), false
-	for name, why := range m.Ready.Dropped {
+	for name := range m.Ready.Dropped {
 		changed = changed || l.Dropped[name] == ""
-		l.Dropped[name] = why
 	}
 	for _, name := range m.Ready.Reads {
 		if !slices.Contains(l.Reads, name) {
@@ -699,7 +713,7 @@ func (zs *zygotes) setReady(z *zygote, m zygoteMessage, imports *imports) {
 		}
 	}
 	if changed {
-		l.drop()
+		l.drop(m.Ready.Dropped)
 		l.save(zs.log)
 	}
 	z.state, z.preloaded, z.believed, z.rss, z.lasted = zygoteReady, m.Ready.Preloaded, m.Ready.Believed, m.Ready.RSS, time.Since(z.since)
@@ -804,6 +818,9 @@ func (zs *zygotes) endLocked(z *zygote, state, reason string) {
 	starting := z.state == zygoteStarting
 	z.state, z.reason, z.since = state, reason, time.Now()
 	if former := z.former; former != nil {
+		if state == zygoteFailed {
+			zs.lesson(z.env).unlearn(z.modules, former.modules, zs.log)
+		}
 		zs.log.Warn("no successor for a warm worker; the former stays", "pid", former.pid, "state", state, "reason", reason)
 		former.next, former.lasted = nil, max(former.lasted, zygoteStartTime) // not soon again
 	} else if state == zygoteFailed {
@@ -865,7 +882,11 @@ func (zs *zygotes) status() []ZygoteStatus {
 			Running: len(z.children), Preloaded: z.preloaded, Believed: z.believed, Since: z.since,
 		}
 		dropped := zs.lesson(z.env).Dropped
-		for _, name := range slices.Sorted(maps.Keys(dropped)) {
+		for i, name := range slices.Sorted(maps.Keys(dropped)) {
+			if i == maxShown {
+				s.Dropped = append(s.Dropped, fmt.Sprintf("… and %d more", len(dropped)-i))
+				break
+			}
 			s.Dropped = append(s.Dropped, name+": "+dropped[name])
 		}
 		list = append(list, s)

@@ -593,6 +593,14 @@ def audit(sockets_before):
         return "leaves a child process running"
 
 
+def there(top):
+    """Whether there is a top-level module. To watch an import that fails takes a hundred times as long as to look for it, and what
+    a task says that it imported may be ten thousand names of nothing."""
+    with contextlib.suppress(Exception):
+        return top in sys.modules or importlib.util.find_spec(top) is not None
+    return True
+
+
 def preload(names, dropped, rec, kept):
     """Imports modules and returns what is not proved of them: {module: why}. Something may have been left then that a fork
     would not survive, or that belongs to each process: we start again without."""
@@ -605,6 +613,9 @@ def preload(names, dropped, rec, kept):
     classes = Surroundings(classes=True) if any(m not in kept.proved for m in wanted) else None
     for m in wanted:
         if m in rec.proofs or m in sys.modules and m not in lazy:
+            continue
+        if not there(top := m.partition(".")[0]):
+            found[top] = "there is no such module"
             continue
         tempfile.tempdir = None
         rec.trusting = m in kept.proved
