@@ -66,6 +66,14 @@ func (k Key) Within(prefix Key) bool {
 	return prefix == "" || k == prefix || (len(k) > len(prefix) && k[len(prefix)] == '/' && k[:len(prefix)] == prefix)
 }
 
+// below is the path of k in the folder dir; k itself if it is not in it.
+func (k Key) below(dir Key) string {
+	if len(k) > len(dir) && k[len(dir)] == '/' && k[:len(dir)] == dir {
+		return string(k[len(dir)+1:])
+	}
+	return string(k)
+}
+
 func keyProblem(s string) string {
 	switch {
 	case s == "":

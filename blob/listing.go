@@ -3,8 +3,6 @@ package blob
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
-	"strings"
 )
 
 // DigestBelow is the digest and the size of what a URI with this key means: an object's own, or for a folder the digest of its
@@ -15,8 +13,13 @@ func DigestBelow(key Key, below []Object) (digest string, size int64) {
 		return below[0].SHA256, below[0].Size
 	}
 	hash := sha256.New()
+	var line []byte
 	for _, o := range below {
-		fmt.Fprintf(hash, "%s %s\n", o.SHA256, strings.TrimPrefix(string(o.Key), string(key)+"/"))
+		line = append(line[:0], o.SHA256...)
+		line = append(line, ' ')
+		line = append(line, o.Key.below(key)...)
+		line = append(line, '\n')
+		hash.Write(line)
 		size += o.Size
 	}
 	return "sha256:" + hex.EncodeToString(hash.Sum(nil)), size

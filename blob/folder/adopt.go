@@ -50,44 +50,62 @@ func (s *Store) adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, erro
 		})
 	}
 	for i := range objects {
+		if ctx.Err() != nil {
+			break
+		}
 		next <- i
 	}
 	close(next)
 	workers.Wait()
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(append(errs, ctx.Err())...); err != nil {
 		return nil, err
 	}
-	s.recordListings(dirs, objects)
+	if err := s.recordListings(ctx, dirs, objects); err != nil {
+		return nil, err
+	}
 	// Deepest first, and the folders above the prefix last: a name is durable only if the whole way to it is.
 	for _, dir := range slices.Backward(dirs) {
-		hang.Progress(ctx)
-		if err := s.disk.SyncDir(dir); err != nil {
+		if err := goesOn(ctx); err != nil {
+			return nil, err
+		}
+		if err := s.disk.SyncDir(dir.path); err != nil {
 			return nil, err
 		}
 	}
 	return objects, s.syncUp(filepath.Dir(s.Path(prefix)))
 }
 
-// recordListings records of each folder what is below it, so that a file that is missing later is noticed. objects are in
-// the order of a walk: those below a folder stand side by side.
-func (s *Store) recordListings(dirs []string, objects []blob.Object) {
+// foundDir is a folder that survey found.
+type foundDir struct {
+	path  string
+	first int // index of the first object below it, if there is one
+}
+
+// recordListings records of each folder what is below it, so that a file that is missing later is noticed. An object is
+// hashed once for each folder above it: a key has at most blob.MaxKey bytes, so those are a few hundred. objects are in the
+// order of a walk: those below a folder stand side by side.
+func (s *Store) recordListings(ctx context.Context, dirs []foundDir, objects []blob.Object) error {
 	for _, dir := range dirs {
-		key, ok := s.KeyOf(dir)
+		if err := goesOn(ctx); err != nil {
+			return err
+		}
+		key, ok := s.KeyOf(dir.path)
 		if !ok {
 			continue
 		}
-		below := func(o blob.Object) bool { return strings.HasPrefix(string(o.Key), string(key)+"/") }
-		first := slices.IndexFunc(objects, below)
-		if first < 0 {
-			writeListing(dir, key, nil)
-			continue
-		}
-		end := first + 1
-		for end < len(objects) && below(objects[end]) {
+		end := dir.first
+		for end < len(objects) && objects[end].Key.Within(key) {
 			end++
 		}
-		writeListing(dir, key, objects[first:end])
+		writeListing(dir.path, key, objects[dir.first:end])
 	}
+	return nil
+}
+
+// goesOn says that the call of ctx gets on, and whether it should.
+func goesOn(ctx context.Context) error {
+	hang.Progress(ctx)
+	return ctx.Err()
 }
 
 // maxProblems is how many of the names that cannot become objects are told.
@@ -96,7 +114,7 @@ const maxProblems = 20
 // survey finds the files and folders at or below prefix, or says what cannot become an object. What a task left may be
 // anything: links in circles, pipes, files that claim more bytes than there are, folders without the right to enter. All of
 // that is the task's doing, so it is aloft.ErrInvalid: it will not get better.
-func (s *Store) survey(ctx context.Context, prefix blob.Key) (objects []blob.Object, dirs []string, err error) {
+func (s *Store) survey(ctx context.Context, prefix blob.Key) (objects []blob.Object, dirs []foundDir, err error) {
 	var problems []string
 	count := 0
 	problem := func(format string, args ...any) {
@@ -106,7 +124,9 @@ func (s *Store) survey(ctx context.Context, prefix blob.Key) (objects []blob.Obj
 	}
 	capacity := capacityOf(s.root)
 	err = filepath.WalkDir(s.Path(prefix), func(path string, d fs.DirEntry, err error) error {
-		hang.Progress(ctx)
+		if err := goesOn(ctx); err != nil {
+			return err
+		}
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			return nil
 		}
@@ -129,7 +149,7 @@ func (s *Store) survey(ctx context.Context, prefix blob.Key) (objects []blob.Obj
 		var info fs.FileInfo
 		switch d.Type() {
 		case fs.ModeDir:
-			dirs = append(dirs, path)
+			dirs = append(dirs, foundDir{path, len(objects)})
 			return nil
 		case 0:
 			info, err = d.Info()

@@ -1,0 +1,119 @@
+package folder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/aloft-dev/aloft/blob"
+)
+
+// lazyDisk syncs nothing, and counts the folders that it was to sync.
+type lazyDisk struct {
+	osDisk
+	synced func()
+}
+
+func (lazyDisk) SyncFile(string) error { return nil }
+
+func (d lazyDisk) SyncDir(string) error {
+	if d.synced != nil {
+		d.synced()
+	}
+	return nil
+}
+
+func openLazily(t testing.TB) *Store {
+	t.Helper()
+	s, err := open(filepath.Join(t.TempDir(), "blob"), lazyDisk{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// leave makes what a task leaves: so many empty folders, and as many files beside them.
+func leave(t testing.TB, dir string, n int) {
+	t.Helper()
+	for i := range n {
+		if err := errors.Join(os.MkdirAll(filepath.Join(dir, fmt.Sprint("d", i)), 0o700), os.WriteFile(filepath.Join(dir, fmt.Sprint("f", i)), nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// It is not parallel: allocations of other tests would count.
+func TestAdoptionOfFilesBesideManyFoldersCostsTheirSum(t *testing.T) {
+	const n = 100
+	s := openLazily(t)
+	run := 0
+	allocations := func(files int) float64 {
+		run++
+		key := blob.Key(fmt.Sprint("raw/aa/the-raw-outputs-of-an-attempt-", run))
+		leave(t, s.Path(key), files)
+		return testing.AllocsPerRun(1, func() { // of files that are adopted already
+			if objects, err := s.Adopt(t.Context(), key); err != nil || len(objects) != files {
+				t.Fatalf("%d objects, %v", len(objects), err)
+			}
+		})
+	}
+	few, many := allocations(n), allocations(4*n)
+	if many > 5*few {
+		t.Errorf("%d folders and files make %.0f allocations, four times as many %.0f", 2*n, few, many)
+	}
+}
+
+func TestAdoptionEndsWithItsCaller(t *testing.T) {
+	t.Parallel()
+	s := openLazily(t)
+	leave(t, s.Path("raw/x"), 100)
+	ctx, cancel := context.WithCancel(t.Context())
+	synced := 0
+	s.disk = lazyDisk{synced: func() { synced++; cancel() }}
+	if _, err := s.Adopt(ctx, "raw/x"); !errors.Is(err, context.Canceled) || synced != 1 {
+		t.Errorf("it is %v, after %d folders were synced", err, synced)
+	}
+	if err := s.recordListings(ctx, []foundDir{{path: s.Path("raw/x")}}, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("recording what is in folders: %v", err)
+	}
+	if _, _, err := s.survey(ctx, "raw/x"); !errors.Is(err, context.Canceled) {
+		t.Errorf("finding what is there: %v", err)
+	}
+}
+
+func TestTheListingOfEachFolderIsOfWhatIsBelowIt(t *testing.T) {
+	t.Parallel()
+	s := openLazily(t)
+	for _, name := range []string{"a/b/c/f", "a/b/g", "a/b-c/h", "a/z", "b/i"} { // "-" is before "/"
+		path := filepath.Join(s.Path("raw/x"), name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(name), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(s.Path("raw/x/a/b/empty"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	objects, err := s.Adopt(t.Context(), "raw/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []blob.Key{"raw/x", "raw/x/a", "raw/x/a/b", "raw/x/a/b/c", "raw/x/a/b/empty", "raw/x/a/b-c", "raw/x/b"} {
+		var below []blob.Object
+		for _, o := range objects {
+			if o.Key.Within(dir) {
+				below = append(below, o)
+			}
+		}
+		want, _ := blob.DigestBelow(dir, below)
+		switch got := readListing(s.Path(dir)); got {
+		case "":
+			t.Skip("this file system has no extended attributes")
+		case want:
+		default:
+			t.Errorf("%s is recorded to hold %s, want %s", dir, got, want)
+		}
+	}
+}
