@@ -117,3 +117,29 @@ func TestTheListingOfEachFolderIsOfWhatIsBelowIt(t *testing.T) {
 		}
 	}
 }
+
+// The guard of the disk must see that a list gets on which comes by many folders without an object.
+func TestAListGetsOnAmongFoldersWithoutObjects(t *testing.T) {
+	t.Parallel()
+	s := openLazily(t)
+	for i := range 100 {
+		if err := os.MkdirAll(filepath.Join(s.Path("raw/x"), fmt.Sprint("d", i)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	steps, gone := 0, errors.New("its caller has gone")
+	goOn := func() error {
+		if steps++; steps == 100 {
+			return gone
+		}
+		return nil
+	}
+	for e, err := range s.list("raw/x", goOn) {
+		if !errors.Is(err, gone) {
+			t.Errorf("it gives %v, %v", e, err)
+		}
+	}
+	if steps != 100 {
+		t.Errorf("it gave %d signs of life for 101 folders, and was to end after 100", steps)
+	}
+}

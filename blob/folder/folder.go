@@ -515,14 +515,15 @@ const mostListed = 256
 
 func (s *Store) List(ctx context.Context, prefix blob.Key) iter.Seq2[blob.Entry, error] {
 	return func(yield func(blob.Entry, error) bool) {
-		next, stop := iter.Pull2(s.list(ctx, prefix))
+		var step context.Context // of the guarded call in which the walk goes on
+		next, stop := iter.Pull2(s.list(prefix, func() error { return goesOn(step) }))
 		for some, more := 1, true; more; some = min(2*some, mostListed) {
 			batch, err := hang.Do(ctx, &s.guard, func(ctx context.Context) (batch []listed, err error) {
+				step = ctx
 				for len(batch) < some && more {
 					var l listed
 					if l.entry, l.err, more = next(); more {
 						batch = append(batch, l)
-						hang.Progress(ctx)
 					}
 				}
 				return batch, nil
@@ -542,15 +543,17 @@ func (s *Store) List(ctx context.Context, prefix blob.Key) iter.Seq2[blob.Entry,
 	}
 }
 
-func (s *Store) list(ctx context.Context, prefix blob.Key) iter.Seq2[blob.Entry, error] {
+// list asks goOn before each file and folder, be it an object or not: a task may leave any number that are none.
+func (s *Store) list(prefix blob.Key, goOn func() error) iter.Seq2[blob.Entry, error] {
 	return func(yield func(blob.Entry, error) bool) {
 		if s.led(prefix) {
 			return
 		}
 		err := filepath.WalkDir(s.Path(prefix), func(path string, d fs.DirEntry, err error) error {
+			if err := goOn(); err != nil {
+				return err
+			}
 			switch {
-			case ctx.Err() != nil:
-				return ctx.Err()
 			case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 				return s.present() // without the prefix, or what was deleted meanwhile
 			case errors.Is(err, syscall.ENAMETOOLONG):
