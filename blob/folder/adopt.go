@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -19,8 +18,8 @@ import (
 	"github.com/aloft-dev/aloft/internal/leftover"
 )
 
-// adoptWorkers hash and sync files at the same time. Syncs that overlap share a commit of the file system's journal, so
-// more of them than processors is right.
+// adoptWorkers sync files at the same time. Syncs that overlap share a commit of the file system's journal, so more of them
+// than processors is right. They hash in turns: see hashing.
 const adoptWorkers = 16
 
 func (s *Store) Adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, error) {
@@ -227,15 +226,13 @@ func (s *Store) adoptFile(ctx context.Context, key blob.Key) (blob.Attributes, e
 	case !link.Mode().IsRegular() || links(before) > 1:
 		return s.adoptCopy(ctx, key, f)
 	default:
-		digest := blob.NewDigest()
-		if _, err := io.Copy(digest, &contextReader{ctx: ctx, r: f}); err != nil {
+		if attributes, err = digestOf(ctx, f, before); err != nil {
 			return blob.Attributes{}, err
 		}
 		after, err := f.Stat()
 		if err != nil {
 			return blob.Attributes{}, err
 		}
-		attributes = digest.Attributes()
 		if attributes.Size != after.Size() || !before.ModTime().Equal(after.ModTime()) {
 			return blob.Attributes{}, fmt.Errorf("%w: %s changed while it was read, somebody still writes to it", aloft.ErrConflict, key)
 		}

@@ -33,7 +33,6 @@ import (
 	"io"
 	"io/fs"
 	"iter"
-	"math"
 	"os"
 	"path"
 	"path/filepath"
@@ -248,7 +247,7 @@ func (s *Store) writeTemp(ctx context.Context, r io.Reader, check func(blob.Attr
 			_ = s.disk.Remove(f.Name())
 		}
 	}()
-	digest := blob.NewDigest()
+	digest := &turnDigest{Digest: blob.NewDigest(), ctx: ctx, free: freelyHashed}
 	source := &contextReader{ctx: ctx, r: r}
 	if _, err = io.Copy(io.MultiWriter(f, digest), source); err != nil {
 		if source.err != nil {
@@ -492,16 +491,6 @@ func sound(ctx context.Context, f *os.File, info fs.FileInfo) (a blob.Attributes
 	}
 	renewRecord(f, info, now)
 	return now, true, nil
-}
-
-func digestOf(ctx context.Context, f *os.File, info fs.FileInfo) (blob.Attributes, error) {
-	digest := blob.NewDigest()
-	if _, err := io.Copy(digest, &contextReader{ctx: ctx, r: io.NewSectionReader(f, 0, math.MaxInt64)}); err != nil {
-		return blob.Attributes{}, err
-	}
-	a := digest.Attributes()
-	a.ModTime = info.ModTime()
-	return a, nil
 }
 
 // listed is what one step of a list gives.

@@ -44,7 +44,7 @@ func sparse(ctx context.Context, dst, src *os.File, size int64) error {
 		return err
 	}
 	for at := int64(0); at < size; {
-		start, end, err := nextData(src, at, size)
+		start, end, err := NextData(src, at, size)
 		if err != nil {
 			return err
 		}

@@ -12,9 +12,9 @@ func share(dst, src *os.File) bool {
 	return unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) == nil
 }
 
-// nextData is the first stretch of src at or after from that is not a hole; start is size if there is none. A file
+// NextData is the first stretch of src at or after from that is not a hole; start is size if there is none. A file
 // system that knows no holes says that everything is data.
-func nextData(src *os.File, from, size int64) (start, end int64, err error) {
+func NextData(src *os.File, from, size int64) (start, end int64, err error) {
 	start, err = unix.Seek(int(src.Fd()), from, unix.SEEK_DATA)
 	switch {
 	case errors.Is(err, unix.ENXIO):
