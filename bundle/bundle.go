@@ -25,6 +25,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/aloft-dev/aloft"
@@ -226,7 +227,7 @@ func (c *Cache) fill(ctx context.Context, key blob.Key, digest, name string, unp
 	defer func() { _ = removal.All(context.Background(), temp) }()
 	u, err := c.unpackInto(ctx, temp, key, digest, unpack)
 	if err != nil {
-		return unpacked{}, blob.Unavailable(err)
+		return unpacked{}, blame(err)
 	}
 	if err := errors.Join(os.Chmod(temp, 0o755), os.Chtimes(temp, now, now), writeOmitted(final, u.omitted)); err != nil {
 		return unpacked{}, blob.Unavailable(err)
@@ -235,6 +236,14 @@ func (c *Cache) fill(ctx context.Context, key blob.Key, digest, name string, unp
 		return unpacked{}, blob.Unavailable(err)
 	}
 	return u, nil
+}
+
+// blame says whether the archive or the disk is to blame for an error of the file system.
+func blame(err error) error {
+	if errors.Is(err, syscall.ENAMETOOLONG) {
+		return fmt.Errorf("%w: a path in it is too long for this server: shorten it, or give the server a data folder with a shorter path (%s)", aloft.ErrInvalid, aloft.Excerpt(err.Error()))
+	}
+	return blob.Unavailable(err)
 }
 
 const omittedSuffix = ".omitted"

@@ -296,6 +296,62 @@ func TestWhatIsNoArchiveOrTooLargeSaysSo(t *testing.T) {
 	}
 }
 
+// folders is a path of so many folders, the first of which has a name of its own.
+func folders(first string, n int) string { return first + strings.Repeat("/d", n-1) }
+
+// long is a path of few folders and so many bytes.
+func long(first string, bytes int) string {
+	rest := strings.Repeat("/"+strings.Repeat("x", 249), bytes/250+1)
+	return first + rest[:bytes-len(first)-1] + "x"
+}
+
+func TestPathsThatAreTooLongAreOmittedByName(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, Limits{})
+	bad := []tar.Header{
+		file(folders("p", 2500), "x"), {Typeflag: tar.TypeDir, Name: folders("q", 2500), Mode: 0o755},
+		{Typeflag: tar.TypeSymlink, Name: folders("r", 2500), Linkname: "x"}, {Typeflag: tar.TypeSymlink, Name: "s", Linkname: strings.Repeat("x", 5000)},
+		{Typeflag: tar.TypeLink, Name: folders("t", 2500), Linkname: "fine"}, file("u/"+strings.Repeat("x", 256), "x"),
+		file(strings.Repeat("x", 1_000_000), "x"),
+	}
+	longest := long("longest", maxPath)
+	dir := b.open(t, b.upload(t, "fast.tar.gz", archive(t, true, append(bad, file("fine", "x"), file(longest, "x"), file(strings.Repeat("y", 255), "x"))...)))
+	if len(dir.Omitted) != len(bad) {
+		t.Errorf("%d entries were omitted, want %d", len(dir.Omitted), len(bad))
+	}
+	for i, what := range dir.Omitted {
+		if !strings.Contains(what, fmt.Sprintf("%q", bad[i].Name[:1])[:2]) || !strings.Contains(what, "the limit is") || len(what) > 10_000 {
+			t.Errorf("of %.40s… it says %.500s", bad[i].Name, what)
+		}
+	}
+	copied := filepath.Join(b.dir, "copied")
+	if err := dir.PrivateCopy(copied); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(copied)
+	if err != nil || len(entries) != 3 || read(t, copied, longest) != "x" {
+		t.Errorf("the copy has %v, %v; want what is not too long", entries, err)
+	}
+}
+
+// A data folder may be so deep that even a path within the limit does not fit below it.
+func TestAPathThatDoesNotFitIsTheArchivesFault(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, Limits{})
+	uri := b.upload(t, "fast.tar.gz", archive(t, true, file(long("p", 3000), "x")))
+	deep := filepath.Join(b.dir, long("deep", 1200))
+	if err := b.open(t, uri).PrivateCopy(deep); !errors.Is(err, aloft.ErrInvalid) || errors.Is(err, aloft.ErrUnavailable) {
+		t.Errorf("copying gives %.300v", err)
+	}
+	cache, err := NewCache(deep, b.store, Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cache.Open(t.Context(), uri); !errors.Is(err, aloft.ErrInvalid) || errors.Is(err, aloft.ErrUnavailable) {
+		t.Errorf("unpacking gives %.300v", err)
+	}
+}
+
 func gzipped(text string) []byte {
 	var out bytes.Buffer
 	z := gzip.NewWriter(&out)

@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/aloft-dev/aloft/blob"
 	"github.com/aloft-dev/aloft/internal/clone"
 )
 
@@ -30,7 +29,7 @@ func (d *Dir) PrivateCopy(dst string) error {
 		err = d.cache.copyTree(d.Path, dst, plan)
 	}
 	if err != nil {
-		return fmt.Errorf("copy code bundle to %s: %w", dst, blob.Unavailable(err))
+		return fmt.Errorf("copy code bundle to %s: %w", dst, blame(err))
 	}
 	return nil
 }

@@ -148,11 +148,31 @@ type madeFolder struct {
 	time time.Time
 }
 
+// What a path and its parts may have, in bytes. Systems take paths of 4,096: what is left is for the folder in which an attempt has
+// its copy.
+const (
+	maxPath = 3 << 10
+	maxName = 255
+)
+
+// tooLong says what is too long in a path; empty: nothing.
+func tooLong(name string) string {
+	if len(name) > maxPath {
+		return fmt.Sprintf("is a path of %d bytes, the limit is %d", len(name), maxPath)
+	}
+	for part := range strings.SplitSeq(name, "/") {
+		if len(part) > maxName {
+			return fmt.Sprintf("has a name of %d bytes, the limit is %d", len(part), maxName)
+		}
+	}
+	return ""
+}
+
 // omit leaves an entry out.
 func (u *unpacker) omit(name, why string) {
 	const most = 20
 	if len(u.omitted) < most {
-		u.omitted = append(u.omitted, fmt.Sprintf("%q %s", name, why))
+		u.omitted = append(u.omitted, fmt.Sprintf("%q %s", aloft.Excerpt(name), why))
 	} else if len(u.omitted) == most {
 		u.omitted = append(u.omitted, "…")
 	}
@@ -170,6 +190,14 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 		return nil
 	case !filepath.IsLocal(name), strings.Contains(h.Name, "\x00"):
 		u.omit(h.Name, "leads out of the archive")
+		return nil
+	}
+	if why := tooLong(name); why != "" {
+		u.omit(h.Name, why)
+		return nil
+	}
+	if len(h.Linkname) > maxPath {
+		u.omit(h.Name, fmt.Sprintf("links to a path of %d bytes, the limit is %d", len(h.Linkname), maxPath))
 		return nil
 	}
 	switch h.Typeflag {
