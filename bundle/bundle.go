@@ -35,7 +35,7 @@ import (
 
 // Limits bound what a bundle may be. Zero values mean the defaults.
 type Limits struct {
-	Files int   // entries of an archive; default 100,000
+	Files int   // entries of an archive, and folders that they need; default 100,000
 	Bytes int64 // unpacked; default 4 GiB
 	Cache int64 // bytes of unpacked bundles kept while nobody uses them; default 2 GiB
 }

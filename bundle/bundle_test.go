@@ -276,7 +276,7 @@ func TestWhatIsNoArchiveOrTooLargeSaysSo(t *testing.T) {
 		"half an archive": {good[:len(good)/2], Limits{}, aloft.ErrInvalid, "upload the code again"},
 		"gzipped text":    {gzipped("text"), Limits{}, aloft.ErrInvalid, "neither a tar"},
 		"many bytes":      {good, Limits{Bytes: 50}, aloft.ErrExhausted, "50 bytes"},
-		"many files":      {good, Limits{Files: 1}, aloft.ErrExhausted, "1 entries"},
+		"many files":      {good, Limits{Files: 1}, aloft.ErrExhausted, "1 files and folders"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -349,6 +349,50 @@ func TestAPathThatDoesNotFitIsTheArchivesFault(t *testing.T) {
 	}
 	if _, err := cache.Open(t.Context(), uri); !errors.Is(err, aloft.ErrInvalid) || errors.Is(err, aloft.ErrUnavailable) {
 		t.Errorf("unpacking gives %.300v", err)
+	}
+}
+
+func TestFoldersThatNoEntryNamesCount(t *testing.T) {
+	t.Parallel()
+	dir := func(name string) tar.Header { return tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: 0o755} }
+	for name, c := range map[string]struct {
+		entries []tar.Header
+		makes   int
+	}{
+		"a file":                      {[]tar.Header{file("a/b/c/f", "x")}, 4},
+		"two files in one folder":     {[]tar.Header{file("a/b/f", "x"), file("a/b/g", "x")}, 4},
+		"folders that are entries":    {[]tar.Header{dir("a"), dir("a/b"), file("a/b/f", "x")}, 3},
+		"a folder in folders":         {[]tar.Header{dir("a/b/c")}, 3},
+		"a link in folders":           {[]tar.Header{{Typeflag: tar.TypeSymlink, Name: "a/b/l", Linkname: "x"}}, 3},
+		"long paths, a short archive": {[]tar.Header{dir(folders("a", 300)), dir(folders("b", 300)), dir(folders("c", 300))}, 900},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			content := archive(t, true, c.entries...)
+			b := newBench(t, Limits{Files: c.makes})
+			made := -1 // the folder itself
+			_ = filepath.WalkDir(b.open(t, b.upload(t, "fast.tar.gz", content)).Path, func(string, fs.DirEntry, error) error { made++; return nil })
+			if made != c.makes {
+				t.Errorf("%d bytes make %d files and folders, want %d", len(content), made, c.makes)
+			}
+			b = newBench(t, Limits{Files: c.makes - 1})
+			if d, err := b.cache.Open(t.Context(), b.upload(t, "fast.tar.gz", content)); !errors.Is(err, aloft.ErrExhausted) {
+				t.Errorf("%d files and folders are allowed, and %d are made: %v, %v", c.makes-1, c.makes, d, err)
+			}
+		})
+	}
+}
+
+func TestPathsThatTakeMuchMemoryTogetherAreRefused(t *testing.T) {
+	t.Parallel()
+	target := strings.Repeat("x", maxPath)
+	var entries []tar.Header
+	for i := range maxNames/maxPath + 1 {
+		entries = append(entries, tar.Header{Typeflag: tar.TypeSymlink, Name: fmt.Sprint(i), Linkname: target})
+	}
+	b := newBench(t, Limits{})
+	if _, err := b.cache.Open(t.Context(), b.upload(t, "fast.tar.gz", archive(t, true, entries...))); !errors.Is(err, aloft.ErrExhausted) {
+		t.Errorf("%d links to paths of %d bytes give %.300v", len(entries), len(target), err)
 	}
 }
 

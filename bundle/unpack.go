@@ -92,24 +92,25 @@ func unpackArchive(dir *os.Root, r io.Reader, limits Limits) (unpacked, error) {
 }
 
 func unpackTar(dir *os.Root, r io.Reader, limits Limits) (unpacked, error) {
-	u := &unpacker{dir: dir, limits: limits, links: map[string]string{}}
+	u := &unpacker{dir: dir, limits: limits, links: map[string]string{}, counted: map[string]bool{}}
 	// Sparse entries and long runs of headers count, too: what is bounded is what the reader yields.
-	entries := tar.NewReader(r)
+	archive, entries := tar.NewReader(r), 0
 	for {
-		h, err := entries.Next()
+		h, err := archive.Next()
 		if err == io.EOF {
 			break
 		} else if err != nil {
 			return unpacked{}, malformed(err)
 		}
-		if u.files++; u.files > limits.Files {
-			return unpacked{}, fmt.Errorf("%w: the archive has more than %d entries; exclude data and environments with .dockerignore or .gitignore", aloft.ErrExhausted, limits.Files)
+		entries++
+		if err := u.count(1, 0); err != nil {
+			return unpacked{}, err
 		}
-		if err := u.entry(h, entries); err != nil {
+		if err := u.entry(h, archive); err != nil {
 			return unpacked{}, err
 		}
 	}
-	if u.files == 0 {
+	if entries == 0 {
 		// A tar without entries is legal: zeros, which Python fills up to 10 KiB. A foreign file reads alike, but for what follows.
 		rest, err := io.ReadAll(io.LimitReader(r, 64<<10))
 		if err != nil {
@@ -137,7 +138,9 @@ type unpacker struct {
 	unpacked
 	dir     *os.Root
 	limits  Limits
-	files   int
+	files   int               // entries, and folders that are made for what is in them
+	names   int               // bytes of their paths, and of what links lead to
+	counted map[string]bool   // folders that are in files
 	folders []madeFolder      // their times and modes are set last: filling a folder changes them
 	links   map[string]string // symbolic links by name, made last: nothing is written through one
 }
@@ -154,6 +157,34 @@ const (
 	maxPath = 3 << 10
 	maxName = 255
 )
+
+// maxNames bounds the bytes of all paths. They are kept in memory for the copies of a bundle, and a path of a thousand folders costs
+// a thousand times as much at each use as one of one.
+const maxNames = 16 << 20
+
+// count takes what an entry makes into account.
+func (u *unpacker) count(files, names int) error {
+	u.files, u.names = u.files+files, u.names+names
+	switch {
+	case u.files > u.limits.Files:
+		return fmt.Errorf("%w: the archive has more than %d files and folders; exclude data and environments with .dockerignore or .gitignore", aloft.ErrExhausted, u.limits.Files)
+	case u.names > maxNames:
+		return fmt.Errorf("%w: the paths in the archive have more than %d MiB together; exclude data and environments with .dockerignore or .gitignore", aloft.ErrExhausted, maxNames>>20)
+	}
+	return nil
+}
+
+// countAbove counts the folders above an entry, each once: an archive need not have entries of them, and one path may have
+// a thousand.
+func (u *unpacker) countAbove(name string) error {
+	for dir := path.Dir(name); dir != "." && !u.counted[dir]; dir = path.Dir(dir) {
+		u.counted[dir] = true
+		if err := u.count(1, len(dir)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // tooLong says what is too long in a path; empty: nothing.
 func tooLong(name string) string {
@@ -200,9 +231,16 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 		u.omit(h.Name, fmt.Sprintf("links to a path of %d bytes, the limit is %d", len(h.Linkname), maxPath))
 		return nil
 	}
+	if err := u.count(0, len(name)+len(h.Linkname)); err != nil {
+		return err
+	}
+	if err := u.countAbove(name); err != nil {
+		return err
+	}
 	switch h.Typeflag {
 	case tar.TypeDir:
 		if name != "." {
+			u.counted[name] = true
 			u.folders = append(u.folders, madeFolder{name, h.FileInfo().Mode().Perm() | 0o700, h.ModTime})
 		}
 		return u.named(name, u.dir.MkdirAll(name, 0o755))
