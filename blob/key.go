@@ -74,6 +74,23 @@ func (k Key) below(dir Key) string {
 	return string(k)
 }
 
+// compare orders keys by their segments, as List does.
+func (k Key) compare(other Key) int {
+	for i := range min(len(k), len(other)) {
+		a, b := k[i], other[i]
+		switch {
+		case a == b:
+		case a == '/':
+			return -1
+		case b == '/':
+			return 1
+		default:
+			return int(a) - int(b)
+		}
+	}
+	return len(k) - len(other)
+}
+
 func keyProblem(s string) string {
 	switch {
 	case s == "":

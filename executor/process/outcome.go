@@ -477,24 +477,14 @@ func (b *Backend) digests(ctx context.Context, attempt string, outputs *core.Lit
 			keys = append(keys, key)
 		}
 	}
-	// What this attempt wrote, by each name under which an output may mean it: its own, and that of a folder above it.
-	mine := map[blob.Key][]blob.Object{}
-	for _, o := range written {
-		for key := o.Key; ; {
-			if seen[key] {
-				mine[key] = append(mine[key], o)
-			}
-			i := strings.LastIndexByte(string(key), '/')
-			if i < 0 {
-				break
-			}
-			key = key[:i]
-		}
-	}
 	var digests []*aloftv1.ObjectDigest
 	for _, key := range keys {
-		below := mine[key]
-		if len(below) == 0 { // an input passed on
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		below := blob.Below(written, key) // no copy: outputs may refer to each of many folders in one another
+		if len(below) == 0 {
+			// An input is passed on.
 			var err error
 			below, err = b.objectsBelow(ctx, key)
 			if references[key] == literal.InStruct && (errors.Is(err, aloft.ErrNotFound) || errors.Is(err, aloft.ErrConflict)) {
