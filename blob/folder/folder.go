@@ -16,6 +16,8 @@
 // of their own. The record names the size, modification time and inode it was made for. A file that does not match (it
 // was changed, or copied to another disk) or cannot hold attributes is read again by Stat: slower, never wrong.
 //
+// What tasks leave is hashed in turns that leave half of the processors to requests. Holes are not read for it.
+//
 // Objects are read-only files, so that a task that opens its input for writing gets an error instead of changing what
 // another run produced.
 //
