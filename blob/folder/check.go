@@ -94,10 +94,11 @@ func (s *Store) examineFolder(ctx context.Context, key blob.Key, v visitor) erro
 	}
 	var seen []*entry
 	err := filepath.WalkDir(path, func(at string, d fs.DirEntry, err error) error {
+		if err := goesOn(ctx); err != nil {
+			return err
+		}
 		name := at[len(path):]
 		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
 		case err != nil:
 			return s.missing(err)
 		case d.IsDir():
