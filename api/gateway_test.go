@@ -33,8 +33,8 @@ func TestAnAnswerThatCannotBeWrittenIsInternalWithAnIDInTheLog(t *testing.T) {
 	answer := httptest.NewRecorder()
 	rest.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/api/v1/projects", nil))
 	var status struct {
-		Code    int
-		Message string
+		Code    int    `json:"code"`
+		Message string `json:"message"`
 	}
 	if err := json.Unmarshal(answer.Body.Bytes(), &status); err != nil {
 		t.Fatalf("%v: %s", err, answer.Body)

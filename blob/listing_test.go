@@ -36,7 +36,7 @@ func TestBelowIsWhatAKeyMeans(t *testing.T) {
 }
 
 // A task may return each of many folders in one another with many files in the innermost.
-func TestBelowTakesNoMemory(t *testing.T) {
+func TestBelowTakesNoMemory(t *testing.T) { //nolint:paralleltest // allocations are counted
 	objects := make([]blob.Object, 1000)
 	for i := range objects {
 		objects[i].Key = "a/b/c/x"

@@ -294,7 +294,7 @@ func (f *facts) cache(node machine.NodeView, ended *aloftv1.AttemptEnded, record
 		if ended != nil {
 			record.Cache = &aloftv1.CacheLookup{Status: core.CatalogCacheStatus_CACHE_PUT_FAILURE, Reason: "what the node was given is gone: " + err.Error()}
 		}
-		return nil //nolint:nilerr // it is in the record
+		return nil
 	}
 	if err != nil {
 		return err

@@ -191,7 +191,7 @@ func TestARecoveryComputesAFolderAgainThatLostFiles(t *testing.T) {
 					Blob: &core.Blob{Uri: path, Metadata: &core.BlobMetadata{Type: folder.GetVariables()["o"].GetType().GetBlob()}},
 				}}}}}})
 				if err == nil {
-					err = os.WriteFile(filepath.Join(dir, attempt.GeneratedName()+".pb"), returned, 0o644)
+					err = os.WriteFile(filepath.Join(dir, attempt.UniqueName()+".pb"), returned, 0o644)
 				}
 				if err != nil {
 					t.Fatal(err)

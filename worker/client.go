@@ -402,8 +402,7 @@ func (c *Client) Events() <-chan Event { return c.events }
 // An error that wraps aloft.ErrInvalid means that this spec can never run; nothing was claimed then.
 func (c *Client) Start(ctx context.Context, spec Spec) (Status, error) {
 	a, err := c.call(ctx, request{Call: callStart, Spec: &spec})
-	var long longMessageError
-	if errors.As(err, &long) {
+	if long, ok := errors.AsType[longMessageError](err); ok {
 		return Status{}, fmt.Errorf("start attempt: its command line and variables are too long: %w: %w", long, aloft.ErrInvalid)
 	}
 	if err != nil {

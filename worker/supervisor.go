@@ -75,8 +75,7 @@ type peer struct {
 // send tells a client something. One that does not read is given up: it connects again and gets the present state instead.
 func (p *peer) send(r reply) {
 	err := p.outbox.send(r)
-	var long longMessageError
-	if errors.As(err, &long) { // an answer: an event has nothing that is long
+	if _, long := errors.AsType[longMessageError](err); long { // an answer: an event has nothing that is long
 		err = p.outbox.send(reply{ID: r.ID, Error: "the answer is " + err.Error(), Invalid: r.Invalid})
 	}
 	if err != nil {

@@ -45,8 +45,7 @@ func leave(t testing.TB, dir string, n int) {
 	}
 }
 
-// It is not parallel: allocations of other tests would count.
-func TestAdoptionOfFilesBesideManyFoldersCostsTheirSum(t *testing.T) {
+func TestAdoptionOfFilesBesideManyFoldersCostsTheirSum(t *testing.T) { //nolint:paralleltest // allocations of other tests would count
 	const n = 100
 	s := openLazily(t)
 	run := 0

@@ -92,7 +92,8 @@ func digestOf(ctx context.Context, f *os.File, info fs.FileInfo) (blob.Attribute
 		if _, err := digest.Write(part[:n]); err != nil {
 			return blob.Attributes{}, err
 		}
-		if at += int64(n); err != nil {
+		at += int64(n)
+		if end := err != nil; end {
 			break
 		}
 	}

@@ -109,8 +109,7 @@ func readSoFar(t *testing.T) (n int64) {
 	return n
 }
 
-// It is not parallel: what other tests read would count.
-func TestHolesOfAdoptedFilesAreNotRead(t *testing.T) {
+func TestHolesOfAdoptedFilesAreNotRead(t *testing.T) { //nolint:paralleltest // what other tests read would count
 	s := openLazily(t)
 	if err := os.MkdirAll(s.Path("raw/x"), 0o700); err != nil {
 		t.Fatal(err)
@@ -135,8 +134,7 @@ func TestHolesOfAdoptedFilesAreNotRead(t *testing.T) {
 	}
 }
 
-// It is not parallel: it takes the places of all.
-func TestAFileWaitsForItsTurnToBeHashed(t *testing.T) {
+func TestAFileWaitsForItsTurnToBeHashed(t *testing.T) { //nolint:paralleltest // it takes the places of all
 	s := openLazily(t)
 	leave(t, s.Path("raw/x"), 20)
 	for i := range 20 {

@@ -510,7 +510,7 @@ func (s *Store) List(ctx context.Context, prefix blob.Key) iter.Seq2[blob.Entry,
 		next, stop := iter.Pull2(s.list(prefix, func() error { return goesOn(step) }))
 		for some, more := 1, true; more; some = min(2*some, mostListed) {
 			batch, err := hang.Do(ctx, &s.guard, func(ctx context.Context) (batch []listed, err error) {
-				step = ctx
+				step = ctx //nolint:fatcontext // it is that of this call, and not nested in the one before
 				for len(batch) < some && more {
 					var l listed
 					if l.entry, l.err, more = next(); more {
