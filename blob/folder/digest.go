@@ -86,18 +86,18 @@ func digestOf(ctx context.Context, f *os.File, info fs.FileInfo) (blob.Attribute
 			continue
 		}
 		n, err := f.ReadAt(part, at)
-		if err != nil && !errors.Is(err, io.EOF) {
+		ended := errors.Is(err, io.EOF)
+		if err != nil && !ended {
 			return blob.Attributes{}, err
 		}
 		if _, err := digest.Write(part[:n]); err != nil {
 			return blob.Attributes{}, err
 		}
-		at += int64(n)
-		if end := err != nil; end {
+		if at += int64(n); ended {
 			break
 		}
 	}
 	a := digest.Attributes()
 	a.ModTime = info.ModTime()
-	return a, nil
+	return a, nil //nolint:nilerr // the end of the file is none
 }
