@@ -99,5 +99,5 @@ func digestOf(ctx context.Context, f *os.File, info fs.FileInfo) (blob.Attribute
 	}
 	a := digest.Attributes()
 	a.ModTime = info.ModTime()
-	return a, nil //nolint:nilerr // the end of the file is none
+	return a, nil
 }
