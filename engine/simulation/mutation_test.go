@@ -168,10 +168,6 @@ var mutations = []mutation{
 		seeds: "2000",
 	},
 	{
-		name: "what refused a step is used when the step is made again (found before)", promise: "P9", file: "engine/cached.go",
-		old: "all[i].found = cmp.Or(e, f.adopted[ids[i]])", new: "all[i].found = cmp.Or(e, f.run.kept[ids[i]], f.adopted[ids[i]])",
-	},
-	{
 		name: "an execution that overwrites does not replace", promise: "P9", file: "engine/cached.go",
 		old: "step.Overwrite = f.state.Create().GetOverwriteCache()", new: "step.Overwrite = false",
 	},

@@ -58,7 +58,7 @@ var permanentSeeds = map[uint64]string{
 	142:   "the first timers of a shard were looked at once, whether or not that succeeded",
 	434:   "an execution of a later release was written to while the store was away",
 	31178: "a message that a result may be there was taken for the one before it, which was about to be consumed",
-	17875: "a step that was refused because a result had been kept by another used that result when it was made again, although it was gone by then",
+	17875: "a step that was refused because a result had been kept by another used that result when it was made again, although it was gone by then (seldom seen by a seed: a test of the engine holds it)",
 	24681: "until when an engine kept deadlines back was in the record, by a clock that was ahead: the next engine waited for that time",
 	26050: "the same",
 	44410: "an execution that ended kept what a node of it that never began had reserved",
