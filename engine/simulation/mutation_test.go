@@ -145,7 +145,7 @@ var mutations = []mutation{
 	},
 	{
 		name: "a result whose object is not what it was is served", promise: "P9", file: "catalog/catalog.go",
-		old: "hash := o.GetDigest() != \"\" &&", new: "hash := o.GetDigest() == \"\" &&",
+		old: "case !hash || len(below) > maxHashedFiles:\n\t\treturn c.check(ctx, key)", new: "case hash || !hash:\n\t\treturn \"\", nil",
 		seeds: "2000",
 	},
 	{
@@ -186,7 +186,7 @@ var mutations = []mutation{
 	{
 		name: "a checkpoint is not handed on by who did not get to its own", promise: "P4", file: "engine/projection.go",
 		old: "checkpoints[r.Node] = attempt.Spec.GetCheckpoint()", new: "checkpoints[r.Node] = \"\"",
-		seeds: "2000",
+		seeds: "20000",
 	},
 	{
 		name: "a node that is taken over gets its inputs for outputs", promise: "P4", file: "engine/recovered.go",
