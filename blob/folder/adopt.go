@@ -67,36 +67,24 @@ func (s *Store) adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, erro
 		if err := goesOn(ctx); err != nil {
 			return nil, err
 		}
-		if err := s.disk.SyncDir(dir.path); err != nil {
+		if err := s.disk.SyncDir(dir); err != nil {
 			return nil, err
 		}
 	}
 	return objects, s.syncUp(filepath.Dir(s.Path(prefix)))
 }
 
-// foundDir is a folder that survey found.
-type foundDir struct {
-	path  string
-	first int // index of the first object below it, if there is one
-}
-
 // recordListings records of each folder what is below it, so that a file that is missing later is noticed. An object is
 // hashed once for each folder above it: a key has at most blob.MaxKey bytes, so those are a few hundred. objects are in the
-// order of a walk: those below a folder stand side by side.
-func (s *Store) recordListings(ctx context.Context, dirs []foundDir, objects []blob.Object) error {
+// order of a walk, which is that of List.
+func (s *Store) recordListings(ctx context.Context, dirs []string, objects []blob.Object) error {
 	for _, dir := range dirs {
 		if err := goesOn(ctx); err != nil {
 			return err
 		}
-		key, ok := s.KeyOf(dir.path)
-		if !ok {
-			continue
+		if key, ok := s.KeyOf(dir); ok {
+			writeListing(dir, key, blob.Below(objects, key))
 		}
-		end := dir.first
-		for end < len(objects) && objects[end].Key.Within(key) {
-			end++
-		}
-		writeListing(dir.path, key, objects[dir.first:end])
 	}
 	return nil
 }
@@ -113,7 +101,7 @@ const maxProblems = 20
 // survey finds the files and folders at or below prefix, or says what cannot become an object. What a task left may be
 // anything: links in circles, pipes, files that claim more bytes than there are, folders without the right to enter. All of
 // that is the task's doing, so it is aloft.ErrInvalid: it will not get better.
-func (s *Store) survey(ctx context.Context, prefix blob.Key) (objects []blob.Object, dirs []foundDir, err error) {
+func (s *Store) survey(ctx context.Context, prefix blob.Key) (objects []blob.Object, dirs []string, err error) {
 	var problems []string
 	count := 0
 	problem := func(format string, args ...any) {
@@ -148,7 +136,7 @@ func (s *Store) survey(ctx context.Context, prefix blob.Key) (objects []blob.Obj
 		var info fs.FileInfo
 		switch d.Type() {
 		case fs.ModeDir:
-			dirs = append(dirs, foundDir{path, len(objects)})
+			dirs = append(dirs, path)
 			return nil
 		case 0:
 			info, err = d.Info()

@@ -75,7 +75,7 @@ func TestAdoptionEndsWithItsCaller(t *testing.T) {
 	if _, err := s.Adopt(ctx, "raw/x"); !errors.Is(err, context.Canceled) || synced != 1 {
 		t.Errorf("it is %v, after %d folders were synced", err, synced)
 	}
-	if err := s.recordListings(ctx, []foundDir{{path: s.Path("raw/x")}}, nil); !errors.Is(err, context.Canceled) {
+	if err := s.recordListings(ctx, []string{s.Path("raw/x")}, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("recording what is in folders: %v", err)
 	}
 	if _, _, err := s.survey(ctx, "raw/x"); !errors.Is(err, context.Canceled) {
