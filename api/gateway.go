@@ -19,7 +19,6 @@ import (
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/service"
-	"github.com/aloft-dev/aloft/internal/legible"
 )
 
 // inProcess is a client connection that ends in our own methods: the gateway speaks to it as if it were a network, so that
@@ -121,13 +120,11 @@ func newGateway(ctx context.Context, conn grpc.ClientConnInterface, log *slog.Lo
 type restJSON struct{ runtime.JSONPb }
 
 func (j *restJSON) Marshal(value any) ([]byte, error) {
-	text, err := j.JSONPb.Marshal(value)
-	if m, ok := value.(proto.Message); ok && err != nil {
-		m = proto.Clone(m) // of which others may have parts
-		legible.Mend(m)
-		text, err = j.JSONPb.Marshal(m)
+	m, ok := value.(proto.Message)
+	if !ok {
+		return j.JSONPb.Marshal(value)
 	}
-	return text, err
+	return writeJSON(m, func(m proto.Message) ([]byte, error) { return j.JSONPb.Marshal(m) })
 }
 
 // octetStream is runtime.ProtoMarshaller with an answer for what is no message: the gateway marshals statuses, too, by it.
