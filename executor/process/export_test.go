@@ -8,5 +8,5 @@ import (
 // FolderName is for tests that look into the folder of an attempt.
 var FolderName = folderName
 
-// RawKey is for tests of attempts that an earlier release has started.
-func (b *Backend) RawKey(id aloft.AttemptID) blob.Key { return b.rawKey(id) }
+// WrittenKey is for tests of attempts that an earlier release has started.
+func (b *Backend) WrittenKey(id aloft.AttemptID) blob.Key { return b.writtenKey(id) }

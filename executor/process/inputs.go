@@ -238,7 +238,7 @@ func (b *Backend) returned(ctx context.Context, job *executor.Job, location stri
 			return key.URI(), nil
 		}
 	}
-	key, err := blob.JoinKey("raw", job.ID.RawOutputKey(), "inputs", filepath.ToSlash(rest))
+	key, err := b.writtenKey(job.ID).Join("inputs", filepath.ToSlash(rest))
 	if err != nil {
 		return location, err
 	}

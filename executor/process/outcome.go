@@ -387,7 +387,7 @@ func (b *Backend) advice(ctx context.Context, job *executor.Job, message string)
 // keep makes the outputs canonical and everything that they refer to durable, with its digest. Outputs that refer to nothing,
 // or to what goes with the attempt, are aloft.ErrInvalid, all of them in one error.
 func (b *Backend) keep(ctx context.Context, job *executor.Job, outputs *core.LiteralMap, outcome *aloftv1.Outcome) error {
-	raw := b.rawKey(job.ID)
+	raw := b.writtenKey(job.ID)
 	var written []blob.Object
 	if !isEmptyFolder(b.config.Blob.Path(raw)) { // one of ours, in which it has written nothing, need not be durable
 		var err error

@@ -451,9 +451,9 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 // rawKey is where an attempt writes its files.
 func rawKey(id aloft.AttemptID) blob.Key { return blob.Key("raw/" + id.RawOutputKey()) }
 
-// rawKey is where an attempt has written its files: one that a server of 0.1.0 started, where others of its generated name
-// do too.
-func (b *Backend) rawKey(id aloft.AttemptID) blob.Key {
+// writtenKey is where an attempt has written its files: its rawKey or, if a server of 0.1.0 has started it, where others of its
+// generated name wrote theirs.
+func (b *Backend) writtenKey(id aloft.AttemptID) blob.Key {
 	key := rawKey(id)
 	if _, err := os.Lstat(b.config.Blob.Path(key)); !os.IsNotExist(err) {
 		return key
@@ -645,7 +645,7 @@ func (b *Backend) Forget(ctx context.Context, job *executor.Job) error {
 	b.mu.Lock()
 	delete(b.jobs, name)
 	b.mu.Unlock()
-	_ = syscall.Rmdir(b.config.Blob.Path(b.rawKey(job.ID))) // if it has written nothing there
+	_ = syscall.Rmdir(b.config.Blob.Path(b.writtenKey(job.ID))) // if it has written nothing there
 	for _, dir := range []string{b.workDir(name), b.tempDir(name), b.inputsDir(name)} {
 		b.discard(dir)
 	}

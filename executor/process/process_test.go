@@ -738,20 +738,20 @@ func TestFilesOfAnAttemptThatAnEarlierReleaseStartedAreFound(t *testing.T) {
 	b := w.open(t, noPython{}, w.blob)
 	id := shell("a", "", "o").ID
 	key := blob.Key("raw/" + id.RawOutputKey())
-	if got := b.RawKey(id); got != key {
+	if got := b.WrittenKey(id); got != key {
 		t.Errorf("its files are at %s where there are none yet, want %s", got, key)
 	}
 	old := blob.Key(path.Join(path.Dir(string(key)), id.GeneratedName()))
 	if err := os.MkdirAll(w.blob.Path(old), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if got := b.RawKey(id); got != old {
+	if got := b.WrittenKey(id); got != old {
 		t.Errorf("its files are at %s, want %s", got, old)
 	}
 	if err := os.MkdirAll(w.blob.Path(key), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if got := b.RawKey(id); got != key {
+	if got := b.WrittenKey(id); got != key {
 		t.Errorf("its files are at %s although it has a folder of its own, want %s", got, key)
 	}
 }
