@@ -138,7 +138,7 @@ func (e *Engine) decide(ctx context.Context, r *run, messages, damaged []store.I
 			step.Attempts = append(step.Attempts, a)
 		}
 	}
-	step.DueAt, step.Waits = decision.Known, r.state.Waits()
+	step.DueAt, step.Waits = decision.JournalDueAt, r.state.Waits()
 	if decision.More {
 		// Whoever owns it after a crash must find it.
 		step.DueAt = now

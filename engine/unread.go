@@ -75,8 +75,8 @@ func (r *run) isAborting() bool {
 
 // endUnread ends an execution of which something is damaged so that it cannot go on, as a message wants it that is there: a
 // request to terminate, which was acknowledged, or giving up. Without one (nil) the request was consumed before. Nothing is
-// waited for: a damaged message may be the end of an attempt, which no executor would report again. Its records end with it as far as they can be read, and
-// executors stop what is not to run any more.
+// waited for: a damaged message may be the end of an attempt, which no executor would report again. Its records end with it as
+// far as they can be read, and executors stop what is not to run any more.
 func (e *Engine) endUnread(ctx context.Context, r *run, message *aloftv1.Inbox, lease store.Lease) (*decided, error) {
 	if r.id == (aloft.ExecutionID{}) || r.newer {
 		return nil, fmt.Errorf("it cannot be ended: %w", aloft.ErrUnreadable)

@@ -56,9 +56,9 @@ func (s *State) release(now int64) {
 	s.settle()
 }
 
-// knownDueAt is the earliest timer as the journal has it, that of what is kept back included. Another engine, whose clock may
+// journalDueAt is the earliest timer as the journal has it, that of what is kept back included. Another engine, whose clock may
 // be slower, goes by it: a moment that follows from no entry of the journal would be taken for one of its own clock.
-func (s *State) knownDueAt() time.Time {
+func (s *State) journalDueAt() time.Time {
 	due := s.dueAt()
 	if s.overdue.until == 0 || due == 0 {
 		return timeOf(due)

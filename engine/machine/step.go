@@ -15,11 +15,11 @@ import (
 
 // Decision is what one step decided: to be committed whole or not at all.
 type Decision struct {
-	Events []*aloftv1.Event // in order; empty: nothing happened
-	More   bool             // the limit was reached and there is more to decide now: step again, without messages
-	DueAt  time.Time        // when to step again if nothing happens before; zero: no timer
-	Known  time.Time        // DueAt as the journal tells it to everybody: of what is kept back the time at which it was due
-	Ended  bool             // the execution has ended: nothing will ever follow
+	Events       []*aloftv1.Event // in order; empty: nothing happened
+	More         bool             // the limit was reached and there is more to decide now: step again, without messages
+	DueAt        time.Time        // when to step again if nothing happens before; zero: no timer
+	JournalDueAt time.Time        // DueAt as the journal has it: of what is kept back, when it was due. It goes into the record
+	Ended        bool             // the execution has ended: nothing will ever follow
 }
 
 // Facts are reads that are answered within a step. The values stay outside, the state holds references only.
@@ -72,7 +72,7 @@ func (s *State) Step(messages []*aloftv1.Inbox, now time.Time, facts Facts, limi
 		}
 	}
 	s.forgetHeard()
-	return Decision{Events: t.events, More: t.pending(), DueAt: s.DueAt(), Known: s.knownDueAt(), Ended: s.Ended()}, nil
+	return Decision{Events: t.events, More: t.pending(), DueAt: s.DueAt(), JournalDueAt: s.journalDueAt(), Ended: s.Ended()}, nil
 }
 
 // step is one call of Step.

@@ -66,11 +66,11 @@ var mutations = []mutation{
 	},
 	{
 		name: "a step forgets the next timer", promise: "P5", file: "engine/step.go",
-		old: "step.DueAt, step.Waits = decision.Known,", new: "step.DueAt, step.Waits = time.Time{},",
+		old: "step.DueAt, step.Waits = decision.JournalDueAt,", new: "step.DueAt, step.Waits = time.Time{},",
 	},
 	{
 		name: "until when a deadline is kept back is written into the record (found before)", promise: "P10", file: "engine/step.go",
-		old: "step.DueAt, step.Waits = decision.Known,", new: "step.DueAt, step.Waits = decision.DueAt,",
+		old: "step.DueAt, step.Waits = decision.JournalDueAt,", new: "step.DueAt, step.Waits = decision.DueAt,",
 	},
 	{
 		name: "a step that has more to decide leaves no trace of that", promise: "P5", file: "engine/step.go",
