@@ -83,16 +83,23 @@ func TestAnExecutionWhoseJournalIsDamagedWaitsByNameAndCanBeTerminated(t *testin
 	}
 }
 
-// A message that cannot be read costs its own execution alone.
-func TestADamagedMessageStopsItsExecutionAlone(t *testing.T) {
-	t.Parallel()
-	b := newBench(t)
+// assigned makes an execution that waits for its attempt, which executor x has.
+func (b *bench) assigned(name string) (aloft.ExecutionID, *engine.Engine, *store.Attempt) {
+	b.Helper()
 	b.register(waits())
-	damaged := b.create(waits(), "damaged", nil)
+	id := b.create(waits(), name, nil)
 	e := b.engine("a")
 	b.settle(e)
 	a := b.waiting()[0]
 	b.assign("x", a)
+	return id, e, a
+}
+
+// A message that cannot be read costs its own execution alone.
+func TestADamagedMessageStopsItsExecutionAlone(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	damaged, e, a := b.assigned("damaged")
 	b.report(a, succeeded(map[string]string{"o0": "1"}))
 	b.memory.DamageMessages(b.execution(damaged).Key)
 	other := b.create(fanOut(1), "unregistered", nil)
@@ -113,12 +120,7 @@ func TestADamagedMessageStopsItsExecutionAlone(t *testing.T) {
 func TestADamagedLargeMessageKeepsNoExecutionFromBeingTerminated(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.register(waits())
-	damaged := b.create(waits(), "damaged", nil)
-	e := b.engine("a")
-	b.settle(e)
-	a := b.waiting()[0]
-	b.assign("x", a)
+	damaged, e, a := b.assigned("damaged")
 	b.report(a, succeeded(map[string]string{"o0": strings.Repeat("1", 2*store.MaxListedMessage)}))
 	for i := range 2 {
 		message := store.Message{Dedup: fmt.Sprint("wake ", i), Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Wake{Wake: &aloftv1.Wake{On: strings.Repeat("x", 2*store.MaxListedMessage)}}}}
@@ -164,12 +166,7 @@ func TestADamagedMessageEndsAnExecutionThatIsBeingAborted(t *testing.T) {
 	for _, size := range []int{1, 2 * store.MaxListedMessage} {
 		for _, restarts := range []bool{false, true} {
 			b := newBench(t)
-			b.register(waits())
-			id := b.create(waits(), "damaged", nil)
-			e := b.engine("a")
-			b.settle(e)
-			a := b.waiting()[0]
-			b.assign("x", a)
+			id, e, a := b.assigned("damaged")
 			b.terminate(id, "enough")
 			b.settle(e)
 			b.wantPhase(id, core.WorkflowExecution_ABORTING)
@@ -248,12 +245,7 @@ func TestMoreMessagesThanFitAreReadAsTheirTurnComes(t *testing.T) {
 func TestAnExecutionWhoseStepCannotBeMadeCanBeTerminated(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.register(waits())
-	id := b.create(waits(), "stuck", nil)
-	e := b.engine("a")
-	b.settle(e)
-	a := b.waiting()[0]
-	b.assign("x", a)
+	id, e, a := b.assigned("stuck")
 	b.objects.limit, b.objects.err = 3, fmt.Errorf("write object x: no space left: %w", aloft.ErrUnavailable)
 	b.report(a, succeeded(map[string]string{"o0": "too large for a row"}))
 	b.settle(e)

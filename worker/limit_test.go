@@ -140,19 +140,7 @@ func TestAJournalOfRecordsThatAreTooLongLoadsCutDown(t *testing.T) {
 func TestAnEventThatIsTooLongIsUnderstoodWithoutItsModules(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	f, err := newFolder(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	path, err := f.socket()
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
+	listener := listenIn(t, dir)
 	long := strings.Repeat("m", maxMessage)
 	go func() { // a supervisor that does not know how long a message may be
 		conn, err := listener.Accept()

@@ -130,9 +130,9 @@ func recordedSupervisor(t *testing.T, listener net.Listener) {
 	}
 }
 
-func TestClientUnderstandsRecordedAnswers(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
+// listenIn listens where clients of a data folder expect its supervisor.
+func listenIn(t *testing.T, dir string) net.Listener {
+	t.Helper()
 	f, err := newFolder(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -145,7 +145,14 @@ func TestClientUnderstandsRecordedAnswers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
+	t.Cleanup(func() { _ = listener.Close() })
+	return listener
+}
+
+func TestClientUnderstandsRecordedAnswers(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	listener := listenIn(t, dir)
 	go recordedSupervisor(t, listener)
 	client, err := Connect(t.Context(), Config{DataDir: dir, Build: "test", Executable: []string{"/bin/false"}})
 	if err != nil {
