@@ -186,7 +186,7 @@ var mutations = []mutation{
 	{
 		name: "a checkpoint is not handed on by who did not get to its own", promise: "P4", file: "engine/projection.go",
 		old: "checkpoints[r.Node] = attempt.Spec.GetCheckpoint()", new: "checkpoints[r.Node] = \"\"",
-		seeds: "20000",
+		seeds: "2000",
 	},
 	{
 		name: "a node that is taken over gets its inputs for outputs", promise: "P4", file: "engine/recovered.go",

@@ -64,6 +64,7 @@ var permanentSeeds = map[uint64]string{
 	44410: "an execution that ended kept what a node of it that never began had reserved",
 	1190:  "of a planted bug: a sequence of the journal is taken twice, by an engine that nothing else stops",
 	2290:  "of a planted bug: a checkpoint is not handed on by an attempt that did not get to its own",
+	3056:  "the same, since the store of objects is asked otherwise",
 
 	100327: "of the simulator itself: the one failure that an outage costs was none when it counted what its faults have spent",
 }
