@@ -37,7 +37,7 @@ func TestRawOutputKeysBeginAsFlytes(t *testing.T) {
 	}
 }
 
-// What two attempts write never comes together, whatever is the same in their ids, and stays where it belongs.
+// Attempts whose ids differ in one part alone have no key in common, and no key leads out of the folder that it is for.
 func TestNoTwoAttemptsShareAKey(t *testing.T) {
 	t.Parallel()
 	// With the node and the attempt, their FNV hashes of 32 bits are equal.

@@ -12,8 +12,8 @@ import (
 )
 
 // format is how the body of a request is written, as its Content-Type says. The gate brings this header into one form
-// (canonical), so that whoever asks for the format, here and in the libraries that decode the body, gets the same answer: what
-// the intake weighed as one thing would be decoded as another one otherwise.
+// (canonical), so that the intake and the libraries that decode the body read the same format in it: what the intake weighed as
+// one thing would be decoded as another one otherwise.
 //
 //	application/grpc, grpc-web (+proto, +json)   in envelopes; Grpc-Encoding
 //	application/connect+proto, +json             in envelopes; Connect-Content-Encoding

@@ -34,7 +34,8 @@ func whole(t *testing.T) *receiving {
 	return s
 }
 
-// Whatever a request says of its body, what decodes it reads it as it was weighed, or nothing is decoded.
+// The library that decodes a body reads it in the format in which the intake weighed it, for each way to state a format, or the
+// request is refused.
 func TestAMessageIsWeighedAsItIsDecoded(t *testing.T) {
 	t.Parallel()
 	s := whole(t)

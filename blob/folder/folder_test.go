@@ -142,7 +142,7 @@ func TestNothingIsAnObjectBelowAFolderThatIsALink(t *testing.T) {
 	}
 }
 
-// A list that names one value many times shares it in memory, and whoever reads the object of it shares nothing.
+// A list that names one value many times shares it in memory. Read back from its object, it has a copy for each time.
 func TestLiteralsThatWouldTakeTooMuchMemoryWhereTheyAreReadAreRefused(t *testing.T) {
 	t.Parallel()
 	light := &core.Literal{Value: &core.Literal_Collection{Collection: &core.LiteralCollection{Literals: make([]*core.Literal, 100_000)}}}

@@ -455,7 +455,7 @@ func TestAnOutputThatRefersToNothingIsTheTasksFailure(t *testing.T) {
 	}
 }
 
-// A dataclass holds the location of its file as text: without a digest nobody would miss it when the result is used again.
+// A dataclass holds the location of its file as text. The digest of that file shows that it is gone when the result is used again.
 func TestWhatATextInAStructNamesHasADigestIfItIsThere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

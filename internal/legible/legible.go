@@ -58,7 +58,7 @@ func (l *look) message(desc protoreflect.MessageDescriptor, data []byte, depth i
 	case "google.protobuf.Value":
 		l.Formed = l.Formed && formed(data)
 	case "google.protobuf.Any":
-		l.Formed = false // whoever makes JSON of it will see
+		l.Formed = false // its content is not walked: the JSON writer finds out
 	}
 	fields := desc.Fields()
 	groups := 0 // unknown ones that are open

@@ -40,7 +40,7 @@ type scale struct {
 
 func (s *scale) add(bytes int64) { s.weight += bytes }
 
-// element counts one, whatever it weighs.
+// element counts a field or a value, also one that weighs nothing, and lets others run now and then.
 func (s *scale) element() {
 	if s.elements++; s.elements%yieldEvery == 0 {
 		runtime.Gosched()
