@@ -278,9 +278,12 @@ func label(n *aloftv1.NodeStatus) string {
 	return name + "  " + n.GetId()
 }
 
-func (t *tree) lines(now time.Time) []string {
+func (t *tree) lines(now time.Time) []string { return t.drawn(t.rows(now), now) }
+
+// drawn is the tree with these rows.
+func (t *tree) drawn(rows []row, now time.Time) []string {
 	lines := []string{t.head(now)}
-	for _, r := range t.rows(now) {
+	for _, r := range rows {
 		lines = append(lines, r.text)
 	}
 	return append(lines, t.failure()...)
@@ -294,36 +297,43 @@ func (t *tree) fitted(w io.Writer, now time.Time) []string {
 	return t.within(height-1, now)
 }
 
-// within is at most so many lines.
+// within is at most so many lines. Where the nodes need all of them, the error, which their lines name, is left out.
 func (t *tree) within(height int, now time.Time) []string {
-	if lines := t.lines(now); len(lines) <= height {
+	rows := t.rows(now)
+	if lines := t.drawn(rows, now); len(lines) <= height {
 		return lines
 	}
-	rows, lines := t.rows(now), []string{t.head(now)}
-	if hidden := len(rows) - (height - 1); hidden > 0 {
-		hidden++ // to have a line for how many
-		byUrgency := make([]int, len(rows))
-		for i := range byUrgency {
-			byUrgency[i] = i
-		}
-		slices.SortStableFunc(byUrgency, func(a, b int) int {
-			if rows[a].urgency == rows[b].urgency && rows[a].urgency == urgencyEnded {
-				return b - a // of these the latest
-			}
-			return int(rows[a].urgency) - int(rows[b].urgency)
-		})
-		shown := byUrgency[:max(len(rows)-hidden, 0)]
-		slices.Sort(shown)
-		lines = append(lines, fmt.Sprintf("   … %d more", len(rows)-len(shown)))
-		for _, i := range shown {
-			lines = append(lines, rows[i].text)
-		}
-		return lines
+	lines := []string{t.head(now)}
+	if len(rows) > height-1 {
+		most := mostUrgent(rows, max(height-2, 0)) // there is a line for how many are left out
+		lines = append(lines, fmt.Sprintf("   … %d more", len(rows)-len(most)))
+		rows = most
 	}
-	for _, r := range rows { // the error, which they name, has no room
+	for _, r := range rows {
 		lines = append(lines, r.text)
 	}
 	return lines
+}
+
+// mostUrgent are so many of the rows, in their order: of those that have ended the latest, of others the first.
+func mostUrgent(rows []row, n int) []row {
+	byUrgency := make([]int, len(rows))
+	for i := range byUrgency {
+		byUrgency[i] = i
+	}
+	slices.SortStableFunc(byUrgency, func(a, b int) int {
+		if rows[a].urgency == rows[b].urgency && rows[a].urgency == urgencyEnded {
+			return b - a
+		}
+		return int(rows[a].urgency) - int(rows[b].urgency)
+	})
+	shown := byUrgency[:n]
+	slices.Sort(shown)
+	var most []row
+	for _, i := range shown {
+		most = append(most, rows[i])
+	}
+	return most
 }
 
 // row is a line of the tree.
