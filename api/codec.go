@@ -22,18 +22,7 @@ func (connectJSON) Marshal(value any) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("%T is no message", value)
 	}
-	return writeJSON(m, protojson.Marshal)
-}
-
-// writeJSON is what write makes of a message or, where it cannot, of one in which all values have a form in JSON.
-func writeJSON(m proto.Message, write func(proto.Message) ([]byte, error)) ([]byte, error) {
-	text, err := write(m)
-	if err == nil {
-		return text, nil
-	}
-	m = proto.Clone(m) // of which others may have parts
-	legible.Mend(m)
-	return write(m)
+	return legible.JSON(m, protojson.Marshal)
 }
 
 // Unmarshal implements connect.Codec. Fields of other releases are no mistake.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/service"
+	"github.com/aloft-dev/aloft/internal/legible"
 )
 
 // inProcess is a client connection that ends in our own methods: the gateway speaks to it as if it were a network, so that
@@ -124,7 +125,7 @@ func (j *restJSON) Marshal(value any) ([]byte, error) {
 	if !ok {
 		return j.JSONPb.Marshal(value)
 	}
-	return writeJSON(m, func(m proto.Message) ([]byte, error) { return j.JSONPb.Marshal(m) })
+	return legible.JSON(m, func(m proto.Message) ([]byte, error) { return j.JSONPb.Marshal(m) })
 }
 
 // octetStream is runtime.ProtoMarshaller with an answer for what is no message: the gateway marshals statuses, too, by it.

@@ -200,7 +200,7 @@ func (c *client) showExecution(command *cobra.Command, argument string) error {
 		for name, m := range map[string]proto.Message{
 			"inputs": valuesOf(data.GetFullInputs(), data.GetInputs()), "outputs": valuesOf(data.GetFullOutputs(), data.GetOutputs()),
 		} {
-			encoded, err := forMachines.Marshal(m)
+			encoded, err := forMachines(m)
 			if err != nil {
 				return fmt.Errorf("print %s: %w", name, err)
 			}

@@ -16,13 +16,18 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/aloft-dev/aloft/internal/legible"
 )
 
-var forMachines = protojson.MarshalOptions{UseProtoNames: true, Multiline: true, Indent: "  "}
+// forMachines is the JSON of one message, with the protocol's own field names.
+func forMachines(m proto.Message) ([]byte, error) {
+	return legible.JSON(m, protojson.MarshalOptions{UseProtoNames: true, Multiline: true, Indent: "  "}.Marshal)
+}
 
-// printJSON writes one message as one JSON document, with the protocol's own field names.
+// printJSON writes one message as one JSON document.
 func printJSON(w io.Writer, m proto.Message) error {
-	encoded, err := forMachines.Marshal(m)
+	encoded, err := forMachines(m)
 	if err != nil {
 		return fmt.Errorf("print: %w", err)
 	}
@@ -32,7 +37,7 @@ func printJSON(w io.Writer, m proto.Message) error {
 
 // printJSONWith is printJSON with fields of ours beside those of the message.
 func printJSONWith(w io.Writer, m proto.Message, more map[string]any) error {
-	encoded, err := forMachines.Marshal(m)
+	encoded, err := forMachines(m)
 	if err != nil {
 		return fmt.Errorf("print: %w", err)
 	}

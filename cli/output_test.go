@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
@@ -30,6 +32,24 @@ func TestTheLineThatSaysWhatHappenedIsShown(t *testing.T) {
 	} {
 		if got := firstLine(message); got != want {
 			t.Errorf("of %q: got %q, want %q", message, got, want)
+		}
+	}
+}
+
+func TestJSONIsWrittenOfWhatHasNone(t *testing.T) {
+	t.Parallel()
+	custom := &structpb.Struct{Fields: map[string]*structpb.Value{"x": structpb.NewNumberValue(math.NaN())}}
+	task := &admin.Task{Closure: &admin.TaskClosure{CompiledTask: &core.CompiledTask{Template: &core.TaskTemplate{Custom: custom}}}}
+	var alone, beside bytes.Buffer
+	if err := printJSON(&alone, task); err != nil {
+		t.Error(err)
+	}
+	if err := printJSONWith(&beside, task, map[string]any{"more": 1}); err != nil {
+		t.Error(err)
+	}
+	for _, got := range []string{alone.String(), beside.String()} {
+		if !json.Valid([]byte(got)) || !strings.Contains(got, `"NaN"`) {
+			t.Errorf("got %s", got)
 		}
 	}
 }

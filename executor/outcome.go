@@ -186,7 +186,9 @@ func reported(e *core.ContainerError) *aloftv1.Failure {
 		kind = core.ExecutionError_SYSTEM
 	}
 	f := NewFailure(kind, recoverable, e.GetCode(), e.GetMessage())
-	f.Error.Timestamp = e.GetTimestamp()
+	if e.GetTimestamp().CheckValid() == nil { // else it has no form in JSON, nor in Python
+		f.Error.Timestamp = e.GetTimestamp()
+	}
 	f.Error.Worker = e.GetWorker()
 	return f
 }

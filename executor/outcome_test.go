@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"math"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -113,11 +114,15 @@ func TestWhatAnAttemptLeftDecidesAboutItsOutcome(t *testing.T) {
 
 func TestWhatTheTaskSaysOfItsErrorIsKept(t *testing.T) {
 	t.Parallel()
-	at := timestamppb.Now()
-	outcome := &aloftv1.Outcome{}
-	Left{Error: encoded(t, &core.ErrorDocument{Error: &core.ContainerError{Code: "c", Message: "m", Timestamp: at, Worker: "w"}})}.Read(outcome)
-	if e := outcome.GetFailure().GetError(); !proto.Equal(e.GetTimestamp(), at) || e.GetWorker() != "w" {
-		t.Errorf("got %v", e)
+	now := timestamppb.Now()
+	for _, c := range []struct{ said, want *timestamppb.Timestamp }{
+		{now, now}, {nil, nil}, {&timestamppb.Timestamp{Seconds: math.MaxInt64}, nil}, {&timestamppb.Timestamp{Nanos: -1}, nil},
+	} {
+		outcome := &aloftv1.Outcome{}
+		Left{Error: encoded(t, &core.ErrorDocument{Error: &core.ContainerError{Code: "c", Message: "m", Timestamp: c.said, Worker: "w"}})}.Read(outcome)
+		if e := outcome.GetFailure().GetError(); !proto.Equal(e.GetTimestamp(), c.want) || e.GetWorker() != "w" {
+			t.Errorf("%v: got %v", c.said, e)
+		}
 	}
 }
 

@@ -1,6 +1,6 @@
 // Package legible knows what keeps a client from reading a message that is well formed. One such row would take a whole
 // list from everybody who may see it, so what is registered and created is looked at when it comes (Look, by package field),
-// lists are when they go, and what has no form in JSON is given one (Mend, by package api).
+// lists are when they go, and what has no form in JSON is given one (JSON, by packages api and cli).
 //
 //   - Python's protobuf reads messages that are nested up to 100 levels below the one that is read; protobuf-go, which reads
 //     10,000, takes more.
@@ -176,6 +176,17 @@ func Known(m proto.Message) {
 		}
 		return true
 	})
+}
+
+// JSON is what write makes of a message or, where it cannot, of one in which all values have a form in JSON.
+func JSON(m proto.Message, write func(proto.Message) ([]byte, error)) ([]byte, error) {
+	text, err := write(m)
+	if err == nil {
+		return text, nil
+	}
+	m = proto.Clone(m) // of which others may have parts
+	Mend(m)
+	return write(m)
 }
 
 // Mend gives all values in a message a form in JSON, in place: NaN and the infinities are texts, as which numbers outside of
