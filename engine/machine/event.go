@@ -47,6 +47,17 @@ func nodeSucceeded(at int64, i uint32, outputs *aloftv1.LiteralRef, deck string)
 	return &x.event
 }
 
+func nodeCached(at int64, i uint32, inputs *aloftv1.LiteralRef, c CacheAnswer) *aloftv1.Event {
+	x := &struct {
+		event aloftv1.Event
+		kind  aloftv1.Event_NodeCached
+		body  aloftv1.NodeCached
+	}{}
+	x.event.At, x.event.Kind, x.kind.NodeCached = at, &x.kind, &x.body
+	x.body.Node, x.body.Inputs, x.body.Outputs, x.body.Cache = i, inputs, c.Outputs, c.Lookup
+	return &x.event
+}
+
 func newAttemptScheduled(at int64, i, number uint32, token string) (*aloftv1.Event, *aloftv1.AttemptScheduled) {
 	x := &struct {
 		event aloftv1.Event

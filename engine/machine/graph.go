@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/aloft-dev/aloft"
@@ -103,17 +102,6 @@ func NewGraph(c *core.CompiledWorkflowClosure) (*Graph, error) {
 		g.ids[i], g.taken[id] = id, struct{}{}
 	}
 	return g, nil
-}
-
-// distinctID is Flyte's unique id of a node, unless another node of the execution has it already: long ids are replaced by
-// 32-bit hashes, of which two are equal in one of a hundred executions with nine thousand nodes, and records and results
-// are told apart by nothing else. Then, and only then, a number is added; changed says so.
-func distinctID(parent aloft.NodeID, attempt uint32, node string, taken func(aloft.NodeID) bool) (id aloft.NodeID, changed bool) {
-	id = aloft.UniqueNodeID(parent, attempt, node)
-	for k := 1; taken(id); k++ {
-		id, changed = aloft.UniqueNodeID(parent, attempt, node+"-"+strconv.Itoa(k)), true
-	}
-	return id, changed
 }
 
 // builder indexes the workflows that are reached from the primary one, each once, and collects what is wrong.

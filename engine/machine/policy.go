@@ -2,8 +2,6 @@ package machine
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/binary"
 	"math"
 	"time"
 
@@ -23,17 +21,6 @@ type Policy struct {
 
 // systemRetries is how often a node's attempts are replaced that the system failed.
 func (p *Policy) systemRetries() uint32 { return cmp.Or(p.SystemRetries.Max, maxSystemFailures) }
-
-// Codes of failures by time.
-const (
-	CodeTimeout          = "TimeoutExpired"      // an attempt, as in Flyte
-	CodeQueueTimeout     = "QueueTimeoutExpired" // an attempt that did not begin; Flyte has no such limit
-	CodeExecutionTimeout = "Timeout"             // an execution, as in Flyte
-	CodeOutage           = "OutageTooLong"       // an execution that had to wait for a service; Flyte gives up after ten rounds instead
-)
-
-// CodeOutOfMemory is what executors call a death for want of memory, as Kubernetes does.
-const CodeOutOfMemory = "OOMKilled"
 
 // timeout is how long an attempt of a node may run. A sleep is bounded by what its author says alone: it ends by itself.
 func (p *Policy) timeout(spec *nodeSpec) time.Duration {
@@ -68,13 +55,6 @@ func (p *Policy) more(task string, cause *core.ExecutionError, bytes int64) int6
 		}
 	}
 	return bytes
-}
-
-// chance is a number from 0 to 1 for the retry after an attempt: different for each, and the same for ever.
-func (s *State) chance(i, attempt uint32) float64 {
-	token := s.tokenOf(i, attempt)
-	sum := sha256.Sum256(append([]byte("retry/"), token[:]...))
-	return float64(binary.BigEndian.Uint64(sum[:8])>>11) / (1 << 53)
 }
 
 // after is a time plus a duration, and the end of time where that is later.

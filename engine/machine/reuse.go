@@ -3,8 +3,6 @@ package machine
 import (
 	"errors"
 	"fmt"
-	"slices"
-	"time"
 
 	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
@@ -41,15 +39,6 @@ type Recovery struct {
 	Source     aloft.NodeID         // the node there
 	Checkpoint string               // of its last attempt, if it had not finished and left one
 }
-
-// A parked node looks again by itself: after a second, and then whenever it has waited twice as long, but each five
-// minutes at least. The first look is soon because what it waits for may have ended just before it was known to wait.
-const (
-	firstLook = time.Second
-	lastLook  = 5 * time.Minute
-)
-
-// ---- deciding
 
 // recover takes over what the execution that this one recovers has of a node. Whatever ends a scope is not taken over: its
 // outputs follow from those of its nodes, and who handles a failure does so each time.
@@ -88,64 +77,6 @@ func (t *step) cached(i uint32, inputs *aloftv1.LiteralRef) (CacheAnswer, error)
 	}
 	return c, nil
 }
-
-func (t *step) park(i uint32, c CacheAnswer) error {
-	since := t.at
-	if p, parked := t.parked[i]; parked {
-		since = p.since
-	}
-	pause := min(max(time.Duration(t.at-since), firstLook), lastLook)
-	return t.decide(&aloftv1.Event{At: t.at, Kind: &aloftv1.Event_NodeParked{NodeParked: &aloftv1.NodeParked{
-		Node: i, On: c.WaitFor, Reason: c.Reason, Until: after(t.at, pause),
-	}}})
-}
-
-// wake lets every node look again that is parked on what changed.
-func (t *step) wake(m *aloftv1.Wake) error {
-	var woken []uint32
-	for i, p := range t.parked {
-		if p.on == m.GetOn() {
-			woken = append(woken, i)
-		}
-	}
-	slices.Sort(woken)
-	for _, i := range woken {
-		if !t.mayRetry(i) {
-			continue // it is about to be aborted
-		}
-		if err := t.look(i); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// look asks again for what a parked node waits for.
-func (t *step) look(i uint32) error {
-	c, err := t.cached(i, t.ref(t.nodes[i].inputs))
-	switch {
-	case err != nil:
-		return err
-	case c.hit():
-		return t.decide(nodeCached(t.at, i, nil, c))
-	case c.WaitFor != "":
-		return t.park(i, c)
-	}
-	return t.begin(i)
-}
-
-func nodeCached(at int64, i uint32, inputs *aloftv1.LiteralRef, c CacheAnswer) *aloftv1.Event {
-	x := &struct {
-		event aloftv1.Event
-		kind  aloftv1.Event_NodeCached
-		body  aloftv1.NodeCached
-	}{}
-	x.event.At, x.event.Kind, x.kind.NodeCached = at, &x.kind, &x.body
-	x.body.Node, x.body.Inputs, x.body.Outputs, x.body.Cache = i, inputs, c.Outputs, c.Lookup
-	return &x.event
-}
-
-// ---- applying
 
 // recoverable says whether a node can be taken over from another execution.
 func (s *State) recoverable(i uint32) bool {
@@ -193,26 +124,4 @@ func (s *State) beginWith(i uint32, at int64, inputs *aloftv1.LiteralRef) error 
 	var err error
 	s.nodes[i].inputs, err = s.intern(inputs)
 	return err
-}
-
-func (s *State) nodeParked(at int64, e *aloftv1.NodeParked) error {
-	i := e.GetNode()
-	if err := s.expectNode(i, KindTask); err != nil {
-		return err
-	}
-	n := &s.nodes[i]
-	if n.phase != uint8(core.NodeExecution_QUEUED) || n.attempt != none || !s.mayRetry(i) {
-		return fmt.Errorf("the node is %s, has had an attempt, or its scope is ending", s.Ref(i).phase())
-	}
-	if e.GetOn() == "" || e.GetUntil() <= at {
-		return errors.New("it does not say on what, or until when")
-	}
-	p := parking{on: e.GetOn(), reason: e.GetReason(), since: at, until: e.GetUntil()}
-	if before, again := s.parked[i]; again {
-		p.since = before.since
-	}
-	s.parked[i] = p
-	n.updated = at
-	s.looks.push(timer{at: p.until, of: i})
-	return nil
 }

@@ -2,8 +2,6 @@ package machine
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -68,99 +66,6 @@ type State struct {
 	overdue overdue
 }
 
-// outage is what the failures of services with a health have cost a node.
-type outage struct {
-	charged uint32 // system failures of the node by services
-	free    uint32 // attempts that are charged to nobody
-
-	// The last one that was charged.
-	at      int64  // when, by the clock of the run
-	service string // whose it was
-	wellAt  int64  // when that had been well before, by the clock of those who ask services
-}
-
-// before is what counts when a failure comes: nothing of what was charged if the service was well since. That is told by the
-// times at which it was well: the clock of the run may be ahead of theirs. Those of another service say only as much as the
-// two clocks agree.
-func (o outage) before(f *aloftv1.Failure) outage {
-	since := o.at
-	if f.GetService() == o.service {
-		since = o.wellAt
-	}
-	if f.GetService() != "" && o.charged > 0 && f.GetServiceWellAt() > since {
-		o.free, o.charged = o.free+o.charged, 0
-	}
-	return o
-}
-
-// spared says whether a failure fell into an outage that is known: nobody is charged for it.
-func spared(f *aloftv1.Failure) bool {
-	return f.GetService() != "" && f.GetServiceAwaySince() != 0 && f.GetRecoverable()
-}
-
-// parking is what a queued node waits for.
-type parking struct {
-	on     string // by which it is woken
-	reason string
-	since  int64
-	until  int64 // when it looks again unasked
-}
-
-// scope is one run of one graph: of the execution, or of the sub-workflow inside a node.
-//
-//	running ──▶ failing (of itself: what runs is stopped) ──▶ handling (the failure node runs) ──▶ done
-//	running, failing, handling ──▶ stopped (because what contains it fails or is terminated) ──▶ done
-//	running ──▶ done
-type scope struct {
-	workflow   *workflow
-	id         aloft.NodeID // unique id of the node that contains it; empty: the root
-	node       uint32       // its number; none: the root
-	attempt    uint32       // the attempt of that node
-	first      uint32       // number of the first node
-	head, tail uint32       // the active nodes, linked, in the order in which they began
-	active     uint32       // how many
-	waiting    uint32       // nodes that are ready, held or to be skipped
-	held       uint32       // those that are held: task nodes
-	err        *core.ExecutionError
-	failing    bool
-	handling   bool
-	stopped    bool
-	done       bool
-}
-
-// node is one node of a scope. Its template is found by its distance from the scope's first node.
-type node struct {
-	created, started, updated, ended int64
-	err                              *core.ExecutionError
-	scope                            uint32
-	missing                          uint32 // upstream nodes that have not succeeded
-	attempt                          uint32 // the latest attempt; none: it has had none
-	child                            uint32 // the scope inside it; none: none yet
-	inputs, outputs                  uint32 // references
-	next, prev                       uint32 // neighbours in the scope's list of active nodes
-	phase                            uint8
-	systemFailures                   uint8
-	skip                             bool // an upstream node failed or was skipped
-}
-
-// attempt is one try of a task node.
-type attempt struct {
-	created, started, updated, ended int64
-	due                              int64 // by engine: when it is over; else not before
-	timeout                          int64 // how long it may run; 0: any time
-	expires                          int64 // when it is ended: queued, if it has not begun by then; running, if it is not over; 0: never
-	err                              *core.ExecutionError
-	node                             uint32
-	prev                             uint32 // the one before it; none: it is the first
-	number                           uint32
-	outputs                          uint32
-	stop                             uint32 // why it is to be stopped, plus 1; 0: it is not
-	phase                            uint8
-	last                             bool // no other follows if the system fails it
-	byEngine                         bool
-	lost                             bool
-}
-
 // ref is an aloftv1.LiteralRef in a third of the space.
 type ref struct {
 	digest [sha256.Size]byte
@@ -207,94 +112,140 @@ func (s *State) Fold(seq int64, entry *aloftv1.JournalEntry) error {
 	return nil
 }
 
-// Check returns the invariants that the state violates. It looks at every node: for tests and for the doctor.
-func (s *State) Check() error {
-	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	var outstanding, timers int
-	var tasks, held uint32
-	active := make([]uint32, len(s.scopes))
-	waiting := make([]uint32, len(s.scopes))
-	misses := make([]uint32, len(s.nodes)) // upstream nodes that have not succeeded, counted again
-	for i := range s.nodes {
-		if !aloft.Succeeded(core.NodeExecution_Phase(s.nodes[i].phase)) {
-			for _, d := range s.spec(uint32(i)).downstream {
-				misses[s.scopes[s.nodes[i].scope].first+d]++
-			}
-		}
+// Apply folds one event. It refuses what cannot have happened, and leaves the state unusable then. The state keeps the
+// event's Create and errors, nothing else of it: they are not to be changed afterwards.
+func (s *State) Apply(e *aloftv1.Event) error {
+	if err := s.apply(e); err != nil {
+		return fmt.Errorf("apply %s: %w", describe(e), err)
 	}
-	for i := range s.nodes {
-		n, r := &s.nodes[i], s.Ref(uint32(i))
-		c, spec := &s.scopes[n.scope], s.spec(uint32(i))
-		phase := core.NodeExecution_Phase(n.phase)
-		// P2: what has begun has only succeeded upstreams.
-		missing := misses[i]
-		if missing != n.missing {
-			bad("node %s misses %d upstream nodes and counts %d", r.ID(), missing, n.missing)
-		}
-		if missing > 0 && phase != core.NodeExecution_UNDEFINED && phase != core.NodeExecution_SKIPPED {
-			bad("node %s is %s before its upstream nodes have succeeded", r.ID(), phase)
-		}
-		live := 0
-		for a := n.attempt; a != none; a = s.attempts[a].prev {
-			if s.attempts[a].ended != 0 {
-				continue
-			}
-			live++
-			if s.attempts[a].byEngine {
-				timers++
-			} else if outstanding++; s.outstanding[r.ID()] != uint32(i) {
-				bad("node %s has an attempt that nobody knows of", r.ID())
-			}
-		}
-		isActive := phase == core.NodeExecution_QUEUED || phase == core.NodeExecution_RUNNING
-		if _, parked := s.parked[uint32(i)]; parked {
-			live++
-		}
-		if spec.kind == KindTask && isActive != (live == 1) {
-			bad("node %s is %s with %d live attempts", r.ID(), phase, live)
-		}
-		if isActive {
-			active[n.scope]++
-			if spec.kind == KindTask {
-				tasks++
-			}
-			if spec.kind == KindWorkflow && n.child == none {
-				bad("node %s is %s without a scope", r.ID(), phase)
-			}
-		}
-		if phase == core.NodeExecution_UNDEFINED && (n.skip && c.runs() || s.mayBegin(uint32(i))) {
-			waiting[n.scope]++
-		}
-		if spec.kind == KindTask && s.mayBegin(uint32(i)) {
-			held++
-		}
-		if aloft.Terminal(phase) != (n.ended != 0) {
-			bad("node %s is %s and its end is %d", r.ID(), phase, n.ended)
-		}
-		if n.child != none && aloft.Terminal(phase) != s.scopes[n.child].done {
-			bad("node %s is %s and its scope does not agree", r.ID(), phase)
-		}
-	}
-	for i := range s.scopes {
-		c := &s.scopes[i]
-		if c.active != active[i] || !c.done && c.waiting != waiting[i] {
-			bad("scope %q counts %d active and %d waiting nodes and has %d and %d", c.id, c.active, c.waiting, active[i], waiting[i])
-		}
-	}
-	if outstanding != len(s.outstanding) || timers != s.timers || tasks != s.tasks {
-		bad("counted %d attempts, %d timers, %d tasks; found %d, %d, %d", len(s.outstanding), s.timers, s.tasks, outstanding, timers, tasks)
-	}
-	if s.ended == 0 && held != s.waiting {
-		bad("counted %d task nodes that wait for room; found %d", s.waiting, held)
-	}
+	s.texted += texts(e)
+	s.settle()
+	return nil
+}
+
+func (s *State) apply(e *aloftv1.Event) error {
+	at := e.GetAt()
 	switch {
-	case s.ended != 0 && (outstanding > 0 || timers > 0 || tasks > 0):
-		bad("the execution has ended with %d attempts and %d timers left", outstanding, timers)
-	case s.ended == 0 && s.create != nil && outstanding == 0 && timers == 0 && len(s.parked) == 0 && !s.More():
-		bad("the execution is stuck: nothing is outstanding and nothing is left to decide")
+	case at <= 0:
+		return errors.New("it has no time")
+	case at < s.last:
+		return fmt.Errorf("its time %d is before that of the last event, %d", at, s.last)
+	case s.ended != 0:
+		return errors.New("the execution has ended")
 	}
-	return errors.Join(errs...)
+	s.last = at
+
+	switch k := e.GetKind().(type) {
+	case *aloftv1.Event_ExecutionStarted:
+		return s.executionStarted(at, k.ExecutionStarted)
+	case *aloftv1.Event_TerminateRequested:
+		return s.terminateRequested(at, k.TerminateRequested)
+	case *aloftv1.Event_ExecutionEnded:
+		return s.executionEnded(at, k.ExecutionEnded)
+	}
+	if s.create == nil {
+		return errors.New("the execution has not started")
+	}
+	switch k := e.GetKind().(type) {
+	case *aloftv1.Event_ExecutionFailing:
+		if s.terminated {
+			return errors.New("the execution is being terminated")
+		}
+		s.phase, s.err, s.changed = core.WorkflowExecution_FAILING, k.ExecutionFailing.GetError(), at
+		return s.scopeFailing(0, k.ExecutionFailing.GetError())
+	case *aloftv1.Event_ScopeOpened:
+		return s.scopeOpened(at, k.ScopeOpened)
+	case *aloftv1.Event_ScopeFailing:
+		i := k.ScopeFailing.GetNode()
+		if err := s.expectNode(i, KindWorkflow); err != nil {
+			return err
+		}
+		if s.nodes[i].child == none {
+			return errors.New("the node has no scope")
+		}
+		return s.scopeFailing(s.nodes[i].child, k.ScopeFailing.GetError())
+	case *aloftv1.Event_NodeQueued:
+		return s.nodeQueued(at, k.NodeQueued)
+	case *aloftv1.Event_NodeRunning:
+		return s.nodeRunning(at, k.NodeRunning)
+	case *aloftv1.Event_NodeSucceeded:
+		return s.nodeSucceeded(at, k.NodeSucceeded)
+	case *aloftv1.Event_NodeFailed:
+		return s.nodeFailed(at, k.NodeFailed)
+	case *aloftv1.Event_NodeSkipped:
+		return s.nodeSkipped(at, k.NodeSkipped)
+	case *aloftv1.Event_NodeAborted:
+		return s.nodeAborted(at, k.NodeAborted)
+	case *aloftv1.Event_NodeCached:
+		return s.nodeCached(at, k.NodeCached)
+	case *aloftv1.Event_NodeRecovered:
+		return s.nodeRecovered(at, k.NodeRecovered)
+	case *aloftv1.Event_NodeParked:
+		return s.nodeParked(at, k.NodeParked)
+	case *aloftv1.Event_AttemptScheduled:
+		return s.attemptScheduled(at, k.AttemptScheduled)
+	case *aloftv1.Event_AttemptRunning:
+		return s.attemptRunning(at, k.AttemptRunning)
+	case *aloftv1.Event_AttemptStopRequested:
+		return s.attemptStopRequested(at, k.AttemptStopRequested)
+	case *aloftv1.Event_AttemptEnded:
+		return s.attemptEnded(at, k.AttemptEnded)
+	}
+	return errors.New("this release does not know such events")
+}
+
+// settle drops what has become pointless from the fronts of the queues, so that what is there is what is to be done.
+func (s *State) settle() {
+	for !s.ready.empty() && !s.mayBegin(s.ready.front()) {
+		s.ready.pop()
+	}
+	for !s.held.empty() && !s.mayBegin(s.held.front()) {
+		s.held.pop()
+	}
+	for !s.skips.empty() {
+		n := &s.nodes[s.skips.front()]
+		if n.phase == uint8(core.NodeExecution_UNDEFINED) && s.scopes[n.scope].runs() {
+			break
+		}
+		s.skips.pop()
+	}
+	for !s.stops.empty() {
+		i := s.stops.front()
+		if _, parked := s.parked[i]; parked {
+			break
+		}
+		if at := s.nodes[i].attempt; at != none && s.attempts[at].ended == 0 && s.attempts[at].stop == 0 {
+			break
+		}
+		s.stops.pop()
+	}
+	for !s.rested.empty() {
+		if c := &s.scopes[s.rested.front()]; !c.done && c.active == 0 && c.waiting == 0 {
+			break
+		}
+		s.rested.pop()
+	}
+	// An attempt has one timer after the other: those before its present one are in here, too.
+	for len(s.due) > 0 && s.attempts[s.due[0].of].timer() != s.due[0].at {
+		s.due.pop()
+	}
+	for len(s.looks) > 0 && s.parked[s.looks[0].of].until != s.looks[0].at {
+		s.looks.pop()
+	}
+}
+
+// describe names an event for messages: its kind and the node it is about.
+func describe(e *aloftv1.Event) string {
+	m := e.ProtoReflect()
+	field := m.WhichOneof(m.Descriptor().Oneofs().ByName("kind"))
+	if field == nil {
+		return "an event without a kind"
+	}
+	body := m.Get(field).Message()
+	if n := body.Descriptor().Fields().ByName("node"); n != nil {
+		return fmt.Sprintf("%s to node number %d", field.Name(), body.Get(n).Uint())
+	}
+	return string(field.Name())
 }
 
 // Started says whether Create has been consumed.
@@ -337,96 +288,10 @@ func (s *State) dueAt() int64 {
 	return due
 }
 
-// expiry is when the execution fails for having lasted too long; 0: never, or it is over or ending already.
-func (s *State) expiry() int64 {
-	if s.create == nil || !s.scopes[0].runs() {
-		return 0
-	}
-	if s.overdue.expiry {
-		return s.overdue.until
-	}
-	return s.expires
-}
-
-// timer is when something is to be done about an attempt if nothing is heard of it; 0: never.
-func (a *attempt) timer() int64 {
-	switch {
-	case a.ended != 0 || a.stop != 0:
-		return 0
-	case a.byEngine && (a.expires == 0 || a.due <= a.expires):
-		return a.due
-	}
-	return a.expires
-}
-
-// room says whether one more task node may run.
-func (s *State) room() bool {
-	limit := s.create.GetMaxParallelism()
-	return limit == 0 || s.tasks < limit
-}
-
 // spec is what the graph knows of a node.
 func (s *State) spec(i uint32) *nodeSpec {
 	c := &s.scopes[s.nodes[i].scope]
 	return &c.workflow.nodes[i-c.first]
-}
-
-// runs says whether new nodes of the scope may begin, the failure node apart.
-func (c *scope) runs() bool { return !c.failing && !c.stopped && !c.done }
-
-// mayBegin says whether a node has everything that it waits for, but for room.
-func (s *State) mayBegin(i uint32) bool {
-	n := &s.nodes[i]
-	c := &s.scopes[n.scope]
-	if n.phase != uint8(core.NodeExecution_UNDEFINED) || n.missing > 0 || n.skip {
-		return false
-	}
-	if i-c.first == c.workflow.failure {
-		return c.handling && !c.stopped && !c.done
-	}
-	return c.runs()
-}
-
-// mayRetry says whether an active node may have another attempt.
-func (s *State) mayRetry(i uint32) bool {
-	c := &s.scopes[s.nodes[i].scope]
-	if i-c.first == c.workflow.failure {
-		return !c.stopped
-	}
-	return c.runs()
-}
-
-// succeeded says whether the scope's end-node has: then so have all others.
-func (s *State) succeeded(c *scope) bool {
-	return s.nodes[c.first+c.workflow.end].phase == uint8(core.NodeExecution_SUCCEEDED)
-}
-
-// nodeID is the unique id of a node.
-func (s *State) nodeID(i uint32) aloft.NodeID {
-	c := &s.scopes[s.nodes[i].scope]
-	if c.node == none {
-		return s.graph.ids[i-c.first]
-	}
-	if id, ok := s.renamed[i]; ok {
-		return id
-	}
-	return aloft.UniqueNodeID(c.id, c.attempt, c.workflow.nodes[i-c.first].node.GetId())
-}
-
-// token is what an executor must show to have an outcome accepted. It follows from the execution's random seed.
-func (s *State) token(i, attempt uint32) string {
-	t := s.tokenOf(i, attempt)
-	return string(t[:])
-}
-
-// tokenOf is the token without a place of its own in memory, for comparisons.
-func (s *State) tokenOf(i, attempt uint32) (t [32]byte) {
-	buf := make([]byte, 0, 128)
-	buf = append(append(buf, s.create.GetSeed()...), 0)
-	buf = append(append(buf, s.nodeID(i)...), 0)
-	sum := sha256.Sum256(binary.BigEndian.AppendUint32(buf, attempt))
-	hex.Encode(t[:], sum[:16])
-	return t
 }
 
 // intern keeps a reference and gives its number; 0: there is no map.
@@ -468,65 +333,4 @@ func (s *State) text(t string) uint32 {
 	}
 	s.texts = append(s.texts, t)
 	return uint32(len(s.texts) - 1)
-}
-
-// queue is first in, first out. Both ends are cheap and what was taken out is given back now and then.
-type queue struct {
-	items []uint32
-	taken int
-}
-
-func (q *queue) push(i uint32) { q.items = append(q.items, i) }
-func (q *queue) empty() bool   { return q.taken == len(q.items) }
-func (q *queue) front() uint32 { return q.items[q.taken] }
-
-func (q *queue) pop() {
-	q.taken++
-	switch {
-	case q.taken == len(q.items):
-		q.items, q.taken = q.items[:0], 0
-	case q.taken >= 1024 && q.taken > len(q.items)/2:
-		q.items, q.taken = q.items[:copy(q.items, q.items[q.taken:])], 0
-	}
-}
-
-// timerHeap has the soonest timer first; of equal ones that of the older attempt, or node.
-type timerHeap []timer
-
-type timer struct {
-	at int64
-	of uint32 // an attempt; of looks: a node
-}
-
-func (a timer) before(b timer) bool { return a.at < b.at || a.at == b.at && a.of < b.of }
-
-func (h *timerHeap) push(t timer) {
-	*h = append(*h, t)
-	for i := len(*h) - 1; i > 0; {
-		up := (i - 1) / 2
-		if !(*h)[i].before((*h)[up]) {
-			return
-		}
-		(*h)[i], (*h)[up] = (*h)[up], (*h)[i]
-		i = up
-	}
-}
-
-func (h *timerHeap) pop() {
-	last := len(*h) - 1
-	(*h)[0] = (*h)[last]
-	*h = (*h)[:last]
-	for i := 0; ; {
-		least := i
-		for child := 2*i + 1; child <= 2*i+2 && child < last; child++ {
-			if (*h)[child].before((*h)[least]) {
-				least = child
-			}
-		}
-		if least == i {
-			return
-		}
-		(*h)[i], (*h)[least] = (*h)[least], (*h)[i]
-		i = least
-	}
 }

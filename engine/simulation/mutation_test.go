@@ -28,23 +28,23 @@ type mutation struct {
 // outcome is taken for success is refused by the sequence of the next one, and the journal is folded again.
 var mutations = []mutation{
 	{
-		name: "an outcome needs no token", promise: "P3", file: "engine/machine/step.go",
+		name: "an outcome needs no token", promise: "P3", file: "engine/machine/attempt.go",
 		old: "return i, token == string(right[:])", new: "return i, token == string(right[:]) || true",
 	},
 	{
-		name: "failures of the system use up the user's retries", promise: "P4", file: "engine/machine/step.go",
+		name: "failures of the system use up the user's retries", promise: "P4", file: "engine/machine/retry.go",
 		old: "x.body.GetAttempt()+1-system-o.free, t.spec(i).maxAttempts", new: "x.body.GetAttempt()+1-o.free, t.spec(i).maxAttempts",
 	},
 	{
-		name: "a retry forgets what memory it was to get", promise: "P4", file: "engine/machine/step.go",
+		name: "a retry forgets what memory it was to get", promise: "P4", file: "engine/machine/retry.go",
 		old: "n := next{memory: t.memory[t.nodes[i].attempt]}", new: "n := next{}",
 	},
 	{
-		name: "a node starts one upstream node too early", promise: "P2", file: "engine/machine/state.go",
+		name: "a node starts one upstream node too early", promise: "P2", file: "engine/machine/scope.go",
 		old: "n.phase != uint8(core.NodeExecution_UNDEFINED) || n.missing > 0 ||", new: "n.phase != uint8(core.NodeExecution_UNDEFINED) || n.missing > 1 ||",
 	},
 	{
-		name: "one task too many runs at once", promise: "max_parallelism", file: "engine/machine/state.go",
+		name: "one task too many runs at once", promise: "max_parallelism", file: "engine/machine/task.go",
 		old: "return limit == 0 || s.tasks < limit", new: "return limit == 0 || s.tasks <= limit",
 	},
 	{
@@ -193,7 +193,7 @@ var mutations = []mutation{
 		old: "Outputs: f.takeOver(record.Outputs)", new: "Outputs: f.takeOver(record.Inputs)",
 	},
 	{
-		name: "an outage is charged to each attempt that it fails", promise: "P4", file: "engine/machine/state.go",
+		name: "an outage is charged to each attempt that it fails", promise: "P4", file: "engine/machine/retry.go",
 		old: "f.GetServiceAwaySince() != 0 && f.GetRecoverable()", new: "f.GetServiceAwaySince() == 0 && f.GetRecoverable()",
 		seeds: "1000",
 	},

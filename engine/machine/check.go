@@ -1,0 +1,99 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/aloft-dev/aloft"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// Check returns the invariants that the state violates. It looks at every node: for tests and for the doctor.
+func (s *State) Check() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	var outstanding, timers int
+	var tasks, held uint32
+	active := make([]uint32, len(s.scopes))
+	waiting := make([]uint32, len(s.scopes))
+	misses := make([]uint32, len(s.nodes)) // upstream nodes that have not succeeded, counted again
+	for i := range s.nodes {
+		if !aloft.Succeeded(core.NodeExecution_Phase(s.nodes[i].phase)) {
+			for _, d := range s.spec(uint32(i)).downstream {
+				misses[s.scopes[s.nodes[i].scope].first+d]++
+			}
+		}
+	}
+	for i := range s.nodes {
+		n, r := &s.nodes[i], s.Ref(uint32(i))
+		c, spec := &s.scopes[n.scope], s.spec(uint32(i))
+		phase := core.NodeExecution_Phase(n.phase)
+		// P2: what has begun has only succeeded upstreams.
+		missing := misses[i]
+		if missing != n.missing {
+			bad("node %s misses %d upstream nodes and counts %d", r.ID(), missing, n.missing)
+		}
+		if missing > 0 && phase != core.NodeExecution_UNDEFINED && phase != core.NodeExecution_SKIPPED {
+			bad("node %s is %s before its upstream nodes have succeeded", r.ID(), phase)
+		}
+		live := 0
+		for a := n.attempt; a != none; a = s.attempts[a].prev {
+			if s.attempts[a].ended != 0 {
+				continue
+			}
+			live++
+			if s.attempts[a].byEngine {
+				timers++
+			} else if outstanding++; s.outstanding[r.ID()] != uint32(i) {
+				bad("node %s has an attempt that nobody knows of", r.ID())
+			}
+		}
+		isActive := phase == core.NodeExecution_QUEUED || phase == core.NodeExecution_RUNNING
+		if _, parked := s.parked[uint32(i)]; parked {
+			live++
+		}
+		if spec.kind == KindTask && isActive != (live == 1) {
+			bad("node %s is %s with %d live attempts", r.ID(), phase, live)
+		}
+		if isActive {
+			active[n.scope]++
+			if spec.kind == KindTask {
+				tasks++
+			}
+			if spec.kind == KindWorkflow && n.child == none {
+				bad("node %s is %s without a scope", r.ID(), phase)
+			}
+		}
+		if phase == core.NodeExecution_UNDEFINED && (n.skip && c.runs() || s.mayBegin(uint32(i))) {
+			waiting[n.scope]++
+		}
+		if spec.kind == KindTask && s.mayBegin(uint32(i)) {
+			held++
+		}
+		if aloft.Terminal(phase) != (n.ended != 0) {
+			bad("node %s is %s and its end is %d", r.ID(), phase, n.ended)
+		}
+		if n.child != none && aloft.Terminal(phase) != s.scopes[n.child].done {
+			bad("node %s is %s and its scope does not agree", r.ID(), phase)
+		}
+	}
+	for i := range s.scopes {
+		c := &s.scopes[i]
+		if c.active != active[i] || !c.done && c.waiting != waiting[i] {
+			bad("scope %q counts %d active and %d waiting nodes and has %d and %d", c.id, c.active, c.waiting, active[i], waiting[i])
+		}
+	}
+	if outstanding != len(s.outstanding) || timers != s.timers || tasks != s.tasks {
+		bad("counted %d attempts, %d timers, %d tasks; found %d, %d, %d", len(s.outstanding), s.timers, s.tasks, outstanding, timers, tasks)
+	}
+	if s.ended == 0 && held != s.waiting {
+		bad("counted %d task nodes that wait for room; found %d", s.waiting, held)
+	}
+	switch {
+	case s.ended != 0 && (outstanding > 0 || timers > 0 || tasks > 0):
+		bad("the execution has ended with %d attempts and %d timers left", outstanding, timers)
+	case s.ended == 0 && s.create != nil && outstanding == 0 && timers == 0 && len(s.parked) == 0 && !s.More():
+		bad("the execution is stuck: nothing is outstanding and nothing is left to decide")
+	}
+	return errors.Join(errs...)
+}

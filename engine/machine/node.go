@@ -1,0 +1,297 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// node is one node of a scope. Its template is found by its distance from the scope's first node.
+type node struct {
+	created, started, updated, ended int64
+	err                              *core.ExecutionError
+	scope                            uint32
+	missing                          uint32 // upstream nodes that have not succeeded
+	attempt                          uint32 // the latest attempt; none: it has had none
+	child                            uint32 // the scope inside it; none: none yet
+	inputs, outputs                  uint32 // references
+	next, prev                       uint32 // neighbours in the scope's list of active nodes
+	phase                            uint8
+	systemFailures                   uint8
+	skip                             bool // an upstream node failed or was skipped
+}
+
+// isActive says whether the node has begun and not ended.
+func (n *node) isActive() bool {
+	return n.phase == uint8(core.NodeExecution_QUEUED) || n.phase == uint8(core.NodeExecution_RUNNING)
+}
+
+// fail fails a node, and what contains it unless the rest is to go on or is over already.
+func (t *step) fail(i uint32, cause *core.ExecutionError) error {
+	if err := t.decide(nodeFailed(t.at, i, cause)); err != nil {
+		return err
+	}
+	number := t.nodes[i].scope
+	if t.graph.goOn || !t.scopes[number].runs() {
+		return nil
+	}
+	return t.decide(t.failing(number, cause))
+}
+
+func (s *State) expectNode(i uint32, kinds ...Kind) error {
+	if uint64(i) >= uint64(len(s.nodes)) {
+		return fmt.Errorf("there are %d nodes", len(s.nodes))
+	}
+	for _, k := range kinds {
+		if s.spec(i).kind == k {
+			return nil
+		}
+	}
+	return fmt.Errorf("a node of kind %d has no such event", s.spec(i).kind)
+}
+
+// makeReady puts a node that may begin in line.
+func (s *State) makeReady(i uint32) {
+	c := &s.scopes[s.nodes[i].scope]
+	c.waiting++
+	if s.spec(i).kind == KindTask {
+		c.held++
+		s.waiting++
+		s.held.push(i)
+	} else {
+		s.ready.push(i)
+	}
+}
+
+// begin takes a node out of the line: this is its first event.
+func (s *State) begin(i uint32, at int64) error {
+	if !s.mayBegin(i) {
+		n := &s.nodes[i]
+		return fmt.Errorf("the node is %s, waits for %d upstream nodes, or its scope is ending", s.Ref(i).phase(), n.missing)
+	}
+	s.leave(i)
+	s.nodes[i].created = at
+	return nil
+}
+
+func (s *State) leave(i uint32) {
+	c := &s.scopes[s.nodes[i].scope]
+	c.waiting--
+	if s.spec(i).kind == KindTask {
+		c.held--
+		s.waiting--
+	}
+}
+
+func (s *State) nodeQueued(at int64, e *aloftv1.NodeQueued) error {
+	i := e.GetNode()
+	if err := s.expectNode(i, KindEnd, KindTask, KindWorkflow); err != nil {
+		return err
+	}
+	isTask := s.spec(i).kind == KindTask
+	if isTask && !s.room() {
+		return fmt.Errorf("%d task nodes run already", s.tasks)
+	}
+	if err := s.begin(i, at); err != nil {
+		return err
+	}
+	inputs, err := s.intern(e.GetInputs())
+	if err != nil {
+		return err
+	}
+	n := &s.nodes[i]
+	n.phase, n.inputs, n.updated = uint8(core.NodeExecution_QUEUED), inputs, at
+	c := &s.scopes[n.scope]
+	n.prev, n.next = c.tail, none
+	if c.tail == none {
+		c.head = i
+	} else {
+		s.nodes[c.tail].next = i
+	}
+	c.tail = i
+	c.active++
+	if isTask {
+		s.tasks++
+	}
+	return nil
+}
+
+func (s *State) nodeRunning(at int64, e *aloftv1.NodeRunning) error {
+	i := e.GetNode()
+	if err := s.expectNode(i, KindTask, KindWorkflow); err != nil {
+		return err
+	}
+	n := &s.nodes[i]
+	if n.phase != uint8(core.NodeExecution_QUEUED) {
+		return fmt.Errorf("the node is %s", s.Ref(i).phase())
+	}
+	n.phase, n.started, n.updated = uint8(core.NodeExecution_RUNNING), at, at
+	if e.GetStartedAt() != 0 {
+		n.started = e.GetStartedAt()
+	}
+	return nil
+}
+
+// expectOver refuses the end of a node in which something still goes on.
+func (s *State) expectOver(i uint32) error {
+	n := &s.nodes[i]
+	if !n.isActive() {
+		return fmt.Errorf("the node is %s", s.Ref(i).phase())
+	}
+	if n.attempt != none && s.attempts[n.attempt].ended == 0 {
+		return fmt.Errorf("attempt %d has not ended", s.attempts[n.attempt].number)
+	}
+	if n.child != none {
+		if c := &s.scopes[n.child]; c.active > 0 || c.waiting > 0 {
+			return fmt.Errorf("%d nodes inside are active and %d wait", c.active, c.waiting)
+		}
+	}
+	return nil
+}
+
+// end closes a node. A node that was active leaves its scope's list.
+func (s *State) end(i uint32, at int64, phase core.NodeExecution_Phase, cause *core.ExecutionError) {
+	n := &s.nodes[i]
+	if n.isActive() {
+		c := &s.scopes[n.scope]
+		if n.prev == none {
+			c.head = n.next
+		} else {
+			s.nodes[n.prev].next = n.next
+		}
+		if n.next == none {
+			c.tail = n.prev
+		} else {
+			s.nodes[n.next].prev = n.prev
+		}
+		n.next, n.prev = none, none
+		c.active--
+		if s.spec(i).kind == KindTask {
+			s.tasks--
+		}
+	}
+	if n.child != none {
+		s.scopes[n.child].done = true
+	}
+	n.phase, n.err, n.updated, n.ended = uint8(phase), cause, at, at
+	delete(s.parked, i)
+}
+
+func (s *State) nodeSucceeded(at int64, e *aloftv1.NodeSucceeded) error {
+	i := e.GetNode()
+	if err := s.expectNode(i, KindStart, KindEnd, KindTask, KindWorkflow); err != nil {
+		return err
+	}
+	n, spec := &s.nodes[i], s.spec(i)
+	if spec.kind == KindStart {
+		if err := s.begin(i, at); err != nil {
+			return err
+		}
+	} else if err := s.expectOver(i); err != nil {
+		return err
+	}
+	switch {
+	case spec.kind == KindTask && (n.attempt == none || s.attempts[n.attempt].phase != uint8(core.TaskExecution_SUCCEEDED)):
+		return errors.New("its last attempt has not succeeded")
+	case spec.kind == KindWorkflow && (n.child == none || s.scopes[n.child].failing || !s.succeeded(&s.scopes[n.child])):
+		return errors.New("the graph inside has not succeeded")
+	}
+	return s.succeed(i, at, core.NodeExecution_SUCCEEDED, e.GetOutputs())
+}
+
+// succeed ends a node with outputs and lets begin what waited for it alone.
+func (s *State) succeed(i uint32, at int64, phase core.NodeExecution_Phase, ref *aloftv1.LiteralRef) error {
+	outputs, err := s.intern(ref)
+	if err != nil {
+		return err
+	}
+	n := &s.nodes[i]
+	n.outputs = outputs
+	s.end(i, at, phase, nil)
+	first := s.scopes[n.scope].first
+	for _, d := range s.spec(i).downstream {
+		if s.nodes[first+d].missing--; s.mayBegin(first + d) {
+			s.makeReady(first + d)
+		}
+	}
+	s.rest(n.scope)
+	return nil
+}
+
+func (s *State) nodeFailed(at int64, e *aloftv1.NodeFailed) error {
+	i := e.GetNode()
+	if err := s.expectNode(i, KindEnd, KindTask, KindWorkflow); err != nil {
+		return err
+	}
+	if e.GetError() == nil {
+		return errors.New("it has no error")
+	}
+	n := &s.nodes[i]
+	if n.phase == uint8(core.NodeExecution_UNDEFINED) { // its inputs could not be resolved
+		if err := s.begin(i, at); err != nil {
+			return err
+		}
+	} else if err := s.expectOver(i); err != nil {
+		return err
+	}
+	if n.attempt != none && s.attempts[n.attempt].phase == uint8(core.TaskExecution_SUCCEEDED) {
+		return errors.New("its last attempt has succeeded")
+	}
+	s.end(i, at, core.NodeExecution_FAILED, e.GetError())
+	if c := &s.scopes[n.scope]; c.err == nil { // when the failure node fails there is one
+		c.err = e.GetError()
+	}
+	s.skipDownstream(i)
+	s.rest(n.scope)
+	return nil
+}
+
+func (s *State) nodeSkipped(at int64, e *aloftv1.NodeSkipped) error {
+	i := e.GetNode()
+	if err := s.expectNode(i, KindEnd, KindTask, KindWorkflow); err != nil {
+		return err
+	}
+	n := &s.nodes[i]
+	if n.phase != uint8(core.NodeExecution_UNDEFINED) || !n.skip || !s.scopes[n.scope].runs() {
+		return fmt.Errorf("the node is %s, nothing before it failed, or its scope is ending", s.Ref(i).phase())
+	}
+	s.scopes[n.scope].waiting--
+	n.created = at
+	s.end(i, at, core.NodeExecution_SKIPPED, nil)
+	s.skipDownstream(i)
+	s.rest(n.scope)
+	return nil
+}
+
+// skipDownstream marks what can never start, where the policy is to go on with the rest.
+func (s *State) skipDownstream(i uint32) {
+	c := &s.scopes[s.nodes[i].scope]
+	if !s.graph.goOn || !c.runs() {
+		return
+	}
+	for _, d := range s.spec(i).downstream {
+		if n := &s.nodes[c.first+d]; !n.skip {
+			n.skip = true
+			c.waiting++
+			s.skips.push(c.first + d)
+		}
+	}
+}
+
+func (s *State) nodeAborted(at int64, e *aloftv1.NodeAborted) error {
+	i := e.GetNode()
+	if err := s.expectNode(i, KindTask, KindWorkflow); err != nil {
+		return err
+	}
+	if err := s.expectOver(i); err != nil {
+		return err
+	}
+	if c := &s.scopes[s.nodes[i].scope]; !c.failing && !c.stopped {
+		return errors.New("its scope is not ending")
+	}
+	s.end(i, at, core.NodeExecution_ABORTED, &core.ExecutionError{Code: CodeNodeAborted, Message: e.GetReason()})
+	s.rest(s.nodes[i].scope)
+	return nil
+}

@@ -1,0 +1,194 @@
+package machine
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/aloft-dev/aloft"
+	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
+	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+)
+
+// scope is one run of one graph: of the execution, or of the sub-workflow inside a node.
+//
+//	running ──▶ failing (of itself: what runs is stopped) ──▶ handling (the failure node runs) ──▶ done
+//	running, failing, handling ──▶ stopped (because what contains it fails or is terminated) ──▶ done
+//	running ──▶ done
+type scope struct {
+	workflow   *workflow
+	id         aloft.NodeID // unique id of the node that contains it; empty: the root
+	node       uint32       // its number; none: the root
+	attempt    uint32       // the attempt of that node
+	first      uint32       // number of the first node
+	head, tail uint32       // the active nodes, linked, in the order in which they began
+	active     uint32       // how many
+	waiting    uint32       // nodes that are ready, held or to be skipped
+	held       uint32       // those that are held: task nodes
+	err        *core.ExecutionError
+	failing    bool
+	handling   bool
+	stopped    bool
+	done       bool
+}
+
+// runs says whether new nodes of the scope may begin, the failure node apart.
+func (c *scope) runs() bool { return !c.failing && !c.stopped && !c.done }
+
+// succeeded says whether the scope's end-node has: then so have all others.
+func (s *State) succeeded(c *scope) bool {
+	return s.nodes[c.first+c.workflow.end].phase == uint8(core.NodeExecution_SUCCEEDED)
+}
+
+// mayBegin says whether a node has everything that it waits for, but for room.
+func (s *State) mayBegin(i uint32) bool {
+	n := &s.nodes[i]
+	c := &s.scopes[n.scope]
+	if n.phase != uint8(core.NodeExecution_UNDEFINED) || n.missing > 0 || n.skip {
+		return false
+	}
+	if i-c.first == c.workflow.failure {
+		return c.handling && !c.stopped && !c.done
+	}
+	return c.runs()
+}
+
+// mayRetry says whether an active node may have another attempt.
+func (s *State) mayRetry(i uint32) bool {
+	c := &s.scopes[s.nodes[i].scope]
+	if i-c.first == c.workflow.failure {
+		return !c.stopped
+	}
+	return c.runs()
+}
+
+func (t *step) failing(number uint32, cause *core.ExecutionError) *aloftv1.Event {
+	if number == 0 {
+		return &aloftv1.Event{At: t.at, Kind: &aloftv1.Event_ExecutionFailing{ExecutionFailing: &aloftv1.ExecutionFailing{Error: cause}}}
+	}
+	return &aloftv1.Event{At: t.at, Kind: &aloftv1.Event_ScopeFailing{
+		ScopeFailing: &aloftv1.ScopeFailing{Node: t.scopes[number].node, Error: cause},
+	}}
+}
+
+// conclude ends a scope in which nothing is active and nothing waits, and with it the node or execution it belongs to.
+func (t *step) conclude(number uint32) error {
+	c := &t.scopes[number]
+	outputs := func() *aloftv1.LiteralRef { return t.ref(t.nodes[c.first+c.workflow.end].outputs) }
+	if number == 0 {
+		switch {
+		case t.terminated:
+			return t.endExecution(core.WorkflowExecution_ABORTED, nil, nil)
+		case c.failing:
+			return t.endExecution(core.WorkflowExecution_FAILED, nil, c.err)
+		case t.succeeded(c):
+			return t.endExecution(core.WorkflowExecution_SUCCEEDED, outputs(), nil)
+		}
+	} else {
+		switch {
+		case c.failing:
+			return t.fail(c.node, c.err)
+		case t.succeeded(c):
+			return t.decide(nodeSucceeded(t.at, c.node, outputs(), ""))
+		case c.stopped:
+			return t.decide(nodeAborted(t.at, c.node, t.reason()))
+		}
+	}
+	if c.err == nil {
+		return errors.New("a graph has come to rest without an end: nothing in it failed and its end-node has not succeeded")
+	}
+	return t.decide(t.failing(number, c.err)) // what could still run has run
+}
+
+func (s *State) openScope(w *workflow, parent, attempt uint32) {
+	c := scope{
+		workflow: w, node: parent, attempt: attempt,
+		first: uint32(len(s.nodes)), head: none, tail: none,
+	}
+	number := uint32(len(s.scopes))
+	if parent != none {
+		c.id = s.nodeID(parent)
+		s.nodes[parent].child = number
+	}
+	s.scopes = append(s.scopes, c)
+	for i := range w.nodes {
+		s.nodes = append(s.nodes, node{
+			scope: number, missing: w.nodes[i].upstream,
+			attempt: none, child: none, next: none, prev: none,
+		})
+		if parent == none {
+			continue // the graph has made their ids distinct
+		}
+		id, changed := distinctID(c.id, attempt, w.nodes[i].node.GetId(), func(id aloft.NodeID) bool {
+			_, taken := s.ids[hash(id)]
+			_, rooted := s.graph.taken[id]
+			return taken || rooted
+		})
+		s.ids[hash(id)] = struct{}{}
+		if changed {
+			s.renamed[c.first+uint32(i)] = id
+		}
+	}
+	for i := range w.nodes {
+		if s.mayBegin(c.first + uint32(i)) { // start-node
+			s.makeReady(c.first + uint32(i))
+		}
+	}
+}
+
+func (s *State) scopeOpened(at int64, e *aloftv1.ScopeOpened) error {
+	i := e.GetNode()
+	if err := s.expectNode(i, KindWorkflow); err != nil {
+		return err
+	}
+	n := &s.nodes[i]
+	if n.phase != uint8(core.NodeExecution_RUNNING) || n.child != none {
+		return fmt.Errorf("the node is %s or has a scope", s.Ref(i).phase())
+	}
+	n.updated = at
+	s.openScope(s.spec(i).sub, i, e.GetAttempt())
+	return nil
+}
+
+func (s *State) scopeFailing(number uint32, cause *core.ExecutionError) error {
+	c := &s.scopes[number]
+	if c.failing || c.stopped || c.done {
+		return errors.New("the scope is over or ending")
+	}
+	if cause == nil {
+		return errors.New("it has no error")
+	}
+	c.failing, c.err = true, cause
+	s.halt(number)
+	s.rest(number)
+	return nil
+}
+
+// halt marks for stopping all that is active in a scope and in the scopes inside it, and forgets what has not begun.
+func (s *State) halt(number uint32) {
+	c := &s.scopes[number]
+	s.waiting -= c.held
+	c.waiting, c.held = 0, 0
+	for i := c.head; i != none; i = s.nodes[i].next {
+		n := &s.nodes[i]
+		if n.child != none {
+			s.scopes[n.child].stopped = true
+			s.halt(n.child)
+			s.rest(n.child)
+		} else if _, parked := s.parked[i]; parked || n.attempt != none {
+			s.stops.push(i)
+		}
+	}
+}
+
+// rest notes that a scope has come to rest, unless it has not: the failure node runs then, once.
+func (s *State) rest(number uint32) {
+	c := &s.scopes[number]
+	switch {
+	case c.done || c.active > 0 || c.waiting > 0:
+	case c.failing && !c.stopped && !c.handling && c.workflow.failure != none:
+		c.handling = true
+		s.makeReady(c.first + c.workflow.failure)
+	default:
+		s.rested.push(number)
+	}
+}
