@@ -211,7 +211,7 @@ func (t *step) schedule(i uint32, as next) error {
 }
 
 func (t *step) stop(i uint32) error {
-	if _, parked := t.parked[i]; parked {
+	if t.nodes[i].activity == inWait {
 		return t.decide(nodeAborted(t.at, i, t.reason()))
 	}
 	a := &t.attempts[t.nodes[i].attempt]
@@ -256,9 +256,6 @@ func expired(code, message string, after int64) *aloftv1.Failure {
 
 func (s *State) attemptScheduled(at int64, e *aloftv1.AttemptScheduled) error {
 	i := e.GetNode()
-	if err := s.expectNode(i, KindTask); err != nil {
-		return err
-	}
 	n, spec := &s.nodes[i], s.spec(i)
 	if !n.isActive() || !s.mayRetry(i) {
 		return fmt.Errorf("the node is %s, or its scope is ending", s.Ref(i).phase())
@@ -293,7 +290,10 @@ func (s *State) attemptScheduled(at int64, e *aloftv1.AttemptScheduled) error {
 	if e.GetCheckpoint() != "" {
 		s.offers[i] = e.GetCheckpoint()
 	}
-	delete(s.parked, i)
+	if n.activity == inWait {
+		delete(s.parked, i)
+	}
+	n.activity = inAttempt
 	if a.byEngine {
 		a.phase, a.started, a.due = uint8(core.TaskExecution_RUNNING), at, e.GetDueAt()
 		s.timers++
@@ -309,9 +309,6 @@ func (s *State) attemptScheduled(at int64, e *aloftv1.AttemptScheduled) error {
 
 // current is the attempt that an event means: the last one of its node, which must not have ended.
 func (s *State) current(i, number uint32) (*attempt, error) {
-	if err := s.expectNode(i, KindTask); err != nil {
-		return nil, err
-	}
 	n := &s.nodes[i]
 	if n.attempt == none || s.attempts[n.attempt].number != number || s.attempts[n.attempt].ended != 0 {
 		return nil, errors.New("it is not the current attempt, or has ended")
@@ -406,7 +403,7 @@ func (s *State) attemptEnded(at int64, e *aloftv1.AttemptEnded) error {
 	if e.GetBudget() == aloftv1.AttemptEnded_SYSTEM {
 		s.nodes[i].systemFailures++
 	}
-	s.nodes[i].updated = at
+	s.nodes[i].activity, s.nodes[i].updated = idle, at
 	delete(s.expired, s.nodes[i].attempt)
 	if a.byEngine {
 		s.timers--

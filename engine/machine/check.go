@@ -49,25 +49,38 @@ func (s *State) Check() error {
 			}
 		}
 		isActive := phase == core.NodeExecution_QUEUED || phase == core.NodeExecution_RUNNING
-		if _, parked := s.parked[uint32(i)]; parked {
+		_, parked := s.parked[uint32(i)]
+		if parked {
 			live++
 		}
-		if spec.kind == KindTask && isActive != (live == 1) {
+		var want activity
+		switch {
+		case isActive && spec.kind.can().scope:
+			want = inScope
+		case parked:
+			want = inWait
+		case live > 0:
+			want = inAttempt
+		}
+		if n.activity != want {
+			bad("node %s is %s with activity %d, want %d", r.ID(), phase, n.activity, want)
+		}
+		if spec.kind.can().attempt && isActive != (live == 1) {
 			bad("node %s is %s with %d live attempts", r.ID(), phase, live)
 		}
 		if isActive {
 			active[n.scope]++
-			if spec.kind == KindTask {
+			if spec.kind.can().room {
 				tasks++
 			}
-			if spec.kind == KindWorkflow && n.child == none {
+			if spec.kind.can().scope && n.child == none {
 				bad("node %s is %s without a scope", r.ID(), phase)
 			}
 		}
 		if phase == core.NodeExecution_UNDEFINED && (n.skip && c.runs() || s.mayBegin(uint32(i))) {
 			waiting[n.scope]++
 		}
-		if spec.kind == KindTask && s.mayBegin(uint32(i)) {
+		if spec.kind.can().room && s.mayBegin(uint32(i)) {
 			held++
 		}
 		if aloft.Terminal(phase) != (n.ended != 0) {

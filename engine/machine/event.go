@@ -103,6 +103,57 @@ type AttemptRef struct {
 	Attempt uint32
 }
 
+// subject is what an event is about.
+type subject uint8
+
+const (
+	nothingKnown subject = iota // events of a later release
+	theExecution
+	aNode
+	anAttempt
+)
+
+// subjectOf is what an event is about. The node is that of the attempt too.
+func subjectOf(e *aloftv1.Event) (subject, AttemptRef) {
+	node := func(i uint32) (subject, AttemptRef) { return aNode, AttemptRef{Node: i} }
+	attempt := func(i, number uint32) (subject, AttemptRef) { return anAttempt, AttemptRef{Node: i, Attempt: number} }
+	switch k := e.GetKind().(type) {
+	case *aloftv1.Event_ExecutionStarted, *aloftv1.Event_TerminateRequested, *aloftv1.Event_ExecutionFailing, *aloftv1.Event_ExecutionEnded:
+		return theExecution, AttemptRef{}
+	case *aloftv1.Event_ScopeOpened:
+		return node(k.ScopeOpened.GetNode())
+	case *aloftv1.Event_ScopeFailing:
+		return node(k.ScopeFailing.GetNode())
+	case *aloftv1.Event_NodeQueued:
+		return node(k.NodeQueued.GetNode())
+	case *aloftv1.Event_NodeRunning:
+		return node(k.NodeRunning.GetNode())
+	case *aloftv1.Event_NodeSucceeded:
+		return node(k.NodeSucceeded.GetNode())
+	case *aloftv1.Event_NodeFailed:
+		return node(k.NodeFailed.GetNode())
+	case *aloftv1.Event_NodeSkipped:
+		return node(k.NodeSkipped.GetNode())
+	case *aloftv1.Event_NodeAborted:
+		return node(k.NodeAborted.GetNode())
+	case *aloftv1.Event_NodeCached:
+		return node(k.NodeCached.GetNode())
+	case *aloftv1.Event_NodeRecovered:
+		return node(k.NodeRecovered.GetNode())
+	case *aloftv1.Event_NodeParked:
+		return node(k.NodeParked.GetNode())
+	case *aloftv1.Event_AttemptScheduled:
+		return attempt(k.AttemptScheduled.GetNode(), k.AttemptScheduled.GetAttempt())
+	case *aloftv1.Event_AttemptRunning:
+		return attempt(k.AttemptRunning.GetNode(), k.AttemptRunning.GetAttempt())
+	case *aloftv1.Event_AttemptStopRequested:
+		return attempt(k.AttemptStopRequested.GetNode(), k.AttemptStopRequested.GetAttempt())
+	case *aloftv1.Event_AttemptEnded:
+		return attempt(k.AttemptEnded.GetNode(), k.AttemptEnded.GetAttempt())
+	}
+	return nothingKnown, AttemptRef{}
+}
+
 // Touched is what a list of events changed: the records to be written with them.
 type Touched struct {
 	Execution bool         // its phase, times, error, outputs or abort cause
@@ -113,44 +164,14 @@ type Touched struct {
 // Touch lists what events changed. An event of an attempt touches its node as well.
 func Touch(events []*aloftv1.Event) Touched {
 	t := Touched{Nodes: make([]uint32, 0, len(events)/2), Attempts: make([]AttemptRef, 0, len(events)/2)}
-	attempt := func(node, number uint32) {
-		t.Nodes = append(t.Nodes, node)
-		t.Attempts = append(t.Attempts, AttemptRef{Node: node, Attempt: number})
-	}
 	for _, e := range events {
-		switch k := e.GetKind().(type) {
-		case *aloftv1.Event_ExecutionStarted, *aloftv1.Event_TerminateRequested, *aloftv1.Event_ExecutionFailing, *aloftv1.Event_ExecutionEnded:
+		switch subject, r := subjectOf(e); subject {
+		case theExecution:
 			t.Execution = true
-		case *aloftv1.Event_ScopeOpened:
-			t.Nodes = append(t.Nodes, k.ScopeOpened.GetNode())
-		case *aloftv1.Event_ScopeFailing:
-			t.Nodes = append(t.Nodes, k.ScopeFailing.GetNode())
-		case *aloftv1.Event_NodeQueued:
-			t.Nodes = append(t.Nodes, k.NodeQueued.GetNode())
-		case *aloftv1.Event_NodeRunning:
-			t.Nodes = append(t.Nodes, k.NodeRunning.GetNode())
-		case *aloftv1.Event_NodeSucceeded:
-			t.Nodes = append(t.Nodes, k.NodeSucceeded.GetNode())
-		case *aloftv1.Event_NodeFailed:
-			t.Nodes = append(t.Nodes, k.NodeFailed.GetNode())
-		case *aloftv1.Event_NodeSkipped:
-			t.Nodes = append(t.Nodes, k.NodeSkipped.GetNode())
-		case *aloftv1.Event_NodeAborted:
-			t.Nodes = append(t.Nodes, k.NodeAborted.GetNode())
-		case *aloftv1.Event_NodeCached:
-			t.Nodes = append(t.Nodes, k.NodeCached.GetNode())
-		case *aloftv1.Event_NodeRecovered:
-			t.Nodes = append(t.Nodes, k.NodeRecovered.GetNode())
-		case *aloftv1.Event_NodeParked:
-			t.Nodes = append(t.Nodes, k.NodeParked.GetNode())
-		case *aloftv1.Event_AttemptScheduled:
-			attempt(k.AttemptScheduled.GetNode(), k.AttemptScheduled.GetAttempt())
-		case *aloftv1.Event_AttemptRunning:
-			attempt(k.AttemptRunning.GetNode(), k.AttemptRunning.GetAttempt())
-		case *aloftv1.Event_AttemptStopRequested:
-			attempt(k.AttemptStopRequested.GetNode(), k.AttemptStopRequested.GetAttempt())
-		case *aloftv1.Event_AttemptEnded:
-			attempt(k.AttemptEnded.GetNode(), k.AttemptEnded.GetAttempt())
+		case anAttempt:
+			t.Nodes, t.Attempts = append(t.Nodes, r.Node), append(t.Attempts, r)
+		case aNode:
+			t.Nodes = append(t.Nodes, r.Node)
 		}
 	}
 	slices.Sort(t.Nodes)

@@ -20,8 +20,19 @@ type node struct {
 	next, prev                       uint32 // neighbours in the scope's list of active nodes
 	phase                            uint8
 	systemFailures                   uint8
+	activity                         activity
 	skip                             bool // an upstream node failed or was skipped
 }
+
+// activity is what goes on in a node.
+type activity uint8
+
+const (
+	idle      activity = iota // it has not begun, is between two attempts, or has ended
+	inAttempt                 // its latest attempt has not ended
+	inScope                   // the scope inside it has not ended
+	inWait                    // it is parked: State.parked has on what
+)
 
 // isActive says whether the node has begun and not ended.
 func (n *node) isActive() bool {
@@ -40,23 +51,11 @@ func (t *step) fail(i uint32, cause *core.ExecutionError) error {
 	return t.decide(t.failing(number, cause))
 }
 
-func (s *State) expectNode(i uint32, kinds ...Kind) error {
-	if uint64(i) >= uint64(len(s.nodes)) {
-		return fmt.Errorf("there are %d nodes", len(s.nodes))
-	}
-	for _, k := range kinds {
-		if s.spec(i).kind == k {
-			return nil
-		}
-	}
-	return fmt.Errorf("a node of kind %d has no such event", s.spec(i).kind)
-}
-
 // makeReady puts a node that may begin in line.
 func (s *State) makeReady(i uint32) {
 	c := &s.scopes[s.nodes[i].scope]
 	c.waiting++
-	if s.spec(i).kind == KindTask {
+	if s.spec(i).kind.can().room {
 		c.held++
 		s.waiting++
 		s.held.push(i)
@@ -79,7 +78,7 @@ func (s *State) begin(i uint32, at int64) error {
 func (s *State) leave(i uint32) {
 	c := &s.scopes[s.nodes[i].scope]
 	c.waiting--
-	if s.spec(i).kind == KindTask {
+	if s.spec(i).kind.can().room {
 		c.held--
 		s.waiting--
 	}
@@ -87,11 +86,8 @@ func (s *State) leave(i uint32) {
 
 func (s *State) nodeQueued(at int64, e *aloftv1.NodeQueued) error {
 	i := e.GetNode()
-	if err := s.expectNode(i, KindEnd, KindTask, KindWorkflow); err != nil {
-		return err
-	}
-	isTask := s.spec(i).kind == KindTask
-	if isTask && !s.room() {
+	needsRoom := s.spec(i).kind.can().room
+	if needsRoom && !s.room() {
 		return fmt.Errorf("%d task nodes run already", s.tasks)
 	}
 	if err := s.begin(i, at); err != nil {
@@ -112,7 +108,7 @@ func (s *State) nodeQueued(at int64, e *aloftv1.NodeQueued) error {
 	}
 	c.tail = i
 	c.active++
-	if isTask {
+	if needsRoom {
 		s.tasks++
 	}
 	return nil
@@ -120,9 +116,6 @@ func (s *State) nodeQueued(at int64, e *aloftv1.NodeQueued) error {
 
 func (s *State) nodeRunning(at int64, e *aloftv1.NodeRunning) error {
 	i := e.GetNode()
-	if err := s.expectNode(i, KindTask, KindWorkflow); err != nil {
-		return err
-	}
 	n := &s.nodes[i]
 	if n.phase != uint8(core.NodeExecution_QUEUED) {
 		return fmt.Errorf("the node is %s", s.Ref(i).phase())
@@ -140,13 +133,14 @@ func (s *State) expectOver(i uint32) error {
 	if !n.isActive() {
 		return fmt.Errorf("the node is %s", s.Ref(i).phase())
 	}
-	if n.attempt != none && s.attempts[n.attempt].ended == 0 {
+	switch n.activity {
+	case inAttempt:
 		return fmt.Errorf("attempt %d has not ended", s.attempts[n.attempt].number)
-	}
-	if n.child != none {
+	case inScope:
 		if c := &s.scopes[n.child]; c.active > 0 || c.waiting > 0 {
 			return fmt.Errorf("%d nodes inside are active and %d wait", c.active, c.waiting)
 		}
+	case idle, inWait:
 	}
 	return nil
 }
@@ -168,24 +162,25 @@ func (s *State) end(i uint32, at int64, phase core.NodeExecution_Phase, cause *c
 		}
 		n.next, n.prev = none, none
 		c.active--
-		if s.spec(i).kind == KindTask {
+		if s.spec(i).kind.can().room {
 			s.tasks--
 		}
 	}
-	if n.child != none {
+	switch n.activity {
+	case inScope:
 		s.scopes[n.child].done = true
+	case inWait:
+		delete(s.parked, i)
+	case idle, inAttempt:
 	}
+	n.activity = idle
 	n.phase, n.err, n.updated, n.ended = uint8(phase), cause, at, at
-	delete(s.parked, i)
 }
 
 func (s *State) nodeSucceeded(at int64, e *aloftv1.NodeSucceeded) error {
 	i := e.GetNode()
-	if err := s.expectNode(i, KindStart, KindEnd, KindTask, KindWorkflow); err != nil {
-		return err
-	}
-	n, spec := &s.nodes[i], s.spec(i)
-	if spec.kind == KindStart {
+	n, can := &s.nodes[i], s.spec(i).kind.can()
+	if !can.queue {
 		if err := s.begin(i, at); err != nil {
 			return err
 		}
@@ -193,9 +188,9 @@ func (s *State) nodeSucceeded(at int64, e *aloftv1.NodeSucceeded) error {
 		return err
 	}
 	switch {
-	case spec.kind == KindTask && (n.attempt == none || s.attempts[n.attempt].phase != uint8(core.TaskExecution_SUCCEEDED)):
+	case can.attempt && (n.attempt == none || s.attempts[n.attempt].phase != uint8(core.TaskExecution_SUCCEEDED)):
 		return errors.New("its last attempt has not succeeded")
-	case spec.kind == KindWorkflow && (n.child == none || s.scopes[n.child].failing || !s.succeeded(&s.scopes[n.child])):
+	case can.scope && (n.child == none || s.scopes[n.child].failing || !s.succeeded(&s.scopes[n.child])):
 		return errors.New("the graph inside has not succeeded")
 	}
 	return s.succeed(i, at, core.NodeExecution_SUCCEEDED, e.GetOutputs())
@@ -222,9 +217,6 @@ func (s *State) succeed(i uint32, at int64, phase core.NodeExecution_Phase, ref 
 
 func (s *State) nodeFailed(at int64, e *aloftv1.NodeFailed) error {
 	i := e.GetNode()
-	if err := s.expectNode(i, KindEnd, KindTask, KindWorkflow); err != nil {
-		return err
-	}
 	if e.GetError() == nil {
 		return errors.New("it has no error")
 	}
@@ -250,9 +242,6 @@ func (s *State) nodeFailed(at int64, e *aloftv1.NodeFailed) error {
 
 func (s *State) nodeSkipped(at int64, e *aloftv1.NodeSkipped) error {
 	i := e.GetNode()
-	if err := s.expectNode(i, KindEnd, KindTask, KindWorkflow); err != nil {
-		return err
-	}
 	n := &s.nodes[i]
 	if n.phase != uint8(core.NodeExecution_UNDEFINED) || !n.skip || !s.scopes[n.scope].runs() {
 		return fmt.Errorf("the node is %s, nothing before it failed, or its scope is ending", s.Ref(i).phase())
@@ -282,9 +271,6 @@ func (s *State) skipDownstream(i uint32) {
 
 func (s *State) nodeAborted(at int64, e *aloftv1.NodeAborted) error {
 	i := e.GetNode()
-	if err := s.expectNode(i, KindTask, KindWorkflow); err != nil {
-		return err
-	}
 	if err := s.expectOver(i); err != nil {
 		return err
 	}

@@ -81,18 +81,15 @@ func (t *step) cached(i uint32, inputs *aloftv1.LiteralRef) (CacheAnswer, error)
 // recoverable says whether a node can be taken over from another execution.
 func (s *State) recoverable(i uint32) bool {
 	spec, c := s.spec(i), &s.scopes[s.nodes[i].scope]
-	return s.create.GetRecovers() != nil && (spec.kind == KindTask || spec.kind == KindWorkflow) && i-c.first != c.workflow.failure
+	return s.create.GetRecovers() != nil && spec.kind.can().recover && i-c.first != c.workflow.failure
 }
 
 func (s *State) nodeCached(at int64, e *aloftv1.NodeCached) error {
 	i := e.GetNode()
-	if err := s.expectNode(i, KindTask); err != nil {
-		return err
-	}
 	if c := (CacheAnswer{Lookup: e.GetCache()}); !s.spec(i).cacheable || !c.hit() {
 		return errors.New("its result is not to be used again, or was not found")
 	}
-	if _, parked := s.parked[i]; parked {
+	if s.nodes[i].activity == inWait {
 		if !s.mayRetry(i) {
 			return errors.New("its scope is ending")
 		}
@@ -104,9 +101,6 @@ func (s *State) nodeCached(at int64, e *aloftv1.NodeCached) error {
 
 func (s *State) nodeRecovered(at int64, e *aloftv1.NodeRecovered) error {
 	i := e.GetNode()
-	if err := s.expectNode(i, KindTask, KindWorkflow); err != nil {
-		return err
-	}
 	if !s.recoverable(i) {
 		return errors.New("the execution recovers no other, or the node handles a failure")
 	}

@@ -2,7 +2,6 @@ package machine
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
@@ -107,7 +106,7 @@ func (s *State) openScope(w *workflow, parent, attempt uint32) {
 	number := uint32(len(s.scopes))
 	if parent != none {
 		c.id = s.nodeID(parent)
-		s.nodes[parent].child = number
+		s.nodes[parent].child, s.nodes[parent].activity = number, inScope
 	}
 	s.scopes = append(s.scopes, c)
 	for i := range w.nodes {
@@ -135,20 +134,6 @@ func (s *State) openScope(w *workflow, parent, attempt uint32) {
 	}
 }
 
-func (s *State) scopeOpened(at int64, e *aloftv1.ScopeOpened) error {
-	i := e.GetNode()
-	if err := s.expectNode(i, KindWorkflow); err != nil {
-		return err
-	}
-	n := &s.nodes[i]
-	if n.phase != uint8(core.NodeExecution_RUNNING) || n.child != none {
-		return fmt.Errorf("the node is %s or has a scope", s.Ref(i).phase())
-	}
-	n.updated = at
-	s.openScope(s.spec(i).sub, i, e.GetAttempt())
-	return nil
-}
-
 func (s *State) scopeFailing(number uint32, cause *core.ExecutionError) error {
 	c := &s.scopes[number]
 	if c.failing || c.stopped || c.done {
@@ -170,12 +155,14 @@ func (s *State) halt(number uint32) {
 	c.waiting, c.held = 0, 0
 	for i := c.head; i != none; i = s.nodes[i].next {
 		n := &s.nodes[i]
-		if n.child != none {
+		switch n.activity {
+		case inScope:
 			s.scopes[n.child].stopped = true
 			s.halt(n.child)
 			s.rest(n.child)
-		} else if _, parked := s.parked[i]; parked || n.attempt != none {
+		case inAttempt, inWait:
 			s.stops.push(i)
+		case idle:
 		}
 	}
 }

@@ -146,6 +146,9 @@ func (s *State) apply(e *aloftv1.Event) error {
 	if s.create == nil {
 		return errors.New("the execution has not started")
 	}
+	if err := s.expect(e); err != nil {
+		return err
+	}
 	switch k := e.GetKind().(type) {
 	case *aloftv1.Event_ExecutionFailing:
 		if s.terminated {
@@ -156,14 +159,11 @@ func (s *State) apply(e *aloftv1.Event) error {
 	case *aloftv1.Event_ScopeOpened:
 		return s.scopeOpened(at, k.ScopeOpened)
 	case *aloftv1.Event_ScopeFailing:
-		i := k.ScopeFailing.GetNode()
-		if err := s.expectNode(i, KindWorkflow); err != nil {
-			return err
-		}
-		if s.nodes[i].child == none {
+		child := s.nodes[k.ScopeFailing.GetNode()].child
+		if child == none {
 			return errors.New("the node has no scope")
 		}
-		return s.scopeFailing(s.nodes[i].child, k.ScopeFailing.GetError())
+		return s.scopeFailing(child, k.ScopeFailing.GetError())
 	case *aloftv1.Event_NodeQueued:
 		return s.nodeQueued(at, k.NodeQueued)
 	case *aloftv1.Event_NodeRunning:
@@ -211,7 +211,7 @@ func (s *State) settle() {
 	}
 	for !s.stops.empty() {
 		i := s.stops.front()
-		if _, parked := s.parked[i]; parked {
+		if s.nodes[i].activity == inWait {
 			break
 		}
 		if at := s.nodes[i].attempt; at != none && s.attempts[at].ended == 0 && s.attempts[at].stop == 0 {

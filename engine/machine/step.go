@@ -157,7 +157,7 @@ func (t *step) advance() error {
 // start begins a node that is ready.
 func (t *step) start(i uint32) error {
 	spec := t.spec(i)
-	if spec.kind == KindStart {
+	if !spec.kind.can().queue {
 		return t.decide(nodeSucceeded(t.at, i, t.Ref(i).ScopeInputs(), ""))
 	}
 	if taken, err := t.recover(i); taken || err != nil {
@@ -182,15 +182,15 @@ func (t *step) start(i uint32) error {
 	if err := t.decide(nodeQueued(t.at, i, inputs, cache.Lookup)); err != nil {
 		return err
 	}
-	switch {
-	case cache.WaitFor != "":
+	if cache.WaitFor != "" {
 		return t.park(i, cache)
-	case spec.kind == KindEnd:
-		return t.decide(nodeSucceeded(t.at, i, inputs, ""))
-	case spec.kind == KindWorkflow:
-		return t.all(nodeRunning(t.at, i, t.at), &aloftv1.Event{At: t.at, Kind: &aloftv1.Event_ScopeOpened{
-			ScopeOpened: &aloftv1.ScopeOpened{Node: i},
-		}})
 	}
-	return t.begin(i)
+	switch spec.kind {
+	case KindTask:
+		return t.begin(i)
+	case KindWorkflow:
+		return t.enter(i)
+	case KindStart, KindEnd:
+	}
+	return t.decide(nodeSucceeded(t.at, i, inputs, ""))
 }

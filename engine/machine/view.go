@@ -280,7 +280,7 @@ func (n NodeRef) RetryGroup() string {
 func (n NodeRef) Cacheable() bool { return n.spec().cacheable }
 
 // IsParent says whether it contains nodes.
-func (n NodeRef) IsParent() bool { return n.spec().kind == KindWorkflow }
+func (n NodeRef) IsParent() bool { return n.spec().kind.can().scope }
 
 // Sibling finds a node of the same scope by its id in the template: how a promise finds its producer.
 func (n NodeRef) Sibling(specID string) (NodeRef, bool) {

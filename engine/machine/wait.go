@@ -72,9 +72,6 @@ func (t *step) look(i uint32) error {
 
 func (s *State) nodeParked(at int64, e *aloftv1.NodeParked) error {
 	i := e.GetNode()
-	if err := s.expectNode(i, KindTask); err != nil {
-		return err
-	}
 	n := &s.nodes[i]
 	if n.phase != uint8(core.NodeExecution_QUEUED) || n.attempt != none || !s.mayRetry(i) {
 		return fmt.Errorf("the node is %s, has had an attempt, or its scope is ending", s.Ref(i).phase())
@@ -87,7 +84,7 @@ func (s *State) nodeParked(at int64, e *aloftv1.NodeParked) error {
 		p.since = before.since
 	}
 	s.parked[i] = p
-	n.updated = at
+	n.activity, n.updated = inWait, at
 	s.looks.push(timer{at: p.until, of: i})
 	return nil
 }

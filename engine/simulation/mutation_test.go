@@ -49,7 +49,7 @@ var mutations = []mutation{
 	},
 	{
 		name: "an aborted node keeps its old record", promise: "P2", file: "engine/machine/event.go",
-		old: "t.Nodes = append(t.Nodes, k.NodeAborted.GetNode())", new: "_ = k.NodeAborted.GetNode()",
+		old: "return node(k.NodeAborted.GetNode())", new: "return nothingKnown, AttemptRef{}",
 	},
 	{
 		name: "versions of a workflow share a graph", promise: "P6", file: "engine/step.go",
