@@ -225,8 +225,11 @@ func (t *step) stop(i uint32) error {
 	}})
 }
 
-// fire ends a sleep, and whatever has had its time.
+// fire does what the timer of a node is for: a sleep is over, an attempt has had its time, or a parked node asks again.
 func (t *step) fire(i uint32) error {
+	if t.nodes[i].activity == inWait {
+		return t.resume(i)
+	}
 	a := &t.attempts[t.nodes[i].attempt]
 	if a.byEngine {
 		x := newAttemptEnded(t.at, i, a.number)
@@ -291,17 +294,17 @@ func (s *State) attemptScheduled(at int64, e *aloftv1.AttemptScheduled) error {
 		s.offers[i] = e.GetCheckpoint()
 	}
 	if n.activity == inWait {
-		delete(s.parked, i)
+		s.endWait(i)
 	}
 	n.activity = inAttempt
 	if a.byEngine {
 		a.phase, a.started, a.due = uint8(core.TaskExecution_RUNNING), at, e.GetDueAt()
-		s.timers++
+		s.engineAttempts++
 	} else {
 		s.outstanding[s.nodeID(i)] = i
 	}
 	if at := a.timer(); at != 0 || a.byEngine {
-		s.due.push(timer{at: at, of: n.attempt})
+		s.timers.push(timer{at: at, node: i})
 	}
 	s.attempts = append(s.attempts, a)
 	return nil
@@ -330,7 +333,7 @@ func (s *State) attemptRunning(at int64, e *aloftv1.AttemptRunning) error {
 	}
 	a.expires = e.GetExpiresAt()
 	if at := a.timer(); at != 0 {
-		s.due.push(timer{at: at, of: s.nodes[a.node].attempt})
+		s.timers.push(timer{at: at, node: a.node})
 	}
 	return nil
 }
@@ -406,7 +409,7 @@ func (s *State) attemptEnded(at int64, e *aloftv1.AttemptEnded) error {
 	s.nodes[i].activity, s.nodes[i].updated = idle, at
 	delete(s.expired, s.nodes[i].attempt)
 	if a.byEngine {
-		s.timers--
+		s.engineAttempts--
 	} else {
 		delete(s.outstanding, s.nodeID(i))
 	}

@@ -207,7 +207,7 @@ func (f *facts) Duration(n NodeRef) (time.Duration, *aloftv1.Failure, error) {
 // stateDiff compares states field by field, graphs by identity.
 func stateDiff(want, got *State) string {
 	return cmp.Diff(want, got,
-		cmp.AllowUnexported(State{}, scope{}, node{}, attempt{}, ref{}, queue{}, timer{}, parking{}, outage{}, overdue{}),
+		cmp.AllowUnexported(State{}, scope{}, node{}, attempt{}, ref{}, queue{}, timer{}, wait{}, outage{}, overdue{}),
 		cmp.Comparer(func(a, b *Graph) bool { return a == b }),
 		cmp.Comparer(func(a, b *workflow) bool { return a == b }),
 		protocmp.Transform())

@@ -12,7 +12,7 @@ import (
 func (s *State) Check() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	var outstanding, timers int
+	var outstanding, engineAttempts int
 	var tasks, held uint32
 	active := make([]uint32, len(s.scopes))
 	waiting := make([]uint32, len(s.scopes))
@@ -43,13 +43,13 @@ func (s *State) Check() error {
 			}
 			live++
 			if s.attempts[a].byEngine {
-				timers++
+				engineAttempts++
 			} else if outstanding++; s.outstanding[r.ID()] != uint32(i) {
 				bad("node %s has an attempt that nobody knows of", r.ID())
 			}
 		}
 		isActive := phase == core.NodeExecution_QUEUED || phase == core.NodeExecution_RUNNING
-		_, parked := s.parked[uint32(i)]
+		_, parked := s.waits[uint32(i)]
 		if parked {
 			live++
 		}
@@ -96,16 +96,16 @@ func (s *State) Check() error {
 			bad("scope %q counts %d active and %d waiting nodes and has %d and %d", c.id, c.active, c.waiting, active[i], waiting[i])
 		}
 	}
-	if outstanding != len(s.outstanding) || timers != s.timers || tasks != s.tasks {
-		bad("counted %d attempts, %d timers, %d tasks; found %d, %d, %d", len(s.outstanding), s.timers, s.tasks, outstanding, timers, tasks)
+	if outstanding != len(s.outstanding) || engineAttempts != s.engineAttempts || tasks != s.tasks {
+		bad("counted %d attempts, %d by the engine, %d tasks; found %d, %d, %d", len(s.outstanding), s.engineAttempts, s.tasks, outstanding, engineAttempts, tasks)
 	}
 	if s.ended == 0 && held != s.waiting {
 		bad("counted %d task nodes that wait for room; found %d", s.waiting, held)
 	}
 	switch {
-	case s.ended != 0 && (outstanding > 0 || timers > 0 || tasks > 0):
-		bad("the execution has ended with %d attempts and %d timers left", outstanding, timers)
-	case s.ended == 0 && s.create != nil && outstanding == 0 && timers == 0 && len(s.parked) == 0 && !s.More():
+	case s.ended != 0 && (outstanding > 0 || engineAttempts > 0 || tasks > 0):
+		bad("the execution has ended with %d attempts and %d by the engine left", outstanding, engineAttempts)
+	case s.ended == 0 && s.create != nil && outstanding == 0 && engineAttempts == 0 && len(s.waits) == 0 && !s.More():
 		bad("the execution is stuck: nothing is outstanding and nothing is left to decide")
 	}
 	return errors.Join(errs...)

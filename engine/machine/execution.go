@@ -95,8 +95,8 @@ func (s *State) terminateRequested(at int64, e *aloftv1.TerminateRequested) erro
 }
 
 func (s *State) executionEnded(at int64, e *aloftv1.ExecutionEnded) error {
-	if len(s.outstanding) > 0 || s.timers > 0 {
-		return fmt.Errorf("%d attempts and %d timers have not ended", len(s.outstanding), s.timers)
+	if len(s.outstanding) > 0 || s.engineAttempts > 0 {
+		return fmt.Errorf("%d attempts and %d by the engine have not ended", len(s.outstanding), s.engineAttempts)
 	}
 	var failing, succeeded bool
 	if s.create != nil {

@@ -291,7 +291,7 @@ func TestTimersComeInOrder(t *testing.T) {
 	var h timerHeap
 	var want []timer
 	for i := range uint32(1000) {
-		x := timer{at: dice.Int64N(100), of: i}
+		x := timer{at: dice.Int64N(100), node: i}
 		h.push(x)
 		want = append(want, x)
 	}

@@ -31,7 +31,7 @@ const (
 	idle      activity = iota // it has not begun, is between two attempts, or has ended
 	inAttempt                 // its latest attempt has not ended
 	inScope                   // the scope inside it has not ended
-	inWait                    // it is parked: State.parked has on what
+	inWait                    // it is parked: State.waits has on what
 )
 
 // isActive says whether the node has begun and not ended.
@@ -170,7 +170,7 @@ func (s *State) end(i uint32, at int64, phase core.NodeExecution_Phase, cause *c
 	case inScope:
 		s.scopes[n.child].done = true
 	case inWait:
-		delete(s.parked, i)
+		s.endWait(i)
 	case idle, inAttempt:
 	}
 	n.activity = idle

@@ -23,19 +23,19 @@ func (s *State) KeepBack(before, until time.Time) {
 	}
 	passed := before.UnixNano()
 	var ours []timer
-	for len(s.due) > 0 && s.due[0].at <= passed {
-		t := s.due[0]
-		s.due.pop()
-		switch a := &s.attempts[t.of]; {
-		case a.timer() != t.at: // it has another one since
-		case a.byEngine:
-			ours = append(ours, t)
-		default:
+	for len(s.timers) > 0 && s.timers[0].at <= passed {
+		t := s.timers[0]
+		s.timers.pop()
+		switch n := &s.nodes[t.node]; {
+		case s.timer(t.node) != t.at: // it has another one since
+		case n.activity == inAttempt && !s.attempts[n.attempt].byEngine:
 			s.overdue.timers = append(s.overdue.timers, t)
+		default:
+			ours = append(ours, t)
 		}
 	}
 	for _, t := range ours {
-		s.due.push(t)
+		s.timers.push(t)
 	}
 	s.settle()
 	s.overdue.expiry = s.expires != 0 && s.expires <= passed
@@ -50,7 +50,7 @@ func (s *State) release(now int64) {
 		return
 	}
 	for _, t := range s.overdue.timers {
-		s.due.push(t)
+		s.timers.push(t)
 	}
 	s.overdue = overdue{}
 	s.settle()
@@ -77,7 +77,7 @@ func (s *State) forgetHeard() {
 	if s.overdue.until == 0 {
 		return
 	}
-	s.overdue.timers = slices.DeleteFunc(s.overdue.timers, func(t timer) bool { return s.attempts[t.of].timer() != t.at })
+	s.overdue.timers = slices.DeleteFunc(s.overdue.timers, func(t timer) bool { return s.timer(t.node) != t.at })
 	s.overdue.expiry = s.overdue.expiry && len(s.outstanding) > 0
 	if len(s.overdue.timers) == 0 && !s.overdue.expiry {
 		s.overdue = overdue{}

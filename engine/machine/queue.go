@@ -22,15 +22,16 @@ func (q *queue) pop() {
 	}
 }
 
-// timerHeap has the soonest timer first; of equal ones that of the older attempt, or node.
+// timerHeap has the soonest timer first; of equal ones that of the node with the smaller number.
 type timerHeap []timer
 
+// timer is when something is to be done about a node, if it is still what State.timer says.
 type timer struct {
-	at int64
-	of uint32 // an attempt; of looks: a node
+	at   int64
+	node uint32
 }
 
-func (a timer) before(b timer) bool { return a.at < b.at || a.at == b.at && a.of < b.of }
+func (a timer) before(b timer) bool { return a.at < b.at || a.at == b.at && a.node < b.node }
 
 func (h *timerHeap) push(t timer) {
 	*h = append(*h, t)

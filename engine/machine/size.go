@@ -14,7 +14,7 @@ var (
 	scopeBytes   = sizeOf[scope]()
 	refBytes     = sizeOf[ref]()
 	outageBytes  = sizeOf[outage]()
-	parkingBytes = sizeOf[parking]()
+	waitBytes    = sizeOf[wait]()
 	timerBytes   = sizeOf[timer]()
 	textBytes    = sizeOf[string]()
 )
@@ -24,6 +24,7 @@ func sizeOf[T any]() int { return int(reflect.TypeFor[T]().Size()) }
 // Bytes that a map takes for each entry beside key and value, about, and that a state takes which has nothing.
 const (
 	mapEntryBytes = 24
+	emptyMapBytes = 48
 	emptyBytes    = 2048
 )
 
@@ -32,8 +33,8 @@ func (s *State) Bytes() int64 {
 	n := emptyBytes + s.texted +
 		cap(s.nodes)*nodeBytes + cap(s.attempts)*attemptBytes + cap(s.scopes)*scopeBytes + cap(s.refs)*refBytes +
 		4*(cap(s.ready.items)+cap(s.held.items)+cap(s.skips.items)+cap(s.stops.items)+cap(s.rested.items)) +
-		(cap(s.due)+cap(s.looks))*timerBytes +
-		len(s.outages)*(mapEntryBytes+outageBytes) + len(s.parked)*(mapEntryBytes+parkingBytes) +
+		cap(s.timers)*timerBytes +
+		len(s.outages)*(mapEntryBytes+outageBytes) + len(s.waits)*(2*mapEntryBytes+waitBytes) + len(s.waiters)*(mapEntryBytes+emptyMapBytes) +
 		(len(s.decks)+len(s.offers)+len(s.renamed)+len(s.outstanding))*(mapEntryBytes+2*textBytes) +
 		(len(s.ids)+len(s.memory)+len(s.expired))*(mapEntryBytes+8)
 	return int64(n)

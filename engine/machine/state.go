@@ -42,18 +42,19 @@ type State struct {
 	texts    []string  // reasons of stops, each once
 	texted   int       // about how many bytes of texts are kept: see Bytes
 	decks    map[uint32]string
-	expired  map[uint32]*aloftv1.Failure // attempts that are being stopped because their time is over: how they have failed
-	memory   map[uint32]int64            // attempts that get another amount than their node states
-	outages  map[uint32]outage           // nodes that services have failed
-	parked   map[uint32]parking          // nodes that wait for something outside of the execution
-	offers   map[uint32]string           // nodes that get the checkpoint of an attempt of the execution that is recovered
-	renamed  map[uint32]aloft.NodeID     // nodes whose unique id is not Flyte's: see distinctID
-	ids      map[uint64]struct{}         // hashes of the unique ids of nested nodes
+	expired  map[uint32]*aloftv1.Failure    // attempts that are being stopped because their time is over: how they have failed
+	memory   map[uint32]int64               // attempts that get another amount than their node states
+	outages  map[uint32]outage              // nodes that services have failed
+	waits    map[uint32]wait                // of parked nodes
+	waiters  map[string]map[uint32]struct{} // parked nodes, by what they wait on
+	offers   map[uint32]string              // nodes that get the checkpoint of an attempt of the execution that is recovered
+	renamed  map[uint32]aloft.NodeID        // nodes whose unique id is not Flyte's: see distinctID
+	ids      map[uint64]struct{}            // hashes of the unique ids of nested nodes
 
-	outstanding map[aloft.NodeID]uint32 // nodes with an attempt of an executor that has not ended
-	timers      int                     // attempts of our own that have not ended
-	tasks       uint32                  // task nodes that are active: what max_parallelism limits
-	waiting     uint32                  // task nodes that could begin if there were room
+	outstanding    map[aloft.NodeID]uint32 // nodes with an attempt of an executor that has not ended
+	engineAttempts int                     // attempts that the engine runs itself and that have not ended
+	tasks          uint32                  // task nodes that are active: what max_parallelism limits
+	waiting        uint32                  // task nodes that could begin if there were room
 
 	// What is to be decided. Entries that have become pointless are dropped when they come to the front.
 	ready   queue // nodes that may begin
@@ -61,8 +62,7 @@ type State struct {
 	skips   queue // nodes to be skipped
 	stops   queue // nodes whose attempt is to be stopped
 	rested  queue // scopes in which nothing is active and nothing waits
-	due     timerHeap
-	looks   timerHeap // of parked nodes
+	timers  timerHeap
 	overdue overdue
 }
 
@@ -82,7 +82,8 @@ func New(id aloft.ExecutionID, g *Graph) *State {
 		expired:     make(map[uint32]*aloftv1.Failure),
 		memory:      make(map[uint32]int64),
 		outages:     make(map[uint32]outage),
-		parked:      make(map[uint32]parking),
+		waits:       make(map[uint32]wait),
+		waiters:     make(map[string]map[uint32]struct{}),
 		offers:      make(map[uint32]string),
 		renamed:     make(map[uint32]aloft.NodeID),
 		ids:         make(map[uint64]struct{}),
@@ -225,12 +226,9 @@ func (s *State) settle() {
 		}
 		s.rested.pop()
 	}
-	// An attempt has one timer after the other: those before its present one are in here, too.
-	for len(s.due) > 0 && s.attempts[s.due[0].of].timer() != s.due[0].at {
-		s.due.pop()
-	}
-	for len(s.looks) > 0 && s.parked[s.looks[0].of].until != s.looks[0].at {
-		s.looks.pop()
+	// A node has one timer after the other: those before its present one are in here, too.
+	for len(s.timers) > 0 && s.timer(s.timers[0].node) != s.timers[0].at {
+		s.timers.pop()
 	}
 }
 
@@ -264,7 +262,7 @@ func (s *State) Waits() int {
 	if s.ended != 0 {
 		return 0
 	}
-	return len(s.parked)
+	return len(s.waits)
 }
 
 // DueAt is the earliest timer; zero: none.
@@ -277,10 +275,8 @@ func (s *State) dueAt() int64 {
 		return 0
 	}
 	due := s.expiry()
-	for _, h := range []timerHeap{s.due, s.looks} {
-		if len(h) > 0 && (due == 0 || h[0].at < due) {
-			due = h[0].at
-		}
+	if len(s.timers) > 0 && (due == 0 || s.timers[0].at < due) {
+		due = s.timers[0].at
 	}
 	if o := &s.overdue; len(o.timers) > 0 && (due == 0 || o.until < due) {
 		due = o.until

@@ -139,10 +139,7 @@ func (t *step) advance() error {
 				Message: fmt.Sprintf("execution timeout [%s] expired", time.Duration(at-t.started)),
 			}))
 		}
-		if len(t.due) == 0 || t.due[0].at > t.dueAt() {
-			return t.look(t.looks[0].of)
-		}
-		return t.fire(t.attempts[t.due[0].of].node)
+		return t.fire(t.timers[0].node)
 	case !t.skips.empty():
 		return t.decide(nodeSkipped(t.at, t.skips.front()))
 	case !t.rested.empty():

@@ -111,7 +111,7 @@ func (s *State) Node(i uint32) NodeView {
 		v.Attempts = s.attempts[n.attempt].number + 1
 		v.DeckURI = s.decks[n.attempt]
 	}
-	v.Waiting = s.parked[i].reason
+	v.Waiting = s.waits[i].reason
 	return v
 }
 
