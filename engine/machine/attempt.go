@@ -19,7 +19,7 @@ type attempt struct {
 	expires                          int64 // when it is ended: queued, if it has not begun by then; running, if it is not over; 0: never
 	err                              *core.ExecutionError
 	node                             uint32
-	prev                             uint32 // the one before it; none: it is the first
+	prev                             uint32 // the one before it; noIndex: it is the first
 	number                           uint32
 	outputs                          uint32
 	stop                             uint32 // why it is to be stopped, plus 1; 0: it is not
@@ -67,15 +67,15 @@ func (t *step) attemptStarted(m *aloftv1.AttemptStarted) error {
 	}
 	running := &aloftv1.AttemptRunning{Node: i, Attempt: a.number, Executor: m.GetExecutor(), StartedAt: at}
 	if a.timeout > 0 && a.stop == 0 {
-		// From now by our own clock, not from when the executor's clock says that it began: that one may have been set
-		// back, and nobody's time is cut short by that.
+		// From now by our own clock, not from when the executor's clock says that it began: that clock may have been set
+		// back, and the attempt would get less time.
 		running.ExpiresAt = after(t.at, time.Duration(a.timeout))
 	}
 	return t.decide(&aloftv1.Event{At: t.at, Kind: &aloftv1.Event_AttemptRunning{AttemptRunning: running}})
 }
 
 // within moves a time that an executor's clock gave between the attempt's creation and now, so that records are in order
-// whatever the clocks say.
+// also where clocks differ.
 func (t *step) within(a *attempt, at int64) int64 { return min(max(at, a.created), t.at) }
 
 func (t *step) outcome(m *aloftv1.Outcome) error {
@@ -147,12 +147,12 @@ func (t *step) attemptFailed(x *attemptEnded, failure *aloftv1.Failure) error {
 		failed.Service, failed.ServiceAwaySince, failed.ServiceWellAt = failure.GetService(), failure.GetServiceAwaySince(), failure.GetServiceWellAt()
 	}
 	x.body.Result = &aloftv1.AttemptEnded_Failure{Failure: failed}
-	return t.another(x, cause, failed.GetRecoverable())
+	return t.retryOrFail(x, cause, failed.GetRecoverable())
 }
 
 func (t *step) attemptLost(x *attemptEnded, reason string) error {
 	x.body.Result = &aloftv1.AttemptEnded_Lost{Lost: reason}
-	return t.another(x, lostError(reason), true)
+	return t.retryOrFail(x, lostError(reason), true)
 }
 
 func (t *step) attemptStopped(x *attemptEnded, reason string) error {
@@ -161,10 +161,10 @@ func (t *step) attemptStopped(x *attemptEnded, reason string) error {
 }
 
 // schedule gives a task node its next attempt, and runs it if that is our own part.
-func (t *step) schedule(i uint32, as next) error {
+func (t *step) schedule(i uint32, plan attemptPlan) error {
 	n, spec := &t.nodes[i], t.spec(i)
 	var number uint32
-	if n.attempt != none {
+	if n.attempt != noIndex {
 		number = t.attempts[n.attempt].number + 1
 	}
 	e, scheduled := newAttemptScheduled(t.at, i, number, t.token(i, number))
@@ -173,9 +173,9 @@ func (t *step) schedule(i uint32, as next) error {
 	scheduled.Timeout = int64(timeout)
 	if spec.byEngine == "" {
 		scheduled.Last = uint32(n.systemFailures) >= policy.systemRetries()
-		scheduled.NotBefore, scheduled.Memory, scheduled.Checkpoint = as.notBefore, as.memory, as.checkpoint
+		scheduled.NotBefore, scheduled.Memory, scheduled.Checkpoint = plan.notBefore, plan.memory, plan.checkpoint
 		if policy.QueueTimeout > 0 {
-			scheduled.ExpiresAt = after(max(t.at, as.notBefore), policy.QueueTimeout)
+			scheduled.ExpiresAt = after(max(t.at, plan.notBefore), policy.QueueTimeout)
 		}
 		return t.decide(e)
 	}
@@ -264,7 +264,7 @@ func (s *State) attemptScheduled(at int64, e *aloftv1.AttemptScheduled) error {
 		return fmt.Errorf("the node is %s, or its scope is ending", s.Ref(i).phase())
 	}
 	var number uint32
-	if n.attempt != none {
+	if n.attempt != noIndex {
 		last := &s.attempts[n.attempt]
 		if last.ended == 0 || last.phase == uint8(core.TaskExecution_SUCCEEDED) {
 			return fmt.Errorf("attempt %d is %s", last.number, core.TaskExecution_Phase(last.phase))
@@ -275,7 +275,7 @@ func (s *State) attemptScheduled(at int64, e *aloftv1.AttemptScheduled) error {
 		return fmt.Errorf("the next attempt is %d", number)
 	}
 	if e.GetByEngine() != (spec.byEngine != "") {
-		return fmt.Errorf("tasks of type %q are run by somebody else", spec.task.GetType())
+		return fmt.Errorf("tasks of type %q are run by an executor, others by the engine", spec.task.GetType())
 	}
 	if t := s.tokenOf(i, number); e.GetToken() != string(t[:]) {
 		return errors.New("its token does not follow from the seed")
@@ -313,7 +313,7 @@ func (s *State) attemptScheduled(at int64, e *aloftv1.AttemptScheduled) error {
 // current is the attempt that an event means: the last one of its node, which must not have ended.
 func (s *State) current(i, number uint32) (*attempt, error) {
 	n := &s.nodes[i]
-	if n.attempt == none || s.attempts[n.attempt].number != number || s.attempts[n.attempt].ended != 0 {
+	if n.attempt == noIndex || s.attempts[n.attempt].number != number || s.attempts[n.attempt].ended != 0 {
 		return nil, errors.New("it is not the current attempt, or has ended")
 	}
 	return &s.attempts[n.attempt], nil
@@ -393,7 +393,7 @@ func (s *State) attemptEnded(at int64, e *aloftv1.AttemptEnded) error {
 		s.decks[s.nodes[i].attempt] = e.GetDeckUri()
 	}
 	if f := e.GetFailure(); f.GetService() != "" {
-		o := s.outages[i].before(f)
+		o := s.outages[i].since(f)
 		s.nodes[i].systemFailures -= uint8(s.outages[i].charged - o.charged)
 		switch {
 		case e.GetBudget() == aloftv1.AttemptEnded_SYSTEM:

@@ -13,9 +13,9 @@ func (s *State) Check() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	var outstanding, engineAttempts int
-	var tasks, held uint32
+	var tasks, runnables uint32
 	active := make([]uint32, len(s.scopes))
-	waiting := make([]uint32, len(s.scopes))
+	pending := make([]uint32, len(s.scopes))
 	misses := make([]uint32, len(s.nodes)) // upstream nodes that have not succeeded, counted again
 	for i := range s.nodes {
 		if !aloft.Succeeded(core.NodeExecution_Phase(s.nodes[i].phase)) {
@@ -37,7 +37,7 @@ func (s *State) Check() error {
 			bad("node %s is %s before its upstream nodes have succeeded", r.ID(), phase)
 		}
 		live := 0
-		for a := n.attempt; a != none; a = s.attempts[a].prev {
+		for a := n.attempt; a != noIndex; a = s.attempts[a].prev {
 			if s.attempts[a].ended != 0 {
 				continue
 			}
@@ -45,7 +45,7 @@ func (s *State) Check() error {
 			if s.attempts[a].byEngine {
 				engineAttempts++
 			} else if outstanding++; s.outstanding[r.ID()] != uint32(i) {
-				bad("node %s has an attempt that nobody knows of", r.ID())
+				bad("node %s has an attempt of an executor that State.outstanding lacks", r.ID())
 			}
 		}
 		isActive := phase == core.NodeExecution_QUEUED || phase == core.NodeExecution_RUNNING
@@ -73,34 +73,34 @@ func (s *State) Check() error {
 			if spec.kind.can().room {
 				tasks++
 			}
-			if spec.kind.can().scope && n.child == none {
+			if spec.kind.can().scope && n.child == noIndex {
 				bad("node %s is %s without a scope", r.ID(), phase)
 			}
 		}
 		if phase == core.NodeExecution_UNDEFINED && (n.skip && c.runs() || s.mayBegin(uint32(i))) {
-			waiting[n.scope]++
+			pending[n.scope]++
 		}
 		if spec.kind.can().room && s.mayBegin(uint32(i)) {
-			held++
+			runnables++
 		}
 		if aloft.Terminal(phase) != (n.ended != 0) {
 			bad("node %s is %s and its end is %d", r.ID(), phase, n.ended)
 		}
-		if n.child != none && aloft.Terminal(phase) != s.scopes[n.child].done {
+		if n.child != noIndex && aloft.Terminal(phase) != s.scopes[n.child].done {
 			bad("node %s is %s and its scope does not agree", r.ID(), phase)
 		}
 	}
 	for i := range s.scopes {
 		c := &s.scopes[i]
-		if c.active != active[i] || !c.done && c.waiting != waiting[i] {
-			bad("scope %q counts %d active and %d waiting nodes and has %d and %d", c.id, c.active, c.waiting, active[i], waiting[i])
+		if c.active != active[i] || !c.done && c.pending != pending[i] {
+			bad("scope %q counts %d active and %d pending nodes and has %d and %d", c.id, c.active, c.pending, active[i], pending[i])
 		}
 	}
 	if outstanding != len(s.outstanding) || engineAttempts != s.engineAttempts || tasks != s.tasks {
 		bad("counted %d attempts, %d by the engine, %d tasks; found %d, %d, %d", len(s.outstanding), s.engineAttempts, s.tasks, outstanding, engineAttempts, tasks)
 	}
-	if s.ended == 0 && held != s.waiting {
-		bad("counted %d task nodes that wait for room; found %d", s.waiting, held)
+	if s.ended == 0 && runnables != s.runnables {
+		bad("counted %d runnable nodes; found %d", s.runnables, runnables)
 	}
 	switch {
 	case s.ended != 0 && (outstanding > 0 || engineAttempts > 0 || tasks > 0):

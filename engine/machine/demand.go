@@ -95,7 +95,7 @@ func quantity(text string) (*big.Rat, error) {
 		end = len(text)
 	}
 	number, suffix := text[:end], text[end:]
-	// The bounds keep a number that nobody means from filling the memory.
+	// The bounds keep an absurd number from filling the memory.
 	if len(text) > 64 || strings.Contains(strings.TrimPrefix(number, "+"), "+") {
 		return nil, refused
 	}

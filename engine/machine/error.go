@@ -12,7 +12,7 @@ const (
 	CodeNodeAborted      = "NodeAborted"       // a node that was active when what contains it failed or was terminated
 	CodeTaskAborted      = "Task Aborted"      // its attempt; with the blank, as in Flyte
 	CodeRetriesExhausted = "RetriesExhausted|" // before the code of the last attempt's error
-	CodeAttemptLost      = "AttemptLost"       // nobody knows how the attempt ended
+	CodeAttemptLost      = "AttemptLost"       // how the attempt ended is unknown
 	CodeUnknown          = "Unknown"           // a failure that does not say what it is
 )
 

@@ -76,7 +76,7 @@ func (s *State) executionStarted(at int64, e *aloftv1.ExecutionStarted) error {
 	}
 	s.create, s.phase, s.started, s.changed = e.GetCreate(), core.WorkflowExecution_RUNNING, at, at
 	s.expires = e.GetExpiresAt()
-	s.openScope(s.graph.root, none, 0)
+	s.openScope(s.graph.root, noIndex, 0)
 	return nil
 }
 
@@ -89,7 +89,7 @@ func (s *State) terminateRequested(at int64, e *aloftv1.TerminateRequested) erro
 	if s.create != nil {
 		s.scopes[0].stopped = true
 		s.halt(0)
-		s.rest(0)
+		s.settle(0)
 	}
 	return nil
 }
@@ -101,8 +101,8 @@ func (s *State) executionEnded(at int64, e *aloftv1.ExecutionEnded) error {
 	var failing, succeeded bool
 	if s.create != nil {
 		c := &s.scopes[0]
-		if c.active > 0 || c.waiting > 0 {
-			return fmt.Errorf("%d nodes are active and %d wait", c.active, c.waiting)
+		if c.active > 0 || c.pending > 0 {
+			return fmt.Errorf("%d nodes are active and %d pending", c.active, c.pending)
 		}
 		failing, succeeded = c.failing, s.succeeded(c)
 		c.done = true

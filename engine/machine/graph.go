@@ -33,7 +33,7 @@ type workflow struct {
 	nodes    []nodeSpec
 	byID     map[string]uint32
 	end      uint32
-	failure  uint32 // none: there is no failure node
+	failure  uint32 // noIndex: there is no failure node
 }
 
 // nodeSpec is what is known of a node before anything runs.
@@ -55,8 +55,8 @@ type nodeSpec struct {
 	stable, spot  *aloftv1.AttemptSpec
 }
 
-// none is the index of nothing.
-const none = ^uint32(0)
+// noIndex means: there is no such node, scope or attempt.
+const noIndex = ^uint32(0)
 
 // NewGraph indexes a closure. The error lists every node that cannot be run and wraps aloft.ErrUnimplemented (a kind of
 // node that a later release brings) or aloft.ErrInvalid (the closure is not what a compiler makes), or both.
@@ -105,7 +105,7 @@ type builder struct {
 
 func (b *builder) workflow(c *core.CompiledWorkflow) *workflow {
 	t := c.GetTemplate()
-	w := &workflow{template: t, byID: make(map[string]uint32, len(t.GetNodes())+1), end: none, failure: none}
+	w := &workflow{template: t, byID: make(map[string]uint32, len(t.GetNodes())+1), end: noIndex, failure: noIndex}
 	b.built[aloft.KeyOf(t.GetId())] = nil
 	nodes := slices.Clone(t.GetNodes())
 	if f := t.GetFailureNode(); f != nil {
@@ -213,7 +213,7 @@ func (b *builder) task(w *workflow, n *core.Node, target *core.TaskNode, s *node
 	s.stable, s.spot = spec(false), spec(true)
 }
 
-// edges counts upstreams and lists downstreams, in the template's order. An edge holds whoever states it (the compiler's
+// edges counts upstreams and lists downstreams, in the template's order. An edge counts no matter where it is stated (the compiler's
 // connections, upstream_node_ids, a promise), for a missed one would start a node before its inputs exist. A node without
 // any hangs between start-node and end-node, so that the end-node's turn means that all others have succeeded.
 func (b *builder) edges(w *workflow, c *core.ConnectionSet, start uint32) {
@@ -248,7 +248,7 @@ func (b *builder) edges(w *workflow, c *core.ConnectionSet, start uint32) {
 			}
 		}
 	}
-	// The failure node runs when everything else is over: it waits for nobody and nobody for it.
+	// The failure node runs when all other nodes are over: it has no edges.
 	all = slices.DeleteFunc(all, func(e edge) bool { return e.to == w.failure })
 	has := func(side func(edge) uint32) []bool {
 		found := make([]bool, len(w.nodes))

@@ -12,7 +12,7 @@ import (
 // nodeID is the unique id of a node.
 func (s *State) nodeID(i uint32) aloft.NodeID {
 	c := &s.scopes[s.nodes[i].scope]
-	if c.node == none {
+	if c.node == noIndex {
 		return s.graph.ids[i-c.first]
 	}
 	if id, ok := s.renamed[i]; ok {

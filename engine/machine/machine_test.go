@@ -31,7 +31,7 @@ func TestApplyRefusesWhatCannotHaveHappened(t *testing.T) {
 	token := func(i, n uint32) string {
 		s := New(testID, g)
 		s.create = create(0).GetCreate()
-		s.openScope(g.root, none, 0)
+		s.openScope(g.root, noIndex, 0)
 		return s.token(i, n)
 	}
 	at := epoch.UnixNano()

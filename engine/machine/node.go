@@ -14,8 +14,8 @@ type node struct {
 	err                              *core.ExecutionError
 	scope                            uint32
 	missing                          uint32 // upstream nodes that have not succeeded
-	attempt                          uint32 // the latest attempt; none: it has had none
-	child                            uint32 // the scope inside it; none: none yet
+	attempt                          uint32 // the latest attempt; noIndex: it has had none
+	child                            uint32 // the scope inside it; noIndex: none yet
 	inputs, outputs                  uint32 // references
 	next, prev                       uint32 // neighbours in the scope's list of active nodes
 	phase                            uint8
@@ -54,11 +54,11 @@ func (t *step) fail(i uint32, cause *core.ExecutionError) error {
 // makeReady puts a node that may begin in line.
 func (s *State) makeReady(i uint32) {
 	c := &s.scopes[s.nodes[i].scope]
-	c.waiting++
+	c.pending++
 	if s.spec(i).kind.can().room {
-		c.held++
-		s.waiting++
-		s.held.push(i)
+		c.runnable++
+		s.runnables++
+		s.runnable.push(i)
 	} else {
 		s.ready.push(i)
 	}
@@ -77,10 +77,10 @@ func (s *State) begin(i uint32, at int64) error {
 
 func (s *State) leave(i uint32) {
 	c := &s.scopes[s.nodes[i].scope]
-	c.waiting--
+	c.pending--
 	if s.spec(i).kind.can().room {
-		c.held--
-		s.waiting--
+		c.runnable--
+		s.runnables--
 	}
 }
 
@@ -100,8 +100,8 @@ func (s *State) nodeQueued(at int64, e *aloftv1.NodeQueued) error {
 	n := &s.nodes[i]
 	n.phase, n.inputs, n.updated = uint8(core.NodeExecution_QUEUED), inputs, at
 	c := &s.scopes[n.scope]
-	n.prev, n.next = c.tail, none
-	if c.tail == none {
+	n.prev, n.next = c.tail, noIndex
+	if c.tail == noIndex {
 		c.head = i
 	} else {
 		s.nodes[c.tail].next = i
@@ -137,8 +137,8 @@ func (s *State) expectOver(i uint32) error {
 	case inAttempt:
 		return fmt.Errorf("attempt %d has not ended", s.attempts[n.attempt].number)
 	case inScope:
-		if c := &s.scopes[n.child]; c.active > 0 || c.waiting > 0 {
-			return fmt.Errorf("%d nodes inside are active and %d wait", c.active, c.waiting)
+		if c := &s.scopes[n.child]; c.active > 0 || c.pending > 0 {
+			return fmt.Errorf("%d nodes inside are active and %d pending", c.active, c.pending)
 		}
 	case idle, inWait:
 	}
@@ -150,17 +150,17 @@ func (s *State) end(i uint32, at int64, phase core.NodeExecution_Phase, cause *c
 	n := &s.nodes[i]
 	if n.isActive() {
 		c := &s.scopes[n.scope]
-		if n.prev == none {
+		if n.prev == noIndex {
 			c.head = n.next
 		} else {
 			s.nodes[n.prev].next = n.next
 		}
-		if n.next == none {
+		if n.next == noIndex {
 			c.tail = n.prev
 		} else {
 			s.nodes[n.next].prev = n.prev
 		}
-		n.next, n.prev = none, none
+		n.next, n.prev = noIndex, noIndex
 		c.active--
 		if s.spec(i).kind.can().room {
 			s.tasks--
@@ -188,9 +188,9 @@ func (s *State) nodeSucceeded(at int64, e *aloftv1.NodeSucceeded) error {
 		return err
 	}
 	switch {
-	case can.attempt && (n.attempt == none || s.attempts[n.attempt].phase != uint8(core.TaskExecution_SUCCEEDED)):
+	case can.attempt && (n.attempt == noIndex || s.attempts[n.attempt].phase != uint8(core.TaskExecution_SUCCEEDED)):
 		return errors.New("its last attempt has not succeeded")
-	case can.scope && (n.child == none || s.scopes[n.child].failing || !s.succeeded(&s.scopes[n.child])):
+	case can.scope && (n.child == noIndex || s.scopes[n.child].failing || !s.succeeded(&s.scopes[n.child])):
 		return errors.New("the graph inside has not succeeded")
 	}
 	return s.succeed(i, at, core.NodeExecution_SUCCEEDED, e.GetOutputs())
@@ -211,7 +211,7 @@ func (s *State) succeed(i uint32, at int64, phase core.NodeExecution_Phase, ref 
 			s.makeReady(first + d)
 		}
 	}
-	s.rest(n.scope)
+	s.settle(n.scope)
 	return nil
 }
 
@@ -228,7 +228,7 @@ func (s *State) nodeFailed(at int64, e *aloftv1.NodeFailed) error {
 	} else if err := s.expectOver(i); err != nil {
 		return err
 	}
-	if n.attempt != none && s.attempts[n.attempt].phase == uint8(core.TaskExecution_SUCCEEDED) {
+	if n.attempt != noIndex && s.attempts[n.attempt].phase == uint8(core.TaskExecution_SUCCEEDED) {
 		return errors.New("its last attempt has succeeded")
 	}
 	s.end(i, at, core.NodeExecution_FAILED, e.GetError())
@@ -236,7 +236,7 @@ func (s *State) nodeFailed(at int64, e *aloftv1.NodeFailed) error {
 		c.err = e.GetError()
 	}
 	s.skipDownstream(i)
-	s.rest(n.scope)
+	s.settle(n.scope)
 	return nil
 }
 
@@ -246,11 +246,11 @@ func (s *State) nodeSkipped(at int64, e *aloftv1.NodeSkipped) error {
 	if n.phase != uint8(core.NodeExecution_UNDEFINED) || !n.skip || !s.scopes[n.scope].runs() {
 		return fmt.Errorf("the node is %s, nothing before it failed, or its scope is ending", s.Ref(i).phase())
 	}
-	s.scopes[n.scope].waiting--
+	s.scopes[n.scope].pending--
 	n.created = at
 	s.end(i, at, core.NodeExecution_SKIPPED, nil)
 	s.skipDownstream(i)
-	s.rest(n.scope)
+	s.settle(n.scope)
 	return nil
 }
 
@@ -263,7 +263,7 @@ func (s *State) skipDownstream(i uint32) {
 	for _, d := range s.spec(i).downstream {
 		if n := &s.nodes[c.first+d]; !n.skip {
 			n.skip = true
-			c.waiting++
+			c.pending++
 			s.skips.push(c.first + d)
 		}
 	}
@@ -278,6 +278,6 @@ func (s *State) nodeAborted(at int64, e *aloftv1.NodeAborted) error {
 		return errors.New("its scope is not ending")
 	}
 	s.end(i, at, core.NodeExecution_ABORTED, &core.ExecutionError{Code: CodeNodeAborted, Message: e.GetReason()})
-	s.rest(s.nodes[i].scope)
+	s.settle(s.nodes[i].scope)
 	return nil
 }

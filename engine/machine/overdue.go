@@ -37,7 +37,7 @@ func (s *State) KeepBack(before, until time.Time) {
 	for _, t := range ours {
 		s.timers.push(t)
 	}
-	s.settle()
+	s.dropPointless()
 	s.overdue.expiry = s.expires != 0 && s.expires <= passed
 	if len(s.overdue.timers) > 0 || s.overdue.expiry {
 		s.overdue.until = until.UnixNano()
@@ -53,7 +53,7 @@ func (s *State) release(now int64) {
 		s.timers.push(t)
 	}
 	s.overdue = overdue{}
-	s.settle()
+	s.dropPointless()
 }
 
 // journalDueAt is the earliest timer as the journal has it, that of what is kept back included. Another engine, whose clock may

@@ -14,17 +14,17 @@ import (
 // maxSystemFailures is how often an attempt is replaced that failed through no fault of the user's, unless the policy says.
 const maxSystemFailures = 3
 
-// another ends a failed attempt and schedules the next one, or fails the node when there is no next one.
+// retryOrFail ends a failed attempt and schedules the next one, or fails the node when there is no next one.
 //
 // The budgets are Flyte's: failures of the system are counted apart from the user's and replaced maxSystemFailures times;
 // of the others the node may have as many attempts as the user stated. Failures whose kind is unknown are the user's.
 //
-// A failure by a service that has a health is charged once for each of its outages, to whoever found it. Those that fall
-// into an outage which is known are charged to nobody, and one that finds another outage after the service had been well
-// gives back what the outages before it took.
-func (t *step) another(x *attemptEnded, cause *core.ExecutionError, recoverable bool) error {
+// A failure by a service that has a health is charged once for each outage of it: to the attempt that found the outage. A failure
+// that falls into an outage which is known is not charged, and one that finds another outage, after the service had been well,
+// gives back what the outages before were charged.
+func (t *step) retryOrFail(x *attemptEnded, cause *core.ExecutionError, recoverable bool) error {
 	i := x.body.GetNode()
-	o := t.outages[i].before(x.body.GetFailure())
+	o := t.outages[i].since(x.body.GetFailure())
 	system := uint32(t.nodes[i].systemFailures) - (t.outages[i].charged - o.charged)
 	done, most, retries := x.body.GetAttempt()+1-system-o.free, t.spec(i).maxAttempts, t.spec(i).maxAttempts-1
 	budget, used := aloftv1.AttemptEnded_USER, done
@@ -36,7 +36,7 @@ func (t *step) another(x *attemptEnded, cause *core.ExecutionError, recoverable 
 	stopping := !t.mayRetry(i)
 	charge := &aloftv1.AttemptCharge{Budget: budget, RetriesUsed: min(used, retries), RetriesAllowed: retries, Reason: reasonOf(cause)}
 	x.body.Charge = charge
-	n := next{memory: t.memory[t.nodes[i].attempt]}
+	n := attemptPlan{memory: t.memory[t.nodes[i].attempt]}
 	switch {
 	case !recoverable:
 		charge.Budget, charge.RetriesUsed, charge.RetriesAllowed = aloftv1.AttemptEnded_NONE, 0, 0
@@ -49,13 +49,13 @@ func (t *step) another(x *attemptEnded, cause *core.ExecutionError, recoverable 
 		charge.Budget, charge.RetriesUsed, charge.RetriesAllowed = budget, 0, 0
 		charge.Reason = fmt.Sprintf("%s has been away since %s: not counted", x.body.GetFailure().GetService(),
 			timeOf(x.body.GetFailure().GetServiceAwaySince()).UTC().Format(time.RFC3339))
-		n = t.next(i, cause, n.memory, system+o.free+1)
+		n = t.planRetry(i, cause, n.memory, system+o.free+1)
 		charge.NextAt = max(n.notBefore, t.at)
 	case done < most:
 		if x.body.GetFailure().GetService() != "" {
 			charge.Reason = "a failure of " + x.body.GetFailure().GetService()
 		}
-		n = t.next(i, cause, n.memory, used)
+		n = t.planRetry(i, cause, n.memory, used)
 		charge.NextAt = max(n.notBefore, t.at)
 	case most > 1:
 		charge.Reason += ", and its retries are used up"
@@ -96,17 +96,17 @@ func reasonOf(cause *core.ExecutionError) string {
 	return "a failure of the task (" + cause.GetCode() + ")"
 }
 
-// next is what sets an attempt apart from the one before.
-type next struct {
+// attemptPlan is what sets an attempt apart from the one before.
+type attemptPlan struct {
 	notBefore  int64  // 0: at once
 	memory     int64  // 0: as its node states
 	checkpoint string // of an attempt of the execution that is recovered; stated with the first attempt
 }
 
-// next asks the policies what becomes of a retry. What we run ourselves needs neither pause nor memory.
-func (t *step) next(i uint32, cause *core.ExecutionError, memory int64, retry uint32) next {
+// planRetry asks the policies how long a retry waits and how much memory it gets. Attempts of the engine need neither.
+func (t *step) planRetry(i uint32, cause *core.ExecutionError, memory int64, retry uint32) attemptPlan {
 	spec, policy := t.spec(i), t.facts.Policy()
-	n := next{memory: memory}
+	n := attemptPlan{memory: memory}
 	if spec.byEngine != "" {
 		return n
 	}
@@ -124,7 +124,7 @@ func (t *step) next(i uint32, cause *core.ExecutionError, memory int64, retry ui
 // outage is what the failures of services with a health have cost a node.
 type outage struct {
 	charged uint32 // system failures of the node by services
-	free    uint32 // attempts that are charged to nobody
+	free    uint32 // attempts that are charged to neither budget
 
 	// The last one that was charged.
 	at      int64  // when, by the clock of the run
@@ -132,21 +132,21 @@ type outage struct {
 	wellAt  int64  // when that had been well before, by the clock of those who ask services
 }
 
-// before is what counts when a failure comes: nothing of what was charged if the service was well since. That is told by the
-// times at which it was well: the clock of the run may be ahead of theirs. Those of another service say only as much as the
-// two clocks agree.
-func (o outage) before(f *aloftv1.Failure) outage {
-	since := o.at
+// since is the outage with what still counts of it when a failure comes: what was charged is given back if the service was well
+// since. That is told by the times at which it was well: the clock of the run may be ahead of theirs. Those of another service
+// say only as much as the two clocks agree.
+func (o outage) since(f *aloftv1.Failure) outage {
+	well := o.at
 	if f.GetService() == o.service {
-		since = o.wellAt
+		well = o.wellAt
 	}
-	if f.GetService() != "" && o.charged > 0 && f.GetServiceWellAt() > since {
+	if f.GetService() != "" && o.charged > 0 && f.GetServiceWellAt() > well {
 		o.free, o.charged = o.free+o.charged, 0
 	}
 	return o
 }
 
-// spared says whether a failure fell into an outage that is known: nobody is charged for it.
+// spared says whether a failure fell into an outage that is known, and so is not charged.
 func spared(f *aloftv1.Failure) bool {
 	return f.GetService() != "" && f.GetServiceAwaySince() != 0 && f.GetRecoverable()
 }

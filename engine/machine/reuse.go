@@ -15,7 +15,7 @@ import (
 //	recovered ◀── begins ──▶ hit ──▶ succeeded
 //	                 │
 //	                 ├──▶ miss ──▶ queued ──▶ first attempt
-//	                 └──▶ computed by somebody else ──▶ queued, parked ──(woken, or by its time)──▶ looks again
+//	                 └──▶ computed by another node ──▶ queued, parked ──(woken, or by its time)──▶ looks again
 
 // CacheAnswer is what the catalog says of a node.
 type CacheAnswer struct {
@@ -40,8 +40,8 @@ type Recovery struct {
 	Checkpoint string               // of its last attempt, if it had not finished and left one
 }
 
-// recover takes over what the execution that this one recovers has of a node. Whatever ends a scope is not taken over: its
-// outputs follow from those of its nodes, and who handles a failure does so each time.
+// recover takes over what the execution that this one recovers has of a node. An end-node is not taken
+// over: its outputs follow from those of the nodes before it. Nor is a failure node, which handles each failure anew.
 func (t *step) recover(i uint32) (taken bool, err error) {
 	if !t.recoverable(i) {
 		return false, nil

@@ -16,13 +16,13 @@ import (
 type scope struct {
 	workflow   *workflow
 	id         aloft.NodeID // unique id of the node that contains it; empty: the root
-	node       uint32       // its number; none: the root
+	node       uint32       // its number; noIndex: the root
 	attempt    uint32       // the attempt of that node
 	first      uint32       // number of the first node
 	head, tail uint32       // the active nodes, linked, in the order in which they began
 	active     uint32       // how many
-	waiting    uint32       // nodes that are ready, held or to be skipped
-	held       uint32       // those that are held: task nodes
+	pending    uint32       // nodes that are ready, runnable or to be skipped
+	runnable   uint32       // those that are runnable
 	err        *core.ExecutionError
 	failing    bool
 	handling   bool
@@ -101,10 +101,10 @@ func (t *step) conclude(number uint32) error {
 func (s *State) openScope(w *workflow, parent, attempt uint32) {
 	c := scope{
 		workflow: w, node: parent, attempt: attempt,
-		first: uint32(len(s.nodes)), head: none, tail: none,
+		first: uint32(len(s.nodes)), head: noIndex, tail: noIndex,
 	}
 	number := uint32(len(s.scopes))
-	if parent != none {
+	if parent != noIndex {
 		c.id = s.nodeID(parent)
 		s.nodes[parent].child, s.nodes[parent].activity = number, inScope
 	}
@@ -112,9 +112,9 @@ func (s *State) openScope(w *workflow, parent, attempt uint32) {
 	for i := range w.nodes {
 		s.nodes = append(s.nodes, node{
 			scope: number, missing: w.nodes[i].upstream,
-			attempt: none, child: none, next: none, prev: none,
+			attempt: noIndex, child: noIndex, next: noIndex, prev: noIndex,
 		})
-		if parent == none {
+		if parent == noIndex {
 			continue // the graph has made their ids distinct
 		}
 		id, changed := distinctID(c.id, attempt, w.nodes[i].node.GetId(), func(id aloft.NodeID) bool {
@@ -144,22 +144,22 @@ func (s *State) scopeFailing(number uint32, cause *core.ExecutionError) error {
 	}
 	c.failing, c.err = true, cause
 	s.halt(number)
-	s.rest(number)
+	s.settle(number)
 	return nil
 }
 
 // halt marks for stopping all that is active in a scope and in the scopes inside it, and forgets what has not begun.
 func (s *State) halt(number uint32) {
 	c := &s.scopes[number]
-	s.waiting -= c.held
-	c.waiting, c.held = 0, 0
-	for i := c.head; i != none; i = s.nodes[i].next {
+	s.runnables -= c.runnable
+	c.pending, c.runnable = 0, 0
+	for i := c.head; i != noIndex; i = s.nodes[i].next {
 		n := &s.nodes[i]
 		switch n.activity {
 		case inScope:
 			s.scopes[n.child].stopped = true
 			s.halt(n.child)
-			s.rest(n.child)
+			s.settle(n.child)
 		case inAttempt, inWait:
 			s.stops.push(i)
 		case idle:
@@ -167,12 +167,13 @@ func (s *State) halt(number uint32) {
 	}
 }
 
-// rest notes that a scope has come to rest, unless it has not: the failure node runs then, once.
-func (s *State) rest(number uint32) {
+// settle notes that a scope has come to rest, if no node of it is active or pending: what failed is handled by its failure
+// node, once, and after that the scope ends.
+func (s *State) settle(number uint32) {
 	c := &s.scopes[number]
 	switch {
-	case c.done || c.active > 0 || c.waiting > 0:
-	case c.failing && !c.stopped && !c.handling && c.workflow.failure != none:
+	case c.done || c.active > 0 || c.pending > 0:
+	case c.failing && !c.stopped && !c.handling && c.workflow.failure != noIndex:
 		c.handling = true
 		s.makeReady(c.first + c.workflow.failure)
 	default:

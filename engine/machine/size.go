@@ -32,7 +32,7 @@ const (
 func (s *State) Bytes() int64 {
 	n := emptyBytes + s.texted +
 		cap(s.nodes)*nodeBytes + cap(s.attempts)*attemptBytes + cap(s.scopes)*scopeBytes + cap(s.refs)*refBytes +
-		4*(cap(s.ready.items)+cap(s.held.items)+cap(s.skips.items)+cap(s.stops.items)+cap(s.rested.items)) +
+		4*(cap(s.ready.items)+cap(s.runnable.items)+cap(s.skips.items)+cap(s.stops.items)+cap(s.rested.items)) +
 		cap(s.timers)*timerBytes +
 		len(s.outages)*(mapEntryBytes+outageBytes) + len(s.waits)*(2*mapEntryBytes+waitBytes) + len(s.waiters)*(mapEntryBytes+emptyMapBytes) +
 		(len(s.decks)+len(s.offers)+len(s.renamed)+len(s.outstanding))*(mapEntryBytes+2*textBytes) +

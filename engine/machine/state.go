@@ -54,16 +54,16 @@ type State struct {
 	outstanding    map[aloft.NodeID]uint32 // nodes with an attempt of an executor that has not ended
 	engineAttempts int                     // attempts that the engine runs itself and that have not ended
 	tasks          uint32                  // task nodes that are active: what max_parallelism limits
-	waiting        uint32                  // task nodes that could begin if there were room
+	runnables      uint32                  // nodes that are runnable, in scopes that still run
 
 	// What is to be decided. Entries that have become pointless are dropped when they come to the front.
-	ready   queue // nodes that may begin
-	held    queue // task nodes that may begin when there is room for one more
-	skips   queue // nodes to be skipped
-	stops   queue // nodes whose attempt is to be stopped
-	rested  queue // scopes in which nothing is active and nothing waits
-	timers  timerHeap
-	overdue overdue
+	ready    queue // nodes that may begin and need no room
+	runnable queue // nodes that may begin when there is room for one more
+	skips    queue // nodes to be skipped
+	stops    queue // nodes whose attempt is to be stopped
+	rested   queue // scopes in which nothing is active and nothing waits
+	timers   timerHeap
+	overdue  overdue
 }
 
 // ref is an aloftv1.LiteralRef in a third of the space.
@@ -120,7 +120,7 @@ func (s *State) Apply(e *aloftv1.Event) error {
 		return fmt.Errorf("apply %s: %w", describe(e), err)
 	}
 	s.texted += texts(e)
-	s.settle()
+	s.dropPointless()
 	return nil
 }
 
@@ -161,7 +161,7 @@ func (s *State) apply(e *aloftv1.Event) error {
 		return s.scopeOpened(at, k.ScopeOpened)
 	case *aloftv1.Event_ScopeFailing:
 		child := s.nodes[k.ScopeFailing.GetNode()].child
-		if child == none {
+		if child == noIndex {
 			return errors.New("the node has no scope")
 		}
 		return s.scopeFailing(child, k.ScopeFailing.GetError())
@@ -195,13 +195,13 @@ func (s *State) apply(e *aloftv1.Event) error {
 	return errors.New("this release does not know such events")
 }
 
-// settle drops what has become pointless from the fronts of the queues, so that what is there is what is to be done.
-func (s *State) settle() {
+// dropPointless drops what has become pointless from the fronts of the queues, so that what is there is what is to be done.
+func (s *State) dropPointless() {
 	for !s.ready.empty() && !s.mayBegin(s.ready.front()) {
 		s.ready.pop()
 	}
-	for !s.held.empty() && !s.mayBegin(s.held.front()) {
-		s.held.pop()
+	for !s.runnable.empty() && !s.mayBegin(s.runnable.front()) {
+		s.runnable.pop()
 	}
 	for !s.skips.empty() {
 		n := &s.nodes[s.skips.front()]
@@ -215,13 +215,13 @@ func (s *State) settle() {
 		if s.nodes[i].activity == inWait {
 			break
 		}
-		if at := s.nodes[i].attempt; at != none && s.attempts[at].ended == 0 && s.attempts[at].stop == 0 {
+		if at := s.nodes[i].attempt; at != noIndex && s.attempts[at].ended == 0 && s.attempts[at].stop == 0 {
 			break
 		}
 		s.stops.pop()
 	}
 	for !s.rested.empty() {
-		if c := &s.scopes[s.rested.front()]; !c.done && c.active == 0 && c.waiting == 0 {
+		if c := &s.scopes[s.rested.front()]; !c.done && c.active == 0 && c.pending == 0 {
 			break
 		}
 		s.rested.pop()
@@ -254,7 +254,7 @@ func (s *State) Ended() bool { return s.ended != 0 }
 
 // More says whether there is something to decide now without a message or a timer: Step with nothing.
 func (s *State) More() bool {
-	return s.ended == 0 && (!s.stops.empty() || !s.skips.empty() || !s.rested.empty() || !s.ready.empty() || !s.held.empty() && s.room())
+	return s.ended == 0 && (!s.stops.empty() || !s.skips.empty() || !s.rested.empty() || !s.ready.empty() || !s.runnable.empty() && s.room())
 }
 
 // Waits is how many nodes wait for something outside of the execution that has a name.

@@ -45,7 +45,7 @@ type Facts interface {
 // whose commit is refused throws s away and folds again. So it does after a Go error: a fact could not be had, or s
 // contradicts itself; nothing may be committed.
 //
-// Messages that change nothing (duplicates, outcomes of attempts that were replaced or that nobody scheduled, all that
+// Messages that change nothing (duplicates, outcomes of attempts that were replaced or that were not scheduled, all that
 // comes after the end) give no event. now may go backwards: events never do.
 func (s *State) Step(messages []*aloftv1.Inbox, now time.Time, facts Facts, limit int) (Decision, error) {
 	t := step{State: s, facts: facts, at: max(now.UnixNano(), s.last, 1)}
@@ -147,7 +147,7 @@ func (t *step) advance() error {
 	case !t.ready.empty():
 		return t.start(t.ready.front())
 	default:
-		return t.start(t.held.front())
+		return t.start(t.runnable.front())
 	}
 }
 

@@ -353,8 +353,8 @@ func (s *story) step(args, lines []string) string {
 	for _, a := range s.run.s.Outstanding() {
 		fmt.Fprintf(&b, " %s/%d", s.run.s.Ref(a.Node).ID(), a.Attempt)
 	}
-	if v.Held > 0 {
-		fmt.Fprintf(&b, " held=%d", v.Held)
+	if v.Runnable > 0 {
+		fmt.Fprintf(&b, " runnable=%d", v.Runnable)
 	}
 	if d.More {
 		b.WriteString(" more")

@@ -12,11 +12,11 @@ func (t *step) begin(i uint32) error {
 		if err := t.decide(nodeRunning(t.at, i, t.at)); err != nil {
 			return err
 		}
-		return t.schedule(i, next{})
+		return t.schedule(i, attemptPlan{})
 	}
 	checkpoint, err := t.checkpoint(i)
 	if err != nil {
 		return err
 	}
-	return t.schedule(i, next{checkpoint: checkpoint})
+	return t.schedule(i, attemptPlan{checkpoint: checkpoint})
 }

@@ -55,7 +55,7 @@ type AttemptView struct {
 	UpdatedAt time.Time
 	EndedAt   time.Time // zero: not yet
 	Error     *core.ExecutionError
-	Lost      bool // nobody knows how it ended
+	Lost      bool // how it ended is unknown
 	DeckURI   string
 	Outputs   *aloftv1.LiteralRef
 }
@@ -72,7 +72,7 @@ type ExecutionView struct {
 	AbortCause     string                       // set once terminated
 	AbortPrincipal string
 	Outstanding    int // attempts of executors that have not ended
-	Held           int // task nodes that could begin but for max_parallelism: they have no record yet
+	Runnable       int // nodes that could begin but for max_parallelism: they have no record yet
 }
 
 // Create is the first message; nil until it has been consumed.
@@ -88,7 +88,7 @@ func (s *State) Execution() ExecutionView {
 		Outstanding: len(s.outstanding),
 	}
 	if s.ended == 0 && !s.room() {
-		v.Held = int(s.waiting)
+		v.Runnable = int(s.runnables)
 	}
 	return v
 }
@@ -107,7 +107,7 @@ func (s *State) Node(i uint32) NodeView {
 		CreatedAt: timeOf(n.created), StartedAt: timeOf(n.started), UpdatedAt: timeOf(n.updated), EndedAt: timeOf(n.ended),
 		Error: n.err, Inputs: s.ref(n.inputs), Outputs: s.ref(n.outputs),
 	}
-	if n.attempt != none {
+	if n.attempt != noIndex {
 		v.Attempts = s.attempts[n.attempt].number + 1
 		v.DeckURI = s.decks[n.attempt]
 	}
@@ -125,7 +125,7 @@ func (s *State) Awaits(id aloft.NodeID) (NodeRef, bool) {
 // will most likely ask about. It is no promise: there may be no room for them, and what happens before may end their scope.
 func (s *State) Next(n int) iter.Seq[NodeRef] {
 	return func(yield func(NodeRef) bool) {
-		line := s.held.items[s.held.taken:]
+		line := s.runnable.items[s.runnable.taken:]
 		for _, i := range line[:min(n, len(line))] {
 			if s.mayBegin(i) && !yield(s.Ref(i)) {
 				return
@@ -150,7 +150,7 @@ func (s *State) Attempt(r AttemptRef) (AttemptView, bool) {
 	if uint64(r.Node) >= uint64(len(s.nodes)) {
 		return AttemptView{}, false
 	}
-	for a := s.nodes[r.Node].attempt; a != none; a = s.attempts[a].prev { // a handful at most
+	for a := s.nodes[r.Node].attempt; a != noIndex; a = s.attempts[a].prev { // a handful at most
 		if s.attempts[a].number == r.Attempt {
 			return s.attempt(a), true
 		}
@@ -161,7 +161,7 @@ func (s *State) Attempt(r AttemptRef) (AttemptView, bool) {
 // Attempts are the records of all attempts of node number i, in order.
 func (s *State) Attempts(i uint32) []AttemptView {
 	var all []AttemptView
-	for a := s.nodes[i].attempt; a != none; a = s.attempts[a].prev {
+	for a := s.nodes[i].attempt; a != noIndex; a = s.attempts[a].prev {
 		all = append(all, s.attempt(a))
 	}
 	slices.Reverse(all)
@@ -262,7 +262,7 @@ func (n NodeRef) Target() *core.Identifier { return n.spec().target }
 
 // Parent is the node whose graph it belongs to; false: top level.
 func (n NodeRef) Parent() (NodeRef, bool) {
-	if c := n.scope(); c.node != none {
+	if c := n.scope(); c.node != noIndex {
 		return n.state.Ref(c.node), true
 	}
 	return NodeRef{}, false
@@ -270,7 +270,7 @@ func (n NodeRef) Parent() (NodeRef, bool) {
 
 // RetryGroup is the parent's attempt as text; empty: top level.
 func (n NodeRef) RetryGroup() string {
-	if c := n.scope(); c.node != none {
+	if c := n.scope(); c.node != noIndex {
 		return strconv.FormatUint(uint64(c.attempt), 10)
 	}
 	return ""
@@ -294,7 +294,7 @@ func (n NodeRef) Sibling(specID string) (NodeRef, bool) {
 
 // ScopeInputs are the inputs of the graph it belongs to: the execution's, or the parent node's.
 func (n NodeRef) ScopeInputs() *aloftv1.LiteralRef {
-	if c := n.scope(); c.node != none {
+	if c := n.scope(); c.node != noIndex {
 		return n.state.ref(n.state.nodes[c.node].inputs)
 	}
 	return n.state.create.GetInputs()

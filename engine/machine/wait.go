@@ -67,7 +67,7 @@ func (t *step) resume(i uint32) error {
 func (s *State) nodeParked(at int64, e *aloftv1.NodeParked) error {
 	i := e.GetNode()
 	n := &s.nodes[i]
-	if n.phase != uint8(core.NodeExecution_QUEUED) || n.attempt != none || !s.mayRetry(i) {
+	if n.phase != uint8(core.NodeExecution_QUEUED) || n.attempt != noIndex || !s.mayRetry(i) {
 		return fmt.Errorf("the node is %s, has had an attempt, or its scope is ending", s.Ref(i).phase())
 	}
 	if e.GetOn() == "" || e.GetUntil() <= at {

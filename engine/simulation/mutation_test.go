@@ -37,7 +37,7 @@ var mutations = []mutation{
 	},
 	{
 		name: "a retry forgets what memory it was to get", promise: "P4", file: "engine/machine/retry.go",
-		old: "n := next{memory: t.memory[t.nodes[i].attempt]}", new: "n := next{}",
+		old: "n := attemptPlan{memory: t.memory[t.nodes[i].attempt]}", new: "n := attemptPlan{}",
 	},
 	{
 		name: "a node starts one upstream node too early", promise: "P2", file: "engine/machine/scope.go",
