@@ -392,19 +392,9 @@ func (s *State) attemptEnded(at int64, e *aloftv1.AttemptEnded) error {
 	if e.GetDeckUri() != "" {
 		s.decks[s.nodes[i].attempt] = e.GetDeckUri()
 	}
-	if f := e.GetFailure(); f.GetService() != "" {
-		o := s.outages[i].since(f)
-		s.nodes[i].systemFailures -= uint8(s.outages[i].charged - o.charged)
-		switch {
-		case e.GetBudget() == aloftv1.AttemptEnded_SYSTEM:
-			o.charged, o.at, o.service, o.wellAt = o.charged+1, at, f.GetService(), f.GetServiceWellAt()
-		case spared(f):
-			o.free++
-		}
-		s.outages[i] = o
-	}
-	if e.GetBudget() == aloftv1.AttemptEnded_SYSTEM {
-		s.nodes[i].systemFailures++
+	tally := s.tally(i).after(at, e.GetFailure(), e.GetBudget())
+	if s.nodes[i].systemFailures = tally.system; tally.outage != (outage{}) {
+		s.outages[i] = tally.outage
 	}
 	s.nodes[i].activity, s.nodes[i].updated = idle, at
 	delete(s.expired, s.nodes[i].attempt)

@@ -14,73 +14,139 @@ import (
 // maxSystemFailures is how often an attempt is replaced that failed through no fault of the user's, unless the policy says.
 const maxSystemFailures = 3
 
-// retryOrFail ends a failed attempt and schedules the next one, or fails the node when there is no next one.
-//
-// The budgets are Flyte's: failures of the system are counted apart from the user's and replaced maxSystemFailures times;
-// of the others the node may have as many attempts as the user stated. Failures whose kind is unknown are the user's.
+// tally is what the failed attempts of a task have cost so far. Nodes have one, and whatever else is tried more than once: it knows
+// of no node and no scope.
+type tally struct {
+	system uint8 // attempts that the system's budget was charged with
+	outage outage
+}
+
+// budgets are how often a task may be tried. They are Flyte's: failures of the system are counted apart from the user's and the
+// attempt is replaced so many times; by the other budget the task may have as many attempts as the user stated. Failures whose
+// kind is unknown are the user's.
+type budgets struct {
+	attempts uint32 // by the user's budget
+	replaced uint32 // by the system's
+}
+
+// failed is an attempt that failed, or of which nobody knows how it ended.
+type failed struct {
+	number      uint32
+	cause       *core.ExecutionError
+	recoverable bool
+	failure     *aloftv1.Failure // nil: it is lost
+	stopping    bool             // what contains it is ending: it may have no other attempt
+}
+
+// verdict is what follows from a failed attempt.
+type verdict struct {
+	budget  aloftv1.AttemptEnded_Budget
+	charge  *aloftv1.AttemptCharge // NextAt is yet to be filled in where a retry follows
+	retry   uint32                 // which retry follows, from 1, of those that pause for the same reason; 0: none
+	aborted bool                   // a retry would follow if what contains the attempt were not ending: it did not fail, it was not let go on
+	err     *core.ExecutionError   // what the task fails with, unless a retry follows or it is aborted
+}
+
+// judge decides whether another attempt follows a failed one, and which budget pays for it.
 //
 // A failure by a service that has a health is charged once for each outage of it: to the attempt that found the outage. A failure
 // that falls into an outage which is known is not charged, and one that finds another outage, after the service had been well,
 // gives back what the outages before were charged.
-func (t *step) retryOrFail(x *attemptEnded, cause *core.ExecutionError, recoverable bool) error {
-	i := x.body.GetNode()
-	o := t.outages[i].since(x.body.GetFailure())
-	system := uint32(t.nodes[i].systemFailures) - (t.outages[i].charged - o.charged)
-	done, most, retries := x.body.GetAttempt()+1-system-o.free, t.spec(i).maxAttempts, t.spec(i).maxAttempts-1
+func (t tally) judge(f failed, b budgets) verdict {
+	o := t.outage.since(f.failure)
+	system := uint32(t.system) - (t.outage.charged - o.charged)
+	done, most, retries := f.number+1-system-o.free, b.attempts, b.attempts-1
 	budget, used := aloftv1.AttemptEnded_USER, done
-	if cause.GetKind() == core.ExecutionError_SYSTEM {
-		limit := t.facts.Policy().systemRetries()
-		done, most, retries = system, limit, limit
+	if f.cause.GetKind() == core.ExecutionError_SYSTEM {
+		done, most, retries = system, b.replaced, b.replaced
 		budget, used = aloftv1.AttemptEnded_SYSTEM, system+1
 	}
-	stopping := !t.mayRetry(i)
-	charge := &aloftv1.AttemptCharge{Budget: budget, RetriesUsed: min(used, retries), RetriesAllowed: retries, Reason: reasonOf(cause)}
-	x.body.Charge = charge
-	n := attemptPlan{memory: t.memory[t.nodes[i].attempt]}
+	v := verdict{err: f.cause}
+	uncharged := func(reason string) *aloftv1.AttemptCharge {
+		return &aloftv1.AttemptCharge{Budget: aloftv1.AttemptEnded_NONE, Reason: reason}
+	}
 	switch {
-	case !recoverable:
-		charge.Budget, charge.RetriesUsed, charge.RetriesAllowed = aloftv1.AttemptEnded_NONE, 0, 0
-		charge.Reason += ", not recoverable: no other attempt would help"
-	case stopping:
-		charge.Budget, charge.RetriesUsed, charge.RetriesAllowed = aloftv1.AttemptEnded_NONE, 0, 0
-		charge.Reason += ", but what contains it is ending"
-	case spared(x.body.GetFailure()):
-		budget = aloftv1.AttemptEnded_NONE
-		charge.Budget, charge.RetriesUsed, charge.RetriesAllowed = budget, 0, 0
-		charge.Reason = fmt.Sprintf("%s has been away since %s: not counted", x.body.GetFailure().GetService(),
-			timeOf(x.body.GetFailure().GetServiceAwaySince()).UTC().Format(time.RFC3339))
-		n = t.planRetry(i, cause, n.memory, system+o.free+1)
-		charge.NextAt = max(n.notBefore, t.at)
+	case !f.recoverable:
+		v.charge = uncharged(reasonOf(f.cause) + ", not recoverable: no other attempt would help")
+		return v
+	case f.stopping:
+		v.charge, v.aborted = uncharged(reasonOf(f.cause)+", but what contains it is ending"), true
+		return v
+	case spared(f.failure):
+		v.budget, v.retry = aloftv1.AttemptEnded_NONE, system+o.free+1
+		v.charge = uncharged(fmt.Sprintf("%s has been away since %s: not counted", f.failure.GetService(),
+			timeOf(f.failure.GetServiceAwaySince()).UTC().Format(time.RFC3339)))
+		return v
+	}
+	v.budget = budget
+	v.charge = &aloftv1.AttemptCharge{Budget: budget, RetriesUsed: min(used, retries), RetriesAllowed: retries, Reason: reasonOf(f.cause)}
+	switch {
 	case done < most:
-		if x.body.GetFailure().GetService() != "" {
-			charge.Reason = "a failure of " + x.body.GetFailure().GetService()
+		v.retry = used
+		if f.failure.GetService() != "" {
+			v.charge.Reason = "a failure of " + f.failure.GetService()
 		}
-		n = t.planRetry(i, cause, n.memory, used)
-		charge.NextAt = max(n.notBefore, t.at)
+		return v
 	case most > 1:
-		charge.Reason += ", and its retries are used up"
+		v.charge.Reason += ", and its retries are used up"
 	default:
-		charge.Reason += ", and it has no retries"
+		v.charge.Reason += ", and it has no retries"
 	}
-	if recoverable && !stopping {
-		x.body.Budget = budget
+	v.err = cut(&core.ExecutionError{
+		Code:    CodeRetriesExhausted + f.cause.GetCode(),
+		Message: fmt.Sprintf("[%d/%d] currentAttempt done. Last Error: %s::%s", done, most, f.cause.GetKind(), f.cause.GetMessage()),
+		Kind:    f.cause.GetKind(), ErrorUri: f.cause.GetErrorUri(), Timestamp: f.cause.GetTimestamp(), Worker: f.cause.GetWorker(),
+	})
+	return v
+}
+
+// after is the tally with an attempt that ended at that time.
+func (t tally) after(at int64, f *aloftv1.Failure, budget aloftv1.AttemptEnded_Budget) tally {
+	if f.GetService() != "" {
+		o := t.outage.since(f)
+		t.system -= uint8(t.outage.charged - o.charged)
+		switch {
+		case budget == aloftv1.AttemptEnded_SYSTEM:
+			o.charged, o.at, o.service, o.wellAt = o.charged+1, at, f.GetService(), f.GetServiceWellAt()
+		case spared(f):
+			o.free++
+		}
+		t.outage = o
 	}
+	if budget == aloftv1.AttemptEnded_SYSTEM {
+		t.system++
+	}
+	return t
+}
+
+// retryOrFail ends a failed attempt and schedules the next one, or fails the node when there is no next one.
+func (t *step) retryOrFail(x *attemptEnded, cause *core.ExecutionError, recoverable bool) error {
+	i := x.body.GetNode()
+	v := t.tally(i).judge(
+		failed{number: x.body.GetAttempt(), cause: cause, recoverable: recoverable, failure: x.body.GetFailure(), stopping: !t.mayRetry(i)},
+		budgets{attempts: t.spec(i).maxAttempts, replaced: t.facts.Policy().systemRetries()},
+	)
+	plan := attemptPlan{memory: t.memory[t.nodes[i].attempt]}
+	if v.retry > 0 {
+		plan = t.planRetry(i, cause, plan.memory, v.retry)
+		v.charge.NextAt = max(plan.notBefore, t.at)
+	}
+	x.body.Charge, x.body.Budget = v.charge, v.budget
 	if err := t.decide(&x.event); err != nil {
 		return err
 	}
 	switch {
-	case recoverable && stopping: // it would have had another attempt: it did not fail, it was not let go on
+	case v.aborted:
 		return t.decide(nodeAborted(t.at, i, t.reason()))
-	case charge.NextAt != 0:
-		return t.schedule(i, n)
-	case recoverable:
-		cause = cut(&core.ExecutionError{
-			Code:    CodeRetriesExhausted + cause.GetCode(),
-			Message: fmt.Sprintf("[%d/%d] currentAttempt done. Last Error: %s::%s", done, most, cause.GetKind(), cause.GetMessage()),
-			Kind:    cause.GetKind(), ErrorUri: cause.GetErrorUri(), Timestamp: cause.GetTimestamp(), Worker: cause.GetWorker(),
-		})
+	case v.retry > 0:
+		return t.schedule(i, plan)
 	}
-	return t.fail(i, cause)
+	return t.fail(i, v.err)
+}
+
+// tally is that of a node.
+func (s *State) tally(i uint32) tally {
+	return tally{system: s.nodes[i].systemFailures, outage: s.outages[i]}
 }
 
 // reasonOf says for which budget a failure is, and why.
@@ -121,9 +187,9 @@ func (t *step) planRetry(i uint32, cause *core.ExecutionError, memory int64, ret
 	return n
 }
 
-// outage is what the failures of services with a health have cost a node.
+// outage is what the failures of services with a health have cost a task.
 type outage struct {
-	charged uint32 // system failures of the node by services
+	charged uint32 // attempts that the system's budget was charged with for a service
 	free    uint32 // attempts that are charged to neither budget
 
 	// The last one that was charged.

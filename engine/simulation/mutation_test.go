@@ -33,7 +33,7 @@ var mutations = []mutation{
 	},
 	{
 		name: "failures of the system use up the user's retries", promise: "P4", file: "engine/machine/retry.go",
-		old: "x.body.GetAttempt()+1-system-o.free, t.spec(i).maxAttempts", new: "x.body.GetAttempt()+1-o.free, t.spec(i).maxAttempts",
+		old: "f.number+1-system-o.free, b.attempts", new: "f.number+1-o.free, b.attempts",
 	},
 	{
 		name: "a retry forgets what memory it was to get", promise: "P4", file: "engine/machine/retry.go",
