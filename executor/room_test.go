@@ -30,7 +30,7 @@ func TestADiskWithoutRoomIsNotHeldAgainstTheTask(t *testing.T) {
 		if !c.want {
 			continue
 		}
-		excuseNoRoom(f)
+		reclassifyNoRoom(f)
 		if f.GetError().GetKind() != core.ExecutionError_SYSTEM || !f.GetRecoverable() || f.GetService() != "" || !strings.HasPrefix(f.GetError().GetMessage(), c.message) {
 			t.Errorf("%q became %v", c.message, f)
 		}
