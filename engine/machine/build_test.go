@@ -209,7 +209,7 @@ func stateDiff(want, got *State) string {
 	return cmp.Diff(want, got,
 		cmp.AllowUnexported(State{}, scope{}, node{}, attempt{}, ref{}, queue{}, timer{}, wait{}, outage{}, overdue{}),
 		cmp.Comparer(func(a, b *Graph) bool { return a == b }),
-		cmp.Comparer(func(a, b *workflow) bool { return a == b }),
+		cmp.Comparer(func(a, b *body) bool { return a == b }),
 		protocmp.Transform())
 }
 

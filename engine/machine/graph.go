@@ -21,15 +21,16 @@ const (
 // Graph is a compiled workflow closure, indexed. It is immutable: all executions of a workflow version share one.
 type Graph struct {
 	closure *core.CompiledWorkflowClosure
-	root    *workflow
+	root    *body
 	goOn    bool                      // FAIL_AFTER_EXECUTABLE_NODES_COMPLETE, of the root and so of all scopes, as in Flyte
 	ids     []aloft.NodeID            // unique ids of the root scope's nodes, by number
 	taken   map[aloft.NodeID]struct{} // the same, to keep those of nested nodes apart
 }
 
-// workflow is one graph of the closure: the template's nodes in its order, then the failure node if there is one.
-type workflow struct {
-	template *core.WorkflowTemplate
+// body is nodes that run together: those of one workflow of the closure in the template's order, then the failure node if there
+// is one.
+type body struct {
+	template *core.WorkflowTemplate // of the workflow that the nodes belong to
 	nodes    []nodeSpec
 	byID     map[string]uint32
 	end      uint32
@@ -45,7 +46,7 @@ type nodeSpec struct {
 	downstream []uint32
 	iface      *core.TypedInterface
 	target     *core.Identifier
-	sub        *workflow // of a sub-workflow node
+	sub        *body // of a sub-workflow node
 
 	task          *core.TaskTemplate // the rest is set for task nodes
 	maxAttempts   uint32             // by the user's budget
@@ -65,7 +66,7 @@ func NewGraph(c *core.CompiledWorkflowClosure) (*Graph, error) {
 		closure:   c,
 		templates: make(map[aloft.Key]*core.CompiledWorkflow),
 		tasks:     make(map[aloft.Key]*core.TaskTemplate),
-		built:     make(map[aloft.Key]*workflow),
+		built:     make(map[aloft.Key]*body),
 	}
 	for _, w := range c.GetSubWorkflows() {
 		b.templates[aloft.KeyOf(w.GetTemplate().GetId())] = w
@@ -99,13 +100,13 @@ type builder struct {
 	closure   *core.CompiledWorkflowClosure
 	templates map[aloft.Key]*core.CompiledWorkflow
 	tasks     map[aloft.Key]*core.TaskTemplate
-	built     map[aloft.Key]*workflow // nil value: being built, so meeting it again is a cycle
+	built     map[aloft.Key]*body // nil value: being built, so meeting it again is a cycle
 	errs      []error
 }
 
-func (b *builder) workflow(c *core.CompiledWorkflow) *workflow {
+func (b *builder) workflow(c *core.CompiledWorkflow) *body {
 	t := c.GetTemplate()
-	w := &workflow{template: t, byID: make(map[string]uint32, len(t.GetNodes())+1), end: noIndex, failure: noIndex}
+	w := &body{template: t, byID: make(map[string]uint32, len(t.GetNodes())+1), end: noIndex, failure: noIndex}
 	b.built[aloft.KeyOf(t.GetId())] = nil
 	nodes := slices.Clone(t.GetNodes())
 	if f := t.GetFailureNode(); f != nil {
@@ -131,7 +132,7 @@ func (b *builder) workflow(c *core.CompiledWorkflow) *workflow {
 	return w
 }
 
-func (b *builder) node(w *workflow, n *core.Node) nodeSpec {
+func (b *builder) node(w *body, n *core.Node) nodeSpec {
 	s := nodeSpec{node: n}
 	switch target := n.GetTarget().(type) {
 	case nil:
@@ -177,7 +178,7 @@ func (b *builder) node(w *workflow, n *core.Node) nodeSpec {
 	return s
 }
 
-func (b *builder) task(w *workflow, n *core.Node, target *core.TaskNode, s *nodeSpec) {
+func (b *builder) task(w *body, n *core.Node, target *core.TaskNode, s *nodeSpec) {
 	id := target.GetReferenceId()
 	t := b.tasks[aloft.KeyOf(id)]
 	if t == nil {
@@ -216,7 +217,7 @@ func (b *builder) task(w *workflow, n *core.Node, target *core.TaskNode, s *node
 // edges counts upstreams and lists downstreams, in the template's order. An edge counts no matter where it is stated (the compiler's
 // connections, upstream_node_ids, a promise), for a missed one would start a node before its inputs exist. A node without
 // any hangs between start-node and end-node, so that the end-node's turn means that all others have succeeded.
-func (b *builder) edges(w *workflow, c *core.ConnectionSet, start uint32) {
+func (b *builder) edges(w *body, c *core.ConnectionSet, start uint32) {
 	type edge struct{ from, to uint32 }
 	var all []edge
 	add := func(to uint32, from string) {
@@ -280,7 +281,7 @@ func (b *builder) edges(w *workflow, c *core.ConnectionSet, start uint32) {
 }
 
 // acyclic runs the graph with every node succeeding at once: what is left over hangs on a cycle.
-func (b *builder) acyclic(w *workflow, start uint32) {
+func (b *builder) acyclic(w *body, start uint32) {
 	missing := make([]uint32, len(w.nodes))
 	for i := range w.nodes {
 		missing[i] = w.nodes[i].upstream
@@ -303,11 +304,11 @@ func (b *builder) acyclic(w *workflow, start uint32) {
 	}
 }
 
-func (b *builder) refuse(w *workflow, n *core.Node, format string, args ...any) {
+func (b *builder) refuse(w *body, n *core.Node, format string, args ...any) {
 	b.errs = append(b.errs, nodeError(w, n, fmt.Errorf(format+": %w", append(args, aloft.ErrInvalid)...)))
 }
 
-func nodeError(w *workflow, n *core.Node, err error) error {
+func nodeError(w *body, n *core.Node, err error) error {
 	return fmt.Errorf("node %s of workflow %s: %w", n.GetId(), w.template.GetId().GetName(), err)
 }
 

@@ -18,7 +18,7 @@ func (s *State) nodeID(i uint32) aloft.NodeID {
 	if id, ok := s.renamed[i]; ok {
 		return id
 	}
-	return aloft.UniqueNodeID(c.id, c.attempt, c.workflow.nodes[i-c.first].node.GetId())
+	return aloft.UniqueNodeID(c.id, c.attempt, c.body.nodes[i-c.first].node.GetId())
 }
 
 // distinctID is Flyte's unique id of a node, unless another node of the execution has it already: long ids are replaced by

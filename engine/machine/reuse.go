@@ -81,7 +81,7 @@ func (t *step) cached(i uint32, inputs *aloftv1.LiteralRef) (CacheAnswer, error)
 // recoverable says whether a node can be taken over from another execution.
 func (s *State) recoverable(i uint32) bool {
 	spec, c := s.spec(i), &s.scopes[s.nodes[i].scope]
-	return s.create.GetRecovers() != nil && spec.kind.can().recover && i-c.first != c.workflow.failure
+	return s.create.GetRecovers() != nil && spec.kind.can().recover && i-c.first != c.body.failure
 }
 
 func (s *State) nodeCached(at int64, e *aloftv1.NodeCached) error {

@@ -14,7 +14,7 @@ import (
 //	running, failing, handling ──▶ stopped (because what contains it fails or is terminated) ──▶ done
 //	running ──▶ done
 type scope struct {
-	workflow   *workflow
+	body       *body
 	id         aloft.NodeID // unique id of the node that contains it; empty: the root
 	node       uint32       // its number; noIndex: the root
 	attempt    uint32       // the attempt of that node
@@ -35,7 +35,7 @@ func (c *scope) runs() bool { return !c.failing && !c.stopped && !c.done }
 
 // succeeded says whether the scope's end-node has: then so have all others.
 func (s *State) succeeded(c *scope) bool {
-	return s.nodes[c.first+c.workflow.end].phase == uint8(core.NodeExecution_SUCCEEDED)
+	return s.nodes[c.first+c.body.end].phase == uint8(core.NodeExecution_SUCCEEDED)
 }
 
 // mayBegin says whether a node has everything that it waits for, but for room.
@@ -45,7 +45,7 @@ func (s *State) mayBegin(i uint32) bool {
 	if n.phase != uint8(core.NodeExecution_UNDEFINED) || n.missing > 0 || n.skip {
 		return false
 	}
-	if i-c.first == c.workflow.failure {
+	if i-c.first == c.body.failure {
 		return c.handling && !c.stopped && !c.done
 	}
 	return c.runs()
@@ -54,7 +54,7 @@ func (s *State) mayBegin(i uint32) bool {
 // mayRetry says whether an active node may have another attempt.
 func (s *State) mayRetry(i uint32) bool {
 	c := &s.scopes[s.nodes[i].scope]
-	if i-c.first == c.workflow.failure {
+	if i-c.first == c.body.failure {
 		return !c.stopped
 	}
 	return c.runs()
@@ -69,38 +69,54 @@ func (t *step) failing(number uint32, cause *core.ExecutionError) *aloftv1.Event
 	}}
 }
 
-// conclude ends a scope in which nothing is active and nothing waits, and with it the node or execution it belongs to.
-func (t *step) conclude(number uint32) error {
-	c := &t.scopes[number]
-	outputs := func() *aloftv1.LiteralRef { return t.ref(t.nodes[c.first+c.workflow.end].outputs) }
-	if number == 0 {
-		switch {
-		case t.terminated:
-			return t.endExecution(core.WorkflowExecution_ABORTED, nil, nil)
-		case c.failing:
-			return t.endExecution(core.WorkflowExecution_FAILED, nil, c.err)
-		case t.succeeded(c):
-			return t.endExecution(core.WorkflowExecution_SUCCEEDED, outputs(), nil)
-		}
-	} else {
-		switch {
-		case c.failing:
-			return t.fail(c.node, c.err)
-		case t.succeeded(c):
-			return t.decide(nodeSucceeded(t.at, c.node, outputs(), ""))
-		case c.stopped:
-			return t.decide(nodeAborted(t.at, c.node, t.reason()))
-		}
+// result is what a scope has resulted in that has come to rest: the end of the node that it is in, or of the execution.
+//
+//	terminated, the root  ABORTED
+//	failing               FAILED, with its error
+//	its end-node is over  SUCCEEDED, with the outputs of that
+//	stopped               ABORTED
+//	else                  RUNNING: what could still run has run, and it fails with the error of a node
+func (s *State) result(number uint32) (phase core.NodeExecution_Phase, outputs *aloftv1.LiteralRef, cause *core.ExecutionError) {
+	c := &s.scopes[number]
+	switch {
+	case number == 0 && s.terminated:
+		return core.NodeExecution_ABORTED, nil, nil
+	case c.failing:
+		return core.NodeExecution_FAILED, nil, c.err
+	case s.succeeded(c):
+		return core.NodeExecution_SUCCEEDED, s.ref(s.nodes[c.first+c.body.end].outputs), nil
+	case c.stopped:
+		return core.NodeExecution_ABORTED, nil, nil
 	}
-	if c.err == nil {
-		return errors.New("a graph has come to rest without an end: nothing in it failed and its end-node has not succeeded")
-	}
-	return t.decide(t.failing(number, c.err)) // what could still run has run
+	return core.NodeExecution_RUNNING, nil, c.err
 }
 
-func (s *State) openScope(w *workflow, parent, attempt uint32) {
+// conclude ends a scope in which nothing is active and nothing is pending, and with it the node or the execution that it is of.
+func (t *step) conclude(number uint32) error {
+	phase, outputs, cause := t.result(number)
+	node, root := t.scopes[number].node, number == 0
+	switch {
+	case phase == core.NodeExecution_RUNNING && cause == nil:
+		return errors.New("a graph has come to rest without an end: nothing in it failed and its end-node has not succeeded")
+	case phase == core.NodeExecution_RUNNING:
+		return t.decide(t.failing(number, cause))
+	case phase == core.NodeExecution_SUCCEEDED && root:
+		return t.endExecution(core.WorkflowExecution_SUCCEEDED, outputs, nil)
+	case phase == core.NodeExecution_SUCCEEDED:
+		return t.decide(nodeSucceeded(t.at, node, outputs, ""))
+	case phase == core.NodeExecution_FAILED && root:
+		return t.endExecution(core.WorkflowExecution_FAILED, nil, cause)
+	case phase == core.NodeExecution_FAILED:
+		return t.fail(node, cause)
+	case root:
+		return t.endExecution(core.WorkflowExecution_ABORTED, nil, nil)
+	}
+	return t.decide(nodeAborted(t.at, node, t.reason()))
+}
+
+func (s *State) openScope(w *body, parent, attempt uint32) {
 	c := scope{
-		workflow: w, node: parent, attempt: attempt,
+		body: w, node: parent, attempt: attempt,
 		first: uint32(len(s.nodes)), head: noIndex, tail: noIndex,
 	}
 	number := uint32(len(s.scopes))
@@ -173,9 +189,9 @@ func (s *State) settle(number uint32) {
 	c := &s.scopes[number]
 	switch {
 	case c.done || c.active > 0 || c.pending > 0:
-	case c.failing && !c.stopped && !c.handling && c.workflow.failure != noIndex:
+	case c.failing && !c.stopped && !c.handling && c.body.failure != noIndex:
 		c.handling = true
-		s.makeReady(c.first + c.workflow.failure)
+		s.makeReady(c.first + c.body.failure)
 	default:
 		s.rested.push(number)
 	}

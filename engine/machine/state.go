@@ -287,7 +287,7 @@ func (s *State) dueAt() int64 {
 // spec is what the graph knows of a node.
 func (s *State) spec(i uint32) *nodeSpec {
 	c := &s.scopes[s.nodes[i].scope]
-	return &c.workflow.nodes[i-c.first]
+	return &c.body.nodes[i-c.first]
 }
 
 // intern keeps a reference and gives its number; 0: there is no map.

@@ -246,7 +246,7 @@ func (n NodeRef) Kind() Kind { return n.spec().kind }
 func (n NodeRef) Template() *core.Node { return n.spec().node }
 
 // Workflow is the workflow whose graph the node belongs to.
-func (n NodeRef) Workflow() *core.WorkflowTemplate { return n.scope().workflow.template }
+func (n NodeRef) Workflow() *core.WorkflowTemplate { return n.scope().body.template }
 
 // Closure is everything that the execution's workflow was compiled with.
 func (n NodeRef) Closure() *core.CompiledWorkflowClosure { return n.state.graph.closure }
@@ -285,7 +285,7 @@ func (n NodeRef) IsParent() bool { return n.spec().kind.can().scope }
 // Sibling finds a node of the same scope by its id in the template: how a promise finds its producer.
 func (n NodeRef) Sibling(specID string) (NodeRef, bool) {
 	c := n.scope()
-	i, ok := c.workflow.byID[specID]
+	i, ok := c.body.byID[specID]
 	if !ok {
 		return NodeRef{}, false
 	}
@@ -308,7 +308,7 @@ func (n NodeRef) Outputs() *aloftv1.LiteralRef { return n.state.ref(n.state.node
 
 // Handles is set for a failure node (on_failure): the error of its scope, which its input "err" describes.
 func (n NodeRef) Handles() *core.ExecutionError {
-	if c := n.scope(); n.index-c.first == c.workflow.failure {
+	if c := n.scope(); n.index-c.first == c.body.failure {
 		return c.err
 	}
 	return nil
