@@ -142,16 +142,13 @@ func (f *facts) outputsOf(node machine.NodeRef) (*aloftv1.Literals, error) {
 		return f.inputs, nil
 	case machine.KindEnd:
 		return f.engine.store.NodeInputs(f.ctx, f.key, node.ID())
-	case machine.KindWorkflow:
-		for child := range f.state.Nodes() {
-			if parent, nested := child.Parent(); nested && parent.Index() == node.Index() && child.Kind() == machine.KindEnd {
-				return f.engine.store.NodeOutputs(f.ctx, f.key, child.ID())
-			}
+	case machine.KindWorkflow: // its own record has them once it is committed, and then its scope is given back
+		if end, there := node.End(); there {
+			return f.engine.store.NodeOutputs(f.ctx, f.key, end.ID())
 		}
-		return nil, fmt.Errorf("its graph has no end: %w", aloft.ErrNotFound)
-	default:
-		return f.engine.store.NodeOutputs(f.ctx, f.key, node.ID())
+	case machine.KindTask:
 	}
+	return f.engine.store.NodeOutputs(f.ctx, f.key, node.ID())
 }
 
 func nodeRecord(n machine.NodeView) *store.Node {

@@ -133,6 +133,7 @@ func (e *Engine) decide(ctx context.Context, r *run, messages, damaged []store.I
 	if err := project(f, decision.Events, step); err != nil {
 		return nil, fmt.Errorf("project execution %s: %w", r.id, err)
 	}
+	r.state.GiveBack()
 	for _, a := range moved {
 		if !slices.ContainsFunc(step.Attempts, func(b *store.Attempt) bool { return a.ID == b.ID }) {
 			step.Attempts = append(step.Attempts, a)
@@ -201,6 +202,7 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 			wrong = fmt.Errorf("journal entry %d is missing: %w", next, aloft.ErrUnreadable)
 		default:
 			wrong = impossible(state.Fold(row.Seq, row.Entry))
+			state.GiveBack()
 		}
 		last = row.Seq
 		return nil //nolint:nilerr // what is wrong is told when it is known where the journal ends

@@ -43,7 +43,7 @@ func (a *attempt) timer() int64 {
 // adoptable finds the attempt that an executor means: the current one of its node, not ended, with the right token.
 func (t *step) adoptable(nodeID string, number uint32, token string) (i uint32, ok bool) {
 	i, ok = t.outstanding[aloft.NodeID(nodeID)]
-	if !ok || t.attempts[t.nodes[i].attempt].number != number {
+	if !ok || t.latest(i).number != number {
 		return 0, false
 	}
 	right := t.tokenOf(i, number)
@@ -55,7 +55,7 @@ func (t *step) attemptStarted(m *aloftv1.AttemptStarted) error {
 	if !ok {
 		return nil
 	}
-	n, a := &t.nodes[i], &t.attempts[t.nodes[i].attempt]
+	n, a := t.node(i), t.latest(i)
 	if a.phase != uint8(core.TaskExecution_QUEUED) {
 		return nil
 	}
@@ -83,7 +83,7 @@ func (t *step) outcome(m *aloftv1.Outcome) error {
 	if !ok {
 		return nil
 	}
-	n, a := &t.nodes[i], &t.attempts[t.nodes[i].attempt]
+	n, a := t.node(i), t.latest(i)
 	x := newAttemptEnded(t.at, i, a.number)
 	ended := &x.body
 	ended.StartedAt = a.started
@@ -101,7 +101,7 @@ func (t *step) outcome(m *aloftv1.Outcome) error {
 		}
 	}
 	// What was stopped for its time may tell of that in many ways. Only outputs are better than what we know.
-	if failure := t.expired[n.attempt]; failure != nil && m.GetOutputs() == nil {
+	if failure := t.scopeOf(i).expired[n.attempt]; failure != nil && m.GetOutputs() == nil {
 		return t.attemptFailed(x, failure)
 	}
 	switch r := m.GetResult().(type) {
@@ -162,10 +162,10 @@ func (t *step) attemptStopped(x *attemptEnded, reason string) error {
 
 // schedule gives a task node its next attempt, and runs it if that is our own part.
 func (t *step) schedule(i uint32, plan attemptPlan) error {
-	n, spec := &t.nodes[i], t.spec(i)
+	n, spec := t.node(i), t.spec(i)
 	var number uint32
-	if n.attempt != noIndex {
-		number = t.attempts[n.attempt].number + 1
+	if last := t.latest(i); last != nil {
+		number = last.number + 1
 	}
 	e, scheduled := newAttemptScheduled(t.at, i, number, t.token(i, number))
 	policy := t.facts.Policy()
@@ -211,10 +211,10 @@ func (t *step) schedule(i uint32, plan attemptPlan) error {
 }
 
 func (t *step) stop(i uint32) error {
-	if t.nodes[i].activity == inWait {
+	if t.node(i).activity == inWait {
 		return t.decide(nodeAborted(t.at, i, t.reason()))
 	}
-	a := &t.attempts[t.nodes[i].attempt]
+	a := t.latest(i)
 	if a.byEngine {
 		x := newAttemptEnded(t.at, i, a.number)
 		x.body.StartedAt, x.body.EndedAt = a.started, t.at
@@ -227,10 +227,10 @@ func (t *step) stop(i uint32) error {
 
 // fire does what the timer of a node is for: a sleep is over, an attempt has had its time, or a parked node asks again.
 func (t *step) fire(i uint32) error {
-	if t.nodes[i].activity == inWait {
+	if t.node(i).activity == inWait {
 		return t.resume(i)
 	}
-	a := &t.attempts[t.nodes[i].attempt]
+	a := t.latest(i)
 	if a.byEngine {
 		x := newAttemptEnded(t.at, i, a.number)
 		x.body.StartedAt, x.body.EndedAt = a.started, t.at
@@ -259,13 +259,12 @@ func expired(code, message string, after int64) *aloftv1.Failure {
 
 func (s *State) attemptScheduled(at int64, e *aloftv1.AttemptScheduled) error {
 	i := e.GetNode()
-	n, spec := &s.nodes[i], s.spec(i)
+	c, n, spec := s.scopeOf(i), s.node(i), s.spec(i)
 	if !n.isActive() || !s.mayRetry(i) {
 		return fmt.Errorf("the node is %s, or its scope is ending", s.Ref(i).phase())
 	}
 	var number uint32
-	if n.attempt != noIndex {
-		last := &s.attempts[n.attempt]
+	if last := c.latest(n); last != nil {
 		if last.ended == 0 || last.phase == uint8(core.TaskExecution_SUCCEEDED) {
 			return fmt.Errorf("attempt %d is %s", last.number, core.TaskExecution_Phase(last.phase))
 		}
@@ -286,12 +285,12 @@ func (s *State) attemptScheduled(at int64, e *aloftv1.AttemptScheduled) error {
 		phase: uint8(core.TaskExecution_QUEUED), byEngine: e.GetByEngine(),
 		timeout: e.GetTimeout(), expires: e.GetExpiresAt(), last: e.GetLast(),
 	}
-	n.attempt, n.updated = uint32(len(s.attempts)), at
+	n.attempt, n.updated = uint32(len(c.attempts)), at
 	if e.GetMemory() > 0 {
-		s.memory[n.attempt] = e.GetMemory()
+		set(&c.memories, n.attempt, e.GetMemory())
 	}
 	if e.GetCheckpoint() != "" {
-		s.offers[i] = e.GetCheckpoint()
+		set(&c.offers, i, e.GetCheckpoint())
 	}
 	if n.activity == inWait {
 		s.endWait(i)
@@ -306,17 +305,17 @@ func (s *State) attemptScheduled(at int64, e *aloftv1.AttemptScheduled) error {
 	if at := a.timer(); at != 0 || a.byEngine {
 		s.timers.push(timer{at: at, node: i})
 	}
-	s.attempts = append(s.attempts, a)
+	c.attempts = append(c.attempts, a)
 	return nil
 }
 
 // current is the attempt that an event means: the last one of its node, which must not have ended.
 func (s *State) current(i, number uint32) (*attempt, error) {
-	n := &s.nodes[i]
-	if n.attempt == noIndex || s.attempts[n.attempt].number != number || s.attempts[n.attempt].ended != 0 {
+	a := s.latest(i)
+	if a == nil || a.number != number || a.ended != 0 {
 		return nil, errors.New("it is not the current attempt, or has ended")
 	}
-	return &s.attempts[n.attempt], nil
+	return a, nil
 }
 
 func (s *State) attemptRunning(at int64, e *aloftv1.AttemptRunning) error {
@@ -351,7 +350,7 @@ func (s *State) attemptStopRequested(at int64, e *aloftv1.AttemptStopRequested) 
 		if e.GetFailure().GetError() == nil || a.expires == 0 || at < a.expires {
 			return fmt.Errorf("its time is not over before %d, or there is no error", a.expires)
 		}
-		s.expired[s.nodes[a.node].attempt] = e.GetFailure()
+		set(&s.scopeOf(a.node).expired, s.node(a.node).attempt, e.GetFailure())
 	}
 	a.stop, a.updated = s.text(e.GetReason())+1, at
 	return nil
@@ -363,11 +362,12 @@ func (s *State) attemptEnded(at int64, e *aloftv1.AttemptEnded) error {
 	if err != nil {
 		return err
 	}
+	c, n := s.scopeOf(i), s.node(i)
 	phase := core.TaskExecution_FAILED
 	switch r := e.GetResult().(type) {
 	case *aloftv1.AttemptEnded_Outputs:
 		phase = core.TaskExecution_SUCCEEDED
-		if a.outputs, err = s.intern(r.Outputs); err != nil {
+		if a.outputs, err = c.intern(r.Outputs); err != nil {
 			return err
 		}
 	case *aloftv1.AttemptEnded_Failure:
@@ -390,14 +390,14 @@ func (s *State) attemptEnded(at int64, e *aloftv1.AttemptEnded) error {
 		a.ended = e.GetEndedAt()
 	}
 	if e.GetDeckUri() != "" {
-		s.decks[s.nodes[i].attempt] = e.GetDeckUri()
+		set(&c.decks, n.attempt, e.GetDeckUri())
 	}
 	tally := s.tally(i).after(at, e.GetFailure(), e.GetBudget())
-	if s.nodes[i].systemFailures = tally.system; tally.outage != (outage{}) {
-		s.outages[i] = tally.outage
+	if n.systemFailures = tally.system; tally.outage != (outage{}) {
+		set(&c.outages, i, tally.outage)
 	}
-	s.nodes[i].activity, s.nodes[i].updated = idle, at
-	delete(s.expired, s.nodes[i].attempt)
+	n.activity, n.updated = idle, at
+	delete(c.expired, n.attempt)
 	if a.byEngine {
 		s.engineAttempts--
 	} else {

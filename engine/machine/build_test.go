@@ -207,7 +207,7 @@ func (f *facts) Duration(n NodeRef) (time.Duration, *aloftv1.Failure, error) {
 // stateDiff compares states field by field, graphs by identity.
 func stateDiff(want, got *State) string {
 	return cmp.Diff(want, got,
-		cmp.AllowUnexported(State{}, scope{}, node{}, attempt{}, ref{}, queue{}, timer{}, wait{}, outage{}, overdue{}),
+		cmp.AllowUnexported(State{}, scope{}, node{}, attempt{}, ref{}, queue{}, timer{}, wait{}, outage{}, overdue{}, block{}),
 		cmp.Comparer(func(a, b *Graph) bool { return a == b }),
 		cmp.Comparer(func(a, b *body) bool { return a == b }),
 		protocmp.Transform())
@@ -223,6 +223,7 @@ type run struct {
 	at      int64
 
 	before, until time.Time // of deadlines that are kept back
+	lean          bool      // blocks are given back after each step and after each entry that is folded
 }
 
 func newRun(t testing.TB, g *Graph) *run {
@@ -265,14 +266,25 @@ func (r *run) try(now time.Time, limit int, messages ...*aloftv1.Inbox) (Decisio
 	if err := r.s.Check(); err != nil {
 		r.t.Fatalf("after %d events: %v", len(d.Events), err)
 	}
+	if r.lean {
+		r.s.GiveBack()
+		if err := r.s.Check(); err != nil {
+			r.t.Fatalf("after blocks were given back: %v", err)
+		}
+	}
 	return d, nil
 }
 
 func (r *run) fold() *State {
 	r.t.Helper()
-	s, err := Fold(testID, r.g, r.journal)
-	if err != nil {
-		r.t.Fatal(err)
+	s := New(testID, r.g)
+	for i, entry := range r.journal {
+		if err := s.Fold(int64(i+1), entry); err != nil {
+			r.t.Fatal(err)
+		}
+		if r.lean {
+			s.GiveBack()
+		}
 	}
 	return s
 }

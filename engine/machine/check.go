@@ -16,17 +16,23 @@ func (s *State) Check() error {
 	var tasks, runnables uint32
 	active := make([]uint32, len(s.scopes))
 	pending := make([]uint32, len(s.scopes))
-	misses := make([]uint32, len(s.nodes)) // upstream nodes that have not succeeded, counted again
-	for i := range s.nodes {
-		if !aloft.Succeeded(core.NodeExecution_Phase(s.nodes[i].phase)) {
+	misses := make([]uint32, len(s.homes)) // upstream nodes that have not succeeded, counted again
+	for i := range s.homes {
+		if s.scopeOf(uint32(i)).nodes == nil {
+			continue
+		}
+		if !aloft.Succeeded(core.NodeExecution_Phase(s.node(uint32(i)).phase)) {
 			for _, d := range s.spec(uint32(i)).downstream {
-				misses[s.scopes[s.nodes[i].scope].first+d]++
+				misses[s.scopeOf(uint32(i)).first+d]++
 			}
 		}
 	}
-	for i := range s.nodes {
-		n, r := &s.nodes[i], s.Ref(uint32(i))
-		c, spec := &s.scopes[n.scope], s.spec(uint32(i))
+	for i := range s.homes {
+		if s.scopeOf(uint32(i)).nodes == nil { // given back
+			continue
+		}
+		n, r := s.node(uint32(i)), s.Ref(uint32(i))
+		c, spec := s.scopeOf(uint32(i)), s.spec(uint32(i))
 		phase := core.NodeExecution_Phase(n.phase)
 		// P2: what has begun has only succeeded upstreams.
 		missing := misses[i]
@@ -37,12 +43,12 @@ func (s *State) Check() error {
 			bad("node %s is %s before its upstream nodes have succeeded", r.ID(), phase)
 		}
 		live := 0
-		for a := n.attempt; a != noIndex; a = s.attempts[a].prev {
-			if s.attempts[a].ended != 0 {
+		for a := n.attempt; a != noIndex; a = c.attempts[a].prev {
+			if c.attempts[a].ended != 0 {
 				continue
 			}
 			live++
-			if s.attempts[a].byEngine {
+			if c.attempts[a].byEngine {
 				engineAttempts++
 			} else if outstanding++; s.outstanding[r.ID()] != uint32(i) {
 				bad("node %s has an attempt of an executor that State.outstanding lacks", r.ID())
@@ -69,7 +75,7 @@ func (s *State) Check() error {
 			bad("node %s is %s with %d live attempts", r.ID(), phase, live)
 		}
 		if isActive {
-			active[n.scope]++
+			active[s.homes[i]]++
 			if spec.kind.can().room {
 				tasks++
 			}
@@ -78,7 +84,7 @@ func (s *State) Check() error {
 			}
 		}
 		if phase == core.NodeExecution_UNDEFINED && (n.skip && c.runs() || s.mayBegin(uint32(i))) {
-			pending[n.scope]++
+			pending[s.homes[i]]++
 		}
 		if spec.kind.can().room && s.mayBegin(uint32(i)) {
 			runnables++
@@ -90,11 +96,16 @@ func (s *State) Check() error {
 			bad("node %s is %s and its scope does not agree", r.ID(), phase)
 		}
 	}
+	blockBytes := 0
 	for i := range s.scopes {
-		c := &s.scopes[i]
+		c := s.scopes[i]
+		blockBytes += c.block.bytes()
 		if c.active != active[i] || !c.done && c.pending != pending[i] {
 			bad("scope %q counts %d active and %d pending nodes and has %d and %d", c.id, c.active, c.pending, active[i], pending[i])
 		}
+	}
+	if blockBytes != s.blockBytes {
+		bad("counted %d bytes of blocks; found %d", s.blockBytes, blockBytes)
 	}
 	if outstanding != len(s.outstanding) || engineAttempts != s.engineAttempts || tasks != s.tasks {
 		bad("counted %d attempts, %d by the engine, %d tasks; found %d, %d, %d", len(s.outstanding), s.engineAttempts, s.tasks, outstanding, engineAttempts, tasks)

@@ -100,7 +100,7 @@ func (s *State) executionEnded(at int64, e *aloftv1.ExecutionEnded) error {
 	}
 	var failing, succeeded bool
 	if s.create != nil {
-		c := &s.scopes[0]
+		c := s.scopes[0]
 		if c.active > 0 || c.pending > 0 {
 			return fmt.Errorf("%d nodes are active and %d pending", c.active, c.pending)
 		}
@@ -119,9 +119,12 @@ func (s *State) executionEnded(at int64, e *aloftv1.ExecutionEnded) error {
 	if !right {
 		return fmt.Errorf("it cannot be %s (succeeded %t, failing %t, terminated %t)", e.GetPhase(), succeeded, failing, s.terminated)
 	}
-	outputs, err := s.intern(e.GetOutputs())
-	if err != nil {
-		return err
+	var outputs uint32
+	if s.create != nil {
+		var err error
+		if outputs, err = s.scopes[0].intern(e.GetOutputs()); err != nil {
+			return err
+		}
 	}
 	s.phase, s.outputs, s.changed, s.ended = e.GetPhase(), outputs, at, at
 	if e.GetError() != nil {

@@ -11,7 +11,7 @@ import (
 
 // nodeID is the unique id of a node.
 func (s *State) nodeID(i uint32) aloft.NodeID {
-	c := &s.scopes[s.nodes[i].scope]
+	c := s.scopeOf(i)
 	if c.node == noIndex {
 		return s.graph.ids[i-c.first]
 	}

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"errors"
 	"fmt"
 
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
@@ -46,8 +47,11 @@ func (s *State) expect(e *aloftv1.Event) error {
 	if subject != aNode && subject != anAttempt {
 		return nil
 	}
-	if uint64(number.Node) >= uint64(len(s.nodes)) {
-		return fmt.Errorf("there are %d nodes", len(s.nodes))
+	if uint64(number.Node) >= uint64(len(s.homes)) {
+		return fmt.Errorf("there are %d nodes", len(s.homes))
+	}
+	if s.scopeOf(number.Node).done {
+		return errors.New("the scope of the node is over")
 	}
 	kind := s.spec(number.Node).kind
 	can, expected := kind.can(), false

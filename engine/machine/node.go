@@ -12,7 +12,6 @@ import (
 type node struct {
 	created, started, updated, ended int64
 	err                              *core.ExecutionError
-	scope                            uint32
 	missing                          uint32 // upstream nodes that have not succeeded
 	attempt                          uint32 // the latest attempt; noIndex: it has had none
 	child                            uint32 // the scope inside it; noIndex: none yet
@@ -44,7 +43,7 @@ func (t *step) fail(i uint32, cause *core.ExecutionError) error {
 	if err := t.decide(nodeFailed(t.at, i, cause)); err != nil {
 		return err
 	}
-	number := t.nodes[i].scope
+	number := t.homes[i]
 	if t.graph.goOn || !t.scopes[number].runs() {
 		return nil
 	}
@@ -53,7 +52,7 @@ func (t *step) fail(i uint32, cause *core.ExecutionError) error {
 
 // makeReady puts a node that may begin in line.
 func (s *State) makeReady(i uint32) {
-	c := &s.scopes[s.nodes[i].scope]
+	c := s.scopeOf(i)
 	c.pending++
 	if s.spec(i).kind.can().room {
 		c.runnable++
@@ -67,16 +66,16 @@ func (s *State) makeReady(i uint32) {
 // begin takes a node out of the line: this is its first event.
 func (s *State) begin(i uint32, at int64) error {
 	if !s.mayBegin(i) {
-		n := &s.nodes[i]
+		n := s.node(i)
 		return fmt.Errorf("the node is %s, waits for %d upstream nodes, or its scope is ending", s.Ref(i).phase(), n.missing)
 	}
 	s.leave(i)
-	s.nodes[i].created = at
+	s.node(i).created = at
 	return nil
 }
 
 func (s *State) leave(i uint32) {
-	c := &s.scopes[s.nodes[i].scope]
+	c := s.scopeOf(i)
 	c.pending--
 	if s.spec(i).kind.can().room {
 		c.runnable--
@@ -93,18 +92,18 @@ func (s *State) nodeQueued(at int64, e *aloftv1.NodeQueued) error {
 	if err := s.begin(i, at); err != nil {
 		return err
 	}
-	inputs, err := s.intern(e.GetInputs())
+	c := s.scopeOf(i)
+	inputs, err := c.intern(e.GetInputs())
 	if err != nil {
 		return err
 	}
-	n := &s.nodes[i]
+	n := s.node(i)
 	n.phase, n.inputs, n.updated = uint8(core.NodeExecution_QUEUED), inputs, at
-	c := &s.scopes[n.scope]
 	n.prev, n.next = c.tail, noIndex
 	if c.tail == noIndex {
 		c.head = i
 	} else {
-		s.nodes[c.tail].next = i
+		s.node(c.tail).next = i
 	}
 	c.tail = i
 	c.active++
@@ -116,7 +115,7 @@ func (s *State) nodeQueued(at int64, e *aloftv1.NodeQueued) error {
 
 func (s *State) nodeRunning(at int64, e *aloftv1.NodeRunning) error {
 	i := e.GetNode()
-	n := &s.nodes[i]
+	n := s.node(i)
 	if n.phase != uint8(core.NodeExecution_QUEUED) {
 		return fmt.Errorf("the node is %s", s.Ref(i).phase())
 	}
@@ -129,15 +128,15 @@ func (s *State) nodeRunning(at int64, e *aloftv1.NodeRunning) error {
 
 // expectOver refuses the end of a node in which something still goes on.
 func (s *State) expectOver(i uint32) error {
-	n := &s.nodes[i]
+	n := s.node(i)
 	if !n.isActive() {
 		return fmt.Errorf("the node is %s", s.Ref(i).phase())
 	}
 	switch n.activity {
 	case inAttempt:
-		return fmt.Errorf("attempt %d has not ended", s.attempts[n.attempt].number)
+		return fmt.Errorf("attempt %d has not ended", s.latest(i).number)
 	case inScope:
-		if c := &s.scopes[n.child]; c.active > 0 || c.pending > 0 {
+		if c := s.scopes[n.child]; c.active > 0 || c.pending > 0 {
 			return fmt.Errorf("%d nodes inside are active and %d pending", c.active, c.pending)
 		}
 	case idle, inWait:
@@ -147,18 +146,18 @@ func (s *State) expectOver(i uint32) error {
 
 // end closes a node. A node that was active leaves its scope's list.
 func (s *State) end(i uint32, at int64, phase core.NodeExecution_Phase, cause *core.ExecutionError) {
-	n := &s.nodes[i]
+	n := s.node(i)
 	if n.isActive() {
-		c := &s.scopes[n.scope]
+		c := s.scopeOf(i)
 		if n.prev == noIndex {
 			c.head = n.next
 		} else {
-			s.nodes[n.prev].next = n.next
+			s.node(n.prev).next = n.next
 		}
 		if n.next == noIndex {
 			c.tail = n.prev
 		} else {
-			s.nodes[n.next].prev = n.prev
+			s.node(n.next).prev = n.prev
 		}
 		n.next, n.prev = noIndex, noIndex
 		c.active--
@@ -169,6 +168,7 @@ func (s *State) end(i uint32, at int64, phase core.NodeExecution_Phase, cause *c
 	switch n.activity {
 	case inScope:
 		s.scopes[n.child].done = true
+		s.over = append(s.over, n.child)
 	case inWait:
 		s.endWait(i)
 	case idle, inAttempt:
@@ -179,7 +179,7 @@ func (s *State) end(i uint32, at int64, phase core.NodeExecution_Phase, cause *c
 
 func (s *State) nodeSucceeded(at int64, e *aloftv1.NodeSucceeded) error {
 	i := e.GetNode()
-	n, can := &s.nodes[i], s.spec(i).kind.can()
+	n, can := s.node(i), s.spec(i).kind.can()
 	if !can.queue {
 		if err := s.begin(i, at); err != nil {
 			return err
@@ -188,9 +188,9 @@ func (s *State) nodeSucceeded(at int64, e *aloftv1.NodeSucceeded) error {
 		return err
 	}
 	switch {
-	case can.attempt && (n.attempt == noIndex || s.attempts[n.attempt].phase != uint8(core.TaskExecution_SUCCEEDED)):
+	case can.attempt && (n.attempt == noIndex || s.latest(i).phase != uint8(core.TaskExecution_SUCCEEDED)):
 		return errors.New("its last attempt has not succeeded")
-	case can.scope && (n.child == noIndex || s.scopes[n.child].failing || !s.succeeded(&s.scopes[n.child])):
+	case can.scope && (n.child == noIndex || s.scopes[n.child].failing || !s.succeeded(s.scopes[n.child])):
 		return errors.New("the graph inside has not succeeded")
 	}
 	return s.succeed(i, at, core.NodeExecution_SUCCEEDED, e.GetOutputs())
@@ -198,20 +198,20 @@ func (s *State) nodeSucceeded(at int64, e *aloftv1.NodeSucceeded) error {
 
 // succeed ends a node with outputs and lets begin what waited for it alone.
 func (s *State) succeed(i uint32, at int64, phase core.NodeExecution_Phase, ref *aloftv1.LiteralRef) error {
-	outputs, err := s.intern(ref)
+	c := s.scopeOf(i)
+	outputs, err := c.intern(ref)
 	if err != nil {
 		return err
 	}
-	n := &s.nodes[i]
+	n := s.node(i)
 	n.outputs = outputs
 	s.end(i, at, phase, nil)
-	first := s.scopes[n.scope].first
 	for _, d := range s.spec(i).downstream {
-		if s.nodes[first+d].missing--; s.mayBegin(first + d) {
-			s.makeReady(first + d)
+		if c.nodes[d].missing--; s.mayBegin(c.first + d) {
+			s.makeReady(c.first + d)
 		}
 	}
-	s.settle(n.scope)
+	s.settle(s.homes[i])
 	return nil
 }
 
@@ -220,7 +220,7 @@ func (s *State) nodeFailed(at int64, e *aloftv1.NodeFailed) error {
 	if e.GetError() == nil {
 		return errors.New("it has no error")
 	}
-	n := &s.nodes[i]
+	n := s.node(i)
 	if n.phase == uint8(core.NodeExecution_UNDEFINED) { // its inputs could not be resolved
 		if err := s.begin(i, at); err != nil {
 			return err
@@ -228,40 +228,40 @@ func (s *State) nodeFailed(at int64, e *aloftv1.NodeFailed) error {
 	} else if err := s.expectOver(i); err != nil {
 		return err
 	}
-	if n.attempt != noIndex && s.attempts[n.attempt].phase == uint8(core.TaskExecution_SUCCEEDED) {
+	if n.attempt != noIndex && s.latest(i).phase == uint8(core.TaskExecution_SUCCEEDED) {
 		return errors.New("its last attempt has succeeded")
 	}
 	s.end(i, at, core.NodeExecution_FAILED, e.GetError())
-	if c := &s.scopes[n.scope]; c.err == nil { // when the failure node fails there is one
+	if c := s.scopeOf(i); c.err == nil { // when the failure node fails there is one
 		c.err = e.GetError()
 	}
 	s.skipDownstream(i)
-	s.settle(n.scope)
+	s.settle(s.homes[i])
 	return nil
 }
 
 func (s *State) nodeSkipped(at int64, e *aloftv1.NodeSkipped) error {
 	i := e.GetNode()
-	n := &s.nodes[i]
-	if n.phase != uint8(core.NodeExecution_UNDEFINED) || !n.skip || !s.scopes[n.scope].runs() {
+	n := s.node(i)
+	if n.phase != uint8(core.NodeExecution_UNDEFINED) || !n.skip || !s.scopeOf(i).runs() {
 		return fmt.Errorf("the node is %s, nothing before it failed, or its scope is ending", s.Ref(i).phase())
 	}
-	s.scopes[n.scope].pending--
+	s.scopeOf(i).pending--
 	n.created = at
 	s.end(i, at, core.NodeExecution_SKIPPED, nil)
 	s.skipDownstream(i)
-	s.settle(n.scope)
+	s.settle(s.homes[i])
 	return nil
 }
 
 // skipDownstream marks what can never start, where the policy is to go on with the rest.
 func (s *State) skipDownstream(i uint32) {
-	c := &s.scopes[s.nodes[i].scope]
+	c := s.scopeOf(i)
 	if !s.graph.goOn || !c.runs() {
 		return
 	}
 	for _, d := range s.spec(i).downstream {
-		if n := &s.nodes[c.first+d]; !n.skip {
+		if n := &c.nodes[d]; !n.skip {
 			n.skip = true
 			c.pending++
 			s.skips.push(c.first + d)
@@ -274,10 +274,10 @@ func (s *State) nodeAborted(at int64, e *aloftv1.NodeAborted) error {
 	if err := s.expectOver(i); err != nil {
 		return err
 	}
-	if c := &s.scopes[s.nodes[i].scope]; !c.failing && !c.stopped {
+	if c := s.scopeOf(i); !c.failing && !c.stopped {
 		return errors.New("its scope is not ending")
 	}
 	s.end(i, at, core.NodeExecution_ABORTED, &core.ExecutionError{Code: CodeNodeAborted, Message: e.GetReason()})
-	s.settle(s.nodes[i].scope)
+	s.settle(s.homes[i])
 	return nil
 }

@@ -28,6 +28,7 @@ type world struct {
 	fails       map[string]*aloftv1.Failure
 	policy      Policy
 	recovers    bool // half of the nodes are taken over from another execution
+	lean        bool // blocks are given back as soon as they may be
 }
 
 func drawWorld(t *rapid.T) *world {
@@ -173,7 +174,7 @@ func (w *world) play(t *rapid.T, limit func() int, crash func() bool) *run {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &run{t: t, g: g, s: New(testID, g), facts: &facts{t: t, sleep: w.sleep, fails: w.fails, policy: w.policy}}
+	r := &run{t: t, g: g, s: New(testID, g), lean: w.lean, facts: &facts{t: t, sleep: w.sleep, fails: w.fails, policy: w.policy}}
 	at := epoch // of the step that asks
 	r.facts.answer = func(n NodeRef) CacheAnswer { return w.cached(n, at) }
 	r.facts.source = w.source
@@ -296,15 +297,44 @@ func TestWhereStepsStopChangesNothing(t *testing.T) {
 		if a, b := phases(whole.s), phases(parts.s); a != b {
 			t.Fatalf("whole steps end with\n%s\nparts with\n%s", a, b)
 		}
-		events := func(r *run) []*aloftv1.Event {
-			var all []*aloftv1.Event
-			for _, e := range r.journal {
-				all = append(all, e.Events...)
-			}
-			return all
-		}
-		if !slices.EqualFunc(events(whole), events(parts), func(a, b *aloftv1.Event) bool { return proto.Equal(a, b) }) {
+		if !sameEvents(whole, parts) {
 			t.Fatal("the events differ")
+		}
+	})
+}
+
+func sameEvents(a, b *run) bool {
+	events := func(r *run) []*aloftv1.Event {
+		var all []*aloftv1.Event
+		for _, e := range r.journal {
+			all = append(all, e.Events...)
+		}
+		return all
+	}
+	return slices.EqualFunc(events(a), events(b), func(a, b *aloftv1.Event) bool { return proto.Equal(a, b) })
+}
+
+func TestGivingBlocksBackChangesNoDecision(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWorld(t)
+		play := func() *run {
+			limits := rand.New(rand.NewPCG(w.seed, 4))
+			return w.play(t, func() int { return 1 + limits.IntN(6) }, func() bool { return limits.IntN(10) == 0 })
+		}
+		whole := play()
+		w.lean = true
+		lean := play()
+		if !sameEvents(whole, lean) {
+			t.Fatal("the events differ")
+		}
+		for i, c := range lean.s.scopes {
+			if over := c.done && i > 0; over != (c.nodes == nil) {
+				t.Fatalf("scope %q is over: %t, and has %d nodes", c.id, over, len(c.nodes))
+			}
+		}
+		if len(whole.s.scopes) > 1 && lean.s.Bytes() >= whole.s.Bytes() {
+			t.Fatalf("%d bytes of %d are left when %d scopes were given back", lean.s.Bytes(), whole.s.Bytes(), len(whole.s.scopes)-1)
 		}
 	})
 }
@@ -498,6 +528,9 @@ func (o *oracle) finish(i uint32, phase core.NodeExecution_Phase) {
 // end compares the records with what was heard.
 func (o *oracle) end(s *State) {
 	for i := range uint32(s.Len()) {
+		if s.scopeOf(i).nodes == nil { // given back
+			continue
+		}
 		if v := s.Node(i); v.Phase != o.phase[i] || int(v.Attempts) != o.attempts[i] {
 			o.t.Fatalf("node %s is %s after %d attempts, heard of %s after %d", v.ID(), v.Phase, v.Attempts, o.phase[i], o.attempts[i])
 		}

@@ -126,7 +126,7 @@ func (t *step) retryOrFail(x *attemptEnded, cause *core.ExecutionError, recovera
 		failed{number: x.body.GetAttempt(), cause: cause, recoverable: recoverable, failure: x.body.GetFailure(), stopping: !t.mayRetry(i)},
 		budgets{attempts: t.spec(i).maxAttempts, replaced: t.facts.Policy().systemRetries()},
 	)
-	plan := attemptPlan{memory: t.memory[t.nodes[i].attempt]}
+	plan := attemptPlan{memory: t.scopeOf(i).memories[t.node(i).attempt]}
 	if v.retry > 0 {
 		plan = t.planRetry(i, cause, plan.memory, v.retry)
 		v.charge.NextAt = max(plan.notBefore, t.at)
@@ -146,7 +146,7 @@ func (t *step) retryOrFail(x *attemptEnded, cause *core.ExecutionError, recovera
 
 // tally is that of a node.
 func (s *State) tally(i uint32) tally {
-	return tally{system: s.nodes[i].systemFailures, outage: s.outages[i]}
+	return tally{system: s.node(i).systemFailures, outage: s.scopeOf(i).outages[i]}
 }
 
 // reasonOf says for which budget a failure is, and why.
@@ -177,7 +177,7 @@ func (t *step) planRetry(i uint32, cause *core.ExecutionError, memory int64, ret
 		return n
 	}
 	name := spec.task.GetId().GetName()
-	if pause := policy.pause(name, cause, retry, t.chance(i, t.attempts[t.nodes[i].attempt].number)); pause > 0 {
+	if pause := policy.pause(name, cause, retry, t.chance(i, t.latest(i).number)); pause > 0 {
 		n.notBefore = after(t.at, pause)
 	}
 	had := cmp.Or(memory, max(spec.stable.GetMemoryLimit(), spec.stable.GetMemory()))

@@ -80,7 +80,7 @@ func (t *step) cached(i uint32, inputs *aloftv1.LiteralRef) (CacheAnswer, error)
 
 // recoverable says whether a node can be taken over from another execution.
 func (s *State) recoverable(i uint32) bool {
-	spec, c := s.spec(i), &s.scopes[s.nodes[i].scope]
+	spec, c := s.spec(i), s.scopeOf(i)
 	return s.create.GetRecovers() != nil && spec.kind.can().recover && i-c.first != c.body.failure
 }
 
@@ -89,7 +89,7 @@ func (s *State) nodeCached(at int64, e *aloftv1.NodeCached) error {
 	if c := (CacheAnswer{Lookup: e.GetCache()}); !s.spec(i).cacheable || !c.hit() {
 		return errors.New("its result is not to be used again, or was not found")
 	}
-	if s.nodes[i].activity == inWait {
+	if s.node(i).activity == inWait {
 		if !s.mayRetry(i) {
 			return errors.New("its scope is ending")
 		}
@@ -116,6 +116,6 @@ func (s *State) beginWith(i uint32, at int64, inputs *aloftv1.LiteralRef) error 
 		return err
 	}
 	var err error
-	s.nodes[i].inputs, err = s.intern(inputs)
+	s.node(i).inputs, err = s.scopeOf(i).intern(inputs)
 	return err
 }

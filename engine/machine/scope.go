@@ -2,6 +2,7 @@ package machine
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
@@ -28,6 +29,8 @@ type scope struct {
 	handling   bool
 	stopped    bool
 	done       bool
+
+	block
 }
 
 // runs says whether new nodes of the scope may begin, the failure node apart.
@@ -35,25 +38,27 @@ func (c *scope) runs() bool { return !c.failing && !c.stopped && !c.done }
 
 // succeeded says whether the scope's end-node has: then so have all others.
 func (s *State) succeeded(c *scope) bool {
-	return s.nodes[c.first+c.body.end].phase == uint8(core.NodeExecution_SUCCEEDED)
+	return c.nodes[c.body.end].phase == uint8(core.NodeExecution_SUCCEEDED)
 }
 
 // mayBegin says whether a node has everything that it waits for, but for room.
 func (s *State) mayBegin(i uint32) bool {
-	n := &s.nodes[i]
-	c := &s.scopes[n.scope]
-	if n.phase != uint8(core.NodeExecution_UNDEFINED) || n.missing > 0 || n.skip {
+	c := s.scopeOf(i)
+	if c.done {
+		return false
+	}
+	if n := &c.nodes[i-c.first]; n.phase != uint8(core.NodeExecution_UNDEFINED) || n.missing > 0 || n.skip {
 		return false
 	}
 	if i-c.first == c.body.failure {
-		return c.handling && !c.stopped && !c.done
+		return c.handling && !c.stopped
 	}
 	return c.runs()
 }
 
 // mayRetry says whether an active node may have another attempt.
 func (s *State) mayRetry(i uint32) bool {
-	c := &s.scopes[s.nodes[i].scope]
+	c := s.scopeOf(i)
 	if i-c.first == c.body.failure {
 		return !c.stopped
 	}
@@ -77,14 +82,14 @@ func (t *step) failing(number uint32, cause *core.ExecutionError) *aloftv1.Event
 //	stopped               ABORTED
 //	else                  RUNNING: what could still run has run, and it fails with the error of a node
 func (s *State) result(number uint32) (phase core.NodeExecution_Phase, outputs *aloftv1.LiteralRef, cause *core.ExecutionError) {
-	c := &s.scopes[number]
+	c := s.scopes[number]
 	switch {
 	case number == 0 && s.terminated:
 		return core.NodeExecution_ABORTED, nil, nil
 	case c.failing:
 		return core.NodeExecution_FAILED, nil, c.err
 	case s.succeeded(c):
-		return core.NodeExecution_SUCCEEDED, s.ref(s.nodes[c.first+c.body.end].outputs), nil
+		return core.NodeExecution_SUCCEEDED, c.ref(c.nodes[c.body.end].outputs), nil
 	case c.stopped:
 		return core.NodeExecution_ABORTED, nil, nil
 	}
@@ -115,21 +120,22 @@ func (t *step) conclude(number uint32) error {
 }
 
 func (s *State) openScope(w *body, parent, attempt uint32) {
-	c := scope{
+	c := &scope{
 		body: w, node: parent, attempt: attempt,
-		first: uint32(len(s.nodes)), head: noIndex, tail: noIndex,
+		first: uint32(len(s.homes)), head: noIndex, tail: noIndex,
+		block: block{nodes: make([]node, len(w.nodes))},
 	}
 	number := uint32(len(s.scopes))
 	if parent != noIndex {
 		c.id = s.nodeID(parent)
-		s.nodes[parent].child, s.nodes[parent].activity = number, inScope
+		s.node(parent).child, s.node(parent).activity = number, inScope
 	}
 	s.scopes = append(s.scopes, c)
+	s.blockBytes += c.block.bytes()
+	s.homes = slices.Grow(s.homes, len(w.nodes))
 	for i := range w.nodes {
-		s.nodes = append(s.nodes, node{
-			scope: number, missing: w.nodes[i].upstream,
-			attempt: noIndex, child: noIndex, next: noIndex, prev: noIndex,
-		})
+		s.homes = append(s.homes, number)
+		c.nodes[i] = node{missing: w.nodes[i].upstream, attempt: noIndex, child: noIndex, next: noIndex, prev: noIndex}
 		if parent == noIndex {
 			continue // the graph has made their ids distinct
 		}
@@ -151,7 +157,7 @@ func (s *State) openScope(w *body, parent, attempt uint32) {
 }
 
 func (s *State) scopeFailing(number uint32, cause *core.ExecutionError) error {
-	c := &s.scopes[number]
+	c := s.scopes[number]
 	if c.failing || c.stopped || c.done {
 		return errors.New("the scope is over or ending")
 	}
@@ -166,11 +172,11 @@ func (s *State) scopeFailing(number uint32, cause *core.ExecutionError) error {
 
 // halt marks for stopping all that is active in a scope and in the scopes inside it, and forgets what has not begun.
 func (s *State) halt(number uint32) {
-	c := &s.scopes[number]
+	c := s.scopes[number]
 	s.runnables -= c.runnable
 	c.pending, c.runnable = 0, 0
-	for i := c.head; i != noIndex; i = s.nodes[i].next {
-		n := &s.nodes[i]
+	for i := c.head; i != noIndex; i = s.node(i).next {
+		n := s.node(i)
 		switch n.activity {
 		case inScope:
 			s.scopes[n.child].stopped = true
@@ -186,7 +192,7 @@ func (s *State) halt(number uint32) {
 // settle notes that a scope has come to rest, if no node of it is active or pending: what failed is handled by its failure
 // node, once, and after that the scope ends.
 func (s *State) settle(number uint32) {
-	c := &s.scopes[number]
+	c := s.scopes[number]
 	switch {
 	case c.done || c.active > 0 || c.pending > 0:
 	case c.failing && !c.stopped && !c.handling && c.body.failure != noIndex:

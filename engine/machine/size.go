@@ -31,13 +31,20 @@ const (
 // Bytes is about how much memory the state takes. The call costs as much for a large run as for a small one.
 func (s *State) Bytes() int64 {
 	n := emptyBytes + s.texted +
-		cap(s.nodes)*nodeBytes + cap(s.attempts)*attemptBytes + cap(s.scopes)*scopeBytes + cap(s.refs)*refBytes +
+		s.blockBytes + len(s.scopes)*scopeBytes + 4*(cap(s.homes)+cap(s.over)) +
 		4*(cap(s.ready.items)+cap(s.runnable.items)+cap(s.skips.items)+cap(s.stops.items)+cap(s.rested.items)) +
 		cap(s.timers)*timerBytes +
-		len(s.outages)*(mapEntryBytes+outageBytes) + len(s.waits)*(2*mapEntryBytes+waitBytes) + len(s.waiters)*(mapEntryBytes+emptyMapBytes) +
-		(len(s.decks)+len(s.offers)+len(s.renamed)+len(s.outstanding))*(mapEntryBytes+2*textBytes) +
-		(len(s.ids)+len(s.memory)+len(s.expired))*(mapEntryBytes+8)
+		len(s.waits)*(2*mapEntryBytes+waitBytes) + len(s.waiters)*(mapEntryBytes+emptyMapBytes) +
+		(len(s.renamed)+len(s.outstanding))*(mapEntryBytes+2*textBytes) +
+		len(s.ids)*(mapEntryBytes+8)
 	return int64(n)
+}
+
+// bytes is about how much memory the block takes.
+func (b *block) bytes() int {
+	return cap(b.nodes)*nodeBytes + cap(b.attempts)*attemptBytes + cap(b.refs)*refBytes +
+		len(b.outages)*(mapEntryBytes+outageBytes) + (len(b.decks)+len(b.offers))*(mapEntryBytes+2*textBytes) +
+		(len(b.memories)+len(b.expired))*(mapEntryBytes+8)
 }
 
 // texts is about how many bytes of texts and messages of an event the state keeps.

@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"time"
@@ -33,23 +32,16 @@ type State struct {
 	cause      string
 	principal  string
 
-	scopes   []scope // number 0 is the root
-	nodes    []node
-	attempts []attempt
-	refs     []ref
-	recent   [4]uint32 // the references that were added last: equal ones in a row are kept once
-	next     uint8     // which of recent is replaced next
-	texts    []string  // reasons of stops, each once
-	texted   int       // about how many bytes of texts are kept: see Bytes
-	decks    map[uint32]string
-	expired  map[uint32]*aloftv1.Failure    // attempts that are being stopped because their time is over: how they have failed
-	memory   map[uint32]int64               // attempts that get another amount than their node states
-	outages  map[uint32]outage              // nodes that services have failed
-	waits    map[uint32]wait                // of parked nodes
-	waiters  map[string]map[uint32]struct{} // parked nodes, by what they wait on
-	offers   map[uint32]string              // nodes that get the checkpoint of an attempt of the execution that is recovered
-	renamed  map[uint32]aloft.NodeID        // nodes whose unique id is not Flyte's: see distinctID
-	ids      map[uint64]struct{}            // hashes of the unique ids of nested nodes
+	scopes     []*scope                       // number 0 is the root
+	homes      []uint32                       // the number of each node's scope
+	over       []uint32                       // scopes that are over, whose blocks have not been given back
+	blockBytes int                            // of the blocks of all scopes
+	texts      []string                       // reasons of stops, each once
+	texted     int                            // about how many bytes of texts are kept: see Bytes
+	waits      map[uint32]wait                // of parked nodes
+	waiters    map[string]map[uint32]struct{} // parked nodes, by what they wait on
+	renamed    map[uint32]aloft.NodeID        // nodes whose unique id is not Flyte's: see distinctID
+	ids        map[uint64]struct{}            // hashes of the unique ids of nested nodes
 
 	outstanding    map[aloft.NodeID]uint32 // nodes with an attempt of an executor that has not ended
 	engineAttempts int                     // attempts that the engine runs itself and that have not ended
@@ -66,29 +58,15 @@ type State struct {
 	overdue  overdue
 }
 
-// ref is an aloftv1.LiteralRef in a third of the space.
-type ref struct {
-	digest [sha256.Size]byte
-	size   int64
-	uri    string
-}
-
 // New is the state of an execution whose Create has not been consumed.
 func New(id aloft.ExecutionID, g *Graph) *State {
 	return &State{
 		id: id, graph: g,
 		outstanding: make(map[aloft.NodeID]uint32),
-		decks:       make(map[uint32]string),
-		expired:     make(map[uint32]*aloftv1.Failure),
-		memory:      make(map[uint32]int64),
-		outages:     make(map[uint32]outage),
 		waits:       make(map[uint32]wait),
 		waiters:     make(map[string]map[uint32]struct{}),
-		offers:      make(map[uint32]string),
 		renamed:     make(map[uint32]aloft.NodeID),
 		ids:         make(map[uint64]struct{}),
-		recent:      [4]uint32{},
-		refs:        make([]ref, 1), // number 0 is no reference
 	}
 }
 
@@ -116,10 +94,24 @@ func (s *State) Fold(seq int64, entry *aloftv1.JournalEntry) error {
 // Apply folds one event. It refuses what cannot have happened, and leaves the state unusable then. The state keeps the
 // event's Create and errors, nothing else of it: they are not to be changed afterwards.
 func (s *State) Apply(e *aloftv1.Event) error {
+	var c *scope
+	bytes := 0
+	if len(s.scopes) > 0 {
+		c = s.scopes[0]
+		if _, r := subjectOf(e); uint64(r.Node) < uint64(len(s.homes)) {
+			c = s.scopeOf(r.Node)
+		}
+		bytes = c.block.bytes()
+	}
 	if err := s.apply(e); err != nil {
 		return fmt.Errorf("apply %s: %w", describe(e), err)
 	}
-	s.texted += texts(e)
+	n := texts(e)
+	s.texted += n
+	if c != nil {
+		c.texted += n
+		s.blockBytes += c.block.bytes() - bytes
+	}
 	s.dropPointless()
 	return nil
 }
@@ -160,7 +152,7 @@ func (s *State) apply(e *aloftv1.Event) error {
 	case *aloftv1.Event_ScopeOpened:
 		return s.scopeOpened(at, k.ScopeOpened)
 	case *aloftv1.Event_ScopeFailing:
-		child := s.nodes[k.ScopeFailing.GetNode()].child
+		child := s.node(k.ScopeFailing.GetNode()).child
 		if child == noIndex {
 			return errors.New("the node has no scope")
 		}
@@ -204,24 +196,24 @@ func (s *State) dropPointless() {
 		s.runnable.pop()
 	}
 	for !s.skips.empty() {
-		n := &s.nodes[s.skips.front()]
-		if n.phase == uint8(core.NodeExecution_UNDEFINED) && s.scopes[n.scope].runs() {
+		i := s.skips.front()
+		if s.scopeOf(i).runs() && s.node(i).phase == uint8(core.NodeExecution_UNDEFINED) {
 			break
 		}
 		s.skips.pop()
 	}
 	for !s.stops.empty() {
 		i := s.stops.front()
-		if s.nodes[i].activity == inWait {
-			break
-		}
-		if at := s.nodes[i].attempt; at != noIndex && s.attempts[at].ended == 0 && s.attempts[at].stop == 0 {
-			break
+		if c := s.scopeOf(i); !c.done {
+			n := s.node(i)
+			if n.activity == inWait || n.activity == inAttempt && c.latest(n).stop == 0 {
+				break
+			}
 		}
 		s.stops.pop()
 	}
 	for !s.rested.empty() {
-		if c := &s.scopes[s.rested.front()]; !c.done && c.active == 0 && c.pending == 0 {
+		if c := s.scopes[s.rested.front()]; !c.done && c.active == 0 && c.pending == 0 {
 			break
 		}
 		s.rested.pop()
@@ -284,40 +276,25 @@ func (s *State) dueAt() int64 {
 	return due
 }
 
+// scopeOf is the scope of a node.
+func (s *State) scopeOf(i uint32) *scope { return s.scopes[s.homes[i]] }
+
+// node is node number i. Its scope must not have been given back.
+func (s *State) node(i uint32) *node {
+	c := s.scopeOf(i)
+	return &c.nodes[i-c.first]
+}
+
+// latest is the last attempt of a node; nil: it has had none.
+func (s *State) latest(i uint32) *attempt {
+	c := s.scopeOf(i)
+	return c.latest(&c.nodes[i-c.first])
+}
+
 // spec is what the graph knows of a node.
 func (s *State) spec(i uint32) *nodeSpec {
-	c := &s.scopes[s.nodes[i].scope]
+	c := s.scopeOf(i)
 	return &c.body.nodes[i-c.first]
-}
-
-// intern keeps a reference and gives its number; 0: there is no map.
-func (s *State) intern(r *aloftv1.LiteralRef) (uint32, error) {
-	if len(r.GetDigest()) == 0 {
-		return 0, nil
-	}
-	if len(r.GetDigest()) != sha256.Size {
-		return 0, fmt.Errorf("a reference has a digest of %d bytes, not %d", len(r.GetDigest()), sha256.Size)
-	}
-	v := ref{digest: [sha256.Size]byte(r.GetDigest()), size: r.GetSize(), uri: r.GetUri()}
-	for _, i := range s.recent {
-		if i != 0 && s.refs[i] == v {
-			return i, nil
-		}
-	}
-	s.refs = append(s.refs, v)
-	i := uint32(len(s.refs) - 1)
-	s.recent[s.next] = i
-	s.next = (s.next + 1) % uint8(len(s.recent))
-	return i, nil
-}
-
-// ref is a kept reference as a message, which the caller must not change; nil: none.
-func (s *State) ref(i uint32) *aloftv1.LiteralRef {
-	if i == 0 {
-		return nil
-	}
-	r := &s.refs[i]
-	return &aloftv1.LiteralRef{Uri: r.uri, Digest: r.digest[:], Size: r.size}
 }
 
 // text keeps a text once and gives its number.

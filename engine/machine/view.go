@@ -83,9 +83,12 @@ func (s *State) Execution() ExecutionView {
 	v := ExecutionView{
 		ID: s.id, Phase: s.phase,
 		StartedAt: timeOf(s.started), UpdatedAt: timeOf(s.changed), EndedAt: timeOf(s.ended),
-		Error: s.err, Outputs: s.ref(s.outputs),
+		Error:      s.err,
 		AbortCause: s.cause, AbortPrincipal: s.principal,
 		Outstanding: len(s.outstanding),
+	}
+	if s.outputs != 0 {
+		v.Outputs = s.scopes[0].ref(s.outputs)
 	}
 	if s.ended == 0 && !s.room() {
 		v.Runnable = int(s.runnables)
@@ -94,22 +97,26 @@ func (s *State) Execution() ExecutionView {
 }
 
 // Len is the number of nodes in all scopes opened so far, begun or not.
-func (s *State) Len() int { return len(s.nodes) }
+func (s *State) Len() int { return len(s.homes) }
 
 // Ref is node number i, which is below Len.
 func (s *State) Ref(i uint32) NodeRef { return NodeRef{state: s, index: i} }
 
-// Node is the record of node number i, which is below Len.
+// Node is the record of node number i, which is below Len; without a phase if it was given back.
 func (s *State) Node(i uint32) NodeView {
-	n := &s.nodes[i]
+	c := s.scopeOf(i)
+	if c.nodes == nil {
+		return NodeView{NodeRef: s.Ref(i)}
+	}
+	n := s.node(i)
 	v := NodeView{
 		NodeRef: s.Ref(i), Phase: core.NodeExecution_Phase(n.phase),
 		CreatedAt: timeOf(n.created), StartedAt: timeOf(n.started), UpdatedAt: timeOf(n.updated), EndedAt: timeOf(n.ended),
-		Error: n.err, Inputs: s.ref(n.inputs), Outputs: s.ref(n.outputs),
+		Error: n.err, Inputs: c.ref(n.inputs), Outputs: c.ref(n.outputs),
 	}
-	if n.attempt != noIndex {
-		v.Attempts = s.attempts[n.attempt].number + 1
-		v.DeckURI = s.decks[n.attempt]
+	if last := c.latest(n); last != nil {
+		v.Attempts = last.number + 1
+		v.DeckURI = c.decks[n.attempt]
 	}
 	v.Waiting = s.waits[i].reason
 	return v
@@ -134,35 +141,45 @@ func (s *State) Next(n int) iter.Seq[NodeRef] {
 	}
 }
 
-// Nodes are the nodes that have a record, in order of their numbers.
+// Nodes are the nodes that have a record and were not given back, in order of their numbers.
 func (s *State) Nodes() iter.Seq[NodeView] {
 	return func(yield func(NodeView) bool) {
-		for i := range s.nodes {
-			if s.nodes[i].created != 0 && !yield(s.Node(uint32(i))) {
-				return
+		for _, c := range s.scopes {
+			for k := range c.nodes {
+				if c.nodes[k].created != 0 && !yield(s.Node(c.first+uint32(k))) {
+					return
+				}
 			}
 		}
 	}
 }
 
-// Attempt is the record of one attempt; false: there is none.
+// Attempt is the record of one attempt; false: there is none, or it was given back.
 func (s *State) Attempt(r AttemptRef) (AttemptView, bool) {
-	if uint64(r.Node) >= uint64(len(s.nodes)) {
+	if uint64(r.Node) >= uint64(len(s.homes)) {
 		return AttemptView{}, false
 	}
-	for a := s.nodes[r.Node].attempt; a != noIndex; a = s.attempts[a].prev { // a handful at most
-		if s.attempts[a].number == r.Attempt {
-			return s.attempt(a), true
+	c := s.scopeOf(r.Node)
+	if c.nodes == nil {
+		return AttemptView{}, false
+	}
+	for a := s.node(r.Node).attempt; a != noIndex; a = c.attempts[a].prev { // a handful at most
+		if c.attempts[a].number == r.Attempt {
+			return s.attempt(c, a), true
 		}
 	}
 	return AttemptView{}, false
 }
 
-// Attempts are the records of all attempts of node number i, in order.
+// Attempts are the records of all attempts of node number i, in order; none if it was given back.
 func (s *State) Attempts(i uint32) []AttemptView {
 	var all []AttemptView
-	for a := s.nodes[i].attempt; a != noIndex; a = s.attempts[a].prev {
-		all = append(all, s.attempt(a))
+	c := s.scopeOf(i)
+	if c.nodes == nil {
+		return nil
+	}
+	for a := s.node(i).attempt; a != noIndex; a = c.attempts[a].prev {
+		all = append(all, s.attempt(c, a))
 	}
 	slices.Reverse(all)
 	return all
@@ -177,19 +194,19 @@ func (s *State) Outstanding() []AttemptRef {
 	slices.Sort(nodes)
 	all := make([]AttemptRef, len(nodes))
 	for k, i := range nodes {
-		all[k] = AttemptRef{Node: i, Attempt: s.attempts[s.nodes[i].attempt].number}
+		all[k] = AttemptRef{Node: i, Attempt: s.latest(i).number}
 	}
 	return all
 }
 
-func (s *State) attempt(index uint32) AttemptView {
-	a := &s.attempts[index]
+func (s *State) attempt(c *scope, index uint32) AttemptView {
+	a := &c.attempts[index]
 	v := AttemptView{
-		Node: s.Ref(a.node), Attempt: a.number, Token: s.token(a.node, a.number), Spec: s.attemptSpec(index),
+		Node: s.Ref(a.node), Attempt: a.number, Token: s.token(a.node, a.number), Spec: s.attemptSpec(c, index),
 		Phase: core.TaskExecution_Phase(a.phase), ByEngine: a.byEngine,
 		CreatedAt: timeOf(a.created), StartedAt: timeOf(a.started), UpdatedAt: timeOf(a.updated), EndedAt: timeOf(a.ended),
 		Timeout: time.Duration(a.timeout), ExpiresAt: timeOf(a.expires),
-		Error: a.err, Lost: a.lost, DeckURI: s.decks[index], Outputs: s.ref(a.outputs),
+		Error: a.err, Lost: a.lost, DeckURI: c.decks[index], Outputs: c.ref(a.outputs),
 	}
 	if a.byEngine {
 		v.DueAt = timeOf(a.due)
@@ -204,8 +221,8 @@ func (s *State) attempt(index uint32) AttemptView {
 
 // attemptSpec says on what the attempt runs: on what may be taken away if that was allowed, but for the last time that, by
 // the policy when it was scheduled, the system may fail.
-func (s *State) attemptSpec(index uint32) *aloftv1.AttemptSpec {
-	a := &s.attempts[index]
+func (s *State) attemptSpec(c *scope, index uint32) *aloftv1.AttemptSpec {
+	a := &c.attempts[index]
 	spec := s.spec(a.node)
 	interruptible := s.create.GetInterruptible() || s.graph.root.template.GetMetadataDefaults().GetInterruptible()
 	if spec.interruptible != nil {
@@ -215,7 +232,7 @@ func (s *State) attemptSpec(index uint32) *aloftv1.AttemptSpec {
 	if interruptible && !a.last {
 		of = spec.spot
 	}
-	memory, checkpoint := s.memory[index], s.offers[a.node]
+	memory, checkpoint := c.memories[index], c.offers[a.node]
 	if memory == 0 && checkpoint == "" {
 		return of
 	}
@@ -292,19 +309,45 @@ func (n NodeRef) Sibling(specID string) (NodeRef, bool) {
 	return n.state.Ref(c.first + i), true
 }
 
+// End is the end-node of the scope inside the node; false: there is none, or it was given back.
+func (n NodeRef) End() (NodeRef, bool) {
+	c := n.scope()
+	if c.nodes == nil {
+		return NodeRef{}, false
+	}
+	child := c.nodes[n.index-c.first].child
+	if child == noIndex || n.state.scopes[child].nodes == nil {
+		return NodeRef{}, false
+	}
+	inside := n.state.scopes[child]
+	return n.state.Ref(inside.first + inside.body.end), true
+}
+
 // ScopeInputs are the inputs of the graph it belongs to: the execution's, or the parent node's.
 func (n NodeRef) ScopeInputs() *aloftv1.LiteralRef {
 	if c := n.scope(); c.node != noIndex {
-		return n.state.ref(n.state.nodes[c.node].inputs)
+		return n.state.Ref(c.node).Inputs()
 	}
 	return n.state.create.GetInputs()
 }
 
-// Inputs refers to its resolved inputs; nil: none, or not yet. Not to be changed.
-func (n NodeRef) Inputs() *aloftv1.LiteralRef { return n.state.ref(n.state.nodes[n.index].inputs) }
+// Inputs refers to its resolved inputs; nil: none, not yet, or given back. Not to be changed.
+func (n NodeRef) Inputs() *aloftv1.LiteralRef {
+	c := n.scope()
+	if c.nodes == nil {
+		return nil
+	}
+	return c.ref(c.nodes[n.index-c.first].inputs)
+}
 
-// Outputs refers to its outputs; nil: none, or not yet. Not to be changed.
-func (n NodeRef) Outputs() *aloftv1.LiteralRef { return n.state.ref(n.state.nodes[n.index].outputs) }
+// Outputs refers to its outputs; nil: none, not yet, or given back. Not to be changed.
+func (n NodeRef) Outputs() *aloftv1.LiteralRef {
+	c := n.scope()
+	if c.nodes == nil {
+		return nil
+	}
+	return c.ref(c.nodes[n.index-c.first].outputs)
+}
 
 // Handles is set for a failure node (on_failure): the error of its scope, which its input "err" describes.
 func (n NodeRef) Handles() *core.ExecutionError {
@@ -316,10 +359,10 @@ func (n NodeRef) Handles() *core.ExecutionError {
 
 func (n NodeRef) spec() *nodeSpec { return n.state.spec(n.index) }
 
-func (n NodeRef) scope() *scope { return &n.state.scopes[n.state.nodes[n.index].scope] }
+func (n NodeRef) scope() *scope { return n.state.scopeOf(n.index) }
 
 func (n NodeRef) phase() core.NodeExecution_Phase {
-	return core.NodeExecution_Phase(n.state.nodes[n.index].phase)
+	return core.NodeExecution_Phase(n.state.node(n.index).phase)
 }
 
 func timeOf(nanoseconds int64) time.Time {

@@ -52,7 +52,7 @@ func (t *step) wake(m *aloftv1.Wake) error {
 
 // resume asks again for what a parked node waits for, and lets the node go on if it is there.
 func (t *step) resume(i uint32) error {
-	c, err := t.cached(i, t.ref(t.nodes[i].inputs))
+	c, err := t.cached(i, t.Ref(i).Inputs())
 	switch {
 	case err != nil:
 		return err
@@ -66,7 +66,7 @@ func (t *step) resume(i uint32) error {
 
 func (s *State) nodeParked(at int64, e *aloftv1.NodeParked) error {
 	i := e.GetNode()
-	n := &s.nodes[i]
+	n := s.node(i)
 	if n.phase != uint8(core.NodeExecution_QUEUED) || n.attempt != noIndex || !s.mayRetry(i) {
 		return fmt.Errorf("the node is %s, has had an attempt, or its scope is ending", s.Ref(i).phase())
 	}
@@ -90,9 +90,13 @@ func (s *State) nodeParked(at int64, e *aloftv1.NodeParked) error {
 
 // timer is when something is to be done about a node if no message comes before; 0: never.
 func (s *State) timer(i uint32) int64 {
-	switch n := &s.nodes[i]; n.activity {
+	c := s.scopeOf(i)
+	if c.done {
+		return 0
+	}
+	switch n := s.node(i); n.activity {
 	case inAttempt:
-		return s.attempts[n.attempt].timer()
+		return c.latest(n).timer()
 	case inWait:
 		return s.waits[i].until
 	case idle, inScope:
@@ -108,5 +112,5 @@ func (s *State) endWait(i uint32) {
 	if len(s.waiters[on]) == 0 {
 		delete(s.waiters, on)
 	}
-	s.nodes[i].activity = idle
+	s.node(i).activity = idle
 }

@@ -16,7 +16,7 @@ func (t *step) enter(i uint32) error {
 
 func (s *State) scopeOpened(at int64, e *aloftv1.ScopeOpened) error {
 	i := e.GetNode()
-	n := &s.nodes[i]
+	n := s.node(i)
 	if n.phase != uint8(core.NodeExecution_RUNNING) || n.child != noIndex {
 		return fmt.Errorf("the node is %s or has a scope", s.Ref(i).phase())
 	}

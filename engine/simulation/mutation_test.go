@@ -37,7 +37,7 @@ var mutations = []mutation{
 	},
 	{
 		name: "a retry forgets what memory it was to get", promise: "P4", file: "engine/machine/retry.go",
-		old: "n := attemptPlan{memory: t.memory[t.nodes[i].attempt]}", new: "n := attemptPlan{}",
+		old: "plan := attemptPlan{memory: t.scopeOf(i).memories[t.node(i).attempt]}", new: "plan := attemptPlan{}",
 	},
 	{
 		name: "a node starts one upstream node too early", promise: "P2", file: "engine/machine/scope.go",
@@ -101,7 +101,11 @@ var mutations = []mutation{
 	},
 	{
 		name: "a sub-workflow reads its outputs where they are not yet (found before)", promise: "P5", file: "engine/projection.go",
-		old: "return f.engine.store.NodeOutputs(f.ctx, f.key, child.ID())", new: "return f.engine.store.NodeOutputs(f.ctx, f.key, node.ID())",
+		old: "if end, there := node.End(); there {", new: "if end, there := node.End(); there && end.Index() > 1<<31 {",
+	},
+	{
+		name: "nodes are given back before they are projected", promise: "P2", file: "engine/step.go",
+		old: "if err := project(f, decision.Events, step); err != nil {", new: "r.state.GiveBack()\n\tif err := project(f, decision.Events, step); err != nil {",
 	},
 	{
 		name: "a large literal that could not be written counts as written", promise: "P2", file: "blob/literals.go",
