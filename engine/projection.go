@@ -19,85 +19,14 @@ import (
 // that it touched, however many events they had. Inputs and outputs are attached in the step that decided them.
 func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 	state := f.state
-	newInputs := map[uint32]*aloftv1.LiteralRef{}
-	newOutputs := map[uint32]*aloftv1.LiteralRef{}
-	lookups := map[uint32]*aloftv1.CacheLookup{}
-	results := map[uint32]*aloftv1.AttemptEnded{} // by nodes whose result may be used again from now on
-	decks := map[uint32]string{}                  // taken over with the results they belong to
-	ends := map[machine.AttemptRef]*aloftv1.AttemptEnded{}
-	for _, e := range events {
-		switch k := e.GetKind().(type) {
-		case *aloftv1.Event_NodeQueued:
-			newInputs[k.NodeQueued.GetNode()] = k.NodeQueued.GetInputs()
-			lookups[k.NodeQueued.GetNode()] = k.NodeQueued.GetCache()
-		case *aloftv1.Event_NodeCached:
-			i := k.NodeCached.GetNode()
-			if k.NodeCached.GetInputs() != nil { // else it was queued in this step or before
-				newInputs[i] = k.NodeCached.GetInputs()
-			}
-			newOutputs[i], lookups[i] = k.NodeCached.GetOutputs(), k.NodeCached.GetCache()
-		case *aloftv1.Event_NodeRecovered:
-			i := k.NodeRecovered.GetNode()
-			newInputs[i], newOutputs[i] = k.NodeRecovered.GetInputs(), k.NodeRecovered.GetOutputs()
-			lookups[i], decks[i] = k.NodeRecovered.GetCache(), k.NodeRecovered.GetDeckUri()
-		case *aloftv1.Event_NodeSucceeded:
-			newOutputs[k.NodeSucceeded.GetNode()] = k.NodeSucceeded.GetOutputs()
-		case *aloftv1.Event_AttemptEnded:
-			// Its node succeeds in the same step: the machine decides that in one piece.
-			ended := k.AttemptEnded
-			ends[machine.AttemptRef{Node: ended.GetNode(), Attempt: ended.GetAttempt()}] = ended
-			if _, ok := ended.GetResult().(*aloftv1.AttemptEnded_Outputs); ok && f.engine.config.Catalog != nil && state.Ref(ended.GetNode()).Cacheable() {
-				results[ended.GetNode()] = ended
-			}
+	changes, execution := machine.Changes(events)
+	step.Nodes = make([]*store.Node, 0, len(changes))
+	for _, change := range endsLast(state, changes) {
+		if err := f.projectNode(change, step); err != nil {
+			return err
 		}
 	}
-	touched := machine.Touch(events)
-	checkpoints := map[uint32]string{} // what whoever runs the node next may go on from
-
-	step.Attempts = make([]*store.Attempt, 0, len(touched.Attempts))
-	for _, r := range touched.Attempts {
-		attempt, ok := state.Attempt(r)
-		if !ok {
-			return fmt.Errorf("attempt %d of node %d is in an event and not in the state", r.Attempt, r.Node)
-		}
-		record := f.attemptRecord(attempt, ends[r])
-		step.Attempts = append(step.Attempts, record)
-		if c := record.Usage.GetCheckpoint(); c != "" {
-			checkpoints[r.Node] = c
-		} else if r.Attempt == 0 && checkpoints[r.Node] == "" {
-			checkpoints[r.Node] = attempt.Spec.GetCheckpoint() // it is handed on until there is a later one
-		}
-	}
-
-	step.Nodes = make([]*store.Node, 0, len(touched.Nodes))
-	for _, i := range endsLast(state, touched.Nodes) {
-		node := state.Node(i)
-		record := nodeRecord(node)
-		record.Cache = lookups[i]
-		if decks[i] != "" {
-			record.DeckURI = decks[i]
-		}
-		if checkpoints[i] != "" {
-			record.Metadata = &admin.TaskNodeMetadata{CheckpointUri: checkpoints[i]}
-		}
-		var err error
-		if ref := newInputs[i]; ref != nil {
-			if record.Inputs, err = f.record(ref, func() (*aloftv1.Literals, error) { return f.engine.store.NodeInputs(f.ctx, f.key, node.ID()) }); err != nil {
-				return fmt.Errorf("inputs of node %s: %w", node.ID(), err)
-			}
-		}
-		if err := f.cache(node, results[i], record, step); err != nil {
-			return fmt.Errorf("cache the result of node %s: %w", node.ID(), err)
-		}
-		if ref := newOutputs[i]; ref != nil {
-			if record.Outputs, err = f.record(ref, func() (*aloftv1.Literals, error) { return f.outputsOf(node.NodeRef) }); err != nil {
-				return fmt.Errorf("outputs of node %s: %w", node.ID(), err)
-			}
-		}
-		step.Nodes = append(step.Nodes, record)
-	}
-
-	if touched.Execution {
+	if execution {
 		execution := state.Execution()
 		step.Change = executionChange(execution)
 		step.ReleasesAll = state.Ended() && f.reserves()
@@ -114,18 +43,65 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 	return nil
 }
 
+// projectNode adds the records of a node and of its attempts.
+func (f *facts) projectNode(change machine.Change, step *store.Step) error {
+	node := f.state.Node(change.Node)
+	record := nodeRecord(node)
+	record.Cache = change.Cache
+	if change.DeckURI != "" {
+		record.DeckURI = change.DeckURI
+	}
+	var result *aloftv1.AttemptEnded // that may be used again from now on. The node succeeds in the same step: the machine decides that in one piece
+	checkpoint := ""                 // what the next attempt, or a recovery, may go on from
+	for _, c := range change.Attempts {
+		attempt, ok := f.state.Attempt(machine.AttemptRef{Node: change.Node, Attempt: c.Attempt})
+		if !ok {
+			return fmt.Errorf("attempt %d of node %d is in an event and not in the state", c.Attempt, change.Node)
+		}
+		record := f.attemptRecord(attempt, c.Ended)
+		step.Attempts = append(step.Attempts, record)
+		if uri := record.Usage.GetCheckpoint(); uri != "" {
+			checkpoint = uri
+		} else if c.Attempt == 0 && checkpoint == "" {
+			checkpoint = attempt.Spec.GetCheckpoint() // it is handed on until there is a later one
+		}
+		if _, ok := c.Ended.GetResult().(*aloftv1.AttemptEnded_Outputs); ok && f.engine.config.Catalog != nil && node.Cacheable() {
+			result = c.Ended
+		}
+	}
+	if checkpoint != "" {
+		record.Metadata = &admin.TaskNodeMetadata{CheckpointUri: checkpoint}
+	}
+	var err error
+	if change.Inputs != nil {
+		if record.Inputs, err = f.record(change.Inputs, func() (*aloftv1.Literals, error) { return f.engine.store.NodeInputs(f.ctx, f.key, node.ID()) }); err != nil {
+			return fmt.Errorf("inputs of node %s: %w", node.ID(), err)
+		}
+	}
+	if err := f.cache(node, result, record, step); err != nil {
+		return fmt.Errorf("cache the result of node %s: %w", node.ID(), err)
+	}
+	if change.Outputs != nil {
+		if record.Outputs, err = f.record(change.Outputs, func() (*aloftv1.Literals, error) { return f.outputsOf(node.NodeRef) }); err != nil {
+			return fmt.Errorf("outputs of node %s: %w", node.ID(), err)
+		}
+	}
+	step.Nodes = append(step.Nodes, record)
+	return nil
+}
+
 // endsLast is the order in which nodes are written, and in which those that were created at once are listed: that of the
 // template, but for the ends of graphs, which stand there before what leads to them.
-func endsLast(state *machine.State, nodes []uint32) []uint32 {
-	var ends []uint32
-	nodes = slices.DeleteFunc(nodes, func(i uint32) bool {
-		end := state.Ref(i).Kind() == machine.KindEnd
+func endsLast(state *machine.State, changes []machine.Change) []machine.Change {
+	var ends []machine.Change
+	changes = slices.DeleteFunc(changes, func(c machine.Change) bool {
+		end := state.Ref(c.Node).Kind() == machine.KindEnd
 		if end {
-			ends = append(ends, i)
+			ends = append(ends, c)
 		}
 		return end
 	})
-	return append(nodes, ends...)
+	return append(changes, ends...)
 }
 
 // outputsOf reads outputs from the record in which they were first written. A node that takes them over from another may do

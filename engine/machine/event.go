@@ -154,31 +154,77 @@ func subjectOf(e *aloftv1.Event) (subject, AttemptRef) {
 	return nothingKnown, AttemptRef{}
 }
 
-// Touched is what a list of events changed: the records to be written with them.
-type Touched struct {
-	Execution bool         // its phase, times, error, outputs or abort cause
-	Nodes     []uint32     // in order of their numbers, each once
-	Attempts  []AttemptRef // in order of node and attempt, each once
+// Change is what the events of one entry did to one node: its record and those of the attempts are to be written. What the state
+// keeps of them (State.Node, State.Attempt) is not repeated here.
+type Change struct {
+	Node     uint32
+	Inputs   *aloftv1.LiteralRef  // that became known; nil: none, or they were before
+	Outputs  *aloftv1.LiteralRef  // likewise
+	Cache    *aloftv1.CacheLookup // what the catalog said; nil: it was not asked
+	DeckURI  string               // taken over with the results of another execution
+	Attempts []AttemptChange      // in order of their numbers, each once
 }
 
-// Touch lists what events changed. An event of an attempt touches its node as well.
-func Touch(events []*aloftv1.Event) Touched {
-	t := Touched{Nodes: make([]uint32, 0, len(events)/2), Attempts: make([]AttemptRef, 0, len(events)/2)}
-	for _, e := range events {
+// AttemptChange is what the events of one entry did to one attempt.
+type AttemptChange struct {
+	Attempt uint32
+	Ended   *aloftv1.AttemptEnded // nil: it has not ended in this entry
+}
+
+// Changes are what events did to nodes, in order of their numbers, and whether they changed the execution's own record: its phase,
+// times, error, outputs or abort cause.
+func Changes(events []*aloftv1.Event) (nodes []Change, execution bool) {
+	type about struct {
+		AttemptRef
+		event   int
+		attempt bool
+	}
+	all := make([]about, 0, len(events))
+	attempts := 0
+	for i, e := range events {
 		switch subject, r := subjectOf(e); subject {
 		case theExecution:
-			t.Execution = true
-		case anAttempt:
-			t.Nodes, t.Attempts = append(t.Nodes, r.Node), append(t.Attempts, r)
-		case aNode:
-			t.Nodes = append(t.Nodes, r.Node)
+			execution = true
+		case aNode, anAttempt:
+			all = append(all, about{r, i, subject == anAttempt})
+			if subject == anAttempt {
+				attempts++
+			}
+		case nothingKnown:
 		}
 	}
-	slices.Sort(t.Nodes)
-	t.Nodes = slices.Compact(t.Nodes)
-	slices.SortFunc(t.Attempts, func(a, b AttemptRef) int {
-		return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.Attempt, b.Attempt))
-	})
-	t.Attempts = slices.Compact(t.Attempts)
-	return t
+	slices.SortFunc(all, func(a, b about) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.event, b.event)) })
+	nodes = make([]Change, 0, len(all)/2)
+	room := make([]AttemptChange, 0, attempts) // one piece for all of them
+	for i, x := range all {
+		if i == 0 || all[i-1].Node != x.Node {
+			nodes = append(nodes, Change{Node: x.Node})
+		}
+		c := &nodes[len(nodes)-1]
+		if n := len(c.Attempts); x.attempt && (n == 0 || c.Attempts[n-1].Attempt != x.Attempt) { // one follows the other
+			room = append(room, AttemptChange{Attempt: x.Attempt})
+			c.Attempts = room[len(room)-n-1:]
+		}
+		c.add(events[x.event])
+	}
+	return nodes, execution
+}
+
+func (c *Change) add(e *aloftv1.Event) {
+	switch k := e.GetKind().(type) {
+	case *aloftv1.Event_NodeQueued:
+		c.Inputs, c.Cache = k.NodeQueued.GetInputs(), k.NodeQueued.GetCache()
+	case *aloftv1.Event_NodeCached:
+		if k.NodeCached.GetInputs() != nil { // else it was queued in this entry or before
+			c.Inputs = k.NodeCached.GetInputs()
+		}
+		c.Outputs, c.Cache = k.NodeCached.GetOutputs(), k.NodeCached.GetCache()
+	case *aloftv1.Event_NodeRecovered:
+		r := k.NodeRecovered
+		c.Inputs, c.Outputs, c.Cache, c.DeckURI = r.GetInputs(), r.GetOutputs(), r.GetCache(), r.GetDeckUri()
+	case *aloftv1.Event_NodeSucceeded:
+		c.Outputs = k.NodeSucceeded.GetOutputs()
+	case *aloftv1.Event_AttemptEnded:
+		c.Attempts[len(c.Attempts)-1].Ended = k.AttemptEnded
+	}
 }

@@ -173,22 +173,31 @@ func TestAFoldNamesTheEntryThatItRefuses(t *testing.T) {
 	}
 }
 
-func TestTouchListsEachRecordOnce(t *testing.T) {
+func TestChangesHaveEachRecordOnce(t *testing.T) {
 	t.Parallel()
 	r := newRun(t, mustGraph(t, flow{name: "main", nodes: []flowNode{{id: "a", run: "echo"}, {id: "s", run: "inner"}}},
 		flow{name: "inner", nodes: []flowNode{{id: "x", retries: 1}}}))
 	d := r.step(epoch, 0, create(0))
-	got := Touch(d.Events)
-	want := Touched{Execution: true, Nodes: []uint32{0, 2, 3, 4, 6}, Attempts: []AttemptRef{{Node: 2}, {Node: 6}}}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("after create (-want +got):\n%s", diff)
+	nodes, execution := Changes(d.Events)
+	ended := d.Events[slices.IndexFunc(d.Events, func(e *aloftv1.Event) bool { return e.GetAttemptEnded() != nil })].GetAttemptEnded()
+	inputs := r.s.Node(0).Outputs
+	want := []Change{
+		{Node: 0, Outputs: inputs},
+		{Node: 2, Inputs: r.s.Node(2).Inputs, Outputs: r.s.Node(2).Outputs, Attempts: []AttemptChange{{Ended: ended}}},
+		{Node: 3, Inputs: r.s.Node(3).Inputs},
+		{Node: 4, Outputs: r.s.Node(3).Inputs},
+		{Node: 6, Inputs: r.s.Node(6).Inputs, Attempts: []AttemptChange{{}}},
+	}
+	if diff := cmp.Diff(want, nodes, protocmp.Transform()); diff != "" || !execution {
+		t.Errorf("after create, execution %t (-want +got):\n%s", execution, diff)
 	}
 	x := r.s.Ref(6)
 	again := &aloftv1.Outcome{Node: string(x.ID()), Token: r.s.token(6, 0), Result: &aloftv1.Outcome_Lost{Lost: "gone"}}
 	d = r.step(epoch, 0, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Outcome{Outcome: again}})
-	want = Touched{Nodes: []uint32{6}, Attempts: []AttemptRef{{Node: 6}, {Node: 6, Attempt: 1}}}
-	if diff := cmp.Diff(want, Touch(d.Events)); diff != "" {
-		t.Errorf("after a lost attempt (-want +got):\n%s", diff)
+	nodes, execution = Changes(d.Events)
+	want = []Change{{Node: 6, Attempts: []AttemptChange{{Ended: d.Events[0].GetAttemptEnded()}, {Attempt: 1}}}}
+	if diff := cmp.Diff(want, nodes, protocmp.Transform()); diff != "" || execution {
+		t.Errorf("after a lost attempt, execution %t (-want +got):\n%s", execution, diff)
 	}
 }
 

@@ -189,7 +189,7 @@ var mutations = []mutation{
 	},
 	{
 		name: "a checkpoint is not handed on by who did not get to its own", promise: "P4", file: "engine/projection.go",
-		old: "checkpoints[r.Node] = attempt.Spec.GetCheckpoint()", new: "checkpoints[r.Node] = \"\"",
+		old: "checkpoint = attempt.Spec.GetCheckpoint()", new: "checkpoint = \"\"",
 		seeds: "2000",
 	},
 	{
