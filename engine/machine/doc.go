@@ -16,6 +16,11 @@
 // attempts to be stopped, scopes that have come to rest) is kept there too, which is why a fold of the journal goes on
 // exactly where the process that wrote it stopped.
 //
+// Each subject has a file, with what is decided about it (methods of step) above what is folded (methods of State): the execution,
+// scopes, nodes, attempts and their retries (retry.go), waits, and what is used again (reuse.go). What a kind of node can do is a row of
+// the table in kind.go; what one kind alone does is in the file of its name. graph.go makes a Graph of a compiled closure; view.go is
+// what others see of a State.
+//
 // What it relies on: that entries come back in the order in which they were committed, and that facts are true. When a
 // journal breaks a rule (a node that succeeds twice, a start before its upstream has succeeded) Apply refuses it: that is
 // a bug of ours or a damaged store, and the execution stays where it is rather than going on from a lie. When a fact

@@ -14,10 +14,23 @@ import (
 // maxSystemFailures is how often an attempt is replaced that failed through no fault of the user's, unless the policy says.
 const maxSystemFailures = 3
 
-// tally is what the failed attempts of a task have cost so far. Nodes have one, and whatever else is tried more than once: it knows
-// of no node and no scope.
+// tally is what the failed attempts of a task have cost so far. It knows of no node and no scope.
+//
+// There are two budgets, as in Flyte. The user's pays for failures of the task's own code (and those of an unknown kind): a task has
+// attempts = retries + 1 by it. The system's pays for failures of the platform: an attempt is replaced so many times. Of attempt
+// number n (from 0) that has just failed,
+//
+//	n + 1 = by the user's budget + system + outage.free
+//
+// so the attempts by the user's budget follow from the number and are not counted. Attempts in outage.free were paid for by neither:
+// they fell into an outage that was known, or were charged for one that has ended since.
+//
+// Example: retries=1, system budget 3. Attempt 0 is lost with its machine (system = 1); attempt 1 raises (user's: 1 of 2); attempt 2
+// finds the blob store away (system = 2, outage.charged = 1); attempts 3 and 4 find it away still (free = 2); the store comes back;
+// attempt 5 finds the next outage: what the first was charged with is given back (free = 3, system = 1), and the new one is charged
+// (system = 2); attempt 6 raises (user's: 2 of 2), and the node has failed.
 type tally struct {
-	system uint8 // attempts that the system's budget was charged with
+	system uint8 // attempts that the system's budget was charged with: outage.charged ≤ system
 	outage outage
 }
 

@@ -9,26 +9,39 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// scope is one run of one graph: of the execution, or of the sub-workflow inside a node.
+// scope is one run of a body: the execution itself (the root), or what is inside a node. Scopes form a tree: each but the root is in a
+// node of another.
 //
-//	running ──▶ failing (of itself: what runs is stopped) ──▶ handling (the failure node runs) ──▶ done
+//	running ──▶ failing (of itself: its attempts are stopped) ──▶ handling (its failure node runs) ──▶ done
 //	running, failing, handling ──▶ stopped (because what contains it fails or is terminated) ──▶ done
 //	running ──▶ done
+//
+// A node of a scope is not begun, active or over. Of those that are not begun some are pending: everything that they wait for in
+// the scope is there. So a scope has come to rest when
+//
+//	active = 0 and pending = 0
+//
+// and then, and only then, it is settled: if it fails and has a failure node that did not run yet, that node becomes pending; else the
+// scope is concluded, and its result is the end of its node, or of the execution. A scope in which nodes failed and the rest was to
+// go on (FAIL_AFTER_EXECUTABLE_NODES_COMPLETE) comes to rest twice: it begins to fail the first time.
+//
+// A scope that fails or is stopped halts: its pending nodes are not begun any more, its active attempts and waits are put in line to
+// be stopped, and the scopes inside its nodes are stopped likewise. It is over when the last of them is.
 type scope struct {
 	body       *body
-	id         aloft.NodeID // unique id of the node that contains it; empty: the root
-	node       uint32       // its number; noIndex: the root
-	attempt    uint32       // the attempt of that node
-	first      uint32       // number of the first node
-	head, tail uint32       // the active nodes, linked, in the order in which they began
-	active     uint32       // how many
-	pending    uint32       // nodes that are ready, runnable or to be skipped
-	runnable   uint32       // those that are runnable
-	err        *core.ExecutionError
-	failing    bool
-	handling   bool
-	stopped    bool
-	done       bool
+	id         aloft.NodeID         // unique id of the node that the scope is in; empty: the root
+	node       uint32               // number of that node; noIndex: the root
+	attempt    uint32               // the attempt of that node
+	first      uint32               // number of the first node; the scope's nodes are first … first + len(body.nodes) - 1
+	head, tail uint32               // the active nodes, linked, in the order in which they began
+	active     uint32               // how many those are
+	pending    uint32               // nodes that are ready, runnable or to be skipped; 0 once the scope has halted
+	runnable   uint32               // those of them that are runnable: 0 ≤ runnable ≤ pending
+	err        *core.ExecutionError // of the first node that failed, or what the scope fails with; nil: neither
+	failing    bool                 // it fails of itself
+	handling   bool                 // its failure node may run, or has: handling implies failing
+	stopped    bool                 // what contains it ends
+	done       bool                 // its node, or the execution, is over
 
 	block
 }
