@@ -22,23 +22,24 @@ import (
 // signature is the part of a node's cache keys that does not depend on its inputs.
 func (e *Engine) signature(node machine.NodeRef) *catalog.Signature {
 	template := node.Template()
-	if s, ok := e.keys.Get(template); ok {
+	if s, ok := e.signatures.Get(template); ok {
 		return s
 	}
 	s := catalog.NewSignature(node.Task(), template.GetMetadata())
-	e.keys.Put(template, s, weight.Decoded(int64(proto.Size(template))))
+	e.signatures.Put(template, s, weight.Decoded(int64(proto.Size(template))))
 	return s
 }
 
 // cachedSince is the first version of the journal that has cached nodes.
 const cachedSince = 2
 
-// Cached looks for a result. Where results are computed by one at a time, a miss also asks for the right to be that one.
+// Cached looks for the result of a node. Where one node at a time computes a result (serialized), a miss also asks for the
+// reservation.
 func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machine.CacheAnswer, error) {
 	if f.engine.config.Catalog == nil || f.version < cachedSince {
 		return machine.CacheAnswer{}, nil
 	}
-	of, err := f.lookAhead(node, inputs)
+	of, err := f.prefetch(node, inputs)
 	if err != nil {
 		return machine.CacheAnswer{}, err
 	}
@@ -57,7 +58,7 @@ func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machin
 		}
 	}
 	if err == nil && found == nil && f.serialized(node) {
-		mine := store.Reservation{ID: catalog.ID(key), Owner: f.owner(node.ID()), Execution: f.key, Node: node.ID()}
+		mine := store.Reservation{ID: catalog.ID(key), Owner: f.reservationOwner(node.ID()), Execution: f.key, Node: node.ID()}
 		var held store.Reservation
 		var reason string
 		found, held, reason, err = f.engine.config.Catalog.FindOrReserve(f.ctx, mine)
@@ -86,53 +87,53 @@ func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machin
 	}
 	lookup.Status, lookup.Found = core.CatalogCacheStatus_CACHE_HIT, catalog.Metadata(found)
 	if len(found.Outputs.GetRef().GetDigest()) > 0 {
-		f.keep(found.Outputs, found.Outputs.GetValue())
+		f.cacheValue(found.Outputs, found.Outputs.GetValue())
 		answer.Outputs = found.Outputs.GetRef()
 	}
 	return answer, nil
 }
 
-// prefetched is a node's cache key and the result of its lookup, read before the step that asks for them.
+// prefetched is the cache key of a node and what the catalog has for it.
 type prefetched struct {
 	inputs *aloftv1.LiteralRef
 	values *core.LiteralMap
 	key    *aloftv1.CacheKey
-	found  *store.Result // as the store had it; nil: it had none
+	found  *store.Result // as the catalog had it; nil: it had none
 }
 
 const (
-	maxReach = 64 // nodes whose results are looked for at once
+	maxPrefetch = 64 // nodes whose results are read at once
 
-	// What was read ahead is thrown away when it is older: a look at large objects may have come between.
+	// A prefetched result that is older is read again: the check of large objects (Catalog.Use) may have taken long.
 	prefetchLasts = 100 * time.Millisecond
 )
 
-// lookAhead says what there is for a node, with one read for it and for those that begin next: a node whose result is known
-// costs little beside that read. The first read of a step is for one node and each further one for twice as many, so that
-// hardly more is looked for in vain than was of use. Nothing of it outlives the step.
-func (f *facts) lookAhead(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*prefetched, error) {
+// prefetch returns the cache key of a node and what the catalog has for it, with one read for this node and those that begin
+// next: a node whose result is known costs little beside its part of that read. The first read of a step is for one node and
+// each further one for twice as many, so that hardly more is read in vain than is used. Nothing prefetched outlives the step.
+func (f *facts) prefetch(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*prefetched, error) {
 	if a := f.prefetched[node.Index()]; a != nil {
-		delete(f.prefetched, node.Index()) // whoever asks again wants to know what there is by then
+		delete(f.prefetched, node.Index()) // a second question about this node is answered by a new read
 		if f.engine.clock.Now().Sub(f.prefetchedAt) <= prefetchLasts {
 			return a, nil
 		}
-		f.reach = 0 // each takes long: to read far ahead would be in vain
+		f.prefetchCount = 0 // each node takes long: results that are read far ahead get too old
 	}
 	a, err := f.withKey(node, inputs)
 	if err != nil || f.state.Create().GetOverwriteCache() {
 		return a, err
 	}
-	f.prefetched, f.reach = make(map[uint32]*prefetched), min(max(2*f.reach, 1), maxReach)
+	f.prefetched, f.prefetchCount = make(map[uint32]*prefetched), min(max(2*f.prefetchCount, 1), maxPrefetch)
 	all, ids := []*prefetched{a}, []store.ResultID{catalog.ID(a.key)}
-	reach := f.reach
+	count := f.prefetchCount
 	if f.state.Create().GetRecovers() != nil {
-		reach = 0 // most of them are taken over, and nobody asks for their inputs
+		count = 0 // most nodes are taken over from the source, without a lookup
 	}
-	for next := range f.state.Next(reach) {
+	for next := range f.state.Next(count) {
 		if next.Index() == node.Index() || !next.Cacheable() || next.Handles() != nil {
 			continue
 		}
-		// What is wrong with its inputs is told when its turn has come.
+		// A failure or an error of its inputs is returned when the machine asks for them.
 		inputs, failure, err := f.Inputs(next)
 		if failure != nil || err != nil {
 			continue
@@ -144,10 +145,10 @@ func (f *facts) lookAhead(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*pr
 		f.prefetched[next.Index()] = b
 		all, ids = append(all, b), append(ids, catalog.ID(b.key))
 	}
-	if err := f.adopt(); err != nil {
+	if err := f.findAdopted(); err != nil {
 		return nil, err
 	}
-	// The last read, so that what it finds is as young as it can be when it is used.
+	// The last of the reads, so that its results are as fresh as can be when they are used.
 	found, err := f.engine.config.Catalog.Ahead(f.ctx, ids)
 	if err != nil {
 		f.prefetched = nil
@@ -156,16 +157,17 @@ func (f *facts) lookAhead(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*pr
 	f.prefetchedAt = f.engine.clock.Now()
 	for i, e := range found {
 		if e == nil {
-			delete(f.kept, ids[i]) // what others kept was removed since: the result of this step is the one
+			delete(f.catalogResults, ids[i]) // the other execution's result was removed since: the step adds its own
 		}
 		all[i].found = cmp.Or(e, f.adopted[ids[i]])
 	}
 	return a, nil
 }
 
-// adopt makes the results findable, for what begins in this step, that the step adopts: of a chain of the same task on the
-// same input the second node is a hit. What the commit of the step puts into the catalog follows from its events (populate).
-func (f *facts) adopt() error {
+// findAdopted moves outcomes that the state has adopted in this step from reported to adopted, where nodes that begin later in
+// the step find their results: of a chain of the same task on the same input the second node is a hit. What the commit of the
+// step puts into the catalog follows from its events (addResult).
+func (f *facts) findAdopted() error {
 	rest := f.reported[:0]
 	for _, r := range f.reported {
 		node := f.state.Node(r.node.Index())
@@ -188,7 +190,7 @@ func (f *facts) adopt() error {
 		key := f.engine.signature(r.node).Key(inputs)
 		id := catalog.ID(key)
 		if f.adopted[id] != nil {
-			continue // of equal ones in a step the first is kept
+			continue // of results with the same key in one step the first is used
 		}
 		attempt := aloft.AttemptID{Execution: f.run.id, Node: node.ID(), Attempt: r.outcome.GetAttempt()}
 		if f.adopted == nil {
@@ -200,13 +202,13 @@ func (f *facts) adopt() error {
 	return nil
 }
 
-// reported is an outcome with outputs, and the node whose attempt it is of.
-type reported struct {
+// reportedOutcome is an outcome with outputs, and the node of its attempt.
+type reportedOutcome struct {
 	node    machine.NodeRef
 	outcome *aloftv1.Outcome
 }
 
-// isLost says whether a value was not found where it was kept, or was found damaged: asking again gives no other answer.
+// isLost says whether a value is missing where it was kept, or damaged: another read would fail in the same way.
 func isLost(err error) bool {
 	return errors.Is(err, aloft.ErrNotFound) || errors.Is(err, aloft.ErrConflict) || errors.Is(err, aloft.ErrUnreadable)
 }
@@ -233,10 +235,11 @@ func (f *facts) withKey(node machine.NodeRef, inputs *aloftv1.LiteralRef) (*pref
 	return &prefetched{inputs: inputs, values: values, key: f.engine.signature(node).Key(values)}, nil
 }
 
-// missingOutput says which output of the interface a result does not have: what a client put there may be anything.
+// missingOutput says that a result lacks an output of the interface; empty: it has all. A client of the data catalog may have
+// put anything there.
 func missingOutput(e *store.Result, of *core.TypedInterface) string {
 	if e.Outputs.GetRef().GetUri() != "" {
-		return "" // an object, and too large for a look
+		return "" // an object is too large to be read for this
 	}
 	for name := range of.GetOutputs().GetVariables() {
 		if e.Outputs.GetValue().GetLiterals()[name] == nil {
@@ -246,14 +249,14 @@ func missingOutput(e *store.Result, of *core.TypedInterface) string {
 	return ""
 }
 
-// serialized says whether the node's result is computed by one at a time.
+// serialized says whether one node at a time computes the node's result.
 func (f *facts) serialized(node machine.NodeRef) bool {
 	return f.engine.config.Catalog != nil && node.Cacheable() && catalog.Serialized(node.Task(), node.Template().GetMetadata())
 }
 
-// reserves says whether a node of the execution, begun or not, may have a reservation: one that is made in a step whose commit
-// fails stays, and the node may never begin.
-func (f *facts) reserves() bool {
+// mayReserve says whether a node of the execution, begun or not, may have a reservation: a reservation that was made in a step
+// whose commit failed stays, and its node may never begin.
+func (f *facts) mayReserve() bool {
 	if f.engine.config.Catalog == nil || f.state.Len() == 0 {
 		return false
 	}
@@ -273,24 +276,24 @@ func (f *facts) reserves() bool {
 	return false
 }
 
-// owner names a node of this execution where reservations are kept.
-func (f *facts) owner(node aloft.NodeID) string {
+// reservationOwner is the name of a node of this execution in its reservations.
+func (f *facts) reservationOwner(node aloft.NodeID) string {
 	return f.state.Execution().ID.String() + "/" + string(node)
 }
 
-// cache changes what others find of a node by the commit that changes its record: the result of an attempt that it adopts,
-// and the end of its reservation. ended is nil if no attempt's result is adopted.
-func (f *facts) cache(node machine.NodeView, ended *aloftv1.AttemptEnded, record *store.Node, step *store.Step) error {
+// updateCatalog adds to a step what its commit changes in the catalog for a node: the result of the attempt that the node adopts
+// (ended; nil: of none), and the end of the node's reservation.
+func (f *facts) updateCatalog(node machine.NodeView, ended *aloftv1.AttemptEnded, record *store.Node, step *store.Step) error {
 	reserved := aloft.Terminal(node.Phase) && f.serialized(node.NodeRef)
 	if node.Inputs == nil && len(node.Interface().GetInputs().GetVariables()) > 0 {
-		reserved = false // they could not be resolved: it never came to a reservation
+		reserved = false // its inputs could not be resolved, so it never asked for a reservation
 	}
 	if ended == nil && !reserved {
 		return nil
 	}
 	inputs, err := f.nodeInputs(node.NodeRef)
 	if isLost(err) {
-		// What the attempt returned counts all the same. A reservation ends with the execution.
+		// The node has the outputs of the attempt all the same. Its reservation ends with the execution.
 		if ended != nil {
 			record.Cache = &aloftv1.CacheLookup{Status: core.CatalogCacheStatus_CACHE_PUT_FAILURE, Reason: "what the node was given is gone: " + err.Error()}
 		}
@@ -301,28 +304,28 @@ func (f *facts) cache(node machine.NodeView, ended *aloftv1.AttemptEnded, record
 	}
 	key := f.engine.signature(node.NodeRef).Key(inputs)
 	if reserved {
-		step.Releases = append(step.Releases, store.Release{ID: catalog.ID(key), Owner: f.owner(node.ID())})
+		step.Releases = append(step.Releases, store.Release{ID: catalog.ID(key), Owner: f.reservationOwner(node.ID())})
 	}
 	if ended == nil {
 		return nil
 	}
 	catalog.Preview(key, inputs)
-	return f.populate(node, key, ended, record, step)
+	return f.addResult(node, key, ended, record, step)
 }
 
-// populate makes the result of an attempt findable with the commit that adopts it.
-func (f *facts) populate(node machine.NodeView, key *aloftv1.CacheKey, ended *aloftv1.AttemptEnded, record *store.Node, step *store.Step) error {
-	outputs, err := f.record(node.Outputs, func() (*aloftv1.Literals, error) { return f.outputsOf(node.NodeRef) })
+// addResult puts the result of an attempt into the catalog by the commit that adopts it.
+func (f *facts) addResult(node machine.NodeView, key *aloftv1.CacheKey, ended *aloftv1.AttemptEnded, record *store.Node, step *store.Step) error {
+	outputs, err := f.recordValue(node.Outputs, func() (*aloftv1.Literals, error) { return f.outputsOf(node.NodeRef) })
 	if err != nil {
 		return err
 	}
 	attempt := aloft.AttemptID{Execution: step.ID, Node: node.ID(), Attempt: ended.GetAttempt()}
 	found := newResult(node.NodeRef, key, attempt, outputs, ended.GetObjects(), ended.GetEndedAt())
 	lookup := &aloftv1.CacheLookup{Status: core.CatalogCacheStatus_CACHE_POPULATED, Key: key}
-	if record.Cache != nil { // queued in this very step
+	if record.Cache != nil { // the node was queued in this very step
 		lookup.Reason, lookup.Reservation = record.Cache.GetReason(), record.Cache.GetReservation()
 	}
-	first := f.kept[found.ResultID]
+	first := f.catalogResults[found.ResultID]
 	if used := f.adopted[found.ResultID]; first == nil && used != nil && used.ID != found.ID {
 		first = used // by a node that began in this step
 	}
@@ -334,10 +337,10 @@ func (f *facts) populate(node machine.NodeView, key *aloftv1.CacheKey, ended *al
 		}
 		lookup.Reason = "the same was kept by " + by + " meanwhile, and this result is not"
 	} else {
-		if f.kept == nil {
-			f.kept = make(map[store.ResultID]*store.Result)
+		if f.catalogResults == nil {
+			f.catalogResults = make(map[store.ResultID]*store.Result)
 		}
-		f.kept[found.ResultID] = found
+		f.catalogResults[found.ResultID] = found
 		step.Results = append(step.Results, found)
 		step.Overwrite = f.state.Create().GetOverwriteCache()
 	}

@@ -15,9 +15,9 @@ import "time"
 //
 //     After a restart with a clock that was set back, or after a server whose clock was fast, the timers of the run go on
 //     from where they were; those of other runs are what they were.
-//   - The clocks of others: what an executor or a client says about time is clamped by the machine.
+//   - The clocks of executors and clients: the times that they send are clamped by the machine.
 //
-// ahead is zero for almost every run, and known only once the journal was looked at. The store cannot find a run that is
+// ahead is zero for almost every run, and known only once the journal was read. The store cannot find a run that is
 // ahead by its DueAt: by the clock of the process that time comes too late. So an engine that takes a shard looks once at the
 // last journal entry of each live execution there (fastClockSearch), and keeps those that are ahead in memory, each with its
 // timer, until they end or the shard goes to another engine. Example: a server whose clock is an hour ahead commits an
@@ -25,12 +25,12 @@ import "time"
 // ahead by an hour, its timer of 13:30 is in the heap at 12:30, and a run that began on the second server at 12:00 with
 // the same limit ends at 12:30, too.
 
-// Clock tells the time of one process: it starts as the wall clock and goes on monotonically, whatever happens to the
-// wall clock meanwhile, so that no deadline comes early or late because somebody set the clock.
+// Clock tells the time of one process: it starts as the wall clock and goes on monotonically, also when
+// the wall clock is set meanwhile: no deadline comes early or late by that.
 type Clock interface{ Now() time.Time }
 
 // NewClock is the clock of this process, beginning now at a time: the wall clock's or, where servers share a database, the
-// database's, so that all of them agree.
+// database's, so that all servers agree.
 func NewClock(start time.Time) Clock { return monotonic{start: start, elapsed: stopwatch()} }
 
 type monotonic struct {
@@ -44,31 +44,31 @@ func (m monotonic) Now() time.Time { return m.start.Round(0).Add(m.elapsed()).UT
 // runClock is the clock of one run.
 type runClock struct{ ahead time.Duration }
 
-// at is the run's time when that of the process is now.
-func (c runClock) at(now time.Time) time.Time { return now.Add(c.ahead) }
+// runTime is the time of the run when that of the process is now.
+func (c runClock) runTime(now time.Time) time.Time { return now.Add(c.ahead) }
 
-// ours is the time of the process when the run's is t; zero stays zero.
-func (c runClock) ours(t time.Time) time.Time {
+// processTime is the time of the process when that of the run is t; zero stays zero.
+func (c runClock) processTime(t time.Time) time.Time {
 	if t.IsZero() {
 		return t
 	}
 	return t.Add(-c.ahead)
 }
 
-// learnClock moves the clock of a run that was read to the latest time in its journal.
+// learnClock moves the clock of a run ahead to the latest time in its journal, which was just read.
 func (e *Engine) learnClock(r *run, latest time.Time) {
 	was := r.clock
-	r.clock.floor(latest, e.clock.Now())
+	r.clock.advanceTo(latest, e.clock.Now())
 	if r.isAhead() && r.clock != was {
 		e.logger.Info("the journal of an execution is ahead of our clock: it goes on from its own time", "execution", r.id.String(), "ahead", r.clock.ahead)
 	}
 }
 
-// floor moves the clock ahead, if need be, so that it is not before the latest time in the journal.
-func (c *runClock) floor(latest, now time.Time) { c.ahead = max(c.ahead, latest.Sub(now)) }
+// advanceTo moves the clock ahead, if need be, so that it is not before the latest time in the journal.
+func (c *runClock) advanceTo(latest, now time.Time) { c.ahead = max(c.ahead, latest.Sub(now)) }
 
 // isAhead says whether the store would find the run too late: then it stays in memory with its timer.
-func (r *run) isAhead() bool { return r.clock.ahead > aheadMatters }
+func (r *run) isAhead() bool { return r.clock.ahead > toleratedAhead }
 
-// aheadMatters is how far a run may be ahead without harm: by so much its own timers may be found late.
-const aheadMatters = time.Second
+// toleratedAhead is how far a run may be ahead without harm: by so much its timers may be found late.
+const toleratedAhead = time.Second

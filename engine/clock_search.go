@@ -9,37 +9,37 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// fastClockSearch is the search for runs whose clock is ahead of ours (see clock.go): all live executions of the shards that
-// were taken are looked at once, page by page in the order of their keys.
+// fastClockSearch is the search for runs that are ahead of the clock of the process (see clock.go). It reads the times of all
+// live executions of the shards that were taken, once, page by page in the order of their keys.
 type fastClockSearch struct {
-	shards map[int]bool // that are still to be looked at
-	after  store.Key    // where the next page begins
-	begun  int          // how often it has begun again
+	shards   map[int]bool // that are still to be searched
+	after    store.Key    // where the next page begins
+	restarts int          // how often the search has begun again
 }
 
-// keep leaves out the shards that are not ours to move: when one is again, it is looked at again.
-func (s *fastClockSearch) keep(ours func(shard int) bool) {
+// retain leaves out the shards that the engine does not move: when it takes such a shard again, it is searched again.
+func (s *fastClockSearch) retain(ours func(shard int) bool) {
 	maps.DeleteFunc(s.shards, func(shard int, _ bool) bool { return !ours(shard) })
 }
 
 // clocksPerRead is how many executions a page of the search has: messages and timers are collected between two pages.
 const clocksPerRead = 1000
 
-// look makes the search begin again, with another shard.
-func (s *fastClockSearch) look(shard int) {
+// addShard makes the search begin again, with one more shard.
+func (s *fastClockSearch) addShard(shard int) {
 	if s.shards == nil {
 		s.shards = make(map[int]bool)
 	}
 	s.shards[shard], s.after = true, 0
-	s.begun++
+	s.restarts++
 }
 
-// searchFastClocks looks at the next page and makes ready the runs in it whose clock is ahead: what waits by the times of their
-// records would wait too long. It says whether there are more pages.
+// searchFastClocks reads the next page and makes ready the executions in it that are ahead: by the times in their records they
+// would wait too long. more: there are further pages.
 func (e *Engine) searchFastClocks(ctx context.Context) (more bool, err error) {
 	e.mu.Lock()
 	shards := slices.Sorted(maps.Keys(e.clockSearch.shards))
-	after, begun := e.clockSearch.after, e.clockSearch.begun
+	after, restarts := e.clockSearch.after, e.clockSearch.restarts
 	e.mu.Unlock()
 	if len(shards) == 0 {
 		return false, nil
@@ -52,18 +52,19 @@ func (e *Engine) searchFastClocks(ctx context.Context) (more bool, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, row := range rows {
-		// What is parked is due within longestPark, if no clock was ahead; its last journal entry tells no time.
+		// A parked execution is due within longestPark if no clock was ahead. Latest does not tell: the entry that parked it
+		// has no event.
 		parked := row.Waiting && row.DueAt.Sub(now) > longestPark
 		if e.leases.moving(row.Shard, now) && (row.Latest.After(now) || parked) {
 			r := e.run(row.Execution, row.Shard)
 			if !r.busy {
-				r.clock.floor(row.Latest, now)
+				r.clock.advanceTo(row.Latest, now)
 			}
-			e.push(r)
+			e.makeReady(r)
 		}
 		after = max(after, row.Execution)
 	}
-	if e.clockSearch.begun != begun {
+	if e.clockSearch.restarts != restarts {
 		return true, nil // a shard was taken meanwhile
 	}
 	e.clockSearch.after = after

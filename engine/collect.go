@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// collect reads what came into the inbox and whose timers are near, and makes ready whatever can move.
+// collect reads new messages of the inboxes and timers that are near, and makes ready the runs that can be stepped.
 func (e *Engine) collect(ctx context.Context) error {
 	now := e.clock.Now()
-	shards := e.shards()
+	shards := e.movingShards()
 	e.mu.Lock()
 	e.dropExpired(now)
-	e.clockSearch.keep(func(shard int) bool { return e.leases.moving(shard, now) })
-	rescan := due(now, &e.rescanAt, e.config.Poll)
-	after := e.inboxes.begin(rescan)
+	e.clockSearch.retain(func(shard int) bool { return e.leases.moving(shard, now) })
+	rescan := intervalOver(now, &e.rescanAt, e.config.Poll)
+	after := e.inboxes.beginCollection(rescan)
 	held := len(e.runs)
 	e.mu.Unlock()
 	if len(shards) == 0 {
@@ -22,7 +22,7 @@ func (e *Engine) collect(ctx context.Context) error {
 	}
 
 	if rescan {
-		// Executions in memory have their timers in the heap; this finds the others before they are due.
+		// Runs in memory have their timers in the heap; this finds the other executions before they are due.
 		if err := e.collectDue(ctx, shards, now.Add(2*e.config.Poll), held+1000); err != nil {
 			return err
 		}
@@ -83,7 +83,8 @@ func (e *Engine) collectDue(ctx context.Context, shards []int, until time.Time, 
 	return nil
 }
 
-// keepCollecting collects when the inbox or a timer says so, and now and then without being told.
+// keepCollecting collects when a message was committed, when a timer is over or the room for messages has changed, and at each
+// poll.
 func (e *Engine) keepCollecting(ctx context.Context, wake <-chan struct{}) {
 	for failures := 0; ; {
 		if err := e.collect(ctx); err != nil && ctx.Err() == nil {
@@ -100,7 +101,7 @@ func (e *Engine) keepCollecting(ctx context.Context, wake <-chan struct{}) {
 		select {
 		case <-ctx.Done():
 		case <-wake:
-		case <-e.tick:
+		case <-e.collectorWake:
 		case <-timer.C:
 		}
 		timer.Stop()
@@ -110,10 +111,10 @@ func (e *Engine) keepCollecting(ctx context.Context, wake <-chan struct{}) {
 	}
 }
 
-// wakeCollector makes it look again at timers and room. It never blocks.
+// wakeCollector makes the collector begin anew, with the timers and the room that there are now. It never blocks.
 func (e *Engine) wakeCollector() {
 	select {
-	case e.tick <- struct{}{}:
+	case e.collectorWake <- struct{}{}:
 	default:
 	}
 }

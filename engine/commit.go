@@ -13,17 +13,50 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// finish hands a step to the committer, or ends it when there is nothing to commit.
-func (e *Engine) finish(d *decided) {
+// Group commit: one transaction commits the steps of many executions. While the committer is in a transaction, workers decide
+// further steps, which go together into the next one: the busier the engine is, the more steps share a transaction.
+//
+//	step ──submit──▶ uncommitted ──fillBatch──▶ unsettled ──commitBatch──▶ endStep
+//	                                                ▲           │
+//	                                                └──unknown──┘
+//
+// The run of a step is busy until endStep, so an execution has one step here at most, and each step follows from the state that
+// the step before it left.
+//
+//	rows of a batch < rowsPerCommit + rows of its last step
+//	rows decided and not committed < maxUncommittedRows + rows of the steps that workers were in; likewise bytes
+//
+// What the store says of each step of a batch, and what the engine does:
+//
+//	nil             committed: the run goes on from it (committed), and the messages that it consumed leave memory
+//	ErrUnavailable  unknown, of the whole batch: the same steps are committed again, with the same commit ids and before all
+//	                others, until the outcome is known. A step that was committed before is recognised by its id: nil
+//	ErrFenced       another engine has the shard: its runs are dropped
+//	TakenError      other executions committed results under the same cache keys first: the step is made again, from the
+//	                journal, and its records name those results
+//	ErrConflict     the journal has another entry with this sequence, or a message came with which the step would be another:
+//	                the run is dropped, and folded from its journal with all its messages
+//	other           the store will never take this step: the mistake of a programmer. The step is made again after a pause
+//
+// A step whose run was dropped, or whose lease is over, is taken out of the batch before it is committed (again), and its run
+// is dropped. If it had been committed, the next engine that folds the journal finds its entry.
+//
+// Example: a batch has step 7 of execution A and step 3 of B. The connection breaks while the transaction commits. Both stay in
+// unsettled; C's step waits in uncommitted. The batch is given to the store again. If the transaction had committed, entry 7 of
+// A is there under this commit id, and so is entry 3 of B; if not, both are written now. Both runs go on, and C's step is in
+// the next batch.
+
+// submit hands a step to the committer, or ends it when there is nothing to commit.
+func (e *Engine) submit(d *decidedStep) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if d.step == nil || d.run.dropped {
-		e.conclude(d)
+		e.endStep(d)
 		return
 	}
-	e.finished.push(d)
-	e.rows += stepRows(d.step)
-	e.bytes += stepBytes(d.step)
+	e.uncommitted.push(d)
+	e.uncommittedRows += stepRows(d.step)
+	e.uncommittedBytes += stepBytes(d.step)
 	e.committable.Signal()
 }
 
@@ -57,28 +90,28 @@ func stepBytes(s *store.Step) int64 {
 	return n
 }
 
-// settle commits everything that is finished, in one transaction or, when it is very much, in several. An error means that
-// the outcome of one is unknown: settle again repeats it before anything else.
+// settle commits all decided steps, batch by batch. An error means that the outcome of a batch is unknown: the next settle
+// repeats that batch before all others.
 func (e *Engine) settle(ctx context.Context) error {
 	for {
 		e.mu.Lock()
-		e.gather()
+		e.fillBatch()
 		batch := e.unsettled
 		e.mu.Unlock()
 		if len(batch) == 0 {
 			return nil
 		}
-		if err := e.commit(ctx, batch); err != nil {
+		if err := e.commitBatch(ctx, batch); err != nil {
 			return err
 		}
 	}
 }
 
-// gather fills the batch, unless the last one is unsettled, and takes out what we may not commit any more.
-func (e *Engine) gather() {
+// fillBatch fills the batch, unless the last one is still unsettled, and takes out steps that may no longer be committed.
+func (e *Engine) fillBatch() {
 	if len(e.unsettled) == 0 {
 		for rows := 0; rows < rowsPerCommit; {
-			d, ok := e.finished.pop()
+			d, ok := e.uncommitted.pop()
 			if !ok {
 				break
 			}
@@ -93,18 +126,18 @@ func (e *Engine) gather() {
 			kept = append(kept, d)
 			continue
 		}
-		// Its outcome, if it was tried, is what the journal says to the next who reads it.
-		e.rows -= stepRows(d.step)
-		e.bytes -= stepBytes(d.step)
+		// If its commit was tried, the journal tells the next engine that reads it whether it succeeded.
+		e.uncommittedRows -= stepRows(d.step)
+		e.uncommittedBytes -= stepBytes(d.step)
 		e.drop(d.run)
-		e.conclude(d)
+		e.endStep(d)
 	}
 	clear(e.unsettled[len(kept):])
 	e.unsettled = kept
 }
 
-// commit gives a batch to the store and takes in what became of each step.
-func (e *Engine) commit(ctx context.Context, batch []*decided) error {
+// commitBatch gives a batch to the store and takes in the outcome of each step.
+func (e *Engine) commitBatch(ctx context.Context, batch []*decidedStep) error {
 	steps := make([]*store.Step, len(batch))
 	for i, d := range batch {
 		steps[i] = d.step
@@ -114,7 +147,7 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	defer e.workable.Broadcast() // there is room again
-	var unknown []*decided
+	var unknown []*decidedStep
 	var cause error
 	for i, d := range batch {
 		err := results[i]
@@ -122,16 +155,16 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 			unknown, cause = append(unknown, d), err
 			continue
 		}
-		e.rows -= stepRows(d.step)
-		e.bytes -= stepBytes(d.step)
+		e.uncommittedRows -= stepRows(d.step)
+		e.uncommittedBytes -= stepBytes(d.step)
 		r := d.run
 		var taken *store.TakenError
 		switch {
 		case err == nil:
 			e.committed(d)
 		case errors.Is(err, aloft.ErrFenced):
-			// Somebody else has the shard although our clock gives us time: it is theirs until we have asked again.
-			if e.leases.giveUp(d.step.Lease) {
+			// Another engine has the shard although by our clock the lease runs: the next renewal may bring it back.
+			if e.leases.forget(d.step.Lease) {
 				e.logger.Warn("a shard is another engine's before our lease has run out", "shard", r.shard)
 				e.dropShard(r.shard)
 			}
@@ -139,25 +172,25 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 		case errors.As(err, &taken):
 			e.logger.Debug("the step's results were kept by others meanwhile", "execution", r.id.String(), "error", err)
 			r.state = nil
-			if r.kept == nil {
-				r.kept = make(map[store.ResultID]*store.Result)
+			if r.othersResults == nil {
+				r.othersResults = make(map[store.ResultID]*store.Result)
 			}
-			maps.Copy(r.kept, taken.By) // with those of refusals before: the next may be about others
+			maps.Copy(r.othersResults, taken.By) // added to those of earlier refusals, which were about other results
 			d.next = nextStep{more: true}
 		case errors.Is(err, aloft.ErrConflict):
 			e.logger.Debug("a step was overtaken", "execution", r.id.String(), "error", err)
-			e.inboxes.rereadFrom(1) // what overtook it may be a message that became visible behind the cursor
+			e.inboxes.rereadFrom(1) // it may have been overtaken by a message that became visible behind the cursor
 			e.drop(r)
 		default:
-			// The store cannot have it, and would not have it the next time: our mistake, and not to be repeated at once.
+			// The store refuses the step and would refuse it again: our mistake, and not to be repeated at once.
 			e.logger.Error("a step cannot be committed", "execution", r.id.String(), "error", err)
-			r.state, d.next = nil, nextStep{} // nor has the execution ended if the step says so
+			r.state, d.next = nil, nextStep{} // the execution has not ended, even if the step says so
 			if r.failures++; r.failures == 1 {
 				r.failedAt = e.clock.Now()
 			}
 			r.retryAt = e.clock.Now().Add(pause(r.failures))
 		}
-		e.conclude(d)
+		e.endStep(d)
 	}
 	e.unsettled = unknown
 	if cause != nil {
@@ -166,13 +199,13 @@ func (e *Engine) commit(ctx context.Context, batch []*decided) error {
 	return nil
 }
 
-// committed is what a step that is in the store means for its run.
-func (e *Engine) committed(d *decided) {
+// committed moves a run on to its step that was committed.
+func (e *Engine) committed(d *decidedStep) {
 	r := d.run
-	r.seq, r.kept = d.step.Seq, nil
-	r.waiting, r.waitingSince, r.waits = d.step.Waiting, d.step.WaitingSince, d.step.Waits
-	if r.waiting != "" {
-		r.waits--
+	r.seq, r.othersResults = d.step.Seq, nil
+	r.waitReason, r.waitingSince, r.namedWaits = d.step.Waiting, d.step.WaitingSince, d.step.Waits
+	if r.waitReason != "" {
+		r.namedWaits--
 	}
 	if r.retryAt.IsZero() {
 		r.failures = 0
@@ -183,21 +216,21 @@ func (e *Engine) committed(d *decided) {
 	}
 }
 
-// conclude ends the step of a run.
-func (e *Engine) conclude(d *decided) {
+// endStep ends the step of a run.
+func (e *Engine) endStep(d *decidedStep) {
 	r := d.run
 	if r.dropped {
 		r.busy = false
 		r.unload()
 		return
 	}
-	if d.lost {
+	if d.leaseLost {
 		r.busy = false
 		e.drop(r)
 		return
 	}
 	if d.next.ended {
-		// What may still be in its inbox went with its last commit, or is of no use to what has ended.
+		// The last commit emptied its inbox; messages that came later are of no use to an execution that has ended.
 		r.busy = false
 		e.inboxes.end(&r.inbox)
 		r.clock = runClock{}
@@ -207,7 +240,7 @@ func (e *Engine) conclude(d *decided) {
 	if r.retryAt.IsZero() {
 		r.more, r.due = d.next.more, d.next.due
 	}
-	e.rest(r)
+	e.readyOrIdle(r)
 }
 
 // keepCommitting commits what is finished as soon as the commit before has ended: the busier the engine is, the more
@@ -216,16 +249,16 @@ func (e *Engine) keepCommitting(ctx context.Context) {
 	failures := 0
 	for {
 		e.mu.Lock()
-		for e.finished.len() == 0 && len(e.unsettled) == 0 && !e.stopping {
+		for e.uncommitted.len() == 0 && len(e.unsettled) == 0 && !e.stopping {
 			e.committable.Wait()
 		}
 		stopping := e.stopping
 		e.mu.Unlock()
 		if stopping {
-			// What is decided and not committed is decided again by whoever comes next.
+			// Steps that are decided and not committed are decided again by the engine that takes the shards next.
 			return
 		}
-		err := e.settle(context.WithoutCancel(ctx)) // a commit that has begun is let finish
+		err := e.settle(context.WithoutCancel(ctx)) // a commit that has begun is not cancelled
 		if err == nil {
 			failures = 0
 			continue

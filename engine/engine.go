@@ -47,44 +47,47 @@ type Store interface {
 	store.Wakes
 }
 
-// Catalog finds results that may be used again: catalog.Catalog. An error means that it could not look.
+// Catalog finds results that may be used again: catalog.Catalog. An error means that the catalog could not look.
 type Catalog interface {
-	// Ahead is what there is for several ids now, in their order; nil: nothing. Each must pass Use before it is used.
+	// Ahead returns the results that the catalog has for several ids now, in their order; nil: it has none. A result must
+	// pass Use before a node takes it.
 	Ahead(ctx context.Context, ids []store.ResultID) ([]*store.Result, error)
-	// Use sees that all is there that a result refers to. With a reason it is not what it was, and gone.
+	// Use checks that all objects are there, and unchanged, that a result refers to. If not, it says so (reason) and the
+	// result is gone.
 	Use(ctx context.Context, e *store.Result) (reason string, err error)
-	// FindOrReserve returns a result that may be used or, on a miss, asks for the right to compute it: the reservation that
-	// holds is returned, r's own or that of somebody to wait for. reason is that of a result that was there.
+	// FindOrReserve returns a result that may be used. On a miss it asks for reservation r and returns the one that holds: r
+	// itself, or that of another node for whose result r's node has to wait. reason says why a result that was there is gone.
 	FindOrReserve(ctx context.Context, r store.Reservation) (e *store.Result, held store.Reservation, reason string, err error)
-	// Lost says what of a finished node's outputs is not there any more; empty: nothing.
+	// Lost says which object of a finished node's outputs is missing or was changed; empty: none.
 	Lost(ctx context.Context, outputs *aloftv1.Literals) (problem string, err error)
 }
 
 // Literals keeps literal maps that are too large for a row: blob.Literals.
 type Literals interface {
-	// WriteLiterals returns once an object that it needs is durable. A map that would take too much memory for its readers is
-	// ErrExhausted.
+	// WriteLiterals returns once the object that a large map is written to is durable. ErrExhausted: readers of the map
+	// would need too much memory.
 	WriteLiterals(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals, error)
 	ReadLiterals(ctx context.Context, ref *aloftv1.LiteralRef) (*core.LiteralMap, error)
 }
 
 // Health is what the engine asks of package health.
 type Health interface {
-	// Failed says that a service could not do its part and returns what is known of it then.
+	// Failed notes that a service could not do its part, and returns what is known of the service then. first: this failure
+	// made it away.
 	Failed(ctx context.Context, service, reason string) (s store.Service, first bool)
 	// Away returns the first of the services that is away.
 	Away(services ...string) (s store.Service, away bool)
 }
 
-// blamed says of whoever keeps literals that it was them.
-type blamed struct{ Literals }
+// literalsHealth marks errors of the literal store as failures of the blob service.
+type literalsHealth struct{ Literals }
 
-func (b blamed) WriteLiterals(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals, error) {
+func (b literalsHealth) WriteLiterals(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals, error) {
 	l, err := b.Literals.WriteLiterals(ctx, m)
 	return l, aloft.Blame(aloft.ServiceBlob, err)
 }
 
-func (b blamed) ReadLiterals(ctx context.Context, ref *aloftv1.LiteralRef) (*core.LiteralMap, error) {
+func (b literalsHealth) ReadLiterals(ctx context.Context, ref *aloftv1.LiteralRef) (*core.LiteralMap, error) {
 	m, err := b.Literals.ReadLiterals(ctx, ref)
 	return m, aloft.Blame(aloft.ServiceBlob, err)
 }
@@ -96,29 +99,29 @@ type Config struct {
 	Catalog  Catalog // nil: nothing is used again
 	Logger   *slog.Logger
 
-	// Owner names the engine in its leases. No two have ever the same. One that is started in the place of another that
-	// surely ended (a server that holds the lock of its data folder) releases that one's leases before it starts and goes on
-	// at once, any other waits until they have run out.
+	// Owner names the engine in its leases. No two engines ever have the same owner. A server that knows that the engine
+	// before it has ended (it holds the lock of the data folder) releases that engine's leases before it starts its own, which
+	// goes on at once; any other engine waits until the leases have run out.
 	Owner string
 
-	// Policy is the limits of every execution and what becomes of retries. An attempt whose task states no timeout ends
-	// after 48 h unless it says otherwise: every task ends.
+	// Policy has the limits of every execution and the rules for retries. An attempt whose task states no timeout ends
+	// after Policy.Timeout, 48 h: every task ends.
 	Policy machine.Policy
 
-	// MaxRetries is how often a step is tried again that could not be done because something of ours was away, in a row,
-	// before its execution is parked. 10, as Flyte's max-workflow-retries, which fails the execution then.
+	// MaxRetries is how often in a row a step that could not be done is tried again before its execution is parked. 10, as
+	// Flyte's max-workflow-retries, after which Flyte fails the execution.
 	MaxRetries int
 
 	// MaxOutage is for how long an execution waits for a service before it fails. 0: for ever.
 	MaxOutage time.Duration
 
-	// Health of the services; nil: nobody tells when one is back, and what is parked asks by itself.
+	// Health of the services; nil: parked executions are not woken when their service is back, each tries by itself.
 	Health Health
 
 	Clock     Clock         // NewClock(time.Now()); of the process: see clock.go
 	LeaseTTL  time.Duration // 10 s; renewed each third of it
-	Poll      time.Duration // 1 s; how often it looks at the store without being woken
-	Grace     time.Duration // 15 s; how long after an executor's time is up its attempts are given up
+	Poll      time.Duration // 1 s; how often the engine reads the store without being woken
+	Grace     time.Duration // 15 s; how long after an executor's heartbeat has expired its attempts are reported lost
 	Workers   int           // GOMAXPROCS; executions that are stepped at once
 	StepLimit int           // 1,000; about how many events one step may decide before other executions are stepped
 
@@ -152,13 +155,13 @@ func setDefault[T int | int64 | time.Duration](v *T, d T) {
 
 // Bounds of what is in memory between the store and the workers.
 const (
-	rowsPerCommit = 8_000
-	rowsWaiting   = 24_000   // decided and not committed: workers pause above
-	bytesWaiting  = 64 << 20 // likewise
-	cachedKeys    = 16 << 20 // bytes of what is known of nodes' cache keys
+	rowsPerCommit       = 8_000
+	maxUncommittedRows  = 24_000   // of steps that are decided and not committed: workers pause above
+	maxUncommittedBytes = 64 << 20 // likewise
+	signatureCacheBytes = 16 << 20 // of the parts of cache keys that do not depend on inputs
 )
 
-// Engine moves the executions of the shards it holds. New makes one; Run or Pass make it go, never both.
+// Engine moves the executions of the shards it holds. New makes it; call Run or Pass, never both.
 type Engine struct {
 	config   Config
 	store    Store
@@ -166,56 +169,56 @@ type Engine struct {
 	clock    Clock
 	logger   *slog.Logger
 
-	graphs   *lru.Cache[aloft.Key, *machine.Graph]
-	values   *lru.Cache[string, *core.LiteralMap] // by digest
-	keys     *lru.Cache[*core.Node, *catalog.Signature]
-	heard    map[string]heartbeat // of executors; of whoever reaps, as lookedAt
-	lookedAt time.Time
-	nonce    string // begins the commit ids of this process
+	graphs     *lru.Cache[aloft.Key, *machine.Graph]      // by workflow
+	values     *lru.Cache[string, *core.LiteralMap]       // literal maps by digest
+	signatures *lru.Cache[*core.Node, *catalog.Signature] // by node template
+	heartbeats map[string]heartbeat                       // the last one of each executor instance; used only by Reap
+	reapedAt   time.Time                                  // when Reap last read the heartbeats; likewise
+	nonce      string                                     // begins the commit ids of this process
 
 	mu          sync.Mutex
-	workable    *sync.Cond // of mu, for workers: something is ready, there is room for what they decide, or it is over
-	committable *sync.Cond // of mu, for the committer: something is finished, or it is over
+	workable    *sync.Cond // of mu, for workers: a run is ready, there is room for decided steps, or the engine stops
+	committable *sync.Cond // of mu, for the committer: a step is decided, or the engine stops
 	stopping    bool
 	leases      leases
-	unrenewed   time.Time // when the first renewal of leases began that has not come to its end since, or failed; zero: the last one succeeded
+	unrenewed   time.Time // when the oldest renewal of leases began since which none has succeeded; zero: the last one succeeded
 	runs        map[store.Key]*run
 	ready       queue[*run]
 	timers      timers
 	inboxes     inboxes
 	clockSearch fastClockSearch
-	parked      map[*run]struct{} // those that wait for a service that is away
+	parked      map[*run]struct{} // runs that wait for a service that is away
 
-	memory    memory
-	finished  queue[*decided]
-	rows      int        // of finished and unsettled
-	bytes     int64      // of these, about
-	unsettled []*decided // given to the store without learning what became of it
-	commits   int64      // numbers commit ids
-	renewAt   time.Time
-	rescanAt  time.Time
-	reapAt    time.Time
-	tick      chan struct{} // tells the collector that the soonest timer or the room for messages changed
+	memory           memory
+	uncommitted      queue[*decidedStep] // those that are in no batch yet
+	unsettled        []*decidedStep      // the batch of the present commit: it stays as long as its outcome is unknown
+	uncommittedRows  int                 // of both
+	uncommittedBytes int64               // of both, about
+	commits          int64               // how many commit ids were made
+	renewAt          time.Time           // when Pass renews the leases
+	reapAt           time.Time           // when Pass reaps
+	rescanAt         time.Time           // when the collector reads all inboxes from the beginning
+	collectorWake    chan struct{}       // tells the collector that the soonest timer or the room for messages changed
 }
 
 // New makes an engine that has no shard yet.
 func New(config Config) *Engine {
 	config = config.withDefaults()
 	e := &Engine{
-		config:   config,
-		store:    config.Store,
-		literals: blamed{config.Literals},
-		clock:    config.Clock,
-		logger:   config.Logger,
-		graphs:   lru.New[aloft.Key, *machine.Graph](config.CacheGraphs),
-		values:   lru.New[string, *core.LiteralMap](config.CacheLiterals),
-		keys:     lru.New[*core.Node, *catalog.Signature](cachedKeys),
-		nonce:    rand.Text(),
-		runs:     make(map[store.Key]*run),
-		parked:   make(map[*run]struct{}),
-		inboxes:  newInboxes(),
-		memory:   memory{limit: config.CacheRuns},
-		tick:     make(chan struct{}, 1),
+		config:        config,
+		store:         config.Store,
+		literals:      literalsHealth{config.Literals},
+		clock:         config.Clock,
+		logger:        config.Logger,
+		graphs:        lru.New[aloft.Key, *machine.Graph](config.CacheGraphs),
+		values:        lru.New[string, *core.LiteralMap](config.CacheLiterals),
+		signatures:    lru.New[*core.Node, *catalog.Signature](signatureCacheBytes),
+		nonce:         rand.Text(),
+		runs:          make(map[store.Key]*run),
+		parked:        make(map[*run]struct{}),
+		inboxes:       newInboxes(),
+		memory:        memory{limit: config.CacheRuns},
+		collectorWake: make(chan struct{}, 1),
 	}
 	e.workable, e.committable = sync.NewCond(&e.mu), sync.NewCond(&e.mu)
 	return e
@@ -244,7 +247,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	all.Wait()
 
-	// The context is over, giving back is still to be done.
+	// ctx has ended, and the shards are still to be given back.
 	release, done := context.WithTimeout(context.WithoutCancel(ctx), e.config.LeaseTTL)
 	defer done()
 	if err := e.store.ReleaseShards(release, e.config.Owner); err != nil {
@@ -254,20 +257,20 @@ func (e *Engine) Run(ctx context.Context) error {
 }
 
 // Pass does once, on the caller's goroutine, all that is to be done now: it renews leases, collects messages and timers,
-// steps each ready execution once and commits that. It says whether there is more to do at once. An error means that the
-// store could not do its part: the next pass goes on where this one stopped.
+// steps each ready execution once and commits the steps. more: another pass would have something to do at once. An error
+// means that the store could not do its part: the next pass goes on where this one stopped.
 func (e *Engine) Pass(ctx context.Context) (more bool, err error) {
 	now := e.clock.Now()
-	if due(now, &e.renewAt, e.config.LeaseTTL/3) {
+	if intervalOver(now, &e.renewAt, e.config.LeaseTTL/3) {
 		if err := e.renew(ctx); err != nil {
 			e.renewAt = time.Time{}
 			return true, err
 		}
-		if e.leaving() { // what is in flight there ends with this pass
+		if e.hasSurplus() { // steps of surplus shards are committed by the end of this pass: the next one gives the shards back
 			e.renewAt = time.Time{}
 		}
 	}
-	if due(now, &e.reapAt, e.config.Grace/3) {
+	if intervalOver(now, &e.reapAt, e.config.Grace/3) {
 		if err := e.Reap(ctx); err != nil {
 			e.reapAt = time.Time{}
 			return true, err
@@ -284,15 +287,15 @@ func (e *Engine) Pass(ctx context.Context) (more bool, err error) {
 	e.mu.Unlock()
 	for range n {
 		e.mu.Lock()
-		r, ok := e.next()
+		r, ok := e.nextReady()
 		e.mu.Unlock()
 		if !ok {
 			break
 		}
-		e.finish(e.step(ctx, r))
+		e.submit(e.step(ctx, r))
 	}
 	err = e.settle(ctx)
-	leaving := e.leaving()
+	leaving := e.hasSurplus()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return err != nil || leaving || e.ready.len() > 0 || e.inboxes.reread > 0 || len(e.clockSearch.shards) > 0, err
@@ -301,7 +304,7 @@ func (e *Engine) Pass(ctx context.Context) (more bool, err error) {
 // Now is the clock of the process: executors that share it agree with the engine on when an attempt may start.
 func (e *Engine) Now() time.Time { return e.clock.Now() }
 
-// WakeAt is when a pass has something to do if no message comes before.
+// WakeAt is when the next pass has something to do if no message comes before.
 func (e *Engine) WakeAt() time.Time {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -312,8 +315,8 @@ func (e *Engine) WakeAt() time.Time {
 	return at
 }
 
-// due says whether now is at or after *at, and sets the next time if so.
-func due(now time.Time, at *time.Time, every time.Duration) bool {
+// intervalOver says whether the interval that ends at *at is over. If so, the next one begins now.
+func intervalOver(now time.Time, at *time.Time, every time.Duration) bool {
 	if now.Before(*at) {
 		return false
 	}

@@ -7,6 +7,6 @@ func (e *Engine) Held() map[string]int {
 	return map[string]int{
 		"runs": len(e.runs), "ready": e.ready.len(), "idle": e.memory.idle.Len(), "bytes of runs": int(e.memory.bytes), "timers": e.timers.len(),
 		"known messages": len(e.inboxes.known), "bytes of messages": int(e.inboxes.bytes), "consumed messages": len(e.inboxes.consumed),
-		"finished steps": e.finished.len(), "their rows": e.rows, "their bytes": int(e.bytes), "unsettled steps": len(e.unsettled),
+		"finished steps": e.uncommitted.len(), "their rows": e.uncommittedRows, "their bytes": int(e.uncommittedBytes), "unsettled steps": len(e.unsettled),
 	}
 }

@@ -21,8 +21,8 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// facts answers what the machine asks within one step. The machine keeps references; the values that were made in this
-// step are here until the projection writes them into their records.
+// facts answers what the machine asks within one step (machine.Facts). The machine keeps references to literal maps; the maps
+// that are new in this step are here until the projection writes them into their records.
 type facts struct {
 	ctx     context.Context
 	engine  *Engine
@@ -32,25 +32,26 @@ type facts struct {
 	state   *machine.State
 	inputs  *aloftv1.Literals // of the execution
 
-	// What this step brought about, by digest: it is in no record yet.
-	made map[string]*aloftv1.Literals
+	// Literal maps that are new in this step, by digest: no record of this execution has them yet.
+	stepValues map[string]*aloftv1.Literals
 
-	kept map[store.ResultID]*store.Result // what is found when this step is committed: of others, and of this step
+	catalogResults map[store.ResultID]*store.Result // in the catalog once this step is committed: run.othersResults and the step's own
 
-	// Outcomes with outputs among the step's messages, of which it is not known yet whether the state adopts them, and the
-	// results of those that it has adopted: no catalog has them before the step is committed.
-	reported []reported
+	// Outcomes with outputs among the step's messages of which it is not known yet whether the state adopts them, and the
+	// results of the outcomes that it has adopted: the catalog has them once the step is committed.
+	reported []reportedOutcome
 	adopted  map[store.ResultID]*store.Result
 
-	// What was read ahead in this step for nodes that begin next.
-	prefetched   map[uint32]*prefetched
-	prefetchedAt time.Time // when that had been read
-	reach        int       // how many nodes it was for
+	// Cache lookups that were made in this step for nodes that begin next, by node number.
+	prefetched    map[uint32]*prefetched
+	prefetchedAt  time.Time // when the last of them were read
+	prefetchCount int       // for how many nodes the last read was
 
-	taken map[aloft.NodeID]*store.Node // read ahead of the execution that this one recovers, with values
+	sourceNodes map[aloft.NodeID]*store.Node // of the execution that this one recovers, with values, read ahead
 }
 
-func (f *facts) make(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals, error) {
+// writeValue writes a literal map where it is kept, and remembers it for this step; nil: the map is empty.
+func (f *facts) writeValue(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals, error) {
 	if len(m.GetLiterals()) == 0 {
 		return nil, nil
 	}
@@ -58,15 +59,16 @@ func (f *facts) make(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals
 	if err != nil {
 		return nil, err
 	}
-	f.keep(l, m)
+	f.cacheValue(l, m)
 	return l, nil
 }
 
-// keep remembers a value for this step and, beyond it, for as long as there is room. One that is heavier than the whole
-// cache is left out, so that it does not drive out the heavy one that it was made from and others will be made from.
-func (f *facts) keep(l *aloftv1.Literals, m *core.LiteralMap) {
+// cacheValue keeps a literal map for this step and, while there is room, in the cache. A map that is larger than the whole
+// cache stays out of it: otherwise it would drive out the large map that it was made from, and that others will be made from,
+// too.
+func (f *facts) cacheValue(l *aloftv1.Literals, m *core.LiteralMap) {
 	digest := string(l.GetRef().GetDigest())
-	f.made[digest] = l
+	f.stepValues[digest] = l
 	if bytes := weight.Decoded(l.GetRef().GetSize()); m != nil && bytes <= f.engine.config.CacheLiterals {
 		f.engine.values.Put(digest, m, bytes)
 	}
@@ -88,21 +90,21 @@ func (f *facts) Inputs(node machine.NodeRef) (*aloftv1.LiteralRef, *aloftv1.Fail
 		return nil, nil, nil
 	}
 	inputs, err := literal.Resolve(bindings, node.Interface().GetInputs(), func(producer, variable string) (*core.Literal, error) {
-		return f.lookup(node, producer, variable)
+		return f.promisedLiteral(node, producer, variable)
 	})
 	var unresolved literal.UnresolvedInputs
 	switch {
 	case errors.As(err, &unresolved):
-		return nil, refuse(unresolved.Code(), core.ExecutionError_USER, unresolved.Error()), nil
+		return nil, newFailure(unresolved.Code(), core.ExecutionError_USER, unresolved.Error()), nil
 	case err != nil:
 		return nil, nil, err
 	}
 	if cause := node.Handles(); cause != nil {
 		describeError(inputs, cause, node.SpecID())
 	}
-	l, err := f.make(f.ctx, inputs)
-	if errors.Is(err, aloft.ErrExhausted) { // the bindings name what is large many times
-		return nil, refuse(literal.CodeBinding, core.ExecutionError_USER, "the inputs of node "+node.SpecID()+" are too large: "+err.Error()), nil
+	l, err := f.writeValue(f.ctx, inputs)
+	if errors.Is(err, aloft.ErrExhausted) { // the bindings name the same large value many times
+		return nil, newFailure(literal.CodeBinding, core.ExecutionError_USER, "the inputs of node "+node.SpecID()+" are too large: "+err.Error()), nil
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("keep them: %w", err)
@@ -110,7 +112,8 @@ func (f *facts) Inputs(node machine.NodeRef) (*aloftv1.LiteralRef, *aloftv1.Fail
 	return l.GetRef(), nil, nil
 }
 
-func (f *facts) lookup(node machine.NodeRef, producer, variable string) (*core.Literal, error) {
+// promisedLiteral is the literal that a promise in the bindings of a node refers to; nil: there is none.
+func (f *facts) promisedLiteral(node machine.NodeRef, producer, variable string) (*core.Literal, error) {
 	if producer == "" || producer == aloft.StartNode {
 		m, err := f.scopeInputs(node)
 		return m.GetLiterals()[variable], err
@@ -155,14 +158,14 @@ func (f *facts) Echo(node machine.NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failur
 	from := slices.Sorted(maps.Keys(inputs.GetLiterals()))
 	to := slices.Sorted(maps.Keys(node.Interface().GetOutputs().GetVariables()))
 	if len(from) != len(to) {
-		return nil, refuse("BadTaskSpecification", core.ExecutionError_USER,
+		return nil, newFailure("BadTaskSpecification", core.ExecutionError_USER,
 			fmt.Sprintf("a task of type echo needs as many outputs as inputs, node %s has %d inputs and %d outputs", node.SpecID(), len(from), len(to))), nil
 	}
 	outputs := make(map[string]*core.Literal, len(to))
 	for i, name := range to {
 		outputs[name] = inputs.GetLiterals()[from[i]]
 	}
-	l, err := f.make(f.ctx, &core.LiteralMap{Literals: outputs})
+	l, err := f.writeValue(f.ctx, &core.LiteralMap{Literals: outputs})
 	if err != nil {
 		return nil, nil, fmt.Errorf("keep its outputs: %w", err)
 	}
@@ -176,13 +179,13 @@ func (f *facts) Duration(node machine.NodeRef) (time.Duration, *aloftv1.Failure,
 		return 0, nil, err
 	}
 	if n := len(inputs.GetLiterals()); n != 1 {
-		return 0, refuse("BadTaskSpecification", core.ExecutionError_USER,
+		return 0, newFailure("BadTaskSpecification", core.ExecutionError_USER,
 			fmt.Sprintf("a task of type core-sleep needs one input, a duration; node %s has %d", node.SpecID(), n)), nil
 	}
 	for name, l := range inputs.GetLiterals() {
 		d, ok := l.GetScalar().GetPrimitive().GetValue().(*core.Primitive_Duration)
 		if !ok || !d.Duration.IsValid() {
-			return 0, refuse("BadTaskSpecification", core.ExecutionError_USER,
+			return 0, newFailure("BadTaskSpecification", core.ExecutionError_USER,
 				fmt.Sprintf("a task of type core-sleep needs a duration, input %q of node %s is none", name, node.SpecID())), nil
 		}
 		return max(d.Duration.AsDuration(), 0), nil, nil
@@ -190,11 +193,12 @@ func (f *facts) Duration(node machine.NodeRef) (time.Duration, *aloftv1.Failure,
 	panic("unreachable: there is one input")
 }
 
-func refuse(code string, kind core.ExecutionError_ErrorKind, message string) *aloftv1.Failure {
+// newFailure is a failure that is not recoverable unless its caller changes that.
+func newFailure(code string, kind core.ExecutionError_ErrorKind, message string) *aloftv1.Failure {
 	return &aloftv1.Failure{Error: &core.ExecutionError{Code: code, Message: message, Kind: kind}}
 }
 
-// scopeInputs are the inputs of the graph that the node belongs to.
+// scopeInputs are the inputs of the scope that the node belongs to.
 func (f *facts) scopeInputs(node machine.NodeRef) (*core.LiteralMap, error) {
 	ref := node.ScopeInputs()
 	parent, nested := node.Parent()
@@ -212,13 +216,14 @@ func (f *facts) outputs(node machine.NodeRef) (*core.LiteralMap, error) {
 	return f.value(node.Outputs(), func() (*aloftv1.Literals, error) { return f.outputsOf(node) })
 }
 
-// value finds what a reference refers to: made in this step, kept in memory, an object, or in the record that row reads.
+// value returns the literal map of a reference: it is new in this step, in the cache, an object, or in the record that row
+// reads.
 func (f *facts) value(ref *aloftv1.LiteralRef, row func() (*aloftv1.Literals, error)) (*core.LiteralMap, error) {
 	if len(ref.GetDigest()) == 0 {
 		return nil, nil
 	}
 	digest := string(ref.GetDigest())
-	if l := f.made[digest]; l.GetValue() != nil {
+	if l := f.stepValues[digest]; l.GetValue() != nil {
 		return l.GetValue(), nil
 	}
 	if m, ok := f.engine.values.Get(digest); ok {
@@ -243,8 +248,8 @@ func (f *facts) value(ref *aloftv1.LiteralRef, row func() (*aloftv1.Literals, er
 	return m, nil
 }
 
-// record is the value of a reference in the form that records keep: with its map where that is small.
-func (f *facts) record(ref *aloftv1.LiteralRef, row func() (*aloftv1.Literals, error)) (*aloftv1.Literals, error) {
+// recordValue is a reference with its literal map, as records have it; without the map where that is an object.
+func (f *facts) recordValue(ref *aloftv1.LiteralRef, row func() (*aloftv1.Literals, error)) (*aloftv1.Literals, error) {
 	if len(ref.GetDigest()) == 0 {
 		return nil, nil
 	}
@@ -258,42 +263,42 @@ func (f *facts) record(ref *aloftv1.LiteralRef, row func() (*aloftv1.Literals, e
 	return &aloftv1.Literals{Ref: ref, Value: m}, nil
 }
 
-// receive makes a message ready for the machine. The outputs of an outcome get the reference under which they are kept:
-// nobody's word is taken for a digest that we can compute. Outputs that are not what their reference says are no result.
+// receive makes a message ready for the machine. The outputs of an outcome get the reference under which they are kept, with
+// the digest that the engine computes. Outputs whose sender announced another digest are not adopted: the outcome is a failure.
 func (f *facts) receive(message *aloftv1.Inbox) (*aloftv1.Inbox, error) {
-	received, err := f.checked(message)
+	received, err := f.checkOutputs(message)
 	if outcome := received.GetOutcome(); outcome.GetOutputs() != nil {
 		if node, ok := f.state.Awaits(aloft.NodeID(outcome.GetNode())); ok {
-			f.reported = append(f.reported, reported{node, outcome})
+			f.reported = append(f.reported, reportedOutcome{node, outcome})
 		}
 	}
 	return received, err
 }
 
-// checked is a message whose outputs, if it has any, can be kept, or a failure in their place.
-func (f *facts) checked(message *aloftv1.Inbox) (*aloftv1.Inbox, error) {
+// checkOutputs returns a message with its outputs, if it has any, written where they are kept, or a failure in their place.
+func (f *facts) checkOutputs(message *aloftv1.Inbox) (*aloftv1.Inbox, error) {
 	outcome := message.GetOutcome()
 	sent := outcome.GetOutputs()
 	if sent == nil {
 		return message, nil
 	}
 	if sent.GetValue() == nil {
-		return message, nil // none, or an object, which its reader checks
+		return message, nil // no outputs, or an object, which its reader checks
 	}
 	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(sent.GetValue())
 	if err != nil {
-		// Text that is no UTF-8, for instance: the task's mistake, and ours is not to have an error of it.
-		failure := refuse("InvalidOutputs", core.ExecutionError_USER, "the outputs cannot be encoded: "+err.Error())
+		// Text that is no UTF-8, for instance: the task's mistake, so a failure and not an error of the step.
+		failure := newFailure("InvalidOutputs", core.ExecutionError_USER, "the outputs cannot be encoded: "+err.Error())
 		return replaceResult(outcome, &aloftv1.Outcome_Failure{Failure: failure}), nil //nolint:nilerr // it is a result
 	}
 	digest := sha256.Sum256(encoded)
 	if said := sent.GetRef().GetDigest(); len(said) > 0 && !bytes.Equal(said, digest[:]) {
-		failure := refuse("OutputsCorrupted", core.ExecutionError_SYSTEM,
+		failure := newFailure("OutputsCorrupted", core.ExecutionError_SYSTEM,
 			fmt.Sprintf("the reported outputs have digest sha256:%x, announced was sha256:%x: they were damaged on their way", digest, said))
 		failure.Recoverable = true
 		return replaceResult(outcome, &aloftv1.Outcome_Failure{Failure: failure}), nil
 	}
-	l, err := f.make(f.ctx, sent.GetValue())
+	l, err := f.writeValue(f.ctx, sent.GetValue())
 	if err != nil {
 		return nil, fmt.Errorf("keep outputs of node %s: %w", outcome.GetNode(), err)
 	}

@@ -8,53 +8,64 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// inboxes is what an engine has read of the inboxes of its executions. Everything that reaches an execution from outside is
-// a row in its inbox. The collector reads the rows of all executions of our shards together, in the order of their sequence,
-// and never stops before the last one: what one execution cannot consume hides nothing of the others. What is kept of them
-// in memory is bounded in bytes:
+// inboxes is what an engine has read of the inboxes of its executions. Everything that reaches an execution from outside is a
+// row in its inbox. The collector reads the rows of all executions of the engine's shards together, in the order of their
+// sequence, and never stops before the last one: messages that one execution cannot consume do not hide those of the others.
+// What is kept of the rows in memory is bounded in bytes:
 //
 //   - bytes of a run's inbox ≤ runInboxBytes, but for its first message, which is always known;
 //   - bytes of all inboxes ≤ allInboxBytes, but for what is always known of each run: that there is a first message, with
-//     its content only if that is Create, which is small, and those that end the run;
-//   - of a run whose step could not be done, the first message and those that end it (terminate, give up), which go before
-//     all others;
+//     its content only if that is Create, which is small, and the messages that end the run (terminate, give up);
+//   - of a run whose step could not be done, the first message and those that end the run, which go before all others;
 //   - of a large message (store.InboxRow), only that it is there and its size, until a step reads it.
 //
-// The cursor is the sequence up to which rows have been read: 0 ≤ cursor. Each row after it is unread. A row at or before
-// it is in memory (known), was consumed, or was left in the store: then its run's unread is not after it. When such a run
-// has no messages in memory any more, or may try again, the cursor goes back before its unread. It also goes back to the
-// beginning at each poll, because a transaction may become visible after one with a larger sequence. Rows that were consumed
-// while the collector was reading (consumed) may be in what it read, and are not taken for new ones.
+// The cursor is the sequence up to which rows have been read, and from which the collector reads on: 0 ≤ cursor. Of each row at
+// or before the cursor that is in the store, one of these holds:
+//
+//	it is in memory (known), or
+//	0 < oldestLeft of its run ≤ its sequence    it was left in the store, or
+//	0 < reread ≤ its sequence                   the next collection begins before it
+//
+// When a run whose messages were left has none in memory any more, or may try again, the next collection begins before its
+// oldestLeft. At each poll it begins at 0, because a transaction may become visible after one with a larger sequence, and
+// because a read of the store may have failed. Rows that a commit consumed while the collector was reading (consumed) may be
+// among those that it read, and are not taken for new ones.
+//
+// A step takes messages from the front (taken). Its commit consumes them; if the step fails or is refused they are put back.
 //
 // A row that cannot be understood (damaged) stops its own execution alone, which waits and says why, until it is terminated:
 // then it ends at once (endUnread).
 //
+// Example: of a run's 200 outcomes of 10 KiB each, rows 11 to 210, the first 99 fit into runInboxBytes. Row 110 and those after
+// it are left: oldestLeft is 110, and the cursor goes on to 210 and beyond. When the run has consumed rows 11 to 109, reread is
+// 110: the next collection begins after row 109, skips the rows of other runs that are known, and takes in the next 99.
+//
 // Engine.mu guards it.
 type inboxes struct {
 	known    map[int64]struct{} // rows in memory
-	consumed map[int64]struct{} // rows that went since the present collection began
+	consumed map[int64]struct{} // rows that were consumed since the present collection began
 	bytes    int64              // of the known rows
 	cursor   int64
-	reread   int64 // the cursor goes back before this row; 0: it does not
+	reread   int64 // the oldest row that the next collection is to read again; 0: none
 }
 
 // inbox is what is known of one run's inbox.
 type inbox struct {
-	messages []store.InboxRow // known, not consumed and not taken, oldest first
-	taken    []store.InboxRow // those that the present step consumes
-	damaged  []store.InboxRow // that cannot be understood: of small ones the first, and the large ones that were read
-	bytes    int64            // of all of these
-	unread   int64            // sequence of the oldest row that was seen and left in the store; 0: none
+	messages   []store.InboxRow // known and not taken, oldest first
+	taken      []store.InboxRow // those that the present step is made with
+	damaged    []store.InboxRow // rows that cannot be understood: the first of the small ones, and the large ones that were read
+	bytes      int64            // of all of these
+	oldestLeft int64            // sequence of the oldest row that was seen and left in the store; 0: none
 }
 
-// Bounds of what is in memory of inboxes.
+// Bounds of inboxes in memory and of what one step takes.
 const (
 	messagesPerRead = 1000
 	messagesPerStep = 1000
 	bytesPerStep    = 8 << 20
 	runInboxBytes   = 1 << 20
 	allInboxBytes   = 64 << 20
-	inboxRowBytes   = 256 // that a row and its message take beside the message's bytes, about
+	inboxRowBytes   = 256 // what a row and its message take beside the message's bytes, about
 )
 
 // rowBytes is what a row is counted for: less than it takes in memory where its message has many small values (weight.Kept).
@@ -69,11 +80,11 @@ func newInboxes() inboxes {
 	return inboxes{known: make(map[int64]struct{}), consumed: make(map[int64]struct{})}
 }
 
-// begin begins a collection, and says after which row: where the last one ended, before what is to be read again, or at the
-// beginning.
-func (in *inboxes) begin(again bool) (after int64) {
+// beginCollection returns the sequence after which the next collection reads: where the last one ended, before the oldest row
+// that is to be read again, or 0.
+func (in *inboxes) beginCollection(fromStart bool) (after int64) {
 	switch {
-	case again:
+	case fromStart:
 		in.cursor = 0
 	case in.reread > 0:
 		in.cursor = min(in.cursor, in.reread-1)
@@ -90,7 +101,7 @@ func (in *inboxes) rereadFrom(seq int64) {
 	}
 }
 
-// seen says whether a row is known, or was consumed after it had been read.
+// seen says whether a row that was read is known, or was consumed meanwhile.
 func (in *inboxes) seen(row store.InboxRow) bool {
 	_, known := in.known[row.Seq]
 	_, gone := in.consumed[row.Seq]
@@ -98,16 +109,16 @@ func (in *inboxes) seen(row store.InboxRow) bool {
 }
 
 // add gives an inbox a row, or leaves the row in the store if there is no room. Of a run that waits until it may try again
-// only the first is known, and what ends it.
+// only the first message is known, and those that end the run.
 func (in *inboxes) add(b *inbox, row store.InboxRow, waits bool) (added bool) {
 	size := rowBytes(row)
 	fits := !waits && b.bytes+size <= runInboxBytes && in.bytes+size <= allInboxBytes
 	switch {
-	case row.Unreadable != nil && len(b.damaged) > 0, !fits && !b.empty() && !ends(row):
-		b.leave(row.Seq)
+	case row.Unreadable != nil && len(b.damaged) > 0, !fits && !b.empty() && !endsRun(row):
+		b.leaveInStore(row.Seq)
 		return false
-	case in.bytes+size > allInboxBytes && !creates(row) && !ends(row):
-		row.Inbox = nil // it is read by the step that takes it, as a large one
+	case in.bytes+size > allInboxBytes && !creates(row) && !endsRun(row):
+		row.Inbox = nil // as of a large message: the step that takes the row reads it
 		size = rowBytes(row)
 	}
 	in.known[row.Seq] = struct{}{}
@@ -138,31 +149,32 @@ func (in *inboxes) consume(b *inbox, rows []store.InboxRow) {
 	}
 }
 
-// release leaves in the store what a run that cannot go on now has in memory: all but its first message and those that end it.
-func (in *inboxes) release(b *inbox) {
+// leaveAllButFirst leaves in the store what a run that cannot go on now has in memory: all but its first message and those that
+// end the run.
+func (in *inboxes) leaveAllButFirst(b *inbox) {
 	if len(b.messages) < 2 {
 		return
 	}
 	kept := b.messages[:1:1]
 	var left []store.InboxRow
 	for _, m := range b.messages[1:] {
-		if ends(m) {
+		if endsRun(m) {
 			kept = append(kept, m)
 		} else {
 			left = append(left, m)
-			b.leave(m.Seq)
+			b.leaveInStore(m.Seq)
 		}
 	}
 	in.forget(b, left)
 	b.messages = kept
 }
 
-// drop forgets all of an inbox; what is in the store is to be read again.
+// drop forgets all of an inbox. left: some of its rows are in the store, and the next collection reads them again.
 func (in *inboxes) drop(b *inbox) (left bool) {
 	for _, rows := range b.rows() {
 		in.forget(b, rows)
 		for _, m := range rows {
-			b.leave(m.Seq)
+			b.leaveInStore(m.Seq)
 		}
 	}
 	left = in.rewind(b)
@@ -170,7 +182,7 @@ func (in *inboxes) drop(b *inbox) (left bool) {
 	return left
 }
 
-// end forgets all of an inbox whose rows are not in the store any more, or of no use.
+// end forgets all of an inbox whose rows are not in the store any more, or of no use to an execution that has ended.
 func (in *inboxes) end(b *inbox) {
 	for _, rows := range b.rows() {
 		in.consume(b, rows)
@@ -178,13 +190,13 @@ func (in *inboxes) end(b *inbox) {
 	*b = inbox{}
 }
 
-// rewind lets the next collection read what was left in the store of an inbox, if anything was.
+// rewind lets the next collection read the rows of an inbox that were left in the store. left: there were some.
 func (in *inboxes) rewind(b *inbox) (left bool) {
-	if b.unread == 0 {
+	if b.oldestLeft == 0 {
 		return false
 	}
-	in.rereadFrom(b.unread)
-	b.unread = 0
+	in.rereadFrom(b.oldestLeft)
+	b.oldestLeft = 0
 	return true
 }
 
@@ -194,10 +206,10 @@ func (b *inbox) rows() [][]store.InboxRow {
 
 func (b *inbox) empty() bool { return len(b.messages)+len(b.taken)+len(b.damaged) == 0 }
 
-// leave notes that a row is in the store and not in memory.
-func (b *inbox) leave(seq int64) {
-	if b.unread == 0 || seq < b.unread {
-		b.unread = seq
+// leaveInStore notes that a row is in the store and not in memory.
+func (b *inbox) leaveInStore(seq int64) {
+	if b.oldestLeft == 0 || seq < b.oldestLeft {
+		b.oldestLeft = seq
 	}
 }
 
@@ -211,9 +223,9 @@ func (b *inbox) insert(row store.InboxRow) {
 	b.messages = slices.Insert(b.messages, at, row)
 }
 
-// take chooses what the next step consumes. Giving up goes before all others, which may be what cannot be done, and so does
-// a request to terminate where something of the execution cannot be understood, or the last step could not be done. Create
-// goes with them: what has not started cannot end.
+// take chooses the messages of the next step: the oldest, at most messagesPerStep and about bytesPerStep. A message to give up
+// goes before all others, because they may be what the last step failed by. So does a request to terminate if the last step
+// failed or a message is damaged. Create goes with either: an execution that has not started cannot end.
 func (b *inbox) take(failed bool) {
 	var first func(store.InboxRow) bool
 	switch {
@@ -245,8 +257,8 @@ func (b *inbox) take(failed bool) {
 	}
 }
 
-// damage notes of rows that the present step took that they cannot be understood: it does not consume them.
-func (b *inbox) damage(rows []store.InboxRow) {
+// markDamaged notes that rows which the present step took cannot be understood: the step is not made with them.
+func (b *inbox) markDamaged(rows []store.InboxRow) {
 	b.taken = slices.DeleteFunc(slices.Clone(b.taken), func(m store.InboxRow) bool {
 		return slices.ContainsFunc(rows, func(d store.InboxRow) bool { return d.Seq == m.Seq })
 	})
@@ -267,7 +279,7 @@ func terminates(m store.InboxRow) bool { return m.Inbox.GetTerminate() != nil }
 
 func givesUp(m store.InboxRow) bool { return m.Inbox.GetGiveUp() != nil }
 
-func ends(m store.InboxRow) bool { return terminates(m) || givesUp(m) }
+func endsRun(m store.InboxRow) bool { return terminates(m) || givesUp(m) }
 
 // add gives a run a message that was read from the inbox, and makes it ready. The caller holds mu.
 func (e *Engine) add(row store.InboxRow) {
@@ -278,13 +290,13 @@ func (e *Engine) add(row store.InboxRow) {
 	if !e.inboxes.add(&r.inbox, row, !r.retryAt.IsZero()) {
 		return
 	}
-	if !r.busy && ends(row) {
-		r.retryAt = time.Time{} // what cannot be done may not have to be done any more
+	if !r.busy && endsRun(row) {
+		r.retryAt = time.Time{} // the step that failed may not be needed any more
 	}
-	e.push(r)
+	e.makeReady(r)
 }
 
-// rewind lets the collector read again what was left in the store of a run. The caller holds mu.
+// rewind lets the collector read the messages of a run that were left in the store. The caller holds mu.
 func (e *Engine) rewind(r *run) {
 	if e.inboxes.rewind(&r.inbox) {
 		e.wakeCollector()

@@ -43,8 +43,8 @@ func TestFirstMessagesAreBoundedTogether(t *testing.T) {
 	if !in.add(&ended, message(1e6+1, wakeMessage, 100), true) || !in.add(&ended, message(1e6+2, terminateMessage, 100), true) || ended.messages[1].Inbox == nil {
 		t.Error("a request to terminate is not kept whole")
 	}
-	if in.add(&ended, message(1e6+3, wakeMessage, 100), true) || ended.unread != 1e6+3 {
-		t.Errorf("of a run that waits a second message is known, or its place is not: %d", ended.unread)
+	if in.add(&ended, message(1e6+3, wakeMessage, 100), true) || ended.oldestLeft != 1e6+3 {
+		t.Errorf("of a run that waits a second message is known, or its place is not: %d", ended.oldestLeft)
 	}
 }
 
@@ -65,7 +65,7 @@ func TestBytesOfInboxesAreThoseOfKnownRows(t *testing.T) {
 			kind := []*aloftv1.Inbox{wakeMessage, createMessage, terminateMessage, nil}[random.IntN(4)]
 			stored[last], of[last] = message(last, kind, 1+random.IntN(runInboxBytes/8)), random.IntN(len(runs))
 		case 3:
-			for seq := in.begin(random.IntN(4) == 0) + 1; seq <= last; seq++ {
+			for seq := in.beginCollection(random.IntN(4) == 0) + 1; seq <= last; seq++ {
 				if row, there := stored[seq]; there && !in.seen(row) {
 					in.add(&runs[of[seq]], row, random.IntN(2) == 0)
 				}
@@ -82,7 +82,7 @@ func TestBytesOfInboxesAreThoseOfKnownRows(t *testing.T) {
 			b.taken = nil
 		case 6:
 			b.giveBack()
-			in.release(b)
+			in.leaveAllButFirst(b)
 		case 7:
 			if in.rewind(b); random.IntN(4) == 0 {
 				in.drop(b)
@@ -108,7 +108,7 @@ func TestBytesOfInboxesAreThoseOfKnownRows(t *testing.T) {
 		}
 		for seq := range stored {
 			_, known := in.known[seq]
-			unread := runs[of[seq]].unread
+			unread := runs[of[seq]].oldestLeft
 			if !known && seq <= in.cursor && !(unread > 0 && unread <= seq) && !(in.reread > 0 && in.reread <= seq) {
 				t.Fatalf("message %d is before the cursor %d, not in memory, and nothing says that it was left", seq, in.cursor)
 			}

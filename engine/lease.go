@@ -32,31 +32,32 @@ import (
 //
 // Of each shard, the engine is in one of these states:
 //
-//	not held    nothing of its executions is in memory
+//	not held    none of its executions is in memory
 //	moving      executions are read, stepped and committed
-//	surplus     another engine came, and this one has more than its share: no step begins, those that were begun are
-//	            committed, then the shard is given back and the other need not wait until the lease has run out
-//	expired     it was not renewed in time: what is in memory of it is dropped, and what was decided is not committed
+//	surplus     another engine came, and this one has more than its share: no step begins, steps that were begun are
+//	            committed, then the shard is given back, so that the other engine need not wait until the lease has run out
+//	expired     the lease was not renewed in time: the shard's runs are dropped, and their decided steps are not committed
 //
 // Example: engine A holds shard 7 under epoch 3, decides a step and is suspended before it commits. Its lease runs out; B takes
 // the shard under epoch 4, folds the journal and goes on. A wakes up and commits under epoch 3: refused. It forgets the
-// execution. If A's commit had come before B took the shard, B would have found its entry in the journal.
+// execution. If A's commit had come before B took the shard, B would have found A's entry in the journal.
 //
 // A lease that was given back and taken again by the same engine has another epoch, too: what the engine knew of the shard
-// may be old, and is dropped. Executors and recovery jobs have no epoch, but another fence for the same purpose: an executor's
-// process names its nonce (store.Attempts), and who saves a job names the version that was read (store.Recoveries).
+// may be old, and is dropped. Executors and recovery jobs have no epoch, but other fences for the same purpose: an executor's
+// process names its nonce (store.Attempts), and the server that saves a recovery job names the version that it read
+// (store.Recoveries).
 //
-// It takes the same few bytes for ever: one lease for each shard. Engine.mu guards it.
+// The 64 leases always take the same few bytes. Engine.mu guards them.
 type leases struct {
 	shards [store.Shards]lease
 }
 
-// lease is the right to commit to the executions of a shard, and until when the engine believes in it.
+// lease is the right to commit steps of the executions of a shard, and until when the engine relies on it.
 type lease struct {
 	store.Lease
-	held  bool
-	taken time.Time // when it came to us, by the clock of the process
-	until time.Time // by the same clock, counted from before it was asked for
+	held      bool
+	heldSince time.Time // when the engine got it under this epoch, by the clock of the process
+	until     time.Time // by the same clock: LeaseTTL after the moment before the engine asked for it
 }
 
 func (l *lease) valid(now time.Time) bool { return l.held && now.Before(l.until) }
@@ -66,8 +67,8 @@ func (l *leases) moving(shard int, now time.Time) bool {
 	return l.shards[shard].valid(now) && !l.shards[shard].Surplus
 }
 
-// all are the shards whose executions may be stepped.
-func (l *leases) all(now time.Time) []int {
+// movingShards are the shards whose executions may be stepped.
+func (l *leases) movingShards(now time.Time) []int {
 	shards := make([]int, 0, store.Shards)
 	for shard := range l.shards {
 		if l.moving(shard, now) {
@@ -83,48 +84,48 @@ func (l *leases) covers(under store.Lease, now time.Time) bool {
 	return have.valid(now) && have.Epoch == under.Epoch
 }
 
-// renew takes in what the store says is ours. Of the shards in begun nothing is known yet; what is known of those in over is
-// not true any more, because another engine has them or had them in between.
-func (l *leases) renew(ours []store.Lease, asked, until time.Time) (begun, over []int) {
+// renew takes in the leases that the store says are ours. The shards in gained are new: nothing is known of them yet. What is
+// known of the shards in stale is out of date, because another engine has them or had them in between.
+func (l *leases) renew(ours []store.Lease, asked, until time.Time) (gained, stale []int) {
 	var kept [store.Shards]bool
 	for _, o := range ours {
 		old := &l.shards[o.Shard]
 		kept[o.Shard] = true
-		taken := old.taken
+		heldSince := old.heldSince
 		if !old.held || old.Epoch != o.Epoch {
-			taken = asked
+			heldSince = asked
 		}
 		if old.held && old.Epoch != o.Epoch {
-			over = append(over, o.Shard)
+			stale = append(stale, o.Shard)
 		}
-		// A surplus one that stays after all has not been read meanwhile.
+		// A surplus shard that stays after all has not been read meanwhile.
 		if !old.held || old.Epoch != o.Epoch || old.Surplus && !o.Surplus {
-			begun = append(begun, o.Shard)
+			gained = append(gained, o.Shard)
 		}
-		*old = lease{Lease: o, held: true, taken: taken, until: until}
+		*old = lease{Lease: o, held: true, heldSince: heldSince, until: until}
 	}
 	for shard := range l.shards {
 		if l.shards[shard].held && !kept[shard] {
-			over = append(over, shard)
+			stale = append(stale, shard)
 			l.shards[shard] = lease{}
 		}
 	}
-	return begun, over
+	return gained, stale
 }
 
 // expire gives up the leases that have run out without being renewed, and returns their shards.
-func (l *leases) expire(now time.Time) (over []int) {
+func (l *leases) expire(now time.Time) (expired []int) {
 	for shard := range l.shards {
 		if have := &l.shards[shard]; have.held && !have.valid(now) {
-			over = append(over, shard)
+			expired = append(expired, shard)
 			*have = lease{}
 		}
 	}
-	return over
+	return expired
 }
 
-// giveUp gives a lease up if it is the one that is held now.
-func (l *leases) giveUp(under store.Lease) bool {
+// forget gives a lease up if it is the one that is held now.
+func (l *leases) forget(under store.Lease) bool {
 	have := &l.shards[under.Shard]
 	if !have.held || have.Epoch != under.Epoch {
 		return false
@@ -143,8 +144,8 @@ func (l *leases) surplus() (surplus []store.Lease) {
 	return surplus
 }
 
-// renew says that we are there, takes our share of what is free, renews what we have, gives back what is more than our
-// share, and forgets the executions of shards that are not ours any more.
+// renew registers the engine, takes its share of the free shards, renews its leases, gives back the shards above its share, and
+// forgets the executions of shards that are not its own any more.
 func (e *Engine) renew(ctx context.Context) error {
 	asked := e.clock.Now()
 	e.mu.Lock()
@@ -161,18 +162,18 @@ func (e *Engine) renew(ctx context.Context) error {
 	}
 	e.mu.Lock()
 	e.unrenewed = time.Time{}
-	begun, over := e.leases.renew(ours, asked, asked.Add(e.config.LeaseTTL))
-	for _, shard := range over {
+	gained, stale := e.leases.renew(ours, asked, asked.Add(e.config.LeaseTTL))
+	for _, shard := range stale {
 		e.dropShard(shard)
 	}
-	for _, shard := range begun {
-		e.clockSearch.look(shard)
+	for _, shard := range gained {
+		e.clockSearch.addShard(shard)
 	}
-	if len(begun) > 0 {
+	if len(gained) > 0 {
 		e.rescanAt = time.Time{}
 	}
 	lost := 0
-	for _, shard := range over {
+	for _, shard := range stale {
 		if !e.leases.shards[shard].held {
 			lost++
 		}
@@ -182,20 +183,20 @@ func (e *Engine) renew(ctx context.Context) error {
 
 	if len(yielded) > 0 {
 		if err := e.store.YieldShards(ctx, yielded); err != nil {
-			return fmt.Errorf("give shards to other engines: %w", err) // the next renewal says whether they are still ours
+			return fmt.Errorf("give shards to other engines: %w", err) // the next renewal tells whether they are still ours
 		}
 		e.logger.Info("shards given to other engines", "shards", len(yielded))
 	}
 	if lost > 0 {
 		e.logger.Warn("another engine has taken shards", "shards", lost)
 	}
-	if len(begun) > 0 {
-		e.logger.Info("shards taken", "shards", len(begun))
+	if len(gained) > 0 {
+		e.logger.Info("shards taken", "shards", len(gained))
 	}
 	return nil
 }
 
-// yield takes out the surplus shards of which nothing is being stepped or committed. The others finish that first.
+// yield takes out the surplus shards none of whose runs is busy. The other surplus shards finish their steps first.
 func (e *Engine) yield() (yielded []store.Lease) {
 	surplus := e.leases.surplus()
 	if len(surplus) == 0 {
@@ -209,20 +210,20 @@ func (e *Engine) yield() (yielded []store.Lease) {
 		if !busy[l.Shard] {
 			yielded = append(yielded, l)
 			e.dropShard(l.Shard)
-			e.leases.giveUp(l)
+			e.leases.forget(l)
 		}
 	}
 	return yielded
 }
 
-// leaving says whether surplus shards are still to be given back.
-func (e *Engine) leaving() bool {
+// hasSurplus says whether surplus shards are still to be given back.
+func (e *Engine) hasSurplus() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return len(e.leases.surplus()) > 0
 }
 
-// dropExpired forgets what belongs to leases that have run out without being renewed.
+// dropExpired forgets the runs whose leases have run out without being renewed.
 func (e *Engine) dropExpired(now time.Time) {
 	for _, shard := range e.leases.expire(now) {
 		e.dropShard(shard)
@@ -237,12 +238,12 @@ func (e *Engine) dropShard(shard int) {
 	}
 }
 
-// shards are those whose executions we may move now.
-func (e *Engine) shards() []int {
+// movingShards are the shards whose executions may be stepped now.
+func (e *Engine) movingShards() []int {
 	now := e.clock.Now()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.leases.all(now)
+	return e.leases.movingShards(now)
 }
 
 func (e *Engine) keepLeases(ctx context.Context) {
@@ -256,10 +257,10 @@ func (e *Engine) keepLeases(ctx context.Context) {
 				e.logger.Warn("leases were not renewed", "tries", failures, "error", err)
 			}
 			wait = every / 8
-		case e.leaving():
+		case e.hasSurplus():
 			wait = every / 32
-		case len(e.shards()) < store.Shards:
-			wait = every / 4 // another engine has the others: soon after it has died, its executions go on here
+		case len(e.movingShards()) < store.Shards:
+			wait = every / 4 // another engine has the other shards: soon after it has died, its executions go on here
 		}
 		if err == nil {
 			failures = 0
@@ -271,7 +272,7 @@ func (e *Engine) keepLeases(ctx context.Context) {
 	}
 }
 
-// sleep waits, and says whether ctx goes on.
+// sleep waits. It returns false as soon as ctx ends.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -24,7 +24,7 @@ func TestALeaseIsWhatTheStoreSaysUntilItsTimeIsOver(t *testing.T) {
 	}
 	moving := func(at time.Time, want ...int) {
 		t.Helper()
-		if got := l.all(at); len(got) != len(want) || len(want) > 0 && !reflect.DeepEqual(got, want) {
+		if got := l.movingShards(at); len(got) != len(want) || len(want) > 0 && !reflect.DeepEqual(got, want) {
 			t.Errorf("moving are %v, want %v", got, want)
 		}
 	}
@@ -35,7 +35,7 @@ func TestALeaseIsWhatTheStoreSaysUntilItsTimeIsOver(t *testing.T) {
 	// Renewed; given to another and had again meanwhile; one above the share.
 	renew(now.Add(5*time.Second), []int{2}, []int{2}, of(1, 1, false), of(2, 3, false), of(3, 1, true))
 	moving(now.Add(12*time.Second), 1, 2)
-	if one, two := l.shards[1].taken, l.shards[2].taken; !one.Equal(now) || !two.Equal(now.Add(5*time.Second)) {
+	if one, two := l.shards[1].heldSince, l.shards[2].heldSince; !one.Equal(now) || !two.Equal(now.Add(5*time.Second)) {
 		t.Errorf("they are ours since %s and %s, want since they came, and came again", one, two)
 	}
 	if l.covers(of(2, 1, false), now) || !l.covers(of(2, 3, false), now) || !l.covers(of(3, 1, false), now) {
@@ -46,7 +46,7 @@ func TestALeaseIsWhatTheStoreSaysUntilItsTimeIsOver(t *testing.T) {
 	}
 	renew(now.Add(6*time.Second), []int{3}, nil, of(1, 1, false), of(2, 3, false), of(3, 1, false)) // it stays after all
 
-	if l.giveUp(of(2, 1, false)) || !l.giveUp(of(2, 3, false)) {
+	if l.forget(of(2, 1, false)) || !l.forget(of(2, 3, false)) {
 		t.Error("a lease is given up by its epoch")
 	}
 	renew(now.Add(7*time.Second), nil, []int{3}, of(1, 1, false)) // another engine has it

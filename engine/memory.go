@@ -4,45 +4,46 @@ import (
 	"container/list"
 )
 
-// memory bounds what the engine keeps of runs from one step to the next: their states and, of those that recover another
-// execution, what that one had finished. All of it can be had again from the store, so what does not fit goes.
+// memory bounds what the engine keeps of runs from one step to the next: their states and, of runs that recover another
+// execution, what that one had finished (source). All of it can be read again from the store, so what does not fit is dropped.
 //
 //	bytes = the sum of the bytes of the runs that are kept, but for the heavy one ≤ limit, after each step
 //	bytes of a run = runBytes + State.Bytes + those of its source, as of the end of its last step; 0: it has no state
 //
-// When a step ends and the sum is above the limit, runs that nothing moves are dropped, the longest idle first: a message or
-// a timer brings them back, by a fold of their journals. If all the others are about to be stepped, the run whose step has
-// ended gives its state up, and not the next one: of runs that come round and round, those that are kept are stepped without
-// a fold. A run that alone is above the limit is heavy. There is one at most, or each of its steps would fold a long
-// journal again; another gives its state up, unless the heavy one is idle.
+// When a step ends and the sum is above the limit, idle runs are dropped, the longest idle first: a message or a timer brings
+// them back, by a fold of their journals. If no run is idle, the run whose step has ended gives up its state, and no other run
+// does: of runs that are stepped in turn, some keep their state from turn to turn and are stepped without a fold.
+//
+// A run that alone is above the limit is heavy. One heavy run keeps its state, or each of its steps would fold a long journal
+// again. A second heavy run gives up its state, unless the first is idle, which is dropped then.
 //
 // This is what bounds the engine's memory, all in one place:
 //
 //	runs between steps            Config.CacheRuns, and one that is heavier
-//	a run without a state         about runBytes: it has a message, a timer or waits until it may try again
+//	a run without a state         about runBytes: it has a message or a timer, or its step failed
 //	a step                        Workers at once: the state, StepLimit events, their literals (MaxInlineLiterals each; large
-//	                              ones are objects), bytesPerStep of messages, what is read ahead (valuesPerRead, maxReach)
+//	                              ones are objects), bytesPerStep of messages, what is read ahead (valuesPerRead, maxPrefetch)
 //	a fold                        the state and one entry of the journal, which is read entry by entry
-//	decided and not committed     bytesWaiting and rowsWaiting: workers pause above; a transaction has about rowsPerCommit
+//	decided and not committed     maxUncommittedBytes, maxUncommittedRows: workers pause above; a batch has about rowsPerCommit
 //	inboxes                       allInboxBytes, runInboxBytes: see inbox.go
 //	timers, leases                with the runs; one lease for each shard
-//	workflows, literals, keys     Config.CacheGraphs, Config.CacheLiterals, cachedKeys, and one of each that is heavier
+//	workflows, literals, keys     Config.CacheGraphs, Config.CacheLiterals, signatureCacheBytes, and one of each that is heavier
 //	fastClockSearch               one entry of a journal at a time, clocksPerRead executions
 //
-// What requests hold is bounded by package room, which knows nothing of the engine's work.
+// What requests hold is bounded by package room, apart from the engine.
 //
 // Engine.mu guards it.
 type memory struct {
 	limit int64
 	bytes int64
 	heavy *run      // nil: none
-	idle  list.List // of *run that nothing moves now, the longest idle first
+	idle  list.List // of *run, the longest idle first
 }
 
 // runBytes is what a run takes beside its state and its messages, about.
 const runBytes = 1024
 
-// size is what a run takes that is to be counted.
+// size is what a run takes beside its messages, about.
 func (r *run) size() int64 {
 	n := int64(runBytes)
 	if r.state != nil {
@@ -76,7 +77,7 @@ func (m *memory) leaveIdle(r *run) {
 	}
 }
 
-// longestIdle is the run that has been idle longest; nil: none is.
+// longestIdle is the run that has been idle longest; nil: no run is idle.
 func (m *memory) longestIdle() *run {
 	if front := m.idle.Front(); front != nil {
 		return front.Value.(*run) //nolint:forcetypeassert // the list holds nothing else
@@ -84,12 +85,12 @@ func (m *memory) longestIdle() *run {
 	return nil
 }
 
-// keep counts a run whose step has ended, and lets go what is too much. idle says that nothing moves the run now.
-func (e *Engine) keep(r *run, idle bool) {
+// keepInMemory counts a run whose step has ended, idle or not, and drops runs, or its state, while memory is above its limit.
+func (e *Engine) keepInMemory(r *run, idle bool) {
 	m := &e.memory
 	m.forget(r)
 	switch size := r.size(); {
-	case r.state == nil && !idle: // it waits until it may try again, or folds its journal when it is stepped
+	case r.state == nil && !idle: // its step failed, or the next one folds the journal
 	case size <= m.limit:
 		m.count(r, size)
 	default:
@@ -124,8 +125,8 @@ func (e *Engine) keep(r *run, idle bool) {
 	}
 }
 
-// evict lets an idle run go. Its timer goes too: collecting finds it in the store before it is due. One that is ahead would be
-// found too late, and stays without its state.
+// evict drops an idle run, and its timer: the collector finds its DueAt in the store in time. A run that is ahead would be
+// found too late (clock.go), and stays without its state.
 func (e *Engine) evict(r *run) {
 	if !r.isAhead() {
 		e.drop(r)
@@ -135,5 +136,5 @@ func (e *Engine) evict(r *run) {
 	r.unload()
 }
 
-// unload gives up what can be had again from the store.
+// unload gives up what can be read again from the store.
 func (r *run) unload() { r.state, r.source = nil, nil }

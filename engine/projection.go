@@ -15,8 +15,8 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// project turns what a step decided into the records that change by it: one whole record for each node and each attempt
-// that it touched, however many events they had. Inputs and outputs are attached in the step that decided them.
+// project turns the events of a step into the records that change by them: one whole record for each node and each attempt that
+// they touch, however many events it has. Inputs and outputs are attached in the step that decided them.
 func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 	state := f.state
 	changes, execution := machine.Changes(events)
@@ -29,10 +29,10 @@ func project(f *facts, events []*aloftv1.Event, step *store.Step) error {
 	if execution {
 		execution := state.Execution()
 		step.Change = executionChange(execution)
-		step.ReleasesAll = state.Ended() && f.reserves()
+		step.ReleasesAll = state.Ended() && f.mayReserve()
 		if execution.Outputs != nil {
 			var err error
-			step.Change.Outputs, err = f.record(execution.Outputs, func() (*aloftv1.Literals, error) {
+			step.Change.Outputs, err = f.recordValue(execution.Outputs, func() (*aloftv1.Literals, error) {
 				return f.engine.store.NodeOutputs(f.ctx, f.key, aloft.EndNode)
 			})
 			if err != nil {
@@ -74,15 +74,15 @@ func (f *facts) projectNode(change machine.Change, step *store.Step) error {
 	}
 	var err error
 	if change.Inputs != nil {
-		if record.Inputs, err = f.record(change.Inputs, func() (*aloftv1.Literals, error) { return f.engine.store.NodeInputs(f.ctx, f.key, node.ID()) }); err != nil {
+		if record.Inputs, err = f.recordValue(change.Inputs, func() (*aloftv1.Literals, error) { return f.engine.store.NodeInputs(f.ctx, f.key, node.ID()) }); err != nil {
 			return fmt.Errorf("inputs of node %s: %w", node.ID(), err)
 		}
 	}
-	if err := f.cache(node, result, record, step); err != nil {
+	if err := f.updateCatalog(node, result, record, step); err != nil {
 		return fmt.Errorf("cache the result of node %s: %w", node.ID(), err)
 	}
 	if change.Outputs != nil {
-		if record.Outputs, err = f.record(change.Outputs, func() (*aloftv1.Literals, error) { return f.outputsOf(node.NodeRef) }); err != nil {
+		if record.Outputs, err = f.recordValue(change.Outputs, func() (*aloftv1.Literals, error) { return f.outputsOf(node.NodeRef) }); err != nil {
 			return fmt.Errorf("outputs of node %s: %w", node.ID(), err)
 		}
 	}
@@ -90,8 +90,8 @@ func (f *facts) projectNode(change machine.Change, step *store.Step) error {
 	return nil
 }
 
-// endsLast is the order in which nodes are written, and in which those that were created at once are listed: that of the
-// template, but for the ends of graphs, which stand there before what leads to them.
+// endsLast is the order in which nodes are written, and in which nodes that were created at the same time are listed: that of
+// the template, but with end nodes last, which stand there before the nodes that lead to them.
 func endsLast(state *machine.State, changes []machine.Change) []machine.Change {
 	var ends []machine.Change
 	changes = slices.DeleteFunc(changes, func(c machine.Change) bool {
@@ -104,10 +104,11 @@ func endsLast(state *machine.State, changes []machine.Change) []machine.Change {
 	return append(changes, ends...)
 }
 
-// outputsOf reads outputs from the record in which they were first written. A node that takes them over from another may do
-// so in a later step, when they have left memory, and its own record does not have them before that is committed.
+// outputsOf reads the outputs of a node from the record in which they were first written. A node that has its outputs from
+// another node may take them over in a later step, when they have left memory: its own record has them only once that is
+// committed.
 func (f *facts) outputsOf(node machine.NodeRef) (*aloftv1.Literals, error) {
-	if f.state.Node(node.Index()).Phase == core.NodeExecution_RECOVERED { // a sub-workflow, too: nothing ran inside
+	if f.state.Node(node.Index()).Phase == core.NodeExecution_RECOVERED { // also of a sub-workflow: no node inside of it ran
 		return f.engine.store.NodeOutputs(f.ctx, f.key, node.ID())
 	}
 	switch node.Kind() {
@@ -153,11 +154,12 @@ func nodeRecord(n machine.NodeView) *store.Node {
 // attemptRecord is the record of an attempt for the store. Executors compare when it may start with the clock of the process.
 func (f *facts) attemptRecord(a machine.AttemptView, ended *aloftv1.AttemptEnded) *store.Attempt {
 	record := attemptRecord(f.key, f.run.id, a, ended)
-	record.NotBefore = f.run.clock.ours(a.NotBefore)
+	record.NotBefore = f.run.clock.processTime(a.NotBefore)
 	return record
 }
 
-// attemptRecord takes what only the event of its end says from there: it is not kept in the state.
+// attemptRecord is the record of an attempt. Objects, environment and usage are in the event of its end (ended) alone: they are
+// not kept in the state.
 func attemptRecord(key store.Key, id aloft.ExecutionID, a machine.AttemptView, ended *aloftv1.AttemptEnded) *store.Attempt {
 	node := a.Node.ID()
 	record := &store.Attempt{
@@ -182,7 +184,7 @@ func attemptRecord(key store.Key, id aloft.ExecutionID, a machine.AttemptView, e
 		record.Environment = ended.GetEnvironment()
 		if len(ended.GetUsage()) > 0 {
 			record.Usage = &aloftv1.AttemptUsage{}
-			// What an attempt cost is for people to look at: not worth refusing its result.
+			// The usage is for people to look at: if it cannot be decoded, the result counts all the same.
 			if proto.Unmarshal(ended.GetUsage(), record.Usage) != nil {
 				record.Usage = nil
 			}
@@ -197,8 +199,8 @@ func attemptRecord(key store.Key, id aloft.ExecutionID, a machine.AttemptView, e
 	return record
 }
 
-// pausedAttempts are the records of attempts that are not to start yet. The times in the store may have been written by
-// another clock than ours: executors would wait by it for too long.
+// pausedAttempts are the records of attempts that are not to start yet. The times in the store may be those of another engine's
+// clock, by which executors would wait too long.
 func pausedAttempts(f *facts, now time.Time) []*store.Attempt {
 	var paused []*store.Attempt
 	for _, r := range f.state.Outstanding() {

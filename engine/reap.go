@@ -16,9 +16,10 @@ import (
 // where there is none, and none comes within the grace, the attempts are reported lost through the inbox, as their
 // executor would have done, and the machine replaces them. Doing it twice, or in two engines at once, is harmless.
 //
-// An instance is missed from when we first see a heartbeat until we see another one, by our own clock: neither a clock that
-// was set nor a machine that was suspended, ourselves included, makes an instance look dead. Nor does a database that can be read
-// and not written: as long as our own leases cannot be renewed, heartbeats cannot be told either.
+// How long the next heartbeat of an instance has been missing is counted by the engine's own clock from when it first saw the
+// last one (heartbeat.noticed). So neither a clock that was set nor a machine that was suspended, the engine's included, makes
+// an instance look dead. Nor does a database that can be read and not written: while the engine cannot renew its own leases,
+// executors cannot write heartbeats either, and the count begins anew.
 func (e *Engine) Reap(ctx context.Context) error {
 	instances, err := e.store.Instances(ctx)
 	if err != nil {
@@ -26,33 +27,33 @@ func (e *Engine) Reap(ctx context.Context) error {
 	}
 	now := e.clock.Now()
 	e.mu.Lock()
-	mute := !e.unrenewed.IsZero() && now.Sub(e.unrenewed) > e.config.LeaseTTL/2
+	leasesUnrenewed := !e.unrenewed.IsZero() && now.Sub(e.unrenewed) > e.config.LeaseTTL/2
 	e.mu.Unlock()
-	away := mute || now.Sub(e.lookedAt) > e.config.Grace
-	e.lookedAt = now
-	heard := make(map[string]heartbeat, len(instances))
+	recount := leasesUnrenewed || now.Sub(e.reapedAt) > e.config.Grace
+	e.reapedAt = now
+	heartbeats := make(map[string]heartbeat, len(instances))
 	for _, i := range instances {
-		h, ok := e.heard[i.ID]
-		if !ok || away || !h.seenAt.Equal(i.SeenAt) || !h.expires.Equal(i.Expires) {
+		h, ok := e.heartbeats[i.ID]
+		if !ok || recount || !h.seenAt.Equal(i.SeenAt) || !h.expires.Equal(i.Expires) {
 			h = heartbeat{seenAt: i.SeenAt, expires: i.Expires, noticed: now}
 		}
-		heard[i.ID] = h
+		heartbeats[i.ID] = h
 	}
-	e.heard = heard
+	e.heartbeats = heartbeats
 	var errs []error
 	for _, gone := range instances {
-		missing := heard[gone.ID].overdue(now)
+		missing := heartbeats[gone.ID].overdue(now)
 		if missing < 0 {
 			continue
 		}
 		heir := slices.IndexFunc(instances, func(i store.Instance) bool {
-			return i.Kind == gone.Kind && i.Place == gone.Place && heard[i.ID].overdue(now) < 0
+			return i.Kind == gone.Kind && i.Place == gone.Place && heartbeats[i.ID].overdue(now) < 0
 		})
 		switch {
 		case heir >= 0:
 			err = e.handOver(ctx, gone, instances[heir])
 		case missing >= e.config.Grace:
-			err = e.giveUp(ctx, gone, now)
+			err = e.reportLost(ctx, gone, now)
 		default:
 			continue
 		}
@@ -63,17 +64,18 @@ func (e *Engine) Reap(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// heartbeat is the last sign of life of an executor instance.
+// heartbeat is the last heartbeat of an executor instance.
 type heartbeat struct {
-	seenAt, expires time.Time // by its clock
-	noticed         time.Time // by ours
+	seenAt, expires time.Time // by the clock of the instance
+	noticed         time.Time // when this engine first saw it, by the engine's clock
 }
 
-// overdue is for how long the next one has been missing; negative: it is not.
+// overdue is for how long the next heartbeat has been missing; negative: it is not due.
 func (h heartbeat) overdue(now time.Time) time.Duration {
 	return now.Sub(h.noticed) - h.expires.Sub(h.seenAt)
 }
 
+// handOver gives the attempts of an instance that is gone to another instance.
 func (e *Engine) handOver(ctx context.Context, gone, heir store.Instance) error {
 	n, err := e.store.Adopt(ctx, gone.ID, heir.ID)
 	if err != nil {
@@ -85,7 +87,8 @@ func (e *Engine) handOver(ctx context.Context, gone, heir store.Instance) error 
 	return e.removeInstance(ctx, gone)
 }
 
-func (e *Engine) giveUp(ctx context.Context, gone store.Instance, now time.Time) error {
+// reportLost reports the attempts of an instance that is gone as lost.
+func (e *Engine) reportLost(ctx context.Context, gone store.Instance, now time.Time) error {
 	attempts, err := e.store.Assigned(ctx, gone.ID)
 	if err != nil {
 		return fmt.Errorf("read attempts of executor %s: %w", gone.ID, err)
@@ -98,7 +101,7 @@ func (e *Engine) giveUp(ctx context.Context, gone store.Instance, now time.Time)
 		}}}}
 	}
 	for _, err := range e.store.Report(ctx, gone.ID, reports) {
-		if err != nil && !errors.Is(err, aloft.ErrConflict) { // ErrConflict: it has ended meanwhile
+		if err != nil && !errors.Is(err, aloft.ErrConflict) { // ErrConflict: the attempt has ended meanwhile
 			return fmt.Errorf("report lost attempts of executor %s: %w", gone.ID, err)
 		}
 	}

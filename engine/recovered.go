@@ -15,18 +15,18 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// source is the run that an execution recovers. It has ended and never changes. The execution that recovers it keeps it
-// for as long as it is in memory, and counts its nodes as its own.
+// source is an execution that another one recovers. It has ended and never changes. The run of the recovering execution keeps
+// it until the run leaves memory, and its bytes count as the run's (memory.go).
 type source struct {
 	id       aloft.ExecutionID
 	run      *recovery.Run
-	bytes    int64                // that it takes, about
-	finished []aloft.NodeID       // in the order in which they began, which is about that in which they are asked for
-	place    map[aloft.NodeID]int // in finished
+	bytes    int64                // that the nodes take, about
+	finished []aloft.NodeID       // nodes in the order in which they began, which is about that in which they are asked for
+	index    map[aloft.NodeID]int // of nodes in finished
 }
 
-// valuesPerRead is how many nodes' inputs and outputs are read at once: those asked for, and those that will be next. With
-// 64 KiB for each value this bounds a read at 32 MiB.
+// valuesPerRead is how many nodes' inputs and outputs are read at once: those of the node that is asked for, and of the nodes
+// that began after it. With 64 KiB for each value this bounds a read at 32 MiB.
 const valuesPerRead = 256
 
 // sourceNodeBytes is what a node of a source takes beside its texts and messages, about.
@@ -35,29 +35,29 @@ const sourceNodeBytes = 400
 // nodesPerRead is how many nodes of a source are listed at once.
 const nodesPerRead = 10_000
 
-// source reads which nodes the execution had finished, page by page: it may have very many.
+// source reads which nodes an execution had finished, page by page: there may be very many.
 func (e *Engine) source(ctx context.Context, id aloft.ExecutionID) (*source, error) {
 	var records []*store.Node
 	for last := nodesPerRead; last == nodesPerRead; {
 		page, err := e.store.ListNodes(ctx, id, "", true, store.Query{Ascending: true, Limit: nodesPerRead, Offset: len(records)})
-		if err != nil && !errors.Is(err, aloft.ErrNotFound) { // deleted: nothing is left to be taken over
+		if err != nil && !errors.Is(err, aloft.ErrNotFound) { // ErrNotFound: deleted, nothing is left to be taken over
 			return nil, fmt.Errorf("read nodes of execution %s: %w", id, err)
 		}
 		records, last = append(records, page...), len(page)
 	}
-	s := &source{id: id, run: recovery.NewRun(records), place: make(map[aloft.NodeID]int)}
+	s := &source{id: id, run: recovery.NewRun(records), index: make(map[aloft.NodeID]int)}
 	for _, n := range records {
 		s.bytes += sourceNodeBytes + int64(4*len(n.ID)+len(n.DeckURI)) + weight.Decoded(int64(proto.Size(n.Cache)+proto.Size(n.Target)))
 		if aloft.Succeeded(n.Phase) && n.Unreadable == nil {
-			s.place[n.ID] = len(s.finished)
+			s.index[n.ID] = len(s.finished)
 			s.finished = append(s.finished, n.ID)
 		}
 	}
 	return s, nil
 }
 
-// Recovered says what the execution that this one recovers has of a node. Which nodes it had finished is read once, what
-// they were given and returned in bulk as their turns come.
+// Recovered says what the source, the execution that this one recovers, has of a node. Its nodes are listed once; their inputs
+// and outputs are read many at a time, when the first of them is asked for.
 func (f *facts) Recovered(node machine.NodeRef) (machine.Recovery, error) {
 	if f.run.source == nil {
 		s, err := f.engine.source(f.ctx, aloft.ExecutionIDOf(f.state.Create().GetRecovers()))
@@ -71,13 +71,13 @@ func (f *facts) Recovered(node machine.NodeRef) (machine.Recovery, error) {
 	if !d.Take {
 		return machine.Recovery{Checkpoint: d.Checkpoint}, nil
 	}
-	record, err := f.finished(s, d.Source.ID)
+	record, err := f.finishedNode(s, d.Source.ID)
 	if err != nil {
 		return machine.Recovery{}, err
 	}
 	if record.Unreadable != nil {
 		f.engine.logger.Info("a finished node runs again", "execution", s.id.String(), "node", string(d.Source.ID), "reason", record.Unreadable)
-		return machine.Recovery{}, nil //nolint:nilerr // what it had is damaged: it runs again
+		return machine.Recovery{}, nil //nolint:nilerr // its record is damaged: the node runs again
 	}
 	if catalog := f.engine.config.Catalog; catalog != nil {
 		// Files may have been removed or have rotted since: then the node runs again, as it would after a hit on such a result.
@@ -104,31 +104,31 @@ func pathOf(node machine.NodeRef) recovery.Path {
 	return above.Join(node.SpecID())
 }
 
-// finished is the record of a finished node of the source with its values.
-func (f *facts) finished(s *source, id aloft.NodeID) (*store.Node, error) {
-	if n := f.taken[id]; n != nil {
+// finishedNode is the record of a finished node of the source with its values.
+func (f *facts) finishedNode(s *source, id aloft.NodeID) (*store.Node, error) {
+	if n := f.sourceNodes[id]; n != nil {
 		return n, nil
 	}
-	from := s.place[id]
+	from := s.index[id]
 	records, err := f.engine.store.NodeValues(f.ctx, s.id, s.finished[from:min(from+valuesPerRead, len(s.finished))])
 	if err != nil {
 		return nil, fmt.Errorf("read inputs and outputs of execution %s: %w", s.id, err)
 	}
-	f.taken = make(map[aloft.NodeID]*store.Node, len(records))
+	f.sourceNodes = make(map[aloft.NodeID]*store.Node, len(records))
 	for _, n := range records {
-		f.taken[n.ID] = n
+		f.sourceNodes[n.ID] = n
 	}
-	if n := f.taken[id]; n != nil {
+	if n := f.sourceNodes[id]; n != nil {
 		return n, nil
 	}
 	return nil, fmt.Errorf("node %s of execution %s, which had finished: %w", id, s.id, aloft.ErrNotFound)
 }
 
-// takeOver keeps a value of the source at hand for the record of the node that takes it over, and for those that bind to it.
+// takeOver keeps a value of the source at hand for the record of the node that takes it over, and for nodes that bind to it.
 func (f *facts) takeOver(l *aloftv1.Literals) *aloftv1.LiteralRef {
 	if len(l.GetRef().GetDigest()) == 0 {
 		return nil
 	}
-	f.keep(l, l.GetValue())
+	f.cacheValue(l, l.GetValue())
 	return l.GetRef()
 }

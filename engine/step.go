@@ -21,51 +21,51 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// decided is a step that waits for its commit.
-type decided struct {
-	run  *run
-	step *store.Step // nil: there is nothing to commit
-	next nextStep
-	lost bool // it is not ours to move any more
+// decidedStep is a step of a run between its decision and its commit (see commit.go).
+type decidedStep struct {
+	run       *run
+	step      *store.Step // nil: there is nothing to commit
+	next      nextStep
+	leaseLost bool // the engine does not move its shard any more
 }
 
-// nextStep says when the run is to be stepped again if no message comes before.
+// nextStep is when the run is to be stepped again if no message comes before.
 type nextStep struct {
 	more  bool      // at once
 	due   time.Time // by the clock of the process; zero: no timer is set
 	ended bool      // never
 }
 
-// The pauses between tries of a step that we could not do, and after how long the execution says that it waits.
+// The pauses between tries of a step that could not be done, and after how long the record of the execution says so.
 const (
-	firstPause    = 50 * time.Millisecond
-	longestPause  = 30 * time.Second
-	longestPark   = 5 * time.Minute // of an execution that is parked: it is woken when its service is back
-	waitingLasts  = 5 * time.Second
-	longestReason = 500
+	firstPause       = 50 * time.Millisecond
+	longestPause     = 30 * time.Second
+	longestPark      = 5 * time.Minute // of a parked execution: it is woken before if its service is back
+	tellWaitingAfter = 5 * time.Second
+	longestReason    = 500
 )
 
-// unreadFor is how long after an engine has taken a shard a deadline is kept back that had passed by then: executors that
-// were started with it, or later, tell meanwhile what lies unread.
-const unreadFor = 10 * time.Second
+// keepBackFor is for how long after it has taken a shard an engine keeps back deadlines that had passed by then: meanwhile
+// executors that start with it, or later, report attempts that had ended in time.
+const keepBackFor = 10 * time.Second
 
-// step makes one step of a run that is busy with this goroutine: load, decide, project.
-func (e *Engine) step(ctx context.Context, r *run) *decided {
+// step makes one step of a run that this goroutine has: load, decide, project.
+func (e *Engine) step(ctx context.Context, r *run) *decidedStep {
 	e.mu.Lock()
 	lease, mayMove := e.leases.shards[r.shard], !r.dropped && e.leases.moving(r.shard, e.clock.Now())
 	e.mu.Unlock()
 	if !mayMove {
-		return &decided{run: r, lost: true}
+		return &decidedStep{run: r, leaseLost: true}
 	}
 	messages, damaged, err := e.takeMessages(ctx, r)
-	var d *decided
+	var d *decidedStep
 	if err == nil {
 		d, err = e.decide(ctx, r, messages, damaged, lease)
 	}
 	if errors.Is(err, aloft.ErrUnreadable) {
 		r.unreadable = true
 		var request *aloftv1.Inbox
-		if i := slices.IndexFunc(messages, ends); i >= 0 {
+		if i := slices.IndexFunc(messages, endsRun); i >= 0 {
 			request = messages[i].Inbox
 		}
 		if request != nil || r.isAborting() {
@@ -80,14 +80,14 @@ func (e *Engine) step(ctx context.Context, r *run) *decided {
 		return e.postpone(ctx, r, lease.Lease, err)
 	}
 	r.unreadable = false
-	r.retryAt, r.waitsFor = time.Time{}, ""
-	if d.step == nil { // else once it is committed: the store may refuse it
+	r.retryAt, r.awaitedService = time.Time{}, ""
+	if d.step == nil { // else when the step is committed: the store may refuse it
 		r.failures = 0
 	}
 	return d
 }
 
-func (e *Engine) decide(ctx context.Context, r *run, messages, damaged []store.InboxRow, lease lease) (d *decided, err error) {
+func (e *Engine) decide(ctx context.Context, r *run, messages, damaged []store.InboxRow, lease lease) (d *decidedStep, err error) {
 	loaded := r.state == nil
 	if loaded {
 		ended, err := e.load(ctx, r)
@@ -95,35 +95,35 @@ func (e *Engine) decide(ctx context.Context, r *run, messages, damaged []store.I
 			return nil, fmt.Errorf("load execution %s: %w", r.id, err)
 		}
 		if ended {
-			return &decided{run: r, next: nextStep{ended: true}}, nil
+			return &decidedStep{run: r, next: nextStep{ended: true}}, nil
 		}
-		r.state.KeepBack(r.clock.at(lease.taken), r.clock.at(lease.taken.Add(unreadFor)))
+		r.state.KeepBack(r.clock.runTime(lease.heldSince), r.clock.runTime(lease.heldSince.Add(keepBackFor)))
 	}
 	if len(damaged) > 0 {
-		return nil, damaged[0].Unreadable // what it says may be what everything else depends on
+		return nil, damaged[0].Unreadable // all other messages may depend on this one
 	}
-	f := &facts{ctx: ctx, engine: e, run: r, key: r.key, version: r.version, state: r.state, inputs: r.inputs, kept: maps.Clone(r.kept), made: make(map[string]*aloftv1.Literals)}
+	f := &facts{ctx: ctx, engine: e, run: r, key: r.key, version: r.version, state: r.state, inputs: r.inputs, catalogResults: maps.Clone(r.othersResults), stepValues: make(map[string]*aloftv1.Literals)}
 	inbox := make([]*aloftv1.Inbox, len(messages))
 	for i, m := range messages {
 		if inbox[i], err = f.receive(m.Inbox); err != nil {
 			return nil, fmt.Errorf("receive message of execution %s: %w", r.id, err)
 		}
 	}
-	now, limit := r.clock.at(e.clock.Now()), e.config.StepLimit
+	now, limit := r.clock.runTime(e.clock.Now()), e.config.StepLimit
 	if slices.ContainsFunc(messages, givesUp) {
-		limit = 1 // it is consumed, and nothing is done that needs a fact
+		limit = 1 // the message is consumed, and nothing is decided that needs a fact
 	}
 	decision, err := r.state.Step(inbox, now, f, limit)
 	if err != nil {
 		return nil, err
 	}
-	next := nextStep{more: decision.More, due: r.clock.ours(decision.DueAt), ended: decision.Ended}
+	next := nextStep{more: decision.More, due: r.clock.processTime(decision.DueAt), ended: decision.Ended}
 	var moved []*store.Attempt
 	if loaded && r.isAhead() {
 		moved = pausedAttempts(f, now)
 	}
-	if len(decision.Events) == 0 && len(messages) == 0 && r.waiting == "" && len(moved) == 0 {
-		return &decided{run: r, next: next}, nil
+	if len(decision.Events) == 0 && len(messages) == 0 && r.waitReason == "" && len(moved) == 0 {
+		return &decidedStep{run: r, next: next}, nil
 	}
 	step := e.newStep(r, lease.Lease)
 	step.Entry.Events = decision.Events
@@ -141,10 +141,10 @@ func (e *Engine) decide(ctx context.Context, r *run, messages, damaged []store.I
 	}
 	step.DueAt, step.Waits = decision.JournalDueAt, r.state.Waits()
 	if decision.More {
-		// Whoever owns it after a crash must find it.
+		// The engine that holds the shard after a crash must find the execution at once.
 		step.DueAt = now
 	}
-	return &decided{run: r, step: step, next: next}, nil
+	return &decidedStep{run: r, step: step, next: next}, nil
 }
 
 func (e *Engine) newStep(r *run, lease store.Lease) *store.Step {
@@ -162,7 +162,7 @@ func (e *Engine) newStep(r *run, lease store.Lease) *store.Step {
 	}
 }
 
-// load folds the journal, entry by entry. It says whether the execution has ended: then its state is not needed any more.
+// load folds the journal, entry by entry. ended: the execution has ended, and its state is not needed any more.
 func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 	record, err := e.store.Load(ctx, r.key)
 	if errors.Is(err, aloft.ErrNotFound) {
@@ -171,9 +171,9 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	r.id, r.inputs, r.waiting, r.waitingSince, r.waits = record.ID, record.Inputs, record.Waiting, record.WaitingSince, record.Waits
-	if r.waiting != "" {
-		r.waits = max(r.waits-1, 0) // the release before did not count
+	r.id, r.inputs, r.waitReason, r.waitingSince, r.namedWaits = record.ID, record.Inputs, record.Waiting, record.WaitingSince, record.Waits
+	if r.waitReason != "" {
+		r.namedWaits = max(r.namedWaits-1, 0) // Waits counts waitReason, too, but for records of older releases
 	}
 	if aloft.Terminal(record.Phase) {
 		return true, nil
@@ -188,7 +188,7 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 		wrong = record.Unreadable
 	}
 	state, latest, last := machine.New(record.ID, graph), time.Time{}, int64(0)
-	// Also of a journal that cannot be folded it must be known where it ends, and when that was written.
+	// A journal that cannot be folded is read to its end, too: endUnread appends to it, at a time that is not before its last.
 	if err := e.store.Journal(ctx, r.key, func(row store.JournalRow) error {
 		next := last + 1
 		if at := store.LatestOf(row.Entry); !at.IsZero() {
@@ -201,11 +201,11 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 		case row.Seq != next:
 			wrong = fmt.Errorf("journal entry %d is missing: %w", next, aloft.ErrUnreadable)
 		default:
-			wrong = impossible(state.Fold(row.Seq, row.Entry))
+			wrong = corruptJournal(state.Fold(row.Seq, row.Entry))
 			state.GiveBack()
 		}
 		last = row.Seq
-		return nil //nolint:nilerr // what is wrong is told when it is known where the journal ends
+		return nil //nolint:nilerr // wrong is returned when it is known where the journal ends
 	}); err != nil {
 		return false, err
 	}
@@ -218,15 +218,15 @@ func (e *Engine) load(ctx context.Context, r *run) (ended bool, err error) {
 	return false, nil
 }
 
-// impossible says that a journal tells what cannot have happened: something in it is damaged.
-func impossible(err error) error {
+// corruptJournal marks an error of a fold as damage of the journal: it tells what cannot have happened.
+func corruptJournal(err error) error {
 	if err == nil {
 		return nil
 	}
 	return fmt.Errorf("fold journal: %w: %w", aloft.ErrUnreadable, err)
 }
 
-// graph reads a workflow. Versions never change, so one that was read is good for ever.
+// graph reads a workflow. A version never changes, so a graph that was read is good for ever.
 func (e *Engine) graph(ctx context.Context, id *core.Identifier) (*machine.Graph, error) {
 	key := aloft.KeyOf(id)
 	if g, ok := e.graphs.Get(key); ok {
@@ -234,7 +234,7 @@ func (e *Engine) graph(ctx context.Context, id *core.Identifier) (*machine.Graph
 	}
 	w, err := e.store.GetWorkflow(ctx, id)
 	if errors.Is(err, aloft.ErrNotFound) {
-		err = fmt.Errorf("%w: %w", aloft.ErrUnreadable, err) // an execution was created from it
+		err = fmt.Errorf("%w: %w", aloft.ErrUnreadable, err) // it was there when the execution was created
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read workflow %s: %w", key, err)
@@ -251,7 +251,7 @@ func (e *Engine) graph(ctx context.Context, id *core.Identifier) (*machine.Graph
 // again, with growing pauses; once that has lasted, the record of the execution says what it waits for and since when. After
 // MaxRetries it is parked: it asks seldom, and is woken when the service it waits for is back. Past MaxOutage it fails, by a
 // message to itself.
-func (e *Engine) postpone(ctx context.Context, r *run, lease store.Lease, cause error) *decided {
+func (e *Engine) postpone(ctx context.Context, r *run, lease store.Lease, cause error) *decidedStep {
 	now := e.clock.Now()
 	if r.failures++; r.failures == 1 {
 		r.failedAt = now
@@ -260,23 +260,23 @@ func (e *Engine) postpone(ctx context.Context, r *run, lease store.Lease, cause 
 		}
 	}
 	r.state = nil
-	r.retryAt = now.Add(e.patience(r.failures))
+	r.retryAt = now.Add(e.retryPause(r.failures))
 	if ctx.Err() != nil {
-		return &decided{run: r}
+		return &decidedStep{run: r}
 	}
-	parked, lasts := r.failures > e.config.MaxRetries, now.Sub(r.failedAt) >= waitingLasts
+	parked, lasts := r.failures > e.config.MaxRetries, now.Sub(r.failedAt) >= tellWaitingAfter
 	if errors.Is(cause, aloft.ErrUnreadable) {
-		parked, lasts = true, true // it is so the next time
+		parked, lasts = true, true // the next try would fail in the same way
 	} else {
-		cause = aloft.Blame(aloft.ServiceDatabase, cause) // what is not blamed on another is the store
+		cause = aloft.Blame(aloft.ServiceDatabase, cause) // an error that names no service is the database's
 	}
-	// A store that is away for a moment stops everybody at once, and says so itself.
+	// A store that is away for a moment fails the steps of all executions at once: the warnings of commits and leases do.
 	if lasts || r.failures == 1 && !errors.Is(cause, aloft.ErrUnavailable) {
 		e.logger.Warn("an execution cannot go on and is tried again", "execution", r.id.String(), "tries", r.failures, "parked", parked, "error", cause)
 	}
-	// Without an id it was never read, and the store has other worries.
+	// Without an id the record was never read, so that it cannot be written.
 	if !lasts && !parked || r.id == (aloft.ExecutionID{}) || r.newer {
-		return &decided{run: r}
+		return &decidedStep{run: r}
 	}
 	service, reason := aloft.ServiceOf(cause)
 	since := r.failedAt.UTC().Format(time.RFC3339)
@@ -287,18 +287,18 @@ func (e *Engine) postpone(ctx context.Context, r *run, lease store.Lease, cause 
 	waiting := fmt.Sprintf("cannot go on since %s%s: %v", since, way, cause)
 	if service != "" {
 		waiting = aloft.WaitingFor(service, since, reason)
-		r.waitsFor = e.waitsFor(ctx, service, reason)
+		r.awaitedService = e.reportAway(ctx, service, reason)
 	}
 	if len(waiting) > longestReason {
 		waiting = strings.ToValidUTF8(waiting[:longestReason], "") + "…"
 	}
 	giveUp := e.config.MaxOutage > 0 && parked && now.Sub(r.failedAt) >= e.config.MaxOutage
-	if r.waiting == waiting && !giveUp {
-		return &decided{run: r}
+	if r.waitReason == waiting && !giveUp {
+		return &decidedStep{run: r}
 	}
 	step := e.newStep(r, lease)
-	step.Waiting, step.WaitingSince, step.Waits = waiting, r.failedAt, r.waits+1
-	step.DueAt = r.clock.at(r.retryAt)
+	step.Waiting, step.WaitingSince, step.Waits = waiting, r.failedAt, r.namedWaits+1
+	step.DueAt = r.clock.runTime(r.retryAt)
 	if giveUp {
 		step.Appends = []store.Append{{ID: r.id, Message: store.Message{Dedup: "give up", Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_GiveUp{
 			GiveUp: &aloftv1.GiveUp{Error: &core.ExecutionError{
@@ -307,12 +307,12 @@ func (e *Engine) postpone(ctx context.Context, r *run, lease store.Lease, cause 
 			}},
 		}}}}}
 	}
-	return &decided{run: r, step: step}
+	return &decidedStep{run: r, step: step}
 }
 
-// waitsFor tells that a service has failed us, and returns it if it will be told when it is back. The database tells
-// nobody anything while it is away.
-func (e *Engine) waitsFor(ctx context.Context, service, reason string) string {
+// reportAway tells package health that a service failed, and returns the service if its return will wake the run. A run that
+// waits for the database is not woken, it tries by itself.
+func (e *Engine) reportAway(ctx context.Context, service, reason string) string {
 	if e.config.Health == nil || service == aloft.ServiceDatabase {
 		return ""
 	}
@@ -322,8 +322,8 @@ func (e *Engine) waitsFor(ctx context.Context, service, reason string) string {
 	return service
 }
 
-// patience is how long to wait after so many failures in a row.
-func (e *Engine) patience(failures int) time.Duration {
+// retryPause is how long a run waits after so many failed steps in a row.
+func (e *Engine) retryPause(failures int) time.Duration {
 	parked := failures - e.config.MaxRetries
 	if parked <= 0 {
 		return pause(failures)
@@ -331,7 +331,7 @@ func (e *Engine) patience(failures int) time.Duration {
 	return min(longestPause<<min(parked-1, 10), longestPark)
 }
 
-// pause is how long to wait after so many failures in a row.
+// pause is how long to wait after so many failures in a row, before parking.
 func pause(failures int) time.Duration {
 	b := backoff.ExponentialBackOff{InitialInterval: firstPause, Multiplier: 2, MaxInterval: longestPause}
 	b.Reset()
@@ -342,15 +342,15 @@ func pause(failures int) time.Duration {
 	return d
 }
 
-// keepStepping steps whatever is ready, one execution at a time.
+// keepStepping steps ready runs, one at a time.
 func (e *Engine) keepStepping(ctx context.Context) {
 	for {
 		e.mu.Lock()
 		var r *run
 		for r == nil && !e.stopping {
 			var ok bool
-			if e.rows < rowsWaiting && e.bytes < bytesWaiting {
-				if r, ok = e.next(); ok {
+			if e.uncommittedRows < maxUncommittedRows && e.uncommittedBytes < maxUncommittedBytes {
+				if r, ok = e.nextReady(); ok {
 					break
 				}
 			}
@@ -361,6 +361,6 @@ func (e *Engine) keepStepping(ctx context.Context) {
 		if stopping {
 			return
 		}
-		e.finish(e.step(ctx, r))
+		e.submit(e.step(ctx, r))
 	}
 }

@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// timers brings runs back that nothing else would move at their time. There is one for each run at most, which is the
-// soonest of what the run waits for:
+// timers makes runs ready at a time. There is one timer for each run at most, for the soonest of what the run waits for:
 //
 //   - the machine's next timer (store.Step.DueAt): an attempt that may begin or has lasted too long, a pause between
 //     attempts, the end of the run's own time;
@@ -15,11 +14,11 @@ import (
 //   - of a run that is not in memory, its DueAt in the store, which the collector reads a little ahead (collectDue).
 //
 // All times are by the clock of the process: those of a run that is ahead were moved back (see clock.go). A timer that is
-// over makes its run ready; one of a run that is busy is forgotten, because the run's next one is set when its step ends.
-// Nothing is lost with a timer in memory: DueAt of the last commit is in the store, and the collector finds it at its next
-// poll, which is what lets runs leave memory while they wait.
+// over makes its run ready; the timer of a busy run is forgotten, because the next one is set when the step ends. Nothing is
+// lost with a timer in memory: DueAt of the last commit is in the store, and the collector finds it at its next poll. So runs
+// may leave memory while they wait.
 //
-// Timers take no memory of their own beside a word of a heap for each run in memory: what bounds runs bounds them.
+// Timers take one word of a heap for each run in memory: what bounds runs bounds timers.
 //
 //	timers ≤ runs in memory
 //
@@ -28,25 +27,24 @@ type timers struct{ soonest timerHeap }
 
 // timer is a run's place among the timers.
 type timer struct {
-	at    time.Time // zero: it has none
-	place int       // in the heap, from 1; 0: it has none
+	at        time.Time // zero: it has none
+	heapIndex int       // from 1; 0: it has none
 }
 
-// set says when a run is to be ready again, instead of what was said before; zero: not by itself. It says whether that is
-// the soonest of all.
+// set gives a run a timer in place of the one it had; zero: none. soonest: no other timer is sooner.
 func (t *timers) set(r *run, at time.Time) (soonest bool) {
 	if r.timer.at.Equal(at) {
 		return false
 	}
-	if r.timer.place > 0 {
-		heap.Remove(&t.soonest, r.timer.place-1)
+	if r.timer.heapIndex > 0 {
+		heap.Remove(&t.soonest, r.timer.heapIndex-1)
 	}
 	r.timer.at = at
 	if at.IsZero() {
 		return false
 	}
 	heap.Push(&t.soonest, r)
-	return r.timer.place == 1
+	return r.timer.heapIndex == 1
 }
 
 // next is the soonest timer; zero: there is none.
@@ -57,8 +55,8 @@ func (t *timers) next() time.Time {
 	return t.soonest[0].timer.at
 }
 
-// over takes out a run whose timer is over; nil: there is none.
-func (t *timers) over(now time.Time) *run {
+// takeExpired takes out a run whose timer is over; nil: there is none.
+func (t *timers) takeExpired(now time.Time) *run {
 	if len(t.soonest) == 0 || t.soonest[0].timer.at.After(now) {
 		return nil
 	}
@@ -80,13 +78,13 @@ func (h timerHeap) Less(i, j int) bool {
 
 func (h timerHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
-	h[i].timer.place, h[j].timer.place = i+1, j+1
+	h[i].timer.heapIndex, h[j].timer.heapIndex = i+1, j+1
 }
 
 func (h *timerHeap) Push(x any) {
 	r := x.(*run) //nolint:forcetypeassert // package heap hands back what it was given
 	*h = append(*h, r)
-	r.timer.place = len(*h)
+	r.timer.heapIndex = len(*h)
 }
 
 func (h *timerHeap) Pop() any {
@@ -94,11 +92,11 @@ func (h *timerHeap) Pop() any {
 	r := (*h)[last]
 	(*h)[last] = nil
 	*h = (*h)[:last]
-	r.timer.place = 0
+	r.timer.heapIndex = 0
 	return r
 }
 
-// setTimer says when a run is to be ready again; zero: not by itself.
+// setTimer sets when a run is to be ready by itself; zero: never.
 func (e *Engine) setTimer(r *run, at time.Time) {
 	if e.timers.set(r, at) {
 		e.wakeCollector()
@@ -107,11 +105,11 @@ func (e *Engine) setTimer(r *run, at time.Time) {
 
 // fire makes ready the runs whose timers are over.
 func (e *Engine) fire(now time.Time) {
-	for r := e.timers.over(now); r != nil; r = e.timers.over(now) {
+	for r := e.timers.takeExpired(now); r != nil; r = e.timers.takeExpired(now) {
 		if !r.busy {
 			r.retryAt = time.Time{}
 			e.rewind(r)
-			e.push(r)
+			e.makeReady(r)
 		}
 	}
 }

@@ -48,9 +48,9 @@ func TestTimersAreOverInTheirOrder(t *testing.T) {
 			}
 		}
 	}
-	for r := timers.over(now); r != nil; r = timers.over(now) {
+	for r := timers.takeExpired(now); r != nil; r = timers.takeExpired(now) {
 		got = append(got, r.key)
-		if !r.timer.at.IsZero() || r.timer.place != 0 {
+		if !r.timer.at.IsZero() || r.timer.heapIndex != 0 {
 			t.Errorf("execution %d still has a timer", r.key)
 		}
 	}

@@ -11,9 +11,9 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// takeMessages chooses the messages of a run's next step, and reads those of which the collector has only the size. What cannot
-// be understood of these is a damaged message from then on, as a small one is when it is listed, and it is chosen again:
-// with a damaged message, what ends the execution goes first.
+// takeMessages chooses the messages of a run's next step, and reads those of which the collector has only the size. If one of
+// these cannot be understood, it is a damaged message from then on, as a small one is when it is listed, and the messages are
+// chosen again: with a damaged message, a request to terminate goes first.
 func (e *Engine) takeMessages(ctx context.Context, r *run) (messages, damaged []store.InboxRow, err error) {
 	for {
 		e.mu.Lock()
@@ -28,13 +28,13 @@ func (e *Engine) takeMessages(ctx context.Context, r *run) (messages, damaged []
 			return whole, damaged, nil
 		}
 		e.mu.Lock()
-		r.inbox.damage(found)
+		r.inbox.markDamaged(found)
 		r.inbox.giveBack()
 		e.mu.Unlock()
 	}
 }
 
-// readLarge reads the messages of which the collector has only the size. damaged are those that cannot be understood.
+// readLarge reads those of the messages of which the collector has only the size. damaged cannot be understood.
 func (e *Engine) readLarge(ctx context.Context, messages []store.InboxRow) (whole, damaged []store.InboxRow, err error) {
 	var seqs []int64
 	for _, m := range messages {
@@ -68,16 +68,16 @@ func (e *Engine) readLarge(ctx context.Context, messages []store.InboxRow) (whol
 	return whole, damaged, nil
 }
 
-// isAborting says whether a run was asked to end, by a message that was consumed.
+// isAborting says whether a run has consumed a request to terminate.
 func (r *run) isAborting() bool {
 	return r.aborting || r.state != nil && r.state.Execution().Phase == core.WorkflowExecution_ABORTING
 }
 
-// endUnread ends an execution of which something is damaged so that it cannot go on, as a message wants it that is there: a
-// request to terminate, which was acknowledged, or giving up. Without one (nil) the request was consumed before. Nothing is
-// waited for: a damaged message may be the end of an attempt, which no executor would report again. Its records end with it as
-// far as they can be read, and executors stop what is not to run any more.
-func (e *Engine) endUnread(ctx context.Context, r *run, message *aloftv1.Inbox, lease store.Lease) (*decided, error) {
+// endUnread ends an execution that cannot go on because something of it is damaged: its journal, its workflow, a message.
+// message is a request to terminate, which was acknowledged, or to give up; nil: a request to terminate was consumed before.
+// The end waits for no attempt: the damaged message may be its outcome, which no executor would report again. The records of
+// nodes and attempts that can be read end with the execution, and executors stop the attempts.
+func (e *Engine) endUnread(ctx context.Context, r *run, message *aloftv1.Inbox, lease store.Lease) (*decidedStep, error) {
 	if r.id == (aloft.ExecutionID{}) || r.newer {
 		return nil, fmt.Errorf("it cannot be ended: %w", aloft.ErrUnreadable)
 	}
@@ -93,7 +93,7 @@ func (e *Engine) endUnread(ctx context.Context, r *run, message *aloftv1.Inbox, 
 	if err != nil {
 		return nil, fmt.Errorf("end attempts of execution %s: %w", r.id, err)
 	}
-	now := r.clock.at(e.clock.Now())
+	now := r.clock.runTime(e.clock.Now())
 	step := e.newStep(r, lease)
 	terminate := message.GetTerminate()
 	if message == nil {
@@ -134,5 +134,5 @@ func (e *Engine) endUnread(ctx context.Context, r *run, message *aloftv1.Inbox, 
 		step.Attempts = append(step.Attempts, a)
 	}
 	e.logger.Warn("an execution that cannot be read was ended", "execution", r.id.String(), "phase", change.Phase.String())
-	return &decided{run: r, step: step, next: nextStep{ended: true}}, nil
+	return &decidedStep{run: r, step: step, next: nextStep{ended: true}}, nil
 }
