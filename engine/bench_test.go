@@ -24,10 +24,10 @@ import (
 	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
 )
 
-// durable is an engine that runs on a durable store and a folder of objects.
-type durable struct {
+// durableEngine is an engine that runs on a durable store and a folder of objects.
+type durableEngine struct {
 	testing.TB
-	store    *counted
+	store    *countingStore
 	literals blob.Literals
 }
 
@@ -37,7 +37,7 @@ func onBoth(b *testing.B, run func(*testing.B, sqlstore.Options)) {
 	b.Run("PostgreSQL", func(b *testing.B) { run(b, sqlstore.Options{URL: postgrestest.Database(b)}) })
 }
 
-func startDurable(b *testing.B, o sqlstore.Options) *durable {
+func startDurableEngine(b *testing.B, o sqlstore.Options) *durableEngine {
 	b.Helper()
 	dir := b.TempDir()
 	s, err := sqlstore.Open(b.Context(), o)
@@ -48,7 +48,7 @@ func startDurable(b *testing.B, o sqlstore.Options) *durable {
 	if err != nil {
 		b.Fatal(err)
 	}
-	r := &durable{TB: b, store: &counted{Store: s}, literals: blob.Literals{Store: objects}}
+	r := &durableEngine{TB: b, store: &countingStore{Store: s}, literals: blob.Literals{Store: objects}}
 	e := engine.New(engine.Config{
 		Store: r.store, Literals: r.literals, Owner: "bench", Logger: slog.New(slog.DiscardHandler),
 		Catalog: &catalog.Catalog{Store: r.store, Blob: objects},
@@ -70,7 +70,7 @@ func startDurable(b *testing.B, o sqlstore.Options) *durable {
 	return r
 }
 
-func (r *durable) register(w workflow) {
+func (r *durableEngine) register(w workflow) {
 	r.Helper()
 	if err := r.store.CreateWorkflow(r.Context(), &store.Workflow{ID: identifier(core.ResourceType_WORKFLOW, w.name), Compiled: w.compiled(), CreatedAt: time.Now()}); err != nil {
 		r.Fatal(err)
@@ -78,7 +78,7 @@ func (r *durable) register(w workflow) {
 }
 
 // run creates an execution and waits for its end.
-func (r *durable) run(w workflow, name string) {
+func (r *durableEngine) run(w workflow, name string) {
 	r.Helper()
 	id := aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: name}
 	wake, cancel := r.store.Subscribe(store.TopicExecution(id))
@@ -105,14 +105,14 @@ func cpu() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// measure runs the workflow b.N times and tells time, processor and commits for each of its nodes.
+// measure runs the workflow b.N times and reports time, processor time and commits for each of its nodes.
 func measure(b *testing.B, w workflow, nodes int) {
 	onBoth(b, func(b *testing.B, o sqlstore.Options) { measureOn(b, o, w, nodes) })
 }
 
-func measureOn(b *testing.B, o sqlstore.Options, w workflow, nodes int) *durable {
+func measureOn(b *testing.B, o sqlstore.Options, w workflow, nodes int) *durableEngine {
 	b.Helper()
-	r := startDurable(b, o)
+	r := startDurableEngine(b, o)
 	r.register(w)
 	r.run(w, "warm")
 	before, commits := cpu(), r.store.commits
@@ -155,7 +155,7 @@ func BenchmarkCached(b *testing.B) {
 func BenchmarkSwarm(b *testing.B) { onBoth(b, swarm) }
 
 func swarm(b *testing.B, o sqlstore.Options) {
-	r := startDurable(b, o)
+	r := startDurableEngine(b, o)
 	w := fanOut(1)
 	r.register(w)
 	r.run(w, "warm")
@@ -179,7 +179,8 @@ func swarm(b *testing.B, o sqlstore.Options) {
 	b.ReportMetric(float64(r.store.commits-commits)/float64(b.N), "commits/execution")
 }
 
-// BenchmarkMemory runs 200,000 nodes, twenty executions one after another, and tells what the heap grew by after the first.
+// BenchmarkMemory runs 200,000 nodes, twenty executions one after another, and reports by how much the heap grew after the
+// first.
 func BenchmarkMemory(b *testing.B) {
 	heap := func() float64 {
 		runtime.GC()
@@ -189,7 +190,7 @@ func BenchmarkMemory(b *testing.B) {
 		return float64(m.HeapAlloc)
 	}
 	for range b.N {
-		r := startDurable(b, sqlstore.Options{Path: filepath.Join(b.TempDir(), "aloft.db")})
+		r := startDurableEngine(b, sqlstore.Options{Path: filepath.Join(b.TempDir(), "aloft.db")})
 		w := fanOut(10_000)
 		r.register(w)
 		r.run(w, "e0")

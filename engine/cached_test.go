@@ -22,8 +22,8 @@ import (
 	"github.com/aloft-dev/aloft/store/storetest"
 )
 
-// caching makes an engine use results again; those that are large are in a folder.
-func (b *bench) caching(c *engine.Config) {
+// withCatalog gives an engine a catalog, whose large results are in a folder.
+func (b *bench) withCatalog(c *engine.Config) {
 	b.Helper()
 	if b.blobs == nil {
 		var err error
@@ -35,7 +35,7 @@ func (b *bench) caching(c *engine.Config) {
 	c.Catalog = &catalog.Catalog{Store: b.store, Blob: b.blobs, Log: c.Logger, Now: b.clock.Now}
 }
 
-// cachedBench has a workflow of one cached node n0, which executors run, and an engine that caches.
+// cachedBench has a workflow of one cached node n0, which executors run, and an engine with a catalog.
 func cachedBench(t testing.TB, change ...func(*core.TaskMetadata)) (*bench, *engine.Engine, workflow) {
 	t.Helper()
 	b := newBench(t)
@@ -51,24 +51,24 @@ func cachedBench(t testing.TB, change ...func(*core.TaskMetadata)) (*bench, *eng
 	}
 	b.register(w)
 	b.heartbeat("x", "here", 1<<40)
-	return b, b.engine("e1", b.caching), w
+	return b, b.engine("e1", b.withCatalog), w
 }
 
-// runs lets executor x run the one attempt that waits.
-func (b *bench) runs(e *engine.Engine, outcome *aloftv1.Outcome) {
+// runAttempt lets executor x run the one unassigned attempt.
+func (b *bench) runAttempt(e *engine.Engine, outcome *aloftv1.Outcome) {
 	b.Helper()
 	b.settle(e)
-	waiting := b.waiting()
+	waiting := b.unassigned()
 	if len(waiting) != 1 {
 		b.Fatalf("%d attempts wait, want one", len(waiting))
 	}
 	b.assign("x", waiting[0])
 	b.report(waiting[0], outcome)
-	b.rest(e)
+	b.settleTwice(e)
 }
 
-// rest settles what one execution's commit tells others, too: a pass reads the inbox before it commits.
-func (b *bench) rest(e *engine.Engine) {
+// settleTwice also settles executions that are woken by the commits of others: a pass reads the inbox before it commits.
+func (b *bench) settleTwice(e *engine.Engine) {
 	b.Helper()
 	b.settle(e)
 	b.settle(e)
@@ -108,13 +108,13 @@ func TestAResultIsUsedAgainWhereverTheSameIsAsked(t *testing.T) {
 	first := b.create(w, "first", map[string]string{"x": "a"})
 	b.settle(e)
 	b.wantLookup(first, core.CatalogCacheStatus_CACHE_MISS, "")
-	b.runs(e, succeeded(map[string]string{"o0": "computed"}))
+	b.runAttempt(e, succeeded(map[string]string{"o0": "computed"}))
 	b.wantPhase(first, core.WorkflowExecution_SUCCEEDED)
 	b.wantLookup(first, core.CatalogCacheStatus_CACHE_POPULATED, "first")
 
-	// The same in another execution, and by an engine that remembers nothing.
+	// The same in another execution, and by an engine with nothing in memory.
 	second := b.create(w, "second", map[string]string{"x": "a"})
-	e2 := b.engine("e1", b.caching)
+	e2 := b.engine("e1", b.withCatalog)
 	b.settle(e2)
 	b.wantPhase(second, core.WorkflowExecution_SUCCEEDED)
 	b.wantLookup(second, core.CatalogCacheStatus_CACHE_HIT, "first")
@@ -137,7 +137,7 @@ func TestAResultIsUsedAgainWhereverTheSameIsAsked(t *testing.T) {
 	b.wantPhase(third, core.WorkflowExecution_SUCCEEDED)
 	b.wantLookup(third, core.CatalogCacheStatus_CACHE_HIT, "first")
 
-	// Other inputs are something else.
+	// Other inputs have another result.
 	fourth := b.create(w, "fourth", map[string]string{"x": "b"})
 	b.settle(e2)
 	b.wantLookup(fourth, core.CatalogCacheStatus_CACHE_MISS, "")
@@ -151,11 +151,11 @@ func TestOfTwoThatComputeTheSameTheSecondNamesTheResultOfTheFirst(t *testing.T) 
 	b.settle(e)
 	b.wantLookup(first, core.CatalogCacheStatus_CACHE_MISS, "")
 	b.wantLookup(second, core.CatalogCacheStatus_CACHE_MISS, "")
-	for _, a := range b.waiting() {
+	for _, a := range b.unassigned() {
 		b.assign("x", a)
 		b.report(a, succeeded(map[string]string{"o0": "computed"}))
 	}
-	b.rest(e)
+	b.settleTwice(e)
 	kept := map[string]int{}
 	for _, id := range []aloft.ExecutionID{first, second} {
 		b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
@@ -188,14 +188,14 @@ func chainOf(w *workflow, length int) {
 	w.outputs = map[string]*core.BindingData{"o0": from}
 }
 
-// removing takes away the results of others for which a step is refused, before the step is made again.
-type removing struct {
+// removingStore removes the results of other executions for which a step is refused, before the step is made again.
+type removingStore struct {
 	store.Store
 	now     func() time.Time
 	removed int
 }
 
-func (s *removing) Commit(ctx context.Context, steps []*store.Step) []error {
+func (s *removingStore) Commit(ctx context.Context, steps []*store.Step) []error {
 	errs := s.Store.Commit(ctx, steps)
 	for _, err := range errs {
 		var taken *store.TakenError
@@ -214,17 +214,17 @@ func (s *removing) Commit(ctx context.Context, steps []*store.Step) []error {
 func TestAResultThatGoesBeforeTheStepThatItRefusedIsMadeAgainIsNotUsed(t *testing.T) {
 	t.Parallel()
 	b, _, w := cachedBench(t)
-	s := &removing{Store: b.store, now: b.clock.Now}
-	e := b.engine("e0", b.caching, func(c *engine.Config) { c.Store = s })
+	s := &removingStore{Store: b.store, now: b.clock.Now}
+	e := b.engine("e0", b.withCatalog, func(c *engine.Config) { c.Store = s })
 	chainOf(&w, 2)
 	b.register(w)
 	ids := []aloft.ExecutionID{b.create(w, "first", map[string]string{"x": "a"}), b.create(w, "second", map[string]string{"x": "a"})}
 	b.settle(e)
-	for _, a := range b.waiting() {
+	for _, a := range b.unassigned() {
 		b.assign("x", a)
 		b.report(a, succeeded(map[string]string{"o0": "a"}))
 	}
-	b.rest(e)
+	b.settleTwice(e)
 	if s.removed != 1 {
 		t.Fatalf("%d results were removed, want one", s.removed)
 	}
@@ -247,15 +247,15 @@ func TestAResultThatGoesBeforeTheStepThatItRefusedIsMadeAgainIsNotUsed(t *testin
 	}
 }
 
-// A chain of one task whose output is its input: what the first node's outcome brings about is findable in the very step that
-// adopts it.
+// A chain of one task whose output is its input: the result of the first node's outcome is found in the very step that adopts
+// it.
 func TestAResultIsFoundByWhatBeginsInTheStepThatAdoptsIt(t *testing.T) {
 	t.Parallel()
 	b, e, w := cachedBench(t)
 	chainOf(&w, 3)
 	b.register(w)
 	id := b.create(w, "chain", map[string]string{"x": "a"})
-	b.runs(e, succeeded(map[string]string{"o0": "a"}))
+	b.runAttempt(e, succeeded(map[string]string{"o0": "a"}))
 	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
 	b.wantLookup(id, core.CatalogCacheStatus_CACHE_POPULATED, "chain")
 	for _, node := range []aloft.NodeID{"n1", "n2"} {
@@ -284,10 +284,10 @@ func TestAFailureIsNoResult(t *testing.T) {
 	t.Parallel()
 	b, e, w := cachedBench(t)
 	first := b.create(w, "first", map[string]string{"x": "a"})
-	b.runs(e, &aloftv1.Outcome{Result: &aloftv1.Outcome_Failure{Failure: &aloftv1.Failure{Error: &core.ExecutionError{Code: "X"}}}})
+	b.runAttempt(e, &aloftv1.Outcome{Result: &aloftv1.Outcome_Failure{Failure: &aloftv1.Failure{Error: &core.ExecutionError{Code: "X"}}}})
 	b.wantPhase(first, core.WorkflowExecution_FAILED)
 	second := b.create(w, "second", map[string]string{"x": "a"})
-	b.runs(e, succeeded(map[string]string{"o0": "computed"}))
+	b.runAttempt(e, succeeded(map[string]string{"o0": "computed"}))
 	b.wantLookup(second, core.CatalogCacheStatus_CACHE_POPULATED, "second")
 }
 
@@ -295,11 +295,11 @@ func TestAnExecutionThatOverwritesComputesAndReplaces(t *testing.T) {
 	t.Parallel()
 	b, e, w := cachedBench(t)
 	b.create(w, "first", map[string]string{"x": "a"})
-	b.runs(e, succeeded(map[string]string{"o0": "old"}))
+	b.runAttempt(e, succeeded(map[string]string{"o0": "old"}))
 	over := b.create(w, "over", map[string]string{"x": "a"}, func(_ *store.Execution, c *aloftv1.Create) { c.OverwriteCache = true })
 	b.settle(e)
 	b.wantLookup(over, core.CatalogCacheStatus_CACHE_SKIPPED, "")
-	b.runs(e, succeeded(map[string]string{"o0": "new"}))
+	b.runAttempt(e, succeeded(map[string]string{"o0": "new"}))
 	third := b.create(w, "third", map[string]string{"x": "a"})
 	b.settle(e)
 	b.wantLookup(third, core.CatalogCacheStatus_CACHE_HIT, "over")
@@ -322,7 +322,7 @@ func TestOneComputesAndTheOthersWaitForIt(t *testing.T) {
 	if stuck, err := b.store.Stuck(t.Context(), 0); err != nil || len(stuck) != 0 {
 		t.Fatalf("stuck: %v, %v", stuck, err)
 	}
-	b.runs(e, succeeded(map[string]string{"o0": "computed"}))
+	b.runAttempt(e, succeeded(map[string]string{"o0": "computed"}))
 	b.wantPhase(first, core.WorkflowExecution_SUCCEEDED)
 	for _, id := range others {
 		b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
@@ -342,15 +342,16 @@ func TestWhoWaitsForAResultThatDoesNotComeComputesIt(t *testing.T) {
 	second := b.create(w, "second", map[string]string{"x": "a"})
 	third := b.create(w, "third", map[string]string{"x": "a"})
 	b.settle(e)
-	// The first is terminated; one of the others takes its place, and dies with its engine before anything of it is committed.
+	// The first execution is terminated; another one takes its place, and dies with its engine before a step of it is
+	// committed.
 	if err := b.store.Append(t.Context(), first, store.Message{Dedup: store.TerminateDedup, Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{
 		Terminate: &aloftv1.Terminate{Cause: "enough"}}}}); err != nil {
 		t.Fatal(err)
 	}
-	b.rest(e)
+	b.settleTwice(e)
 	b.wantPhase(first, core.WorkflowExecution_ABORTED)
-	again := b.engine("e1", b.caching)
-	b.runs(again, succeeded(map[string]string{"o0": "computed"}))
+	again := b.engine("e1", b.withCatalog)
+	b.runAttempt(again, succeeded(map[string]string{"o0": "computed"}))
 	computed := 0
 	for _, id := range []aloft.ExecutionID{second, third} {
 		b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
@@ -368,9 +369,9 @@ func TestALargeResultIsUsedAgain(t *testing.T) {
 	b, e, w := cachedBench(t)
 	large := strings.Repeat("long ", 20_000)
 	b.create(w, "first", map[string]string{"x": "a"})
-	b.runs(e, succeeded(map[string]string{"o0": large}))
+	b.runAttempt(e, succeeded(map[string]string{"o0": large}))
 	second := b.create(w, "second", map[string]string{"x": "a"})
-	b.settle(b.engine("e1", b.caching))
+	b.settle(b.engine("e1", b.withCatalog))
 	b.wantPhase(second, core.WorkflowExecution_SUCCEEDED)
 	b.wantLookup(second, core.CatalogCacheStatus_CACHE_HIT, "first")
 	if uri := b.execution(second).Outputs.GetRef().GetUri(); uri == "" {
@@ -378,29 +379,29 @@ func TestALargeResultIsUsedAgain(t *testing.T) {
 	}
 }
 
-// watched is a catalog that is watched: which results were read ahead, and what happens while one is looked at.
-type watched struct {
+// watchedCatalog notes which results were read ahead, and calls a test while a result is checked.
+type watchedCatalog struct {
 	engine.Catalog
 	reads [][]store.ResultID
 	found [][]*store.Result
 	use   func(*store.Result)
 }
 
-func (w *watched) Ahead(ctx context.Context, ids []store.ResultID) ([]*store.Result, error) {
+func (w *watchedCatalog) Ahead(ctx context.Context, ids []store.ResultID) ([]*store.Result, error) {
 	found, err := w.Catalog.Ahead(ctx, ids)
 	w.reads, w.found = append(w.reads, ids), append(w.found, found)
 	return found, err
 }
 
-func (w *watched) Use(ctx context.Context, e *store.Result) (string, error) {
+func (w *watchedCatalog) Use(ctx context.Context, e *store.Result) (string, error) {
 	if w.use != nil {
 		w.use(e)
 	}
 	return w.Catalog.Use(ctx, e)
 }
 
-// knownBench has a workflow of n nodes beside each other whose results are known from execution "first".
-func knownBench(t *testing.T, n int, value func(i int) string) (b *bench, w workflow, known *watched, engineOf func(...func(*engine.Config)) *engine.Engine) {
+// knownBench has a workflow of n nodes, none of which needs another, whose results are known from execution "first".
+func knownBench(t *testing.T, n int, value func(i int) string) (b *bench, w workflow, known *watchedCatalog, engineOf func(...func(*engine.Config)) *engine.Engine) {
 	t.Helper()
 	b = newBench(t)
 	task := proto.CloneOf(echoTask)
@@ -411,10 +412,10 @@ func knownBench(t *testing.T, n int, value func(i int) string) (b *bench, w work
 	}
 	b.register(w)
 	b.create(w, "first", nil)
-	b.settle(b.engine("a", b.caching))
-	known = &watched{}
+	b.settle(b.engine("a", b.withCatalog))
+	known = &watchedCatalog{}
 	return b, w, known, func(change ...func(*engine.Config)) *engine.Engine {
-		return b.engine("a", append([]func(*engine.Config){b.caching, func(c *engine.Config) {
+		return b.engine("a", append([]func(*engine.Config){b.withCatalog, func(c *engine.Config) {
 			known.Catalog, c.Catalog = c.Catalog, known
 		}}, change...)...)
 	}
@@ -429,9 +430,9 @@ func (b *bench) lookup(id aloft.ExecutionID, node aloft.NodeID) *aloftv1.CacheLo
 	return n.Cache
 }
 
-func short(i int) string { return fmt.Sprint("value ", i) }
+func shortValue(i int) string { return fmt.Sprint("value ", i) }
 
-// wantHits checks that all nodes were hits but one, which was computed.
+// wantHits checks that all nodes were hits but node but, which was computed.
 func (b *bench) wantHits(id aloft.ExecutionID, n int, but string) {
 	b.Helper()
 	for i := range n {
@@ -447,7 +448,7 @@ func (b *bench) wantHits(id aloft.ExecutionID, n int, but string) {
 
 func TestResultsOfSeveralNodesAreLookedForAtOnce(t *testing.T) {
 	t.Parallel()
-	b, w, known, engineOf := knownBench(t, 200, short)
+	b, w, known, engineOf := knownBench(t, 200, shortValue)
 	second := b.create(w, "second", nil)
 	b.settle(engineOf())
 	b.wantPhase(second, core.WorkflowExecution_SUCCEEDED)
@@ -474,11 +475,11 @@ func TestARoomForOneReadsLittleAhead(t *testing.T) {
 	task.Metadata = &core.TaskMetadata{Discoverable: true, DiscoveryVersion: "1"}
 	w := echoes(50, task)
 	b.register(w)
-	known := &watched{}
-	e := b.engine("e1", b.caching, func(c *engine.Config) { known.Catalog, c.Catalog = c.Catalog, known })
+	known := &watchedCatalog{}
+	e := b.engine("e1", b.withCatalog, func(c *engine.Config) { known.Catalog, c.Catalog = c.Catalog, known })
 	id := b.create(w, "narrow", nil, func(_ *store.Execution, c *aloftv1.Create) { c.MaxParallelism = 1 })
 	for range 50 {
-		b.runs(e, succeeded(map[string]string{"o0": "computed"}))
+		b.runAttempt(e, succeeded(map[string]string{"o0": "computed"}))
 	}
 	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
 	read := 0
@@ -492,17 +493,17 @@ func TestARoomForOneReadsLittleAhead(t *testing.T) {
 
 func TestAResultThatGoesWhileOthersAreLookedAtIsNotUsed(t *testing.T) {
 	t.Parallel()
-	b, w, known, engineOf := knownBench(t, 60, short)
+	b, w, known, engineOf := knownBench(t, 60, shortValue)
 	uses := 0
 	known.use = func(*store.Result) {
-		if uses++; uses != 40 { // of n39; n45 was read with it
+		if uses++; uses != 40 { // of n39; the result of n45 was read with that of n39
 			return
 		}
-		id := known.of("n45").ID
+		id := known.lastRead("n45").ID
 		if n, err := b.store.RemoveResults(t.Context(), []string{id}, "wrong", b.clock.Now()); n != 1 || err != nil {
 			t.Fatalf("removed %d, %v", n, err)
 		}
-		b.clock.advance(time.Second) // it was a long look
+		b.clock.advance(time.Second) // the check took long
 	}
 	second := b.create(w, "second", nil)
 	b.settle(engineOf())
@@ -512,7 +513,7 @@ func TestAResultThatGoesWhileOthersAreLookedAtIsNotUsed(t *testing.T) {
 
 func TestLittleIsReadAheadWhereEachResultTakesLong(t *testing.T) {
 	t.Parallel()
-	b, w, known, engineOf := knownBench(t, 60, short)
+	b, w, known, engineOf := knownBench(t, 60, shortValue)
 	known.use = func(*store.Result) { b.clock.advance(101 * time.Millisecond) }
 	second := b.create(w, "second", nil)
 	b.settle(engineOf())
@@ -527,8 +528,8 @@ func TestLittleIsReadAheadWhereEachResultTakesLong(t *testing.T) {
 	}
 }
 
-// of is what was last read of the result of a node.
-func (w *watched) of(node aloft.NodeID) (last *store.Result) {
+// lastRead is the result of a node as it was last read.
+func (w *watchedCatalog) lastRead(node aloft.NodeID) (last *store.Result) {
 	for _, read := range w.found {
 		for _, e := range read {
 			if e != nil && e.Source.Node == node {
@@ -541,14 +542,14 @@ func (w *watched) of(node aloft.NodeID) (last *store.Result) {
 
 func TestNothingThatWasReadAheadOutlivesItsStep(t *testing.T) {
 	t.Parallel()
-	b, w, known, engineOf := knownBench(t, 40, short)
+	b, w, known, engineOf := knownBench(t, 40, shortValue)
 	second := b.create(w, "second", nil)
 	e := engineOf(func(c *engine.Config) { c.StepLimit = 10 })
 	if _, err := e.Pass(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	// The first step read further than it went.
-	gone := known.of("n11")
+	// The first step read results of more nodes than it began.
+	gone := known.lastRead("n11")
 	if _, err := b.store.GetNode(t.Context(), second, "n11"); gone == nil || !errors.Is(err, aloft.ErrNotFound) {
 		t.Fatalf("of n11 was read %v, and it has begun or not: %v", gone, err)
 	}
@@ -562,12 +563,12 @@ func TestNothingThatWasReadAheadOutlivesItsStep(t *testing.T) {
 
 func TestEachOfTheResultsReadAheadIsLookedAt(t *testing.T) {
 	t.Parallel()
-	b, w, known, engineOf := knownBench(t, 8, func(i int) string { return strings.Repeat(short(i), 20_000) })
+	b, w, known, engineOf := knownBench(t, 8, func(i int) string { return strings.Repeat(shortValue(i), 20_000) })
 	known.use = func(e *store.Result) {
 		if e.Source.Node != "n3" {
 			return
 		}
-		key, err := blob.ParseURI(known.of("n5").Outputs.GetRef().GetUri())
+		key, err := blob.ParseURI(known.lastRead("n5").Outputs.GetRef().GetUri())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -588,9 +589,9 @@ func TestAnExecutionOfTheReleaseBeforeStaysReadableForIt(t *testing.T) {
 	t.Parallel()
 	b, e, w := cachedBench(t)
 	b.create(w, "first", map[string]string{"x": "a"})
-	b.runs(e, succeeded(map[string]string{"o0": "computed"}))
+	b.runAttempt(e, succeeded(map[string]string{"o0": "computed"}))
 	older := b.create(w, "older", map[string]string{"x": "a"}, func(e *store.Execution, _ *aloftv1.Create) { e.JournalVersion = 1 })
-	b.runs(e, succeeded(map[string]string{"o0": "again"}))
+	b.runAttempt(e, succeeded(map[string]string{"o0": "again"}))
 	b.wantPhase(older, core.WorkflowExecution_SUCCEEDED)
 	_, journal, err := storetest.Load(t.Context(), b.store, b.execution(older).Key)
 	if err != nil {
@@ -606,23 +607,23 @@ func TestAnExecutionOfTheReleaseBeforeStaysReadableForIt(t *testing.T) {
 	}
 }
 
-// The key of a result is computed from what its node was given. If that is gone, the result cannot be found by others.
+// The key of a result is computed from the inputs of its node. If they are gone, other nodes cannot find the result.
 func TestAResultWhoseInputsAreGoneCountsAndIsNotKept(t *testing.T) {
 	t.Parallel()
 	b, _, w := cachedBench(t)
 	b.objects.limit = 1000
 	caching := func(c *engine.Config) {
 		literals := c.Literals
-		b.caching(c)
+		b.withCatalog(c)
 		c.Literals = literals
 	}
 	id := b.create(w, "first", map[string]string{"x": strings.Repeat("x", 2*b.objects.limit)})
 	b.settle(b.engine("e1", caching))
-	a := b.waiting()[0]
+	a := b.unassigned()[0]
 	b.assign("x", a)
 	clear(b.objects.byURI)
 	b.report(a, succeeded(map[string]string{"o0": "1"}))
-	b.rest(b.engine("e1", caching)) // another process: the inputs are not in memory
+	b.settleTwice(b.engine("e1", caching)) // another process: the inputs are not in memory
 	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
 	if got := b.node(id).Cache; got.GetStatus() != core.CatalogCacheStatus_CACHE_PUT_FAILURE || !strings.Contains(got.GetReason(), "is gone") {
 		t.Errorf("of its cache it says %s, %q", got.GetStatus(), got.GetReason())

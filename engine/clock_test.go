@@ -14,8 +14,8 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// fast is an engine whose clock is an hour ahead of the test's.
-func (b *bench) fast() *engine.Engine {
+// fastEngine is an engine whose clock is an hour ahead of the test's.
+func (b *bench) fastEngine() *engine.Engine {
 	clock := newHandClock()
 	clock.now = b.clock.Now().Add(time.Hour)
 	return b.engine("a", func(c *engine.Config) {
@@ -23,8 +23,8 @@ func (b *bench) fast() *engine.Engine {
 	})
 }
 
-// started lets an executor begin with an attempt.
-func (b *bench) started(e *engine.Engine, a *store.Attempt) {
+// startAttempt lets executor x begin an attempt.
+func (b *bench) startAttempt(e *engine.Engine, a *store.Attempt) {
 	b.Helper()
 	b.assign("x", a)
 	inbox := &aloftv1.Inbox{Kind: &aloftv1.Inbox_AttemptStarted{AttemptStarted: &aloftv1.AttemptStarted{
@@ -36,14 +36,15 @@ func (b *bench) started(e *engine.Engine, a *store.Attempt) {
 	b.settle(e)
 }
 
-// A server whose clock was an hour ahead commits an execution and leaves. Whoever goes on with that ends no attempt of another.
+// A server whose clock was an hour ahead commits an execution and leaves. The server that goes on with the execution ends no
+// attempt of another one.
 func TestAFastClockEndsNoAttemptsOfOthers(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	w := workflow{name: "runs", tasks: []*core.TaskTemplate{runTask}, nodes: []*core.Node{taskNode("r", runTask, map[string]*core.BindingData{"x": text("1")})}}
 	b.register(w)
 	theirs := b.create(w, "theirs", nil)
-	b.settle(b.fast())
+	b.settle(b.fastEngine())
 	if at := b.execution(theirs).StartedAt; at.Before(b.clock.Now().Add(30 * time.Minute)) {
 		t.Fatalf("the fast server did not have it: it started at %s", at)
 	}
@@ -51,14 +52,14 @@ func TestAFastClockEndsNoAttemptsOfOthers(t *testing.T) {
 	b.settle(e)
 	mine := b.create(w, "mine", nil)
 	b.settle(e)
-	b.started(e, b.waiting()[1])
+	b.startAttempt(e, b.unassigned()[1])
 	b.clock.advance(20 * time.Second)
 	b.settle(e)
 	if err := b.store.Append(t.Context(), theirs, terminateFor("it is read now")); err != nil {
 		t.Fatal(err)
 	}
 	b.settle(e)
-	b.settle(e) // its attempt, which nobody had, is stopped by that
+	b.settle(e) // the attempt, which no executor had, is stopped by that
 	b.wantPhase(theirs, core.WorkflowExecution_ABORTED)
 	own, err := b.store.GetAttempt(t.Context(), aloft.AttemptID{Execution: mine, Node: "r"})
 	if err != nil {
@@ -78,8 +79,8 @@ func terminateFor(cause string) store.Message {
 	return store.Message{Dedup: store.TerminateDedup, Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{Cause: cause}}}}
 }
 
-// The store finds by our clock what is due by our clock. What is due by its own is found all the same, however many there are,
-// and whether or not they fit into memory.
+// The store finds executions that are due by the engine's clock. Those that are ahead, and due by their own clock, are found
+// all the same, however many there are, and whether or not they fit into memory.
 func TestTimersOfRunsThatAreAheadFireByTheirOwnClock(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -89,7 +90,7 @@ func TestTimersOfRunsThatAreAheadFireByTheirOwnClock(t *testing.T) {
 	for i := range 200 {
 		ids = append(ids, b.create(w, fmt.Sprintf("e%d", i), nil))
 	}
-	b.settle(b.fast())
+	b.settle(b.fastEngine())
 	e := b.engine("a", func(c *engine.Config) { c.CacheRuns = 20_000 })
 	b.settle(e)
 	b.clock.advance(29 * time.Minute)
@@ -110,9 +111,9 @@ func TestPausesOfRunsThatAreAheadEndByOurClock(t *testing.T) {
 	w := workflow{name: "retries", tasks: []*core.TaskTemplate{retried}, nodes: []*core.Node{taskNode("r", retried, map[string]*core.BindingData{"x": text("1")})}}
 	b.register(w)
 	id := b.create(w, "pauses", nil)
-	fast := b.fast()
+	fast := b.fastEngine()
 	b.settle(fast)
-	first := b.waiting()[0]
+	first := b.unassigned()[0]
 	b.assign("x", first)
 	b.report(first, &aloftv1.Outcome{Result: &aloftv1.Outcome_Lost{Lost: "its machine is gone"}})
 	b.settle(fast)
@@ -127,12 +128,12 @@ func TestPausesOfRunsThatAreAheadEndByOurClock(t *testing.T) {
 	pause := a.NotBefore.Sub(b.clock.Now().Add(time.Hour))
 	e := b.engine("a")
 	b.settle(e)
-	if got := b.waiting(); len(got) != 0 {
+	if got := b.unassigned(); len(got) != 0 {
 		t.Errorf("%d attempts start before their pause is over", len(got))
 	}
 	b.clock.advance(pause)
 	b.settle(e)
-	if got := b.waiting(); len(got) != 1 || got[0].ID != second {
+	if got := b.unassigned(); len(got) != 1 || got[0].ID != second {
 		t.Errorf("after the pause of %s there are %d attempts to start, want 1", pause, len(got))
 	}
 }

@@ -91,8 +91,8 @@ func (o *objects) ReadLiterals(_ context.Context, ref *aloftv1.LiteralRef) (*cor
 	return m, nil
 }
 
-// counted counts commits.
-type counted struct {
+// countingStore counts commits, and the steps and rows in them.
+type countingStore struct {
 	store.Store
 	mu      sync.Mutex
 	commits int
@@ -100,7 +100,7 @@ type counted struct {
 	rows    int
 }
 
-func (c *counted) Commit(ctx context.Context, steps []*store.Step) []error {
+func (c *countingStore) Commit(ctx context.Context, steps []*store.Step) []error {
 	c.mu.Lock()
 	c.commits++
 	c.steps += len(steps)
@@ -111,20 +111,20 @@ func (c *counted) Commit(ctx context.Context, steps []*store.Step) []error {
 	return c.Store.Commit(ctx, steps)
 }
 
-// bench is what a test works with: a store, a clock and engines on them.
+// bench is the fixture of a test: a store, a clock and engines on them.
 type bench struct {
 	testing.TB
 	memory  *memstore.Store
-	store   *counted
+	store   *countingStore
 	clock   *handClock
 	objects *objects
-	blobs   *folder.Store // nil until something caches
+	blobs   *folder.Store // nil until an engine has a catalog
 }
 
 func newBench(t testing.TB) *bench {
 	t.Helper()
 	m := memstore.New()
-	return &bench{TB: t, memory: m, store: &counted{Store: m}, clock: newHandClock(), objects: &objects{limit: aloft.MaxInlineLiterals, byURI: map[string]*core.LiteralMap{}}}
+	return &bench{TB: t, memory: m, store: &countingStore{Store: m}, clock: newHandClock(), objects: &objects{limit: aloft.MaxInlineLiterals, byURI: map[string]*core.LiteralMap{}}}
 }
 
 func (b *bench) engine(owner string, change ...func(*engine.Config)) *engine.Engine {
@@ -207,7 +207,7 @@ func (b *bench) wantPhase(id aloft.ExecutionID, want core.WorkflowExecution_Phas
 	return e
 }
 
-func (b *bench) waiting() []*store.Attempt {
+func (b *bench) unassigned() []*store.Attempt {
 	b.Helper()
 	attempts, err := b.store.Waiting(b.Context(), b.clock.Now(), 0)
 	if err != nil {
@@ -300,7 +300,7 @@ func TestLongStepsYieldSoThatOthersHaveTheirTurn(t *testing.T) {
 	if stuck, _ := b.store.Stuck(t.Context(), 0); len(stuck) > 0 {
 		t.Fatalf("executions that yielded would be lost in a crash: %v", stuck)
 	}
-	// Whoever comes next goes on from there.
+	// The next engine goes on from there.
 	b.settle(b.engine("a"))
 	b.wantPhase(first, core.WorkflowExecution_SUCCEEDED)
 }
@@ -343,7 +343,7 @@ func TestValuesFlowThroughNestedWorkflowsAndRecords(t *testing.T) {
 			id := b.create(outer, "nested", map[string]string{"in": "hello"})
 			e := b.engine("a")
 			b.settle(e)
-			waiting := b.waiting()
+			waiting := b.unassigned()
 			if len(waiting) != 1 {
 				t.Fatalf("%d attempts wait, want 1", len(waiting))
 			}
@@ -462,7 +462,7 @@ func TestClockThatWasSetBackDelaysNoTimerAlsoWhenTheStoreFailsMeanwhile(t *testi
 	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
 }
 
-// Each execution has a time of its own.
+// Each execution has a clock of its own.
 func TestClockThatWasSetBackLearnsFromEachOfTheFirstTimers(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -489,7 +489,7 @@ func TestATaskThatHangsEndsByTheDefaultWhateverBecomesOfTheClock(t *testing.T) {
 	id := b.create(w, "hangs", nil)
 	e := b.engine("a")
 	b.settle(e)
-	attempts := b.waiting()
+	attempts := b.unassigned()
 	started := func(a *store.Attempt) {
 		b.Helper()
 		b.assign("x", a)
@@ -511,7 +511,7 @@ func TestATaskThatHangsEndsByTheDefaultWhateverBecomesOfTheClock(t *testing.T) {
 	started(attempts[0])
 	b.clock.advance(10 * time.Hour)
 	started(attempts[1])
-	// The server starts again and the clock is behind: it goes on from the latest time there is.
+	// The server starts again with a clock that is behind: the run goes on from the latest time in its journal.
 	b.clock.advance(-5 * time.Hour)
 	e = b.engine("a")
 	b.settle(e)
@@ -559,7 +559,7 @@ func TestStepsUnderALeaseThatSomebodyElseHoldsHaveNoEffect(t *testing.T) {
 	b.clock.advance(time.Minute)
 	other := b.engine("other")
 	b.settle(other)
-	a := b.waiting()[0]
+	a := b.unassigned()[0]
 	b.assign("x", a)
 	b.report(a, succeeded(map[string]string{"o0": "done"}))
 	b.settle(other)
@@ -567,13 +567,13 @@ func TestStepsUnderALeaseThatSomebodyElseHoldsHaveNoEffect(t *testing.T) {
 	late := b.create(w, "late", nil)
 	b.settle(other)
 	before := b.execution(late).UpdatedAt
-	for range 3 { // it still believes in its lease
+	for range 3 { // the old engine still relies on its lease
 		_, _ = old.Pass(t.Context())
 	}
 	if got := b.execution(late).UpdatedAt; !got.Equal(before) {
 		t.Error("an engine without a lease moved an execution")
 	}
-	if n := len(b.waiting()); n != 1 {
+	if n := len(b.unassigned()); n != 1 {
 		t.Errorf("%d attempts wait, want 1", n)
 	}
 }
@@ -642,7 +642,7 @@ func TestExecutionOfALaterReleaseIsLeftAlone(t *testing.T) {
 	here := b.engine("a")
 	for round := range 30 {
 		b.memory.Faults = func(op string) store.Fault {
-			if op == "Load" && round > 10 && round < 20 { // not even while it waits for a store that is away
+			if op == "Load" && round > 10 && round < 20 { // not even while the engine waits for a store that is away
 				return store.FailBefore
 			}
 			return store.NoFault
@@ -666,13 +666,13 @@ func TestOutputsThatAreNotWhatTheirDigestSaysAreNoResult(t *testing.T) {
 	id := b.create(w, "damaged", nil)
 	e := b.engine("a")
 	b.settle(e)
-	first := b.waiting()[0]
+	first := b.unassigned()[0]
 	b.assign("x", first)
 	damaged := succeeded(map[string]string{"o0": "wrong"})
 	damaged.GetOutputs().Ref = &aloftv1.LiteralRef{Digest: make([]byte, sha256.Size)}
 	b.report(first, damaged)
 	b.settle(e)
-	again := b.waiting()
+	again := b.unassigned()
 	if len(again) != 1 || again[0].Attempt != 1 {
 		t.Fatalf("attempts that wait: %v, want a second try", again)
 	}
@@ -693,7 +693,7 @@ func TestAttemptsOfAnExecutorThatIsGone(t *testing.T) {
 		e := b.engine("a")
 		b.heartbeat("first", "here", 15*time.Second)
 		b.settle(e)
-		b.assign("first", b.waiting()[0])
+		b.assign("first", b.unassigned()[0])
 		return b, e, id
 	}
 	pass := func(b *bench, e *engine.Engine, d time.Duration) {
@@ -722,11 +722,11 @@ func TestAttemptsOfAnExecutorThatIsGone(t *testing.T) {
 		b, e, id := start(t)
 		b.heartbeat("elsewhere", "there", time.Hour)
 		pass(b, e, 29*time.Second)
-		if n := len(b.waiting()); n != 0 {
+		if n := len(b.unassigned()); n != 0 {
 			t.Fatalf("%d attempts wait within the grace", n)
 		}
 		pass(b, e, 6*time.Second)
-		waiting := b.waiting()
+		waiting := b.unassigned()
 		if len(waiting) != 1 || waiting[0].Attempt != 1 {
 			t.Fatalf("attempts that wait: %v, want a replacement", waiting)
 		}
@@ -802,13 +802,13 @@ func TestFailureNodeIsToldTheError(t *testing.T) {
 	id := b.create(w, "cleanup", nil)
 	e := b.engine("a")
 	b.settle(e)
-	a := b.waiting()[0]
+	a := b.unassigned()[0]
 	b.assign("x", a)
 	b.report(a, &aloftv1.Outcome{Result: &aloftv1.Outcome_Failure{Failure: &aloftv1.Failure{
 		Error: &core.ExecutionError{Code: "ValueError", Message: "no such thing", Kind: core.ExecutionError_USER},
 	}}})
 	b.settle(e)
-	efn := b.waiting()
+	efn := b.unassigned()
 	if len(efn) != 1 || efn[0].Node != "efn" {
 		t.Fatalf("attempts that wait: %v, want the failure node's", efn)
 	}

@@ -42,14 +42,14 @@ func TestAValueThatIsHeavierThanTheCacheIsReadOnceForAllWhoUseIt(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	b.objects.limit = 100
-	w := wide(40)
+	w := wideWorkflow(40)
 	b.register(w)
 	b.heartbeat("x", "here", 1<<40)
 	input := strings.Repeat("x", 200)
 	e := b.engine("a", func(c *engine.Config) { c.CacheLiterals, c.StepLimit = 1000, 10 }) // each node has a step of its own
 	b.create(w, "heavy", map[string]string{"x": input, "y": "not of the nodes"})
 	b.settle(e)
-	if got := len(b.waiting()); got != 40 {
+	if got := len(b.unassigned()); got != 40 {
 		t.Fatalf("%d attempts wait, want 40", got)
 	}
 	if b.objects.reads != 1 {

@@ -19,7 +19,8 @@ var (
 	terminateMessage = &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{}}}
 )
 
-// However many executions have messages, only so many bytes of them are in memory; what begins or ends an execution is.
+// However many executions have messages, the bytes of messages in memory are bounded; messages that begin or end an execution
+// are always in memory.
 func TestFirstMessagesAreBoundedTogether(t *testing.T) {
 	t.Parallel()
 	in := newInboxes()
@@ -48,7 +49,8 @@ func TestFirstMessagesAreBoundedTogether(t *testing.T) {
 	}
 }
 
-// The bytes that inboxes count are always those of the rows that they know, and each row that was left is read again.
+// The bytes that inboxes count are always those of the rows that they know, and each row that was left in the store is read
+// again.
 func TestBytesOfInboxesAreThoseOfKnownRows(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))

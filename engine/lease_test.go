@@ -44,12 +44,12 @@ func TestALeaseIsWhatTheStoreSaysUntilItsTimeIsOver(t *testing.T) {
 	if got := l.surplus(); len(got) != 1 || got[0].Shard != 3 {
 		t.Errorf("surplus are %v, want shard 3", got)
 	}
-	renew(now.Add(6*time.Second), []int{3}, nil, of(1, 1, false), of(2, 3, false), of(3, 1, false)) // it stays after all
+	renew(now.Add(6*time.Second), []int{3}, nil, of(1, 1, false), of(2, 3, false), of(3, 1, false)) // shard 3 stays after all
 
 	if l.forget(of(2, 1, false)) || !l.forget(of(2, 3, false)) {
 		t.Error("a lease is given up by its epoch")
 	}
-	renew(now.Add(7*time.Second), nil, []int{3}, of(1, 1, false)) // another engine has it
+	renew(now.Add(7*time.Second), nil, []int{3}, of(1, 1, false)) // another engine has shard 3
 	moving(now.Add(8*time.Second), 1)
 	if got := l.expire(now.Add(17 * time.Second)); !reflect.DeepEqual(got, []int{1}) {
 		t.Errorf("expired are %v, want shard 1", got)

@@ -9,8 +9,8 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// Executions that have their turns one after the other hold no more memory together than is allowed, however many there are
-// and however large they become, and all of them end. Those that fit keep their state from turn to turn.
+// Executions that are stepped in turn hold no more memory together than is allowed, however many there are and however large
+// they become, and all of them end. Those that fit keep their state from turn to turn.
 func TestRunsThatTakeTurnsAreBoundedInBytes(t *testing.T) {
 	t.Parallel()
 	const runs, limit = 30, 200_000
@@ -21,7 +21,7 @@ func TestRunsThatTakeTurnsAreBoundedInBytes(t *testing.T) {
 	for i := range runs {
 		ids = append(ids, b.create(w, fmt.Sprintf("e%d", i), nil))
 	}
-	r := &reads{Store: b.store}
+	r := &readCounter{Store: b.store}
 	e := b.engine("a", func(c *engine.Config) { c.Store, c.CacheRuns, c.StepLimit = r, limit, 20 })
 	turns, most := 0, 0
 	for more := true; more; turns++ {
@@ -52,7 +52,7 @@ func TestOneRunMayBeLargerThanTheLimit(t *testing.T) {
 	w := fanOut(200)
 	b.register(w)
 	first := b.create(w, "first", nil)
-	r := &reads{Store: b.store}
+	r := &readCounter{Store: b.store}
 	e := b.engine("a", func(c *engine.Config) { c.Store, c.CacheRuns, c.StepLimit = r, 1, 20 })
 	b.settle(e)
 	b.wantPhase(first, core.WorkflowExecution_SUCCEEDED)

@@ -25,14 +25,14 @@ import (
 	"github.com/aloft-dev/aloft/store/memstore"
 )
 
-// told is the health of one service as a test has it.
-type told struct {
+// fakeHealth is the health of one service, which is away from its first failure until back.
+type fakeHealth struct {
 	mu     sync.Mutex
 	away   store.Service
 	failed int
 }
 
-func (h *told) Failed(_ context.Context, service, reason string) (store.Service, bool) {
+func (h *fakeHealth) Failed(_ context.Context, service, reason string) (store.Service, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.failed++
@@ -43,7 +43,7 @@ func (h *told) Failed(_ context.Context, service, reason string) (store.Service,
 	return h.away, false
 }
 
-func (h *told) Away(services ...string) (store.Service, bool) {
+func (h *fakeHealth) Away(services ...string) (store.Service, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, name := range services {
@@ -54,7 +54,7 @@ func (h *told) Away(services ...string) (store.Service, bool) {
 	return store.Service{}, false
 }
 
-func (h *told) back() {
+func (h *fakeHealth) back() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.away = store.Service{}
@@ -77,8 +77,8 @@ func (b *bench) run(e *engine.Engine, d time.Duration) {
 	}
 }
 
-// parkable is a bench with an execution whose only step needs blobs, which are away.
-func parkable(t *testing.T) (*bench, aloft.ExecutionID) {
+// benchWithoutBlobs is a bench with an execution whose only step needs blobs, which are away.
+func benchWithoutBlobs(t *testing.T) (*bench, aloft.ExecutionID) {
 	b := newBench(t)
 	b.objects.limit = 3
 	w := workflow{name: "echo", tasks: []*core.TaskTemplate{echoTask}, nodes: []*core.Node{taskNode("e", echoTask, map[string]*core.BindingData{"x": text("1")})}}
@@ -90,10 +90,10 @@ func parkable(t *testing.T) (*bench, aloft.ExecutionID) {
 
 func TestWhatWaitsSaysForWhatAndSinceWhenOverRestarts(t *testing.T) {
 	t.Parallel()
-	b, id := parkable(t)
+	b, id := benchWithoutBlobs(t)
 	want := aloft.WaitingFor(aloft.ServiceBlob, b.clock.Now().Format(time.RFC3339), b.objects.err.Error())
 	since := b.clock.Now()
-	for _, owner := range []string{"a", "b"} { // the second comes when the leases of the first have run out
+	for _, owner := range []string{"a", "b"} { // engine b goes on when the leases of a have run out
 		b.run(b.engine(owner), 20*time.Minute)
 		if e := b.execution(id); e.Waiting != want || !e.WaitingSince.Equal(since) {
 			t.Errorf("with engine %s it is %q since %s, want %q since %s", owner, e.Waiting, e.WaitingSince, want, since)
@@ -108,8 +108,8 @@ func TestWhatWaitsSaysForWhatAndSinceWhenOverRestarts(t *testing.T) {
 
 func TestWhatIsParkedAsksSeldomAndGoesOnWhenItsServiceIsBack(t *testing.T) {
 	t.Parallel()
-	b, id := parkable(t)
-	h := &told{}
+	b, id := benchWithoutBlobs(t)
+	h := &fakeHealth{}
 	e := b.engine("a", func(c *engine.Config) { c.Health, c.MaxRetries = h, 4 })
 	b.run(e, 2*time.Hour)
 	if h.failed < 2*12 || h.failed > 2*12+10 {
@@ -124,7 +124,7 @@ func TestWhatIsParkedAsksSeldomAndGoesOnWhenItsServiceIsBack(t *testing.T) {
 
 func TestWhatIsParkedAndNotToldGoesOnByItself(t *testing.T) {
 	t.Parallel()
-	b, id := parkable(t)
+	b, id := benchWithoutBlobs(t)
 	e := b.engine("a")
 	b.run(e, 2*time.Hour)
 	b.objects.err = nil
@@ -134,7 +134,7 @@ func TestWhatIsParkedAndNotToldGoesOnByItself(t *testing.T) {
 
 func TestPastItsLimitAnOutageFailsTheExecution(t *testing.T) {
 	t.Parallel()
-	b, id := parkable(t)
+	b, id := benchWithoutBlobs(t)
 	limit := func(c *engine.Config) { c.MaxOutage = 10 * time.Hour }
 	b.run(b.engine("a", limit), 6*time.Hour)
 	b.wantPhase(id, core.WorkflowExecution_UNDEFINED)
@@ -154,7 +154,7 @@ func TestPastItsLimitAnOutageFailsTheExecution(t *testing.T) {
 
 func TestWhatIsParkedCanBeTerminatedAtOnce(t *testing.T) {
 	t.Parallel()
-	b, id := parkable(t)
+	b, id := benchWithoutBlobs(t)
 	e := b.engine("a")
 	b.run(e, 2*time.Hour)
 	terminate := &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{Cause: "enough"}}}
@@ -165,9 +165,9 @@ func TestWhatIsParkedCanBeTerminatedAtOnce(t *testing.T) {
 	b.wantPhase(id, core.WorkflowExecution_ABORTED)
 }
 
-// A day without the service that attempts need to start: hundreds of nodes, those that run, those that wait and those that
-// come. One failure is charged, whoever needs the service says so, and when it is back everything ends well. Engine,
-// executor and health are the real ones.
+// A day without the service that attempts need to start: hundreds of nodes, some of which run, some wait and some are created
+// meanwhile. One failure is charged, each attempt that needs the service says so, and when it is back all executions succeed.
+// Engine, executor and health are the real ones.
 func TestAnOutageOfADayBurnsNothing(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -295,8 +295,7 @@ func TestAnOutageOfADayBurnsNothing(t *testing.T) {
 	})
 }
 
-// What cannot be done must not stand in the way of giving up: neither an outcome that waits to be taken in, nor the failure
-// node that is to come.
+// Giving up goes before what the execution cannot do: neither an outcome in its inbox nor its failure node stands in the way.
 func TestGivingUpGoesBeforeWhatCannotBeDone(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -309,7 +308,7 @@ func TestGivingUpGoesBeforeWhatCannotBeDone(t *testing.T) {
 	id := b.create(w, "handled", nil)
 	e := b.engine("a", func(c *engine.Config) { c.MaxOutage = time.Hour })
 	b.settle(e)
-	a := b.waiting()[0]
+	a := b.unassigned()[0]
 	b.assign("x", a)
 	b.objects.limit, b.objects.err = 3, fmt.Errorf("write object x: no space left: %w", aloft.ErrUnavailable)
 	b.report(a, succeeded(map[string]string{"o0": "more than three bytes"}))
@@ -319,7 +318,7 @@ func TestGivingUpGoesBeforeWhatCannotBeDone(t *testing.T) {
 	}
 	b.objects.err = nil
 	b.run(e, 10*time.Minute)
-	f := b.waiting()
+	f := b.unassigned()
 	if len(f) != 1 || f[0].Node == a.Node {
 		t.Fatalf("attempts that wait: %v, want that of the failure node", f)
 	}
@@ -349,7 +348,7 @@ func TestGivingUpNeedsNothingThatIsAway(t *testing.T) {
 	}
 	b.objects.err = nil
 	b.run(e, 10*time.Minute)
-	if f := b.waiting(); len(f) != 1 || f[0].Node == "a" {
+	if f := b.unassigned(); len(f) != 1 || f[0].Node == "a" {
 		t.Errorf("attempts that wait: %v, want that of the failure node", f)
 	}
 }

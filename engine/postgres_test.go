@@ -21,7 +21,7 @@ func TestAMessageThatBecomesVisibleLateIsFound(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	b := newBench(t)
-	b.store = &counted{Store: s}
+	b.store = &countingStore{Store: s}
 	w := fanOut(1)
 	b.register(w)
 	id := func(name string) aloft.ExecutionID {
@@ -58,7 +58,7 @@ func TestAMessageThatBecomesVisibleLateIsFound(t *testing.T) {
 	until("late")
 }
 
-// A server that is gone without a word is followed when its leases have run out, by the database's clock.
+// When the leases of a server that died have run out, by the database's clock, another server takes its shards.
 func TestExecutionsOfAnEngineThatIsGoneAreTakenOver(t *testing.T) {
 	t.Parallel()
 	url := postgrestest.Database(t)
@@ -71,7 +71,7 @@ func TestExecutionsOfAnEngineThatIsGoneAreTakenOver(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = s.Close() })
-		b.store = &counted{Store: s}
+		b.store = &countingStore{Store: s}
 		ttl := time.Hour
 		if owner == "gone" {
 			ttl = 300 * time.Millisecond
@@ -79,7 +79,7 @@ func TestExecutionsOfAnEngineThatIsGoneAreTakenOver(t *testing.T) {
 		engines = append(engines, b.engine(owner, func(c *engine.Config) { c.LeaseTTL = ttl }))
 	}
 	b.register(w)
-	if _, err := engines[0].Pass(t.Context()); err != nil { // it has all shards, and is never heard of again
+	if _, err := engines[0].Pass(t.Context()); err != nil { // the first server takes all shards, and dies
 		t.Fatal(err)
 	}
 	id := createIn(t, b.store, b.objects, w, "e", nil, b.clock.Now())

@@ -186,8 +186,8 @@ var neverRecorded = map[string]string{
 	"aloft.v1.AttemptUsage.charge":          "the charge of an attempt stands beside its usage in AttemptEnded; in records alone it is part of it",
 }
 
-// TestEveryFieldOfEveryEventOccursInARecordedJournal: what is not in any of them is not kept from being changed. A new event or
-// field is recorded with the release that brings it.
+// TestEveryFieldOfEveryEventOccursInARecordedJournal: a field that is in none of them could be changed unnoticed. A new event
+// or field is recorded with the release that brings it.
 func TestEveryFieldOfEveryEventOccursInARecordedJournal(t *testing.T) {
 	t.Parallel()
 	seen := map[protoreflect.FullName]bool{}
@@ -224,7 +224,7 @@ func TestEveryFieldOfEveryEventOccursInARecordedJournal(t *testing.T) {
 	}
 }
 
-// noteFields notes the fields of our own messages that are set.
+// noteFields notes the fields of aloft's own messages that are set.
 func noteFields(m protoreflect.Message, seen map[protoreflect.FullName]bool) {
 	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
 		seen[field.FullName()] = true
@@ -241,7 +241,7 @@ func noteFields(m protoreflect.Message, seen map[protoreflect.FullName]bool) {
 	})
 }
 
-// eachField lists the fields of a message of ours and of those in it.
+// eachField lists the fields of one of aloft's messages and of the messages in it.
 func eachField(m protoreflect.MessageDescriptor, known map[protoreflect.FullName]bool) {
 	for i := range m.Fields().Len() {
 		field := m.Fields().Get(i)
@@ -398,7 +398,7 @@ func (r records) String() string {
 	return b.String()
 }
 
-// oneLine is a message as JSON: what protojson writes has blanks at random.
+// oneLine is a message as JSON, without the blanks that protojson writes at random.
 func oneLine(m proto.Message) string {
 	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
 	if err != nil {
@@ -411,7 +411,7 @@ func oneLine(m proto.Message) string {
 	return b.String()
 }
 
-// difference is the first line in which two texts differ, with what is before it.
+// difference is the first line in which two texts differ, with the lines before it.
 func difference(want, got string) string {
 	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
 	for i := range max(len(w), len(g)) {
@@ -430,7 +430,7 @@ func difference(want, got string) string {
 }
 
 // recordJournalsOf writes the journals of all executions of a data folder and, beside them, their records as they are in its
-// database. That the two agree is the test's to say.
+// database. The test checks that the two agree.
 func recordJournalsOf(t *testing.T, folder, release string) {
 	t.Helper()
 	if release == "" {
@@ -493,7 +493,7 @@ func recordJournalsOf(t *testing.T, folder, release string) {
 		t.Fatal(err)
 	}
 	path := filepath.Join("testdata/journal", release)
-	packed, err := os.OpenFile(path+".json.gz", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) // what was released is not recorded again
+	packed, err := os.OpenFile(path+".json.gz", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) // the journals of a release are recorded once
 	if err != nil {
 		t.Fatal(err)
 	}

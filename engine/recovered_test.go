@@ -21,7 +21,7 @@ import (
 type sourceReads struct {
 	engine.Store
 	values, nodes int
-	most          int // nodes that were listed at once
+	most          int // how many nodes were listed at once at most
 }
 
 func (r *sourceReads) ListNodes(ctx context.Context, id aloft.ExecutionID, parent aloft.NodeID, all bool, q store.Query) ([]*store.Node, error) {
@@ -36,8 +36,8 @@ func (r *sourceReads) NodeValues(ctx context.Context, id aloft.ExecutionID, node
 	return r.Store.NodeValues(ctx, id, nodes)
 }
 
-// recover creates an execution that recovers another one.
-func (b *bench) recover(old aloft.ExecutionID, name string) aloft.ExecutionID {
+// createRecovery creates an execution that recovers another one.
+func (b *bench) createRecovery(old aloft.ExecutionID, name string) aloft.ExecutionID {
 	b.Helper()
 	was := b.execution(old)
 	return b.create(workflow{name: was.Workflow.GetName()}, name, nil, func(e *store.Execution, c *aloftv1.Create) {
@@ -46,16 +46,16 @@ func (b *bench) recover(old aloft.ExecutionID, name string) aloft.ExecutionID {
 	})
 }
 
-func broken() *aloftv1.Outcome {
+func userFailure() *aloftv1.Outcome {
 	return &aloftv1.Outcome{Result: &aloftv1.Outcome_Failure{Failure: &aloftv1.Failure{Error: &core.ExecutionError{Code: "USER:Broken", Message: "it broke", Kind: core.ExecutionError_USER}}}}
 }
 
-// answer reports how each attempt that waits ends, until none waits, and returns the nodes that ran, in order.
-func (b *bench) answer(e *engine.Engine, of func(a *store.Attempt) *aloftv1.Outcome) []string {
+// reportAttempts reports an outcome for each unassigned attempt until there is none, and returns the nodes that ran, sorted.
+func (b *bench) reportAttempts(e *engine.Engine, of func(a *store.Attempt) *aloftv1.Outcome) []string {
 	b.Helper()
 	var ran []string
-	for b.settle(e); len(b.waiting()) > 0; b.settle(e) {
-		for _, a := range b.waiting() {
+	for b.settle(e); len(b.unassigned()) > 0; b.settle(e) {
+		for _, a := range b.unassigned() {
 			ran = append(ran, string(a.Node))
 			b.assign("x", a)
 			b.report(a, of(a))
@@ -80,8 +80,8 @@ func (b *bench) phases(id aloft.ExecutionID) map[core.NodeExecution_Phase]int {
 	return phases
 }
 
-// wide has n nodes that need nobody and one that joins the first and the last; those that mod divides fail.
-func wide(n int) workflow {
+// wideWorkflow has n nodes that need no other node, and one that needs the first two.
+func wideWorkflow(n int) workflow {
 	w := workflow{name: "wide", tasks: []*core.TaskTemplate{runTask}, policy: core.WorkflowMetadata_FAIL_AFTER_EXECUTABLE_NODES_COMPLETE,
 		inputs: map[string]core.SimpleType{"x": core.SimpleType_STRING}, outputs: map[string]*core.BindingData{"o": promise("last", "o0")}}
 	for i := range n {
@@ -95,15 +95,15 @@ func TestARecoveryRunsWhatFailedAndReadsTheRestInBulk(t *testing.T) {
 	t.Parallel()
 	const n = 600
 	b := newBench(t)
-	w := wide(n)
+	w := wideWorkflow(n)
 	b.register(w)
 	counting := &sourceReads{Store: b.store}
 	e := b.engine("engine", func(c *engine.Config) { c.Store = counting })
 	b.heartbeat("x", "here", 1<<40)
 	first := b.create(w, "first", map[string]string{"x": "in"})
-	ran := b.answer(e, func(a *store.Attempt) *aloftv1.Outcome {
+	ran := b.reportAttempts(e, func(a *store.Attempt) *aloftv1.Outcome {
 		if a.Node == "n0" || a.Node == "n300" {
-			return broken()
+			return userFailure()
 		}
 		return succeeded(map[string]string{"o0": "of " + string(a.Node)})
 	})
@@ -112,8 +112,8 @@ func TestARecoveryRunsWhatFailedAndReadsTheRestInBulk(t *testing.T) {
 	}
 	b.wantPhase(first, core.WorkflowExecution_FAILED)
 
-	second := b.recover(first, "second")
-	ran = b.answer(e, func(a *store.Attempt) *aloftv1.Outcome {
+	second := b.createRecovery(first, "second")
+	ran = b.reportAttempts(e, func(a *store.Attempt) *aloftv1.Outcome {
 		return succeeded(map[string]string{"o0": "again " + string(a.Node)})
 	})
 	if got := fmt.Sprint(ran); got != "[last n0 n300]" {
@@ -155,9 +155,9 @@ func TestTheNodesOfARecoveredExecutionAreListedInPagesAndOnce(t *testing.T) {
 	counting := &sourceReads{Store: b.store}
 	e := b.engine("engine", func(c *engine.Config) { c.Store = counting })
 	first := b.create(w, "first", nil)
-	b.answer(e, func(*store.Attempt) *aloftv1.Outcome { return broken() })
-	second := b.recover(first, "second")
-	b.answer(e, func(*store.Attempt) *aloftv1.Outcome { return succeeded(map[string]string{"o0": "mended"}) })
+	b.reportAttempts(e, func(*store.Attempt) *aloftv1.Outcome { return userFailure() })
+	second := b.createRecovery(first, "second")
+	b.reportAttempts(e, func(*store.Attempt) *aloftv1.Outcome { return succeeded(map[string]string{"o0": "mended"}) })
 	b.wantPhase(second, core.WorkflowExecution_SUCCEEDED)
 	if got := b.phases(second)[core.NodeExecution_RECOVERED]; got != n {
 		t.Errorf("%d nodes were recovered, want %d", got, n)
@@ -170,15 +170,15 @@ func TestTheNodesOfARecoveredExecutionAreListedInPagesAndOnce(t *testing.T) {
 func TestRecoveriesFollowOneAnother(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	w := wide(4)
+	w := wideWorkflow(4)
 	b.register(w)
 	b.heartbeat("x", "here", 1<<40)
 	id := b.create(w, "run0", map[string]string{"x": "in"})
 	// Each run gets one node further than the one before it, and a new engine has nothing in memory.
 	for i, want := range []string{"[n0 n1 n2 n3]", "[last n1 n2 n3]", "[last n2 n3]", "[last n3]"} {
-		ran := b.answer(b.engine("engine"), func(a *store.Attempt) *aloftv1.Outcome {
+		ran := b.reportAttempts(b.engine("engine"), func(a *store.Attempt) *aloftv1.Outcome {
 			if i < 3 && string(a.Node) != fmt.Sprintf("n%d", i) {
-				return broken()
+				return userFailure()
 			}
 			return succeeded(map[string]string{"o0": string(a.Node)})
 		})
@@ -186,7 +186,7 @@ func TestRecoveriesFollowOneAnother(t *testing.T) {
 			t.Errorf("run %d ran %s, want %s", i, ran, want)
 		}
 		if i < 3 {
-			id = b.recover(id, fmt.Sprintf("run%d", i+1))
+			id = b.createRecovery(id, fmt.Sprintf("run%d", i+1))
 		}
 	}
 	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
@@ -209,16 +209,16 @@ func TestASubWorkflowIsRecoveredAsAWholeOrEntered(t *testing.T) {
 	b.register(w, sub)
 	b.heartbeat("x", "here", 1<<40)
 	first := b.create(w, "first", nil)
-	b.answer(b.engine("engine"), func(a *store.Attempt) *aloftv1.Outcome {
+	b.reportAttempts(b.engine("engine"), func(a *store.Attempt) *aloftv1.Outcome {
 		if a.Node == "partly-0-n1" {
-			return broken()
+			return userFailure()
 		}
 		return succeeded(map[string]string{"o0": "of " + string(a.Node)})
 	})
 	b.wantPhase(first, core.WorkflowExecution_FAILED)
 
-	second := b.recover(first, "second")
-	ran := b.answer(b.engine("engine"), func(a *store.Attempt) *aloftv1.Outcome {
+	second := b.createRecovery(first, "second")
+	ran := b.reportAttempts(b.engine("engine"), func(a *store.Attempt) *aloftv1.Outcome {
 		return succeeded(map[string]string{"o0": "again " + string(a.Node)})
 	})
 	if got := fmt.Sprint(ran); got != "[partly-0-n1]" {
@@ -240,18 +240,18 @@ func TestTheCheckpointOfAFailedNodeIsHandedOverUntilThereIsALaterOne(t *testing.
 	b.heartbeat("x", "here", 1<<40)
 	id := b.create(w, "run0", nil)
 	saving := func(uri string) *aloftv1.Outcome {
-		o := broken()
+		o := userFailure()
 		o.Usage, _ = proto.Marshal(&aloftv1.AttemptUsage{Checkpoint: uri})
 		return o
 	}
 	for i, c := range []struct{ offered, left, recorded string }{
 		{"", "aloft://run/0/cp", "aloft://run/0/cp"},
-		{"aloft://run/0/cp", "", "aloft://run/0/cp"}, // it failed before it saved anything
+		{"aloft://run/0/cp", "", "aloft://run/0/cp"}, // the attempt failed before it saved anything
 		{"aloft://run/0/cp", "aloft://run/2/cp", "aloft://run/2/cp"},
 		{"aloft://run/2/cp", "", "aloft://run/2/cp"},
 	} {
 		offered := "not run"
-		b.answer(b.engine("engine"), func(a *store.Attempt) *aloftv1.Outcome {
+		b.reportAttempts(b.engine("engine"), func(a *store.Attempt) *aloftv1.Outcome {
 			offered = a.Spec.GetCheckpoint()
 			return saving(c.left)
 		})
@@ -265,17 +265,17 @@ func TestTheCheckpointOfAFailedNodeIsHandedOverUntilThereIsALaterOne(t *testing.
 		if got := n.Metadata.GetCheckpointUri(); got != c.recorded {
 			t.Errorf("run %d: its node says %q, want %q", i, got, c.recorded)
 		}
-		id = b.recover(id, fmt.Sprintf("run%d", i+1))
+		id = b.createRecovery(id, fmt.Sprintf("run%d", i+1))
 	}
 }
 
-// losing is a catalog without results, for which what some nodes returned is lost.
-type losing struct {
+// losingCatalog is a catalog without results that calls outputs of one value lost.
+type losingCatalog struct {
 	engine.Catalog
 	lost string
 }
 
-func (l *losing) Lost(_ context.Context, outputs *aloftv1.Literals) (string, error) {
+func (l *losingCatalog) Lost(_ context.Context, outputs *aloftv1.Literals) (string, error) {
 	if outputs.GetValue().GetLiterals()["o0"].GetScalar().GetPrimitive().GetStringValue() == l.lost {
 		return "its object aloft://blob/x is missing", nil
 	}
@@ -285,20 +285,20 @@ func (l *losing) Lost(_ context.Context, outputs *aloftv1.Literals) (string, err
 func TestAFinishedNodeWhoseOutputsAreLostRunsAgainInARecovery(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	w := wide(3)
+	w := wideWorkflow(3)
 	b.register(w)
-	e := b.engine("engine", func(c *engine.Config) { c.Catalog = &losing{lost: "of n1"} })
+	e := b.engine("engine", func(c *engine.Config) { c.Catalog = &losingCatalog{lost: "of n1"} })
 	b.heartbeat("x", "here", 1<<40)
 	first := b.create(w, "first", map[string]string{"x": "in"})
-	b.answer(e, func(a *store.Attempt) *aloftv1.Outcome {
+	b.reportAttempts(e, func(a *store.Attempt) *aloftv1.Outcome {
 		if a.Node == "last" {
-			return broken()
+			return userFailure()
 		}
 		return succeeded(map[string]string{"o0": "of " + string(a.Node)})
 	})
 	b.wantPhase(first, core.WorkflowExecution_FAILED)
-	second := b.recover(first, "second")
-	ran := b.answer(e, func(a *store.Attempt) *aloftv1.Outcome {
+	second := b.createRecovery(first, "second")
+	ran := b.reportAttempts(e, func(a *store.Attempt) *aloftv1.Outcome {
 		return succeeded(map[string]string{"o0": "again " + string(a.Node)})
 	})
 	if got := fmt.Sprint(ran); got != "[last n1]" {

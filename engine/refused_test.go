@@ -11,14 +11,14 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// refusing is a store that cannot have the ends of executions, for a while.
-type refusing struct {
+// refusingStore refuses steps that end executions, while refuses is set.
+type refusingStore struct {
 	store.Store
 	refuses bool
 	tries   int
 }
 
-func (r *refusing) Commit(ctx context.Context, steps []*store.Step) []error {
+func (r *refusingStore) Commit(ctx context.Context, steps []*store.Step) []error {
 	errs := make([]error, len(steps))
 	for i, s := range steps {
 		if r.refuses && s.Change != nil && aloft.Terminal(s.Change.Phase) {
@@ -31,11 +31,11 @@ func (r *refusing) Commit(ctx context.Context, steps []*store.Step) []error {
 	return errs
 }
 
-// The step says that the execution has ended, and it has not.
+// A step that ends its execution and is refused: the execution has not ended.
 func TestAnEndThatTheStoreRefusesIsTriedAgainWithPauses(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	r := &refusing{Store: b.memory, refuses: true}
+	r := &refusingStore{Store: b.memory, refuses: true}
 	b.store.Store = r
 	w := workflow{name: "echo", tasks: []*core.TaskTemplate{echoTask}, nodes: []*core.Node{taskNode("e", echoTask, map[string]*core.BindingData{"x": text("1")})}}
 	b.register(w)

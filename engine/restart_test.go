@@ -11,36 +11,36 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// reads counts what an engine reads of executions.
-type reads struct {
+// readCounter counts what an engine reads of executions.
+type readCounter struct {
 	store.Store
 	loads, rows int
 }
 
-func (r *reads) Load(ctx context.Context, key store.Key) (*store.Execution, error) {
+func (r *readCounter) Load(ctx context.Context, key store.Key) (*store.Execution, error) {
 	r.loads++
 	return r.Store.Load(ctx, key)
 }
 
-func (r *reads) Inbox(ctx context.Context, shards []int, after int64, limit int) ([]store.InboxRow, error) {
+func (r *readCounter) Inbox(ctx context.Context, shards []int, after int64, limit int) ([]store.InboxRow, error) {
 	rows, err := r.Store.Inbox(ctx, shards, after, limit)
 	r.rows += len(rows)
 	return rows, err
 }
 
-func (r *reads) Clocks(ctx context.Context, shards []int, after store.Key, limit int) ([]store.ClockRow, error) {
+func (r *readCounter) Clocks(ctx context.Context, shards []int, after store.Key, limit int) ([]store.ClockRow, error) {
 	rows, err := r.Store.Clocks(ctx, shards, after, limit)
 	r.rows += len(rows)
 	return rows, err
 }
 
-func (r *reads) Due(ctx context.Context, shards []int, until time.Time, limit int) ([]store.DueRow, error) {
+func (r *readCounter) Due(ctx context.Context, shards []int, until time.Time, limit int) ([]store.DueRow, error) {
 	rows, err := r.Store.Due(ctx, shards, until, limit)
 	r.rows += len(rows)
 	return rows, err
 }
 
-// A server is ready at once however much it has run: what has finished is not looked at, only what goes on.
+// A server is ready at once however much it has run: of finished executions it reads nothing.
 func TestRestartReadsNothingOfFinishedExecutions(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -56,7 +56,7 @@ func TestRestartReadsNothingOfFinishedExecutions(t *testing.T) {
 	b.wantPhase(last, core.WorkflowExecution_SUCCEEDED)
 	b.wantPhase(asleep, core.WorkflowExecution_RUNNING)
 
-	r := &reads{Store: b.store}
+	r := &readCounter{Store: b.store}
 	b.settle(b.engine("a", func(c *engine.Config) { c.Store = r }))
 	if r.loads != 0 {
 		t.Errorf("after a restart the engine loads %d executions, want none before there is something to do", r.loads)

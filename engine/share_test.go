@@ -13,14 +13,14 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// shared is a store that knows who has which shard, and counts steps that were refused.
-type shared struct {
+// sharedStore knows which engine has which shard, and counts steps that were refused.
+type sharedStore struct {
 	store.Store
 	owners  [store.Shards]string
 	refused int
 }
 
-func (s *shared) AcquireShards(ctx context.Context, owner string, now time.Time, ttl time.Duration) ([]store.Lease, error) {
+func (s *sharedStore) AcquireShards(ctx context.Context, owner string, now time.Time, ttl time.Duration) ([]store.Lease, error) {
 	leases, err := s.Store.AcquireShards(ctx, owner, now, ttl)
 	for _, l := range leases {
 		s.owners[l.Shard] = owner
@@ -28,7 +28,7 @@ func (s *shared) AcquireShards(ctx context.Context, owner string, now time.Time,
 	return leases, err
 }
 
-func (s *shared) Commit(ctx context.Context, steps []*store.Step) []error {
+func (s *sharedStore) Commit(ctx context.Context, steps []*store.Step) []error {
 	errs := s.Store.Commit(ctx, steps)
 	for _, err := range errs {
 		if err != nil && !errors.Is(err, aloft.ErrUnavailable) {
@@ -38,7 +38,7 @@ func (s *shared) Commit(ctx context.Context, steps []*store.Step) []error {
 	return errs
 }
 
-func (s *shared) count(owner string) (n int) {
+func (s *sharedStore) shardsOf(owner string) (n int) {
 	for _, o := range s.owners {
 		if o == owner {
 			n++
@@ -50,7 +50,7 @@ func (s *shared) count(owner string) (n int) {
 func TestEnginesShareTheShardsAndNoStepIsLost(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	s := &shared{Store: b.memory}
+	s := &sharedStore{Store: b.memory}
 	w := fanOut(40)
 	b.register(w)
 	var ids []aloft.ExecutionID
@@ -63,7 +63,7 @@ func TestEnginesShareTheShardsAndNoStepIsLost(t *testing.T) {
 	join := func(name string) {
 		engines[name] = b.engine(name, func(c *engine.Config) { c.Store, c.StepLimit = s, 5 })
 	}
-	turns := func(n int) { // executions are in the middle of what they do all the time
+	turns := func(n int) { // each engine makes n passes, while executions run and new ones come
 		t.Helper()
 		for range n {
 			for _, name := range []string{"a", "b", "c"} {
@@ -80,7 +80,7 @@ func TestEnginesShareTheShardsAndNoStepIsLost(t *testing.T) {
 	wantShards := func(want map[string]int) {
 		t.Helper()
 		for name, n := range want {
-			if got := s.count(name); got != n {
+			if got := s.shardsOf(name); got != n {
 				t.Errorf("%s has %d shards, want %d", name, got, n)
 			}
 		}
@@ -98,7 +98,7 @@ func TestEnginesShareTheShardsAndNoStepIsLost(t *testing.T) {
 	if s.refused != 0 {
 		t.Errorf("%d steps were refused although every shard changed hands in an orderly way", s.refused)
 	}
-	delete(engines, "a") // killed
+	delete(engines, "a") // the engine is killed
 	turns(20)
 	wantShards(map[string]int{"b": 32, "c": 32})
 	for range 100 {
@@ -114,17 +114,17 @@ func TestEnginesShareTheShardsAndNoStepIsLost(t *testing.T) {
 	}
 }
 
-// A commit of which nobody knows what became of it is finished before its shard goes to another engine.
+// A commit whose outcome is unknown is finished before its shard goes to another engine.
 func TestAShardIsGivenBackWhenItsCommitIsFinished(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	s := &shared{Store: b.memory}
+	s := &sharedStore{Store: b.memory}
 	change := func(c *engine.Config) { c.Store = s }
 	w := fanOut(3)
 	b.register(w)
 	leaver := b.engine("leaver", change)
 	b.settle(leaver)
-	b.settle(b.engine("comer", change)) // it is there from now on
+	b.settle(b.engine("comer", change)) // the second engine joins
 	var ids []aloft.ExecutionID
 	for i := range 100 {
 		ids = append(ids, b.create(w, fmt.Sprintf("e%d", i), nil))
@@ -155,14 +155,14 @@ func TestAShardIsGivenBackWhenItsCommitIsFinished(t *testing.T) {
 	}
 }
 
-// The store counts a lease from when it was asked for: it may give the shard away at that time and LeaseTTL. How long the answer
-// took is the engine's loss. From then on no step begins, and what was decided before is not committed.
+// The store counts a lease from when the engine asked for it: the lease ends LeaseTTL after that, however long the answer took.
+// After its end no step begins, and steps that were decided before are not committed.
 func TestALeaseIsCountedFromBeforeItWasAskedFor(t *testing.T) {
 	t.Parallel()
 	const ttl, answer = 10 * time.Second, 4 * time.Second
 	for name, test := range map[string]struct {
-		slow      string        // what else of the store takes long
-		takes     time.Duration // since the lease was there
+		slow      string        // the call of the store that takes long beside AcquireShards
+		takes     time.Duration // how long that call takes
 		committed bool
 	}{
 		"the messages are read just before the end": {"Inbox", ttl - answer - 1, true},

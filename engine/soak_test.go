@@ -14,8 +14,8 @@ import (
 
 var waves = flag.Int("waves", 20, "how often the soak test runs a hundred executions: each is some 50 rows")
 
-// P8: what the engine holds follows what runs, not what has run. Errors of the store leave nothing behind either. That a
-// node's life is a few rows is an invariant of the simulation.
+// P8: what the engine holds follows what runs, not what has run. Errors of the store leave nothing behind in memory either.
+// That a node's life is a few rows is an invariant of the simulation.
 func TestNothingIsLeftOfWhatHasEnded(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -34,21 +34,21 @@ func TestNothingIsLeftOfWhatHasEnded(t *testing.T) {
 	e := b.engine("a", func(c *engine.Config) { c.CacheRuns = 150_000 })
 	pass := func() {
 		for more := true; more; {
-			more, _ = e.Pass(t.Context()) // an error: the store said that it failed
+			more, _ = e.Pass(t.Context()) // an error is a failure of the store, as injected
 		}
 	}
 	done := 0
 	for wave := range *waves {
-		b.look(func() {
+		b.withoutFaults(func() {
 			for i := range 100 {
 				b.create(w, fmt.Sprintf("e%d-%d", wave, i), nil)
 			}
 		})
 		for range 20 {
 			pass()
-			b.look(func() {
+			b.withoutFaults(func() {
 				b.heartbeat("x", "here", time.Minute)
-				for _, a := range b.waiting() {
+				for _, a := range b.unassigned() {
 					b.assign("x", a)
 					b.report(a, succeeded(map[string]string{"o": "fine"}))
 				}
@@ -56,7 +56,7 @@ func TestNothingIsLeftOfWhatHasEnded(t *testing.T) {
 			b.clock.advance(time.Second)
 		}
 		pass()
-		b.look(func() {
+		b.withoutFaults(func() {
 			for i := range 100 {
 				b.wantPhase(aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: fmt.Sprintf("e%d-%d", wave, i)}, core.WorkflowExecution_SUCCEEDED)
 				done++
@@ -70,8 +70,8 @@ func TestNothingIsLeftOfWhatHasEnded(t *testing.T) {
 	}
 }
 
-// look lets the store work without faults meanwhile.
-func (b *bench) look(f func()) {
+// withoutFaults calls f while the store has no faults.
+func (b *bench) withoutFaults(f func()) {
 	faults := b.memory.Faults
 	b.memory.Faults = nil
 	f()

@@ -25,9 +25,9 @@ import (
 )
 
 // TestEachCallFailsOnceInEachModeAndTheRunEndsAlike makes the same run again and again: executions with a nested workflow,
-// tasks of the engine and of an executor, one whose result two of them share, a retry and a termination. Each time one call of the store or of the blobs, by
-// client, engine or executor, fails: before it was done, after it was done, or with half of its members done. The run must
-// end as the undisturbed one, with as many attempts: nothing is lost and nothing done again.
+// tasks of the engine and of an executor, a task whose result two executions share, a retry and a termination. Each time one
+// call of the store or of the blobs, by client, engine or executor, fails: before it was done, after it was done, or with half
+// of its members done. The run must end as the undisturbed one, with as many attempts: nothing is lost and nothing done again.
 func TestEachCallFailsOnceInEachModeAndTheRunEndsAlike(t *testing.T) {
 	t.Parallel()
 	t.Run("SQLite", func(t *testing.T) {
@@ -74,7 +74,7 @@ func sweep(t *testing.T, o sqlstore.Options) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	clean := &swept{TB: t, store: s, blobs: blobs, workflow: w, name: "clean"}
+	clean := &sweepRun{TB: t, store: s, blobs: blobs, workflow: w, name: "clean"}
 	want := clean.run(t)
 	for _, sign := range []string{"SUCCEEDED", "ABORTED", "retried/1 SUCCEEDED", "nothing else"} {
 		if !strings.Contains(want+"nothing else", sign) {
@@ -91,7 +91,7 @@ func sweep(t *testing.T, o sqlstore.Options) {
 		fault store.Fault
 	}{{"before", store.FailBefore}, {"after", store.FailAfter}, {"partly", store.FailPartly}} {
 		for at := 0; at < len(clean.calls); at += every {
-			r := &swept{TB: t, store: s, blobs: blobs, workflow: w, name: fmt.Sprintf("%s%d", mode.name, at), fault: mode.fault, at: at}
+			r := &sweepRun{TB: t, store: s, blobs: blobs, workflow: w, name: fmt.Sprintf("%s%d", mode.name, at), fault: mode.fault, at: at}
 			if got := r.run(t); got != want {
 				t.Fatalf("call %d (%s) failed %s, and the run ended\n%s\nwithout that\n%s", at, r.struck, mode.name, got, want)
 			}
@@ -110,25 +110,25 @@ func sweep(t *testing.T, o sqlstore.Options) {
 	}
 }
 
-// swept is one run of the sweep.
-type swept struct {
+// sweepRun is one run of the sweep.
+type sweepRun struct {
 	testing.TB
 	store    *sqlstore.Store
 	blobs    *folder.Store
 	workflow workflow
 	name     string // begins the names of its executions
 	fault    store.Fault
-	at       int // the call that fails
+	at       int // the number of the call that fails
 
 	calls  []string
 	struck string
 	clock  *handClock
-	values *struckLiterals
+	values *faultyLiterals
 	ended  map[store.AttemptKey]bool
 }
 
-// strike is asked about every call.
-func (r *swept) strike(op string) store.Fault {
+// strike says how a call goes. Every call asks it.
+func (r *sweepRun) strike(op string) store.Fault {
 	r.calls = append(r.calls, op)
 	if r.fault == store.NoFault || len(r.calls)-1 != r.at {
 		return store.NoFault
@@ -137,24 +137,24 @@ func (r *swept) strike(op string) store.Fault {
 	return r.fault
 }
 
-// struckLiterals are literals that fail as the store does.
-type struckLiterals struct {
+// faultyLiterals are literals that fail as the store does.
+type faultyLiterals struct {
 	*objects
 	faults store.Faults
 }
 
-func (l *struckLiterals) WriteLiterals(ctx context.Context, m *core.LiteralMap) (ref *aloftv1.Literals, err error) {
+func (l *faultyLiterals) WriteLiterals(ctx context.Context, m *core.LiteralMap) (ref *aloftv1.Literals, err error) {
 	err = l.faults.Do("WriteLiterals", func() (err error) { ref, err = l.objects.WriteLiterals(ctx, m); return err })
 	return ref, err
 }
 
-func (l *struckLiterals) ReadLiterals(ctx context.Context, ref *aloftv1.LiteralRef) (m *core.LiteralMap, err error) {
+func (l *faultyLiterals) ReadLiterals(ctx context.Context, ref *aloftv1.LiteralRef) (m *core.LiteralMap, err error) {
 	err = l.faults.Do("ReadLiterals", func() (err error) { m, err = l.objects.ReadLiterals(ctx, ref); return err })
 	return m, err
 }
 
-// must repeats a call that is to be repeated as long as nobody knows what became of it.
-func (r *swept) must(call func() error) error {
+// untilKnown repeats a call as long as its outcome is unknown.
+func (r *sweepRun) untilKnown(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, aloft.ErrUnavailable) {
 			return err
@@ -162,16 +162,16 @@ func (r *swept) must(call func() error) error {
 	}
 }
 
-// run makes the run and says how everything ended.
-func (r *swept) run(t *testing.T) string {
+// run makes the run and returns its summary.
+func (r *sweepRun) run(t *testing.T) string {
 	t.Helper()
 	r.clock, r.ended = newHandClock(), map[store.AttemptKey]bool{}
 	faulty := &storetest.Faulty{Store: r.store, Faults: r.strike}
-	r.values = &struckLiterals{objects: &objects{limit: 64, byURI: map[string]*core.LiteralMap{}}, faults: r.strike}
+	r.values = &faultyLiterals{objects: &objects{limit: 64, byURI: map[string]*core.LiteralMap{}}, faults: r.strike}
 	results := &catalog.Catalog{Store: faulty, Blob: r.blobs, Now: r.clock.Now}
 	e := engine.New(engine.Config{Store: faulty, Literals: r.values, Owner: r.name, Clock: r.clock, Catalog: results, Logger: slog.New(slog.DiscardHandler), CacheLiterals: 1})
 	ids := []aloft.ExecutionID{r.create(faulty, "a"), r.create(faulty, "b"), r.create(faulty, "terminated")}
-	over := func() bool {
+	allEnded := func() bool {
 		for _, id := range ids {
 			if rec, err := r.store.GetExecution(t.Context(), id); err != nil || !aloft.Terminal(rec.Phase) {
 				return false
@@ -179,17 +179,17 @@ func (r *swept) run(t *testing.T) string {
 		}
 		return true
 	}
-	told := false
+	terminated := false
 	for range 300 {
-		if over() {
+		if allEnded() {
 			break
 		}
 		if _, err := e.Pass(t.Context()); err != nil && !errors.Is(err, aloft.ErrUnavailable) {
 			t.Fatalf("pass: %v", err)
 		}
-		if rec, err := r.store.GetExecution(t.Context(), ids[2]); err == nil && rec.Phase == core.WorkflowExecution_RUNNING && !told {
-			told = true
-			if err := r.must(func() error {
+		if rec, err := r.store.GetExecution(t.Context(), ids[2]); err == nil && rec.Phase == core.WorkflowExecution_RUNNING && !terminated {
+			terminated = true
+			if err := r.untilKnown(func() error {
 				return faulty.Append(t.Context(), ids[2], store.Message{Dedup: store.TerminateDedup, Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{Cause: "enough"}}}})
 			}); err != nil {
 				t.Fatal(err)
@@ -198,18 +198,18 @@ func (r *swept) run(t *testing.T) string {
 		r.execute(faulty)
 		r.clock.advance(250 * time.Millisecond)
 	}
-	if err := r.must(func() error { return faulty.ReleaseShards(t.Context(), r.name) }); err != nil {
+	if err := r.untilKnown(func() error { return faulty.ReleaseShards(t.Context(), r.name) }); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.store.RemoveInstance(t.Context(), "x-"+r.name); err != nil {
 		t.Fatal(err)
 	}
-	return r.tell(ids)
+	return r.summary(ids)
 }
 
-func (r *swept) create(s store.Store, which string) aloft.ExecutionID {
+func (r *sweepRun) create(s store.Store, which string) aloft.ExecutionID {
 	id := aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: r.name + "-" + which}
-	key := r.name // of what two share
+	key := r.name // two executions of the run have the same, and share a result
 	if which == "terminated" {
 		key = id.Name
 	}
@@ -220,14 +220,14 @@ func (r *swept) create(s store.Store, which string) aloft.ExecutionID {
 	now := r.clock.Now()
 	record := &store.Execution{ID: id, Spec: &admin.ExecutionSpec{}, Workflow: identifier(core.ResourceType_WORKFLOW, r.workflow.name), Inputs: inputs, CreatedAt: now, UpdatedAt: now}
 	create := &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: &aloftv1.Create{Workflow: record.Workflow, Inputs: inputs.GetRef(), Seed: which}}}
-	if err := r.must(func() error { return s.CreateExecution(r.Context(), record, create) }); err != nil {
+	if err := r.untilKnown(func() error { return s.CreateExecution(r.Context(), record, create) }); err != nil {
 		r.Fatal(err)
 	}
 	return id
 }
 
 // execute is one pass of an executor. What the store does not take now is tried again in the next one.
-func (r *swept) execute(s store.Store) {
+func (r *sweepRun) execute(s store.Store) {
 	ctx, now, self := r.Context(), r.clock.Now(), "x-"+r.name
 	if s.Heartbeat(ctx, store.Instance{ID: self, Kind: "process", Place: r.name, SeenAt: now, Expires: now.Add(time.Minute)}) != nil {
 		return
@@ -250,7 +250,7 @@ func (r *swept) execute(s store.Store) {
 	var reports []store.Report
 	for _, a := range assigned {
 		if a.ID.Execution.Name == r.name+"-terminated" && a.Stop == "" {
-			continue // it runs until it is stopped
+			continue // its task runs until it is stopped
 		}
 		outcome := &aloftv1.Outcome{Node: string(a.Node), Attempt: a.Attempt, Token: a.Token, StartedAt: now.UnixNano(), EndedAt: now.UnixNano()}
 		switch {
@@ -278,8 +278,8 @@ func (r *swept) execute(s store.Store) {
 	}
 }
 
-// tell is what is left of the run, without its name and its times.
-func (r *swept) tell(ids []aloft.ExecutionID) string {
+// summary is how everything ended in the run, without its name and its times.
+func (r *sweepRun) summary(ids []aloft.ExecutionID) string {
 	r.Helper()
 	var lines []string
 	for _, id := range ids {
@@ -299,7 +299,7 @@ func (r *swept) tell(ids []aloft.ExecutionID) string {
 				r.Fatal(err)
 			}
 			if n.ID == aloft.StartNode {
-				outputs = nil // the key of what is shared is the run's own
+				outputs = nil // the input key differs from run to run
 			}
 			lines = append(lines, fmt.Sprintf("%s %s %s %x", which, n.ID, n.Phase, outputs.GetRef().GetDigest()))
 		}
@@ -310,7 +310,7 @@ func (r *swept) tell(ids []aloft.ExecutionID) string {
 		for _, a := range attempts {
 			who := which
 			if a.Node == "cached" && which != "terminated" {
-				who = "one of them" // who comes first computes for both
+				who = "one of them" // the first of the two executions computes for both
 			}
 			lines = append(lines, fmt.Sprintf("%s %s/%d %s", who, a.Node, a.Attempt, a.Phase))
 		}

@@ -16,7 +16,7 @@ import (
 // halfAnHour is how long attempts may last.
 func halfAnHour(c *engine.Config) { c.Policy.Timeout = 30 * time.Minute }
 
-// runsForHalfAnHour makes an execution whose only attempt, of node r, has begun and may last so long.
+// runsForHalfAnHour creates an execution whose only attempt, of node r, has begun and may last half an hour.
 func (b *bench) runsForHalfAnHour() (aloft.ExecutionID, *store.Attempt) {
 	b.Helper()
 	w := workflow{name: "runs", tasks: []*core.TaskTemplate{runTask}, nodes: []*core.Node{taskNode("r", runTask, map[string]*core.BindingData{"x": text("1")})}}
@@ -25,17 +25,17 @@ func (b *bench) runsForHalfAnHour() (aloft.ExecutionID, *store.Attempt) {
 	e := b.engine("a", halfAnHour)
 	b.heartbeat("x", "here", 24*time.Hour)
 	b.settle(e)
-	a := b.waiting()[0]
-	b.started(e, a)
+	a := b.unassigned()[0]
+	b.startAttempt(e, a)
 	return id, a
 }
 
-// The clock of the second server is four hours ahead, or the first one was away for as long: an attempt's time is over. What its
-// executor finds again and tells counts.
+// The clock of the second server is four hours ahead, or no server ran for as long: an attempt's time is over. If its executor
+// reports soon how it ended, that counts.
 func TestWhatLiesUnreadGoesBeforeADeadlineThatPassedMeanwhile(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		told time.Duration // after the second engine began; negative: nothing is
+		told time.Duration // when the executor reports, after the second engine began; negative: never
 		want string        // the code of the node's error
 	}{
 		"at once": {0, "ValueError"}, "some seconds later": {9 * time.Second, "ValueError"}, "never": {-1, machine.CodeTimeout},
@@ -66,18 +66,18 @@ func TestWhatLiesUnreadGoesBeforeADeadlineThatPassedMeanwhile(t *testing.T) {
 }
 
 // An engine whose clock is an hour ahead keeps a deadline back and commits something else. The next engine finds the deadline at
-// its own time, not at the end of the time for which it was kept back.
+// its own time, not at the end of the time for which the first one kept it back.
 func TestADeadlineThatAFastClockKeptBackIsFoundInTime(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
 	id, a := b.runsForHalfAnHour()
-	fast := b.fast()
+	fast := b.fastEngine()
 	b.settle(fast)
 	again := &aloftv1.Inbox{Kind: &aloftv1.Inbox_AttemptStarted{AttemptStarted: &aloftv1.AttemptStarted{Node: "r", Token: a.Token}}}
 	if err := errors.Join(b.store.Report(t.Context(), "x", []store.Report{{Attempt: a.AttemptKey, Inbox: again}})...); err != nil {
 		t.Fatal(err)
 	}
-	b.settle(fast) // it consumes what changes nothing
+	b.settle(fast) // it consumes a message that changes nothing
 	e := b.engine("a", halfAnHour)
 	b.settle(e)
 	b.run(e, 31*time.Minute)

@@ -15,11 +15,11 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-func waits() workflow {
+func oneTask() workflow {
 	return workflow{name: "waits", tasks: []*core.TaskTemplate{runTask}, nodes: []*core.Node{taskNode("r", runTask, map[string]*core.BindingData{"x": text("1")})}}
 }
 
-// wantWaiting demands that the execution says why it cannot go on, and that the invariant of stuck runs knows it.
+// wantWaiting demands that the execution's record says why it cannot go on, and that the store does not count it as stuck.
 func (b *bench) wantWaiting(id aloft.ExecutionID, text string) {
 	b.Helper()
 	e := b.execution(id)
@@ -41,18 +41,18 @@ func (b *bench) terminate(id aloft.ExecutionID, cause string) {
 	}
 }
 
-// An execution whose journal cannot be read says so, by its name, and ends when it is terminated, with all that ran for it.
+// The record of an execution whose journal cannot be read says so. The execution ends when it is terminated, with its attempts.
 func TestAnExecutionWhoseJournalIsDamagedWaitsByNameAndCanBeTerminated(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.register(waits())
-	damaged, other := b.create(waits(), "damaged", nil), b.create(waits(), "other", nil)
+	b.register(oneTask())
+	damaged, other := b.create(oneTask(), "damaged", nil), b.create(oneTask(), "other", nil)
 	b.settle(b.engine("a"))
 	b.memory.DamageEntry(b.execution(damaged).Key, 1)
 
 	var log bytes.Buffer
 	e := b.engine("a", func(c *engine.Config) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
-	for _, a := range b.waiting() {
+	for _, a := range b.unassigned() {
 		b.assign("x", a)
 		b.report(a, succeeded(map[string]string{"o0": "1"}))
 	}
@@ -83,14 +83,14 @@ func TestAnExecutionWhoseJournalIsDamagedWaitsByNameAndCanBeTerminated(t *testin
 	}
 }
 
-// assigned makes an execution that waits for its attempt, which executor x has.
+// assigned creates an execution that waits for its attempt, which executor x has.
 func (b *bench) assigned(name string) (aloft.ExecutionID, *engine.Engine, *store.Attempt) {
 	b.Helper()
-	b.register(waits())
-	id := b.create(waits(), name, nil)
+	b.register(oneTask())
+	id := b.create(oneTask(), name, nil)
 	e := b.engine("a")
 	b.settle(e)
-	a := b.waiting()[0]
+	a := b.unassigned()[0]
 	b.assign("x", a)
 	return id, e, a
 }
@@ -116,7 +116,7 @@ func TestADamagedMessageStopsItsExecutionAlone(t *testing.T) {
 	b.wantEndedUnread(damaged, a)
 }
 
-// A large message that cannot be read is one that is damaged as a small one is: that its size alone is listed makes no difference.
+// A large message that cannot be read is damaged as a small one is: that only its size is listed makes no difference.
 func TestADamagedLargeMessageKeepsNoExecutionFromBeingTerminated(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -145,7 +145,7 @@ func TestADamagedLargeMessageKeepsNoExecutionFromBeingTerminated(t *testing.T) {
 	b.wantEndedUnread(damaged, a)
 }
 
-// wantEndedUnread demands that the execution has ended with its attempt, the end of which may be what cannot be read.
+// wantEndedUnread demands that the execution has ended with its attempt, whose outcome may be the message that cannot be read.
 func (b *bench) wantEndedUnread(id aloft.ExecutionID, a *store.Attempt) {
 	b.Helper()
 	if e := b.wantPhase(id, core.WorkflowExecution_ABORTED); e.AbortCause != "enough" {
@@ -160,7 +160,7 @@ func (b *bench) wantEndedUnread(id aloft.ExecutionID, a *store.Attempt) {
 	}
 }
 
-// What cannot be read may be the outcome that an execution waits for which is being aborted: no executor reports it again.
+// The message that cannot be read may be the outcome for which an aborting execution waits: no executor reports it again.
 func TestADamagedMessageEndsAnExecutionThatIsBeingAborted(t *testing.T) {
 	t.Parallel()
 	for _, size := range []int{1, 2 * store.MaxListedMessage} {
@@ -181,12 +181,12 @@ func TestADamagedMessageEndsAnExecutionThatIsBeingAborted(t *testing.T) {
 	}
 }
 
-// A request to terminate that cannot be read is known by its name: it was acknowledged.
+// A request to terminate that cannot be read is known by its deduplication key: it was acknowledged.
 func TestADamagedRequestToTerminateIsGranted(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.register(waits())
-	id := b.create(waits(), "damaged", nil)
+	b.register(oneTask())
+	id := b.create(oneTask(), "damaged", nil)
 	e := b.engine("a")
 	b.settle(e)
 	b.terminate(id, "enough")
@@ -200,9 +200,9 @@ func TestADamagedRequestToTerminateIsGranted(t *testing.T) {
 func TestManyMessagesOfAParkedExecutionHideNothing(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.register(waits())
+	b.register(oneTask())
 	b.register(fanOut(1))
-	full := b.create(waits(), "full", nil)
+	full := b.create(oneTask(), "full", nil)
 	b.settle(b.engine("a"))
 	b.memory.DamageEntry(b.execution(full).Key, 1)
 	e := b.engine("a")
@@ -224,8 +224,8 @@ func TestManyMessagesOfAParkedExecutionHideNothing(t *testing.T) {
 func TestMoreMessagesThanFitAreReadAsTheirTurnComes(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.register(waits())
-	id := b.create(waits(), "busy", nil)
+	b.register(oneTask())
+	id := b.create(oneTask(), "busy", nil)
 	e := b.engine("a")
 	b.settle(e)
 	for i := range 200 {
@@ -234,14 +234,14 @@ func TestMoreMessagesThanFitAreReadAsTheirTurnComes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	a := b.waiting()[0]
+	a := b.unassigned()[0]
 	b.assign("x", a)
 	b.report(a, succeeded(map[string]string{"o0": strings.Repeat("1", 30_000)}))
 	b.settle(e)
 	b.wantPhase(id, core.WorkflowExecution_SUCCEEDED)
 }
 
-// What keeps a step from being made may be one of the messages that it takes: a request to terminate goes on without it.
+// A step may fail because of one of its messages: a request to terminate is consumed without that message.
 func TestAnExecutionWhoseStepCannotBeMadeCanBeTerminated(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -261,8 +261,8 @@ func TestAnExecutionWhoseStepCannotBeMadeCanBeTerminated(t *testing.T) {
 func TestInputsThatCannotBeKeptFailTheirNode(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
-	b.register(waits())
-	id := b.create(waits(), "heavy", nil)
+	b.register(oneTask())
+	id := b.create(oneTask(), "heavy", nil)
 	b.objects.limit, b.objects.err = 0, fmt.Errorf("keep literals: %w: it would take more than 256 MiB", aloft.ErrExhausted)
 	b.settle(b.engine("a"))
 	if e := b.wantPhase(id, core.WorkflowExecution_FAILED); e.Error.GetKind() != core.ExecutionError_USER || !strings.Contains(e.Error.GetMessage(), "256 MiB") {

@@ -11,7 +11,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// A workflow of the tests is written down as its nodes; compiled gives what the compiler would make of it.
+// workflow is a workflow of the tests, written down as its nodes; compiled is what the compiler would make of it.
 type workflow struct {
 	name    string
 	inputs  map[string]core.SimpleType
@@ -141,7 +141,7 @@ func fanOut(n int) workflow {
 	return w
 }
 
-// echoes are nodes beside each other that give their inputs back, each another one.
+// echoes are n nodes, none of which needs another, each of which returns an input of its own.
 func echoes(n int, echo *core.TaskTemplate) workflow {
 	w := workflow{name: fmt.Sprintf("%s%d", echo.GetId().GetName(), n), tasks: []*core.TaskTemplate{echo}}
 	for i := range n {
