@@ -15,14 +15,14 @@ import (
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 )
 
-// attempt is a job as a later attempt.
+// attempt makes of a job the same one as a later attempt.
 func attempt(job *executor.Job, number uint32) *executor.Job {
 	job.ID.Attempt, job.Key.Attempt = number, number
 	job.Key.Token += strings.Repeat("+", int(number))
 	return job
 }
 
-// adopting notes what was made durable.
+// adopting is a store that notes what was made durable.
 type adopting struct {
 	blob.Local
 	mu   sync.Mutex

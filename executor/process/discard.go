@@ -24,7 +24,7 @@ import (
 //	   └──(many, or an error)──▶ gone-… ──▶ discarded ──removeDiscarded──▶ removed
 //	                                            └──(an error)──▶ said once, tried again with growing pauses
 //
-// What a server that ended has left of them is found by sweep.
+// Folders gone-… that an earlier server has left are found by sweep.
 
 const (
 	discardedPrefix = "gone-"
@@ -33,20 +33,20 @@ const (
 	longestPause    = time.Hour
 )
 
-// discardedFolder is one that is removed in the background. The back end's lock guards it, and while it is busy only removeDiscarded
-// writes to it.
+// discardedFolder is a folder that is removed in the background. The back end's lock guards it, and while it is busy only
+// removeDiscarded writes to it.
 type discardedFolder struct {
 	path  string
-	busy  bool          // it is being tried
+	busy  bool          // a try is under way
 	due   time.Time     // of the next try
-	pause time.Duration // before that; 0: none has failed
+	pause time.Duration // before the next try; 0: no try has failed
 	err   error         // of the last try
 }
 
 // discard removes a folder, or leaves it to the background.
 func (b *Backend) discard(path string) {
 	if strings.HasPrefix(filepath.Base(path), discardedPrefix) {
-		b.leave(path, 0, nil)
+		b.removeLater(path, 0, nil)
 		return
 	}
 	done, err := removal.Some(path, discardAtOnce)
@@ -55,18 +55,18 @@ func (b *Backend) discard(path string) {
 	}
 	aside := filepath.Join(filepath.Dir(path), discardedPrefix+rand.Text())
 	if os.Rename(path, aside) != nil {
-		aside = path // it is itself what cannot be removed
+		aside = path // the folder itself, immutable perhaps, is what cannot be removed
 	}
 	if err != nil {
 		b.config.Logger.Warn("files of an attempt cannot be removed", "folder", aside, "error", err)
-		b.leave(aside, firstPause, err)
+		b.removeLater(aside, firstPause, err)
 		return
 	}
-	b.leave(aside, 0, nil)
+	b.removeLater(aside, 0, nil)
 }
 
-// leave notes a folder for the background. It is tried after the pause, which is 0 unless a try has failed.
-func (b *Backend) leave(path string, pause time.Duration, err error) {
+// removeLater adds a folder to those of removeDiscarded. Its next try comes after the pause, which is 0 unless a try has failed.
+func (b *Backend) removeLater(path string, pause time.Duration, err error) {
 	d := &discardedFolder{path: path, due: time.Now().Add(pause), pause: pause, err: err}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -98,7 +98,7 @@ func (b *Backend) removeDiscarded(ctx context.Context) {
 		if err != nil && d.pause == 0 {
 			b.config.Logger.Warn("files of an attempt cannot be removed", "folder", d.path, "error", err)
 		}
-		b.tried(d, done, err, time.Now())
+		b.endTry(d, done, err, time.Now())
 	}
 }
 
@@ -128,8 +128,8 @@ func (b *Backend) Remains(ctx context.Context) (sentences []string) {
 	return sentences
 }
 
-// nextDiscarded begins a try of the folder whose turn it is; nil: none, for that long. The folder stays in the list meanwhile,
-// so that Remains goes on to tell of it, and leave knows it.
+// nextDiscarded begins a try of the first folder that is due. If none is, it returns nil and how long none will be. The folder
+// stays in the list meanwhile, so that Remains goes on to tell of it and removeLater does not add it again.
 func (b *Backend) nextDiscarded(now time.Time) (*discardedFolder, time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -147,8 +147,8 @@ func (b *Backend) nextDiscarded(now time.Time) (*discardedFolder, time.Duration)
 	return nil, wait
 }
 
-// tried ends a try. A folder of which something is left has its next turn after all others.
-func (b *Backend) tried(d *discardedFolder, done bool, err error, now time.Time) {
+// endTry ends a try. A folder of which something is left goes to the end of the list.
+func (b *Backend) endTry(d *discardedFolder, done bool, err error, now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	d.busy = false

@@ -21,8 +21,8 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// A sweep: the first call to the blob store fails, then the second, and so on until there are no more, before and after it was
-// done. The attempt runs once each time and ends as if nothing had been.
+// The first call to the blob store fails, then the second, and so on until there are no more; each of them before and after the
+// store has done it. The attempt runs once each time and ends as if no call had failed.
 func TestEachBlobCallOfAnAttemptFailsOnceAndNothingIsLost(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -74,7 +74,7 @@ func contents(o *aloftv1.Outcome) map[string]int {
 	return all
 }
 
-// runThrough is run for a back end that may say that it cannot do its part now: it is asked again, as an executor does.
+// runThrough is run for a back end whose Start may fail with ErrUnavailable: it calls Start again, as an executor does.
 func (w *world) runThrough(t *testing.T, b *backend, job *executor.Job) *aloftv1.Outcome {
 	t.Helper()
 	outcome := make(chan *aloftv1.Outcome, 1)

@@ -40,7 +40,7 @@ const inputsSuffix = ".in"
 
 func (b *Backend) inputsDir(name string) string { return b.workDir(name) + inputsSuffix }
 
-// inputCopies copy objects at the same time: to make a file is mostly to wait.
+// inputCopies is how many objects are copied at the same time: to make a file is mostly to wait.
 const inputCopies = 4
 
 // giveInputs writes the inputs as the task reads them, with private copies of what they refer to, and returns them. A
@@ -70,7 +70,7 @@ func (b *Backend) giveInputs(ctx context.Context, job *executor.Job, path string
 type privateCopy struct {
 	key  blob.Key
 	to   string
-	text bool // nothing but strings refer to the object: such a one may be no location at all
+	text bool // nothing but strings refer to the object: they may be no locations at all, so that the object need not exist
 	dir  bool // what refers to the object is a folder
 	err  error
 }
@@ -96,7 +96,7 @@ func privateCopies(inputs *core.LiteralMap, dir string) []privateCopy {
 		copies = append(copies, privateCopy{key: key, to: to, text: references[key] == literal.InText, dir: folder})
 		return to, nil
 	}
-	// Folders first: what has the path of its copy is no location of ours any more.
+	// Folders first: a location that was replaced by the path of its copy is not replaced again.
 	literal.WalkFolders(inputs, func(uri *string) {
 		if to, err := place(*uri, true); err == nil {
 			*uri = to
@@ -106,15 +106,17 @@ func privateCopies(inputs *core.LiteralMap, dir string) []privateCopy {
 	return copies
 }
 
-// inputObjects are the objects of ours that the inputs refer to, sorted.
+// inputObjects are the keys of the stored objects that the inputs refer to, sorted.
 func inputObjects(inputs *core.LiteralMap) []blob.Key {
 	return slices.Sorted(maps.Keys(literal.References(inputs, blob.KeyOfText)))
 }
 
+// makeCopies makes the folder of the inputs and all copies in it. An error of the store that is away comes before an object
+// that is gone: the attempt is started again then, and only what is gone with the store at hand is lost.
 func (b *Backend) makeCopies(ctx context.Context, dir string, copies []privateCopy) error {
 	err := os.Mkdir(dir, 0o755)
 	switch {
-	case errors.Is(err, fs.ErrExist): // of a server that was killed before it had handed the attempt over, or of a full disk
+	case errors.Is(err, fs.ErrExist): // left by a server that was killed before it had handed the attempt over, or by a try on a full disk
 		if err = removal.All(ctx, dir); err == nil {
 			err = os.Mkdir(dir, 0o755)
 		}
@@ -148,7 +150,6 @@ func (b *Backend) makeCopies(ctx context.Context, dir string, copies []privateCo
 	}
 	close(next)
 	workers.Wait()
-	// What is away is asked again before anything is said to be lost.
 	var lost []error
 	for i := range copies {
 		c := &copies[i]
@@ -210,9 +211,10 @@ func producer(key blob.Key) string {
 	return ""
 }
 
-// returned renders a location of the outputs back. What lies in the folder of inputs and is as it was is the stored object
-// itself; what the task has changed or added there is stored as an output of its own.
-func (b *Backend) returned(ctx context.Context, job *executor.Job, location string) (string, error) {
+// returnedURI is the canonical URI of a location in the outputs that lies in the folder of inputs. A private copy that is as it
+// was stands for the stored object itself; what the task has changed or added there is stored as an output of its own. Every
+// other location is returned as it is.
+func (b *Backend) returnedURI(ctx context.Context, job *executor.Job, location string) (string, error) {
 	path := filepath.Clean(strings.TrimPrefix(location, "file://"))
 	rest, ok := strings.CutPrefix(path, b.inputsDir(attemptName(job.ID))+string(filepath.Separator))
 	if !ok {
@@ -223,7 +225,7 @@ func (b *Backend) returned(ctx context.Context, job *executor.Job, location stri
 	object, err := strconv.Atoi(number)
 	objects := inputObjects(job.Inputs)
 	if err != nil || name == "" || object < 0 || object >= len(objects) {
-		return location, nil //nolint:nilerr // a place that is not ours
+		return location, nil //nolint:nilerr // no path of a private copy
 	}
 	base, below, _ := strings.Cut(name, string(filepath.Separator))
 	if meant := objects[object].Base(); base != meant {
@@ -245,7 +247,7 @@ func (b *Backend) returned(ctx context.Context, job *executor.Job, location stri
 	return key.URI(), b.store(ctx, path, key)
 }
 
-// unchanged says whether a private copy is what was copied: writing to a file gives it another time.
+// unchanged says whether a private copy is what was copied: writing to a file gives it another modification time.
 func unchanged(path, stored string) bool {
 	same := true
 	seen := 0
@@ -281,7 +283,7 @@ func unchanged(path, stored string) bool {
 func (b *Backend) store(ctx context.Context, path string, key blob.Key) error {
 	err := filepath.WalkDir(path, func(at string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) && at == path {
-			return nil // it returns what it has removed: a reference to nothing
+			return nil // the task returns a file that it has removed: digests will refuse the reference
 		}
 		if err != nil || d.IsDir() {
 			return err
@@ -307,8 +309,8 @@ func (b *Backend) store(ctx context.Context, path string, key blob.Key) error {
 }
 
 // giveCheckpoint makes dst a private copy of the last checkpoint before this attempt, and says whether there is one. Flyte
-// offers that of the attempt directly before, so that one which dies early loses all that was saved. If there is none, the
-// one that the node of a recovered execution left (a canonical URI; empty: none) counts as the one before the first.
+// offers only that of the attempt directly before: if that attempt died early, all that was saved is lost. If there is no
+// earlier checkpoint, the one that the node of a recovered execution left (a canonical URI; empty: none) is taken.
 func (b *Backend) giveCheckpoint(ctx context.Context, id aloft.AttemptID, recovered, dst string) (bool, error) {
 	var earlier []blob.Key
 	for ; id.Attempt > 0; id.Attempt-- {
@@ -316,11 +318,11 @@ func (b *Backend) giveCheckpoint(ctx context.Context, id aloft.AttemptID, recove
 		before.Attempt--
 		earlier = append(earlier, checkpointKey(before))
 	}
-	if key, err := blob.ParseURI(recovered); err == nil { // else of a place that we do not know: the task begins anew
+	if key, err := blob.ParseURI(recovered); err == nil { // another URI names no object of ours: the task begins anew
 		earlier = append(earlier, key)
 	}
 	for _, key := range earlier {
-		if there, err := b.filled(key); err != nil {
+		if there, err := b.hasEntries(key); err != nil {
 			return false, err
 		} else if !there {
 			continue
@@ -330,7 +332,7 @@ func (b *Backend) giveCheckpoint(ctx context.Context, id aloft.AttemptID, recove
 			return false, unavailable("make the folder of the checkpoint", err)
 		}
 		err = b.config.Blob.Private(ctx, key, dst)
-		if errors.Is(err, fs.ErrExist) { // of a server that was killed before it had handed the attempt over
+		if errors.Is(err, fs.ErrExist) { // left by a server that was killed before it had handed the attempt over
 			if err = removal.All(ctx, dst); err == nil {
 				err = b.config.Blob.Private(ctx, key, dst)
 			}

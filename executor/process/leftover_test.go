@@ -73,7 +73,7 @@ func TestResultsThatWouldFillTheMemoryAreTheTasksFailure(t *testing.T) {
 }
 
 // What is returned is the attempt's own, or an input: never a folder in which all attempts write, nor what no file can be called.
-func TestOutputsThatNameWhatIsNobodysAreTheTasksFailure(t *testing.T) {
+func TestOutputsThatNameNoFileOfTheTaskAreItsFailure(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ path, says string }{ // / begins in the store
 		"the folder of all attempts": {"/raw", "what other attempts wrote"},

@@ -34,16 +34,16 @@ import (
 
 // Watch turns the supervisor's events into outcomes. See executor.Backend.
 func (b *Backend) Watch(ctx context.Context, expected []aloft.AttemptID, report func(executor.Event)) error {
-	client, err := b.connected(ctx)
+	client, err := b.waitForSupervisor(ctx)
 	if err != nil {
-		return nil // only the end of ctx ends its patience
+		return nil // waitForSupervisor fails only when ctx ends
 	}
 	if err := b.giveUpOrphans(ctx, client, expected); err != nil {
 		b.config.Logger.Warn("look for attempts that were given up", "error", err)
 	}
 	var reading sync.WaitGroup
 	defer reading.Wait()
-	reading.Go(func() { b.warm(ctx, client) })
+	reading.Go(func() { b.startWarmWorker(ctx, client) })
 	reading.Go(func() { b.removeDiscarded(ctx) })
 	for {
 		select {
@@ -69,11 +69,12 @@ func (b *Backend) Watch(ctx context.Context, expected []aloft.AttemptID, report 
 	}
 }
 
-// restBeforeWarming leaves the processors to the server that is just starting.
+// restBeforeWarming is how long a server that is just starting has the processors for itself before a warm worker starts.
 const restBeforeWarming = 200 * time.Millisecond
 
-// warm has the warm worker of the attempts to come started, so that the first of them need not wait for it.
-func (b *Backend) warm(ctx context.Context, client *worker.Client) {
+// startWarmWorker has the supervisor start the warm worker of the environment in which most attempts will run, so that the
+// first attempt need not wait for it.
+func (b *Backend) startWarmWorker(ctx context.Context, client *worker.Client) {
 	known, ok := b.config.Environments.(interface {
 		Present(ctx context.Context) (environment.Environment, error)
 	})
@@ -93,20 +94,21 @@ func (b *Backend) warm(ctx context.Context, client *worker.Client) {
 	if err == nil {
 		err = client.Prepare(ctx, worker.Environment{Interpreter: env.Interpreter, Digest: env.Digest, Variables: b.commonVariables(env, short)})
 	}
-	switch { // the first attempt will say it to whom it concerns
+	switch { // an error is only logged: an attempt that needs the environment tells its user
 	case err == nil || ctx.Err() != nil:
-	case errors.Is(err, aloft.ErrNotFound): // each image may have its own
+	case errors.Is(err, aloft.ErrNotFound): // no environment stands for all images; an image may have its own
 		b.config.Logger.Info("no warm worker is started ahead", "error", err)
 	default:
 		b.config.Logger.Warn("no warm worker is started ahead", "error", err)
 	}
 }
 
+// handle takes one event of the supervisor, or one that attach has made.
 func (b *Backend) handle(ctx context.Context, event worker.Event, report func(executor.Event), reading *sync.WaitGroup) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	a := b.jobs[event.AttemptID]
-	if a == nil || a.reported { // Start will attach to it, or it was given up
+	if a == nil || a.reported { // Start will attach to the attempt, or the attempt was given up
 		return
 	}
 	switch event.Kind {
@@ -120,16 +122,16 @@ func (b *Backend) handle(ctx context.Context, event worker.Event, report func(ex
 			a.exited = &event
 		}
 		if a.reading {
-			return // whoever reads looks at a.exited when it was too early
+			return // finish is at work: it looks at a.exited if the files of the attempt tell no outcome yet
 		}
 		a.reading = true
-		// Reading what is left means waiting for the disk: other attempts' events go on meanwhile.
+		// Reading what the attempt left means waiting for the disk: events of other attempts are handled meanwhile.
 		reading.Go(func() { b.finish(ctx, a, event, report) })
 	}
 }
 
-// connected is supervisor with patience: the server is of use before its tasks can run.
-func (b *Backend) connected(ctx context.Context) (*worker.Client, error) {
+// waitForSupervisor calls supervisor until it succeeds or ctx ends: the server is of use before its tasks can run.
+func (b *Backend) waitForSupervisor(ctx context.Context) (*worker.Client, error) {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
 		client, err := b.supervisor(ctx)
 		if err == nil {
@@ -147,7 +149,8 @@ func (b *Backend) connected(ctx context.Context) (*worker.Client, error) {
 	}
 }
 
-// giveUpOrphans ends what the supervisor has and no attempt of the store stands for any more.
+// giveUpOrphans ends the attempts that the supervisor has and that the store has given up: no Start has come for them, and
+// Watch does not expect them.
 func (b *Backend) giveUpOrphans(ctx context.Context, client *worker.Client, expected []aloft.AttemptID) error {
 	keep := map[string]bool{}
 	for _, id := range expected {
@@ -178,8 +181,8 @@ func (b *Backend) giveUpOrphans(ctx context.Context, client *worker.Client, expe
 	return b.sweep(keep, known)
 }
 
-// sweep removes the folders of attempts that nobody knows: a server was killed before it had handed them over, or while
-// it was removing them.
+// sweep removes the folders of attempts that neither the store (keep) nor the supervisor (known) has: a server was killed
+// before it had handed them over, or while it was removing them.
 func (b *Backend) sweep(keep map[string]bool, known []worker.Status) error {
 	kept := map[string]bool{}
 	for name := range keep {
@@ -204,11 +207,11 @@ func (b *Backend) sweep(keep map[string]bool, known []worker.Status) error {
 	return nil
 }
 
-// removeUnknown removes a folder of an attempt that no Start is or was at work for. Its age says nothing: a file system's clock
-// may be some milliseconds behind ours, so that what is just being prepared looks older than we are.
+// removeUnknown removes a folder of an attempt that no Start is or was at work for. The folder's age says nothing: a file
+// system's clock may be some milliseconds behind ours, so that a folder that a Start is just making looks older than this server.
 func (b *Backend) removeUnknown(name, folder string) {
 	b.mu.Lock()
-	wanted := b.starting[name]
+	wanted := b.locked[name]
 	for attempt := range b.jobs {
 		wanted = wanted || folderName(attempt) == name
 	}
@@ -216,23 +219,24 @@ func (b *Backend) removeUnknown(name, folder string) {
 		b.mu.Unlock()
 		return
 	}
-	b.starting[name] = true // a Start that comes meanwhile waits
+	b.locked[name] = true // a Start that comes meanwhile waits
 	b.mu.Unlock()
-	defer b.through(name)
+	defer b.unlockFolders(name)
 	b.discard(filepath.Join(b.config.DataDir, "attempts", folder))
 }
 
-// finish reads what an attempt left and reports it, once. When the task says that it is done, its outcome counts
-// already; its process needs some milliseconds more to be gone. A Stop ends a reading that takes long: the terabytes that
-// a task left, or a disk that is full, keep no execution from being terminated.
+// finish reads what an attempt left and reports its outcome, once. It begins when the task says that it is done (EventDone),
+// some milliseconds before the process is gone; if the files tell no outcome by then, finish reads them again after the exit
+// (EventExited). A Stop ends a reading that takes long: the terabytes that a task left, or a disk that is full, keep no
+// execution from being terminated.
 func (b *Backend) finish(ctx context.Context, a *attempt, event worker.Event, report func(executor.Event)) {
 	wait := 50 * time.Millisecond
 	server := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	b.mu.Lock()
-	a.abandon = cancel
-	if a.stopping {
+	a.cancel = cancel
+	if a.abandoned {
 		cancel()
 	}
 	b.mu.Unlock()
@@ -257,7 +261,7 @@ func (b *Backend) finish(ctx context.Context, a *attempt, event worker.Event, re
 			report(executor.Event{Job: a.job, Outcome: outcome})
 			return
 		}
-		if !over && a.exited != nil { // it came while we read too early
+		if !over && a.exited != nil { // the exit came while we read, and there may be more to read now
 			event = *a.exited
 			b.mu.Unlock()
 			continue
@@ -269,7 +273,7 @@ func (b *Backend) finish(ctx context.Context, a *attempt, event worker.Event, re
 		}
 		b.mu.Unlock()
 		// Our own part failed (a full disk): the task's result waits, it is not thrown away.
-		err = aloft.Blame(aloft.ServiceBlob, err) // all that it touches is there
+		err = aloft.Blame(aloft.ServiceBlob, err) // all that outcome reads and writes is in the blob store
 		b.config.Logger.Warn("keep what the attempt left", "attempt", a.job.ID.String(), "error", err, "again_in", wait)
 		report(executor.Event{Job: a.job, Held: err})
 		select {
@@ -280,9 +284,11 @@ func (b *Backend) finish(ctx context.Context, a *attempt, event worker.Event, re
 	}
 }
 
-// errNotOver: the task says it is done but what it left tells nothing yet.
+// errNotOver: the task says that it is done, and its files tell no outcome yet.
 var errNotOver = errors.New("it is not over yet")
 
+// outcome makes the outcome of an attempt from its exit record and the files it left, and makes durable what the outcome
+// refers to. Before the exit (over is false) it returns errNotOver unless the files tell the outcome.
 func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitRecord, over bool) (*aloftv1.Outcome, error) {
 	job := a.job
 	run := b.config.Blob.Path(blob.Key(job.ID.RunKey()))
@@ -329,7 +335,7 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 	used := usage(exit)
 	if outputs := left.Read(outcome); outputs != nil {
 		err := b.keep(ctx, job, outputs, outcome)
-		if over && (errors.Is(err, aloft.ErrInvalid) || errors.Is(err, aloft.ErrExhausted)) { // it will not get better
+		if over && (errors.Is(err, aloft.ErrInvalid) || errors.Is(err, aloft.ErrExhausted)) { // another try would end the same
 			outcome.Objects, outcome.Result = nil, &aloftv1.Outcome_Failure{Failure: executor.NewFailure(core.ExecutionError_USER, false, executor.CodeOutputsUnreadable,
 				fmt.Sprintf("what %s returned cannot be kept: %v", left.Name, err))}
 		} else if err != nil {
@@ -341,7 +347,7 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 			f.Message += "\n\n" + advice
 		}
 	}
-	if outcome.GetOutputs() == nil { // whoever comes after it goes on from there
+	if outcome.GetOutputs() == nil { // the next attempt goes on from the checkpoint
 		kept, err := b.config.Blob.Adopt(ctx, checkpointKey(job.ID))
 		if len(kept) > 0 {
 			used.Checkpoint = checkpointKey(job.ID).URI()
@@ -369,9 +375,9 @@ func (b *Backend) outcome(ctx context.Context, a *attempt, exit *worker.ExitReco
 	return outcome, nil
 }
 
-// advice on a failure; empty where there is none.
+// advice is the way out of a failure (executor.Ran); empty: there is none.
 func (b *Backend) advice(ctx context.Context, job *executor.Job, message string) string {
-	// Whether there is any does not depend on the environment, which takes a moment to ask for.
+	// Whether there is advice on a message does not depend on the environment, and to resolve that takes a moment.
 	ran := executor.Ran{Image: job.Template.GetContainer().GetImage(), Interpreter: "python", Folder: b.workDir(attemptName(job.ID))}
 	if ran.Advice(message) == "" {
 		return ""
@@ -385,11 +391,11 @@ func (b *Backend) advice(ctx context.Context, job *executor.Job, message string)
 }
 
 // keep makes the outputs canonical and everything that they refer to durable, with its digest. Outputs that refer to nothing,
-// or to what goes with the attempt, are aloft.ErrInvalid, all of them in one error.
+// or to a file that is removed with the attempt, are aloft.ErrInvalid, all of them in one error.
 func (b *Backend) keep(ctx context.Context, job *executor.Job, outputs *core.LiteralMap, outcome *aloftv1.Outcome) error {
 	raw := b.writtenKey(job.ID)
 	var written []blob.Object
-	if !isEmptyFolder(b.config.Blob.Path(raw)) { // one of ours, in which it has written nothing, need not be durable
+	if !isEmptyFolder(b.config.Blob.Path(raw)) { // a folder that prepare made and in which the attempt wrote nothing need not be durable
 		var err error
 		if written, err = b.config.Blob.Adopt(ctx, raw); err != nil {
 			return fmt.Errorf("keep the files of the outputs: %w", err)
@@ -400,7 +406,7 @@ func (b *Backend) keep(ctx context.Context, job *executor.Job, outputs *core.Lit
 	back := func(location string) (string, error) {
 		uri, err := canonical(location)
 		if err == nil && uri == location {
-			if uri, err = b.returned(ctx, job, location); errors.Is(err, aloft.ErrUnavailable) || ctx.Err() != nil {
+			if uri, err = b.returnedURI(ctx, job, location); errors.Is(err, aloft.ErrUnavailable) || ctx.Err() != nil {
 				problems = append(problems, err)
 			}
 		}
@@ -423,7 +429,7 @@ func (b *Backend) keep(ctx context.Context, job *executor.Job, outputs *core.Lit
 	return nil
 }
 
-// canonicalAmong is the canonical form of the locations that an attempt returns. flytekit un-escapes the location of a
+// canonicalAmong returns a function that gives the canonical form of the locations that an attempt returns. flytekit un-escapes the location of a
 // FlyteFile that it returns (types/file/file.py, unquote), so one whose path has a "%41" in it names another file, that is
 // not there; what the attempt wrote tells which is meant.
 func (b *Backend) canonicalAmong(written []blob.Object) func(uri string) (string, error) {
@@ -445,16 +451,16 @@ func (b *Backend) canonicalAmong(written []blob.Object) func(uri string) (string
 	}
 }
 
-// digests lists the files and folders of ours that the outputs refer to. What they declare must be there; what a text in a struct
-// names is one if it is.
+// digests lists the stored files and folders that the outputs refer to, each with its digest. What the location of a literal
+// names must be there; a text in a struct counts as a location only if something is there.
 func (b *Backend) digests(ctx context.Context, attempt string, outputs *core.LiteralMap, written []blob.Object) ([]*aloftv1.ObjectDigest, error) {
 	var keys []blob.Key
 	var problems []error
 	seen := map[blob.Key]bool{}
-	output := map[blob.Key]string{} // the first that refers to it
+	output := map[blob.Key]string{} // the first output that refers to the key
 	for _, name := range slices.Sorted(maps.Keys(outputs.GetLiterals())) {
 		literal.Walk(outputs.GetLiterals()[name], func(uri *string) {
-			if err := b.passing(attempt, *uri); err != nil {
+			if err := b.checkLocalOutput(attempt, *uri); err != nil {
 				problems = append(problems, fmt.Errorf("output %s: %w", name, err))
 			}
 			key, ours, err := blob.KeyOfURI(*uri)
@@ -471,7 +477,7 @@ func (b *Backend) digests(ctx context.Context, attempt string, outputs *core.Lit
 	}
 	references := literal.References(outputs, blob.KeyOfText)
 	for _, key := range slices.Sorted(maps.Keys(references)) {
-		// What is below run is no output: logs, which go on being written, and what is kept of attempts.
+		// Below run there are no outputs, but logs, which go on being written, and what is kept of attempts.
 		if references[key] == literal.InStruct && !seen[key] && !key.Within("run") && !(isShared(key) && isFolder(b.config.Blob.Path(key))) {
 			seen[key] = true
 			keys = append(keys, key)
@@ -484,7 +490,7 @@ func (b *Backend) digests(ctx context.Context, attempt string, outputs *core.Lit
 		}
 		below := blob.Below(written, key) // no copy: outputs may refer to each of many folders in one another
 		if len(below) == 0 {
-			// An input is passed on.
+			// The attempt has not written the object: it passes an input on.
 			var err error
 			below, err = b.objectsBelow(ctx, key)
 			if references[key] == literal.InStruct && (errors.Is(err, aloft.ErrNotFound) || errors.Is(err, aloft.ErrConflict)) {
@@ -530,8 +536,9 @@ func isShared(key blob.Key) bool {
 	return key == "raw" || strings.HasPrefix(string(key), "raw/") && strings.Count(string(key), "/") == 1
 }
 
-// passing says what is wrong with a path on this machine as an output: it ends with the attempt, or is not there even now.
-func (b *Backend) passing(attempt, uri string) error {
+// checkLocalOutput returns an error if an output is a path on this machine that cannot stay one: the file is removed with the
+// attempt, or does not exist.
+func (b *Backend) checkLocalOutput(attempt, uri string) error {
 	path := strings.TrimPrefix(uri, "file://")
 	if !filepath.IsAbs(path) {
 		return nil
@@ -569,6 +576,7 @@ func isEmptyFolder(path string) bool {
 	return errors.Is(err, io.EOF)
 }
 
+// usage is what an attempt used, and in which mode it ran.
 func usage(exit *worker.ExitRecord) *aloftv1.AttemptUsage {
 	return &aloftv1.AttemptUsage{
 		CpuUser: durationpb.New(exit.CPUUser), CpuSystem: durationpb.New(exit.CPUSystem), PeakMemory: exit.PeakMemory,
@@ -636,6 +644,7 @@ func roomOf(run string) int64 {
 // tailBytes of stderr go into the failure of a task that left no error of its own.
 const tailBytes = 4096
 
+// tail is the end of a log as text, from the beginning of a line.
 func tail(path string) string {
 	content, err := leftover.Tail(path, tailBytes)
 	if not, ok := errors.AsType[*leftover.NotFileError](err); ok {

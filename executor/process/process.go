@@ -8,17 +8,17 @@
 // Folders of an attempt:
 //
 //	<data>/blob/run/<project>/<domain>/<execution>/<node>/<attempt>/  inputs.pb, outputs.pb, error.pb, deck.html, stdout, stderr: kept
-//	<data>/blob/run/…/<attempt>/_flytecheckpoints/                   what it saves for the attempt after it: kept
+//	<data>/blob/run/…/<attempt>/_flytecheckpoints/                   what the attempt saves for the next one: kept
 //	<data>/blob/raw/<xx>/<generated name>/                           files the task returns: kept
 //	<data>/attempts/<hash of its name>/                              its private copy of the code, its current directory: removed
 //	<data>/attempts/<hash of its name>.tmp/                          its TMPDIR: removed
 //	<data>/attempts/<hash of its name>.in/                           its private copies of the files it is given: removed
-//	<data>/attempts/gone-<random>/                                   of an attempt that is forgotten, while it is removed (discard.go)
+//	<data>/attempts/gone-<random>/                                   a folder of a forgotten attempt while it is removed (discard.go)
 //	<data>/worker/home                                               HOME of all attempts: a warm interpreter has one from its start
 //
 // All of <data>/blob but the attempt's own folders is read-only for it where the supervisor can do that (worker.Spec.ReadOnly).
-// Tasks know TMPDIR and HOME by short paths, whatever the data folder, the execution and the node are called (worker.ShortPath):
-// libraries put sockets there, whose addresses have room for 107 bytes.
+// Tasks know TMPDIR and HOME by short paths, however long the names of the data folder, the execution and the node are
+// (worker.ShortPath): libraries put sockets there, whose addresses have room for 107 bytes.
 package process
 
 import (
@@ -76,9 +76,9 @@ type Config struct {
 	Logger       *slog.Logger
 }
 
-// Environments finds the Python that stands for an image. One that also has the method
-// Present(context.Context) (environment.Environment, error) tells by it in what most attempts will run, so that the first
-// one finds a warm worker.
+// Environments finds the Python that stands for an image. An implementation may also have the method
+// Present(context.Context) (environment.Environment, error), which returns the environment in which most attempts will run:
+// Watch has its warm worker started before the first attempt comes.
 type Environments interface {
 	Resolve(ctx context.Context, request environment.Request) (environment.Environment, error)
 }
@@ -96,33 +96,33 @@ type Backend struct {
 	config   Config
 	renderer blob.Renderer
 	literals blob.Literals
-	results  *room.Pool // for what attempts returned, while it is read and kept
+	results  *room.Pool // memory for results of attempts while they are read and kept
 
 	connecting sync.Mutex // held while the supervisor is looked for or started
 
 	mu        sync.Mutex
 	client    *worker.Client      // nil: not connected yet
-	jobs      map[string]*attempt // by the worker's name for it
-	inherited map[string]bool     // what the supervisor had when we connected and no Start was called for yet
-	starting  map[string]bool     // folders that a Start is at work for; changed tells when one is through
-	changed   sync.Cond           // with mu
-	found     []worker.Event      // of attempts that had been started before us; Watch has not seen them yet
+	jobs      map[string]*attempt // by attemptName
+	inherited map[string]bool     // attempt names that the supervisor had when we connected and that no Start has come for yet
+	locked    map[string]bool     // by folderName: one Start or one removal is at work on the attempt's folders
+	unlocked  sync.Cond           // a name was deleted from locked; its lock is mu
+	found     []worker.Event      // made by attach for attempts that were started before; Watch takes them
 	wake      chan struct{}       // there is something in found
 	recorded  map[string]bool     // digests of environments whose description is kept
-	discarded []*discardedFolder  // what removeDiscarded has to remove, the one it is at among them
+	discarded []*discardedFolder  // for removeDiscarded; a folder stays in the list while it is being removed
 
-	discardedWake chan struct{} // there is one more
+	discardedWake chan struct{} // a folder was added to discarded
 }
 
 // attempt is a job that was started. The back end's lock guards it.
 type attempt struct {
-	job      *executor.Job
-	handed   bool          // to the supervisor, whether or not it answered
-	exited   *worker.Event // nothing of it runs any more
-	reading  bool          // what it left is being read
-	stopping bool          // Stop was called after its end: reading goes on for stopPatience, not for ever
-	abandon  func()        // ends the reading; nil: it has not begun
-	reported bool          // its outcome was
+	job       *executor.Job
+	handed    bool          // to the supervisor: it was asked to start the attempt, whether or not it answered
+	exited    *worker.Event // the supervisor's last event: no process of the attempt runs any more; nil: not received yet
+	reading   bool          // finish is at work: it reads what the attempt left
+	abandoned bool          // a Stop came after the attempt's end, and stopPatience has passed: finish reads no further
+	cancel    func()        // ends the context of finish; nil: finish has not begun
+	reported  bool          // the outcome was reported: later events are dropped
 }
 
 // New makes a back end; nothing is started before the first attempt or Watch.
@@ -133,9 +133,9 @@ func New(config Config) *Backend {
 	b := &Backend{
 		config: config, renderer: blob.Renderer{Local: config.Blob}, literals: blob.Literals{Store: config.Blob},
 		results: room.NewPatientPool(resultsRoom, math.MaxInt64), // a Stop ends the wait
-		jobs:    map[string]*attempt{}, inherited: map[string]bool{}, starting: map[string]bool{}, wake: make(chan struct{}, 1), discardedWake: make(chan struct{}, 1),
+		jobs:    map[string]*attempt{}, inherited: map[string]bool{}, locked: map[string]bool{}, wake: make(chan struct{}, 1), discardedWake: make(chan struct{}, 1),
 	}
-	b.changed.L = &b.mu
+	b.unlocked.L = &b.mu
 	return b
 }
 
@@ -189,18 +189,18 @@ func (b *Backend) Start(ctx context.Context, job *executor.Job) (*aloftv1.Failur
 	if reason := Refusal(job.Template); reason != "" {
 		return executor.NewFailure(core.ExecutionError_USER, false, executor.CodeBadTaskFormat, reason), nil
 	}
-	whole := ctx
+	untimed := ctx
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	client, err := b.supervisor(ctx)
 	if err != nil {
-		return nil, b.blameWorker(whole, err)
+		return nil, b.blameWorker(untimed, err)
 	}
-	defer b.alone(attemptName(job.ID))()
-	if attached, err := b.attached(ctx, client, job); attached || err != nil {
-		return nil, b.blameWorker(whole, err)
+	defer b.lockFolders(attemptName(job.ID))()
+	if attached, err := b.attachHanded(ctx, client, job); attached || err != nil {
+		return nil, b.blameWorker(untimed, err)
 	}
-	ctx = whole // making an environment takes its time
+	ctx = untimed // making an environment may take longer than answerTime
 	env, failure, err := b.environment(ctx, job)
 	if failure != nil || err != nil {
 		return failure, notStarted(err)
@@ -209,7 +209,7 @@ func (b *Backend) Start(ctx context.Context, job *executor.Job) (*aloftv1.Failur
 	if failure != nil || err != nil {
 		return failure, notStarted(b.blame(err))
 	}
-	ctx, cancel = context.WithTimeout(whole, answerTime)
+	ctx, cancel = context.WithTimeout(untimed, answerTime)
 	defer cancel()
 	b.mu.Lock()
 	if b.jobs[spec.AttemptID] == nil {
@@ -224,31 +224,31 @@ func (b *Backend) Start(ctx context.Context, job *executor.Job) (*aloftv1.Failur
 	case worker.Refused(err):
 		return nil, notStarted(aloft.Blame(b.machineService(), fmt.Errorf("start %s: %w", spec.AttemptID, err)))
 	case err != nil:
-		return nil, b.blameWorker(whole, fmt.Errorf("start %s: %w", spec.AttemptID, err))
+		return nil, b.blameWorker(untimed, fmt.Errorf("start %s: %w", spec.AttemptID, err))
 	case status.Attached:
 		b.attach(status)
 	}
 	return nil, nil
 }
 
-// alone waits until no other Start is at work for the attempt: two would write the same files.
-func (b *Backend) alone(name string) (through func()) {
+// lockFolders waits until no other Start and no removal is at work on the attempt's folders: two would write the same files.
+func (b *Backend) lockFolders(name string) (unlock func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	folder := folderName(name)
-	for b.starting[folder] {
-		b.changed.Wait()
+	for b.locked[folder] {
+		b.unlocked.Wait()
 	}
-	b.starting[folder] = true
-	return func() { b.through(folder) }
+	b.locked[folder] = true
+	return func() { b.unlockFolders(folder) }
 }
 
-// through lets the next Start for the attempt begin.
-func (b *Backend) through(folder string) {
+// unlockFolders lets the next Start of the attempt begin.
+func (b *Backend) unlockFolders(folder string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.starting, folder)
-	b.changed.Broadcast()
+	delete(b.locked, folder)
+	b.unlocked.Broadcast()
 }
 
 // Refusal says why a task can never run as a process, and the way out; empty: it may.
@@ -279,7 +279,8 @@ func Refusal(task *core.TaskTemplate) string {
 	return ""
 }
 
-// environment is what stands for the container's image. A command that brings its own program needs none.
+// environment resolves the container's image. The result is empty for a command whose program is not Python, if it has an
+// absolute path or the machine has no environment.
 func (b *Backend) environment(ctx context.Context, job *executor.Job) (environment.Environment, *aloftv1.Failure, error) {
 	container := job.Template.GetContainer()
 	program := ""
@@ -298,7 +299,7 @@ func (b *Backend) environment(ctx context.Context, job *executor.Job) (environme
 		return env, nil, b.record(ctx, env)
 	case ctx.Err() != nil:
 		return env, nil, ctx.Err()
-	case !python: // a program of the system's
+	case !python: // the program is looked for in the system's folders
 		return environment.Environment{}, nil, nil
 	case errors.Is(err, aloft.ErrUnavailable):
 		return env, nil, fmt.Errorf("find environment for image %s: %w", image, err)
@@ -307,13 +308,14 @@ func (b *Backend) environment(ctx context.Context, job *executor.Job) (environme
 	}
 }
 
-// attached attaches to an attempt that we or a server before us have handed over: as it is, whatever would be prepared for
-// it now. All others are the supervisor's first, and what is on disk of them is left from a server that was killed before.
-func (b *Backend) attached(ctx context.Context, client *worker.Client, job *executor.Job) (bool, error) {
+// attachHanded attaches to an attempt that this server or an earlier one has handed to the supervisor, and says whether it did.
+// Such an attempt runs as it was prepared then: nothing of it is prepared again. Every other attempt is new to the supervisor,
+// and what is on disk of it was left by a server that was killed before it had handed the attempt over.
+func (b *Backend) attachHanded(ctx context.Context, client *worker.Client, job *executor.Job) (bool, error) {
 	name := attemptName(job.ID)
 	b.mu.Lock()
 	a := b.jobs[name]
-	if b.inherited[name] && a == nil { // before we ask: from here on its events find it
+	if b.inherited[name] && a == nil { // before List is called: an event that comes from now on must find the attempt
 		a = &attempt{job: job, handed: true}
 		b.jobs[name] = a
 	}
@@ -363,7 +365,8 @@ func folderName(attempt string) string {
 
 const tempSuffix = ".tmp" // a name of an attempt ends with its number
 
-// attach makes up for the events of an attempt that came before this backend knew it.
+// attach makes the event that the state of an attempt stands for, and gives it to Watch. The supervisor's own events may have
+// come before this back end knew the attempt, and were dropped then.
 func (b *Backend) attach(status worker.Status) {
 	event := worker.Event{Kind: worker.EventStarted, AttemptID: status.AttemptID, Token: status.Token, PID: status.PID, Exit: status.Exit}
 	switch status.State {
@@ -382,7 +385,7 @@ func (b *Backend) attach(status worker.Status) {
 }
 
 // prepare makes the folders, inputs and command line of an attempt that was not handed over yet. Each call of the file
-// system counts: they are a good part of what a short task costs.
+// system counts: these calls are a good part of what a short task costs.
 func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environment.Environment) (*worker.Spec, *aloftv1.Failure, error) {
 	name := attemptName(job.ID)
 	run := b.config.Blob.Path(blob.Key(job.ID.RunKey()))
@@ -451,8 +454,8 @@ func (b *Backend) prepare(ctx context.Context, job *executor.Job, env environmen
 // rawKey is where an attempt writes its files.
 func rawKey(id aloft.AttemptID) blob.Key { return blob.Key("raw/" + id.RawOutputKey()) }
 
-// writtenKey is where an attempt has written its files: its rawKey or, if a server of 0.1.0 has started it, where others of its
-// generated name wrote theirs.
+// writtenKey is where an attempt has written its files: its rawKey or, if a server of release 0.1.0 has started the attempt,
+// the folder that it shares with all attempts of the same generated name.
 func (b *Backend) writtenKey(id aloft.AttemptID) blob.Key {
 	key := rawKey(id)
 	if _, err := os.Lstat(b.config.Blob.Path(key)); !os.IsNotExist(err) {
@@ -466,13 +469,13 @@ func (b *Backend) writtenKey(id aloft.AttemptID) blob.Key {
 }
 
 // checkpointKey is where an attempt keeps its checkpoints. Unlike Flyte's it is no part of the raw data, whose names are
-// without project and domain: an execution of the same name elsewhere must not find them.
+// without project and domain: an execution of the same name in another project must not find them.
 func checkpointKey(id aloft.AttemptID) blob.Key { return blob.Key(id.RunKey() + "/_flytecheckpoints") }
 
-// filled says whether there is a folder with something in it.
-func (b *Backend) filled(key blob.Key) (bool, error) {
+// hasEntries says whether there is a folder at a key with something in it.
+func (b *Backend) hasEntries(key blob.Key) (bool, error) {
 	dir := b.config.Blob.Path(key)
-	// A folder that a task made: it may hold a million entries, or be none.
+	// A task made the folder: it may hold a million entries, or be no folder.
 	f, err := os.OpenFile(dir, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
 	if err == nil {
 		var first []string
@@ -493,7 +496,7 @@ func (b *Backend) filled(key blob.Key) (bool, error) {
 func (b *Backend) copyCode(ctx context.Context, spec *worker.Spec) (*aloftv1.Failure, error) {
 	err := os.Mkdir(spec.WorkDir, 0o700)
 	switch {
-	case errors.Is(err, fs.ErrExist): // of a server that was killed before it had handed the attempt over
+	case errors.Is(err, fs.ErrExist): // left by a server that was killed before it had handed the attempt over
 		if err = errors.Join(removal.All(ctx, spec.WorkDir), removal.All(ctx, spec.TempDir)); err == nil {
 			err = os.Mkdir(spec.WorkDir, 0o700)
 		}
@@ -555,7 +558,7 @@ func distribution(argv []string) string {
 	return ""
 }
 
-// variables is the complete environment of the task: nothing of the server's own reaches it.
+// variables are all environment variables of the task: no variable of the server's own reaches it.
 func (b *Backend) variables(job *executor.Job, env environment.Environment, short, temp string) map[string]string {
 	variables := b.commonVariables(env, short)
 	variables["TMPDIR"] = temp
@@ -570,7 +573,8 @@ func (b *Backend) platform() executor.Platform {
 	return b.config.Platform()
 }
 
-// commonVariables is what all attempts in an environment get: ours, and those of the setting task-env, which come first.
+// commonVariables are the variables that all attempts in an environment get: aloft's own, and those of the setting task-env,
+// which replace them.
 func (b *Backend) commonVariables(env environment.Environment, short string) map[string]string {
 	path := "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	if env.Interpreter != "" {
@@ -595,7 +599,7 @@ func makeFolder(dir string) error {
 	return err
 }
 
-// sharedHome is HOME for all attempts. It cannot be one for each: a warm interpreter reads it when it starts.
+// sharedHome is HOME of all attempts. An attempt cannot have its own: a warm interpreter reads HOME when it starts.
 func sharedHome(dataDir string) string { return filepath.Join(dataDir, "worker", "home") }
 
 // Stop asks the supervisor to end an attempt. See executor.Backend.
@@ -618,16 +622,17 @@ func (b *Backend) Stop(ctx context.Context, job *executor.Job, _ string) error {
 	return client.Stop(ctx, name, b.config.Grace)
 }
 
-// stopPatience is how long after a Stop the result of an attempt that had ended by then is still waited for.
+// stopPatience is how long finish goes on reading what an ended attempt left once a Stop of the attempt has come.
 const stopPatience = time.Second
 
+// abandonReading ends finish for an attempt, also one that begins later.
 func (b *Backend) abandonReading(name string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if a := b.jobs[name]; a != nil {
-		a.stopping = true
-		if a.abandon != nil {
-			a.abandon()
+		a.abandoned = true
+		if a.cancel != nil {
+			a.cancel()
 		}
 	}
 }
@@ -645,7 +650,7 @@ func (b *Backend) Forget(ctx context.Context, job *executor.Job) error {
 	b.mu.Lock()
 	delete(b.jobs, name)
 	b.mu.Unlock()
-	_ = syscall.Rmdir(b.config.Blob.Path(b.writtenKey(job.ID))) // if it has written nothing there
+	_ = syscall.Rmdir(b.config.Blob.Path(b.writtenKey(job.ID))) // fails, as it should, if the attempt has written something there
 	for _, dir := range []string{b.workDir(name), b.tempDir(name), b.inputsDir(name)} {
 		b.discard(dir)
 	}

@@ -67,7 +67,7 @@ type world struct {
 
 	variables map[string]string // of Config
 	connected atomic.Bool       // a supervisor runs, or is just beginning to
-	watching  sync.Map          // what ends the watching of a back end that run began
+	watching  sync.Map          // by back end: the function that ends the Watch which run began
 }
 
 func newWorld(t *testing.T) *world {
@@ -108,12 +108,12 @@ func newWorldIn(t *testing.T, name string) *world {
 		if err := client.Shutdown(ctx, 100*time.Millisecond); err != nil {
 			t.Errorf("shut down: %v", err)
 		}
-		// Where two were started, the other one waits for this lock, and would begin to write while the folder is being removed.
+		// If two supervisors were started, the second waits for this lock, and would begin to write while the folder is being removed.
 		if lock, err = os.OpenFile(filepath.Join(w.data, "worker", "lock"), os.O_RDWR|os.O_CREATE, 0o600); err == nil {
 			err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		}
 		for ; errors.Is(err, syscall.EWOULDBLOCK) && ctx.Err() == nil; err = syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) {
-			if again, e := w.connect(ctx); e == nil { // it has it already
+			if again, e := w.connect(ctx); e == nil { // the second supervisor has the lock already
 				_ = errors.Join(again.Shutdown(ctx, 100*time.Millisecond), again.Close())
 			}
 		}
@@ -129,7 +129,7 @@ func (w *world) connect(ctx context.Context) (*worker.Client, error) {
 	return worker.Connect(ctx, worker.Config{DataDir: w.data, Build: "test", Executable: []string{os.Args[0], supervisorArg}, Logger: slog.New(slog.DiscardHandler)})
 }
 
-// backend is a back end with the end of its server.
+// backend is a back end that a test can end as the end of its server does: by closing the connection to the supervisor.
 type backend struct {
 	*process.Backend
 	client *worker.Client
@@ -326,7 +326,7 @@ func (w *world) run(t *testing.T, b *backend, job *executor.Job) *aloftv1.Outcom
 	}
 }
 
-// watch watches until stop is called, or the test ends. Of what an earlier back end has started, it ends what is not expected.
+// watch runs Watch until stop is called or the test ends. Watch ends attempts of an earlier back end that are not expected.
 func (w *world) watch(t *testing.T, b *backend, report func(executor.Event), expected ...aloft.AttemptID) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -539,7 +539,7 @@ func TestADiskThatFailsDelaysAnOutcomeAndLosesNothing(t *testing.T) {
 	}
 }
 
-// flaky is a full disk for a while.
+// flaky is a store whose disk is full for a while.
 type flaky struct {
 	blob.Local
 	left int // calls are one after the other here: there is one attempt
@@ -591,14 +591,14 @@ func TestWhatCannotRunHereSaysSo(t *testing.T) {
 	}
 }
 
-// somePython stands for a machine that has one; what is run with it never gets so far.
+// somePython is a machine with Python. No test gets so far as to run it.
 type somePython struct{}
 
 func (somePython) Resolve(context.Context, environment.Request) (environment.Environment, error) {
 	return environment.Environment{Interpreter: "/usr/bin/python3", Digest: "sha256:of-python"}, nil
 }
 
-// makesPython is what has to make an environment, and says so.
+// makesPython is a machine that has to make an environment, and says so.
 type makesPython struct{ somePython }
 
 func (m makesPython) Resolve(ctx context.Context, request environment.Request) (environment.Environment, error) {
@@ -697,7 +697,7 @@ func TestTasksKnowTheirFoldersByShortPaths(t *testing.T) {
 	}
 }
 
-func TestFoldersOfAttemptsThatNobodyKnowsAreRemoved(t *testing.T) {
+func TestFoldersOfUnknownAttemptsAreRemoved(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	stale := []string{filepath.Join(w.data, "attempts", "p_d_e_gone_0"), filepath.Join(w.data, "attempts", "p_d_e_gone_0.tmp")}
@@ -712,7 +712,7 @@ func TestFoldersOfAttemptsThatNobodyKnowsAreRemoved(t *testing.T) {
 	if o := w.run(t, w.open(t, noPython{}, w.blob), w.Job(t, "a", executortest.Succeed)); o.GetOutputs() == nil {
 		t.Errorf("outcome %v", o)
 	}
-	for end := time.Now().Add(deadline); ; time.Sleep(time.Millisecond) { //nolint:forbidigo // a file that goes tells nobody
+	for end := time.Now().Add(deadline); ; time.Sleep(time.Millisecond) { //nolint:forbidigo // there is no signal of a file's removal
 		if !slices.ContainsFunc(stale, func(folder string) bool { _, err := os.Stat(folder); return err == nil }) {
 			break
 		}

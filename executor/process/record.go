@@ -26,7 +26,7 @@ func (b *Backend) record(ctx context.Context, env environment.Environment) error
 	if err != nil {
 		return fmt.Errorf("encode environment: %w", err)
 	}
-	// The same packages may be found at another place or for another reason: the last word on that counts.
+	// The same packages may be found at another place or for another reason: the latest description is kept.
 	if _, err := b.config.Blob.Put(ctx, EnvironmentKey(env.Digest), bytes.NewReader(content), blob.PutOptions{Overwrite: true}); err != nil {
 		return aloft.Blame(aloft.ServiceBlob, fmt.Errorf("record environment %s: %w", env.Interpreter, err))
 	}

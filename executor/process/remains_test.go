@@ -12,7 +12,7 @@ func TestAFolderThatCannotBeRemovedIsToldOfOnceWhileItIsTriedAgain(t *testing.T)
 	t.Parallel()
 	b := New(Config{})
 	now := time.Now()
-	b.leave("/attempts/gone-a", firstPause, errors.New("it is immutable"))
+	b.removeLater("/attempts/gone-a", firstPause, errors.New("it is immutable"))
 	d, _ := b.nextDiscarded(now.Add(time.Hour))
 	if d == nil || d.path != "/attempts/gone-a" {
 		t.Fatalf("the turn is of %v", d)
@@ -23,13 +23,13 @@ func TestAFolderThatCannotBeRemovedIsToldOfOnceWhileItIsTriedAgain(t *testing.T)
 		}
 	}
 	told("while it is tried")
-	b.leave("/attempts/gone-a", 0, nil) // as the sweep of a server that begins does
+	b.removeLater("/attempts/gone-a", 0, nil) // as sweep does for a server that begins
 	if again, _ := b.nextDiscarded(now.Add(time.Hour)); again != nil {
 		t.Errorf("%s is tried twice at once", again.path)
 	}
-	b.tried(d, false, errors.New("it is still immutable"), now)
+	b.endTry(d, false, errors.New("it is still immutable"), now)
 	told("after the try")
-	b.tried(d, true, nil, now)
+	b.endTry(d, true, nil, now)
 	if got := b.Remains(t.Context()); len(got) > 0 {
 		t.Errorf("it is gone, and it tells of %q", got)
 	}

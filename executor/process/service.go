@@ -33,7 +33,7 @@ func (b *Backend) Services() map[string]func(context.Context) error {
 func (b *Backend) workerService() string  { return aloft.WorkerOf(b.config.DataDir) }
 func (b *Backend) machineService() string { return aloft.MachineOf(b.config.DataDir) }
 
-// probeBytes is what probes write: more than a full disk has left here and there.
+// probeBytes is how much a probe writes: enough that the write fails on a disk that has only a few free blocks.
 const probeBytes = 1 << 20
 
 // probeBlob writes, reads and deletes an object.
@@ -77,10 +77,10 @@ func (b *Backend) probeMachine(ctx context.Context) error {
 	}
 	program, err := exec.LookPath("true")
 	if err != nil {
-		return nil //nolint:nilerr // a machine without it is rare, and not ill
+		return nil //nolint:nilerr // a machine without this program is rare, and may be well
 	}
 	probe := exec.CommandContext(ctx, program)
-	probe.Env = []string{} // it needs none of ours
+	probe.Env = []string{} // the program needs no variables
 	if err := probe.Run(); err != nil {
 		return fmt.Errorf("start a process: %w", err)
 	}
@@ -96,8 +96,8 @@ func (b *Backend) probeWorker(ctx context.Context) error {
 	return err
 }
 
-// blame says whose an error is that came while an attempt was prepared or its results were kept: the blob store's for what
-// is in its folder, and else this machine's.
+// blame names the service at fault for an error that came while an attempt was prepared or its results were kept: the blob
+// store for a path in its folder, else this machine.
 func (b *Backend) blame(err error) error {
 	service := b.machineService()
 	var path *fs.PathError
@@ -113,7 +113,8 @@ func (b *Backend) blame(err error) error {
 	return aloft.Blame(service, err)
 }
 
-// blameWorker says that the supervisor did not do its part, in the time it has, unless it is we who end.
+// blameWorker says that the supervisor is at fault: it failed, or did not answer within answerTime. An error stays as it is if
+// it names a service already, if it says ErrInvalid or ErrNotFound, or if our own end (ctx) is its cause.
 func (b *Backend) blameWorker(ctx context.Context, err error) error {
 	var known *aloft.ServiceError
 	if err == nil || ctx.Err() != nil || errors.As(err, &known) || errors.Is(err, aloft.ErrInvalid) || errors.Is(err, aloft.ErrNotFound) {

@@ -20,7 +20,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// takeAway puts a file where the folder of the blobs was; giveBack ends that.
+// takeAway moves the folder of the blobs away and puts a file in its place; giveBack undoes that.
 func (w *world) takeAway(t *testing.T) (giveBack func()) {
 	t.Helper()
 	root := w.blob.Path("")
@@ -68,7 +68,7 @@ func TestEachServiceIsProbedByWhatItDoes(t *testing.T) {
 	}
 }
 
-func TestWhoeverKeepsAnAttemptFromStartingIsBlamed(t *testing.T) {
+func TestTheServiceThatKeepsAnAttemptFromStartingIsBlamed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	b := w.open(t, noPython{}, w.blob)
@@ -126,7 +126,7 @@ func TestAProgramThatIsNotThereIsTheTasksFailure(t *testing.T) {
 	}
 }
 
-// broken keeps nothing while it is set to.
+// broken is a store that keeps nothing while it is set to.
 type broken struct {
 	blob.Local
 	is atomic.Bool
