@@ -14,24 +14,24 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// How much of the queue is looked at, and how often. What is known of it is enough for most starts: reading it for each
-// attempt that ends would cost more than the attempts.
+// How much of the queue is looked at, and how often. What the last read found is enough for most starts: reading the queue for
+// each attempt that ends would cost more than the attempts.
 const (
-	window       = 1000                  // attempts among which admission chooses: the fair first ones of all that wait
-	horizon      = 20_000                // attempts that are looked at to find those, in order of arrival
-	settle       = 50 * time.Millisecond // between two looks while something of the queue is known, and before a start is told
-	lookAgain    = time.Second           // without a wake-up: wake-ups of other processes come late, and times become due
-	lookInOutage = 30 * time.Second      // while nothing may start
+	window       = 1000                  // attempts among which admission chooses (admission.First of those within the horizon)
+	horizon      = 20_000                // attempts that are read to find the window, in order of arrival
+	settle       = 50 * time.Millisecond // the least time between two reads of a queue that is not empty, and from a start to its report
+	lookAgain    = time.Second           // between two looks without a wake: wakes of other processes come late, and times become due
+	lookInOutage = 30 * time.Second      // the same while a service that the back end needs is away
 	explainAfter = time.Second           // an attempt that waits longer has its reason written down
 )
 
-// unassigned is an attempt that no executor has yet, with what admission needs to know of it.
+// unassigned is an attempt that no executor has yet, with the view that admission has of it. Attempt is nil once it was chosen.
 type unassigned struct {
 	*store.Attempt
 	candidate admission.Candidate
 }
 
-// admit lets waiting attempts start for which there is room.
+// admit takes attempts from the queue for which there is room, and starts them.
 func (e *Executor) admit(ctx context.Context, background *sync.WaitGroup) (again time.Duration, err error) {
 	capacity, now := e.config.Backend.Capacity(), e.now()
 	running := e.candidates()
@@ -40,7 +40,7 @@ func (e *Executor) admit(ctx context.Context, background *sync.WaitGroup) (again
 	pace, woken := max(settle, e.readPace), e.readDue
 	switch {
 	case full:
-		pace = max(pace, lookAgain) // what is new cannot start: this is to say why
+		pace = max(pace, lookAgain) // no new attempt can start: the queue is read only to write down why
 	case len(e.unassigned) == 0:
 		pace, woken = 0, e.readDue || e.more
 	}
@@ -87,8 +87,8 @@ func (e *Executor) admit(ctx context.Context, background *sync.WaitGroup) (again
 		switch {
 		case err == nil:
 			e.take(ctx, background, chosen[i].Attempt, true)
-		case errors.Is(err, aloft.ErrConflict): // somebody else has it, it has ended or is to be stopped
-		default: // it may be ours or not: look at what is true
+		case errors.Is(err, aloft.ErrConflict): // another instance has the attempt, or it has ended or is to be stopped
+		default: // the attempt may be ours or not: read the queue and our attempts again
 			e.unassigned, e.readDue, e.heldDue, again = nil, true, true, settle
 			e.logger.Warn("take attempt", "attempt", chosen[i].ID.String(), "error", err)
 		}
@@ -96,7 +96,7 @@ func (e *Executor) admit(ctx context.Context, background *sync.WaitGroup) (again
 	return again, nil
 }
 
-// choose lets nothing start while a service is away that it would need.
+// choose is admission.Choose, but lets nothing start while a service that the back end needs is away.
 func (e *Executor) choose(candidates, running []admission.Candidate, capacity admission.Room, now time.Time) admission.Choice {
 	s, away := e.away()
 	if !away {
@@ -110,6 +110,7 @@ func (e *Executor) choose(candidates, running []admission.Candidate, capacity ad
 	return choice
 }
 
+// away is a service that the back end needs and that is away, if there is one.
 func (e *Executor) away() (store.Service, bool) {
 	if e.config.Health == nil {
 		return store.Service{}, false
@@ -117,7 +118,7 @@ func (e *Executor) away() (store.Service, bool) {
 	return e.config.Health.Away(e.needs...)
 }
 
-// read takes the fair first ones out of all that waits.
+// read reads the queue, and keeps of a long one the window from which admission chooses fairly.
 func (e *Executor) read(ctx context.Context, now time.Time) error {
 	e.readDue = false
 	began := time.Now()
@@ -140,14 +141,14 @@ func (e *Executor) read(ctx context.Context, now time.Time) error {
 		all = first
 	}
 	e.unassigned, e.readPace = all, 0
-	if e.more { // reading takes a twentieth of the time at most
+	if e.more { // no more than a twentieth of the time goes into reading
 		e.readPace = max(lookAgain, 20*time.Since(began))
 	}
 	e.readAt = time.Now()
 	return nil
 }
 
-// explain writes down why attempts wait when they have waited long enough to be asked about, and when the reason changes.
+// explain writes the waiting reasons of attempts that have waited for explainAfter, and those that have changed since.
 func (e *Executor) explain(ctx context.Context, choice admission.Choice, now time.Time) error {
 	byReason := map[string][]store.AttemptKey{}
 	for i, reason := range choice.Reasons {
@@ -164,6 +165,7 @@ func (e *Executor) explain(ctx context.Context, choice admission.Choice, now tim
 	return nil
 }
 
+// candidates are the attempts that take room of the instance now.
 func (e *Executor) candidates() []admission.Candidate {
 	e.mu.Lock()
 	defer e.mu.Unlock()

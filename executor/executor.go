@@ -28,7 +28,7 @@ type Store interface {
 // Config of an executor.
 type Config struct {
 	Instance string // unique for ever; the same after a restart in the same place, so that it finds its attempts again
-	Nonce    string // of this process
+	Nonce    string // of this process, made anew at each start
 	Follows  string // the nonce of the process that was the instance before
 	Store    Store
 	Literals LiteralReader // literal maps that are too large for a row
@@ -56,7 +56,7 @@ type Health interface {
 type Executor struct {
 	config Config
 	jobs   *jobs
-	needs  []string // names of services
+	needs  []string // names of the back end's services, sorted
 	logger *slog.Logger
 	now    func() time.Time
 
@@ -64,14 +64,14 @@ type Executor struct {
 	roomChanged chan struct{}
 
 	// What the loop alone uses.
-	unassigned []unassigned  // what is known of the queue, fair first ones
-	more       bool          // there are others than those
+	unassigned []unassigned  // the attempts of the queue that admission is to choose from, as of readAt
+	more       bool          // the queue holds attempts that are not in unassigned
 	readAt     time.Time     // when the queue was read
-	readPace   time.Duration // not sooner again than that, so that reading a long queue stays a small part of the work
-	readDue    bool          // something was committed since
+	readPace   time.Duration // the least time between two reads, so that reading a long queue stays a small part of the work
+	readDue    bool          // the store has changed, or a service is well again, since readAt
 	heldAt     time.Time     // when the instance's own attempts were read
-	wasAway    bool          // something that it needs was away when it looked last
-	heldDue    bool          // something was committed since
+	wasAway    bool          // a service that the back end needs was away at the last look
+	heldDue    bool          // the store has changed since heldAt
 
 	mu      sync.Mutex
 	running map[store.AttemptKey]*run
@@ -100,7 +100,7 @@ func New(config Config) *Executor {
 	}
 }
 
-// Register makes the instance known. It comes before the engine starts, so that nobody takes the attempts of an
+// Register makes the instance known. It comes before the engine starts, so that the engine does not take the attempts of an
 // instance that is just starting again for lost.
 func (e *Executor) Register(ctx context.Context) error {
 	capacity, now := e.config.Backend.Capacity(), e.now()
@@ -115,7 +115,7 @@ func (e *Executor) Register(ctx context.Context) error {
 	return nil
 }
 
-// Run finds again what the instance had, then takes and runs attempts until ctx ends. What runs is left running. It
+// Run finds the instance's attempts again, then takes and runs attempts until ctx ends. Attempts that run are left running. It
 // returns an error only when the back end gives up watching, or another process has taken the instance's place (ErrFenced).
 func (e *Executor) Run(ctx context.Context) error {
 	var background sync.WaitGroup
@@ -181,7 +181,7 @@ func (e *Executor) Run(ctx context.Context) error {
 	}
 }
 
-// until repeats what the store or the back end could not do, until it is done or ctx ends.
+// until repeats a call of the store or the back end until it succeeds or ctx ends.
 func (e *Executor) until(ctx context.Context, what string, do func() error) {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 20*time.Millisecond, time.Second
@@ -200,7 +200,7 @@ func (e *Executor) until(ctx context.Context, what string, do func() error) {
 	}
 }
 
-// pass looks once at what the instance has and at what may start. It returns when to look again without being woken.
+// pass looks once at the attempts that the instance has and at those that may start. It returns when to look again if no wake comes.
 func (e *Executor) pass(ctx context.Context, background *sync.WaitGroup) (again time.Duration, err error) {
 	if wait := due(e.heldAt, settle, lookAgain, e.heldDue); wait > 0 {
 		again = wait
@@ -211,8 +211,8 @@ func (e *Executor) pass(ctx context.Context, background *sync.WaitGroup) (again 
 	return min(again, wait), err
 }
 
-// due says how long a look can wait: not at all, until pace has passed since the last one, or, if nobody has told of
-// anything, until quiet has. It asks the monotonic clock.
+// due says how long the next look can wait; 0: not at all. The next look comes pace after the last one if a wake has come, else
+// after the longer of pace and quiet. The monotonic clock measures.
 func due(last time.Time, pace, quiet time.Duration, woken bool) time.Duration {
 	if !woken {
 		pace = max(pace, quiet)
@@ -220,8 +220,8 @@ func due(last time.Time, pace, quiet time.Duration, woken bool) time.Duration {
 	return max(pace-time.Since(last), 0)
 }
 
-// findAgain starts every attempt that the instance has: the back end attaches to those that it had started. It returns
-// them and what other instances of the same place have, which is not the back end's to end.
+// findAgain starts every attempt that the instance has: the back end attaches to those that it had started. It returns their
+// ids, and those of attempts that other instances of the same place have, which the back end must not end.
 func (e *Executor) findAgain(ctx context.Context, background *sync.WaitGroup) ([]aloft.AttemptID, error) {
 	instances, err := e.config.Store.Instances(ctx)
 	if err != nil {
@@ -246,10 +246,10 @@ func (e *Executor) findAgain(ctx context.Context, background *sync.WaitGroup) ([
 	return ids, nil
 }
 
-// hold compares what the instance has in the store with what it runs: it takes what it was given without knowing (an
-// assignment whose answer was lost, attempts of an instance that is gone), stops what is to be stopped and what is not its
-// own any more, and forgets what the engine has adopted. Not before that: were an outcome forgotten while it is still in
-// the inbox, a restart would find an attempt without an end and start it again.
+// hold compares the attempts that the instance has in the store with those that it runs. It takes those that it does not run
+// yet (the answer to an assignment was lost, or the attempt was that of an instance that is gone), stops those that are to be
+// stopped or are not the instance's own any more, and forgets those whose outcome the engine has adopted. An outcome is not
+// forgotten while it is still in the inbox: a restart would find an attempt without an end and start it again.
 func (e *Executor) hold(ctx context.Context, background *sync.WaitGroup) error {
 	e.mu.Lock()
 	missing := make(map[store.AttemptKey]*run, len(e.running))
@@ -283,7 +283,7 @@ func (e *Executor) hold(ctx context.Context, background *sync.WaitGroup) error {
 				return fmt.Errorf("look what became of an attempt: %w", err)
 			}
 			if err == nil && a.AttemptKey == key && !aloft.Terminal(a.Phase) {
-				e.letGo(r) // another instance of this place has it now, and what runs with it
+				e.letGo(r) // another instance of this place has the attempt now, with its processes
 				continue
 			}
 		}
@@ -304,7 +304,7 @@ func (e *Executor) hold(ctx context.Context, background *sync.WaitGroup) error {
 	return nil
 }
 
-// letGo leaves a run to the instance that was given its attempt.
+// letGo leaves an attempt to the instance that the store has assigned it to.
 func (e *Executor) letGo(r *run) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -316,18 +316,18 @@ func (e *Executor) letGo(r *run) {
 // for stop.
 type run struct {
 	attempt *store.Attempt
-	fresh   bool // nobody had it before it was given to us: nothing of it runs before we start it
+	fresh   bool // no instance had the attempt before this one: nothing of it runs before we start it
 	asks    admission.Candidate
 	job     *Job          // nil: not read yet
-	reason  string        // why it is to be stopped; empty: it is not
+	reason  string        // why the attempt is to be stopped; empty: it is not
 	stop    chan struct{} // closed with reason
-	left    chan struct{} // closed when its goroutine has nothing to wait for any more
-	told    *time.Timer   // will report that it runs
-	blocked string        // why it cannot be started although it has room: a record cannot be understood; empty: it can
-	held    bool          // what it left could not be kept for a while
-	over    bool          // its outcome is known: it takes no room any more
-	durable durability    // of its outcome
-	forgets bool          // the back end is being told to forget it
+	left    chan struct{} // closed when tend has nothing to wait for any more
+	told    *time.Timer   // reports that the attempt runs; nil: no start is known yet
+	blocked string        // why the attempt cannot start although it has room: a record cannot be understood; empty: it can
+	held    bool          // what the attempt left could not be kept for a while
+	over    bool          // the outcome is known: the attempt takes no room any more
+	durable durability    // of the outcome
+	forgets bool          // Backend.Forget is being called for the attempt
 }
 
 // end notes that nothing is to be done for a run any more. The executor's lock is held.
@@ -342,7 +342,7 @@ func (r *run) end() {
 	}
 }
 
-// forget lets the back end forget attempts. What cannot be forgotten now is tried again at a later look.
+// forget lets the back end forget attempts. Where that fails, a later hold tries again.
 func (e *Executor) forget(ctx context.Context, adopted []*run) {
 	for _, r := range adopted {
 		var err error
@@ -361,7 +361,7 @@ func (e *Executor) forget(ctx context.Context, adopted []*run) {
 	}
 }
 
-// heartbeat says that we are there, until ctx ends or another process has taken our place.
+// heartbeat registers the instance again and again, until ctx ends or another process has taken its place (ErrFenced).
 func (e *Executor) heartbeat(ctx context.Context) error {
 	ticker := time.NewTicker(e.config.TTL / 3)
 	defer ticker.Stop()
@@ -383,7 +383,7 @@ func (e *Executor) heartbeat(ctx context.Context) error {
 	}
 }
 
-// Running is what the instance has now, for display, sorted.
+// Running are the attempts that the instance runs now, sorted, for display.
 func (e *Executor) Running() []aloft.AttemptID {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -16,7 +16,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// JobStore is what a job is put together from.
+// JobStore has the records from which a job is made.
 type JobStore interface {
 	GetExecution(ctx context.Context, id aloft.ExecutionID) (*store.Execution, error)
 	GetAttempt(ctx context.Context, id aloft.AttemptID) (*store.Attempt, error)
@@ -24,23 +24,23 @@ type JobStore interface {
 	NodeInputs(ctx context.Context, execution store.Key, node aloft.NodeID) (*aloftv1.Literals, error)
 }
 
-// LiteralReader reads literal maps that are objects.
+// LiteralReader reads literal maps that are kept as objects.
 type LiteralReader interface {
 	ReadLiterals(ctx context.Context, ref *aloftv1.LiteralRef) (*core.LiteralMap, error)
 }
 
-// jobs puts jobs together. Templates and settings never change, so what was read is kept for the next attempts.
+// jobs makes jobs of attempts. Templates and settings never change, so those that were read are kept for the next attempts.
 type jobs struct {
 	store    JobStore
 	literals LiteralReader
 
-	loading sync.Mutex // one workflow is read at a time, and once: a fan-out begins with many attempts of one
+	loading sync.Mutex // held while a workflow is read: the many attempts with which a fan-out begins read it once
 
 	templates *lru.Cache[aloft.Key, map[aloft.Key]*core.TaskTemplate] // by workflow, then by task
 	settings  *lru.Cache[store.Key, settings]
 }
 
-// Bytes of what is remembered.
+// Bytes that each cache may hold.
 const (
 	cachedTemplates = 32 << 20
 	cachedSettings  = 16 << 20
@@ -51,6 +51,7 @@ func newJobs(s JobStore, literals LiteralReader) *jobs {
 		templates: lru.New[aloft.Key, map[aloft.Key]*core.TaskTemplate](cachedTemplates), settings: lru.New[store.Key, settings](cachedSettings)}
 }
 
+// job makes the job of an attempt. Errors that no later call will mend: aloft.ErrInvalid, lostInputsError.
 func (j *jobs) job(ctx context.Context, a *store.Attempt) (*Job, error) {
 	template, err := j.template(ctx, a.Spec.GetWorkflow(), a.Spec.GetTask())
 	if err != nil {
@@ -61,7 +62,7 @@ func (j *jobs) job(ctx context.Context, a *store.Attempt) (*Job, error) {
 		return nil, err
 	}
 	literals, err := j.store.NodeInputs(ctx, a.Execution, a.Node)
-	// An attempt is committed together with its node's record: what is not there is a task without inputs.
+	// An attempt is committed together with the record of its node: where there are no inputs, the task has none.
 	switch {
 	case errors.Is(err, aloft.ErrUnreadable):
 		return nil, &lostInputsError{err}
@@ -89,6 +90,7 @@ type lostInputsError struct{ err error }
 func (e *lostInputsError) Error() string { return "its inputs: " + e.err.Error() }
 func (e *lostInputsError) Unwrap() error { return e.err }
 
+// template is the registered template of a task within a workflow.
 func (j *jobs) template(ctx context.Context, workflow, task *core.Identifier) (*core.TaskTemplate, error) {
 	templates, ok := j.templates.Get(aloft.KeyOf(workflow))
 	if !ok {
@@ -104,6 +106,7 @@ func (j *jobs) template(ctx context.Context, workflow, task *core.Identifier) (*
 	return t, nil
 }
 
+// load reads the templates of a workflow.
 func (j *jobs) load(ctx context.Context, workflow *core.Identifier) (map[aloft.Key]*core.TaskTemplate, error) {
 	j.loading.Lock()
 	defer j.loading.Unlock()
@@ -124,7 +127,7 @@ func (j *jobs) load(ctx context.Context, workflow *core.Identifier) (map[aloft.K
 	return templates, nil
 }
 
-// settings are what an execution says for all of its tasks.
+// settings are those of an execution for all of its tasks.
 type settings struct {
 	envs      map[string]string
 	rawOutput string

@@ -39,17 +39,17 @@ const (
 
 // Left is what an attempt left behind: how its process ended and the files in its output folder.
 type Left struct {
-	Name        string // of what ran, for messages
+	Name        string // of the task, for messages
 	Code        int
 	Signal      int    // 0: none
 	OutOfMemory bool   // killed for its memory limit
-	Limit       int64  // that limit in bytes
-	Stopped     string // it ended because it was asked to; the reason
-	Lost        string // nobody knows how it ended; the reason
-	Unready     string // it never ran, as a service lacked something it needs; the reason
-	Service     string // which that is
-	Reason      string // a sentence where the others do not say it all
-	Tail        string // the last lines it wrote to stderr
+	Limit       int64  // the memory limit in bytes; 0: none
+	Stopped     string // why the attempt was asked to end; empty: it was not
+	Lost        string // why it is not known how the attempt ended; empty: it is known
+	Unready     string // what a service lacked, so that the process never ran; empty: it ran
+	Service     string // the service of Unready
+	Reason      string // more about the end, as a sentence; empty: nothing
+	Tail        string // the last lines of stderr
 
 	Futures bool   // futures.pb is there
 	Error   []byte // error.pb; nil: not there
@@ -58,7 +58,7 @@ type Left struct {
 	TooLarge bool // outputs.pb is above the limit of a message and was not read
 
 	NoError   string // what is in the place of error.pb and cannot be read, as a sentence; empty: nothing like that
-	NoOutputs string // the same of outputs.pb
+	NoOutputs string // the same for outputs.pb
 
 	Declared map[string]*core.Variable // outputs of the task's interface
 }
@@ -66,7 +66,7 @@ type Left struct {
 // Read decides what an attempt's end means, in Flyte's order, and fills the result into the outcome. Outputs are
 // returned with the URIs that the task wrote; the caller makes what they refer to durable and canonical.
 //
-// Unlike Flyte, which does not read it then, an error.pb counts also after a non-zero exit: it is what the task said.
+// Unlike in Flyte, which does not read it then, an error.pb counts also after a non-zero exit: the task has written it.
 func (l Left) Read(outcome *aloftv1.Outcome) *core.LiteralMap {
 	fail := func(kind core.ExecutionError_ErrorKind, recoverable bool, code, format string, args ...any) {
 		outcome.Result = &aloftv1.Outcome_Failure{Failure: NewFailure(kind, recoverable, code, fmt.Sprintf(format, args...))}
@@ -93,9 +93,9 @@ func (l Left) Read(outcome *aloftv1.Outcome) *core.LiteralMap {
 		fail(core.ExecutionError_SYSTEM, true, CodeErrorUnreadable, "%s left an error.pb that cannot be read%s", l.Name, l.tail())
 	case l.Lost != "":
 		outcome.Result = &aloftv1.Outcome_Lost{Lost: l.Lost}
-	case l.Signal == int(syscall.SIGKILL): // by whom is not known: it may have killed itself
+	case l.Signal == int(syscall.SIGKILL): // the sender is not known: the task may have killed itself
 		fail(core.ExecutionError_SYSTEM, true, CodeInterrupted, "%s was killed (SIGKILL)%s%s", l.Name, l.because(), l.tail())
-	case l.Code == 137 || l.Code == 247: // what a shell, and what Python, makes of the end of what it ran
+	case l.Code == 137 || l.Code == 247: // the exit code of a shell, and of Python, whose child was killed
 		fail(core.ExecutionError_SYSTEM, true, CodeInterrupted, "%s terminated with exit code %d, as when what it ran is killed (SIGKILL)%s%s", l.Name, l.Code, l.because(), l.tail())
 	case l.Signal != 0:
 		fail(core.ExecutionError_USER, true, CodeExited, "%s was terminated by %s. %s%s", l.Name, describeSignal(l.Signal), l.Reason, l.tail())
@@ -103,7 +103,7 @@ func (l Left) Read(outcome *aloftv1.Outcome) *core.LiteralMap {
 		fail(core.ExecutionError_USER, true, CodeExited, "%s terminated with exit code %d. %s%s", l.Name, l.Code, l.Reason, l.tail())
 	case l.Futures:
 		fail(core.ExecutionError_USER, false, CodeDynamic, "%s is a dynamic task: it made a workflow at run time, which is not supported yet by this release of aloft", l.Name)
-	case len(l.Declared) == 0: // whatever it wrote
+	case len(l.Declared) == 0: // files of the task do not matter
 		return &core.LiteralMap{}
 	case l.TooLarge:
 		fail(core.ExecutionError_USER, false, CodeOutputTooLarge, "%s left an outputs.pb of more than %d MiB: return large values as FlyteFile, FlyteDirectory or StructuredDataset", l.Name, aloft.MaxMessageBytes>>20)
@@ -151,13 +151,13 @@ func decode(content []byte, m proto.Message) error {
 	return proto.UnmarshalOptions{RecursionLimit: maxNesting}.Unmarshal(content, m)
 }
 
-// maxNesting is how deep messages may be nested in what a task left. The protobuf runtime reads 10,000 levels, but not all of
-// them are the task's: the inbox, the records, answers and the inputs of other nodes wrap outputs in messages of their own,
-// and what cannot be read there stops its run. Python clients read 100 levels.
+// maxNesting is how deep messages may be nested in the files that a task left. The protobuf runtime reads 10,000 levels, but not
+// all of them are for the task: the inbox, the records, answers and the inputs of other nodes wrap outputs in messages of their
+// own, and a message that cannot be read there stops its execution. Python clients read 100 levels.
 const maxNesting = 1000
 
-// deepOutputs are the names of those outputs that are nested deeper than literal.MaxDepth; of an outputs.pb that could not be
-// decoded, as structs and types in it are nested deeper than maxNesting, the first of those.
+// deepOutputs are the names of the outputs that are nested deeper than literal.MaxDepth. If outputs.pb could not be decoded (err)
+// because structs or types in it are nested deeper than maxNesting, it is the name of the first such output.
 func deepOutputs(content []byte, outputs *core.LiteralMap, err error) (deep []string) {
 	if err != nil {
 		if name, deeper := weight.Deeper(outputs.ProtoReflect().Descriptor(), content, maxNesting); deeper {
@@ -174,8 +174,9 @@ func deepOutputs(content []byte, outputs *core.LiteralMap, err error) (deep []st
 	return deep
 }
 
-// reported translates what flytekit wrote into error.pb. That a task cannot decode values, its inputs first of all, counts there
-// as the platform's failure, and would be tried again as often as that may fail; but it finds the same each time.
+// reported translates what flytekit wrote into error.pb. In that file a value that the task
+// cannot decode, most often an input, counts as a failure of the platform, which would be tried again. But each try finds the same
+// value: the failure is the user's, and not recoverable.
 func reported(e *core.ContainerError) *aloftv1.Failure {
 	kind, recoverable := core.ExecutionError_USER, e.GetKind() == core.ContainerError_RECOVERABLE
 	switch {
@@ -186,14 +187,14 @@ func reported(e *core.ContainerError) *aloftv1.Failure {
 		kind = core.ExecutionError_SYSTEM
 	}
 	f := NewFailure(kind, recoverable, e.GetCode(), e.GetMessage())
-	if e.GetTimestamp().CheckValid() == nil { // else it has no form in JSON, nor in Python
+	if e.GetTimestamp().CheckValid() == nil { // another timestamp cannot be written as JSON, nor read in Python
 		f.Error.Timestamp = e.GetTimestamp()
 	}
 	f.Error.Worker = e.GetWorker()
 	return f
 }
 
-// describeSignal is a signal with its number, and its name and meaning if it has them.
+// describeSignal is a signal's number, with name and meaning if the signal has them.
 func describeSignal(number int) string {
 	s := syscall.Signal(number)
 	if name := unix.SignalName(s); name != "" {
@@ -202,7 +203,7 @@ func describeSignal(number int) string {
 	return fmt.Sprintf("signal %d", number)
 }
 
-// because is the reason as the end of a sentence.
+// because is the Reason as the end of a sentence.
 func (l Left) because() string {
 	if l.Reason == "" {
 		return ""
@@ -210,6 +211,7 @@ func (l Left) because() string {
 	return ": " + l.Reason
 }
 
+// tail is the Tail as the end of a message.
 func (l Left) tail() string {
 	if l.Tail == "" {
 		return ""
@@ -231,7 +233,7 @@ func NewFailure(kind core.ExecutionError_ErrorKind, recoverable bool, code, mess
 }
 
 // LostInput is the failure of an attempt whose inputs are gone; reasons names them. No other attempt would find them, and to
-// compute them again within the run would let a node succeed twice: a recovery computes again what it does not find.
+// compute them again within the execution would let a node succeed twice: a recovery computes them again.
 func LostInput(job *Job, reasons []string) *aloftv1.Failure {
 	e := job.ID.Execution
 	return NewFailure(core.ExecutionError_SYSTEM, false, CodeInputLost, fmt.Sprintf(
@@ -239,7 +241,7 @@ func LostInput(job *Job, reasons []string) *aloftv1.Failure {
 		job.ID.Node, strings.Join(reasons, "\n"), e.Project, e.Domain, e.Name))
 }
 
-// FailedToStart is the outcome of a job that can never run like this.
+// FailedToStart is the outcome of a job that did not start, with the failure that says why.
 func FailedToStart(job *Job, f *aloftv1.Failure, now time.Time) *aloftv1.Outcome {
 	o := job.Outcome()
 	o.EndedAt = now.UnixNano()

@@ -14,21 +14,24 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
+// durability says how far the outcome of an attempt has come.
 type durability int
 
 const (
-	unknown   durability = iota
-	adoptable            // it is in the inbox
-	refused              // the store wants none: the attempt has ended, or somebody else has it
+	unknown   durability = iota // there is no outcome yet, or the store has not answered
+	adoptable                   // the outcome is in the inbox
+	refused                     // the store takes no outcome: the attempt has ended, or another instance has it
 )
 
+// report is a message about an attempt on its way to the inbox.
 type report struct {
 	run     *run
 	message store.Report
-	ended   bool
+	ended   bool // the message is an outcome
 }
 
-// handle hears an event of the back end: what it says of services is looked into, the rest goes to the inbox.
+// handle takes an event of the back end. Services that it blames, or may have suffered from, are reported to package health;
+// starts and outcomes go to the inbox.
 func (e *Executor) handle(ctx context.Context, event Event) {
 	if event.Held != nil {
 		e.mu.Lock()
@@ -51,7 +54,7 @@ func (e *Executor) handle(ctx context.Context, event Event) {
 	}
 	noRoom := foundNoRoom(event.Outcome.GetFailure())
 	if (silent(event.Outcome.GetFailure()) || noRoom) && e.config.Health != nil {
-		for _, service := range e.needs { // was it one of them?
+		for _, service := range e.needs { // each may be the cause: its probe tells whether it is away
 			e.config.Health.Failed(ctx, service, "")
 		}
 	}
@@ -61,8 +64,8 @@ func (e *Executor) handle(ctx context.Context, event Event) {
 	e.tell(ctx, event)
 }
 
-// tell takes a start or an outcome to the inbox. That an attempt runs is told a moment later: most of those that are over
-// by then need no message of their own for it, as their outcome says when they began.
+// tell sends a start or an outcome to the inbox. A start is sent after the time settle: most attempts are over by then and need
+// no such message, since their outcome says when they began.
 func (e *Executor) tell(ctx context.Context, event Event) {
 	e.mu.Lock()
 	r := e.running[event.Job.Key]
@@ -88,7 +91,7 @@ func (e *Executor) tell(ctx context.Context, event Event) {
 	e.tellRoom()
 }
 
-// tellRoom lets the loop look whether more may start. It never blocks.
+// tellRoom wakes the loop, since room was given back. It never blocks.
 func (e *Executor) tellRoom() {
 	select {
 	case e.roomChanged <- struct{}{}:
@@ -96,6 +99,7 @@ func (e *Executor) tellRoom() {
 	}
 }
 
+// send hands a message to reportAll.
 func (e *Executor) send(ctx context.Context, r *run, inbox *aloftv1.Inbox, ended bool) {
 	select {
 	case e.reports <- report{run: r, message: store.Report{Attempt: r.attempt.AttemptKey, Inbox: inbox}, ended: ended}:
@@ -103,7 +107,7 @@ func (e *Executor) send(ctx context.Context, r *run, inbox *aloftv1.Inbox, ended
 	}
 }
 
-// reportAll commits reports, all that have come together, and repeats what could not be committed.
+// reportAll commits reports, in one call all that have come meanwhile, and repeats those that could not be committed.
 func (e *Executor) reportAll(ctx context.Context) {
 	var pending []report
 	pause := backoff.NewExponentialBackOff()
@@ -153,7 +157,7 @@ func (e *Executor) reportAll(ctx context.Context) {
 	}
 }
 
-// reported notes what became of a report, and says whether it is to be repeated.
+// reported takes the store's answer to a report, and says whether the report is to be sent again.
 func (e *Executor) reported(r *report, err error) (again bool) {
 	switch {
 	case err == nil:
@@ -177,6 +181,7 @@ func (e *Executor) reported(r *report, err error) (again bool) {
 	}
 }
 
+// settled notes the durability of an outcome.
 func (e *Executor) settled(r *report, d durability) {
 	if !r.ended {
 		return

@@ -32,13 +32,13 @@ type Variables struct {
 // placeholder is {{ .Name }} or {{ $Name }}, blanks optional, any case.
 var placeholder = regexp.MustCompile(`\{\{\s*[.$]([A-Za-z_][\w.]*)\s*\}\}`)
 
-// Render fills the placeholders of a command line. All mistakes are reported at once; one that a client should have
-// replaced at registration is one of them. What is no variable of Flyte's is left as it is: commands have templates of
-// their own.
+// Render fills the placeholders of a command line. All mistakes are reported at once, among them placeholders that a client
+// should have replaced at registration. A placeholder that is no variable of Flyte's is left as it is: commands have templates
+// of their own.
 //
-// A few bytes of a command can stand for an input of many MiB, and that a hundred thousand times. So it is counted first how
-// long the arguments would be. None is built if one of them, or all together, are above the limits with which a process can
-// be started (aloft.MaxArgument, aloft.MaxCommandLine): the error says how long they would be.
+// A few bytes of a command can stand for an input of many MiB, and a hundred thousand times. So Render first counts how long the
+// arguments would be. It builds none if one argument, or all together, are above the limits with which a process can be started
+// (aloft.MaxArgument, aloft.MaxCommandLine): the error says how long they would be.
 func (v Variables) Render(args []string) ([]string, error) {
 	f := &filling{variables: v, values: map[string]value{}}
 	var all int64
@@ -81,16 +81,16 @@ const (
 	endOfArgument = 1 + pointer
 )
 
-// maxProblems is how many mistakes of a command line are told: it may have a hundred thousand.
+// maxProblems is how many mistakes of a command line are listed: there may be a hundred thousand.
 const maxProblems = 20
 
 // filling is a command line whose placeholders are being filled.
 type filling struct {
 	variables Variables
 	values    map[string]value // of the placeholders, by the name in them
-	problems  []string         // the first of them
-	more      int              // that are not among the first
-	away      error            // a value cannot be had now, ErrUnavailable: that is no mistake of the command line
+	problems  []string         // mistakes of the command line, maxProblems at most
+	more      int              // further mistakes, not in problems
+	away      error            // ErrUnavailable: a value cannot be had now, which is no mistake of the command line; nil: all can
 }
 
 // value is what a placeholder stands for.
@@ -123,6 +123,7 @@ func (f *filling) pieces(arg string, each func(placeholder string, of value)) {
 	}
 }
 
+// problem notes a mistake of the command line.
 func (f *filling) problem(format string, args ...any) {
 	if len(f.problems) == maxProblems {
 		f.more++
@@ -131,6 +132,7 @@ func (f *filling) problem(format string, args ...any) {
 	f.problems = append(f.problems, aloft.Messagef(format, args...))
 }
 
+// err is what keeps the command line from being built: a value that cannot be had now, else all mistakes.
 func (f *filling) err() error {
 	if f.away != nil {
 		return fmt.Errorf("fill in the command line: %w", f.away)
@@ -146,6 +148,7 @@ func (f *filling) err() error {
 
 var errNotOurs = errors.New("no variable of Flyte's")
 
+// value is the value of a placeholder by the name in it; errNotOurs: Flyte has no such variable.
 func (v Variables) value(name string) (string, error) {
 	switch strings.ToLower(name) {
 	case "input":
@@ -189,9 +192,9 @@ type Platform struct {
 	URL      string // of the console, without a slash at the end
 }
 
-// Environment is the environment that every container task gets: how it reaches us, the template's own variables, Flyte's,
-// the execution's; later ones win. Source: flyte-execution reference 3.4; FLYTE_PLATFORM_* are what flytekit's
-// Config.auto reads, which Flyte leaves to the image. The first without the second would make flytekit speak TLS.
+// Environment are the variables that every container task gets: the address of the server, the template's own variables,
+// Flyte's, the execution's; a later one replaces an earlier one. Source: flyte-execution reference 3.4. flytekit's Config.auto
+// reads FLYTE_PLATFORM_*, which Flyte leaves to the image; FLYTE_PLATFORM_URL alone would make flytekit speak TLS.
 func Environment(job *Job, platform Platform) map[string]string {
 	env := map[string]string{}
 	if platform.Endpoint != "" {
@@ -245,6 +248,7 @@ func PerRetryKey(uniqueName string) string {
 	return notIdentifier.ReplaceAllString(notInitial.ReplaceAllString(uniqueName, "a"), "_")
 }
 
+// cutFold is strings.CutPrefix for any case of letters, of a string that is longer than the prefix.
 func cutFold(s, prefix string) (string, bool) {
 	if len(s) <= len(prefix) || !strings.EqualFold(s[:len(prefix)], prefix) {
 		return "", false

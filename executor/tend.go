@@ -15,14 +15,14 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// How long an attempt that cannot be started is kept: by a service that is away, and by one that says it is well. Then it is
-// given back to wait where all can see it and any executor can take it.
+// How long an attempt that cannot be started stays with this instance. Then it goes back to the queue, where its reason is seen
+// and any executor can take it.
 const (
-	patience     = 5 * time.Second
-	wellPatience = 30 * time.Second
+	patience     = 5 * time.Second  // if the service at fault is away
+	wellPatience = 30 * time.Second // if the service at fault is well, as its probe says
 )
 
-// take runs an attempt that the store says is ours.
+// take runs an attempt that the store has assigned to this instance.
 func (e *Executor) take(ctx context.Context, background *sync.WaitGroup, a *store.Attempt, fresh bool) {
 	r := &run{attempt: a, fresh: fresh, asks: e.candidate(a), stop: make(chan struct{}), left: make(chan struct{})}
 	e.mu.Lock()
@@ -38,7 +38,7 @@ func (e *Executor) take(ctx context.Context, background *sync.WaitGroup, a *stor
 	background.Go(func() { e.tend(ctx, r) })
 }
 
-// tend starts an attempt, stops it when it is asked for, and tries again for as long as the back end cannot.
+// tend starts an attempt, stops it when that is asked for, and tries both again for as long as the back end cannot do them.
 func (e *Executor) tend(ctx context.Context, r *run) {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval = 50*time.Millisecond, 10*time.Second
@@ -75,14 +75,14 @@ func (e *Executor) tend(ctx context.Context, r *run) {
 	}
 }
 
-// trouble is what keeps an attempt from being started.
+// trouble is what requeue remembers of an attempt that cannot be started.
 type trouble struct {
-	since   time.Time // zero: nothing
+	since   time.Time // of the first failed start that blamed a service; zero: there was none
 	charged bool      // this attempt found out that the service is away
 }
 
-// requeue ends an attempt that a service has kept from being started for too long, if it is certain that it was not: its
-// node gets another attempt, which waits in the queue with the reason.
+// requeue ends an attempt that a service has kept from starting for too long, and says whether it did. It ends no attempt that
+// may have started. The node gets another attempt, which waits in the queue with the reason.
 func (e *Executor) requeue(ctx context.Context, r *run, t *trouble, cause error) bool {
 	service, reason := aloft.ServiceOf(cause)
 	if service == "" || e.config.Health == nil {
@@ -112,7 +112,7 @@ func (e *Executor) requeue(ctx context.Context, r *run, t *trouble, cause error)
 	return true
 }
 
-// step does what is to be done next for an attempt.
+// step makes the calls that an attempt needs next: it reads the job, stops it if that is asked for, and starts it.
 func (e *Executor) step(ctx context.Context, r *run, started, stopped *bool) error {
 	if r.job == nil {
 		if r.attempt.Spec == nil && r.attempt.Unreadable != nil {
@@ -147,7 +147,7 @@ func (e *Executor) step(ctx context.Context, r *run, started, stopped *bool) err
 	}
 	if reason := e.askedToStop(r); reason != "" && !*stopped {
 		err := e.config.Backend.Stop(ctx, r.job, reason)
-		if errors.Is(err, aloft.ErrNotFound) { // it never started, and now it never will
+		if errors.Is(err, aloft.ErrNotFound) { // the attempt never started, and now never will
 			outcome := r.job.Outcome()
 			outcome.EndedAt, outcome.Result = e.now().UnixNano(), &aloftv1.Outcome_Stopped{Stopped: reason}
 			e.handle(ctx, Event{Job: r.job, Outcome: outcome})
@@ -178,8 +178,8 @@ func (e *Executor) step(ctx context.Context, r *run, started, stopped *bool) err
 	return nil
 }
 
-// endDamaged ends an attempt of whose record it cannot be understood what is to run: its node gets another one, which has a
-// record of its own. Whether a process of it runs from before is known to the back end alone.
+// endDamaged ends an attempt whose damaged record does not tell what is to run. The node gets another attempt, with a record of
+// its own. The back end is asked to stop the attempt first, since only the back end knows whether a process of it runs.
 func (e *Executor) endDamaged(ctx context.Context, r *run) error {
 	job := &Job{Key: r.attempt.AttemptKey, ID: r.attempt.ID}
 	if err := e.config.Backend.Stop(ctx, job, "its record is damaged"); err != nil && !errors.Is(err, aloft.ErrNotFound) {
@@ -194,8 +194,8 @@ func (e *Executor) endDamaged(ctx context.Context, r *run) error {
 	return nil
 }
 
-// block notes whether an attempt waits because a record that it needs cannot be understood, its workflow or its execution. It
-// says so, and takes no room from others until that is mended.
+// block notes that an attempt cannot start because the record of its workflow or execution cannot be understood (err), or that it
+// can again. A blocked attempt shows the reason, and takes no room from others until the record is mended.
 func (e *Executor) block(ctx context.Context, r *run, err error) {
 	reason := ""
 	if errors.Is(err, aloft.ErrUnreadable) {
@@ -214,7 +214,7 @@ func (e *Executor) block(ctx context.Context, r *run, err error) {
 	e.tellRoom()
 }
 
-// stop marks a run as to be stopped; its own goroutine does the rest.
+// stop marks a run as to be stopped; tend does the rest.
 func (e *Executor) stop(r *run, reason string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -224,6 +224,7 @@ func (e *Executor) stop(r *run, reason string) {
 	}
 }
 
+// askedToStop is why a run is to be stopped; empty: it is not.
 func (e *Executor) askedToStop(r *run) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
