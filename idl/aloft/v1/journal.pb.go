@@ -72,7 +72,7 @@ func (x AttemptEnded_Budget) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AttemptEnded_Budget.Descriptor instead.
 func (AttemptEnded_Budget) EnumDescriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{33, 0}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{34, 0}
 }
 
 // LiteralRef refers to a literal map that is kept elsewhere: in the row of the node (or execution) it belongs to, or,
@@ -1218,6 +1218,7 @@ type Event struct {
 	//	*Event_ExecutionEnded
 	//	*Event_ScopeOpened
 	//	*Event_ScopeFailing
+	//	*Event_ArmTaken
 	//	*Event_NodeQueued
 	//	*Event_NodeRunning
 	//	*Event_NodeSucceeded
@@ -1329,6 +1330,15 @@ func (x *Event) GetScopeFailing() *ScopeFailing {
 	if x != nil {
 		if x, ok := x.Kind.(*Event_ScopeFailing); ok {
 			return x.ScopeFailing
+		}
+	}
+	return nil
+}
+
+func (x *Event) GetArmTaken() *ArmTaken {
+	if x != nil {
+		if x, ok := x.Kind.(*Event_ArmTaken); ok {
+			return x.ArmTaken
 		}
 	}
 	return nil
@@ -1479,6 +1489,10 @@ type Event_ScopeFailing struct {
 	ScopeFailing *ScopeFailing `protobuf:"bytes,11,opt,name=scope_failing,json=scopeFailing,proto3,oneof"`
 }
 
+type Event_ArmTaken struct {
+	ArmTaken *ArmTaken `protobuf:"bytes,12,opt,name=arm_taken,json=armTaken,proto3,oneof"` // version 3
+}
+
 type Event_NodeQueued struct {
 	NodeQueued *NodeQueued `protobuf:"bytes,20,opt,name=node_queued,json=nodeQueued,proto3,oneof"`
 }
@@ -1542,6 +1556,8 @@ func (*Event_ExecutionEnded) isEvent_Kind() {}
 func (*Event_ScopeOpened) isEvent_Kind() {}
 
 func (*Event_ScopeFailing) isEvent_Kind() {}
+
+func (*Event_ArmTaken) isEvent_Kind() {}
 
 func (*Event_NodeQueued) isEvent_Kind() {}
 
@@ -1832,6 +1848,60 @@ func (x *ScopeOpened) GetAttempt() uint32 {
 	return 0
 }
 
+// ArmTaken: the conditions of a branch node were evaluated, and the arm whose condition holds began to run; its node gets the next
+// number. The other arms are skipped.
+type ArmTaken struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          uint32                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"` // the branch node
+	Arm           uint32                 `protobuf:"varint,2,opt,name=arm,proto3" json:"arm,omitempty"`   // 0: if; from 1: elif; the last one: else
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ArmTaken) Reset() {
+	*x = ArmTaken{}
+	mi := &file_aloft_v1_journal_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ArmTaken) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ArmTaken) ProtoMessage() {}
+
+func (x *ArmTaken) ProtoReflect() protoreflect.Message {
+	mi := &file_aloft_v1_journal_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ArmTaken.ProtoReflect.Descriptor instead.
+func (*ArmTaken) Descriptor() ([]byte, []int) {
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ArmTaken) GetNode() uint32 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *ArmTaken) GetArm() uint32 {
+	if x != nil {
+		return x.Arm
+	}
+	return 0
+}
+
 // ScopeFailing: the graph inside the node failed and what runs in it is being stopped.
 type ScopeFailing struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1843,7 +1913,7 @@ type ScopeFailing struct {
 
 func (x *ScopeFailing) Reset() {
 	*x = ScopeFailing{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[20]
+	mi := &file_aloft_v1_journal_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1855,7 +1925,7 @@ func (x *ScopeFailing) String() string {
 func (*ScopeFailing) ProtoMessage() {}
 
 func (x *ScopeFailing) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[20]
+	mi := &file_aloft_v1_journal_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1868,7 +1938,7 @@ func (x *ScopeFailing) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScopeFailing.ProtoReflect.Descriptor instead.
 func (*ScopeFailing) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{20}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ScopeFailing) GetNode() uint32 {
@@ -1896,7 +1966,7 @@ type NodeQueued struct {
 
 func (x *NodeQueued) Reset() {
 	*x = NodeQueued{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[21]
+	mi := &file_aloft_v1_journal_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1908,7 +1978,7 @@ func (x *NodeQueued) String() string {
 func (*NodeQueued) ProtoMessage() {}
 
 func (x *NodeQueued) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[21]
+	mi := &file_aloft_v1_journal_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1921,7 +1991,7 @@ func (x *NodeQueued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeQueued.ProtoReflect.Descriptor instead.
 func (*NodeQueued) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{21}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *NodeQueued) GetNode() uint32 {
@@ -1955,7 +2025,7 @@ type NodeRunning struct {
 
 func (x *NodeRunning) Reset() {
 	*x = NodeRunning{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[22]
+	mi := &file_aloft_v1_journal_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1967,7 +2037,7 @@ func (x *NodeRunning) String() string {
 func (*NodeRunning) ProtoMessage() {}
 
 func (x *NodeRunning) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[22]
+	mi := &file_aloft_v1_journal_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1980,7 +2050,7 @@ func (x *NodeRunning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRunning.ProtoReflect.Descriptor instead.
 func (*NodeRunning) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{22}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *NodeRunning) GetNode() uint32 {
@@ -2008,7 +2078,7 @@ type NodeSucceeded struct {
 
 func (x *NodeSucceeded) Reset() {
 	*x = NodeSucceeded{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[23]
+	mi := &file_aloft_v1_journal_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2020,7 +2090,7 @@ func (x *NodeSucceeded) String() string {
 func (*NodeSucceeded) ProtoMessage() {}
 
 func (x *NodeSucceeded) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[23]
+	mi := &file_aloft_v1_journal_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2033,7 +2103,7 @@ func (x *NodeSucceeded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSucceeded.ProtoReflect.Descriptor instead.
 func (*NodeSucceeded) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{23}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *NodeSucceeded) GetNode() uint32 {
@@ -2067,7 +2137,7 @@ type NodeFailed struct {
 
 func (x *NodeFailed) Reset() {
 	*x = NodeFailed{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[24]
+	mi := &file_aloft_v1_journal_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2079,7 +2149,7 @@ func (x *NodeFailed) String() string {
 func (*NodeFailed) ProtoMessage() {}
 
 func (x *NodeFailed) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[24]
+	mi := &file_aloft_v1_journal_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2092,7 +2162,7 @@ func (x *NodeFailed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeFailed.ProtoReflect.Descriptor instead.
 func (*NodeFailed) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{24}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *NodeFailed) GetNode() uint32 {
@@ -2118,7 +2188,7 @@ type NodeSkipped struct {
 
 func (x *NodeSkipped) Reset() {
 	*x = NodeSkipped{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[25]
+	mi := &file_aloft_v1_journal_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2130,7 +2200,7 @@ func (x *NodeSkipped) String() string {
 func (*NodeSkipped) ProtoMessage() {}
 
 func (x *NodeSkipped) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[25]
+	mi := &file_aloft_v1_journal_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2143,7 +2213,7 @@ func (x *NodeSkipped) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSkipped.ProtoReflect.Descriptor instead.
 func (*NodeSkipped) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{25}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *NodeSkipped) GetNode() uint32 {
@@ -2163,7 +2233,7 @@ type NodeAborted struct {
 
 func (x *NodeAborted) Reset() {
 	*x = NodeAborted{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[26]
+	mi := &file_aloft_v1_journal_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2245,7 @@ func (x *NodeAborted) String() string {
 func (*NodeAborted) ProtoMessage() {}
 
 func (x *NodeAborted) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[26]
+	mi := &file_aloft_v1_journal_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2258,7 @@ func (x *NodeAborted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeAborted.ProtoReflect.Descriptor instead.
 func (*NodeAborted) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{26}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *NodeAborted) GetNode() uint32 {
@@ -2218,7 +2288,7 @@ type NodeCached struct {
 
 func (x *NodeCached) Reset() {
 	*x = NodeCached{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[27]
+	mi := &file_aloft_v1_journal_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2230,7 +2300,7 @@ func (x *NodeCached) String() string {
 func (*NodeCached) ProtoMessage() {}
 
 func (x *NodeCached) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[27]
+	mi := &file_aloft_v1_journal_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2243,7 +2313,7 @@ func (x *NodeCached) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeCached.ProtoReflect.Descriptor instead.
 func (*NodeCached) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{27}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *NodeCached) GetNode() uint32 {
@@ -2289,7 +2359,7 @@ type NodeRecovered struct {
 
 func (x *NodeRecovered) Reset() {
 	*x = NodeRecovered{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[28]
+	mi := &file_aloft_v1_journal_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2371,7 @@ func (x *NodeRecovered) String() string {
 func (*NodeRecovered) ProtoMessage() {}
 
 func (x *NodeRecovered) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[28]
+	mi := &file_aloft_v1_journal_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2384,7 @@ func (x *NodeRecovered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRecovered.ProtoReflect.Descriptor instead.
 func (*NodeRecovered) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{28}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NodeRecovered) GetNode() uint32 {
@@ -2372,7 +2442,7 @@ type NodeParked struct {
 
 func (x *NodeParked) Reset() {
 	*x = NodeParked{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[29]
+	mi := &file_aloft_v1_journal_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2384,7 +2454,7 @@ func (x *NodeParked) String() string {
 func (*NodeParked) ProtoMessage() {}
 
 func (x *NodeParked) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[29]
+	mi := &file_aloft_v1_journal_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2397,7 +2467,7 @@ func (x *NodeParked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeParked.ProtoReflect.Descriptor instead.
 func (*NodeParked) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{29}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *NodeParked) GetNode() uint32 {
@@ -2448,7 +2518,7 @@ type AttemptScheduled struct {
 
 func (x *AttemptScheduled) Reset() {
 	*x = AttemptScheduled{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[30]
+	mi := &file_aloft_v1_journal_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2460,7 +2530,7 @@ func (x *AttemptScheduled) String() string {
 func (*AttemptScheduled) ProtoMessage() {}
 
 func (x *AttemptScheduled) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[30]
+	mi := &file_aloft_v1_journal_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2473,7 +2543,7 @@ func (x *AttemptScheduled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptScheduled.ProtoReflect.Descriptor instead.
 func (*AttemptScheduled) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{30}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *AttemptScheduled) GetNode() uint32 {
@@ -2566,7 +2636,7 @@ type AttemptRunning struct {
 
 func (x *AttemptRunning) Reset() {
 	*x = AttemptRunning{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[31]
+	mi := &file_aloft_v1_journal_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2578,7 +2648,7 @@ func (x *AttemptRunning) String() string {
 func (*AttemptRunning) ProtoMessage() {}
 
 func (x *AttemptRunning) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[31]
+	mi := &file_aloft_v1_journal_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2591,7 +2661,7 @@ func (x *AttemptRunning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptRunning.ProtoReflect.Descriptor instead.
 func (*AttemptRunning) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{31}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *AttemptRunning) GetNode() uint32 {
@@ -2641,7 +2711,7 @@ type AttemptStopRequested struct {
 
 func (x *AttemptStopRequested) Reset() {
 	*x = AttemptStopRequested{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[32]
+	mi := &file_aloft_v1_journal_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2653,7 +2723,7 @@ func (x *AttemptStopRequested) String() string {
 func (*AttemptStopRequested) ProtoMessage() {}
 
 func (x *AttemptStopRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[32]
+	mi := &file_aloft_v1_journal_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2666,7 +2736,7 @@ func (x *AttemptStopRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptStopRequested.ProtoReflect.Descriptor instead.
 func (*AttemptStopRequested) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{32}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *AttemptStopRequested) GetNode() uint32 {
@@ -2724,7 +2794,7 @@ type AttemptEnded struct {
 
 func (x *AttemptEnded) Reset() {
 	*x = AttemptEnded{}
-	mi := &file_aloft_v1_journal_proto_msgTypes[33]
+	mi := &file_aloft_v1_journal_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2736,7 +2806,7 @@ func (x *AttemptEnded) String() string {
 func (*AttemptEnded) ProtoMessage() {}
 
 func (x *AttemptEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_aloft_v1_journal_proto_msgTypes[33]
+	mi := &file_aloft_v1_journal_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2749,7 +2819,7 @@ func (x *AttemptEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttemptEnded.ProtoReflect.Descriptor instead.
 func (*AttemptEnded) Descriptor() ([]byte, []int) {
-	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{33}
+	return file_aloft_v1_journal_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *AttemptEnded) GetNode() uint32 {
@@ -2985,7 +3055,7 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x17\n" +
 	"\anext_at\x18\x05 \x01(\x03R\x06nextAt\"7\n" +
 	"\fJournalEntry\x12'\n" +
-	"\x06events\x18\x01 \x03(\v2\x0f.aloft.v1.EventR\x06events\"\x89\n" +
+	"\x06events\x18\x01 \x03(\v2\x0f.aloft.v1.EventR\x06events\"\xbc\n" +
 	"\n" +
 	"\x05Event\x12\x0e\n" +
 	"\x02at\x18\x01 \x01(\x03R\x02at\x12I\n" +
@@ -2995,7 +3065,8 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\x0fexecution_ended\x18\x05 \x01(\v2\x18.aloft.v1.ExecutionEndedH\x00R\x0eexecutionEnded\x12:\n" +
 	"\fscope_opened\x18\n" +
 	" \x01(\v2\x15.aloft.v1.ScopeOpenedH\x00R\vscopeOpened\x12=\n" +
-	"\rscope_failing\x18\v \x01(\v2\x16.aloft.v1.ScopeFailingH\x00R\fscopeFailing\x127\n" +
+	"\rscope_failing\x18\v \x01(\v2\x16.aloft.v1.ScopeFailingH\x00R\fscopeFailing\x121\n" +
+	"\tarm_taken\x18\f \x01(\v2\x12.aloft.v1.ArmTakenH\x00R\barmTaken\x127\n" +
 	"\vnode_queued\x18\x14 \x01(\v2\x14.aloft.v1.NodeQueuedH\x00R\n" +
 	"nodeQueued\x12:\n" +
 	"\fnode_running\x18\x15 \x01(\v2\x15.aloft.v1.NodeRunningH\x00R\vnodeRunning\x12@\n" +
@@ -3029,7 +3100,10 @@ const file_aloft_v1_journal_proto_rawDesc = "" +
 	"\x05error\x18\x03 \x01(\v2\x1d.flyteidl.core.ExecutionErrorR\x05error\";\n" +
 	"\vScopeOpened\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x12\x18\n" +
-	"\aattempt\x18\x02 \x01(\rR\aattempt\"W\n" +
+	"\aattempt\x18\x02 \x01(\rR\aattempt\"0\n" +
+	"\bArmTaken\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\rR\x04node\x12\x10\n" +
+	"\x03arm\x18\x02 \x01(\rR\x03arm\"W\n" +
 	"\fScopeFailing\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\rR\x04node\x123\n" +
 	"\x05error\x18\x02 \x01(\v2\x1d.flyteidl.core.ExecutionErrorR\x05error\"{\n" +
@@ -3141,7 +3215,7 @@ func file_aloft_v1_journal_proto_rawDescGZIP() []byte {
 }
 
 var file_aloft_v1_journal_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_aloft_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_aloft_v1_journal_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_aloft_v1_journal_proto_goTypes = []any{
 	(AttemptEnded_Budget)(0),                 // 0: aloft.v1.AttemptEnded.Budget
 	(*LiteralRef)(nil),                       // 1: aloft.v1.LiteralRef
@@ -3164,47 +3238,48 @@ var file_aloft_v1_journal_proto_goTypes = []any{
 	(*ExecutionFailing)(nil),                 // 18: aloft.v1.ExecutionFailing
 	(*ExecutionEnded)(nil),                   // 19: aloft.v1.ExecutionEnded
 	(*ScopeOpened)(nil),                      // 20: aloft.v1.ScopeOpened
-	(*ScopeFailing)(nil),                     // 21: aloft.v1.ScopeFailing
-	(*NodeQueued)(nil),                       // 22: aloft.v1.NodeQueued
-	(*NodeRunning)(nil),                      // 23: aloft.v1.NodeRunning
-	(*NodeSucceeded)(nil),                    // 24: aloft.v1.NodeSucceeded
-	(*NodeFailed)(nil),                       // 25: aloft.v1.NodeFailed
-	(*NodeSkipped)(nil),                      // 26: aloft.v1.NodeSkipped
-	(*NodeAborted)(nil),                      // 27: aloft.v1.NodeAborted
-	(*NodeCached)(nil),                       // 28: aloft.v1.NodeCached
-	(*NodeRecovered)(nil),                    // 29: aloft.v1.NodeRecovered
-	(*NodeParked)(nil),                       // 30: aloft.v1.NodeParked
-	(*AttemptScheduled)(nil),                 // 31: aloft.v1.AttemptScheduled
-	(*AttemptRunning)(nil),                   // 32: aloft.v1.AttemptRunning
-	(*AttemptStopRequested)(nil),             // 33: aloft.v1.AttemptStopRequested
-	(*AttemptEnded)(nil),                     // 34: aloft.v1.AttemptEnded
-	(*core.LiteralMap)(nil),                  // 35: flyteidl.core.LiteralMap
-	(*core.ExecutionError)(nil),              // 36: flyteidl.core.ExecutionError
-	(*core.Identifier)(nil),                  // 37: flyteidl.core.Identifier
-	(*core.WorkflowExecutionIdentifier)(nil), // 38: flyteidl.core.WorkflowExecutionIdentifier
-	(*durationpb.Duration)(nil),              // 39: google.protobuf.Duration
-	(core.WorkflowExecution_Phase)(0),        // 40: flyteidl.core.WorkflowExecution.Phase
-	(*CacheLookup)(nil),                      // 41: aloft.v1.CacheLookup
+	(*ArmTaken)(nil),                         // 21: aloft.v1.ArmTaken
+	(*ScopeFailing)(nil),                     // 22: aloft.v1.ScopeFailing
+	(*NodeQueued)(nil),                       // 23: aloft.v1.NodeQueued
+	(*NodeRunning)(nil),                      // 24: aloft.v1.NodeRunning
+	(*NodeSucceeded)(nil),                    // 25: aloft.v1.NodeSucceeded
+	(*NodeFailed)(nil),                       // 26: aloft.v1.NodeFailed
+	(*NodeSkipped)(nil),                      // 27: aloft.v1.NodeSkipped
+	(*NodeAborted)(nil),                      // 28: aloft.v1.NodeAborted
+	(*NodeCached)(nil),                       // 29: aloft.v1.NodeCached
+	(*NodeRecovered)(nil),                    // 30: aloft.v1.NodeRecovered
+	(*NodeParked)(nil),                       // 31: aloft.v1.NodeParked
+	(*AttemptScheduled)(nil),                 // 32: aloft.v1.AttemptScheduled
+	(*AttemptRunning)(nil),                   // 33: aloft.v1.AttemptRunning
+	(*AttemptStopRequested)(nil),             // 34: aloft.v1.AttemptStopRequested
+	(*AttemptEnded)(nil),                     // 35: aloft.v1.AttemptEnded
+	(*core.LiteralMap)(nil),                  // 36: flyteidl.core.LiteralMap
+	(*core.ExecutionError)(nil),              // 37: flyteidl.core.ExecutionError
+	(*core.Identifier)(nil),                  // 38: flyteidl.core.Identifier
+	(*core.WorkflowExecutionIdentifier)(nil), // 39: flyteidl.core.WorkflowExecutionIdentifier
+	(*durationpb.Duration)(nil),              // 40: google.protobuf.Duration
+	(core.WorkflowExecution_Phase)(0),        // 41: flyteidl.core.WorkflowExecution.Phase
+	(*CacheLookup)(nil),                      // 42: aloft.v1.CacheLookup
 }
 var file_aloft_v1_journal_proto_depIdxs = []int32{
 	1,  // 0: aloft.v1.Literals.ref:type_name -> aloft.v1.LiteralRef
-	35, // 1: aloft.v1.Literals.value:type_name -> flyteidl.core.LiteralMap
-	36, // 2: aloft.v1.Failure.error:type_name -> flyteidl.core.ExecutionError
+	36, // 1: aloft.v1.Literals.value:type_name -> flyteidl.core.LiteralMap
+	37, // 2: aloft.v1.Failure.error:type_name -> flyteidl.core.ExecutionError
 	7,  // 3: aloft.v1.Inbox.create:type_name -> aloft.v1.Create
 	8,  // 4: aloft.v1.Inbox.terminate:type_name -> aloft.v1.Terminate
 	9,  // 5: aloft.v1.Inbox.attempt_started:type_name -> aloft.v1.AttemptStarted
 	10, // 6: aloft.v1.Inbox.outcome:type_name -> aloft.v1.Outcome
 	5,  // 7: aloft.v1.Inbox.wake:type_name -> aloft.v1.Wake
 	6,  // 8: aloft.v1.Inbox.give_up:type_name -> aloft.v1.GiveUp
-	36, // 9: aloft.v1.GiveUp.error:type_name -> flyteidl.core.ExecutionError
-	37, // 10: aloft.v1.Create.workflow:type_name -> flyteidl.core.Identifier
+	37, // 9: aloft.v1.GiveUp.error:type_name -> flyteidl.core.ExecutionError
+	38, // 10: aloft.v1.Create.workflow:type_name -> flyteidl.core.Identifier
 	1,  // 11: aloft.v1.Create.inputs:type_name -> aloft.v1.LiteralRef
-	38, // 12: aloft.v1.Create.recovers:type_name -> flyteidl.core.WorkflowExecutionIdentifier
+	39, // 12: aloft.v1.Create.recovers:type_name -> flyteidl.core.WorkflowExecutionIdentifier
 	2,  // 13: aloft.v1.Outcome.outputs:type_name -> aloft.v1.Literals
 	3,  // 14: aloft.v1.Outcome.failure:type_name -> aloft.v1.Failure
 	11, // 15: aloft.v1.Outcome.objects:type_name -> aloft.v1.ObjectDigest
-	39, // 16: aloft.v1.AttemptUsage.cpu_user:type_name -> google.protobuf.Duration
-	39, // 17: aloft.v1.AttemptUsage.cpu_system:type_name -> google.protobuf.Duration
+	40, // 16: aloft.v1.AttemptUsage.cpu_user:type_name -> google.protobuf.Duration
+	40, // 17: aloft.v1.AttemptUsage.cpu_system:type_name -> google.protobuf.Duration
 	13, // 18: aloft.v1.AttemptUsage.charge:type_name -> aloft.v1.AttemptCharge
 	0,  // 19: aloft.v1.AttemptCharge.budget:type_name -> aloft.v1.AttemptEnded.Budget
 	15, // 20: aloft.v1.JournalEntry.events:type_name -> aloft.v1.Event
@@ -3213,47 +3288,48 @@ var file_aloft_v1_journal_proto_depIdxs = []int32{
 	18, // 23: aloft.v1.Event.execution_failing:type_name -> aloft.v1.ExecutionFailing
 	19, // 24: aloft.v1.Event.execution_ended:type_name -> aloft.v1.ExecutionEnded
 	20, // 25: aloft.v1.Event.scope_opened:type_name -> aloft.v1.ScopeOpened
-	21, // 26: aloft.v1.Event.scope_failing:type_name -> aloft.v1.ScopeFailing
-	22, // 27: aloft.v1.Event.node_queued:type_name -> aloft.v1.NodeQueued
-	23, // 28: aloft.v1.Event.node_running:type_name -> aloft.v1.NodeRunning
-	24, // 29: aloft.v1.Event.node_succeeded:type_name -> aloft.v1.NodeSucceeded
-	25, // 30: aloft.v1.Event.node_failed:type_name -> aloft.v1.NodeFailed
-	26, // 31: aloft.v1.Event.node_skipped:type_name -> aloft.v1.NodeSkipped
-	27, // 32: aloft.v1.Event.node_aborted:type_name -> aloft.v1.NodeAborted
-	28, // 33: aloft.v1.Event.node_cached:type_name -> aloft.v1.NodeCached
-	29, // 34: aloft.v1.Event.node_recovered:type_name -> aloft.v1.NodeRecovered
-	30, // 35: aloft.v1.Event.node_parked:type_name -> aloft.v1.NodeParked
-	31, // 36: aloft.v1.Event.attempt_scheduled:type_name -> aloft.v1.AttemptScheduled
-	32, // 37: aloft.v1.Event.attempt_running:type_name -> aloft.v1.AttemptRunning
-	33, // 38: aloft.v1.Event.attempt_stop_requested:type_name -> aloft.v1.AttemptStopRequested
-	34, // 39: aloft.v1.Event.attempt_ended:type_name -> aloft.v1.AttemptEnded
-	7,  // 40: aloft.v1.ExecutionStarted.create:type_name -> aloft.v1.Create
-	36, // 41: aloft.v1.ExecutionFailing.error:type_name -> flyteidl.core.ExecutionError
-	40, // 42: aloft.v1.ExecutionEnded.phase:type_name -> flyteidl.core.WorkflowExecution.Phase
-	1,  // 43: aloft.v1.ExecutionEnded.outputs:type_name -> aloft.v1.LiteralRef
-	36, // 44: aloft.v1.ExecutionEnded.error:type_name -> flyteidl.core.ExecutionError
-	36, // 45: aloft.v1.ScopeFailing.error:type_name -> flyteidl.core.ExecutionError
-	1,  // 46: aloft.v1.NodeQueued.inputs:type_name -> aloft.v1.LiteralRef
-	41, // 47: aloft.v1.NodeQueued.cache:type_name -> aloft.v1.CacheLookup
-	1,  // 48: aloft.v1.NodeSucceeded.outputs:type_name -> aloft.v1.LiteralRef
-	36, // 49: aloft.v1.NodeFailed.error:type_name -> flyteidl.core.ExecutionError
-	1,  // 50: aloft.v1.NodeCached.inputs:type_name -> aloft.v1.LiteralRef
-	1,  // 51: aloft.v1.NodeCached.outputs:type_name -> aloft.v1.LiteralRef
-	41, // 52: aloft.v1.NodeCached.cache:type_name -> aloft.v1.CacheLookup
-	1,  // 53: aloft.v1.NodeRecovered.inputs:type_name -> aloft.v1.LiteralRef
-	1,  // 54: aloft.v1.NodeRecovered.outputs:type_name -> aloft.v1.LiteralRef
-	41, // 55: aloft.v1.NodeRecovered.cache:type_name -> aloft.v1.CacheLookup
-	3,  // 56: aloft.v1.AttemptStopRequested.failure:type_name -> aloft.v1.Failure
-	1,  // 57: aloft.v1.AttemptEnded.outputs:type_name -> aloft.v1.LiteralRef
-	3,  // 58: aloft.v1.AttemptEnded.failure:type_name -> aloft.v1.Failure
-	0,  // 59: aloft.v1.AttemptEnded.budget:type_name -> aloft.v1.AttemptEnded.Budget
-	11, // 60: aloft.v1.AttemptEnded.objects:type_name -> aloft.v1.ObjectDigest
-	13, // 61: aloft.v1.AttemptEnded.charge:type_name -> aloft.v1.AttemptCharge
-	62, // [62:62] is the sub-list for method output_type
-	62, // [62:62] is the sub-list for method input_type
-	62, // [62:62] is the sub-list for extension type_name
-	62, // [62:62] is the sub-list for extension extendee
-	0,  // [0:62] is the sub-list for field type_name
+	22, // 26: aloft.v1.Event.scope_failing:type_name -> aloft.v1.ScopeFailing
+	21, // 27: aloft.v1.Event.arm_taken:type_name -> aloft.v1.ArmTaken
+	23, // 28: aloft.v1.Event.node_queued:type_name -> aloft.v1.NodeQueued
+	24, // 29: aloft.v1.Event.node_running:type_name -> aloft.v1.NodeRunning
+	25, // 30: aloft.v1.Event.node_succeeded:type_name -> aloft.v1.NodeSucceeded
+	26, // 31: aloft.v1.Event.node_failed:type_name -> aloft.v1.NodeFailed
+	27, // 32: aloft.v1.Event.node_skipped:type_name -> aloft.v1.NodeSkipped
+	28, // 33: aloft.v1.Event.node_aborted:type_name -> aloft.v1.NodeAborted
+	29, // 34: aloft.v1.Event.node_cached:type_name -> aloft.v1.NodeCached
+	30, // 35: aloft.v1.Event.node_recovered:type_name -> aloft.v1.NodeRecovered
+	31, // 36: aloft.v1.Event.node_parked:type_name -> aloft.v1.NodeParked
+	32, // 37: aloft.v1.Event.attempt_scheduled:type_name -> aloft.v1.AttemptScheduled
+	33, // 38: aloft.v1.Event.attempt_running:type_name -> aloft.v1.AttemptRunning
+	34, // 39: aloft.v1.Event.attempt_stop_requested:type_name -> aloft.v1.AttemptStopRequested
+	35, // 40: aloft.v1.Event.attempt_ended:type_name -> aloft.v1.AttemptEnded
+	7,  // 41: aloft.v1.ExecutionStarted.create:type_name -> aloft.v1.Create
+	37, // 42: aloft.v1.ExecutionFailing.error:type_name -> flyteidl.core.ExecutionError
+	41, // 43: aloft.v1.ExecutionEnded.phase:type_name -> flyteidl.core.WorkflowExecution.Phase
+	1,  // 44: aloft.v1.ExecutionEnded.outputs:type_name -> aloft.v1.LiteralRef
+	37, // 45: aloft.v1.ExecutionEnded.error:type_name -> flyteidl.core.ExecutionError
+	37, // 46: aloft.v1.ScopeFailing.error:type_name -> flyteidl.core.ExecutionError
+	1,  // 47: aloft.v1.NodeQueued.inputs:type_name -> aloft.v1.LiteralRef
+	42, // 48: aloft.v1.NodeQueued.cache:type_name -> aloft.v1.CacheLookup
+	1,  // 49: aloft.v1.NodeSucceeded.outputs:type_name -> aloft.v1.LiteralRef
+	37, // 50: aloft.v1.NodeFailed.error:type_name -> flyteidl.core.ExecutionError
+	1,  // 51: aloft.v1.NodeCached.inputs:type_name -> aloft.v1.LiteralRef
+	1,  // 52: aloft.v1.NodeCached.outputs:type_name -> aloft.v1.LiteralRef
+	42, // 53: aloft.v1.NodeCached.cache:type_name -> aloft.v1.CacheLookup
+	1,  // 54: aloft.v1.NodeRecovered.inputs:type_name -> aloft.v1.LiteralRef
+	1,  // 55: aloft.v1.NodeRecovered.outputs:type_name -> aloft.v1.LiteralRef
+	42, // 56: aloft.v1.NodeRecovered.cache:type_name -> aloft.v1.CacheLookup
+	3,  // 57: aloft.v1.AttemptStopRequested.failure:type_name -> aloft.v1.Failure
+	1,  // 58: aloft.v1.AttemptEnded.outputs:type_name -> aloft.v1.LiteralRef
+	3,  // 59: aloft.v1.AttemptEnded.failure:type_name -> aloft.v1.Failure
+	0,  // 60: aloft.v1.AttemptEnded.budget:type_name -> aloft.v1.AttemptEnded.Budget
+	11, // 61: aloft.v1.AttemptEnded.objects:type_name -> aloft.v1.ObjectDigest
+	13, // 62: aloft.v1.AttemptEnded.charge:type_name -> aloft.v1.AttemptCharge
+	63, // [63:63] is the sub-list for method output_type
+	63, // [63:63] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_aloft_v1_journal_proto_init() }
@@ -3283,6 +3359,7 @@ func file_aloft_v1_journal_proto_init() {
 		(*Event_ExecutionEnded)(nil),
 		(*Event_ScopeOpened)(nil),
 		(*Event_ScopeFailing)(nil),
+		(*Event_ArmTaken)(nil),
 		(*Event_NodeQueued)(nil),
 		(*Event_NodeRunning)(nil),
 		(*Event_NodeSucceeded)(nil),
@@ -3297,7 +3374,7 @@ func file_aloft_v1_journal_proto_init() {
 		(*Event_AttemptStopRequested)(nil),
 		(*Event_AttemptEnded)(nil),
 	}
-	file_aloft_v1_journal_proto_msgTypes[33].OneofWrappers = []any{
+	file_aloft_v1_journal_proto_msgTypes[34].OneofWrappers = []any{
 		(*AttemptEnded_Outputs)(nil),
 		(*AttemptEnded_Failure)(nil),
 		(*AttemptEnded_Lost)(nil),
@@ -3309,7 +3386,7 @@ func file_aloft_v1_journal_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_aloft_v1_journal_proto_rawDesc), len(file_aloft_v1_journal_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
