@@ -24,6 +24,8 @@ func (quick) Recovered(NodeRef) (Recovery, error)                      { return 
 func (q quick) Inputs(NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error) {
 	return q.inputs, nil, nil
 }
+func (q quick) Arm(NodeRef) (uint32, *aloftv1.Failure, error) { return 0, nil, nil }
+
 func (q quick) Echo(NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error) {
 	return q.inputs, nil, nil
 }

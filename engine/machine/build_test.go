@@ -30,7 +30,9 @@ type flow struct {
 
 type flowNode struct {
 	id            string
-	run           string // "task", "sleep", "echo", or the name of a flow
+	run           string      // "task", "sleep", "echo", "branch", or the name of a flow
+	arms          []*flowNode // of a branch: if, elif …, else
+	elseFails     bool        // of a branch: its last arm is no else
 	after         []string
 	retries       uint32
 	timeout       time.Duration
@@ -63,7 +65,7 @@ func closure(flows ...flow) *core.CompiledWorkflowClosure {
 		}
 		for _, n := range f.nodes {
 			w.Template.Nodes = append(w.Template.Nodes, n.proto())
-			w.Connections.Upstream[n.id] = &core.ConnectionSet_IdList{Ids: n.after}
+			n.connect(w.Connections)
 		}
 		if f.failure != nil {
 			w.Template.FailureNode = f.failure.proto()
@@ -75,6 +77,32 @@ func closure(flows ...flow) *core.CompiledWorkflowClosure {
 		}
 	}
 	return c
+}
+
+func (n flowNode) connect(c *core.ConnectionSet) {
+	c.Upstream[n.id] = &core.ConnectionSet_IdList{Ids: n.after}
+	for _, arm := range n.arms {
+		arm.connect(c)
+	}
+}
+
+func (n flowNode) branch() *core.Node_BranchNode {
+	block := &core.IfElseBlock{}
+	for i, arm := range n.arms {
+		then := &core.IfBlock{ThenNode: arm.proto()}
+		switch {
+		case i == 0:
+			block.Case = then
+		case i == len(n.arms)-1 && !n.elseFails:
+			block.Default = &core.IfElseBlock_ElseNode{ElseNode: then.ThenNode}
+		default:
+			block.Other = append(block.Other, then)
+		}
+	}
+	if n.elseFails {
+		block.Default = &core.IfElseBlock_Error{Error: &core.Error{Message: "no arm"}}
+	}
+	return &core.Node_BranchNode{BranchNode: &core.BranchNode{IfElse: block}}
 }
 
 func (n flowNode) proto() *core.Node {
@@ -90,6 +118,10 @@ func (n flowNode) proto() *core.Node {
 	}
 	if n.interruptible {
 		p.Metadata.InterruptibleValue = &core.NodeMetadata_Interruptible{Interruptible: true}
+	}
+	if n.run == "branch" {
+		p.Target = n.branch()
+		return p
 	}
 	task, isTask := map[string]string{"": "python-task", "task": "python-task", "sleep": TaskSleep, "echo": TaskEcho}[n.run]
 	if isTask {
@@ -132,6 +164,7 @@ type facts struct {
 	sleep   map[string]time.Duration
 	fails   map[string]*aloftv1.Failure // inputs, or the run of what the machine runs itself when the key ends in "!"
 	missing map[string]bool             // cannot be had now
+	arms    map[string]uint32           // that branches take; 0 where nothing is said
 	policy  Policy
 
 	// By unique id. What is not here is a miss, or was not finished.
@@ -166,6 +199,16 @@ func (f *facts) Echo(n NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error) {
 		f.t.Errorf("node %s echoes before it has inputs", n.ID())
 	}
 	return n.Inputs(), f.fails[n.SpecID()+"!"], nil
+}
+
+func (f *facts) Arm(n NodeRef) (uint32, *aloftv1.Failure, error) {
+	if n.Inputs() == nil {
+		f.t.Errorf("node %s takes an arm before it has inputs", n.ID())
+	}
+	if f.missing[n.SpecID()+"?"] {
+		return 0, nil, errors.New("the store is away")
+	}
+	return f.arms[n.SpecID()], f.fails[n.SpecID()+"!"], nil
 }
 
 func (f *facts) Cached(n NodeRef, inputs *aloftv1.LiteralRef) (CacheAnswer, error) {

@@ -124,6 +124,8 @@ func subjectOf(e *aloftv1.Event) (subject, AttemptRef) {
 		return node(k.ScopeOpened.GetNode())
 	case *aloftv1.Event_ScopeFailing:
 		return node(k.ScopeFailing.GetNode())
+	case *aloftv1.Event_ArmTaken:
+		return node(k.ArmTaken.GetNode())
 	case *aloftv1.Event_NodeQueued:
 		return node(k.NodeQueued.GetNode())
 	case *aloftv1.Event_NodeRunning:

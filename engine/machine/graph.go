@@ -28,13 +28,14 @@ type Graph struct {
 }
 
 // body is nodes that run together: those of one workflow of the closure in the template's order, then the failure node if there
-// is one.
+// is one; or the one node of an arm of a branch.
 type body struct {
-	template *core.WorkflowTemplate // of the workflow that the nodes belong to
-	nodes    []nodeSpec
-	byID     map[string]uint32
-	end      uint32
-	failure  uint32 // noIndex: there is no failure node
+	template  *core.WorkflowTemplate // of the workflow that the nodes belong to
+	nodes     []nodeSpec
+	byID      map[string]uint32
+	end       uint32   // the node whose success is the body's, and whose outputs are its outputs: the end-node, or an arm's node
+	failure   uint32   // noIndex: there is no failure node
+	producers []uint32 // of an arm: the nodes of the workflow's body that its node waits for; nil: the body is a workflow's
 }
 
 // nodeSpec is what is known of a node before anything runs.
@@ -46,7 +47,10 @@ type nodeSpec struct {
 	downstream []uint32
 	iface      *core.TypedInterface
 	target     *core.Identifier
-	sub        *body // of a sub-workflow node
+	sub        *body   // of a sub-workflow node
+	arms       []*body // of a branch node: if, elif …, else; the last one is nil where it fails
+
+	waitingArms []armPath // the arms whose nodes wait for this node
 
 	task          *core.TaskTemplate // the rest is set for task nodes
 	maxAttempts   uint32             // by the user's budget
@@ -167,7 +171,7 @@ func (b *builder) node(w *body, n *core.Node) nodeSpec {
 			s.sub, s.iface = sub, sub.template.GetInterface()
 		}
 	case *core.Node_BranchNode:
-		b.errs = append(b.errs, nodeError(w, n, fmt.Errorf("a branch (conditional): %w", aloft.ErrUnimplemented)))
+		b.branch(w, n, target.BranchNode, &s)
 	case *core.Node_GateNode:
 		b.errs = append(b.errs, nodeError(w, n, fmt.Errorf("a gate (approve, sleep, wait_for_input): %w", aloft.ErrUnimplemented)))
 	case *core.Node_ArrayNode:
@@ -220,32 +224,16 @@ func (b *builder) task(w *body, n *core.Node, target *core.TaskNode, s *nodeSpec
 func (b *builder) edges(w *body, c *core.ConnectionSet, start uint32) {
 	type edge struct{ from, to uint32 }
 	var all []edge
-	add := func(to uint32, from string) {
-		if from == "" { // a promise of a workflow input, before compilation
-			from = aloft.StartNode
-		}
-		if i, ok := w.byID[from]; ok && i != w.failure {
-			all = append(all, edge{from: i, to: to})
-			return
-		}
-		b.refuse(w, w.nodes[to].node, "it depends on node %q, which does not exist", from)
-	}
 	for i := range w.nodes {
-		to, n := uint32(i), w.nodes[i].node
-		for _, from := range n.GetUpstreamNodeIds() {
-			add(to, from)
-		}
-		for _, from := range c.GetUpstream()[n.GetId()].GetIds() {
-			add(to, from)
-		}
-		for _, binding := range n.GetInputs() {
-			promises(binding.GetBinding(), func(from string) { add(to, from) })
-		}
+		to := uint32(i)
+		b.producersOf(w, c, w.nodes[i].node, func(from uint32) { all = append(all, edge{from: from, to: to}) })
 	}
 	for from, ids := range c.GetDownstream() {
 		for _, id := range ids.GetIds() {
 			if to, ok := w.byID[id]; ok {
-				add(to, from)
+				if from, ok := b.producer(w, w.nodes[to].node, from); ok {
+					all = append(all, edge{from: from, to: to})
+				}
 			}
 		}
 	}
@@ -277,21 +265,61 @@ func (b *builder) edges(w *body, c *core.ConnectionSet, start uint32) {
 		w.nodes[e.from].downstream = append(w.nodes[e.from].downstream, e.to)
 		w.nodes[e.to].upstream++
 	}
-	b.acyclic(w, start)
+	arms := make([][]uint32, len(w.nodes)) // by node: the branches of which an arm waits for it
+	for i := range w.nodes {
+		b.armEdges(w, c, &w.nodes[i], armPath{branch: uint32(i)}, func(from uint32) { arms[from] = append(arms[from], uint32(i)) })
+	}
+	b.acyclic(w, start, arms)
+}
+
+// producersOf calls f with each node that a node of the body, or of an arm in it, depends on; with some more than once.
+func (b *builder) producersOf(w *body, c *core.ConnectionSet, n *core.Node, f func(from uint32)) {
+	add := func(from string) {
+		if i, ok := b.producer(w, n, from); ok {
+			f(i)
+		}
+	}
+	for _, from := range n.GetUpstreamNodeIds() {
+		add(from)
+	}
+	for _, from := range c.GetUpstream()[n.GetId()].GetIds() {
+		add(from)
+	}
+	for _, binding := range n.GetInputs() {
+		promises(binding.GetBinding(), add)
+	}
+}
+
+// producer is the node of the body that another one depends on.
+func (b *builder) producer(w *body, n *core.Node, from string) (uint32, bool) {
+	if from == "" { // a promise of a workflow input, before compilation
+		from = aloft.StartNode
+	}
+	i, ok := w.byID[from]
+	if !ok || i == w.failure {
+		b.refuse(w, n, "it depends on node %q, which does not exist", from)
+		return 0, false
+	}
+	return i, true
 }
 
 // acyclic runs the graph with every node succeeding at once: what is left over hangs on a cycle.
-func (b *builder) acyclic(w *body, start uint32) {
+//
+// An arm is not taken for certain, but if it is its branch is over only after the nodes that it waits for.
+func (b *builder) acyclic(w *body, start uint32, arms [][]uint32) {
 	missing := make([]uint32, len(w.nodes))
 	for i := range w.nodes {
-		missing[i] = w.nodes[i].upstream
+		missing[i] += w.nodes[i].upstream
+		for _, branch := range arms[i] {
+			missing[branch]++
+		}
 	}
 	if missing[start] > 0 {
 		b.refuse(w, w.nodes[start].node, "it depends on other nodes")
 		return
 	}
 	for queue := []uint32{start}; len(queue) > 0; queue = queue[1:] {
-		for _, d := range w.nodes[queue[0]].downstream {
+		for _, d := range slices.Concat(w.nodes[queue[0]].downstream, arms[queue[0]]) {
 			if missing[d]--; missing[d] == 0 {
 				queue = append(queue, d)
 			}

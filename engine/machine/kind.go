@@ -15,6 +15,7 @@ const (
 	KindEnd                      // end-node: its inputs are the outputs of its scope
 	KindTask                     // one task
 	KindWorkflow                 // a sub-workflow: a graph of its own
+	KindBranch                   // a conditional: one of its arms
 )
 
 // abilities are what the nodes of a kind can do, and so which events they can have. A kind is one row of the table below, one
@@ -26,6 +27,7 @@ type abilities struct {
 	room    bool // it is one of those that max_parallelism counts: from when it is queued until it ends, also while it is parked
 	attempt bool // it has attempts
 	scope   bool // it opens a scope
+	arms    bool // its scope is that of an arm
 	wait    bool // it can be parked
 	cache   bool // the catalog can have its results
 	recover bool // an execution that is recovered can have them
@@ -36,6 +38,7 @@ var kinds = [...]abilities{
 	KindEnd:      {queue: true},
 	KindTask:     {queue: true, run: true, room: true, attempt: true, wait: true, cache: true, recover: true},
 	KindWorkflow: {queue: true, run: true, scope: true, recover: true},
+	KindBranch:   {queue: true, run: true, scope: true, arms: true, recover: true},
 }
 
 // can is what nodes of the kind can do.
@@ -62,7 +65,11 @@ func (s *State) expect(e *aloftv1.Event) error {
 		expected = can.queue
 	case *aloftv1.Event_NodeRunning, *aloftv1.Event_NodeAborted:
 		expected = can.run
-	case *aloftv1.Event_ScopeOpened, *aloftv1.Event_ScopeFailing:
+	case *aloftv1.Event_ScopeOpened:
+		expected = can.scope && !can.arms
+	case *aloftv1.Event_ArmTaken:
+		expected = can.arms
+	case *aloftv1.Event_ScopeFailing:
 		expected = can.scope
 	case *aloftv1.Event_NodeParked:
 		expected = can.wait

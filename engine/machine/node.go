@@ -211,6 +211,13 @@ func (s *State) succeed(i uint32, at int64, phase core.NodeExecution_Phase, ref 
 			s.makeReady(c.first + d)
 		}
 	}
+	for _, path := range s.spec(i).waitingArms {
+		if arm, ok := s.waitingArm(c, path); ok {
+			if s.node(arm).missing--; s.mayBegin(arm) {
+				s.makeReady(arm)
+			}
+		}
+	}
 	s.settle(s.homes[i])
 	return nil
 }
@@ -243,11 +250,16 @@ func (s *State) nodeFailed(at int64, e *aloftv1.NodeFailed) error {
 func (s *State) nodeSkipped(at int64, e *aloftv1.NodeSkipped) error {
 	i := e.GetNode()
 	n := s.node(i)
-	if n.phase != uint8(core.NodeExecution_UNDEFINED) || !n.skip || !s.scopeOf(i).runs() {
-		return fmt.Errorf("the node is %s, nothing before it failed, or its scope is ending", s.Ref(i).phase())
+	switch {
+	case !s.scopeOf(i).runs():
+		return errors.New("its scope is ending")
+	case n.activity == inScope && s.skipped(s.scopes[n.child]):
+	case n.phase != uint8(core.NodeExecution_UNDEFINED) || !n.skip:
+		return fmt.Errorf("the node is %s, or nothing before it failed", s.Ref(i).phase())
+	default:
+		s.scopeOf(i).pending--
+		n.created = at
 	}
-	s.scopeOf(i).pending--
-	n.created = at
 	s.end(i, at, core.NodeExecution_SKIPPED, nil)
 	s.skipDownstream(i)
 	s.settle(s.homes[i])
@@ -263,10 +275,21 @@ func (s *State) skipDownstream(i uint32) {
 	for _, d := range s.spec(i).downstream {
 		if n := &c.nodes[d]; !n.skip {
 			n.skip = true
-			c.pending++
-			s.skips.push(c.first + d)
+			s.skipLater(c.first + d)
 		}
 	}
+	for _, path := range s.spec(i).waitingArms {
+		if arm, ok := s.waitingArm(c, path); ok && !s.node(arm).skip {
+			s.node(arm).skip = true
+			s.skipLater(arm)
+		}
+	}
+}
+
+// skipLater puts a node in line to be skipped.
+func (s *State) skipLater(i uint32) {
+	s.scopeOf(i).pending++
+	s.skips.push(i)
 }
 
 func (s *State) nodeAborted(at int64, e *aloftv1.NodeAborted) error {

@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ type world struct {
 	seed        uint64
 	sleep       map[string]time.Duration
 	fails       map[string]*aloftv1.Failure
+	arms        map[string]uint32
 	policy      Policy
 	recovers    bool // half of the nodes are taken over from another execution
 	lean        bool // blocks are given back as soon as they may be
@@ -38,6 +40,7 @@ func drawWorld(t *rapid.T) *world {
 		seed:        rapid.Uint64().Draw(t, "seed"),
 		sleep:       map[string]time.Duration{},
 		fails:       map[string]*aloftv1.Failure{},
+		arms:        map[string]uint32{},
 	}
 	w.recovers = rapid.IntRange(0, 3).Draw(t, "recovers") == 0
 	if rapid.Bool().Draw(t, "terminated") {
@@ -55,9 +58,20 @@ func drawWorld(t *rapid.T) *world {
 	levels := rapid.IntRange(1, 3).Draw(t, "levels")
 	for level := range levels {
 		f := flow{name: fmt.Sprintf("w%d", level), goOn: rapid.Bool().Draw(t, "goes on")}
-		node := func(name string) flowNode {
+		var node func(name string, nested int) flowNode
+		earlier := func(n *flowNode) {
+			for _, earlier := range f.nodes {
+				if rapid.IntRange(0, 2).Draw(t, "edge") == 0 {
+					n.after = append(n.after, earlier.id)
+				}
+			}
+		}
+		node = func(name string, nested int) flowNode {
 			n := flowNode{id: fmt.Sprintf("%s%d", name, level), retries: rapid.Uint32Range(0, 2).Draw(t, "retries")}
 			kinds := []string{"task", "task", "task", "sleep", "echo"}
+			if nested < 2 {
+				kinds = append(kinds, "branch")
+			}
 			for inner := level + 1; inner < levels; inner++ {
 				kinds = append(kinds, fmt.Sprintf("w%d", inner))
 			}
@@ -65,7 +79,19 @@ func drawWorld(t *rapid.T) *world {
 				n.timeout = time.Duration(rapid.SampledFrom([]int{0, 0, 1, 4}).Draw(t, "timeout")) * time.Second
 			}
 			n.run = rapid.SampledFrom(kinds).Draw(t, "kind")
-			n.cached = n.run != "" && n.run[0] != 'w' && rapid.IntRange(0, 2).Draw(t, "cached") == 0
+			if n.run == "branch" {
+				arms := rapid.IntRange(1, 3).Draw(t, "arms")
+				n.elseFails = arms == 1 || rapid.Bool().Draw(t, "else fails")
+				for k := range arms {
+					arm := node(fmt.Sprintf("%s-%c", n.id, 'p'+k), nested+1)
+					if !strings.HasPrefix(name, "onfail") {
+						earlier(&arm)
+					}
+					n.arms = append(n.arms, &arm)
+				}
+				w.arms[n.id] = rapid.Uint32Range(0, uint32(arms-1)).Draw(t, "arm")
+			}
+			n.cached = n.run != "branch" && n.run != "" && n.run[0] != 'w' && rapid.IntRange(0, 2).Draw(t, "cached") == 0
 			if n.run == "sleep" {
 				w.sleep[n.id] = time.Duration(rapid.IntRange(-1, 3).Draw(t, "seconds")) * time.Second
 			}
@@ -78,16 +104,12 @@ func drawWorld(t *rapid.T) *world {
 			return n
 		}
 		for i := range rapid.IntRange(0, 6).Draw(t, "nodes") {
-			n := node(fmt.Sprintf("%c", 'a'+i))
-			for _, earlier := range f.nodes {
-				if rapid.IntRange(0, 2).Draw(t, "edge") == 0 {
-					n.after = append(n.after, earlier.id)
-				}
-			}
+			n := node(fmt.Sprintf("%c", 'a'+i), 0)
+			earlier(&n)
 			f.nodes = append(f.nodes, n)
 		}
 		if rapid.IntRange(0, 2).Draw(t, "failure node") == 0 {
-			n := node("onfail")
+			n := node("onfail", 0)
 			f.failure = &n
 		}
 		w.flows = append(w.flows, f)
@@ -174,7 +196,7 @@ func (w *world) play(t *rapid.T, limit func() int, crash func() bool) *run {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &run{t: t, g: g, s: New(testID, g), lean: w.lean, facts: &facts{t: t, sleep: w.sleep, fails: w.fails, policy: w.policy}}
+	r := &run{t: t, g: g, s: New(testID, g), lean: w.lean, facts: &facts{t: t, sleep: w.sleep, fails: w.fails, arms: w.arms, policy: w.policy}}
 	at := epoch // of the step that asks
 	r.facts.answer = func(n NodeRef) CacheAnswer { return w.cached(n, at) }
 	r.facts.source = w.source
@@ -362,9 +384,10 @@ type oracle struct {
 	good     map[uint32]bool // the last one has ended well
 	users    map[uint32]uint32
 	systems  map[uint32]uint32
-	expires  map[uint32]int64 // when the time of the last attempt is over; 0: never
-	expired  map[uint32]bool  // it has been stopped for that
-	stopped  map[uint32]bool  // it has been asked to stop
+	expires  map[uint32]int64  // when the time of the last attempt is over; 0: never
+	expired  map[uint32]bool   // it has been stopped for that
+	stopped  map[uint32]bool   // it has been asked to stop
+	arms     map[uint32]uint32 // of branches: the node of the arm that was taken
 	running  int
 	ended    bool
 	aborting bool
@@ -374,7 +397,7 @@ func newOracle(t *rapid.T, r *run) *oracle {
 	return &oracle{
 		t: t, run: r, phase: map[uint32]core.NodeExecution_Phase{}, parked: map[uint32]bool{}, attempts: map[uint32]int{}, live: map[uint32]bool{},
 		good: map[uint32]bool{}, users: map[uint32]uint32{}, systems: map[uint32]uint32{},
-		expires: map[uint32]int64{}, expired: map[uint32]bool{}, stopped: map[uint32]bool{},
+		arms: map[uint32]uint32{}, expires: map[uint32]int64{}, expired: map[uint32]bool{}, stopped: map[uint32]bool{},
 	}
 }
 
@@ -407,6 +430,16 @@ func (o *oracle) hear(events []*aloftv1.Event) {
 				o.running++
 				limit := o.run.s.Create().GetMaxParallelism()
 				o.check(limit == 0 || o.running <= int(limit), e, "no more task nodes than max_parallelism")
+			}
+		case *aloftv1.Event_ArmTaken:
+			i := k.ArmTaken.Node
+			n := o.run.s.Ref(i)
+			_, before := o.arms[i]
+			o.check(o.phase[i] == core.NodeExecution_RUNNING && !before && k.ArmTaken.Arm == o.run.facts.arms[n.SpecID()], e, "the arm that the conditions choose is taken once")
+			for k := range uint32(o.run.s.Len()) {
+				if p, ok := o.run.s.Ref(k).Parent(); ok && p.Index() == i {
+					o.arms[i] = k
+				}
 			}
 		case *aloftv1.Event_NodeCached:
 			i := k.NodeCached.Node
@@ -444,8 +477,10 @@ func (o *oracle) hear(events []*aloftv1.Event) {
 			o.check(!aloft.Terminal(o.phase[i]) && !o.live[i] && !o.good[i], e, "a node fails once, after its attempts")
 			o.finish(i, core.NodeExecution_FAILED)
 		case *aloftv1.Event_NodeSkipped:
-			o.check(o.phase[k.NodeSkipped.Node] == 0, e, "what is skipped has not begun")
-			o.finish(k.NodeSkipped.Node, core.NodeExecution_SKIPPED)
+			i := k.NodeSkipped.Node
+			arm, taken := o.arms[i]
+			o.check(o.phase[i] == 0 || taken && o.phase[i] == core.NodeExecution_RUNNING && o.phase[arm] == core.NodeExecution_SKIPPED, e, "what is skipped has not begun, or its arm was")
+			o.finish(i, core.NodeExecution_SKIPPED)
 		case *aloftv1.Event_NodeAborted:
 			i := k.NodeAborted.Node
 			o.check(!aloft.Terminal(o.phase[i]) && o.phase[i] != 0 && !o.live[i], e, "what is aborted has begun and has come to rest")

@@ -51,7 +51,12 @@ func (c *scope) runs() bool { return !c.failing && !c.stopped && !c.done }
 
 // succeeded says whether the scope's end-node has: then so have all others.
 func (s *State) succeeded(c *scope) bool {
-	return c.nodes[c.body.end].phase == uint8(core.NodeExecution_SUCCEEDED)
+	return aloft.Succeeded(core.NodeExecution_Phase(c.nodes[c.body.end].phase)) // an arm's node may be recovered
+}
+
+// skipped says whether the scope's end-node was, although nothing in the scope failed: the arm of a branch was.
+func (s *State) skipped(c *scope) bool {
+	return c.err == nil && c.nodes[c.body.end].phase == uint8(core.NodeExecution_SKIPPED)
 }
 
 // mayBegin says whether a node has everything that it waits for, but for room.
@@ -93,6 +98,7 @@ func (t *step) failing(number uint32, cause *core.ExecutionError) *aloftv1.Event
 //	failing               FAILED, with its error
 //	its end-node is over  SUCCEEDED, with the outputs of that
 //	stopped               ABORTED
+//	its end-node skipped  SKIPPED: that of an arm whose producer failed or was skipped
 //	else                  RUNNING: what could still run has run, and it fails with the error of a node
 func (s *State) result(number uint32) (phase core.NodeExecution_Phase, outputs *aloftv1.LiteralRef, cause *core.ExecutionError) {
 	c := s.scopes[number]
@@ -105,6 +111,8 @@ func (s *State) result(number uint32) (phase core.NodeExecution_Phase, outputs *
 		return core.NodeExecution_SUCCEEDED, c.ref(c.nodes[c.body.end].outputs), nil
 	case c.stopped:
 		return core.NodeExecution_ABORTED, nil, nil
+	case s.skipped(c):
+		return core.NodeExecution_SKIPPED, nil, nil
 	}
 	return core.NodeExecution_RUNNING, nil, c.err
 }
@@ -126,6 +134,8 @@ func (t *step) conclude(number uint32) error {
 		return t.endExecution(core.WorkflowExecution_FAILED, nil, cause)
 	case phase == core.NodeExecution_FAILED:
 		return t.fail(node, cause)
+	case phase == core.NodeExecution_SKIPPED:
+		return t.decide(nodeSkipped(t.at, node))
 	case root:
 		return t.endExecution(core.WorkflowExecution_ABORTED, nil, nil)
 	}
@@ -161,6 +171,9 @@ func (s *State) openScope(w *body, parent, attempt uint32) {
 		if changed {
 			s.renamed[c.first+uint32(i)] = id
 		}
+	}
+	if w.producers != nil {
+		return // armTaken counts what the node of an arm waits for
 	}
 	for i := range w.nodes {
 		if s.mayBegin(c.first + uint32(i)) { // start-node

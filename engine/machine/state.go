@@ -151,6 +151,8 @@ func (s *State) apply(e *aloftv1.Event) error {
 		return s.scopeFailing(0, k.ExecutionFailing.GetError())
 	case *aloftv1.Event_ScopeOpened:
 		return s.scopeOpened(at, k.ScopeOpened)
+	case *aloftv1.Event_ArmTaken:
+		return s.armTaken(at, k.ArmTaken)
 	case *aloftv1.Event_ScopeFailing:
 		child := s.node(k.ScopeFailing.GetNode()).child
 		if child == noIndex {

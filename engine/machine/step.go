@@ -31,6 +31,8 @@ type Facts interface {
 	Echo(node NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failure, error)
 	// Duration gives the single input of a task of type core-sleep.
 	Duration(node NodeRef) (time.Duration, *aloftv1.Failure, error)
+	// Arm evaluates the conditions of a branch node: which of its arms is taken, in the order of ArmTaken. A Failure: none is.
+	Arm(node NodeRef) (uint32, *aloftv1.Failure, error)
 	// Cached asks the catalog for the outputs of a task node that may be cached (NodeRef.Cacheable) and has these inputs.
 	// It may be asked again while the node is parked: that the answer is another one then is the point.
 	Cached(node NodeRef, inputs *aloftv1.LiteralRef) (CacheAnswer, error)
@@ -187,6 +189,8 @@ func (t *step) start(i uint32) error {
 		return t.begin(i)
 	case KindWorkflow:
 		return t.enter(i)
+	case KindBranch:
+		return t.takeArm(i)
 	case KindStart, KindEnd:
 	}
 	return t.decide(nodeSucceeded(t.at, i, inputs, ""))

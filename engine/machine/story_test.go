@@ -26,7 +26,8 @@ var update = flag.Bool("update", false, "record what stories answer, to be revie
 //
 //	graph               the workflows, the first is run: "main:" (or "main goes on:", the policy that lets the rest run),
 //	                    then a node per line, "c wf:inner retries=2 timeout=1m memory=1Gi interruptible cached <- a b"; without a kind it is a task for
-//	                    an executor; also echo and sleep=1s; "on_failure f" is the failure node
+//	                    an executor; also echo and sleep=1s; "on_failure f" is the failure node. "b branch" is followed by
+//	                    its arms, "arm b x retries=1 <- a" for node b-x, the last one is its else unless there is "else_fail b"
 //	policy timeout=1h queue=1m execution=1d retries=3 backoff=1s max-backoff=1m: the limits of the server and what becomes of
 //	                    failures of the system, with a policy for retries per line
 //	step @2s limit=10   a step at that time with the messages below it:
@@ -34,7 +35,7 @@ var update = flag.Bool("update", false, "record what stories answer, to be revie
 //	                    started|ok|stopped|lost|empty NODE/ATTEMPT [@2s] [token=x] [never] |
 //	                    fail NODE/ATTEMPT user|system|unknown [recoverable] CODE MESSAGE |
 //	                    service NODE/ATTEMPT NAME [away=2s] [well=1s] MESSAGE: a failure by it, in an outage that is known | giveup MESSAGE
-//	facts               "inputs a fail MESSAGE", "run a fail MESSAGE", "inputs a away", "inputs a back",
+//	facts               "arm b 1" (0: if), "arm b fail MESSAGE", "inputs a fail MESSAGE", "run a fail MESSAGE", "inputs a away", "inputs a back",
 //	                    "cache a hit|miss|skipped", "cache a wait KEY", "source a finished", "source a checkpoint URI"
 //	restart @2s until=12s: the state is folded, and the deadlines that have passed are kept back
 //	show                nodes and attempts as records say
@@ -161,6 +162,17 @@ func (s *story) graph(lines []string) string {
 		line, onFailure := strings.CutPrefix(line, "on_failure ")
 		left, after, _ := strings.Cut(line, "<-")
 		words := strings.Fields(left)
+		var branch *flowNode
+		if words[0] == "arm" || words[0] == "else_fail" {
+			branch = find(f, words[1])
+		}
+		if words[0] == "else_fail" {
+			branch.elseFails = true
+			continue
+		}
+		if words[0] == "arm" {
+			words = words[2:]
+		}
 		n := flowNode{id: words[0], after: strings.Fields(after)}
 		for _, w := range words[1:] {
 			k, v, _ := strings.Cut(w, "=")
@@ -173,8 +185,8 @@ func (s *story) graph(lines []string) string {
 				n.timeout = s.duration(v)
 			case k == "memory":
 				n.memory = v
-			case w == "echo":
-				n.run = "echo"
+			case w == "echo" || w == "branch":
+				n.run = w
 			case k == "retries":
 				retries, err := strconv.Atoi(v)
 				if err != nil {
@@ -192,6 +204,9 @@ func (s *story) graph(lines []string) string {
 		switch from, to, many := strings.Cut(n.id, ".."); {
 		case onFailure:
 			f.failure = &n
+		case branch != nil:
+			n.id = branch.id + "-" + n.id
+			branch.arms = append(branch.arms, &n)
 		case many: // "n1..100": a chain
 			var first, last int
 			_, err1 := fmt.Sscanf(from, "n%d", &first)
@@ -216,9 +231,30 @@ func (s *story) graph(lines []string) string {
 	}
 	s.run, s.said = newRun(s.t, g), 0
 	s.run.facts.sleep = s.sleep
-	s.run.facts.fails, s.run.facts.missing = map[string]*aloftv1.Failure{}, map[string]bool{}
+	s.run.facts.fails, s.run.facts.missing, s.run.facts.arms = map[string]*aloftv1.Failure{}, map[string]bool{}, map[string]uint32{}
 	s.run.facts.cache, s.run.facts.recovered = map[aloft.NodeID]CacheAnswer{}, map[aloft.NodeID]Recovery{}
 	return "ok\n"
+}
+
+// find is a branch of a flow, or in an arm of one.
+func find(f *flow, id string) *flowNode {
+	var among func(nodes []*flowNode) *flowNode
+	among = func(nodes []*flowNode) *flowNode {
+		for _, n := range nodes {
+			if n.id == id {
+				return n
+			}
+			if found := among(n.arms); found != nil {
+				return found
+			}
+		}
+		return nil
+	}
+	var all []*flowNode
+	for i := range f.nodes {
+		all = append(all, &f.nodes[i])
+	}
+	return among(all)
 }
 
 func (s *story) duration(text string) time.Duration {
@@ -285,7 +321,13 @@ func (s *story) fact(line string) {
 		s.run.facts.missing[node] = verb == "away"
 	case verb == "fail" && what == "inputs":
 		s.run.facts.fails[node] = failure(core.ExecutionError_USER, false, "BindingResolutionFailure", words[3])
-	case verb == "fail" && what == "run":
+	case what == "arm" && verb != "fail":
+		n, err := strconv.Atoi(verb)
+		if err != nil {
+			s.wrong("%v", err)
+		}
+		s.run.facts.arms[node] = uint32(n)
+	case verb == "fail" && (what == "run" || what == "arm"):
 		s.run.facts.fails[node+"!"] = failure(core.ExecutionError_USER, false, "BadInput", words[3])
 	case what == "cache":
 		status := "CACHE_" + strings.ToUpper(verb)
@@ -487,6 +529,8 @@ func (s *story) event(e *aloftv1.Event) string {
 		return fmt.Sprintf("execution ended: %s%s%s", k.ExecutionEnded.Phase, problemIf(k.ExecutionEnded.Error), s.value(" with", k.ExecutionEnded.Outputs))
 	case *aloftv1.Event_ScopeOpened:
 		return fmt.Sprintf("%s: scope opened", id(k.ScopeOpened.Node))
+	case *aloftv1.Event_ArmTaken:
+		return fmt.Sprintf("%s: arm %d taken", id(k.ArmTaken.Node), k.ArmTaken.Arm)
 	case *aloftv1.Event_ScopeFailing:
 		return fmt.Sprintf("%s: scope failing: %s", id(k.ScopeFailing.Node), problem(k.ScopeFailing.Error))
 	case *aloftv1.Event_NodeQueued:

@@ -299,9 +299,10 @@ func (n NodeRef) Cacheable() bool { return n.spec().cacheable }
 // IsParent says whether it contains nodes.
 func (n NodeRef) IsParent() bool { return n.spec().kind.can().scope }
 
-// Sibling finds a node of the same scope by its id in the template: how a promise finds its producer.
+// Sibling finds a node by its id in the template as a promise does: in the same scope, or for the node of an arm in the scope around
+// the branch.
 func (n NodeRef) Sibling(specID string) (NodeRef, bool) {
-	c := n.scope()
+	c := n.state.around(n.scope())
 	i, ok := c.body.byID[specID]
 	if !ok {
 		return NodeRef{}, false
@@ -323,10 +324,18 @@ func (n NodeRef) End() (NodeRef, bool) {
 	return n.state.Ref(inside.first + inside.body.end), true
 }
 
-// ScopeInputs are the inputs of the graph it belongs to: the execution's, or the parent node's.
+// Caller is the node that runs the workflow which the node belongs to: its inputs are that workflow's; false: the execution does.
+func (n NodeRef) Caller() (NodeRef, bool) {
+	if c := n.state.around(n.scope()); c.node != noIndex {
+		return n.state.Ref(c.node), true
+	}
+	return NodeRef{}, false
+}
+
+// ScopeInputs are the inputs of the workflow that the node belongs to: the execution's, or those of its caller.
 func (n NodeRef) ScopeInputs() *aloftv1.LiteralRef {
-	if c := n.scope(); c.node != noIndex {
-		return n.state.Ref(c.node).Inputs()
+	if caller, nested := n.Caller(); nested {
+		return caller.Inputs()
 	}
 	return n.state.create.GetInputs()
 }
