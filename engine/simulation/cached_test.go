@@ -21,21 +21,21 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// watchedCatalog is the catalog of an engine, with somebody who looks at each result that it gives, in that moment.
+// watchedCatalog is the catalog of an engine. It checks each result at the moment at which the engine gets it.
 type watchedCatalog struct {
 	*catalog.Catalog
-	world *world
-	ahead map[string]time.Duration // when results were read ahead, by id
+	world     *world
+	readAhead map[string]time.Duration // when results were read ahead, by id
 }
 
-// aheadLasts is for how long an engine believes in what it read ahead.
-const aheadLasts = 100 * time.Millisecond
+// readAheadLasts is for how long an engine uses what it read ahead.
+const readAheadLasts = 100 * time.Millisecond
 
 func (c *watchedCatalog) Ahead(ctx context.Context, ids []store.ResultID) ([]*store.Result, error) {
 	found, err := c.Catalog.Ahead(ctx, ids)
 	for _, e := range found {
 		if e != nil {
-			c.ahead[e.ID] = c.world.mono
+			c.readAhead[e.ID] = c.world.mono
 		}
 	}
 	return found, err
@@ -44,13 +44,13 @@ func (c *watchedCatalog) Ahead(ctx context.Context, ids []store.ResultID) ([]*st
 func (c *watchedCatalog) Use(ctx context.Context, e *store.Result) (string, error) {
 	reason, err := c.Catalog.Use(ctx, e)
 	if reason != "" && err == nil {
-		c.world.look(func() {
+		c.world.withoutFaults(func() {
 			if now, err := c.world.memory.GetResult(ctx, e.ID); err != nil || now.GoneAt.IsZero() {
 				c.world.fail("P9: result %s is damaged (%s) and stays (%v)", e.ID, reason, err)
 			}
 		})
 	}
-	_, given := c.ahead[e.ID]
+	_, given := c.readAhead[e.ID]
 	if reason != "" || err != nil {
 		e = nil
 	}
@@ -62,7 +62,7 @@ func (c *watchedCatalog) FindOrReserve(ctx context.Context, r store.Reservation)
 	e, held, reason, err := c.Catalog.FindOrReserve(ctx, r)
 	c.checkFound(e, reason, true)
 	if e == nil && err == nil && held.Owner != r.Owner {
-		c.world.see(waitsForResult)
+		c.world.count(waitsForResult)
 	}
 	return e, held, reason, err
 }
@@ -76,24 +76,24 @@ const (
 	waitsForResult    = "a node waits for who computes its result"
 )
 
-// checkFound is P9 in the moment of the hit: what is found was adopted, is not gone, and all that it refers to is there and
-// as it was written. given says that the catalog gave it.
+// checkFound is P9 at the moment of the hit: the result was adopted and is not gone, and all objects that it refers to are
+// there and as they were written. given: the result came from the catalog, not from the step that uses it.
 func (c *watchedCatalog) checkFound(e *store.Result, reason string, given bool) {
 	w := c.world
 	if reason != "" {
-		w.see(resultRepaired)
+		w.count(resultRepaired)
 	}
 	if e == nil {
 		return
 	}
-	w.look(func() {
+	w.withoutFaults(func() {
 		now, err := w.memory.GetResult(w.ctx, e.ID)
 		switch {
 		case errors.Is(err, aloft.ErrNotFound) && !given:
-			// The step that uses it is the one that adopts it: checkHit looks when it is committed.
+			// The step that uses the result also adopts it: checkHit checks it when the step is committed.
 		case err != nil:
 			w.fail("P9: result %s was found and is not there: %w", e.ID, err)
-		case !now.GoneAt.IsZero() && (c.ahead[e.ID] == 0 || w.mono-c.ahead[e.ID] > aheadLasts):
+		case !now.GoneAt.IsZero() && (c.readAhead[e.ID] == 0 || w.mono-c.readAhead[e.ID] > readAheadLasts):
 			w.fail("P9: result %s was found and is gone: %s", e.ID, now.GoneReason)
 		case now.ResultID != e.ResultID || !proto.Equal(now.Outputs, e.Outputs):
 			w.fail("P9: result %s was found as %v with %v and is %v with %v", e.ID, e.ResultID, e.Outputs, now.ResultID, now.Outputs)
@@ -110,7 +110,7 @@ func (c *watchedCatalog) checkFound(e *store.Result, reason string, given bool) 
 	})
 }
 
-// digest is that of an object's content now; empty: there is no such object.
+// digest is the digest of an object's content now; empty: there is no such object.
 func (w *world) digest(uri string) string {
 	key, err := blob.ParseURI(uri)
 	if err != nil {
@@ -125,15 +125,15 @@ func (w *world) digest(uri string) string {
 	return d.Attributes().SHA256
 }
 
-// checkCached holds the new entries of a journal against the results that they say they took over.
-func (w *world) checkCached(s *sight) error {
+// checkCached compares the new entries of a journal with the results that they take over.
+func (w *world) checkCached(s *snapshot) error {
 	for _, row := range s.journal[s.run.entries:] {
 		for _, event := range row.Entry.GetEvents() {
 			hit := event.GetNodeCached()
 			if hit == nil {
 				continue
 			}
-			w.see(resultUsed)
+			w.count(resultUsed)
 			node := s.state.Node(hit.GetNode())
 			if err := w.checkHit(s, node, hit); err != nil {
 				return fmt.Errorf("node %s: %w", node.ID(), err)
@@ -143,7 +143,7 @@ func (w *world) checkCached(s *sight) error {
 	return nil
 }
 
-func (w *world) checkHit(s *sight, node machine.NodeView, hit *aloftv1.NodeCached) error {
+func (w *world) checkHit(s *snapshot, node machine.NodeView, hit *aloftv1.NodeCached) error {
 	task := node.Task().GetId()
 	if !node.Cacheable() || !isCached(task.GetName()) || s.run.planned.overwrites {
 		return fmt.Errorf("task %s takes over a result (overwrites: %t)", task.GetName(), s.run.planned.overwrites)
@@ -165,7 +165,7 @@ func (w *world) checkHit(s *sight, node machine.NodeView, hit *aloftv1.NodeCache
 		return err
 	}
 	if w.damaged[record.Inputs.GetRef().GetUri()] || w.damaged[record.Outputs.GetRef().GetUri()] {
-		return nil // since the hit
+		return nil // damaged since the hit
 	}
 	inputs, err := w.value(record.Inputs)
 	if err != nil {
@@ -175,38 +175,38 @@ func (w *world) checkHit(s *sight, node machine.NodeView, hit *aloftv1.NodeCache
 	if err != nil {
 		return err
 	}
-	if got, want := textOf(outputs, "o0"), textOf(answers(inputs, task), "o0"); got != want {
+	if got, want := textOf(outputs, "o0"), textOf(taskOutputs(inputs, task), "o0"); got != want {
 		return fmt.Errorf("it took over %.80q by result %s and would have computed %.80q", got, id, want)
 	}
 	return nil
 }
 
-// computing is who computed which result when, by the number of the commit.
-type computing struct {
-	commits int
-	since   map[store.AttemptKey]int  // nodes, by their first attempts
-	spans   map[store.ResultID][]span // of those that succeeded and are computed by one at a time
-	over    map[string]time.Duration  // nodes that wait for one that has ended: since when
+// computations notes which nodes computed which results when, by the number of the commit.
+type computations struct {
+	commits   int
+	begun     map[store.AttemptKey]int         // of nodes: the commit that scheduled the first attempt
+	succeeded map[store.ResultID][]computation // of results that one node at a time computes
+	owedWakes map[string]time.Duration         // nodes that wait for a node that has ended: when that was first seen
 }
 
-type span struct {
+type computation struct {
 	node     store.AttemptKey
 	from, to int
 }
 
-func newComputing() computing {
-	return computing{since: map[store.AttemptKey]int{}, spans: map[store.ResultID][]span{}, over: map[string]time.Duration{}}
+func newComputations() computations {
+	return computations{begun: map[store.AttemptKey]int{}, succeeded: map[store.ResultID][]computation{}, owedWakes: map[string]time.Duration{}}
 }
 
-// checkResults holds the results of a step against what became of it: those of a step that was refused are not there, those
-// of one that was accepted are found, and nobody else was computing meanwhile where that is not to be.
-func (w *world) checkResults(step *store.Step, accepted bool, s *sight) {
-	c := &w.computing
+// checkResults is P9 for the results of a step. If the step was refused, they are not in the catalog. If it was accepted, they
+// are found, and no other node computed the same meanwhile if its task is a serialTask.
+func (w *world) checkResults(step *store.Step, accepted bool, s *snapshot) {
+	c := &w.computations
 	c.commits++
 	if !accepted {
 		for _, r := range step.Results {
 			if a, err := w.memory.GetAttempt(w.ctx, r.Source); err == nil && a.Phase == core.TaskExecution_SUCCEEDED {
-				continue // another commit said the same
+				continue // another commit has adopted the result
 			}
 			if _, err := w.memory.GetResult(w.ctx, r.ID); err == nil {
 				w.fail("P9: result %s of %v is there, and the commit that adopts it was refused", r.ID, r.Source)
@@ -217,7 +217,7 @@ func (w *world) checkResults(step *store.Step, accepted bool, s *sight) {
 	made := map[aloft.NodeID]bool{}
 	for _, e := range step.Entry.GetEvents() {
 		if a := e.GetAttemptScheduled(); a != nil && a.GetAttempt() == 0 {
-			c.since[store.AttemptKey{Execution: step.Execution, Node: s.state.Ref(a.GetNode()).ID()}] = c.commits
+			c.begun[store.AttemptKey{Execution: step.Execution, Node: s.state.Ref(a.GetNode()).ID()}] = c.commits
 		}
 		if a := e.GetAttemptEnded(); a.GetOutputs() != nil && s.state.Ref(a.GetNode()).Cacheable() {
 			made[s.state.Ref(a.GetNode()).ID()] = true
@@ -238,7 +238,7 @@ func (w *world) checkResults(step *store.Step, accepted bool, s *sight) {
 			w.fail("P9: node %s of %s overwrites what is there, and names %s of %v", n.ID, step.ID, found.ID, found.Source)
 		}
 		if found.Source.Execution != step.ID || found.Source.Node != n.ID {
-			w.see(resultTaken)
+			w.count(resultTaken)
 		}
 	}
 	if len(made) != named {
@@ -250,33 +250,33 @@ func (w *world) checkResults(step *store.Step, accepted bool, s *sight) {
 		case err != nil:
 			w.fail("P9: the result of %v was adopted and is not found: %w", r.Source, err)
 			continue
-		case overwrites && !w.planned(found.Source.Execution.Name).overwrites: // another one that does may share the batch
+		case overwrites && !w.planned(found.Source.Execution.Name).overwrites: // another execution that overwrites may share the batch
 			w.fail("P9: the execution of %v overwrites what is there, and %s of %v is still there", r.Source, found.ID, found.Source)
 		case overwrites:
-			w.see(resultOverwritten)
+			w.count(resultOverwritten)
 		}
 		if !strings.HasPrefix(r.Name, catalogName+serialTask) || overwrites {
 			continue
 		}
 		node := store.AttemptKey{Execution: step.Execution, Node: r.Source.Node}
-		mine := span{node, c.since[node], c.commits}
-		for _, other := range c.spans[r.ResultID] {
+		mine := computation{node, c.begun[node], c.commits}
+		for _, other := range c.succeeded[r.ResultID] {
 			if other.node != node && other.from < mine.to && mine.from < other.to {
 				w.fail("P9: %v and %v computed %v at the same time, from commit %d to %d and from %d to %d",
 					other.node, node, r.ResultID, other.from, other.to, mine.from, mine.to)
 			}
 		}
-		c.spans[r.ResultID] = append(c.spans[r.ResultID], mine)
+		c.succeeded[r.ResultID] = append(c.succeeded[r.ResultID], mine)
 	}
 }
 
 const catalogName = "flyte_task-" // how the data catalog calls tasks
 
-// checkWaiters is P5 for those who wait for a result: once whoever computed it has ended they are told, and do not find that
-// out by and by. It holds while nothing goes wrong. An execution that waits for a service, too, hears of it when somebody has
-// looked whether that is back.
+// checkWaiters is P5 for nodes that wait for a result: once the node that computed it has ended they are woken, and need not
+// find that out by themselves. It holds while there are no faults. An execution that also waits for a service goes on when that
+// is back, after longestLook at the latest.
 func (w *world) checkWaiters() {
-	w.look(func() {
+	w.withoutFaults(func() {
 		for _, p := range w.plan.executions {
 			e, err := w.memory.GetExecution(w.ctx, w.id(p.name))
 			if err != nil || aloft.Terminal(e.Phase) {
@@ -306,12 +306,12 @@ func (w *world) checkWaiters() {
 				waits := p.name + "/" + string(n.ID)
 				owner, found := strings.CutPrefix(n.Waiting, "waits for the result that ")
 				if !found || n.Phase != core.NodeExecution_QUEUED || !w.ended(strings.TrimSuffix(owner, " computes")) {
-					delete(w.computing.over, waits+owner)
+					delete(w.computations.owedWakes, waits+owner)
 					continue
 				}
-				since, known := w.computing.over[waits+owner]
+				since, known := w.computations.owedWakes[waits+owner]
 				if !known {
-					w.computing.over[waits+owner] = w.mono
+					w.computations.owedWakes[waits+owner] = w.mono
 				} else if w.mono-since > soon {
 					w.fail("P5: node %s %s for %s, and that has ended", waits, n.Waiting, w.mono-since)
 				}
@@ -320,7 +320,7 @@ func (w *world) checkWaiters() {
 	})
 }
 
-// ended says whether a node has, or its execution, by the name that it has where reservations are kept.
+// ended says whether the node that owns a reservation has ended, or its execution.
 func (w *world) ended(owner string) bool {
 	parts := strings.Split(owner, "/")
 	if len(parts) != 4 {
@@ -335,23 +335,23 @@ func (w *world) ended(owner string) bool {
 	return err == nil && aloft.Terminal(n.Phase)
 }
 
-// damage takes a result away, or an object that it refers to. Large outputs are damaged only while nothing runs that could
-// be about to read them, and which could not be taken over from an execution that has failed: nobody promises anything of
-// what is deleted while it is used.
+// damage removes a result, or deletes or changes an object that it refers to. Large outputs are damaged only while no execution
+// runs that could be about to read them, and if no recovery could take them over: there is no promise for objects that are
+// deleted while they are used.
 func (w *world) damage(r *rand.Rand) {
 	var results []*store.Result
-	w.look(func() { results, _ = w.memory.ListResults(w.ctx, store.ResultQuery{}) })
+	w.withoutFaults(func() { results, _ = w.memory.ListResults(w.ctx, store.ResultQuery{}) })
 	if len(results) == 0 {
 		return
 	}
-	// Those with something to damage are few.
+	// Few results have an object to damage.
 	withObject := slices.DeleteFunc(slices.Clone(results), func(e *store.Result) bool {
-		return e.Size < long && e.Name != catalogName+cachedTask+runFile && e.Name != catalogName+serialTask+runFile
+		return e.Size < longText && e.Name != catalogName+cachedTask+runFile && e.Name != catalogName+serialTask+runFile
 	})
 	if len(withObject) > 0 && r.IntN(4) > 0 {
 		results = withObject
 	}
-	w.look(func() {
+	w.withoutFaults(func() {
 		e, err := w.memory.GetResult(w.ctx, results[r.IntN(len(results))].ID)
 		if err != nil {
 			w.fail("P9: %w", err)
@@ -371,9 +371,9 @@ func (w *world) damage(r *rand.Rand) {
 			return
 		}
 		if _, err := w.blobs.Stat(w.ctx, key); err != nil {
-			return // deleted before
+			return // the object was deleted before
 		}
-		delete(w.read, uri)
+		delete(w.knownLiterals, uri)
 		w.damaged[uri] = true
 		if r.IntN(2) == 0 {
 			_ = w.blobs.Delete(w.ctx, key)
@@ -385,7 +385,7 @@ func (w *world) damage(r *rand.Rand) {
 	})
 }
 
-// inUse says whether something may read an object that has not ended well.
+// inUse says whether an execution that has not succeeded, or its recovery, may read an object.
 func (w *world) inUse(uri string) bool {
 	for _, p := range w.plan.executions {
 		e, err := w.memory.GetExecution(w.ctx, w.id(p.name))

@@ -17,7 +17,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// place is where tasks run. What it knows of them survives its executors, as a supervisor's disk does.
+// place is where tasks run. What it knows of tasks survives its executors, as a supervisor's disk does.
 type place struct {
 	name string
 	jobs map[store.AttemptKey]*job
@@ -32,7 +32,7 @@ type job struct {
 
 func (p *place) sorted() []store.AttemptKey { return sortedKeys(p.jobs) }
 
-// lose ends tasks of which nobody will know how.
+// lose ends tasks without a record of how they ended.
 func (p *place) lose(which func() bool, why string) {
 	for _, key := range p.sorted() {
 		if j := p.jobs[key]; j.outcome == nil && which() {
@@ -45,55 +45,55 @@ func (p *place) lose(which func() bool, why string) {
 // fakeExecutor runs tasks by waiting.
 type fakeExecutor struct {
 	process
-	world       *world
-	number      int
-	place       *place
-	server      *slot                               // of which it is a part: they have one idea of the time
-	silentUntil time.Duration                       // it does nothing before; its tasks go on
-	started     map[store.AttemptKey]bool           // whose start it has told
-	has         map[store.AttemptKey]*store.Attempt // what it believes to have: also what was taken from it meanwhile
+	world         *world
+	number        int
+	place         *place
+	server        *engineHost                         // of which it is a part: they have the same clock
+	silentUntil   time.Duration                       // the executor does nothing before; its tasks go on
+	started       map[store.AttemptKey]bool           // whose start it has reported
+	knownAttempts map[store.AttemptKey]*store.Attempt // that it takes for its own, also after another executor has taken them over
 }
 
 const executorTTL = 15 * time.Second
 
-func newExecutor(w *world, number int, p *place, server *slot) *fakeExecutor {
+func newExecutor(w *world, number int, p *place, server *engineHost) *fakeExecutor {
 	x := &fakeExecutor{world: w, number: number, place: p, server: server}
 	x.replace()
 	return x
 }
 
-// replace starts it anew under a name that no other has had.
+// replace starts the executor anew under a new name.
 func (x *fakeExecutor) replace() {
 	if x.name != "" {
-		x.world.gone = append(x.world.gone, x.name)
+		x.world.replacedExecutors = append(x.world.replacedExecutors, x.name)
 	}
 	x.name = fmt.Sprintf("x%d.%d", x.number, x.world.serial)
 	x.world.serial++
 	x.forget()
 }
 
-// forget is what a process does when it ends.
+// forget drops what is in the memory of the executor's process, when that ends.
 func (x *fakeExecutor) forget() {
-	x.started, x.has = map[store.AttemptKey]bool{}, map[store.AttemptKey]*store.Attempt{}
+	x.started, x.knownAttempts = map[store.AttemptKey]bool{}, map[store.AttemptKey]*store.Attempt{}
 }
 
-// live is one pass of the executor. When it dies in it, the next one begins with what its place and the store know.
-func (x *fakeExecutor) live() {
+// pass is one pass of the executor. If its process dies meanwhile, the next pass begins with what its place and the store know.
+func (x *fakeExecutor) pass() {
 	if x.world.mono < x.silentUntil || x.server.engine == nil {
 		return
 	}
-	x.world.as(&x.process, x.pass)
+	x.world.asProcess(&x.process, x.workOnce)
 	switch {
 	case !x.dead:
-	case x.world.fears[executorReplaced] && x.world.random.IntN(2) == 0:
+	case x.world.enabledFaults[executorReplaced] && x.world.random.IntN(2) == 0:
 		x.replace()
 	default:
 		x.forget()
 	}
 }
 
-// pass does what an executor does, once. Whatever the store does not take now is tried again in the next one.
-func (x *fakeExecutor) pass() {
+// workOnce does once what an executor does. Calls that fail are made again in the next pass.
+func (x *fakeExecutor) workOnce() {
 	w, r := x.world, x.world.random
 	now := w.now()
 	if w.store.Heartbeat(w.ctx, store.Instance{ID: x.name, Kind: "process", Place: x.place.name, Slots: 100, SeenAt: now, Expires: now.Add(executorTTL)}) != nil {
@@ -104,8 +104,8 @@ func (x *fakeExecutor) pass() {
 	for _, a := range waiting {
 		if _, away := x.server.health.Away(aloft.ServiceBlob); !away && (w.calm || r.IntN(3) > 0) {
 			taken = append(taken, a.AttemptKey)
-			if !w.skewed && a.NotBefore.After(w.first.Add(w.mono)) {
-				w.fail("P10: attempt %d of node %s could start %s early", a.Attempt, a.Node, a.NotBefore.Sub(w.first.Add(w.mono)))
+			if !w.skewed && a.NotBefore.After(w.firstWall.Add(w.mono)) {
+				w.fail("P10: attempt %d of node %s could start %s early", a.Attempt, a.Node, a.NotBefore.Sub(w.firstWall.Add(w.mono)))
 			}
 		}
 	}
@@ -118,9 +118,9 @@ func (x *fakeExecutor) pass() {
 	}
 	mine := map[store.AttemptKey]bool{}
 	for _, a := range assigned {
-		mine[a.AttemptKey], x.has[a.AttemptKey] = true, a
+		mine[a.AttemptKey], x.knownAttempts[a.AttemptKey] = true, a
 		j := x.place.jobs[a.AttemptKey]
-		if j == nil { // else it was started before: by us or by whoever had it then
+		if j == nil { // else it was started before, by this executor or by another one at the place
 			j = &job{attempt: a, started: w.mono, ends: w.mono + time.Duration(r.IntN(int(3*time.Second)))}
 			x.place.jobs[a.AttemptKey] = j
 		}
@@ -131,13 +131,13 @@ func (x *fakeExecutor) pass() {
 	}
 	for _, key := range x.place.sorted() {
 		j := x.place.jobs[key]
-		if x.has[key] == nil {
+		if x.knownAttempts[key] == nil {
 			continue
 		}
 		if j.outcome == nil && w.mono >= j.ends && !x.hangs(j) {
-			j.outcome = x.run(j) // nil: what it needs cannot be read now
+			j.outcome = x.runTask(j) // nil: its inputs cannot be read now
 			if j.outcome == nil && w.away == aloft.ServiceBlob && r.IntN(4) == 0 {
-				j.outcome = x.blame(j)
+				j.outcome = x.serviceFailure(j)
 			}
 		}
 		if j.outcome == nil && !x.started[key] && r.IntN(2) == 0 {
@@ -150,13 +150,14 @@ func (x *fakeExecutor) pass() {
 			continue
 		}
 		message := &aloftv1.Inbox{Kind: &aloftv1.Inbox_Outcome{Outcome: j.outcome}}
-		if !w.calm && w.fears[callsMisreport] && r.IntN(6) == 0 {
+		if !w.calm && w.enabledFaults[callsMisreport] && r.IntN(6) == 0 {
 			x.misreport(j, message)
 		}
 		err := errors.Join(w.store.Report(w.ctx, x.name, []store.Report{{Attempt: key, Inbox: message}})...)
-		// It stays until the attempt is over, so it is reported again and again; and what was taken from us once more.
+		// The job stays until the attempt is over, so its outcome is reported again and again, also when another executor has
+		// it.
 		if errors.Is(err, aloft.ErrConflict) && (w.calm || r.IntN(3) == 0) && !mine[key] {
-			delete(x.has, key)
+			delete(x.knownAttempts, key)
 		}
 	}
 }
@@ -169,7 +170,7 @@ func (x *fakeExecutor) outcome(j *job) *aloftv1.Outcome {
 func outcomeOf(a *store.Attempt, started, ended time.Time) *aloftv1.Outcome {
 	o := &aloftv1.Outcome{
 		Node: string(a.Node), Attempt: a.Attempt, Token: a.Token,
-		// The check looks here for whose result was adopted.
+		// By this the invariants tell which attempt's result was adopted.
 		Environment: origin(a.Node, a.Attempt, a.Token),
 	}
 	if !ended.IsZero() {
@@ -182,8 +183,8 @@ func origin(node aloft.NodeID, attempt uint32, token string) string {
 	return fmt.Sprintf("%s/%d/%s", node, attempt, token)
 }
 
-// failed is how often the task of a job has failed by itself before.
-func (x *fakeExecutor) failed(j *job) (n int) {
+// ownFailures is how often the task of a job has failed by itself before.
+func (x *fakeExecutor) ownFailures(j *job) (n int) {
 	for _, a := range x.world.attempts(j.attempt.ID.Execution, j.attempt.Node) {
 		if a.Attempt < j.attempt.Attempt && a.Error != nil && !a.Lost {
 			n++
@@ -193,23 +194,23 @@ func (x *fakeExecutor) failed(j *job) (n int) {
 }
 
 func (x *fakeExecutor) hangs(j *job) bool {
-	return x.behaviour(j) == runHang && x.failed(j) == 0
+	return x.behaviour(j) == runHang && x.ownFailures(j) == 0
 }
 
-// behaviour is what a task does: in an execution that recovers another its luck may have changed. That of cached ones does
-// not, or others could succeed by its result that fail without.
+// behaviour is what a task does. In an execution that recovers another one, a task that failed there may succeed. A cached task
+// does not change: else other executions could succeed by its result that fail without it.
 func (x *fakeExecutor) behaviour(j *job) string {
 	task := j.attempt.Spec.GetTask().GetName()
 	switch b := behaviourOf(task); {
-	case b != runFail && b != runFailRetrying && b != runHang, isCached(task), !x.world.lucky(j.attempt):
+	case b != runFail && b != runFailRetrying && b != runHang, isCached(task), !x.world.failsNoMore(j.attempt):
 		return b
 	default:
 		return runOK
 	}
 }
 
-// run is the task: its result depends on its inputs and on how often it has failed by itself before.
-func (x *fakeExecutor) run(j *job) *aloftv1.Outcome {
+// runTask is how the task ends: that depends on its inputs and on how often it has failed by itself before.
+func (x *fakeExecutor) runTask(j *job) *aloftv1.Outcome {
 	w, k := x.world, j.attempt.AttemptKey
 	l, err := w.store.NodeInputs(w.ctx, k.Execution, k.Node)
 	if err != nil {
@@ -225,7 +226,7 @@ func (x *fakeExecutor) run(j *job) *aloftv1.Outcome {
 		}
 	}
 	o := x.outcome(j)
-	failed := x.failed(j)
+	failed := x.ownFailures(j)
 	failure := func(code string, kind core.ExecutionError_ErrorKind, recoverable bool) {
 		o.Result = &aloftv1.Outcome_Failure{Failure: &aloftv1.Failure{
 			Error: &core.ExecutionError{Code: code, Message: "it raised", Kind: kind}, Recoverable: recoverable,
@@ -233,7 +234,7 @@ func (x *fakeExecutor) run(j *job) *aloftv1.Outcome {
 	}
 	task := j.attempt.Spec.GetTask()
 	behaviour := x.behaviour(j)
-	w.see(behaviour)
+	w.count(behaviour)
 	switch {
 	case behaviour == runFail:
 		failure("Raised", core.ExecutionError_USER, false)
@@ -241,7 +242,7 @@ func (x *fakeExecutor) run(j *job) *aloftv1.Outcome {
 		failure("Raised", core.ExecutionError_USER, true)
 	case behaviour == runFlakySystem && failed == 0:
 		failure("Raised", core.ExecutionError_SYSTEM, true)
-	case behaviour == runHungry && j.attempt.Spec.GetMemory() < enough:
+	case behaviour == runHungry && j.attempt.Spec.GetMemory() < hungryNeeds:
 		failure("OOMKilled", core.ExecutionError_USER, true)
 	case behaviour == runResume:
 		done, err := x.resume(j)
@@ -257,8 +258,8 @@ func (x *fakeExecutor) run(j *job) *aloftv1.Outcome {
 		}
 		fallthrough
 	default:
-		m := answers(inputs, task)
-		if behaviour == runFile && len(textOf(m, "o0")) < long {
+		m := taskOutputs(inputs, task)
+		if behaviour == runFile && len(textOf(m, "o0")) < longText {
 			if o.Objects, err = x.write(j, m); err != nil {
 				return nil
 			}
@@ -272,17 +273,17 @@ func (x *fakeExecutor) run(j *job) *aloftv1.Outcome {
 	return o
 }
 
-// answers is what a task makes of its inputs, but for files.
-func answers(inputs *core.LiteralMap, task *core.Identifier) *core.LiteralMap {
-	return oneText("o0", answer(textOf(inputs, "x"), salt(task.GetName(), task.GetVersion())))
+// taskOutputs are the outputs of a task, but for files.
+func taskOutputs(inputs *core.LiteralMap, task *core.Identifier) *core.LiteralMap {
+	return oneText("o0", taskOutput(textOf(inputs, "x"), salt(task.GetName(), task.GetVersion())))
 }
 
 func textOf(m *core.LiteralMap, name string) string {
 	return m.GetLiterals()[name].GetScalar().GetPrimitive().GetStringValue()
 }
 
-// write makes a file with what else the task returns, and returns that, too. A result has one object at most, the file or
-// all of its outputs: the catalog looks at several at once, and which of them is looked at first is nobody's choice.
+// write makes a file with the content of output o0, and adds the file to the outputs. A result has one object at most, the file
+// or all of its outputs: the catalog checks several at once, in an order that no seed decides.
 func (x *fakeExecutor) write(j *job, outputs *core.LiteralMap) ([]*aloftv1.ObjectDigest, error) {
 	w, id := x.world, j.attempt.ID
 	key, content := blob.Key(fmt.Sprintf("file/%s/%s/%d", id.Execution.Name, id.Node, id.Attempt)), []byte(textOf(outputs, "o0"))
@@ -294,25 +295,25 @@ func (x *fakeExecutor) write(j *job, outputs *core.LiteralMap) ([]*aloftv1.Objec
 	}
 	d := blob.NewDigest()
 	d.Write(content)
-	w.contents[key.URI()] = d.Attributes().SHA256
+	w.fileDigests[key.URI()] = d.Attributes().SHA256
 	outputs.Literals["file"] = &core.Literal{Value: &core.Literal_Scalar{Scalar: &core.Scalar{
 		Value: &core.Scalar_Blob{Blob: &core.Blob{Uri: key.URI(), Metadata: &core.BlobMetadata{Type: &core.BlobType{}}}},
 	}}}
 	return []*aloftv1.ObjectDigest{{Uri: key.URI(), Digest: d.Attributes().SHA256, Size: int64(len(content))}}, nil
 }
 
-// answer is what a task makes of its input: long if that is.
-func answer(input, salt string) string {
+// taskOutput is what a task makes of its input: often a long text if the input is one.
+func taskOutput(input, salt string) string {
 	sum := sha256.Sum256([]byte(salt + input))
 	value := hex.EncodeToString(sum[:])[:4+int(sum[0])%60]
-	if len(input) >= long && sum[1]%4 > 0 {
-		value += strings.Repeat("o", long)
+	if len(input) >= longText && sum[1]%4 > 0 {
+		value += strings.Repeat("o", longText)
 	}
 	return value
 }
 
-// resume does one of three parts of a task from the checkpoint of the latest attempt before it that has one, and saves its
-// own. It says whether that was the last.
+// resume goes on from the checkpoint of the latest attempt before this one that saved one, does one of three parts of the task,
+// and saves a checkpoint. done: that was the last part.
 func (x *fakeExecutor) resume(j *job) (done bool, err error) {
 	w, parts := x.world, ""
 	for n := j.attempt.Attempt; n > 0 && parts == ""; n-- {
@@ -321,9 +322,9 @@ func (x *fakeExecutor) resume(j *job) (done bool, err error) {
 		}
 	}
 	if attempts := w.attempts(j.attempt.ID.Execution, j.attempt.Node); parts == "" && len(attempts) > 0 {
-		// What the execution that is recovered left.
+		// The checkpoint that the recovered execution left.
 		if key, err := blob.ParseURI(attempts[0].Spec.GetCheckpoint()); err == nil {
-			w.see(checkpointHandedOn)
+			w.count(checkpointHandedOn)
 			if parts, err = w.blobs.read(w.ctx, key); err != nil {
 				return false, err
 			}
@@ -338,8 +339,8 @@ func (x *fakeExecutor) resume(j *job) (done bool, err error) {
 	return false, err
 }
 
-// misreport puts into the inbox, now or later, what Report would not: a result under another attempt's number or token, or
-// the right one a second time.
+// misreport puts an outcome into the inbox, now or later, that Report would refuse: under another attempt's number or token, or
+// the right outcome a second time.
 func (x *fakeExecutor) misreport(j *job, message *aloftv1.Inbox) {
 	w := x.world
 	wrong := &aloftv1.Outcome{
@@ -350,23 +351,23 @@ func (x *fakeExecutor) misreport(j *job, message *aloftv1.Inbox) {
 	case 0:
 		wrong.Token = "no such token"
 	case 1:
-		wrong.Attempt++ // the next one, with the token of this one
+		wrong.Attempt++ // the next attempt, with the token of this one
 	case 2:
 		if j.attempt.Attempt == 0 {
 			wrong.Token = ""
 		} else {
-			wrong.Attempt-- // one that was given up
+			wrong.Attempt-- // an attempt that was given up
 		}
 	case 3:
-		wrong = message.GetOutcome() // the right one, past the store's own check
+		wrong = message.GetOutcome() // the right outcome, past the check of Report
 	}
-	w.see(callsMisreport)
+	w.count(callsMisreport)
 	w.serial++
 	id, put := j.attempt.ID.Execution, store.Message{
 		Dedup: fmt.Sprintf("mis/%d", w.serial), Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Outcome{Outcome: wrong}},
 	}
 	if w.random.IntN(3) == 0 {
-		w.late = append(w.late, lateCall{"outcome", func() { _ = w.memory.Append(w.ctx, id, put) }})
+		w.lateCalls = append(w.lateCalls, lateCall{"outcome", func() { _ = w.memory.Append(w.ctx, id, put) }})
 		return
 	}
 	_ = w.store.Append(w.ctx, id, put)

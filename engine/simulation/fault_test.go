@@ -11,14 +11,14 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// fault is something that goes wrong with the world by itself, between two things that are done in it.
+// fault is something that goes wrong between two actions of the world.
 type fault struct {
 	name   string
 	weight int
 	strike func(w *world, r *rand.Rand)
 }
 
-// faults are all that there are. A world has some of them, so that a rare meeting of two is not hidden by all the others.
+// faults are all faults between calls. A world has some of them, so that the others do not hide a rare meeting of two.
 var faults = []fault{
 	{"an engine crashes", 2, func(w *world, r *rand.Rand) {
 		s := w.engines[r.IntN(len(w.engines))]
@@ -28,13 +28,13 @@ var faults = []fault{
 	{"an engine pauses", 2, func(w *world, r *rand.Rand) {
 		s := w.engines[r.IntN(len(w.engines))]
 		d := time.Duration(r.IntN(60)) * time.Second
-		s.pause = w.mono + d
+		s.pausedUntil = w.mono + d
 		w.tell("%s pauses for %s", s.name, d)
 	}},
 	{"an engine is suspended and its clock with it", 1, func(w *world, r *rand.Rand) {
 		s := w.engines[r.IntN(len(w.engines))]
 		d := time.Duration(r.IntN(60)) * time.Second
-		s.pause = w.mono + d
+		s.pausedUntil = w.mono + d
 		if s.clock != nil {
 			s.clock.suspend()
 			w.skewed = true
@@ -50,18 +50,18 @@ var faults = []fault{
 		w.tell("one of two of the next %d calls fails", w.burst)
 	}},
 	{"a call is the last of its process", 5, func(w *world, r *rand.Rand) {
-		w.doom = &doom{countdown: r.IntN(6), commit: r.IntN(2) == 0, done: r.IntN(2) == 0}
+		w.crash = &pendingCrash{countdown: r.IntN(6), commitsOnly: r.IntN(2) == 0, callIsDone: r.IntN(2) == 0}
 	}},
 	{"power is cut", 2, func(w *world, r *rand.Rand) {
-		if r.IntN(2) == 0 { // in the middle of a call: the cut itself comes when the call has
-			w.doom = &doom{countdown: r.IntN(6), commit: r.IntN(2) == 0, done: r.IntN(2) == 0, power: true}
+		if r.IntN(2) == 0 { // in the middle of a call to come
+			w.crash = &pendingCrash{countdown: r.IntN(6), commitsOnly: r.IntN(2) == 0, callIsDone: r.IntN(2) == 0, powerCut: true}
 			return
 		}
 		w.cutPower()
 	}},
 	{"calls that were given up arrive", 4, func(w *world, r *rand.Rand) {
 		for range 1 + r.IntN(3) {
-			w.arrive()
+			w.doLateCall()
 		}
 	}},
 	{"an executor falls silent", 2, func(w *world, r *rand.Rand) {
@@ -93,12 +93,12 @@ var faults = []fault{
 	{"results are removed, or their objects deleted or changed", 4, (*world).damage},
 }
 
-// clocksDiffer has no moment of its own: see start.
+// clocksDiffer does not happen at a moment: start applies it to each engine.
 const clocksDiffer = "engines start with clocks that are up to an hour off"
 
 const executorReplaced = "an executor is replaced by one of another name"
 
-// What befalls single calls has names, too: see draw.
+// Faults of single calls: see drawMishap.
 const (
 	callsFail      = "calls fail before they are done"
 	callsUntold    = "calls are done and nobody is told"
@@ -111,50 +111,50 @@ const (
 
 var callFaults = []string{callsFail, callsUntold, callsLate, callsHalfDone, callsUnsynced, callsStall, callsMisreport}
 
-// worldFaults are those of whole worlds.
+// worldFaults are faults that a whole world has, or not.
 var worldFaults = []string{clocksDiffer}
 
-// drawFaults decides what a world has to fear: each fault in half of all worlds.
+// drawFaults decides which faults a world has: each fault is in half of all worlds.
 func (w *world) drawFaults(r *rand.Rand) {
-	w.fears = map[string]bool{}
+	w.enabledFaults = map[string]bool{}
 	for _, f := range faults {
-		if w.fears[f.name] = r.IntN(2) == 0; w.fears[f.name] {
-			w.weights += f.weight
+		if w.enabledFaults[f.name] = r.IntN(2) == 0; w.enabledFaults[f.name] {
+			w.totalWeight += f.weight
 		}
 	}
 	for _, name := range callFaults {
-		w.fears[name] = r.IntN(2) == 0
+		w.enabledFaults[name] = r.IntN(2) == 0
 	}
 	for _, name := range worldFaults {
-		w.fears[name] = r.IntN(4) == 0
+		w.enabledFaults[name] = r.IntN(4) == 0
 	}
 	w.risk = []int{0, 100, 30, 10}[r.IntN(4)]
 }
 
 // strike lets one of the world's faults happen.
 func (w *world) strike(r *rand.Rand) {
-	if w.weights == 0 {
+	if w.totalWeight == 0 {
 		return
 	}
-	k := r.IntN(w.weights)
+	k := r.IntN(w.totalWeight)
 	for _, f := range faults {
-		if !w.fears[f.name] {
+		if !w.enabledFaults[f.name] {
 			continue
 		}
 		if k -= f.weight; k < 0 {
-			w.see(f.name)
+			w.count(f.name)
 			f.strike(w, r)
 			return
 		}
 	}
 }
 
-// doom ends the process that makes a call, or the power of all of them.
-type doom struct {
-	countdown int
-	commit    bool // counts commits only
-	done      bool // the call still has its effect
-	power     bool
+// pendingCrash ends the process that makes the call at which countdown is over, in the middle of that call.
+type pendingCrash struct {
+	countdown   int
+	commitsOnly bool // only commits count down
+	callIsDone  bool // the call has its effect all the same
+	powerCut    bool
 }
 
 // mishap is how a call ends.
@@ -162,15 +162,15 @@ type mishap int
 
 const (
 	goesWell mishap = iota
-	fails           // nothing is done
-	untold          // it is done, and its caller is told that it failed
-	late            // it fails, and is done later or never: what a database had in its hands when a connection broke
-	halfDone        // a batch of which only some members are done
-	unsynced        // an object is there, and is not durable
+	fails           // the call is not done
+	untold          // the call is done, and its caller is told that it failed
+	late            // the call fails, and is done later or never, as by a database whose connection broke
+	halfDone        // only some members of a batch are done
+	unsynced        // the object is there, and is not durable
 )
 
-// draw decides how a call of the running process ends. can lists what befalls such a call beside failing and being untold.
-func (w *world) draw(op string, can ...mishap) mishap {
+// drawMishap decides how a call of the running process ends. can lists what may befall such a call beside fails and untold.
+func (w *world) drawMishap(op string, can ...mishap) mishap {
 	if w.inCheck || w.calm {
 		return goesWell
 	}
@@ -181,14 +181,14 @@ func (w *world) draw(op string, can ...mishap) mishap {
 		return goesWell
 	}
 	if w.current != nil && w.current.dead {
-		return fails // its process is no more: nothing reaches anybody
+		return fails // its process has ended
 	}
-	if d := w.doom; d != nil && w.current != nil && (!d.commit || op == "Commit") {
+	if d := w.crash; d != nil && w.current != nil && (!d.commitsOnly || op == "Commit") {
 		if d.countdown--; d.countdown < 0 {
-			w.doom, w.current.dead = nil, true
-			w.powerless = d.power
-			w.tell("%s ends in the middle of %s (done: %t, power: %t)", w.current.name, op, d.done, d.power)
-			if d.done {
+			w.crash, w.current.dead = nil, true
+			w.powerless = d.powerCut
+			w.tell("%s ends in the middle of %s (done: %t, power: %t)", w.current.name, op, d.callIsDone, d.powerCut)
+			if d.callIsDone {
 				return untold
 			}
 			return fails
@@ -196,7 +196,7 @@ func (w *world) draw(op string, can ...mishap) mishap {
 	}
 	risk := w.risk
 	if op == "Commit" || op == "Put" {
-		risk = (risk + 4) / 5 // they are few and matter most
+		risk = (risk + 4) / 5 // these calls are few and matter most
 	}
 	switch {
 	case w.burst > 0:
@@ -209,7 +209,7 @@ func (w *world) draw(op string, can ...mishap) mishap {
 	names := map[mishap]string{fails: callsFail, untold: callsUntold, late: callsLate, halfDone: callsHalfDone, unsynced: callsUnsynced}
 	var possible []mishap
 	for _, m := range append([]mishap{fails, untold}, can...) {
-		if w.fears[names[m]] {
+		if w.enabledFaults[names[m]] {
 			possible = append(possible, m)
 		}
 	}
@@ -217,18 +217,18 @@ func (w *world) draw(op string, can ...mishap) mishap {
 		return goesWell
 	}
 	m := possible[w.random.IntN(len(possible))]
-	w.see(names[m])
+	w.count(names[m])
 	w.tell("%s: %s", op, names[m])
 	return m
 }
 
-// stall lets a process stand still between what it has read and what it writes, while the others go on.
+// stall lets a process stand still between its reads and its write, while the other processes go on.
 func (w *world) stall(op string) {
-	if w.inCheck || w.calm || w.away != "" || w.stalled || w.current == nil || w.current.dead || !w.fears[callsStall] || w.random.IntN(30) > 0 {
+	if w.inCheck || w.calm || w.away != "" || w.stalled || w.current == nil || w.current.dead || !w.enabledFaults[callsStall] || w.random.IntN(30) > 0 {
 		return
 	}
 	who := w.current
-	w.see(callsStall)
+	w.count(callsStall)
 	w.tell("%s stalls before %s", who.name, op)
 	w.stalled = true
 	for range 1 + w.random.IntN(12) {
@@ -237,7 +237,7 @@ func (w *world) stall(op string) {
 			w.pass(s)
 		}
 		if x := w.executors[w.random.IntN(len(w.executors))]; &x.process != who {
-			x.live()
+			x.pass()
 		}
 	}
 	w.stalled = false
@@ -247,29 +247,29 @@ func (w *world) stall(op string) {
 
 func unavailable(op string) error { return fmt.Errorf("%s: injected: %w", op, aloft.ErrUnavailable) }
 
-// fault decides about the calls of the store that are no writes.
+// fault decides how the calls of the store end that fragileStore passes on.
 func (w *world) fault(op string) store.Fault {
-	return map[mishap]store.Fault{goesWell: store.NoFault, fails: store.FailBefore, untold: store.FailAfter}[w.draw(op)]
+	return map[mishap]store.Fault{goesWell: store.NoFault, fails: store.FailBefore, untold: store.FailAfter}[w.drawMishap(op)]
 }
 
-// arrive lets a call that was given up be done after all.
-func (w *world) arrive() {
-	if len(w.late) == 0 {
+// doLateCall does a call that had failed for its caller before.
+func (w *world) doLateCall() {
+	if len(w.lateCalls) == 0 {
 		return
 	}
-	// Each kind of call has the same chance: heartbeats are many.
+	// Each kind of call has the same chance, although most are heartbeats.
 	kinds := map[string][]int{}
-	for i, call := range w.late {
+	for i, call := range w.lateCalls {
 		kinds[call.op] = append(kinds[call.op], i)
 	}
 	ops := slices.Sorted(maps.Keys(kinds))
 	of := kinds[ops[w.random.IntN(len(ops))]]
 	i := of[w.random.IntN(len(of))]
-	call := w.late[i]
-	w.late = slices.Delete(w.late, i, i+1)
+	call := w.lateCalls[i]
+	w.lateCalls = slices.Delete(w.lateCalls, i, i+1)
 	w.tell("%s arrives late", call.op)
-	w.see("a late " + call.op)
-	w.look(call.do)
+	w.count("a late " + call.op)
+	w.withoutFaults(call.do)
 }
 
 type lateCall struct {
@@ -277,11 +277,11 @@ type lateCall struct {
 	do func()
 }
 
-// cutPower ends every process and takes what was not durable: calls on their way, objects that were not synced, tasks.
+// cutPower ends every process. Late calls, objects that were not synced and tasks are lost.
 func (w *world) cutPower() {
 	w.tell("power is cut")
 	w.powerless = false
-	w.late = nil
+	w.lateCalls = nil
 	w.blobs.Crash()
 	for _, s := range w.engines {
 		s.engine = nil
@@ -292,8 +292,8 @@ func (w *world) cutPower() {
 	}
 }
 
-// see counts that something happened.
-func (w *world) see(what string) { w.seen[what]++ }
+// count counts that something happened.
+func (w *world) count(what string) { w.seen[what]++ }
 
 func sortedKeys(m map[store.AttemptKey]*job) []store.AttemptKey {
 	return slices.SortedFunc(maps.Keys(m), cmpKeys)

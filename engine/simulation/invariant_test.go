@@ -21,45 +21,45 @@ import (
 	"github.com/aloft-dev/aloft/store/storetest"
 )
 
-// observed is what was seen of one execution.
-type observed struct {
-	planned   planned
-	phase     core.WorkflowExecution_Phase  // once it has ended
-	entries   int                           // of the journal
-	rows      int                           // of nodes and attempts that were written
-	looks     int                           // of nodes that wait for a result: each time the pause is longer
-	source    map[recovery.Path]*store.Node // what it recovers; nil: not read yet
-	services  map[aloft.NodeID]bool         // nodes that a service has failed
+// observedExecution is what was seen of one execution up to its latest commit.
+type observedExecution struct {
+	planned   plannedExecution
+	phase     core.WorkflowExecution_Phase  // in which it ended; 0: it has not ended
+	entries   int                           // of its journal
+	rows      int                           // of nodes and attempts, that were written
+	looks     int                           // how often its nodes were parked to wait for a result: the pause grows each time
+	source    map[recovery.Path]*store.Node // nodes of the execution that it recovers; nil: not read yet
+	services  map[aloft.NodeID]bool         // nodes with an attempt that failed by a service
 	deadlines map[string]deadline
-	began     time.Time // what its own clock showed at the beginning of the world; zero: not known yet
+	ownStart  time.Time // what its run's clock would have shown at the beginning of the world; zero: not known yet
 }
 
-// deadline is something that is to happen when its time has come.
+// deadline is a timer that a journal entry has set.
 type deadline struct {
-	committed time.Duration // since the beginning of the world
+	committed time.Duration // when the entry was committed, since the beginning of the world
 	lasts     time.Duration
 }
 
-// invariants hold of every execution after each of its commits. Each of them knows the promise that it can falsify.
+// invariants hold of every execution after each of its commits. Each names the promise that it can falsify.
 var invariants = []struct {
 	promise string
-	holds   func(w *world, s *sight) error
+	holds   func(w *world, s *snapshot) error
 }{
-	{"P1: what was acknowledged as terminated ends ABORTED and in no other way", func(w *world, s *sight) error {
+	{"P1: what was acknowledged as terminated ends ABORTED and in no other way", func(w *world, s *snapshot) error {
 		if w.terminated[s.run.planned.name] && aloft.Terminal(s.record.Phase) && s.record.Phase != core.WorkflowExecution_ABORTED {
 			return fmt.Errorf("it ended %s", s.record.Phase)
 		}
 		return nil
 	}},
-	{"P2: the state that the journal folds to contradicts nothing", func(_ *world, s *sight) error { return s.state.Check() }},
-	{"P2, P3: a node succeeds once, by the result of its own attempt", func(_ *world, s *sight) error { return checkJournal(s.journal) }},
-	{"P2: the record of the execution is what the journal says", func(w *world, s *sight) error { return w.checkExecution(s.record, s.state) }},
+	{"P2: the state that the journal folds to contradicts nothing", func(_ *world, s *snapshot) error { return s.state.Check() }},
+	{"P2, P3: a node succeeds once, by the result of its own attempt", func(_ *world, s *snapshot) error { return checkJournal(s.journal) }},
+	{"P2: the record of the execution is what the journal says", func(w *world, s *snapshot) error { return w.checkExecution(s.record, s.state) }},
 	{"P2: the records of nodes and attempts are what the journal says, and their values are durable", (*world).checkRecords},
 	{"P4: a task fails when its budget is spent and not before, and has the memory that it needs", (*world).checkBudgets},
 	{"nobody runs more tasks at once than was asked for", checkParallelism},
 	{"P4: what had succeeded is taken over, and nothing else", (*world).checkRecovered},
 	{"P6: what runs is the version that was launched", (*world).checkVersion},
-	{"P7: nobody touches an execution of a later release", func(w *world, s *sight) error {
+	{"P7: nobody touches an execution of a later release", func(w *world, s *snapshot) error {
 		if s.run.planned.newer && w.memory.Entries(s.record.Key) > 0 {
 			return fmt.Errorf("it has a journal of %d entries", len(s.journal))
 		}
@@ -70,20 +70,20 @@ var invariants = []struct {
 	{"P10: time passes as it does, whatever clocks show", (*world).checkTime},
 }
 
-// sight is one execution as the store has it now.
-type sight struct {
+// snapshot is one execution as the store has it now.
+type snapshot struct {
 	record  *store.Execution
 	journal []store.JournalRow
 	state   *machine.State // the journal folded
-	run     *observed
+	run     *observedExecution
 }
 
-// committed notes what a commit did and checks the execution.
+// committed notes what the commit of a step did, and checks its execution.
 func (w *world) committed(step *store.Step, err error) {
 	if w.detail {
-		w.tell("commit %s entry %d with %d events: %v%s", step.ID.Name, step.Seq, len(step.Entry.GetEvents()), err, kinds(step.Entry.GetEvents()))
+		w.tell("commit %s entry %d with %d events: %v%s", step.ID.Name, step.Seq, len(step.Entry.GetEvents()), err, eventKinds(step.Entry.GetEvents()))
 	}
-	w.look(func() {
+	w.withoutFaults(func() {
 		record, journal, err := storetest.Load(w.ctx, w.memory, step.Execution)
 		if err != nil {
 			w.fail("P1: load execution %s: %w", step.ID.Name, err)
@@ -91,7 +91,7 @@ func (w *world) committed(step *store.Step, err error) {
 		}
 		run := w.runs[record.Key]
 		if run == nil {
-			run = &observed{deadlines: map[string]deadline{}, services: map[aloft.NodeID]bool{}}
+			run = &observedExecution{deadlines: map[string]deadline{}, services: map[aloft.NodeID]bool{}}
 			run.planned = w.planned(record.ID.Name)
 			w.runs[record.Key] = run
 		}
@@ -107,7 +107,7 @@ func (w *world) committed(step *store.Step, err error) {
 				w.fail("P3: a commit under epoch %d of shard %d was accepted, the shard was taken under %d", step.Lease.Epoch, step.Lease.Shard, newest)
 			}
 		}
-		s := &sight{record: record, journal: journal, run: run}
+		s := &snapshot{record: record, journal: journal, run: run}
 		for _, a := range step.Attempts {
 			if a.Error.GetCode() == codeServiceAway {
 				run.services[a.Node] = true
@@ -123,8 +123,8 @@ func (w *world) committed(step *store.Step, err error) {
 	})
 }
 
-// kinds names events for the story.
-func kinds(events []*aloftv1.Event) string {
+// eventKinds names events for the story.
+func eventKinds(events []*aloftv1.Event) string {
 	var b strings.Builder
 	for _, e := range events {
 		m := e.ProtoReflect()
@@ -133,7 +133,7 @@ func kinds(events []*aloftv1.Event) string {
 	return b.String()
 }
 
-func (w *world) check(s *sight) error {
+func (w *world) check(s *snapshot) error {
 	entries := make([]*aloftv1.JournalEntry, len(s.journal))
 	for i, row := range s.journal {
 		if row.Seq != int64(i+1) {
@@ -153,7 +153,7 @@ func (w *world) check(s *sight) error {
 	return nil
 }
 
-func (w *world) checkRecords(s *sight) error {
+func (w *world) checkRecords(s *snapshot) error {
 	var errs []error
 	count := 0
 	for n := range s.state.Nodes() {
@@ -175,15 +175,15 @@ func (w *world) checkRecords(s *sight) error {
 	return errors.Join(errs...)
 }
 
-// checkBudgets counts the failures of each task node again: by the records, and by what a task of that name does.
-func (w *world) checkBudgets(s *sight) error {
+// checkBudgets counts the failures of each task node anew: by its attempts, and by what a task of that name does.
+func (w *world) checkBudgets(s *snapshot) error {
 	grows := slices.ContainsFunc(w.plan.policy.Retries, func(p aloft.RetryPolicy) bool { return p.Memory > 0 })
 	for n := range s.state.Nodes() {
 		if n.Kind() != machine.KindTask {
 			continue
 		}
 		if s.run.services[n.ID()] {
-			continue // what a service costs is counted as a whole: see checkCharge
+			continue // failures by a service are counted for the whole world: see checkCharge
 		}
 		user, system, recoverable := 0, 0, true
 		attempts := s.state.Attempts(n.Index())
@@ -200,7 +200,7 @@ func (w *world) checkBudgets(s *sight) error {
 			if i+1 == len(attempts) {
 				break
 			}
-			if had, has := a.Spec.GetMemory(), attempts[i+1].Spec.GetMemory(); has < had || starved && grows && has == had && had < enough {
+			if had, has := a.Spec.GetMemory(), attempts[i+1].Spec.GetMemory(); has < had || starved && grows && has == had && had < hungryNeeds {
 				return fmt.Errorf("attempt %d of node %s gets %d bytes of memory after one with %d that ended %s", i+1, n.ID(), has, had, a.Error.GetCode())
 			}
 		}
@@ -213,7 +213,7 @@ func (w *world) checkBudgets(s *sight) error {
 	return nil
 }
 
-func checkParallelism(_ *world, s *sight) error {
+func checkParallelism(_ *world, s *snapshot) error {
 	active, most := uint32(0), s.run.planned.maxParallelism
 	for n := range s.state.Nodes() {
 		if n.Kind() == machine.KindTask && (n.Phase == core.NodeExecution_QUEUED || n.Phase == core.NodeExecution_RUNNING) {
@@ -227,7 +227,7 @@ func checkParallelism(_ *world, s *sight) error {
 }
 
 // checkVersion compares what was launched, what is registered under that name and what attempts were told to run.
-func (w *world) checkVersion(s *sight) error {
+func (w *world) checkVersion(s *snapshot) error {
 	launched := w.plan.closures[s.run.planned.workflow]
 	id := launched.GetPrimary().GetTemplate().GetId()
 	if !proto.Equal(s.record.Workflow, id) {
@@ -262,9 +262,9 @@ func (w *world) checkVersion(s *sight) error {
 	return nil
 }
 
-// checkRows: a node has a row for each of queued, running and ended, and each attempt one for scheduled, running, to be
-// stopped and ended, which is written with its node.
-func (w *world) checkRows(s *sight) error {
+// checkRows is P8: a node has a row for each of queued, running and ended, and each attempt a row for each of scheduled,
+// running, to be stopped and ended, the last of which is written with its node.
+func (w *world) checkRows(s *snapshot) error {
 	nodes, attempts := 0, 0
 	for n := range s.state.Nodes() {
 		nodes++
@@ -276,11 +276,11 @@ func (w *world) checkRows(s *sight) error {
 	return nil
 }
 
-// checkTime holds the new entries of a journal against the true time. While all engines have the same idea of it, nothing
-// happens before its time. When nothing goes wrong any more, nothing happens long after it: an engine whose clock was set
-// back may begin to wait anew, and that is all.
-func (w *world) checkTime(s *sight) error {
-	now := w.first.Add(w.mono)
+// checkTime compares the new entries of a journal with the true time. While all engines have the same clock, nothing happens
+// before its time. When there are no faults any more, nothing happens long after its time: at most, an engine whose clock was
+// set back begins to wait anew.
+func (w *world) checkTime(s *snapshot) error {
+	now := w.firstWall.Add(w.mono)
 	errs := w.checkClocks(s)
 	wait := func(what string, from, until int64) {
 		if until != 0 {
@@ -289,7 +289,7 @@ func (w *world) checkTime(s *sight) error {
 	}
 	over := func(what string) {
 		d, ok := s.run.deadlines[what]
-		if latest := max(d.committed, w.since) + 2*d.lasts + 2*time.Minute + time.Duration(w.outages)*longestLook; ok && w.calm && w.mono > latest {
+		if latest := max(d.committed, w.calmSince) + 2*d.lasts + 2*time.Minute + time.Duration(w.outages)*longestLook; ok && w.calm && w.mono > latest {
 			errs = append(errs, fmt.Errorf("%s was to last %s and is over after %s", what, d.lasts, w.mono-d.committed))
 		}
 	}
@@ -325,10 +325,10 @@ func (w *world) checkTime(s *sight) error {
 	return errors.Join(errs...)
 }
 
-// checkClocks holds the new entries of a journal against the clock of the engine that wrote them: nothing happens at a time
-// that neither that engine's clock nor the run's own, which goes on from its latest entry, has reached. What other runs say
-// about the time is nothing to this one.
-func (w *world) checkClocks(s *sight) (errs []error) {
+// checkClocks compares the new entries of a journal with the clock of the engine that wrote them: no event has a time that
+// neither that engine's clock nor the run's own, which goes on from its latest entry, has reached. The clocks of other runs do
+// not count.
+func (w *world) checkClocks(s *snapshot) (errs []error) {
 	run := s.run
 	for _, row := range s.journal[run.entries:] {
 		events := row.Entry.GetEvents()
@@ -336,22 +336,22 @@ func (w *world) checkClocks(s *sight) (errs []error) {
 			continue
 		}
 		at := store.LatestOf(row.Entry)
-		if run.began.IsZero() {
-			run.began = at.Add(-w.mono)
+		if run.ownStart.IsZero() {
+			run.ownStart = at.Add(-w.mono)
 		}
-		own := run.began.Add(w.mono)
+		own := run.ownStart.Add(w.mono)
 		if writer := w.writer(); writer != nil && at.After(own) && at.After(writer.clock.Now()) {
 			errs = append(errs, fmt.Errorf("%v happens at %s, the run's own clock is at %s and that of %s at %s", events[len(events)-1], at, own, writer.name, writer.clock.Now()))
 		}
-		if began := at.Add(-w.mono); began.After(run.began) {
-			run.began = began
+		if began := at.Add(-w.mono); began.After(run.ownStart) {
+			run.ownStart = began
 		}
 	}
 	return errs
 }
 
-// writer is the engine that makes calls now; nil: none.
-func (w *world) writer() *slot {
+// writer is the engine that makes calls now; nil: no engine does.
+func (w *world) writer() *engineHost {
 	for _, s := range w.engines {
 		if &s.process == w.current {
 			return s
@@ -360,7 +360,7 @@ func (w *world) writer() *slot {
 	return nil
 }
 
-// checkJournal reads the journal as text: what it says must be true without knowing the machine.
+// checkJournal checks the events of a journal by themselves, without the machine.
 func checkJournal(journal []store.JournalRow) error {
 	type attempt struct {
 		node, attempt uint32
@@ -397,7 +397,7 @@ func checkJournal(journal []store.JournalRow) error {
 					return fmt.Errorf("P3: the result of a zombie was adopted by %v", key)
 				}
 				if a.GetEnvironment() != "" {
-					// Results say whose they are: node/attempt/token.
+					// Outcomes of the simulator's executors say which attempt they are of: node/attempt/token.
 					if suffix := origin("", a.GetAttempt(), tokens[key]); !bytes.HasSuffix([]byte(a.GetEnvironment()), []byte(suffix)) {
 						return fmt.Errorf("P3: %v has adopted the result of %s", key, a.GetEnvironment())
 					}
@@ -430,7 +430,7 @@ func (w *world) checkExecution(record *store.Execution, state *machine.State) er
 		run.phase = record.Phase
 	}
 	if v.Phase != core.WorkflowExecution_UNDEFINED {
-		err := same(
+		err := sameFields(
 			"phase", record.Phase, v.Phase, "abort cause", record.AbortCause, v.AbortCause, "abort principal", record.AbortPrincipal, v.AbortPrincipal,
 			"start", record.StartedAt.UTC(), v.StartedAt.UTC(), "end", record.EndedAt.UTC(), v.EndedAt.UTC(), "update", record.UpdatedAt.UTC(), v.UpdatedAt.UTC(),
 		)
@@ -453,7 +453,7 @@ func (w *world) checkNode(record *store.Execution, v machine.NodeView) error {
 	if p, nested := v.Parent(); nested {
 		parent = p.ID()
 	}
-	err = same(
+	err = sameFields(
 		"phase", n.Phase, v.Phase, "parent", n.Parent, parent, "template id", n.SpecNodeID, v.SpecID(),
 		"creation", n.CreatedAt.UTC(), v.CreatedAt.UTC(), "start", n.StartedAt.UTC(), v.StartedAt.UTC(),
 		"end", n.EndedAt.UTC(), v.EndedAt.UTC(), "update", n.UpdatedAt.UTC(), v.UpdatedAt.UTC(),
@@ -467,7 +467,7 @@ func (w *world) checkNode(record *store.Execution, v machine.NodeView) error {
 	return errors.Join(w.sameLiterals("inputs", n.Inputs, v.Inputs), w.sameLiterals("outputs", n.Outputs, v.Outputs))
 }
 
-// sameLiterals: the reference of the journal is that of the record, and what it refers to is there (P2).
+// sameLiterals is P2 for values: the record has the reference of the journal, and its literal map is there.
 func (w *world) sameLiterals(what string, got *aloftv1.Literals, want *aloftv1.LiteralRef) error {
 	if !bytes.Equal(got.GetRef().GetDigest(), want.GetDigest()) {
 		return fmt.Errorf("P2: %s have digest %x, the journal says %x", what, got.GetRef().GetDigest(), want.GetDigest())
@@ -478,7 +478,7 @@ func (w *world) sameLiterals(what string, got *aloftv1.Literals, want *aloftv1.L
 	return nil
 }
 
-// value is what a reference and its record say together; an error if that is nothing, something else, or not durable.
+// value is the literal map of a record; an error if it is missing, has another digest than its reference, or is not durable.
 func (w *world) value(l *aloftv1.Literals) (*core.LiteralMap, error) {
 	if len(l.GetRef().GetDigest()) == 0 {
 		return nil, nil
@@ -491,11 +491,11 @@ func (w *world) value(l *aloftv1.Literals) (*core.LiteralMap, error) {
 		if !w.blobs.Durable(key) {
 			return nil, fmt.Errorf("object %s is gone, or would be without power", key)
 		}
-		if m := w.read[uri]; m != nil {
+		if m := w.knownLiterals[uri]; m != nil {
 			return m, nil
 		}
 		m, err := w.literals.ReadLiterals(w.ctx, l.GetRef())
-		w.read[uri] = m
+		w.knownLiterals[uri] = m
 		return m, err
 	}
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(l.GetValue())
@@ -515,12 +515,12 @@ func (w *world) checkAttempt(id aloft.ExecutionID, v machine.AttemptView) error 
 	}
 	phase := a.Phase
 	if phase == core.TaskExecution_INITIALIZING {
-		phase = core.TaskExecution_QUEUED // the executor's word for the same
+		phase = core.TaskExecution_QUEUED // the executor's phase of an attempt that it prepares
 	}
 	if !proto.Equal(a.Spec, v.Spec) {
 		return fmt.Errorf("it is to run %v, the journal says %v", a.Spec, v.Spec)
 	}
-	err = same("phase", phase, v.Phase, "token", a.Token, v.Token, "stop", a.Stop, v.Stop, "lost", a.Lost, v.Lost,
+	err = sameFields("phase", phase, v.Phase, "token", a.Token, v.Token, "stop", a.Stop, v.Stop, "lost", a.Lost, v.Lost,
 		"start", a.StartedAt.UTC(), v.StartedAt.UTC(), "end", a.EndedAt.UTC(), v.EndedAt.UTC())
 	if err != nil {
 		return err
@@ -531,8 +531,8 @@ func (w *world) checkAttempt(id aloft.ExecutionID, v machine.AttemptView) error 
 	return nil
 }
 
-// same compares triples of a name, what the record has and what the journal says.
-func same(triples ...any) error {
+// sameFields compares triples of a name, what the record has and what the journal says.
+func sameFields(triples ...any) error {
 	var errs []error
 	for i := 0; i < len(triples); i += 3 {
 		got, want := triples[i+1], triples[i+2]
@@ -546,10 +546,9 @@ func same(triples ...any) error {
 	return errors.Join(errs...)
 }
 
-// checkStuck is P5, after everything that happens: the store knows for every execution what will move it, and whoever is
-// to move an attempt exists.
+// checkStuck is P5: the store knows for every execution what will move it, and the executor of each attempt exists.
 func (w *world) checkStuck() {
-	w.look(func() {
+	w.withoutFaults(func() {
 		if stuck, err := w.memory.Stuck(w.ctx, 0); err != nil || len(stuck) > 0 {
 			w.fail("P5: stuck: %v (%v)", stuck, err)
 		}
@@ -561,9 +560,9 @@ func (w *world) checkStuck() {
 		for _, i := range instances {
 			known[i.ID] = true
 		}
-		for _, name := range w.gone {
+		for _, name := range w.replacedExecutors {
 			if known[name] {
-				continue // it will be missed
+				continue // an engine will find that it is overdue
 			}
 			if left, err := w.memory.Assigned(w.ctx, name); err != nil || len(left) > 0 {
 				w.fail("P5: %d attempts are with executor %s, of which nobody knows (%v)", len(left), name, err)
@@ -572,9 +571,9 @@ func (w *world) checkStuck() {
 	})
 }
 
-// checkEnd is P1 for terminations.
+// checkEnd is P1 for terminations, at the end of the world.
 func (w *world) checkEnd() {
-	w.look(func() {
+	w.withoutFaults(func() {
 		for name := range w.terminated {
 			e, _, err := storetest.Load(w.ctx, w.memory, w.created[name])
 			if err != nil {
@@ -586,15 +585,15 @@ func (w *world) checkEnd() {
 	})
 }
 
-// result is how an execution ended, as far as it does not depend on what went wrong around it.
-type result struct {
+// executionEnd is how an execution ended, as far as that does not depend on faults.
+type executionEnd struct {
 	phase   core.WorkflowExecution_Phase
 	outputs *core.LiteralMap
-	nodes   map[aloft.NodeID]core.NodeExecution_Phase // of one that succeeded
+	nodes   map[aloft.NodeID]core.NodeExecution_Phase // of an execution that succeeded
 }
 
-func (w *world) result(name string) (r result, own bool) {
-	w.look(func() {
+func (w *world) endOf(name string) (r executionEnd, byItself bool) {
+	w.withoutFaults(func() {
 		e, journal, err := storetest.Load(w.ctx, w.memory, w.created[name])
 		if err != nil {
 			w.fail("P1: %v", err)
@@ -613,14 +612,15 @@ func (w *world) result(name string) (r result, own bool) {
 				r.nodes[n.ID] = n.Phase
 			}
 		}
-		own = w.own(journal) && !w.damaged[e.Outputs.GetRef().GetUri()]
+		byItself = w.endedByItself(journal) && !w.damaged[e.Outputs.GetRef().GetUri()]
 	})
-	return r, own
+	return r, byItself
 }
 
-// own says whether an execution ended as it did by itself. The world has its part in it when somebody terminated it, when so
-// many attempts were lost that a node failed, and when what would have ended in time did not.
-func (w *world) own(journal []store.JournalRow) bool {
+// endedByItself says whether the faults of the world had no part in how an execution ended. They had when it was terminated,
+// when so many attempts were lost that a node failed, and when a limit of time was reached that the execution keeps without
+// faults.
+func (w *world) endedByItself(journal []store.JournalRow) bool {
 	system, late := map[uint32]int{}, map[uint32]int{}
 	for _, row := range journal {
 		for _, event := range row.Entry.GetEvents() {
@@ -632,13 +632,13 @@ func (w *world) own(journal []store.JournalRow) bool {
 				cause.GetCode() == machine.CodeQueueTimeout:
 				return false
 			case ended.GetFailure().GetService() != "" && ended.GetBudget() != aloftv1.AttemptEnded_SYSTEM:
-				// Spared. The one failure that an outage costs counts as any other: checkCharge holds that it is one.
+				// Not charged. The one failure that an outage costs counts as any other: checkCharge sees that it is one.
 			case ended.GetLost() != "", cause.GetKind() == core.ExecutionError_SYSTEM:
 				if system[ended.GetNode()]++; system[ended.GetNode()] > 3 {
 					return false
 				}
 			case cause.GetCode() == machine.CodeTimeout:
-				if late[ended.GetNode()]++; late[ended.GetNode()] > 1 { // the first was meant to
+				if late[ended.GetNode()]++; late[ended.GetNode()] > 1 { // the first is planned: the task hangs once
 					return false
 				}
 			}
@@ -647,15 +647,15 @@ func (w *world) own(journal []store.JournalRow) bool {
 	return true
 }
 
-// compare holds a world's results against those of the same plan without faults.
+// compare compares the ends of a world's executions with those of the same plan without faults.
 func (w *world) compare(undisturbed *world) error {
 	for _, p := range w.plan.executions {
 		if p.newer || p.recovers != "" {
 			continue
 		}
-		got, own := w.result(p.name)
-		want, undisturbedly := undisturbed.result(p.name)
-		if !own || !undisturbedly {
+		got, gotByItself := w.endOf(p.name)
+		want, wantByItself := undisturbed.endOf(p.name)
+		if !gotByItself || !wantByItself {
 			continue
 		}
 		w.seen["compared "+want.phase.String()]++

@@ -23,9 +23,9 @@ type mutation struct {
 	seeds    string // within which it must be found; empty: 300
 }
 
-// mutations are bugs that somebody could make, and those that the simulator has found before (see docs/bugs.md).
-// What is missing here because it cannot be found is what a second line of defence makes harmless: a commit whose unknown
-// outcome is taken for success is refused by the sequence of the next one, and the journal is folded again.
+// mutations are bugs that a programmer could make, and those that the simulator has found before (see docs/bugs.md). A bug that
+// a second line of defence makes harmless cannot be found, and is missing here: if the unknown outcome of a commit is taken for
+// success, the next commit is refused by its sequence, and the journal is folded again.
 var mutations = []mutation{
 	{
 		name: "an outcome needs no token", promise: "P3", file: "engine/machine/attempt.go",
@@ -207,9 +207,9 @@ var mutations = []mutation{
 	},
 }
 
-var caught = regexp.MustCompile(`(?s)seed (\d+): (.*?)\n`)
+var failedSeed = regexp.MustCompile(`(?s)seed (\d+): (.*?)\n`)
 
-// A simulator that finds no bugs may be a bad simulator.
+// A simulator that finds no bug may be unable to find any.
 func TestPlantedBugsAreFound(t *testing.T) { //nolint:paralleltest // each bug has all processors for its worlds
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -231,7 +231,7 @@ func TestPlantedBugsAreFound(t *testing.T) { //nolint:paralleltest // each bug h
 		t.Run(m.name, func(t *testing.T) {
 			began := time.Now()
 			output := withBug(t, root, file, strings.Replace(string(source), m.old, m.new, 1), m.seeds)
-			if found := caught.FindStringSubmatch(output); found != nil {
+			if found := failedSeed.FindStringSubmatch(output); found != nil {
 				t.Logf("%s, found by seed %s in %s: %s", m.promise, found[1], time.Since(began).Round(time.Second), found[2])
 				return
 			}
@@ -240,7 +240,7 @@ func TestPlantedBugsAreFound(t *testing.T) { //nolint:paralleltest // each bug h
 	}
 }
 
-// withBug builds the simulator with one file replaced and gives what it says.
+// withBug builds the simulator with one file replaced, runs it and returns its output.
 func withBug(t *testing.T, root, file, source, seeds string) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -20,10 +20,10 @@ const (
 // codeServiceAway is the failure of attempts in an outage.
 const codeServiceAway = "ServiceAway"
 
-// longestLook is for how long an engine does not look at what waits for a service, if nobody tells it that it is back.
+// longestLook is after how long at most an engine tries a parked execution again that health has not woken.
 const longestLook = 5 * time.Minute
 
-// serviceOf is who carries out a call that something of the world makes; empty: the database.
+// serviceOf is the service that a call of the world is made to; empty: the database.
 func serviceOf(op string) string {
 	switch op {
 	case "Put", "Get", "Check", "List", "Adopt objects":
@@ -34,11 +34,11 @@ func serviceOf(op string) string {
 	return ""
 }
 
-// probes ask the services that can be away.
+// probes are those of the services that can be away.
 func (w *world) probes() map[string]health.Probe {
 	probe := func(op string) health.Probe {
 		return func(context.Context) error {
-			if w.draw(op) != goesWell {
+			if w.drawMishap(op) != goesWell {
 				return unavailable(op)
 			}
 			return nil
@@ -47,7 +47,7 @@ func (w *world) probes() map[string]health.Probe {
 	return map[string]health.Probe{aloft.ServiceBlob: probe("List"), aloft.ServiceCatalog: probe("FindResult")}
 }
 
-// outage lets the world live for one to three hours without one of its services, once, and with no other faults.
+// outage lets the world live for one to three hours without one of its services, at most once, and without other faults.
 func (w *world) outage(r *rand.Rand) {
 	if w.outages > 0 || r.IntN(2) == 0 {
 		return
@@ -58,7 +58,7 @@ func (w *world) outage(r *rand.Rand) {
 	w.tell("%s is away until %s", w.away, until)
 	for i := 0; w.mono < until && w.broken == nil; i++ {
 		w.pass(w.engines[i%len(w.engines)])
-		w.executors[i%len(w.executors)].live()
+		w.executors[i%len(w.executors)].pass()
 		if i%2 == 0 {
 			w.mono += 7 * time.Second
 		}
@@ -71,9 +71,9 @@ func (w *world) outage(r *rand.Rand) {
 	w.away = ""
 }
 
-// blame is the outcome of a task that could not read or write what it had to, as an executor tells of it that asks package
-// health whom to blame.
-func (x *fakeExecutor) blame(j *job) *aloftv1.Outcome {
+// serviceFailure is the outcome of a task that could not read or write an object, as an executor reports it: with what package
+// health knows of the service.
+func (x *fakeExecutor) serviceFailure(j *job) *aloftv1.Outcome {
 	o := x.outcome(j)
 	f := &aloftv1.Failure{Recoverable: true, Error: &core.ExecutionError{
 		Code: codeServiceAway, Kind: core.ExecutionError_SYSTEM, Message: "its outputs could not be written",
@@ -92,18 +92,18 @@ func (x *fakeExecutor) blame(j *job) *aloftv1.Outcome {
 	return o
 }
 
-// checkCharge: an outage burns nothing beyond its first failure, in all executions together.
+// checkCharge is P4 for outages: one failure is charged for an outage, in all executions together.
 func (w *world) checkCharge(ended *aloftv1.AttemptEnded) {
 	switch f := ended.GetFailure(); {
 	case f.GetService() == "":
 	case ended.GetBudget() == aloftv1.AttemptEnded_SYSTEM:
-		w.see(outageCharged)
-		if w.charged++; w.charged > w.outages {
-			w.fail("P4: %d failures were charged in one outage", w.charged)
+		w.count(outageCharged)
+		if w.chargedFailures++; w.chargedFailures > w.outages {
+			w.fail("P4: %d failures were charged in one outage", w.chargedFailures)
 		}
 	case ended.GetBudget() == aloftv1.AttemptEnded_USER:
 		w.fail("P4: an outage was charged to the user: %v", ended)
 	default:
-		w.see(outageSpared)
+		w.count(outageSpared)
 	}
 }

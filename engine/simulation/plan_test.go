@@ -15,38 +15,38 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// plan is what people want of a world: the same with and without faults.
+// plan is what clients ask for in a world: the same with and without faults.
 type plan struct {
-	reuses     int                             // of five tasks so many have results that are used again
+	reuses     int                             // how many of five tasks are cached
 	closures   []*core.CompiledWorkflowClosure // versions of workflows: the first is registered before anything else
-	executions []planned
+	executions []plannedExecution
 	policy     machine.Policy
 }
 
-type planned struct {
+type plannedExecution struct {
 	name           string
 	workflow       int
 	input          string
 	maxParallelism uint32
 	interruptible  bool
-	terminated     bool // somebody may terminate it
-	newer          bool // it belongs to a later release, which shares the store
-	overwrites     bool // what others have computed
+	terminated     bool // a client may terminate it
+	newer          bool // its journal is of a later release, which shares the store
+	overwrites     bool // results that other executions have computed
 
 	recovers string // the execution that this one recovers; empty: none
-	chain    int    // how many there are before it
-	fixed    bool   // what made it fail is mended, all of it; else about half
+	chain    int    // how many executions there are before it, each of which recovers the one before
+	fixed    bool   // of what made that one fail, all is mended; else about half
 }
 
 // What the tasks of executors do, by the name of their task.
 const (
 	runOK           = "run-ok"
 	runFlakyUser    = "run-flaky-user"   // fails once, recoverably
-	runFlakySystem  = "run-flaky-system" // the same, by no fault of the user's
+	runFlakySystem  = "run-flaky-system" // fails once, recoverably, by no fault of the user's
 	runFail         = "run-fail"
 	runHang         = "run-hang"          // never ends, the first time
 	runFailRetrying = "run-fail-retrying" // recoverable each time, until the budget is spent
-	runHungry       = "run-hungry"        // dies for want of memory below enough
+	runHungry       = "run-hungry"        // dies for want of memory below hungryNeeds
 	runResume       = "run-resume"        // fails twice, recoverably, and goes on from its checkpoint
 	runFile         = "run-file"          // writes a file, too
 )
@@ -55,8 +55,8 @@ var behaviours = []string{
 	runOK, runOK, runOK, runOK, runFlakyUser, runFlakySystem, runFail, runFailRetrying, runHang, runHungry, runResume, runFile,
 }
 
-// Tasks whose results are used again do the same and have names that begin so. Those of the second kind are computed by one
-// at a time.
+// Names of cached tasks begin with one of these, and go on with what the task does. Of a serialTask one node at a time computes
+// a result (cache_serialize).
 const (
 	cachedTask = "cached-"
 	serialTask = "serial-"
@@ -71,12 +71,12 @@ func behaviourOf(task string) string {
 
 func isCached(task string) bool { return behaviourOf(task) != task }
 
-// cacheVersion is what every second version of a workflow has.
+// cacheVersion is the cache version of tasks: every second version of a workflow has the same.
 func cacheVersion(version string) string {
 	return []string{"even", "odd"}[(version[len(version)-1]-'0')%2]
 }
 
-// salt is what the results of a task depend on beside its inputs.
+// salt is what the outputs of a task depend on beside its inputs.
 func salt(task, version string) string {
 	if isCached(task) {
 		return task + " " + cacheVersion(version)
@@ -84,14 +84,15 @@ func salt(task, version string) string {
 	return version
 }
 
-// enough is the memory, in bytes, that hungry tasks need: twice what they ask for.
-const enough = 2 << 30
+// hungryNeeds is the memory, in bytes, that hungry tasks need: twice what they ask for.
+const hungryNeeds = 2 << 30
 
-// long is a text that makes its literal map an object instead of a part of a row.
-const long = aloft.MaxInlineLiterals + 1
+// longText is the length of a text that makes its literal map an object instead of a part of a row.
+const longText = aloft.MaxInlineLiterals + 1
 
-// hangs is the timeout of tasks that hang: longer than any executor is silent, so that nobody else loses an attempt by it.
-const hangs = 3 * time.Minute
+// hangTimeout is the timeout of tasks that hang: longer than any executor is silent, so that no attempt that does not hang runs
+// into it.
+const hangTimeout = 3 * time.Minute
 
 func identifier(kind core.ResourceType, name, version string) *core.Identifier {
 	return &core.Identifier{ResourceType: kind, Project: "flytesnacks", Domain: "development", Name: name, Version: version}
@@ -152,8 +153,8 @@ func newPlan(r *rand.Rand) *plan {
 		n += 2
 	}
 	for i := range n {
-		p.executions = append(p.executions, planned{
-			name: fmt.Sprintf("e%d", i), workflow: r.IntN(len(p.closures)), input: word(r, heavy),
+		p.executions = append(p.executions, plannedExecution{
+			name: fmt.Sprintf("e%d", i), workflow: r.IntN(len(p.closures)), input: randomText(r, heavy),
 			maxParallelism: uint32(r.IntN(4)), interruptible: r.IntN(4) == 0, terminated: r.IntN(6) == 0, newer: r.IntN(20) == 0,
 			overwrites: r.IntN(8) == 0,
 		})
@@ -175,14 +176,14 @@ func newPlan(r *rand.Rand) *plan {
 	return p
 }
 
-// word is a text, short or, in a heavy plan now and then, long.
-func word(r *rand.Rand, heavy bool) string {
+// randomText is short or, in a heavy plan now and then, longer than longText.
+func randomText(r *rand.Rand, heavy bool) string {
 	b := make([]byte, 1+r.IntN(8)+r.IntN(2)*60)
 	for i := range b {
 		b[i] = byte('a' + r.IntN(26))
 	}
 	if heavy && r.IntN(2) == 0 {
-		return string(b) + strings.Repeat("i", long)
+		return string(b) + strings.Repeat("i", longText)
 	}
 	return string(b)
 }
@@ -200,7 +201,7 @@ func (p *plan) newClosure(r *rand.Rand, heavy bool, name, version string) *core.
 	return c
 }
 
-// newWorkflow has one input x and one output o0.
+// newWorkflow makes a workflow with one input x and one output o0.
 func (p *plan) newWorkflow(r *rand.Rand, heavy bool, name, version string, subs []string, failing bool) *core.CompiledWorkflow {
 	t := &core.WorkflowTemplate{
 		Id: identifier(core.ResourceType_WORKFLOW, name, version), Metadata: &core.WorkflowMetadata{}, MetadataDefaults: &core.WorkflowMetadataDefaults{},
@@ -218,13 +219,13 @@ func (p *plan) newWorkflow(r *rand.Rand, heavy bool, name, version string, subs 
 		if r.IntN(2) == 0 {
 			return promise(aloft.StartNode, "x")
 		}
-		return scalar(&core.Primitive{Value: &core.Primitive_StringValue{StringValue: word(r, heavy)}})
+		return scalar(&core.Primitive{Value: &core.Primitive_StringValue{StringValue: randomText(r, heavy)}})
 	}
-	// Of those whose results are used again most have one of a few inputs.
+	// Most cached tasks have one of a few inputs.
 	few := func() *core.BindingData {
 		value := string('a' + rune(r.IntN(2)))
 		if heavy && r.IntN(2) == 0 {
-			value += strings.Repeat("i", long)
+			value += strings.Repeat("i", longText)
 		}
 		if r.IntN(5) < 4 {
 			return scalar(&core.Primitive{Value: &core.Primitive_StringValue{StringValue: value}})
@@ -271,7 +272,7 @@ func (p *plan) newWorkflow(r *rand.Rand, heavy bool, name, version string, subs 
 				n.Metadata.CacheableValue = &core.NodeMetadata_Cacheable{Cacheable: false}
 			}
 			if behaviour == runHang {
-				n.Metadata.Timeout = durationpb.New(hangs)
+				n.Metadata.Timeout = durationpb.New(hangTimeout)
 			}
 			n.Metadata.Retries = &core.RetryStrategy{Retries: leastRetries[behaviour] + uint32(r.IntN(3))}
 			if r.IntN(4) == 0 {
@@ -295,7 +296,7 @@ func (p *plan) newWorkflow(r *rand.Rand, heavy bool, name, version string, subs 
 	return &core.CompiledWorkflow{Template: t, Connections: &core.ConnectionSet{}}
 }
 
-// leastRetries is what behaviours need to end well.
+// leastRetries is how many retries tasks need to succeed.
 var leastRetries = map[string]uint32{runFlakyUser: 1, runHang: 2, runHungry: 2, runResume: 2}
 
 var sleeps = []time.Duration{0, 0, time.Millisecond, time.Second, time.Minute}

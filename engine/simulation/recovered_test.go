@@ -28,20 +28,20 @@ const (
 	comparedRecovered  = "compared a recovered execution with a clean one"
 )
 
-// longestChain of recoveries of one execution.
+// longestChain is how many recoveries follow on one execution.
 const longestChain = 3
 
-// recover lets people want that an execution is recovered which has failed, if it has and nobody does so yet. fixed: what
-// made it fail is mended.
-func (w *world) recover(i int, fixed bool) {
+// planRecovery adds a recovery of an execution to the plan, if it has failed and the plan has none yet. fixed: what made the
+// execution fail is mended.
+func (w *world) planRecovery(i int, fixed bool) {
 	p := w.plan.executions[i]
 	if _, created := w.created[p.name]; !created || p.newer || p.chain == longestChain && !fixed {
 		return
 	}
-	if slices.ContainsFunc(w.plan.executions, func(other planned) bool { return other.recovers == p.name }) {
+	if slices.ContainsFunc(w.plan.executions, func(other plannedExecution) bool { return other.recovers == p.name }) {
 		return
 	}
-	w.look(func() {
+	w.withoutFaults(func() {
 		e, err := w.memory.GetExecution(w.ctx, w.id(p.name))
 		if err != nil || !aloft.Terminal(e.Phase) || e.Phase == core.WorkflowExecution_SUCCEEDED {
 			return
@@ -52,37 +52,37 @@ func (w *world) recover(i int, fixed bool) {
 		w.plan.executions = append(w.plan.executions, next)
 		w.tell("%s is to be recovered by %s (fixed: %t)", p.name, next.name, fixed)
 		if next.chain > 1 {
-			w.see(chainRecovered)
+			w.count(chainRecovered)
 		}
 	})
 }
 
-// recoverAll recovers whatever has failed once everything is mended.
+// recoverAll recovers all executions that have failed, with what made them fail mended.
 func (w *world) recoverAll() {
 	for i := range w.plan.executions {
-		w.recover(i, true)
+		w.planRecovery(i, true)
 	}
 	for i := range w.plan.executions {
 		w.create(i)
 	}
 }
 
-// lucky says whether a task does not fail any more that did in the execution that is recovered.
-func (w *world) lucky(a *store.Attempt) bool {
+// failsNoMore says whether a task succeeds that failed in the execution that is recovered.
+func (w *world) failsNoMore(a *store.Attempt) bool {
 	p := w.planned(a.ID.Execution.Name)
-	if w.fortune || p.fixed || p.recovers == "" {
-		return w.fortune || p.fixed
+	if w.nothingFails || p.fixed || p.recovers == "" {
+		return w.nothingFails || p.fixed
 	}
 	h := fnv.New32()
 	fmt.Fprint(h, w.seed, p.name, a.Node)
 	return h.Sum32()%2 == 0
 }
 
-// failureNode is the template of the nodes that handle failures: those are never taken over.
+// failureNode is the id of the nodes that handle failures, which are never taken over.
 const failureNode = "efn"
 
-// checkRecovered holds the new entries of a journal against the execution that it recovers.
-func (w *world) checkRecovered(s *sight) error {
+// checkRecovered compares the new entries of a journal with the execution that it recovers.
+func (w *world) checkRecovered(s *snapshot) error {
 	for _, row := range s.journal[s.run.entries:] {
 		for _, event := range row.Entry.GetEvents() {
 			switch k := event.GetKind().(type) {
@@ -91,11 +91,11 @@ func (w *world) checkRecovered(s *sight) error {
 					return err
 				}
 			case *aloftv1.Event_NodeQueued:
-				if err := w.checkNotAgain(s, s.state.Node(k.NodeQueued.GetNode())); err != nil {
+				if err := w.checkNotRunAgain(s, s.state.Node(k.NodeQueued.GetNode())); err != nil {
 					return err
 				}
 			case *aloftv1.Event_NodeCached:
-				if err := w.checkNotAgain(s, s.state.Node(k.NodeCached.GetNode())); err != nil {
+				if err := w.checkNotRunAgain(s, s.state.Node(k.NodeCached.GetNode())); err != nil {
 					return err
 				}
 			case *aloftv1.Event_AttemptScheduled:
@@ -108,8 +108,8 @@ func (w *world) checkRecovered(s *sight) error {
 	return nil
 }
 
-// sourceOf is what the execution that is recovered has of a node; nil: nothing.
-func (w *world) sourceOf(s *sight, node machine.NodeRef) (*store.Node, error) {
+// sourceOf is the record of a node in the execution that is recovered; nil: it has none.
+func (w *world) sourceOf(s *snapshot, node machine.NodeRef) (*store.Node, error) {
 	if s.run.planned.recovers == "" {
 		return nil, nil
 	}
@@ -130,7 +130,7 @@ func pathOf(node machine.NodeRef) recovery.Path {
 	return recovery.Path(node.SpecID())
 }
 
-// nodesOf are the nodes of an execution with their values.
+// nodesOf are the nodes of an execution with their inputs and outputs.
 func (w *world) nodesOf(name string) (map[recovery.Path]*store.Node, error) {
 	id := w.id(name)
 	all, err := w.memory.ListNodes(w.ctx, id, "", true, store.Query{})
@@ -154,7 +154,7 @@ func (w *world) nodesOf(name string) (map[recovery.Path]*store.Node, error) {
 	return byPath, nil
 }
 
-func (w *world) checkTaken(s *sight, node machine.NodeView, taken *aloftv1.NodeRecovered) error {
+func (w *world) checkTaken(s *snapshot, node machine.NodeView, taken *aloftv1.NodeRecovered) error {
 	source, err := w.sourceOf(s, node.NodeRef)
 	if err != nil {
 		return err
@@ -171,21 +171,21 @@ func (w *world) checkTaken(s *sight, node machine.NodeView, taken *aloftv1.NodeR
 		return fmt.Errorf("node %s was taken over, which handles a failure", node.ID())
 	}
 	if node.Kind() == machine.KindWorkflow {
-		w.see(scopeRecovered)
+		w.count(scopeRecovered)
 	} else {
-		w.see(nodeRecovered)
+		w.count(nodeRecovered)
 	}
 	return nil
 }
 
-// refersToDamaged says whether an object is not what it was that a value is kept in or refers to.
+// refersToDamaged says whether an object was damaged in which a value is kept, or to which it refers.
 func (w *world) refersToDamaged(l *aloftv1.Literals) bool {
 	if w.damaged[l.GetRef().GetUri()] {
 		return true
 	}
 	values, err := w.value(l)
 	if err != nil {
-		return false // told elsewhere
+		return false // sameLiterals reports it
 	}
 	encoded, err := proto.Marshal(values)
 	if err != nil {
@@ -199,7 +199,7 @@ func (w *world) refersToDamaged(l *aloftv1.Literals) bool {
 	return false
 }
 
-func (w *world) checkNotAgain(s *sight, node machine.NodeView) error {
+func (w *world) checkNotRunAgain(s *snapshot, node machine.NodeView) error {
 	if k := node.Kind(); k != machine.KindTask && k != machine.KindWorkflow || node.SpecID() == failureNode {
 		return nil
 	}
@@ -210,8 +210,9 @@ func (w *world) checkNotAgain(s *sight, node machine.NodeView) error {
 	return fmt.Errorf("node %s runs, and it had succeeded in %s", node.ID(), s.run.planned.recovers)
 }
 
-// checkHandedOn: the first attempt of a node goes on from what the last one that saved anything has left.
-func (w *world) checkHandedOn(s *sight, node machine.NodeView, a *aloftv1.AttemptScheduled) error {
+// checkHandedOn is P4 for checkpoints: the first attempt of a node goes on from the last checkpoint that the recovered
+// execution left.
+func (w *world) checkHandedOn(s *snapshot, node machine.NodeView, a *aloftv1.AttemptScheduled) error {
 	if a.GetAttempt() > 0 || node.SpecID() == failureNode || node.Kind() != machine.KindTask {
 		return nil
 	}
@@ -244,9 +245,9 @@ func (w *world) checkHandedOn(s *sight, node machine.NodeView, a *aloftv1.Attemp
 	return nil
 }
 
-// recovered says whether there is something to compare with a clean run.
-func (w *world) recovered() bool {
-	return slices.ContainsFunc(w.plan.executions, func(p planned) bool { return p.recovers != "" })
+// hasRecoveries says whether there is a recovery to compare with a clean run.
+func (w *world) hasRecoveries() bool {
+	return slices.ContainsFunc(w.plan.executions, func(p plannedExecution) bool { return p.recovers != "" })
 }
 
 // compareRecovered is P4: an execution that recovers another and succeeds is, node by node, what it is where nothing fails,
@@ -260,21 +261,21 @@ func (w *world) compareRecovered(clean *world) error {
 		for first.recovers != "" {
 			first = w.planned(first.recovers)
 		}
-		got, own := w.result(p.name)
-		want, cleanly := clean.result(first.name)
+		got, gotByItself := w.endOf(p.name)
+		want, wantByItself := clean.endOf(first.name)
 		if got.phase != core.WorkflowExecution_SUCCEEDED {
-			if p.fixed && own && cleanly && want.phase == core.WorkflowExecution_SUCCEEDED {
+			if p.fixed && gotByItself && wantByItself && want.phase == core.WorkflowExecution_SUCCEEDED {
 				return fmt.Errorf("P4: execution %s ended %s, and a clean one succeeds", p.name, got.phase)
 			}
 			continue
 		}
-		if !cleanly || want.phase != core.WorkflowExecution_SUCCEEDED {
-			continue // it runs into a limit of time, even undisturbed, or takes what cannot be mended from the cache
+		if !wantByItself || want.phase != core.WorkflowExecution_SUCCEEDED {
+			continue // the clean one reaches a limit of time, or has a failure that cannot be mended, of a cached task
 		}
 		if err := w.sameNodes(p.name, clean, first.name); err != nil {
 			return fmt.Errorf("P4: execution %s: %w", p.name, err)
 		}
-		w.see(comparedRecovered)
+		w.count(comparedRecovered)
 	}
 	return errors.Join(w.broken, clean.broken)
 }
@@ -292,7 +293,7 @@ func (w *world) sameNodes(name string, clean *world, cleanName string) error {
 		mine := got[path]
 		if mine == nil {
 			if above := got[above(path)]; n.Parent != "" && (above == nil || above.Phase == core.NodeExecution_RECOVERED) {
-				continue // taken over as a whole, here or further above
+				continue // the sub-workflow was taken over as a whole, or one that contains it
 			}
 			return fmt.Errorf("node %s is missing", path)
 		}
@@ -302,8 +303,8 @@ func (w *world) sameNodes(name string, clean *world, cleanName string) error {
 		if w.damaged[mine.Outputs.GetRef().GetUri()] {
 			continue
 		}
-		a, errA := w.plain(mine.Outputs)
-		b, errB := clean.plain(n.Outputs)
+		a, errA := w.withFileDigests(mine.Outputs)
+		b, errB := clean.withFileDigests(n.Outputs)
 		if err := errors.Join(errA, errB); err != nil {
 			return fmt.Errorf("outputs of node %s: %w", path, err)
 		}
@@ -318,13 +319,13 @@ func above(path recovery.Path) recovery.Path {
 	return path[:max(strings.LastIndexByte(string(path), '/'), 0)]
 }
 
-// plain is a value with every file replaced by the digest of what was written into it.
-func (w *world) plain(l *aloftv1.Literals) (*core.LiteralMap, error) {
+// withFileDigests is a value with every file replaced by the digest of its content.
+func (w *world) withFileDigests(l *aloftv1.Literals) (*core.LiteralMap, error) {
 	m, err := w.value(l)
 	if err != nil {
 		return nil, err
 	}
 	m = proto.CloneOf(m)
-	literal.WalkMap(m, func(uri *string) { *uri = w.contents[*uri] })
+	literal.WalkMap(m, func(uri *string) { *uri = w.fileDigests[*uri] })
 	return m, nil
 }

@@ -16,15 +16,15 @@ import (
 )
 
 var (
-	oneSeed  = flag.Uint64("seed", 0, "run the world of this seed only, and tell its story")
-	seeds    = flag.Uint64("seeds", 0, "how many worlds; 0: 1,000, 100 with -short")
-	firstOne = flag.Uint64("first", 1, "the first seed")
-	enoughOf = flag.Int64("failures", 5, "stop after so many seeds that break a promise")
-	lastBy   = flag.Duration("last", 4*time.Minute, "begin no world after this time, unless -seeds says how many: a busy machine lives through fewer")
+	oneSeed     = flag.Uint64("seed", 0, "run the world of this seed only, and tell its story")
+	seeds       = flag.Uint64("seeds", 0, "how many worlds; 0: 1,000, 100 with -short")
+	firstSeed   = flag.Uint64("first", 1, "the first seed")
+	maxFailures = flag.Int64("failures", 5, "stop after so many seeds that break a promise")
+	timeLimit   = flag.Duration("last", 4*time.Minute, "begin no world after this time, unless -seeds says how many: a busy machine lives through fewer")
 )
 
-// fewest is how many worlds have to be lived through in that time: fewer say nothing.
-const fewest = 50
+// fewestWorlds is how many worlds have to be lived through within -last: fewer say nothing.
+const fewestWorlds = 50
 
 // simulate lives through the world of a seed and through the same plan without faults.
 func simulate(seed uint64, detail bool) (w *world, err error) {
@@ -41,11 +41,11 @@ func simulate(seed uint64, detail bool) (w *world, err error) {
 	if err := undisturbed.run(); err != nil {
 		return w, fmt.Errorf("without faults: %w", err)
 	}
-	if err := w.compare(undisturbed); err != nil || !w.recovered() {
+	if err := w.compare(undisturbed); err != nil || !w.hasRecoveries() {
 		return w, err
 	}
 	clean := newWorld(seed, true, false)
-	clean.fortune = true
+	clean.nothingFails = true
 	if err := clean.run(); err != nil {
 		return w, fmt.Errorf("when nothing fails: %w", err)
 	}
@@ -69,7 +69,7 @@ var permanentSeeds = map[uint64]string{
 	100327: "of the simulator itself: the one failure that an outage costs was none when it counted what its faults have spent",
 }
 
-// TestMain collects garbage rarely: a world is small and gone soon. That is a third of the time.
+// TestMain collects garbage rarely: a world is small and soon over. Garbage collection would take a third of the time.
 func TestMain(m *testing.M) {
 	debug.SetGCPercent(1000)
 	os.Exit(m.Run())
@@ -87,16 +87,16 @@ func TestSeedsKeepEveryPromise(t *testing.T) {
 	}
 	n, deadline := *seeds, time.Time{}
 	if n == 0 {
-		n, deadline = 1000, time.Now().Add(*lastBy)
+		n, deadline = 1000, time.Now().Add(*timeLimit)
 		if testing.Short() {
 			n = 100
 		}
 	}
 	all := slices.Sorted(maps.Keys(permanentSeeds))
 	for i := range n {
-		all = append(all, *firstOne+i)
+		all = append(all, *firstSeed+i)
 	}
-	const told = 2000 // worlds after which it is said how far it is
+	const reportEvery = 2000 // worlds; the progress is logged then
 	began := time.Now()
 	var next, lived, failed atomic.Int64
 	var mu sync.Mutex
@@ -109,7 +109,7 @@ func TestSeedsKeepEveryPromise(t *testing.T) {
 					return
 				}
 				i := int(next.Add(1) - 1)
-				if i >= len(all) || failed.Load() >= *enoughOf {
+				if i >= len(all) || failed.Load() >= *maxFailures {
 					return
 				}
 				w, err := simulate(all[i], false)
@@ -117,7 +117,7 @@ func TestSeedsKeepEveryPromise(t *testing.T) {
 					failed.Add(1)
 					t.Errorf("seed %d: %v\nto see it again: go test ./engine/simulation -run Seed -v -seed=%d", all[i], err, all[i])
 				}
-				if n := lived.Add(1); n%told == 0 {
+				if n := lived.Add(1); n%reportEvery == 0 {
 					t.Logf("%d of %d worlds, %d broke a promise, after %s", n, len(all), failed.Load(), time.Since(began).Round(time.Second))
 				}
 				mu.Lock()
@@ -137,12 +137,12 @@ func TestSeedsKeepEveryPromise(t *testing.T) {
 		return
 	}
 	if cut := lived.Load(); int(cut) < len(all) {
-		if cut < fewest {
-			t.Errorf("only %d worlds were lived through in %s, want at least %d: is this machine that busy, or the simulator that slow?", cut, *lastBy, fewest)
+		if cut < fewestWorlds {
+			t.Errorf("only %d worlds were lived through in %s, want at least %d: is this machine that busy, or the simulator that slow?", cut, *timeLimit, fewestWorlds)
 		}
-		return // that something never happened says nothing of so few
+		return // so few worlds need not have every fault
 	}
-	// What never happens finds nothing.
+	// A fault that never happens finds no bug.
 	wanted := slices.Concat(callFaults, behaviours, []string{"compared SUCCEEDED", "compared FAILED", "a late Commit", "a late Report", "a late outcome"},
 		[]string{resultUsed, resultRepaired, resultOverwritten, resultTaken, waitsForResult, nodeRecovered, scopeRecovered, chainRecovered, checkpointHandedOn, comparedRecovered, outageCharged, outageSpared})
 	for _, f := range faults {
@@ -155,7 +155,7 @@ func TestSeedsKeepEveryPromise(t *testing.T) {
 	}
 }
 
-// A seed is worth something only if it gives the same world again.
+// A seed can be looked into only if it gives the same world again.
 func TestASeedGivesTheSameStoryAgain(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(5) {

@@ -17,38 +17,38 @@ import (
 	"github.com/aloft-dev/aloft/store/memstore"
 )
 
-// fragileStore is the store as processes have it. Writes can fail, be done without a word, be done by halves or arrive
-// late; reads can fail (through the hook of memstore). After each commit the promises are checked.
+// fragileStore is the store as processes call it. A write can fail, be done while its caller is told that it failed, be done by
+// halves or arrive late; a read can fail (through the hook of memstore). After each commit the invariants are checked.
 type fragileStore struct {
 	*memstore.Store
 	world *world
 }
 
-// write carries out a call that changes something.
+// write makes a call that writes, with a mishap now and then.
 func (s *fragileStore) write(op string, call func() error) (err error) {
-	really := func() { s.world.look(func() { err = call() }) }
-	switch s.world.draw(op, late) {
+	do := func() { s.world.withoutFaults(func() { err = call() }) }
+	switch s.world.drawMishap(op, late) {
 	case fails:
 		return unavailable(op)
 	case late:
-		s.world.late = append(s.world.late, lateCall{op, func() { _ = call() }})
+		s.world.lateCalls = append(s.world.lateCalls, lateCall{op, func() { _ = call() }})
 		return unavailable(op)
 	case untold:
-		really()
+		do()
 		return unavailable(op)
 	}
-	really()
+	do()
 	return err
 }
 
-// writeEach carries out a batch of n members. The contract of Commit has all of a batch or nothing: a store that does
-// worse shows that each member is safe by itself.
+// writeEach makes a call with a batch of n members. By its contract Commit does all of a batch or nothing: this store does
+// worse, which shows that each member is safe by itself.
 func (s *fragileStore) writeEach(op string, n int, call func(from, to int) []error) []error {
-	really := func(from, to int) (errs []error) {
-		s.world.look(func() { errs = call(from, to) })
+	do := func(from, to int) (errs []error) {
+		s.world.withoutFaults(func() { errs = call(from, to) })
 		return errs
 	}
-	nobodyKnows := func(n int) []error {
+	allUnknown := func(n int) []error {
 		errs := make([]error, n)
 		for i := range errs {
 			errs[i] = unavailable(op)
@@ -56,30 +56,30 @@ func (s *fragileStore) writeEach(op string, n int, call func(from, to int) []err
 		return errs
 	}
 	s.world.stall(op)
-	switch s.world.draw(op, late, halfDone) {
+	switch s.world.drawMishap(op, late, halfDone) {
 	case fails:
-		return nobodyKnows(n)
+		return allUnknown(n)
 	case untold:
-		really(0, n)
-		return nobodyKnows(n)
+		do(0, n)
+		return allUnknown(n)
 	case late:
-		s.world.late = append(s.world.late, lateCall{op, func() { call(0, n) }})
-		return nobodyKnows(n)
+		s.world.lateCalls = append(s.world.lateCalls, lateCall{op, func() { call(0, n) }})
+		return allUnknown(n)
 	case halfDone:
 		k := s.world.random.IntN(n + 1)
-		errs := really(0, k)
+		errs := do(0, k)
 		if s.world.random.IntN(2) == 0 {
-			return nobodyKnows(n)
+			return allUnknown(n)
 		}
-		return append(errs, nobodyKnows(n-k)...)
+		return append(errs, allUnknown(n-k)...)
 	}
-	return really(0, n)
+	return do(0, n)
 }
 
 func (s *fragileStore) Commit(ctx context.Context, steps []*store.Step) []error {
 	for _, step := range steps {
 		if step.Change.EndsUnasked() && s.world.random.IntN(2) == 0 {
-			s.world.terminate(s.world.planned(step.ID.Name)) // a client's wish that comes between the last decision and its commit
+			s.world.terminate(s.world.planned(step.ID.Name)) // a client's request between the decision and its commit
 		}
 	}
 	return s.writeEach("Commit", len(steps), func(from, to int) []error {
@@ -111,9 +111,9 @@ func (s *fragileStore) Append(ctx context.Context, id aloft.ExecutionID, message
 	return s.write("Append", func() error { return s.Store.Append(ctx, id, message) })
 }
 
-// AcquireShards follows one clock for all, as a database that servers share does.
+// AcquireShards counts leases by one clock for all engines, as a database that servers share does.
 func (s *fragileStore) AcquireShards(ctx context.Context, owner string, _ time.Time, ttl time.Duration) (leases []store.Lease, err error) {
-	now := s.world.first.Add(s.world.mono)
+	now := s.world.firstWall.Add(s.world.mono)
 	err = s.write("AcquireShards", func() (err error) {
 		leases, err = s.Store.AcquireShards(ctx, owner, now, ttl)
 		for _, l := range leases {
@@ -164,14 +164,14 @@ func (s *fragileStore) Release(ctx context.Context, id store.ResultID, owner str
 	return s.write("Release", func() error { return s.Store.Release(ctx, id, owner) })
 }
 
-// fragileBlobs are the blobs as processes have them.
+// fragileBlobs is the blob store as processes call it.
 type fragileBlobs struct {
 	*blobtest.Memory
 	world *world
 }
 
 func (b *fragileBlobs) Put(ctx context.Context, key blob.Key, r io.Reader, o blob.PutOptions) (blob.Attributes, error) {
-	m := b.world.draw("Put", unsynced)
+	m := b.world.drawMishap("Put", unsynced)
 	if m == fails {
 		return blob.Attributes{}, unavailable("Put")
 	}
@@ -194,38 +194,38 @@ func (b *fragileBlobs) Put(ctx context.Context, key blob.Key, r io.Reader, o blo
 
 func (b *fragileBlobs) Get(ctx context.Context, key blob.Key, rng blob.Range) (io.ReadCloser, error) {
 	r, err := b.Memory.Get(ctx, key, rng)
-	switch b.world.draw("Get") {
+	switch b.world.drawMishap("Get") {
 	case fails:
 		return nil, unavailable("Get")
-	case untold: // it breaks off in the middle
+	case untold: // the content breaks off in the middle
 		if err == nil {
-			r = io.NopCloser(io.MultiReader(io.LimitReader(r, 1), broken{}))
+			r = io.NopCloser(io.MultiReader(io.LimitReader(r, 1), brokenReader{}))
 		}
 	}
 	return r, err
 }
 
 func (b *fragileBlobs) Check(ctx context.Context, key blob.Key) error {
-	if b.world.draw("Check") != goesWell {
+	if b.world.drawMishap("Check") != goesWell {
 		return unavailable("Check")
 	}
 	return b.Memory.Check(ctx, key)
 }
 
 func (b *fragileBlobs) List(ctx context.Context, prefix blob.Key) iter.Seq2[blob.Entry, error] {
-	if b.world.draw("List") != goesWell {
+	if b.world.drawMishap("List") != goesWell {
 		return func(yield func(blob.Entry, error) bool) { yield(blob.Entry{}, unavailable("List")) }
 	}
 	return b.Memory.List(ctx, prefix)
 }
 
-type broken struct{}
+type brokenReader struct{}
 
-func (broken) Read([]byte) (int, error) { return 0, unavailable("Get") }
+func (brokenReader) Read([]byte) (int, error) { return 0, unavailable("Get") }
 
 // Adopt makes durable what a task wrote.
 func (b *fragileBlobs) Adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, error) {
-	switch b.world.draw("Adopt objects") {
+	switch b.world.drawMishap("Adopt objects") {
 	case fails:
 		return nil, unavailable("Adopt objects")
 	case untold:
@@ -235,7 +235,7 @@ func (b *fragileBlobs) Adopt(ctx context.Context, prefix blob.Key) ([]blob.Objec
 	return b.Memory.Adopt(ctx, prefix)
 }
 
-// read gives a small object as text; empty: there is none.
+// read returns a small object as text; empty: there is none.
 func (b *fragileBlobs) read(ctx context.Context, key blob.Key) (string, error) {
 	if _, err := b.Stat(ctx, key); err != nil {
 		return "", nil //nolint:nilerr // memory has no other error

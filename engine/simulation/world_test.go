@@ -23,105 +23,106 @@ import (
 	"github.com/aloft-dev/aloft/store/memstore"
 )
 
-// world is one simulation.
+// world is one simulation: see the package doc.
 type world struct {
-	ctx    context.Context
-	seed   uint64
-	random *rand.Rand
-	plan   *plan
-	calm   bool          // nothing goes wrong (any more)
-	since  time.Duration // when it became calm
-	story  []string
-	detail bool
-	seen   map[string]int // what happened how often
+	ctx       context.Context
+	seed      uint64
+	random    *rand.Rand
+	plan      *plan
+	calm      bool          // there are no faults (any more)
+	calmSince time.Duration // when it became calm
+	story     []string
+	detail    bool
+	seen      map[string]int // how often each thing happened, by name
 
-	memory    *memstore.Store
-	store     *fragileStore
-	blobs     *fragileBlobs
-	literals  blob.Literals
-	graphs    []*machine.Graph // of the plan's workflows
-	engines   []*slot
-	executors []*fakeExecutor
-	gone      []string // names of executors that will never come back
-	serial    int
+	memory            *memstore.Store
+	store             *fragileStore
+	blobs             *fragileBlobs
+	literals          blob.Literals
+	graphs            []*machine.Graph // of the plan's workflows
+	engines           []*engineHost
+	executors         []*fakeExecutor
+	replacedExecutors []string // names of executors that never come back
+	serial            int
 
-	mono   time.Duration // since the beginning
-	wall   time.Time     // what the wall clock showed then: jumps change it
-	first  time.Time     // what the wall clock showed at the beginning when the first engine started
-	skewed bool          // not all engines have the same idea of the time
+	mono      time.Duration // since the beginning
+	wall      time.Time     // what the wall clock showed then: jumps change it
+	firstWall time.Time     // what the wall clock showed at the beginning when the first engine started
+	skewed    bool          // the clocks of the engines differ, or one has jumped
 
-	fears     map[string]bool // the faults that this world has, by name
-	weights   int             // of those that happen between calls
-	risk      int             // one of so many calls goes wrong; 0: none
-	burst     int             // of so many calls half go wrong
-	doom      *doom
-	stalled   bool // a process stands still
-	powerless bool // the power was cut in the middle of a call
-	late      []lateCall
-	current   *process // that makes the calls; nil: people
-	inCheck   bool     // nothing fails while the world is looked at
+	enabledFaults map[string]bool // by name
+	totalWeight   int             // of the enabled faults that happen between calls
+	risk          int             // one of so many calls goes wrong; 0: none
+	burst         int             // of this many calls to come one of two goes wrong
+	crash         *pendingCrash
+	stalled       bool // a process stands still
+	powerless     bool // the power was cut in the middle of a call: cutPower follows
+	lateCalls     []lateCall
+	current       *process // that makes the calls; nil: a client
+	inCheck       bool     // no call fails: an invariant looks at the world
 
-	registered  map[int]bool         // workflows of the plan, by number
-	created     map[string]store.Key // acknowledged, by name
-	terminated  map[string]bool      // acknowledged
-	runs        map[store.Key]*observed
-	read        map[string]*core.LiteralMap // objects that were found to be what they are called, by URI
-	contents    map[string]string           // digests of the files of tasks, by URI
-	away        string                      // the service that is away now; empty: none
-	outages     int                         // that there were
-	charged     int                         // failures by a service that were charged
-	fortune     bool                        // nothing fails of what people can mend
-	mended      bool                        // everything that had failed was recovered
-	undisturbed bool                        // it was calm from the beginning
-	damaged     map[string]bool             // objects that were deleted or changed, by URI
-	computing   computing
-	epochs      [store.Shards]int64 // the newest of each shard
-	broken      error
+	registered      map[int]bool         // workflows of the plan, by index
+	created         map[string]store.Key // executions whose creation was acknowledged, by name
+	terminated      map[string]bool      // executions whose termination was acknowledged, by name
+	runs            map[store.Key]*observedExecution
+	knownLiterals   map[string]*core.LiteralMap // of objects that were read and had the right digest, by URI
+	fileDigests     map[string]string           // of files that tasks wrote, by URI
+	away            string                      // the service that is away now; empty: none
+	outages         int                         // how many there were
+	chargedFailures int                         // failures that were blamed on a service and charged
+	nothingFails    bool                        // tasks whose failure can be mended do not fail
+	mended          bool                        // a recovery of everything that had failed was created, with its faults mended
+	undisturbed     bool                        // there were no faults from the beginning
+	damaged         map[string]bool             // objects that were deleted or changed, by URI
+	computations    computations
+	epochs          [store.Shards]int64 // the newest one of each shard
+	broken          error
 }
 
-// process is what an operating system ends at any time. After that nothing of what it does reaches anybody.
+// process is a process that can end at any time. After that its calls reach neither the store nor the blobs.
 type process struct {
 	name string
 	dead bool
 }
 
-// slot is a place where an engine runs, or not.
-type slot struct {
+// engineHost is a host with the process of an engine, which may have crashed.
+type engineHost struct {
 	process
-	engine *engine.Engine // nil: crashed
-	health *health.Monitor
-	clock  *slotClock
-	pause  time.Duration // it does nothing before
+	engine      *engine.Engine // nil: crashed
+	health      *health.Monitor
+	clock       *hostClock
+	pausedUntil time.Duration // the engine does nothing before
 }
 
-// slotClock is the clock of one process: the wall clock when it started, then monotonic. A suspended machine's stands still.
-type slotClock struct {
-	world  *world
-	start  time.Time
-	mono   time.Duration  // when that was
-	stands *time.Duration // since when it stands still; nil: it goes
-	stood  time.Duration  // how long it has stood still before
+// hostClock is the clock of an engine's process: the wall clock when it started, then monotonic. It stands still while the host
+// is suspended.
+type hostClock struct {
+	world       *world
+	start       time.Time
+	startedAt   time.Duration  // when the process started
+	standsSince *time.Duration // since when the clock stands still; nil: it goes
+	stoodFor    time.Duration  // how long the clock has stood still before
 }
 
-func (c *slotClock) Now() time.Time {
+func (c *hostClock) Now() time.Time {
 	now := c.world.mono
-	if c.stands != nil {
-		now = *c.stands
+	if c.standsSince != nil {
+		now = *c.standsSince
 	}
-	return c.start.Add(now - c.mono - c.stood)
+	return c.start.Add(now - c.startedAt - c.stoodFor)
 }
 
-func (c *slotClock) suspend() {
-	if c.stands == nil {
+func (c *hostClock) suspend() {
+	if c.standsSince == nil {
 		now := c.world.mono
-		c.stands = &now
+		c.standsSince = &now
 	}
 }
 
-func (c *slotClock) resume() {
-	if c.stands != nil {
-		c.stood += c.world.mono - *c.stands
-		c.stands = nil
+func (c *hostClock) resume() {
+	if c.standsSince != nil {
+		c.stoodFor += c.world.mono - *c.standsSince
+		c.standsSince = nil
 	}
 }
 
@@ -130,8 +131,8 @@ func newWorld(seed uint64, calm, detail bool) *world {
 		ctx: context.Background(), seed: seed, calm: calm, undisturbed: calm, detail: detail, seen: map[string]int{},
 		plan: newPlan(rand.New(rand.NewPCG(seed, 1))), random: rand.New(rand.NewPCG(seed, 2)),
 		memory: memstore.New(), wall: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), registered: map[int]bool{},
-		created: map[string]store.Key{}, terminated: map[string]bool{}, runs: map[store.Key]*observed{}, read: map[string]*core.LiteralMap{},
-		contents: map[string]string{}, damaged: map[string]bool{}, computing: newComputing(),
+		created: map[string]store.Key{}, terminated: map[string]bool{}, runs: map[store.Key]*observedExecution{}, knownLiterals: map[string]*core.LiteralMap{},
+		fileDigests: map[string]string{}, damaged: map[string]bool{}, computations: newComputations(),
 	}
 	w.blobs = &fragileBlobs{Memory: blobtest.NewMemory(), world: w}
 	w.literals = blob.Literals{Store: w.blobs}
@@ -147,19 +148,19 @@ func newWorld(seed uint64, calm, detail bool) *world {
 		w.graphs = append(w.graphs, g)
 	}
 	w.register(0)
-	slots, places := 1, 1
+	hosts, places := 1, 1
 	if !calm {
-		slots, places = 1+w.random.IntN(2), 1+w.random.IntN(2)
+		hosts, places = 1+w.random.IntN(2), 1+w.random.IntN(2)
 	}
-	for i := range slots {
-		w.engines = append(w.engines, &slot{process: process{name: fmt.Sprintf("engine%d", i)}})
+	for i := range hosts {
+		w.engines = append(w.engines, &engineHost{process: process{name: fmt.Sprintf("engine%d", i)}})
 	}
 	var all []*place
 	for i := range places {
 		all = append(all, &place{name: fmt.Sprintf("place%d", i), jobs: map[store.AttemptKey]*job{}})
 	}
 	for i := range 2 {
-		w.executors = append(w.executors, newExecutor(w, i, all[i%places], w.engines[i%slots]))
+		w.executors = append(w.executors, newExecutor(w, i, all[i%places], w.engines[i%hosts]))
 	}
 	return w
 }
@@ -172,7 +173,7 @@ func (w *world) tell(format string, args ...any) {
 	}
 }
 
-// fail keeps the first thing that went against a promise.
+// fail notes that a promise is broken. The first one counts.
 func (w *world) fail(format string, args ...any) {
 	if w.broken == nil {
 		w.broken = fmt.Errorf(format, args...)
@@ -180,7 +181,7 @@ func (w *world) fail(format string, args ...any) {
 	}
 }
 
-// run lives through the plan, with faults for a while and then without.
+// run lives through the plan, with faults for a while and then without (see the package doc).
 func (w *world) run() error {
 	turns := 150 + w.random.IntN(150)
 	for range turns {
@@ -191,10 +192,10 @@ func (w *world) run() error {
 		w.checkStuck()
 	}
 	w.tell("calm from here")
-	for len(w.late) > 0 && w.random.IntN(2) == 0 {
-		w.arrive()
+	for len(w.lateCalls) > 0 && w.random.IntN(2) == 0 {
+		w.doLateCall()
 	}
-	w.calm, w.since, w.burst, w.doom, w.late = true, w.mono, 0, nil, nil
+	w.calm, w.calmSince, w.burst, w.crash, w.lateCalls = true, w.mono, 0, nil, nil
 	for i := range w.plan.closures {
 		w.register(i)
 	}
@@ -206,7 +207,7 @@ func (w *world) run() error {
 		if w.broken != nil {
 			return w.broken
 		}
-		if w.over() {
+		if w.allEnded() {
 			if !w.undisturbed && !w.mended {
 				w.mended = true
 				w.recoverAll()
@@ -217,19 +218,20 @@ func (w *world) run() error {
 		}
 		more := false
 		for _, s := range w.engines {
-			s.pause = 0
+			s.pausedUntil = 0
 			more = w.pass(s) || more
 		}
 		for _, x := range w.executors {
 			x.silentUntil = 0
-			x.live()
+			x.pass()
 		}
 		w.checkStuck()
 		if more {
 			continue
 		}
 		w.checkWaiters()
-		// Fine steps for tasks and larger ones for timers, but none for which an engine thinks that it was suspended.
+		// Small steps of time for tasks and larger ones for timers, but none so large that an engine counts as suspended
+		// (Reap).
 		if idle++; idle%4 == 0 {
 			w.mono += 10 * time.Second
 		} else {
@@ -240,14 +242,14 @@ func (w *world) run() error {
 	return w.broken
 }
 
-// act is one random thing that happens.
+// act lets one random thing happen.
 func (w *world) act() {
 	r := w.random
 	switch k := r.IntN(100); {
 	case k < 42:
 		w.pass(w.engines[r.IntN(len(w.engines))])
 	case k < 67:
-		w.executors[r.IntN(len(w.executors))].live()
+		w.executors[r.IntN(len(w.executors))].pass()
 	case k < 77:
 		w.mono += []time.Duration{time.Millisecond, 50 * time.Millisecond, time.Second, 3 * time.Second, 20 * time.Second}[r.IntN(5)]
 	case k < 84:
@@ -255,7 +257,7 @@ func (w *world) act() {
 	case k < 85:
 		w.terminate(w.plan.executions[w.random.IntN(len(w.plan.executions))])
 	case k < 87:
-		w.recover(r.IntN(len(w.plan.executions)), false)
+		w.planRecovery(r.IntN(len(w.plan.executions)), false)
 	case k < 89:
 		w.register(r.IntN(len(w.plan.closures)))
 	default:
@@ -266,24 +268,24 @@ func (w *world) act() {
 	}
 }
 
-// as lets a process make calls.
-func (w *world) as(p *process, f func()) {
+// asProcess makes calls of a process.
+func (w *world) asProcess(p *process, f func()) {
 	was := w.current
 	p.dead, w.current = false, p
 	f()
 	w.current = was
 }
 
-// pass is one pass of an engine, which may be its last.
-func (w *world) pass(s *slot) (more bool) {
-	if w.mono < s.pause {
+// pass is one pass of an engine. Its process may die meanwhile.
+func (w *world) pass(s *engineHost) (more bool) {
+	if w.mono < s.pausedUntil {
 		return false
 	}
 	if s.engine == nil {
 		w.start(s)
 	}
 	s.clock.resume()
-	w.as(&s.process, func() {
+	w.asProcess(&s.process, func() {
 		if _, err := s.health.Pass(w.ctx); err != nil && w.calm {
 			w.fail("health of %s: %w", s.name, err)
 		}
@@ -299,31 +301,31 @@ func (w *world) pass(s *slot) (more bool) {
 	return more
 }
 
-func (w *world) start(s *slot) {
-	s.clock = &slotClock{world: w, start: w.now(), mono: w.mono}
-	if w.fears[clocksDiffer] && !w.calm {
-		w.see(clocksDiffer)
+func (w *world) start(s *engineHost) {
+	s.clock = &hostClock{world: w, start: w.now(), startedAt: w.mono}
+	if w.enabledFaults[clocksDiffer] && !w.calm {
+		w.count(clocksDiffer)
 		s.clock.start = s.clock.start.Add(time.Duration(w.random.IntN(7201)-3600) * time.Second)
 		w.skewed = true
 	}
-	if w.first.IsZero() {
-		w.first = w.wall
+	if w.firstWall.IsZero() {
+		w.firstWall = w.wall
 	}
-	w.skewed = w.skewed || !w.wall.Equal(w.first)
+	w.skewed = w.skewed || !w.wall.Equal(w.firstWall)
 	s.health = health.New(health.Config{
 		Store: w.store, Logger: slog.New(slog.DiscardHandler), Probes: w.probes(), Now: s.clock.Now, Chance: w.random.Float64,
 	})
 	s.engine = engine.New(engine.Config{
 		Health: s.health,
 		Store:  w.store, Literals: w.literals, Catalog: &watchedCatalog{
-			world: w, ahead: map[string]time.Duration{}, Catalog: &catalog.Catalog{Store: w.store, Blob: w.blobs, Now: s.clock.Now},
+			world: w, readAhead: map[string]time.Duration{}, Catalog: &catalog.Catalog{Store: w.store, Blob: w.blobs, Now: s.clock.Now},
 		}, Owner: s.name, Clock: s.clock, Logger: slog.New(slog.DiscardHandler), Policy: w.plan.policy,
 		StepLimit: 1 + w.random.IntN(30), CacheRuns: int64(1 + w.random.IntN(20_000)), CacheLiterals: int64(1 + w.random.IntN(4000)),
 	})
 	w.tell("%s starts", s.name)
 }
 
-// register makes a version of a workflow known, or tries to change one that is known already.
+// register registers a version of a workflow, or tries to change it if it is registered already.
 func (w *world) register(i int) {
 	closure := w.plan.closures[i]
 	id := closure.GetPrimary().GetTemplate().GetId()
@@ -340,7 +342,7 @@ func (w *world) register(i int) {
 	w.tell("register %s %s: %v", id.GetName(), id.GetVersion(), err)
 }
 
-// create asks for an execution until that is acknowledged.
+// create asks for an execution, unless its creation was acknowledged before.
 func (w *world) create(i int) {
 	p := w.plan.executions[i]
 	if _, done := w.created[p.name]; done || !w.registered[p.workflow] {
@@ -375,7 +377,7 @@ func (w *world) create(i int) {
 	w.tell("create %s: %v", p.name, err)
 }
 
-func (w *world) terminate(p planned) {
+func (w *world) terminate(p plannedExecution) {
 	if _, created := w.created[p.name]; !created || !p.terminated {
 		return
 	}
@@ -393,17 +395,17 @@ func (w *world) id(name string) aloft.ExecutionID {
 	return aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: name}
 }
 
-func (w *world) planned(name string) planned {
+func (w *world) planned(name string) plannedExecution {
 	for _, p := range w.plan.executions {
 		if p.name == name {
 			return p
 		}
 	}
-	return planned{}
+	return plannedExecution{}
 }
 
-// look lets nothing fail meanwhile.
-func (w *world) look(f func()) {
+// withoutFaults calls f while no call fails.
+func (w *world) withoutFaults(f func()) {
 	was := w.inCheck
 	w.inCheck = true
 	f()
@@ -411,7 +413,7 @@ func (w *world) look(f func()) {
 }
 
 func (w *world) attempts(id aloft.ExecutionID, node aloft.NodeID) (all []*store.Attempt) {
-	w.look(func() {
+	w.withoutFaults(func() {
 		var err error
 		if all, err = w.memory.ListAttempts(w.ctx, id, node, store.Query{}); err != nil {
 			w.fail("list attempts of %s: %v", id, err)
@@ -420,24 +422,24 @@ func (w *world) attempts(id aloft.ExecutionID, node aloft.NodeID) (all []*store.
 	return all
 }
 
-func (w *world) over() bool {
-	over := true
+func (w *world) allEnded() bool {
+	all := true
 	for _, p := range w.plan.executions {
-		w.look(func() {
+		w.withoutFaults(func() {
 			e, err := w.memory.GetExecution(w.ctx, w.id(p.name))
 			if err != nil {
 				w.fail("P1: %s was acknowledged and is gone: %w", p.name, err)
 				return
 			}
-			over = over && (p.newer || aloft.Terminal(e.Phase))
+			all = all && (p.newer || aloft.Terminal(e.Phase))
 		})
 	}
-	return over
+	return all
 }
 
 func (w *world) whatIsLeft() string {
 	var b strings.Builder
-	w.look(func() {
+	w.withoutFaults(func() {
 		for _, p := range w.plan.executions {
 			e, err := w.memory.GetExecution(w.ctx, w.id(p.name))
 			if err != nil || p.newer || aloft.Terminal(e.Phase) {
