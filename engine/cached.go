@@ -39,13 +39,13 @@ func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machin
 	if f.engine.config.Catalog == nil || f.version < cachedSince {
 		return machine.CacheAnswer{}, nil
 	}
-	of, err := f.prefetch(node, inputs)
+	fetched, err := f.prefetch(node, inputs)
 	if err != nil {
 		return machine.CacheAnswer{}, err
 	}
-	key, found := of.key, of.found
+	key, found := fetched.key, fetched.found
 	if f.state.Create().GetOverwriteCache() {
-		catalog.Preview(key, of.values)
+		catalog.Preview(key, fetched.values)
 		return machine.CacheAnswer{Lookup: &aloftv1.CacheLookup{
 			Status: core.CatalogCacheStatus_CACHE_SKIPPED, Key: key, Reason: "the execution overwrites what was cached",
 		}}, nil
@@ -79,7 +79,7 @@ func (f *facts) Cached(node machine.NodeRef, inputs *aloftv1.LiteralRef) (machin
 		lookup.Reason = missingOutput(found, node.Interface())
 	}
 	if found == nil || lookup.Reason != "" {
-		catalog.Preview(key, of.values)
+		catalog.Preview(key, fetched.values)
 		return answer, nil
 	}
 	if found.Source != (aloft.AttemptID{}) {

@@ -14,19 +14,19 @@ import "time"
 //     run = process + ahead,  ahead ≥ 0,  run ≥ latest event of the journal
 //
 //     After a restart with a clock that was set back, or after a server whose clock was fast, the timers of the run go on
-//     from where they were; those of other runs are what they were.
+//     from where they were; the timers of other runs do not change.
 //   - The clocks of executors and clients: the times that they send are clamped by the machine.
 //
 // ahead is zero for almost every run, and known only once the journal was read. The store cannot find a run that is
 // ahead by its DueAt: by the clock of the process that time comes too late. So an engine that takes a shard looks once at the
-// last journal entry of each live execution there (fastClockSearch), and keeps those that are ahead in memory, each with its
+// last journal entry of each live execution there (fastClockSearch), and keeps the runs that are ahead in memory, each with its
 // timer, until they end or the shard goes to another engine. Example: a server whose clock is an hour ahead commits an
-// attempt with a time limit of 30 min at what it takes for 13:00, and dies. Another takes the shard at 12:00: the run is
+// attempt with a time limit of 30 min at what it takes for 13:00, and dies. Another server takes the shard at 12:00: the run is
 // ahead by an hour, its timer of 13:30 is in the heap at 12:30, and a run that began on the second server at 12:00 with
 // the same limit ends at 12:30, too.
 
-// Clock tells the time of one process: it starts as the wall clock and goes on monotonically, also when
-// the wall clock is set meanwhile: no deadline comes early or late by that.
+// Clock tells the time of one process: it starts as the wall clock and goes on monotonically. No deadline comes early or late
+// because the wall clock was set.
 type Clock interface{ Now() time.Time }
 
 // NewClock is the clock of this process, beginning now at a time: the wall clock's or, where servers share a database, the

@@ -56,7 +56,7 @@ func (e *Engine) searchFastClocks(ctx context.Context) (more bool, err error) {
 		// has no event.
 		parked := row.Waiting && row.DueAt.Sub(now) > longestPark
 		if e.leases.moving(row.Shard, now) && (row.Latest.After(now) || parked) {
-			r := e.run(row.Execution, row.Shard)
+			r := e.runOf(row.Execution, row.Shard)
 			if !r.busy {
 				r.clock.advanceTo(row.Latest, now)
 			}

@@ -43,7 +43,7 @@ func (e *Engine) collect(ctx context.Context) error {
 		e.mu.Lock()
 		for _, row := range rows {
 			if e.leases.moving(row.Shard, now) {
-				e.add(row)
+				e.addMessage(row)
 			}
 			after = row.Seq
 		}
@@ -78,7 +78,7 @@ func (e *Engine) collectDue(ctx context.Context, shards []int, until time.Time, 
 		if _, have := e.runs[row.Execution]; have {
 			continue
 		}
-		e.setTimer(e.run(row.Execution, row.Shard), row.DueAt)
+		e.setTimer(e.runOf(row.Execution, row.Shard), row.DueAt)
 	}
 	return nil
 }

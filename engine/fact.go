@@ -64,8 +64,7 @@ func (f *facts) writeValue(ctx context.Context, m *core.LiteralMap) (*aloftv1.Li
 }
 
 // cacheValue keeps a literal map for this step and, while there is room, in the cache. A map that is larger than the whole
-// cache stays out of it: otherwise it would drive out the large map that it was made from, and that others will be made from,
-// too.
+// cache stays out of it, or it would drive out the large map that it was made from and others will be made from.
 func (f *facts) cacheValue(l *aloftv1.Literals, m *core.LiteralMap) {
 	digest := string(l.GetRef().GetDigest())
 	f.stepValues[digest] = l

@@ -281,12 +281,12 @@ func givesUp(m store.InboxRow) bool { return m.Inbox.GetGiveUp() != nil }
 
 func endsRun(m store.InboxRow) bool { return terminates(m) || givesUp(m) }
 
-// add gives a run a message that was read from the inbox, and makes it ready. The caller holds mu.
-func (e *Engine) add(row store.InboxRow) {
+// addMessage gives a run a message that was read from its inbox, and makes the run ready. The caller holds mu.
+func (e *Engine) addMessage(row store.InboxRow) {
 	if e.inboxes.seen(row) {
 		return
 	}
-	r := e.run(row.Execution, row.Shard)
+	r := e.runOf(row.Execution, row.Shard)
 	if !e.inboxes.add(&r.inbox, row, !r.retryAt.IsZero()) {
 		return
 	}

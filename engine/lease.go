@@ -21,12 +21,13 @@ import (
 //
 // Two clocks decide, on purpose. The store compares times by one clock (of the machine or, where servers share a database,
 // of the database), and only to give a shard to another engine. The engine counts LeaseTTL by its own monotonic clock from
-// before it asked, so that it stops believing in a lease before the store can give it away:
+// before it asked, so that it stops relying on a lease before the store can give the shard away:
 //
 //	until (here) ≤ expires (in the store), both as moments of real time
 //
-// Neither clock is needed for safety, only so that engines do not work in vain. The epoch is: a step names the epoch under
-// which it was decided, and the transaction that commits it refuses it (ErrFenced) unless that is still the shard's.
+// Neither clock is needed for safety, only so that engines do not work in vain. The epoch is needed: a step names the epoch
+// under which it was decided, and the transaction that would commit it refuses the step (ErrFenced) unless the shard has that
+// epoch.
 //
 //	epoch of a committed step = epoch of its shard in that transaction
 //

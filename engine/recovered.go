@@ -35,8 +35,8 @@ const sourceNodeBytes = 400
 // nodesPerRead is how many nodes of a source are listed at once.
 const nodesPerRead = 10_000
 
-// source reads which nodes an execution had finished, page by page: there may be very many.
-func (e *Engine) source(ctx context.Context, id aloft.ExecutionID) (*source, error) {
+// readSource reads which nodes an execution had finished, page by page: there may be very many.
+func (e *Engine) readSource(ctx context.Context, id aloft.ExecutionID) (*source, error) {
 	var records []*store.Node
 	for last := nodesPerRead; last == nodesPerRead; {
 		page, err := e.store.ListNodes(ctx, id, "", true, store.Query{Ascending: true, Limit: nodesPerRead, Offset: len(records)})
@@ -60,7 +60,7 @@ func (e *Engine) source(ctx context.Context, id aloft.ExecutionID) (*source, err
 // and outputs are read many at a time, when the first of them is asked for.
 func (f *facts) Recovered(node machine.NodeRef) (machine.Recovery, error) {
 	if f.run.source == nil {
-		s, err := f.engine.source(f.ctx, aloft.ExecutionIDOf(f.state.Create().GetRecovers()))
+		s, err := f.engine.readSource(f.ctx, aloft.ExecutionIDOf(f.state.Create().GetRecovers()))
 		if err != nil {
 			return machine.Recovery{}, err
 		}

@@ -64,8 +64,8 @@ type run struct {
 	awaitedService string    // the service that is away, whose return makes the run ready; empty: none
 }
 
-// run returns the run of an execution, which is made if there is none. The caller holds mu, as for all methods here.
-func (e *Engine) run(key store.Key, shard int) *run {
+// runOf returns the run of an execution, which is made if there is none. The caller holds mu, as for all methods here.
+func (e *Engine) runOf(key store.Key, shard int) *run {
 	r := e.runs[key]
 	if r == nil {
 		r = &run{key: key, shard: shard}
@@ -151,14 +151,14 @@ func (e *Engine) drop(r *run) {
 
 // wakeParked makes ready the runs that wait for a service that is back.
 func (e *Engine) wakeParked() {
-	back := make(map[string]bool)
+	isBack := make(map[string]bool)
 	all := slices.SortedFunc(maps.Keys(e.parked), func(a, b *run) int { return cmp.Compare(a.key, b.key) }) // the same order each time
 	for _, r := range all {
-		well, asked := back[r.awaitedService]
+		well, asked := isBack[r.awaitedService]
 		if !asked {
 			_, away := e.config.Health.Away(r.awaitedService)
 			well = !away
-			back[r.awaitedService] = well
+			isBack[r.awaitedService] = well
 		}
 		if well {
 			delete(e.parked, r)

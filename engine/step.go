@@ -118,11 +118,11 @@ func (e *Engine) decide(ctx context.Context, r *run, messages, damaged []store.I
 		return nil, err
 	}
 	next := nextStep{more: decision.More, due: r.clock.processTime(decision.DueAt), ended: decision.Ended}
-	var moved []*store.Attempt
+	var paused []*store.Attempt
 	if loaded && r.isAhead() {
-		moved = pausedAttempts(f, now)
+		paused = pausedAttempts(f, now)
 	}
-	if len(decision.Events) == 0 && len(messages) == 0 && r.waitReason == "" && len(moved) == 0 {
+	if len(decision.Events) == 0 && len(messages) == 0 && r.waitReason == "" && len(paused) == 0 {
 		return &decidedStep{run: r, next: next}, nil
 	}
 	step := e.newStep(r, lease.Lease)
@@ -134,7 +134,7 @@ func (e *Engine) decide(ctx context.Context, r *run, messages, damaged []store.I
 		return nil, fmt.Errorf("project execution %s: %w", r.id, err)
 	}
 	r.state.GiveBack()
-	for _, a := range moved {
+	for _, a := range paused {
 		if !slices.ContainsFunc(step.Attempts, func(b *store.Attempt) bool { return a.ID == b.ID }) {
 			step.Attempts = append(step.Attempts, a)
 		}
@@ -264,27 +264,27 @@ func (e *Engine) postpone(ctx context.Context, r *run, lease store.Lease, cause 
 	if ctx.Err() != nil {
 		return &decidedStep{run: r}
 	}
-	parked, lasts := r.failures > e.config.MaxRetries, now.Sub(r.failedAt) >= tellWaitingAfter
+	parked, longEnough := r.failures > e.config.MaxRetries, now.Sub(r.failedAt) >= tellWaitingAfter
 	if errors.Is(cause, aloft.ErrUnreadable) {
-		parked, lasts = true, true // the next try would fail in the same way
+		parked, longEnough = true, true // the next try would fail in the same way
 	} else {
 		cause = aloft.Blame(aloft.ServiceDatabase, cause) // an error that names no service is the database's
 	}
 	// A store that is away for a moment fails the steps of all executions at once: the warnings of commits and leases do.
-	if lasts || r.failures == 1 && !errors.Is(cause, aloft.ErrUnavailable) {
+	if longEnough || r.failures == 1 && !errors.Is(cause, aloft.ErrUnavailable) {
 		e.logger.Warn("an execution cannot go on and is tried again", "execution", r.id.String(), "tries", r.failures, "parked", parked, "error", cause)
 	}
 	// Without an id the record was never read, so that it cannot be written.
-	if !lasts && !parked || r.id == (aloft.ExecutionID{}) || r.newer {
+	if !longEnough && !parked || r.id == (aloft.ExecutionID{}) || r.newer {
 		return &decidedStep{run: r}
 	}
 	service, reason := aloft.ServiceOf(cause)
 	since := r.failedAt.UTC().Format(time.RFC3339)
-	way := ""
+	hint := ""
 	if errors.Is(cause, aloft.ErrUnreadable) {
-		way = " (aloft terminate ends it)"
+		hint = " (aloft terminate ends it)"
 	}
-	waiting := fmt.Sprintf("cannot go on since %s%s: %v", since, way, cause)
+	waiting := fmt.Sprintf("cannot go on since %s%s: %v", since, hint, cause)
 	if service != "" {
 		waiting = aloft.WaitingFor(service, since, reason)
 		r.awaitedService = e.reportAway(ctx, service, reason)

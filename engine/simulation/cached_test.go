@@ -35,7 +35,7 @@ func (c *watchedCatalog) Ahead(ctx context.Context, ids []store.ResultID) ([]*st
 	found, err := c.Catalog.Ahead(ctx, ids)
 	for _, e := range found {
 		if e != nil {
-			c.readAhead[e.ID] = c.world.mono
+			c.readAhead[e.ID] = c.world.elapsed
 		}
 	}
 	return found, err
@@ -93,7 +93,7 @@ func (c *watchedCatalog) checkFound(e *store.Result, reason string, given bool) 
 			// The step that uses the result also adopts it: checkHit checks it when the step is committed.
 		case err != nil:
 			w.fail("P9: result %s was found and is not there: %w", e.ID, err)
-		case !now.GoneAt.IsZero() && (c.readAhead[e.ID] == 0 || w.mono-c.readAhead[e.ID] > readAheadLasts):
+		case !now.GoneAt.IsZero() && (c.readAhead[e.ID] == 0 || w.elapsed-c.readAhead[e.ID] > readAheadLasts):
 			w.fail("P9: result %s was found and is gone: %s", e.ID, now.GoneReason)
 		case now.ResultID != e.ResultID || !proto.Equal(now.Outputs, e.Outputs):
 			w.fail("P9: result %s was found as %v with %v and is %v with %v", e.ID, e.ResultID, e.Outputs, now.ResultID, now.Outputs)
@@ -311,9 +311,9 @@ func (w *world) checkWaiters() {
 				}
 				since, known := w.computations.owedWakes[waits+owner]
 				if !known {
-					w.computations.owedWakes[waits+owner] = w.mono
-				} else if w.mono-since > soon {
-					w.fail("P5: node %s %s for %s, and that has ended", waits, n.Waiting, w.mono-since)
+					w.computations.owedWakes[waits+owner] = w.elapsed
+				} else if w.elapsed-since > soon {
+					w.fail("P5: node %s %s for %s, and that has ended", waits, n.Waiting, w.elapsed-since)
 				}
 			}
 		}

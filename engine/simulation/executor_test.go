@@ -48,7 +48,7 @@ type fakeExecutor struct {
 	world         *world
 	number        int
 	place         *place
-	server        *engineHost                         // of which it is a part: they have the same clock
+	host          *engineHost                         // of which it is a part: they have the same clock
 	silentUntil   time.Duration                       // the executor does nothing before; its tasks go on
 	started       map[store.AttemptKey]bool           // whose start it has reported
 	knownAttempts map[store.AttemptKey]*store.Attempt // that it takes for its own, also after another executor has taken them over
@@ -57,7 +57,7 @@ type fakeExecutor struct {
 const executorTTL = 15 * time.Second
 
 func newExecutor(w *world, number int, p *place, server *engineHost) *fakeExecutor {
-	x := &fakeExecutor{world: w, number: number, place: p, server: server}
+	x := &fakeExecutor{world: w, number: number, place: p, host: server}
 	x.replace()
 	return x
 }
@@ -79,7 +79,7 @@ func (x *fakeExecutor) forget() {
 
 // pass is one pass of the executor. If its process dies meanwhile, the next pass begins with what its place and the store know.
 func (x *fakeExecutor) pass() {
-	if x.world.mono < x.silentUntil || x.server.engine == nil {
+	if x.world.elapsed < x.silentUntil || x.host.engine == nil {
 		return
 	}
 	x.world.asProcess(&x.process, x.workOnce)
@@ -99,13 +99,13 @@ func (x *fakeExecutor) workOnce() {
 	if w.store.Heartbeat(w.ctx, store.Instance{ID: x.name, Kind: "process", Place: x.place.name, Slots: 100, SeenAt: now, Expires: now.Add(executorTTL)}) != nil {
 		return
 	}
-	waiting, _ := w.store.Waiting(w.ctx, x.server.engine.Now(), 50)
+	waiting, _ := w.store.Waiting(w.ctx, x.host.engine.Now(), 50)
 	var taken []store.AttemptKey
 	for _, a := range waiting {
-		if _, away := x.server.health.Away(aloft.ServiceBlob); !away && (w.calm || r.IntN(3) > 0) {
+		if _, away := x.host.health.Away(aloft.ServiceBlob); !away && (w.calm || r.IntN(3) > 0) {
 			taken = append(taken, a.AttemptKey)
-			if !w.skewed && a.NotBefore.After(w.firstWall.Add(w.mono)) {
-				w.fail("P10: attempt %d of node %s could start %s early", a.Attempt, a.Node, a.NotBefore.Sub(w.firstWall.Add(w.mono)))
+			if !w.skewed && a.NotBefore.After(w.firstWall.Add(w.elapsed)) {
+				w.fail("P10: attempt %d of node %s could start %s early", a.Attempt, a.Node, a.NotBefore.Sub(w.firstWall.Add(w.elapsed)))
 			}
 		}
 	}
@@ -121,7 +121,7 @@ func (x *fakeExecutor) workOnce() {
 		mine[a.AttemptKey], x.knownAttempts[a.AttemptKey] = true, a
 		j := x.place.jobs[a.AttemptKey]
 		if j == nil { // else it was started before, by this executor or by another one at the place
-			j = &job{attempt: a, started: w.mono, ends: w.mono + time.Duration(r.IntN(int(3*time.Second)))}
+			j = &job{attempt: a, started: w.elapsed, ends: w.elapsed + time.Duration(r.IntN(int(3*time.Second)))}
 			x.place.jobs[a.AttemptKey] = j
 		}
 		if a.Stop != "" && j.outcome == nil && (w.calm || r.IntN(3) > 0) {
@@ -134,7 +134,7 @@ func (x *fakeExecutor) workOnce() {
 		if x.knownAttempts[key] == nil {
 			continue
 		}
-		if j.outcome == nil && w.mono >= j.ends && !x.hangs(j) {
+		if j.outcome == nil && w.elapsed >= j.ends && !x.hangs(j) {
 			j.outcome = x.runTask(j) // nil: its inputs cannot be read now
 			if j.outcome == nil && w.away == aloft.ServiceBlob && r.IntN(4) == 0 {
 				j.outcome = x.serviceFailure(j)
@@ -154,8 +154,7 @@ func (x *fakeExecutor) workOnce() {
 			x.misreport(j, message)
 		}
 		err := errors.Join(w.store.Report(w.ctx, x.name, []store.Report{{Attempt: key, Inbox: message}})...)
-		// The job stays until the attempt is over, so its outcome is reported again and again, also when another executor has
-		// it.
+		// The outcome is reported again and again until the attempt is over, also by an executor that lost the attempt.
 		if errors.Is(err, aloft.ErrConflict) && (w.calm || r.IntN(3) == 0) && !mine[key] {
 			delete(x.knownAttempts, key)
 		}
@@ -164,7 +163,7 @@ func (x *fakeExecutor) workOnce() {
 
 func (x *fakeExecutor) outcome(j *job) *aloftv1.Outcome {
 	now := x.world.now()
-	return outcomeOf(j.attempt, now.Add(j.started-x.world.mono), now)
+	return outcomeOf(j.attempt, now.Add(j.started-x.world.elapsed), now)
 }
 
 func outcomeOf(a *store.Attempt, started, ended time.Time) *aloftv1.Outcome {

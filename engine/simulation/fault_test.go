@@ -28,13 +28,13 @@ var faults = []fault{
 	{"an engine pauses", 2, func(w *world, r *rand.Rand) {
 		s := w.engines[r.IntN(len(w.engines))]
 		d := time.Duration(r.IntN(60)) * time.Second
-		s.pausedUntil = w.mono + d
+		s.pausedUntil = w.elapsed + d
 		w.tell("%s pauses for %s", s.name, d)
 	}},
 	{"an engine is suspended and its clock with it", 1, func(w *world, r *rand.Rand) {
 		s := w.engines[r.IntN(len(w.engines))]
 		d := time.Duration(r.IntN(60)) * time.Second
-		s.pausedUntil = w.mono + d
+		s.pausedUntil = w.elapsed + d
 		if s.clock != nil {
 			s.clock.suspend()
 			w.skewed = true
@@ -66,7 +66,7 @@ var faults = []fault{
 	}},
 	{"an executor falls silent", 2, func(w *world, r *rand.Rand) {
 		x := w.executors[r.IntN(len(w.executors))]
-		x.silentUntil = w.mono + time.Duration(r.IntN(90))*time.Second
+		x.silentUntil = w.elapsed + time.Duration(r.IntN(90))*time.Second
 		w.tell("%s falls silent until %s", x.name, x.silentUntil)
 	}},
 	{executorReplaced, 1, func(w *world, r *rand.Rand) {
@@ -186,7 +186,7 @@ func (w *world) drawMishap(op string, can ...mishap) mishap {
 	if d := w.crash; d != nil && w.current != nil && (!d.commitsOnly || op == "Commit") {
 		if d.countdown--; d.countdown < 0 {
 			w.crash, w.current.dead = nil, true
-			w.powerless = d.powerCut
+			w.powerIsCut = d.powerCut
 			w.tell("%s ends in the middle of %s (done: %t, power: %t)", w.current.name, op, d.callIsDone, d.powerCut)
 			if d.callIsDone {
 				return untold
@@ -232,7 +232,7 @@ func (w *world) stall(op string) {
 	w.tell("%s stalls before %s", who.name, op)
 	w.stalled = true
 	for range 1 + w.random.IntN(12) {
-		w.mono += time.Duration(w.random.IntN(10)) * time.Second
+		w.elapsed += time.Duration(w.random.IntN(10)) * time.Second
 		if s := w.engines[w.random.IntN(len(w.engines))]; &s.process != who {
 			w.pass(s)
 		}
@@ -241,7 +241,7 @@ func (w *world) stall(op string) {
 		}
 	}
 	w.stalled = false
-	who.dead = who.dead || w.powerless
+	who.dead = who.dead || w.powerIsCut
 	w.tell("%s goes on with %s", who.name, op)
 }
 
@@ -280,7 +280,7 @@ type lateCall struct {
 // cutPower ends every process. Late calls, objects that were not synced and tasks are lost.
 func (w *world) cutPower() {
 	w.tell("power is cut")
-	w.powerless = false
+	w.powerIsCut = false
 	w.lateCalls = nil
 	w.blobs.Crash()
 	for _, s := range w.engines {

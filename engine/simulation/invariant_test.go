@@ -280,17 +280,17 @@ func (w *world) checkRows(s *snapshot) error {
 // before its time. When there are no faults any more, nothing happens long after its time: at most, an engine whose clock was
 // set back begins to wait anew.
 func (w *world) checkTime(s *snapshot) error {
-	now := w.firstWall.Add(w.mono)
+	now := w.firstWall.Add(w.elapsed)
 	errs := w.checkClocks(s)
 	wait := func(what string, from, until int64) {
 		if until != 0 {
-			s.run.deadlines[what] = deadline{committed: w.mono, lasts: time.Duration(until - from)}
+			s.run.deadlines[what] = deadline{committed: w.elapsed, lasts: time.Duration(until - from)}
 		}
 	}
 	over := func(what string) {
 		d, ok := s.run.deadlines[what]
-		if latest := max(d.committed, w.calmSince) + 2*d.lasts + 2*time.Minute + time.Duration(w.outages)*longestLook; ok && w.calm && w.mono > latest {
-			errs = append(errs, fmt.Errorf("%s was to last %s and is over after %s", what, d.lasts, w.mono-d.committed))
+		if latest := max(d.committed, w.calmSince) + 2*d.lasts + 2*time.Minute + time.Duration(w.outages)*longestLook; ok && w.calm && w.elapsed > latest {
+			errs = append(errs, fmt.Errorf("%s was to last %s and is over after %s", what, d.lasts, w.elapsed-d.committed))
 		}
 	}
 	for _, row := range s.journal[s.run.entries:] {
@@ -337,13 +337,13 @@ func (w *world) checkClocks(s *snapshot) (errs []error) {
 		}
 		at := store.LatestOf(row.Entry)
 		if run.ownStart.IsZero() {
-			run.ownStart = at.Add(-w.mono)
+			run.ownStart = at.Add(-w.elapsed)
 		}
-		own := run.ownStart.Add(w.mono)
+		own := run.ownStart.Add(w.elapsed)
 		if writer := w.writer(); writer != nil && at.After(own) && at.After(writer.clock.Now()) {
 			errs = append(errs, fmt.Errorf("%v happens at %s, the run's own clock is at %s and that of %s at %s", events[len(events)-1], at, own, writer.name, writer.clock.Now()))
 		}
-		if began := at.Add(-w.mono); began.After(run.ownStart) {
+		if began := at.Add(-w.elapsed); began.After(run.ownStart) {
 			run.ownStart = began
 		}
 	}

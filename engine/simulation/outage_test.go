@@ -54,13 +54,13 @@ func (w *world) outage(r *rand.Rand) {
 	}
 	w.outages = 1
 	w.away = []string{aloft.ServiceBlob, aloft.ServiceBlob, aloft.ServiceCatalog}[r.IntN(3)]
-	until := w.mono + time.Hour + time.Duration(r.IntN(120))*time.Minute
+	until := w.elapsed + time.Hour + time.Duration(r.IntN(120))*time.Minute
 	w.tell("%s is away until %s", w.away, until)
-	for i := 0; w.mono < until && w.broken == nil; i++ {
+	for i := 0; w.elapsed < until && w.broken == nil; i++ {
 		w.pass(w.engines[i%len(w.engines)])
 		w.executors[i%len(w.executors)].pass()
 		if i%2 == 0 {
-			w.mono += 7 * time.Second
+			w.elapsed += 7 * time.Second
 		}
 		if i%16 == 0 {
 			w.create(r.IntN(len(w.plan.executions)))
@@ -78,7 +78,7 @@ func (x *fakeExecutor) serviceFailure(j *job) *aloftv1.Outcome {
 	f := &aloftv1.Failure{Recoverable: true, Error: &core.ExecutionError{
 		Code: codeServiceAway, Kind: core.ExecutionError_SYSTEM, Message: "its outputs could not be written",
 	}}
-	s, first := x.server.health.Failed(x.world.ctx, x.world.away, "it does not answer")
+	s, first := x.host.health.Failed(x.world.ctx, x.world.away, "it does not answer")
 	if s.Away() {
 		f.Service = s.Name
 		if !first {

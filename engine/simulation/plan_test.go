@@ -17,10 +17,10 @@ import (
 
 // plan is what clients ask for in a world: the same with and without faults.
 type plan struct {
-	reuses     int                             // how many of five tasks are cached
-	closures   []*core.CompiledWorkflowClosure // versions of workflows: the first is registered before anything else
-	executions []plannedExecution
-	policy     machine.Policy
+	cachedOfFive int                             // how many of five tasks are cached
+	closures     []*core.CompiledWorkflowClosure // versions of workflows: the first is registered before anything else
+	executions   []plannedExecution
+	policy       machine.Policy
 }
 
 type plannedExecution struct {
@@ -142,14 +142,14 @@ func tasks(version string) (all []*core.CompiledTask) {
 }
 
 func newPlan(r *rand.Rand) *plan {
-	p := &plan{reuses: []int{1, 1, 4}[r.IntN(3)]}
+	p := &plan{cachedOfFive: []int{1, 1, 4}[r.IntN(3)]}
 	heavy := r.IntN(3) == 0 // literals that are objects
 	for i := range 1 + r.IntN(3) {
 		// Versions of one workflow, or of two.
 		p.closures = append(p.closures, p.newClosure(r, heavy, fmt.Sprintf("w%d", r.IntN(2)), fmt.Sprintf("v%d", i)))
 	}
 	n := 1 + r.IntN(5)
-	if p.reuses > 1 {
+	if p.cachedOfFive > 1 {
 		n += 2
 	}
 	for i := range n {
@@ -259,7 +259,7 @@ func (p *plan) newWorkflow(r *rand.Rand, heavy bool, name, version string, subs 
 			bind("x", source())
 		default:
 			from, prefix, input := behaviours, "", source
-			if r.IntN(5) < p.reuses {
+			if r.IntN(5) < p.cachedOfFive {
 				from, prefix, input = cachedBehaviours, []string{cachedTask, serialTask}[r.IntN(2)], few
 			}
 			behaviour := from[r.IntN(len(from))]

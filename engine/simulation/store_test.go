@@ -113,7 +113,7 @@ func (s *fragileStore) Append(ctx context.Context, id aloft.ExecutionID, message
 
 // AcquireShards counts leases by one clock for all engines, as a database that servers share does.
 func (s *fragileStore) AcquireShards(ctx context.Context, owner string, _ time.Time, ttl time.Duration) (leases []store.Lease, err error) {
-	now := s.world.firstWall.Add(s.world.mono)
+	now := s.world.firstWall.Add(s.world.elapsed)
 	err = s.write("AcquireShards", func() (err error) {
 		leases, err = s.Store.AcquireShards(ctx, owner, now, ttl)
 		for _, l := range leases {

@@ -43,11 +43,11 @@ type world struct {
 	engines           []*engineHost
 	executors         []*fakeExecutor
 	replacedExecutors []string // names of executors that never come back
-	serial            int
+	serial            int      // makes names of executors and messages unique
 
-	mono      time.Duration // since the beginning
-	wall      time.Time     // what the wall clock showed then: jumps change it
-	firstWall time.Time     // what the wall clock showed at the beginning when the first engine started
+	elapsed   time.Duration // since the beginning
+	wall      time.Time     // what the wall clock would have shown at the beginning: jumps change it
+	firstWall time.Time     // wall as it was when the first engine started
 	skewed    bool          // the clocks of the engines differ, or one has jumped
 
 	enabledFaults map[string]bool // by name
@@ -56,7 +56,7 @@ type world struct {
 	burst         int             // of this many calls to come one of two goes wrong
 	crash         *pendingCrash
 	stalled       bool // a process stands still
-	powerless     bool // the power was cut in the middle of a call: cutPower follows
+	powerIsCut    bool // the power was cut in the middle of a call: cutPower follows
 	lateCalls     []lateCall
 	current       *process // that makes the calls; nil: a client
 	inCheck       bool     // no call fails: an invariant looks at the world
@@ -105,7 +105,7 @@ type hostClock struct {
 }
 
 func (c *hostClock) Now() time.Time {
-	now := c.world.mono
+	now := c.world.elapsed
 	if c.standsSince != nil {
 		now = *c.standsSince
 	}
@@ -114,14 +114,14 @@ func (c *hostClock) Now() time.Time {
 
 func (c *hostClock) suspend() {
 	if c.standsSince == nil {
-		now := c.world.mono
+		now := c.world.elapsed
 		c.standsSince = &now
 	}
 }
 
 func (c *hostClock) resume() {
 	if c.standsSince != nil {
-		c.stoodFor += c.world.mono - *c.standsSince
+		c.stoodFor += c.world.elapsed - *c.standsSince
 		c.standsSince = nil
 	}
 }
@@ -165,11 +165,11 @@ func newWorld(seed uint64, calm, detail bool) *world {
 	return w
 }
 
-func (w *world) now() time.Time { return w.wall.Add(w.mono) }
+func (w *world) now() time.Time { return w.wall.Add(w.elapsed) }
 
 func (w *world) tell(format string, args ...any) {
 	if w.detail {
-		w.story = append(w.story, fmt.Sprintf("%10s ", w.mono)+fmt.Sprintf(format, args...))
+		w.story = append(w.story, fmt.Sprintf("%10s ", w.elapsed)+fmt.Sprintf(format, args...))
 	}
 }
 
@@ -195,7 +195,7 @@ func (w *world) run() error {
 	for len(w.lateCalls) > 0 && w.random.IntN(2) == 0 {
 		w.doLateCall()
 	}
-	w.calm, w.calmSince, w.burst, w.crash, w.lateCalls = true, w.mono, 0, nil, nil
+	w.calm, w.calmSince, w.burst, w.crash, w.lateCalls = true, w.elapsed, 0, nil, nil
 	for i := range w.plan.closures {
 		w.register(i)
 	}
@@ -233,9 +233,9 @@ func (w *world) run() error {
 		// Small steps of time for tasks and larger ones for timers, but none so large that an engine counts as suspended
 		// (Reap).
 		if idle++; idle%4 == 0 {
-			w.mono += 10 * time.Second
+			w.elapsed += 10 * time.Second
 		} else {
-			w.mono += time.Second
+			w.elapsed += time.Second
 		}
 	}
 	w.fail("P5: not everything has ended: %s", w.whatIsLeft())
@@ -251,7 +251,7 @@ func (w *world) act() {
 	case k < 67:
 		w.executors[r.IntN(len(w.executors))].pass()
 	case k < 77:
-		w.mono += []time.Duration{time.Millisecond, 50 * time.Millisecond, time.Second, 3 * time.Second, 20 * time.Second}[r.IntN(5)]
+		w.elapsed += []time.Duration{time.Millisecond, 50 * time.Millisecond, time.Second, 3 * time.Second, 20 * time.Second}[r.IntN(5)]
 	case k < 84:
 		w.create(r.IntN(len(w.plan.executions)))
 	case k < 85:
@@ -263,7 +263,7 @@ func (w *world) act() {
 	default:
 		w.strike(r)
 	}
-	if w.powerless {
+	if w.powerIsCut {
 		w.cutPower()
 	}
 }
@@ -278,7 +278,7 @@ func (w *world) asProcess(p *process, f func()) {
 
 // pass is one pass of an engine. Its process may die meanwhile.
 func (w *world) pass(s *engineHost) (more bool) {
-	if w.mono < s.pausedUntil {
+	if w.elapsed < s.pausedUntil {
 		return false
 	}
 	if s.engine == nil {
@@ -302,7 +302,7 @@ func (w *world) pass(s *engineHost) (more bool) {
 }
 
 func (w *world) start(s *engineHost) {
-	s.clock = &hostClock{world: w, start: w.now(), startedAt: w.mono}
+	s.clock = &hostClock{world: w, start: w.now(), startedAt: w.elapsed}
 	if w.enabledFaults[clocksDiffer] && !w.calm {
 		w.count(clocksDiffer)
 		s.clock.start = s.clock.start.Add(time.Duration(w.random.IntN(7201)-3600) * time.Second)
