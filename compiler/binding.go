@@ -20,6 +20,7 @@ func (g *graph) checkBindings() {
 			return
 		}
 		g.checkInputs(n)
+		n.inArms(g.checkInputs)
 	}
 	g.checkInputs(g.end)
 	if g.failure != nil {
@@ -31,6 +32,10 @@ func (g *graph) checkBindings() {
 func (g *graph) checkInputs(n *node) {
 	if n.unknown {
 		return
+	}
+	if n.GetBranchNode() != nil {
+		g.branchInputs(n)
+		g.checkConditions(n)
 	}
 	id := n.GetId()
 	bound := make(map[string]bool, len(n.GetInputs()))

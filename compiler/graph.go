@@ -47,25 +47,34 @@ func (g *graph) connect() {
 			from.downstream = append(from.downstream, to.GetId())
 		}
 	}
-	incoming := func(n *node) {
+	before := func(n *node, f func(from *node)) {
 		for _, id := range n.GetUpstreamNodeIds() {
 			from, ok := g.nodes[id]
 			if !ok {
 				g.errs.add(NodeReferenceNotFound, id, "Referenced node [%s] not found: node [%s] names it in upstream_node_ids.", id, n.GetId())
 				continue
 			}
-			edge(from, n)
+			f(from)
 		}
 		for _, b := range n.GetInputs() {
 			for id := range producers(b.GetBinding()) {
 				if from, ok := g.nodes[id]; ok {
-					edge(from, n)
+					f(from)
 				}
 			}
 		}
 	}
+	incoming := func(n *node) { before(n, func(from *node) { edge(from, n) }) }
 	for _, n := range g.order {
 		incoming(n)
+		// The node of an arm has upstream edges only: it is waited for by its branch.
+		n.inArms(func(arm *node) {
+			before(arm, func(from *node) {
+				arm.upstream = append(arm.upstream, from.GetId())
+				from.needed = append(from.needed, n.GetId())
+			})
+			arm.upstream = unique(arm.upstream)
+		})
 	}
 	incoming(g.end)
 	if g.failure != nil {
@@ -83,7 +92,7 @@ func (g *graph) connect() {
 		edge(g.start, g.end)
 	}
 	for _, n := range g.nodes {
-		n.upstream, n.downstream = unique(n.upstream), unique(n.downstream)
+		n.upstream, n.downstream, n.needed = unique(n.upstream), unique(n.downstream), unique(n.needed)
 	}
 	if g.failure != nil {
 		g.failure.upstream = unique(g.failure.upstream)
@@ -110,6 +119,7 @@ func (g *graph) connections() *core.ConnectionSet {
 	}
 	for _, n := range g.nodes {
 		add(n)
+		n.inArms(add)
 	}
 	if g.failure != nil {
 		add(g.failure)
@@ -120,24 +130,32 @@ func (g *graph) connections() *core.ConnectionSet {
 // checkReachability walks from the start node, depth first in the order of ids. It keeps its own stack: a chain is as long as a workflow may be.
 func (g *graph) checkReachability() {
 	type step struct {
-		node *node
-		next int
+		node  *node
+		after []string // nodes that come after it
+		next  int
+	}
+	enter := func(n *node) step {
+		if len(n.needed) == 0 {
+			return step{node: n, after: n.downstream}
+		}
+		// An arm that is taken keeps its branch from ending before the nodes that it takes values from.
+		return step{node: n, after: unique(slices.Concat(n.downstream, n.needed))}
 	}
 	const (
 		open = iota + 1
 		done
 	)
 	state := make(map[*node]int, len(g.nodes))
-	stack := []step{{node: g.start}}
+	stack := []step{enter(g.start)}
 	state[g.start] = open
 	for len(stack) > 0 {
 		top := &stack[len(stack)-1]
-		if top.next == len(top.node.downstream) {
+		if top.next == len(top.after) {
 			state[top.node] = done
 			stack = stack[:len(stack)-1]
 			continue
 		}
-		next := g.nodes[top.node.downstream[top.next]]
+		next := g.nodes[top.after[top.next]]
 		top.next++
 		switch state[next] {
 		case open:
@@ -149,7 +167,7 @@ func (g *graph) checkReachability() {
 			return
 		case 0:
 			state[next] = open
-			stack = append(stack, step{node: next})
+			stack = append(stack, enter(next))
 		}
 	}
 	var lost []string

@@ -21,7 +21,7 @@ func (g *graph) target(n *node) {
 			g.missing(n, "workflow_node.reference")
 		}
 	case *core.Node_BranchNode:
-		g.refuse(n, "branch nodes")
+		g.branch(n, target.BranchNode)
 	case *core.Node_GateNode:
 		g.refuse(n, "gate nodes")
 	case *core.Node_ArrayNode:

@@ -178,7 +178,8 @@ type graph struct {
 	start    *node
 	end      *node
 	failure  *node
-	count    int // nodes that one run has
+	arms     map[string]bool // ids of the nodes in arms
+	count    int             // nodes that one run has
 }
 
 // node is a node with what its target says about its inputs and outputs.
@@ -189,6 +190,8 @@ type node struct {
 	aliases    map[string]string // alias → output
 	upstream   []string
 	downstream []string
+	arms       []*node  // of a branch: the nodes of its arms
+	needed     []string // branches of which an arm takes a value from the node
 }
 
 // face is what a node shows of its target.

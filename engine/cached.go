@@ -15,6 +15,7 @@ import (
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/nodes"
 	"github.com/aloft-dev/aloft/internal/weight"
 	"github.com/aloft-dev/aloft/store"
 )
@@ -267,7 +268,7 @@ func (f *facts) mayReserve() bool {
 		}
 	}
 	for _, w := range append([]*core.CompiledWorkflow{closure.GetPrimary()}, closure.GetSubWorkflows()...) {
-		for _, n := range w.GetTemplate().GetNodes() {
+		for n := range nodes.All(w.GetTemplate()) {
 			if catalog.Serialized(nil, n.GetMetadata()) {
 				return true
 			}

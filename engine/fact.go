@@ -171,6 +171,31 @@ func (f *facts) Echo(node machine.NodeRef) (*aloftv1.LiteralRef, *aloftv1.Failur
 	return l.GetRef(), nil, nil
 }
 
+// Arm is the arm of a branch node whose condition is the first that holds for the node's inputs: if, elif …, else. A branch of which
+// none holds and whose else fails ends with that message. Source: flyte-execution reference 2.10.
+func (f *facts) Arm(node machine.NodeRef) (uint32, *aloftv1.Failure, error) {
+	inputs, err := f.nodeInputs(node)
+	if err != nil {
+		return 0, nil, err
+	}
+	block := node.Template().GetBranchNode().GetIfElse()
+	cases := append([]*core.IfBlock{block.GetCase()}, block.GetOther()...)
+	for i, c := range cases {
+		holds, err := literal.Holds(c.GetCondition(), inputs)
+		if err != nil {
+			return 0, newFailure("MalformedBranchUserError", core.ExecutionError_USER, //nolint:nilerr // it is a result
+				fmt.Sprintf("condition %d of branch %s has no value: %v", i+1, node.SpecID(), err)), nil
+		}
+		if holds {
+			return uint32(i), nil, nil
+		}
+	}
+	if block.GetElseNode() == nil {
+		return 0, newFailure("UserProvidedError", core.ExecutionError_USER, block.GetError().GetMessage()), nil
+	}
+	return uint32(len(cases)), nil, nil
+}
+
 // Duration gives the one input of a sleep.
 func (f *facts) Duration(node machine.NodeRef) (time.Duration, *aloftv1.Failure, error) {
 	inputs, err := f.nodeInputs(node)
@@ -200,9 +225,8 @@ func newFailure(code string, kind core.ExecutionError_ErrorKind, message string)
 // scopeInputs are the inputs of the scope that the node belongs to.
 func (f *facts) scopeInputs(node machine.NodeRef) (*core.LiteralMap, error) {
 	ref := node.ScopeInputs()
-	parent, nested := node.Parent()
-	if nested {
-		return f.value(ref, func() (*aloftv1.Literals, error) { return f.engine.store.NodeInputs(f.ctx, f.key, parent.ID()) })
+	if caller, nested := node.Caller(); nested {
+		return f.value(ref, func() (*aloftv1.Literals, error) { return f.engine.store.NodeInputs(f.ctx, f.key, caller.ID()) })
 	}
 	return f.value(ref, func() (*aloftv1.Literals, error) { return f.inputs, nil })
 }

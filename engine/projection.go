@@ -119,7 +119,7 @@ func (f *facts) outputsOf(node machine.NodeRef) (*aloftv1.Literals, error) {
 		return f.inputs, nil
 	case machine.KindEnd:
 		return f.engine.store.NodeInputs(f.ctx, f.key, node.ID())
-	case machine.KindWorkflow: // its own record has them once it is committed, and then its scope is given back
+	case machine.KindWorkflow, machine.KindBranch: // its own record has them once it is committed, and then its scope is given back
 		if end, there := node.End(); there {
 			return f.engine.store.NodeOutputs(f.ctx, f.key, end.ID())
 		}

@@ -151,10 +151,13 @@ func (l *Launcher) Create(ctx context.Context, r Request) (aloft.ExecutionID, er
 	plan, err := l.target(ctx, spec.GetLaunchPlan())
 	problems.Include(err)
 	var inputs *core.LiteralMap
+	var needed needs
 	if err == nil {
 		inputs, err = l.resolve(plan, given)
 		problems.Include(err)
-		problems.Include(l.check(ctx, plan, spec))
+		var refused error
+		needed, refused = l.check(ctx, plan, spec)
+		problems.Include(refused)
 	}
 	if recovered != nil && err == nil {
 		problems.Include(l.sameRun(ctx, recovered, plan, inputs))
@@ -164,6 +167,7 @@ func (l *Launcher) Create(ctx context.Context, r Request) (aloft.ExecutionID, er
 	}
 
 	e := l.execution(r, spec, plan)
+	e.JournalVersion = needed.journal
 	create := &aloftv1.Create{
 		Workflow:       e.Workflow,
 		MaxParallelism: parallelism(spec.GetMaxParallelism(), l.MaxParallelism),
@@ -240,7 +244,7 @@ func (l *Launcher) canonical(m *core.LiteralMap) error {
 	return problems.Err()
 }
 
-// execution is the row, complete but for name and inputs. Whatever the request leaves open is taken from the launch plan.
+// execution is the row, complete but for name, inputs and the version of its journal. Whatever the request leaves open is taken from the launch plan.
 func (l *Launcher) execution(r Request, spec *admin.ExecutionSpec, plan *store.LaunchPlan) *store.Execution {
 	now := l.Now()
 	notifications := spec.GetNotifications().GetNotifications()
@@ -264,7 +268,6 @@ func (l *Launcher) execution(r Request, spec *admin.ExecutionSpec, plan *store.L
 		UpdatedAt:      now,
 		State:          admin.ExecutionState_EXECUTION_ACTIVE,
 		StateChangedAt: now,
-		JournalVersion: store.JournalVersion,
 	}
 	if spec.GetLaunchPlan().GetResourceType() == core.ResourceType_TASK {
 		e.Task = spec.GetLaunchPlan()

@@ -11,6 +11,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 	"github.com/aloft-dev/aloft/internal/field"
+	"github.com/aloft-dev/aloft/internal/nodes"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -18,6 +19,7 @@ import (
 type needs struct {
 	secrets []secret
 	refused []string // tasks that cannot run here, each with its reason
+	journal int      // the version of the journal that its runs are written in
 }
 
 // secret is one that a task asks for and does not state itself.
@@ -29,12 +31,12 @@ type secret struct {
 // needsBytes is about what the needs of a workflow take in memory: most have none.
 const needsBytes = 256
 
-// check refuses a run that cannot succeed: of a task that cannot run here, or without a secret. Such tasks may be
+// check returns what the tasks of a plan need, and refuses a run that cannot succeed: of a task that cannot run here, or without a secret. Such tasks may be
 // registered, because one of them must not keep all that is registered with it out.
-func (l *Launcher) check(ctx context.Context, plan *store.LaunchPlan, spec *admin.ExecutionSpec) error {
+func (l *Launcher) check(ctx context.Context, plan *store.LaunchPlan, spec *admin.ExecutionSpec) (needs, error) {
 	n, err := l.needs(ctx, plan.Spec.GetWorkflowId())
 	if err != nil {
-		return err
+		return needs{}, err
 	}
 	envs := spec.GetEnvs().GetValues()
 	if len(envs) == 0 {
@@ -50,7 +52,7 @@ func (l *Launcher) check(ctx context.Context, plan *store.LaunchPlan, spec *admi
 			problems.Add("task %s needs the secret %s, and this server keeps no secrets: give it as an environment variable of the run, pyflyte run --env %s=…", s.task, s.name, s.variables[0])
 		}
 	}
-	return problems.Err()
+	return n, problems.Err()
 }
 
 func (l *Launcher) needs(ctx context.Context, workflow *core.Identifier) (needs, error) {
@@ -62,7 +64,7 @@ func (l *Launcher) needs(ctx context.Context, workflow *core.Identifier) (needs,
 	if err != nil {
 		return needs{}, fmt.Errorf("read workflow %s: %w", workflow.GetName(), err)
 	}
-	var n needs
+	n := needs{journal: journalVersion(w.Compiled)}
 	size := int64(needsBytes)
 	tasks := make(map[aloft.Key]*core.TaskTemplate, len(w.Compiled.GetTasks()))
 	for _, t := range w.Compiled.GetTasks() {
@@ -89,15 +91,24 @@ func (l *Launcher) needs(ctx context.Context, workflow *core.Identifier) (needs,
 	return n, nil
 }
 
+// journalVersion is the version of the journal that runs of a workflow need: no later one, so that the release before runs those that
+// it can.
+func journalVersion(c *core.CompiledWorkflowClosure) int {
+	for _, w := range append([]*core.CompiledWorkflow{c.GetPrimary()}, c.GetSubWorkflows()...) {
+		for n := range nodes.All(w.GetTemplate()) {
+			if n.GetBranchNode() != nil {
+				return store.JournalVersion
+			}
+		}
+	}
+	return store.PlainJournalVersion
+}
+
 // taskNodes are the nodes of a workflow and of those inside it that run tasks.
 func taskNodes(c *core.CompiledWorkflowClosure) iter.Seq[*core.TaskNode] {
 	return func(yield func(*core.TaskNode) bool) {
 		for _, w := range append([]*core.CompiledWorkflow{c.GetPrimary()}, c.GetSubWorkflows()...) {
-			nodes := w.GetTemplate().GetNodes()
-			if failure := w.GetTemplate().GetFailureNode(); failure != nil {
-				nodes = append(slices.Clone(nodes), failure)
-			}
-			for _, n := range nodes {
+			for n := range nodes.All(w.GetTemplate()) {
 				if task := n.GetTaskNode(); task != nil && !yield(task) {
 					return
 				}

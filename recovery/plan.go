@@ -8,6 +8,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/nodes"
 	"github.com/aloft-dev/aloft/store"
 )
 
@@ -221,18 +222,30 @@ func NewPlan(run *Run, target *core.CompiledWorkflowClosure, lost map[aloft.Node
 
 func (p *Plan) add(run *Run, subs map[aloft.Key]*core.WorkflowTemplate, lost map[aloft.NodeID]string, at Path, graph *core.WorkflowTemplate) {
 	for _, n := range graph.GetNodes() {
-		if n.GetId() == aloft.StartNode || n.GetId() == aloft.EndNode {
-			continue
+		if n.GetId() != aloft.StartNode && n.GetId() != aloft.EndNode {
+			p.addNode(run, subs, lost, at, n)
 		}
-		path := at.Join(n.GetId())
-		d := run.Decide(path, n)
-		if problem := lost[d.Source.ID]; d.Take && problem != "" {
-			d = d.Again(n, problem)
-		}
-		if sub := subs[aloft.KeyOf(n.GetWorkflowNode().GetSubWorkflowRef())]; d.Enter && sub != nil {
-			p.add(run, subs, lost, path, sub)
-			continue
-		}
-		p.Steps = append(p.Steps, Step{Path: path, Name: n.GetMetadata().GetName(), Decision: d})
 	}
+}
+
+func (p *Plan) addNode(run *Run, subs map[aloft.Key]*core.WorkflowTemplate, lost map[aloft.NodeID]string, at Path, n *core.Node) {
+	path := at.Join(n.GetId())
+	d := run.Decide(path, n)
+	if problem := lost[d.Source.ID]; d.Take && problem != "" {
+		d = d.Again(n, problem)
+	}
+	if sub := subs[aloft.KeyOf(n.GetWorkflowNode().GetSubWorkflowRef())]; d.Enter && sub != nil {
+		p.add(run, subs, lost, path, sub)
+		return
+	}
+	if d.Enter {
+		// Of the arms of a branch only one runs. That is the one which the run had taken, unless its conditions have other values now.
+		for _, arm := range nodes.Arms(n.GetBranchNode()) {
+			if arm != nil && len(run.byPath[path.Join(arm.GetId())]) > 0 {
+				p.addNode(run, subs, lost, path, arm)
+				return
+			}
+		}
+	}
+	p.Steps = append(p.Steps, Step{Path: path, Name: n.GetMetadata().GetName(), Decision: d})
 }

@@ -44,8 +44,12 @@ type Execution struct {
 
 // JournalVersion is the version of the journal that this release writes for new executions. An execution keeps the version
 // that it was created with, and nothing is written to its journal that a release of that version could not read: releases
-// may run side by side. Versions: 1, the spine; 2, nodes that are cached, recovered or parked.
-const JournalVersion = 2
+// may run side by side. Versions: 1, the spine; 2, nodes that are cached, recovered or parked; 3, branches.
+const JournalVersion = 3
+
+// PlainJournalVersion is the version of the journal of an execution whose workflow has nothing that needs a later one: the release
+// before runs it, too.
+const PlainJournalVersion = 2
 
 // Tag is what an execution can be found by: a label, or a tag, which is a key without a value.
 type Tag struct{ Key, Value string }

@@ -5,6 +5,7 @@ import (
 
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/nodes"
 )
 
 // A branch node waits for what its conditions compare. Then one of its arms is taken, as a fact says, and a scope opens whose body is
@@ -93,27 +94,18 @@ func (s *State) waitingArm(c *scope, path armPath) (i uint32, ok bool) {
 	return i, true
 }
 
-// armNode is the node of an arm; nil: the arm has none, it fails.
-func armNode(block *core.IfElseBlock, arm int) *core.Node {
-	switch {
-	case arm == 0:
-		return block.GetCase().GetThenNode()
-	case arm <= len(block.GetOther()):
-		return block.GetOther()[arm-1].GetThenNode()
-	}
-	return block.GetElseNode()
-}
-
 // branch indexes a branch node: each arm is a body of one node.
 func (b *builder) branch(w *body, n *core.Node, target *core.BranchNode, s *nodeSpec) {
-	block := target.GetIfElse()
-	s.kind, s.arms = KindBranch, make([]*body, 2+len(block.GetOther()))
-	for arm := range s.arms {
-		inner := armNode(block, arm)
+	arms := nodes.Arms(target)
+	s.kind, s.arms = KindBranch, make([]*body, len(arms))
+	if len(arms) == 0 {
+		b.refuse(w, n, "it has no arms")
+	}
+	for arm, inner := range arms {
 		switch {
 		case inner != nil:
 			s.arms[arm] = &body{template: w.template, nodes: []nodeSpec{b.node(w, inner)}, byID: map[string]uint32{inner.GetId(): 0}, failure: noIndex, producers: []uint32{}}
-		case arm < len(s.arms)-1 || block.GetError() == nil:
+		case arm < len(s.arms)-1 || target.GetIfElse().GetError() == nil:
 			b.refuse(w, n, "arm %d has no node", arm)
 		}
 	}
