@@ -12,8 +12,9 @@ import (
 
 // Required are the ids of what must be registered before a workflow can be: sorted, each once.
 type Required struct {
-	Tasks       []*core.Identifier
-	LaunchPlans []*core.Identifier
+	Tasks        []*core.Identifier
+	LaunchPlans  []*core.Identifier
+	SubWorkflows []*core.Identifier // those that the specification does not bring along
 }
 
 // Requirements finds what a workflow and its sub-workflows refer to, in branches, maps and failure nodes too.
@@ -23,7 +24,10 @@ func Requirements(spec *admin.WorkflowSpec) Required {
 	for _, sub := range spec.GetSubWorkflows() {
 		s.template(sub)
 	}
-	return Required{Tasks: sorted(s.tasks), LaunchPlans: sorted(s.launchPlans)}
+	for _, sub := range spec.GetSubWorkflows() {
+		delete(s.workflows, aloft.KeyOf(sub.GetId()))
+	}
+	return Required{Tasks: sorted(s.tasks), LaunchPlans: sorted(s.launchPlans), SubWorkflows: sorted(s.workflows)}
 }
 
 type scan struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/compiler"
@@ -52,6 +53,10 @@ func (r *Registry) compile(ctx context.Context, id *core.Identifier, spec *admin
 	failed := func(err error) error {
 		return fmt.Errorf("failed to compile workflow for [%s:%s:%s:%s]: %w", id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion(), err)
 	}
+	spec, err := r.withSubWorkflows(ctx, spec)
+	if err != nil {
+		return nil, failed(err)
+	}
 	required := compiler.Requirements(spec)
 	var tasks []*core.CompiledTask
 	for _, taskID := range required.Tasks {
@@ -72,4 +77,34 @@ func (r *Registry) compile(ctx context.Context, id *core.Identifier, spec *admin
 	}
 	digest := literal.StructureDigest(compiled)
 	return &store.Workflow{ID: id, Digest: digest[:], Compiled: compiled, CreatedAt: r.Now()}, nil
+}
+
+// withSubWorkflows adds the sub-workflows that a specification calls and does not bring along, as they are registered: flytekit
+// forgets those in the arms of a conditional that is an arm itself. Those that are not registered the compiler reports.
+func (r *Registry) withSubWorkflows(ctx context.Context, spec *admin.WorkflowSpec) (*admin.WorkflowSpec, error) {
+	looked := map[aloft.Key]bool{}
+	for {
+		added := false
+		for _, id := range compiler.Requirements(spec).SubWorkflows {
+			if looked[aloft.KeyOf(id)] {
+				continue
+			}
+			looked[aloft.KeyOf(id)] = true
+			w, err := r.Workflow(ctx, id)
+			if errors.Is(err, aloft.ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return nil, err
+			}
+			if !added {
+				spec = &admin.WorkflowSpec{Template: spec.GetTemplate(), SubWorkflows: slices.Clone(spec.GetSubWorkflows()), Description: spec.GetDescription()}
+				added = true
+			}
+			spec.SubWorkflows = append(spec.SubWorkflows, w.Compiled.GetPrimary().GetTemplate())
+		}
+		if !added {
+			return spec, nil
+		}
+	}
 }

@@ -54,7 +54,7 @@ def test_a_process_that_just_goes_is_told_from_a_task_that_fails(run_of):
     assert execution.error.kind == 1
 
 
-@pytest.mark.parametrize("name", ["mapped", "branched", "gated", "launched"])
+@pytest.mark.parametrize("name", ["mapped", "gated", "launched"])
 def test_what_is_not_built_yet_is_refused_at_registration(server, name):
     with pytest.raises(FlyteInvalidInputException) as caught:
         ship(server.remote(), name)

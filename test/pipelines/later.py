@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from flytekit import LaunchPlan, conditional, dynamic, map_task, sleep, task, workflow
+from flytekit import LaunchPlan, dynamic, map_task, sleep, task, workflow
 
 
 @task
@@ -18,11 +18,6 @@ def inner(x: int) -> int:
 @workflow
 def mapped() -> list[int]:
     return map_task(more)(x=[1, 2])
-
-
-@workflow
-def branched(x: int = 1) -> int:
-    return conditional("which").if_(x == 1).then(more(x=1)).else_().then(more(x=2))
 
 
 @workflow
