@@ -121,7 +121,7 @@ func (f *facts) outputsOf(node machine.NodeRef) (*aloftv1.Literals, error) {
 		return f.engine.store.NodeInputs(f.ctx, f.key, node.ID())
 	case machine.KindWorkflow, machine.KindBranch: // its own record has them once it is committed, and then its scope is given back
 		if end, there := node.End(); there {
-			return f.engine.store.NodeOutputs(f.ctx, f.key, end.ID())
+			return f.outputsOf(end)
 		}
 	case machine.KindTask:
 	}

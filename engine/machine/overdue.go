@@ -26,9 +26,9 @@ func (s *State) KeepBack(before, until time.Time) {
 	for len(s.timers) > 0 && s.timers[0].at <= passed {
 		t := s.timers[0]
 		s.timers.pop()
-		switch n := s.node(t.node); {
-		case s.timer(t.node) != t.at: // it has another one since
-		case n.activity == inAttempt && !s.latest(t.node).byEngine:
+		switch {
+		case s.timer(t.node) != t.at: // it has another one since, or none
+		case s.node(t.node).activity == inAttempt && !s.latest(t.node).byEngine:
 			s.overdue.timers = append(s.overdue.timers, t)
 		default:
 			ours = append(ours, t)

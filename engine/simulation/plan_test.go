@@ -141,12 +141,22 @@ func tasks(version string) (all []*core.CompiledTask) {
 	return all
 }
 
-func newPlan(r *rand.Rand) *plan {
+func newPlan(seed uint64) *plan {
+	r := rand.New(rand.NewPCG(seed, 1))
 	p := &plan{cachedOfFive: []int{1, 1, 4}[r.IntN(3)]}
 	heavy := r.IntN(3) == 0 // literals that are objects
 	for i := range 1 + r.IntN(3) {
 		// Versions of one workflow, or of two.
 		p.closures = append(p.closures, p.newClosure(r, heavy, fmt.Sprintf("w%d", r.IntN(2)), fmt.Sprintf("v%d", i)))
+	}
+	if _, permanent := permanentSeeds[seed]; !permanent {
+		// With random numbers of their own: the worlds of seeds that have found something before stay as they were.
+		branching := rand.New(rand.NewPCG(seed, 7))
+		for _, c := range p.closures {
+			if branching.IntN(2) == 0 {
+				addBranches(branching, c)
+			}
+		}
 	}
 	n := 1 + r.IntN(5)
 	if p.cachedOfFive > 1 {
@@ -294,6 +304,63 @@ func (p *plan) newWorkflow(r *rand.Rand, heavy bool, name, version string, subs 
 		}
 	}
 	return &core.CompiledWorkflow{Template: t, Connections: &core.ConnectionSet{}}
+}
+
+// addBranches makes some nodes of a closure the first arm of a branch.
+func addBranches(r *rand.Rand, c *core.CompiledWorkflowClosure) {
+	for _, w := range append([]*core.CompiledWorkflow{c.Primary}, c.SubWorkflows...) {
+		producers := []string{aloft.StartNode} // nodes with an output so far
+		for i, n := range w.Template.Nodes {
+			if n.GetTarget() == nil || n.GetTaskNode().GetReferenceId().GetName() == "sleep" {
+				continue
+			}
+			if r.IntN(3) == 0 {
+				w.Template.Nodes[i] = branch(r, n, producers, c.Primary.Template.Id.Version, 0)
+			}
+			producers = append(producers, n.GetId())
+		}
+	}
+}
+
+// branch is a node of the same id that runs the given one if the text of a producer is less than a constant, and another node or none
+// if not. Neither the constant nor that of the other arms need be the same for two branches: which arm is taken follows from texts
+// that only the run knows.
+func branch(r *rand.Rand, n *core.Node, producers []string, version string, depth int) *core.Node {
+	arm := proto.CloneOf(n)
+	arm.Id = n.GetId() + "-a"
+	b := &core.Node{Id: n.GetId(), Metadata: &core.NodeMetadata{}, UpstreamNodeIds: n.GetUpstreamNodeIds()}
+	output := func(id string) *core.BindingData {
+		if id == aloft.StartNode {
+			return promise(id, "x")
+		}
+		return promise(id, "o0")
+	}
+	b.Inputs = []*core.Binding{{Var: "v", Binding: output(producers[r.IntN(len(producers))])}}
+	condition := func() *core.BooleanExpression {
+		return &core.BooleanExpression{Expr: &core.BooleanExpression_Comparison{Comparison: &core.ComparisonExpression{
+			Operator: core.ComparisonExpression_Operator(r.IntN(6)), LeftValue: &core.Operand{Val: &core.Operand_Var{Var: "v"}},
+			RightValue: &core.Operand{Val: &core.Operand_Primitive{Primitive: &core.Primitive{Value: &core.Primitive_StringValue{StringValue: string('a' + rune(r.IntN(26)))}}}},
+		}}}
+	}
+	echo := func(id string) *core.Node {
+		return &core.Node{
+			Id: id, Metadata: &core.NodeMetadata{}, Inputs: []*core.Binding{{Var: "x", Binding: output(producers[r.IntN(len(producers))])}},
+			Target: &core.Node_TaskNode{TaskNode: &core.TaskNode{Reference: &core.TaskNode_ReferenceId{ReferenceId: identifier(core.ResourceType_TASK, "echo", version)}}},
+		}
+	}
+	if depth < 2 && r.IntN(4) == 0 {
+		arm = branch(r, arm, producers, version, depth+1)
+	}
+	block := &core.IfElseBlock{Case: &core.IfBlock{Condition: condition(), ThenNode: arm}}
+	if r.IntN(2) == 0 {
+		block.Other = append(block.Other, &core.IfBlock{Condition: condition(), ThenNode: echo(n.GetId() + "-b")})
+	}
+	block.Default = &core.IfElseBlock_ElseNode{ElseNode: echo(n.GetId() + "-c")}
+	if r.IntN(20) == 0 {
+		block.Default = &core.IfElseBlock_Error{Error: &core.Error{Message: "no arm"}}
+	}
+	b.Target = &core.Node_BranchNode{BranchNode: &core.BranchNode{IfElse: block}}
+	return b
 }
 
 // leastRetries is how many retries tasks need to succeed.

@@ -129,7 +129,7 @@ func (c *hostClock) resume() {
 func newWorld(seed uint64, calm, detail bool) *world {
 	w := &world{
 		ctx: context.Background(), seed: seed, calm: calm, undisturbed: calm, detail: detail, seen: map[string]int{},
-		plan: newPlan(rand.New(rand.NewPCG(seed, 1))), random: rand.New(rand.NewPCG(seed, 2)),
+		plan: newPlan(seed), random: rand.New(rand.NewPCG(seed, 2)),
 		memory: memstore.New(), wall: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), registered: map[int]bool{},
 		created: map[string]store.Key{}, terminated: map[string]bool{}, runs: map[store.Key]*observedExecution{}, knownLiterals: map[string]*core.LiteralMap{},
 		fileDigests: map[string]string{}, damaged: map[string]bool{}, computations: newComputations(),
