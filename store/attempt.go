@@ -8,7 +8,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// AttemptKey finds an attempt; the token refuses whoever means an earlier one of the same name.
+// AttemptKey names an attempt. A caller whose token is not the attempt's means a superseded one, and is refused.
 type AttemptKey struct {
 	Execution Key
 	Node      aloft.NodeID
@@ -26,8 +26,8 @@ type Attempt struct {
 	Spec        *aloftv1.AttemptSpec
 	Phase       core.TaskExecution_Phase // QUEUED, INITIALIZING (assigned), RUNNING, SUCCEEDED, FAILED, RETRYABLE_FAILED, ABORTED
 	ByEngine    bool                     // the engine runs it itself: executors never see it
-	Executor    string                   // the instance that has it; empty: none yet
-	Waiting     string                   // why it is not started, whether or not an executor has it; empty: no executor has looked yet, or it is started
+	Executor    string                   // the instance that it is assigned to; empty: none yet
+	Waiting     string                   // why it is not started, assigned or not; empty: no executor has looked at it yet, or it is started
 	NotBefore   time.Time                // zero: at once
 	Stop        string                   // why it is to be stopped; empty: it is not
 	CreatedAt   time.Time
@@ -35,11 +35,11 @@ type Attempt struct {
 	UpdatedAt   time.Time
 	EndedAt     time.Time // zero: not yet
 	Error       *core.ExecutionError
-	Lost        bool // it ended because nobody knows how it ended
+	Lost        bool // its executor is gone for good, or cannot find out how it ended
 	DeckURI     string
 	Outputs     *aloftv1.LiteralRef     // nil: none
-	Objects     []*aloftv1.ObjectDigest // what the outputs refer to, with digests
-	Environment string                  // digest of what it ran in
+	Objects     []*aloftv1.ObjectDigest // the objects that the outputs refer to
+	Environment string                  // digest of the environment that it ran in
 	Usage       *aloftv1.AttemptUsage
 	Unreadable  error // ErrUnreadable: what of the record is damaged and left out; nil: nothing
 }
@@ -49,8 +49,8 @@ type Instance struct {
 	ID       string // unique for ever
 	Kind     string // "process", "kube"
 	Place    string // instances of the same place can reach each other's attempts: the data folder, the cluster
-	Nonce    string // of the process that is the instance now, made anew at each start; empty: of release 0.1.0
-	Follows  string // of a heartbeat: the nonce of the process before, whose place this one takes; not kept
+	Nonce    string // of the process that runs the instance now, made anew at each start; empty: a process of release 0.1.0
+	Follows  string // in a heartbeat: the nonce of the earlier process that this one replaces; not stored
 	MilliCPU int64
 	Memory   int64 // bytes
 	Slots    int64

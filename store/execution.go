@@ -37,7 +37,7 @@ type Execution struct {
 	StatePrincipal string    // who changed the state last
 	Waiting        string    // what the execution as a whole waits for; empty: nothing
 	WaitingSince   time.Time // since when; zero: it does not wait
-	Waits          int       // how many things it and its nodes wait for outside of it, by name; 0: none
+	Waits          int       // number of named external waits of the execution as a whole and of its nodes
 	JournalVersion int       // an engine never claims an execution whose journal it cannot read
 	Unreadable     error     // ErrUnreadable: what of the record is damaged and left out; nil: nothing
 }

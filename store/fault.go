@@ -32,8 +32,8 @@ func (f Faults) Do(op string, call func() error) error {
 	})[0]
 }
 
-// DoEach carries out a call that has one error for each of n members, of which it is given the first so many: a fault is
-// told to all of them.
+// DoEach carries out a call that has n members and an error for each: call does the first so many of them. The error of a
+// fault is that of all members.
 func (f Faults) DoEach(op string, n int, call func(first int) []error) []error {
 	fault, done := NoFault, "before it was done"
 	if f != nil {

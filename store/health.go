@@ -13,9 +13,9 @@ type Health interface {
 	// Services returns what is known of every service that has ever failed, by name.
 	Services(ctx context.Context) ([]Service, error)
 
-	// PutService writes what is known of a service now. ErrConflict if somebody else has written it since it was read:
-	// s.Revision is the one that was read, 0 for a service that is not known yet, and the next one is kept. Writing again
-	// what was written last is no error. It wakes TopicHealth.
+	// PutService writes what is known of a service now. s.Revision is the revision that was read, 0 for a service that is not
+	// known yet; the row gets the next one. ErrConflict if the row was written since it was read. Writing again what was
+	// written last is no error. It wakes TopicHealth.
 	PutService(ctx context.Context, s Service) error
 }
 
@@ -28,15 +28,15 @@ type Service struct {
 	AwaySince time.Time // zero: it is well
 	Reason    string    // why it is away
 	WellAt    time.Time // when it was last known to work; zero: never
-	Probes    int       // how often it was asked since it is away
-	ProbeAt   time.Time // when it is asked next; whoever asks moves it ahead first
+	Probes    int       // number of probes since it is away
+	ProbeAt   time.Time // when the next probe is due; the server that probes moves it ahead first, so that no other server does
 	Revision  int64     // counts writes
 }
 
-// Away says whether nothing is to be started that needs the service.
+// Away says whether the service is away: then nothing is started that needs it.
 func (s Service) Away() bool { return !s.AwaySince.IsZero() }
 
-// Waiting is what those who wait for the service say; empty while it is well.
+// Waiting is the waiting reason of executions and attempts that need the service; empty while it is well.
 func (s Service) Waiting() string {
 	if !s.Away() {
 		return ""

@@ -13,10 +13,10 @@ import (
 // CreateDedup is the deduplication key of every execution's first message.
 const CreateDedup = "create"
 
-// SameCreation says whether the execution that has a name was made by this very message: a client that did not learn the
-// outcome of a creation repeats it, and its seed is like no other's. Unread is the execution's message of CreateDedup, or
-// nil once it was consumed; journal begins with the first entry and reaches beyond the one that consumed it: those before
-// only say what the execution waited for.
+// SameCreation says whether the execution that has a name was made by this very message. A client that did not learn the
+// outcome of a creation repeats it with the same seed, and no other creation has that seed. Unread is the execution's message
+// of CreateDedup, or nil once it was consumed; journal begins with the first entry and reaches at least to the entry that
+// consumed the message: entries before that one only say what the execution waited for.
 func SameCreation(create, unread *aloftv1.Inbox, journal []*aloftv1.JournalEntry) bool {
 	there := unread.GetCreate()
 	for _, entry := range journal {
@@ -62,8 +62,8 @@ func ReportDedup(report Report) (string, error) {
 	return kind + "/" + string(a.Node) + "/" + strconv.FormatUint(uint64(a.Attempt), 10) + "/" + a.Token, nil
 }
 
-// StoppedUnstarted is what a commit puts into the inbox for an attempt that is to be stopped while no executor has it:
-// nobody else would ever report its end.
+// StoppedUnstarted is the outcome that a commit puts into the inbox for an attempt that is to be stopped and has no executor:
+// no executor would ever report its end.
 func StoppedUnstarted(a *Attempt) Message {
 	inbox := &aloftv1.Inbox{Kind: &aloftv1.Inbox_Outcome{Outcome: &aloftv1.Outcome{
 		Node: string(a.Node), Attempt: a.Attempt, Token: a.Token, EndedAt: a.UpdatedAt.UnixNano(),
@@ -74,7 +74,7 @@ func StoppedUnstarted(a *Attempt) Message {
 }
 
 // WakesExecutors says whether a commit of this attempt concerns executors: it was scheduled, is to be stopped, or has
-// ended. What the engine runs itself never does.
+// ended. An attempt that the engine runs itself never concerns them.
 func WakesExecutors(a *Attempt) bool {
 	return !a.ByEngine && (a.Phase == core.TaskExecution_QUEUED || a.Stop != "" || aloft.Terminal(a.Phase))
 }

@@ -31,7 +31,7 @@ type Node struct {
 	Inputs     *aloftv1.Literals       // written once; nil in a step: as it was
 	Outputs    *aloftv1.Literals       // written once; nil in a step: as it was
 	Metadata   *admin.TaskNodeMetadata // cache status, checkpoint; nil: none
-	Cache      *aloftv1.CacheLookup    // what became of the search for its result; nil: it is not cached; in a step: as it was
+	Cache      *aloftv1.CacheLookup    // the search for a cached result, and its outcome; nil: it is not cached; in a step: as it was
 	Number     int64                   // set when read: grows with each node that is added to an execution; 0: the store has none
 	Waiting    string                  // what it waits for outside of the execution (a reservation); empty: nothing
 	Unreadable error                   // ErrUnreadable: what of the record is damaged and left out; nil: nothing

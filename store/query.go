@@ -10,7 +10,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// Queries read records for those who look. They never block writers and are bounded in time.
+// Queries read records for the API. They never block writers and are bounded in time.
 type Queries interface {
 	GetExecution(ctx context.Context, id aloft.ExecutionID) (*Execution, error) // ErrNotFound
 	GetNode(ctx context.Context, id aloft.ExecutionID, node aloft.NodeID) (*Node, error)
@@ -53,11 +53,11 @@ type Query struct {
 	Project, Domain, Name string
 	Filters               []Filter
 	SortBy                string // a column of Flyte's API; empty: created_at
-	Ascending             bool   // else the newest first; what is equal was written in the order of the list, too
+	Ascending             bool   // else the newest first; records that are equal in SortBy are in the order in which they were written
 	Limit                 int    // 0: all
 	Offset                int
 	After                 *Position // of executions by created_at: only those behind it in the order; nil: from the beginning
-	Budget                *Budget   // bounds what is read; nil: nothing does
+	Budget                *Budget   // bounds what is read; nil: no bound
 }
 
 // Position is where an execution is in the order of creation. A page that begins behind a position has neither a gap nor a row
@@ -70,8 +70,8 @@ type Position struct {
 // PositionOf is the position of an execution.
 func PositionOf(e *Execution) *Position { return &Position{e.CreatedAt, e.Key} }
 
-// Budget is how many bytes of records a list may read. The list ends before the record that would exceed it, but has at least
-// one: then Cut is set, and there is more.
+// Budget is how many bytes of records a list may read. The list ends before the record that would exceed the budget, but has
+// at least one record. If it ended so, Cut is set, and there are more records.
 type Budget struct {
 	Bytes int  // left; below 0 when the list was cut, or its only record is larger than the budget
 	Read  int  // records

@@ -9,11 +9,11 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// Recoveries is what package recovery/job needs: jobs with their items, and who has recovered whom. The simulator has no
-// jobs, so it is no part of Store; store/sqlstore has it, and storetest.RunRecoveries holds it.
+// Recoveries is what package recovery/job needs: jobs with their items, and which executions recover which. The simulator has
+// no jobs, so it is no part of Store; store/sqlstore has it, and storetest.RunRecoveries tests it.
 //
-// Whoever saves a job says which version of it was read, and is refused if there is a later one: two that work on one job at
-// once cannot both be right. Owning a job only spares the other the work.
+// A server that saves a job names the version that it read, and is refused if there is a later one: of two servers that work on
+// one job at once, only one can save it. The owner of a job makes nothing safer: it spares the other servers the work.
 type Recoveries interface {
 	// CreateRecoveryJob commits a job with its items. It sets the version. ErrExists if the name is taken.
 	CreateRecoveryJob(ctx context.Context, job *aloftv1.RecoveryJob, items []*aloftv1.RecoveryItem) error
@@ -22,12 +22,12 @@ type Recoveries interface {
 	// another version than the one that was read, ErrNotFound.
 	SaveRecoveryJob(ctx context.Context, job *aloftv1.RecoveryJob, items []*aloftv1.RecoveryItem) error
 
-	// AcquireRecoveryJobs makes owner the owner of each job that has not ended and is free, was its already, or whose lease
-	// has run out, for ttl from now, and returns them in order of creation, without those that cannot be understood.
+	// AcquireRecoveryJobs makes owner the owner, for ttl from now, of each job that has not ended and that has no owner, has
+	// this owner, or whose lease has run out. It returns these jobs in order of creation, without those that cannot be understood.
 	AcquireRecoveryJobs(ctx context.Context, owner string, now time.Time, ttl time.Duration) ([]*aloftv1.RecoveryJob, error)
 
-	// RemoveRecoveryJob forgets a job with its items; what it has started goes on. ErrNotFound, ErrPrecondition if the job has
-	// neither ended nor pauses. One that cannot be understood can always be removed.
+	// RemoveRecoveryJob forgets a job with its items; executions that it has started go on. ErrNotFound, ErrPrecondition if the
+	// job has neither ended nor pauses. A job that cannot be understood can always be removed.
 	RemoveRecoveryJob(ctx context.Context, name string) error
 
 	GetRecoveryJob(ctx context.Context, name string) (*aloftv1.RecoveryJob, error) // ErrNotFound, ErrUnreadable
@@ -46,7 +46,7 @@ type Recoveries interface {
 	SucceededSince(ctx context.Context, id aloft.ExecutionID) (aloft.ExecutionID, error)
 }
 
-// Recovered says who recovers an execution.
+// Recovered is an execution with one that recovers it.
 type Recovered struct {
 	Execution, Recovery aloft.ExecutionID
 	Phase               core.WorkflowExecution_Phase // of Recovery

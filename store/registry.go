@@ -12,8 +12,8 @@ import (
 
 // Registry keeps versions of tasks, workflows and launch plans. They never change; a launch plan's state may.
 type Registry interface {
-	// Create writes a version; ErrExists if its id is taken, by an equal version or by another. A record that cannot be understood is written
-	// again by that if the new version has its digest.
+	// Create writes a version; ErrExists if its id is taken, by an equal version or by another. If the record that has the id
+	// cannot be understood and the new version has its digest, the record is written again, and the answer is ErrExists.
 	CreateTask(ctx context.Context, t *Task) error
 	CreateWorkflow(ctx context.Context, w *Workflow) error
 	CreateLaunchPlan(ctx context.Context, l *LaunchPlan) error
@@ -29,7 +29,7 @@ type Registry interface {
 
 	// GetNamedEntity returns what all versions of a name have in common, ErrNotFound if there is none: a name exists from its
 	// first version on. Until its metadata is updated it has no description and is active, or SYSTEM_GENERATED where all its
-	// versions are made by us. The kind is that of a task, workflow or launch plan, all others are ErrInvalid.
+	// versions are generated. The kind is that of a task, workflow or launch plan, all others are ErrInvalid.
 	GetNamedEntity(ctx context.Context, kind core.ResourceType, id *admin.NamedEntityIdentifier) (*admin.NamedEntity, error)
 
 	// UpdateNamedEntity sets the state of a name, and its description unless the new one is empty. ErrNotFound. Nothing else
@@ -60,7 +60,7 @@ type Workflow struct {
 	Description      *admin.DescriptionEntity
 	ShortDescription string
 	CreatedAt        time.Time
-	Generated        bool  // made by us for the execution of a single task
+	Generated        bool  // made by the server for the execution of a single task
 	Unreadable       error // as of a task
 }
 

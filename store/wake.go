@@ -4,8 +4,9 @@ import "sync"
 
 // Hub is the Wakes of one process: what both implementations embed. The zero value is ready.
 //
-// Each subscription is one channel with room for one wake-up, so a burst becomes one, a wake-up that comes while the
-// subscriber works stays in the channel until it looks again, and whoever wakes never blocks. Nothing runs per subscriber.
+// Each subscription is one channel with room for one wake-up: a burst becomes one wake-up, a wake-up that comes while the
+// subscriber works stays in the channel until the subscriber receives again, and Wake never blocks. There is no goroutine for
+// a subscription.
 type Hub struct {
 	mu     sync.Mutex
 	topics map[Topic]map[chan struct{}]struct{}
@@ -45,7 +46,7 @@ func (h *Hub) Wake(topics ...Topic) {
 		for c := range h.topics[topic] {
 			select {
 			case c <- struct{}{}:
-			default: // one is waiting there already, and it covers this one too
+			default: // a wake-up is in the channel already, and stands for this one too
 			}
 		}
 	}
