@@ -162,7 +162,7 @@ func WaitForResult(id ResultID) string {
 // ResultWake is the message to the waiters of a result, which on names (see WaitForResult), when its reservation is given back.
 // The occasion, such as the commit id of the step that gives it back, makes the deduplication key another one each time. An
 // execution may have an earlier wake in its inbox that a step is about to consume, and this step may have asked before this
-// occasion. With equal keys the new wake would be dropped, and the execution would wait for ever.
+// occasion. With equal keys the new wake would be dropped, and the execution would wait until it asks again by itself.
 func ResultWake(on, occasion string) Message {
 	return Message{Dedup: "wake/" + on + "/" + occasion, Inbox: &aloftv1.Inbox{Kind: &aloftv1.Inbox_Wake{Wake: &aloftv1.Wake{On: on}}}}
 }

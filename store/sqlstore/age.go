@@ -17,10 +17,16 @@ import (
 	"github.com/aloft-dev/aloft/internal/hang"
 )
 
-// SQLite takes a log that was damaged or deleted for one that ends earlier, or for none, and says nothing: what was in it
-// alone is gone. The log of a small installation would hold all that it ever did, as it is copied back each 16 MiB. So it is
-// copied back when nothing is written for a while, and a small file beside the database says how far it has come, so that
-// one that has come less far is refused at the start. That costs a sync each few seconds in which executions are created.
+// age notes how far a database file has come, so that Open refuses one that has lost a part of its log.
+//
+// SQLite takes a log that was damaged or deleted for one that ends earlier, or for none, and reports no error: commits that
+// were only in the log are gone. The log of a small installation would have everything in it, as it is copied back each 16 MiB.
+// So a pass copies it back when nothing was written for a while, and writes the largest execution number into a small file
+// beside the database:
+//
+//	number in the file ≤ largest execution number in the database, or the database is refused at the start
+//
+// This costs a sync each few seconds in which executions are created.
 type age struct {
 	store *Store
 	log   *slog.Logger
@@ -29,11 +35,11 @@ type age struct {
 	done  chan struct{}
 	guard hang.Guard // of passes: the next one begins when the last has returned
 
-	known   int64 // the number in the file
-	seen    int64 // commits at the last look
-	copied  int64 // commits when the log was copied back
-	restAt  time.Time
-	nowFunc func() time.Time
+	known        int64     // the number in the file
+	seen         int64     // writer.commits at the last pass
+	copied       int64     // writer.commits when the log was copied back
+	checkpointAt time.Time // when the log was last copied back
+	nowFunc      func() time.Time
 }
 
 const (
@@ -43,13 +49,13 @@ const (
 
 func ageFile(path string) string { return path + ".age" }
 
-// checkAge refuses a database that is older than itself.
+// checkAge refuses a database whose largest execution number is smaller than the number in the file.
 func (s *Store) checkAge(ctx context.Context) (known int64, err error) {
 	content, err := os.ReadFile(ageFile(s.path))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, unavailable(opening, s.path, s.dialect, err)
 	}
-	known, _ = strconv.ParseInt(strings.TrimSpace(string(content)), 10, 64) // of what is not a number we know nothing
+	known, _ = strconv.ParseInt(strings.TrimSpace(string(content)), 10, 64) // 0 if it is no number
 	has, err := s.lastExecution(ctx)
 	if err != nil {
 		return 0, err
@@ -106,8 +112,8 @@ func (a *age) pass(ctx context.Context) error {
 			a.known = number
 		}
 	}
-	if now := a.nowFunc(); idle && commits != a.copied && now.Sub(a.restAt) >= checkpointEvery {
-		a.restAt = now
+	if now := a.nowFunc(); idle && commits != a.copied && now.Sub(a.checkpointAt) >= checkpointEvery {
+		a.checkpointAt = now
 		if err := checkpoint(ctx, a.store.path); err != nil {
 			return err
 		}
@@ -121,7 +127,7 @@ func (a *age) close() {
 	<-a.done
 }
 
-// checkpoint copies the log into the database as far as no reader needs it, and holds up nobody.
+// checkpoint copies the log into the database as far as no reader needs it. It blocks neither readers nor the writer.
 func checkpoint(ctx context.Context, path string) error {
 	db := openSQLite(writeDSN(path))
 	defer func() { _ = db.Close() }()

@@ -51,7 +51,7 @@ func TestADatabaseThatIsOlderThanItselfIsRefused(t *testing.T) {
 	gone := func([]byte) []byte { return nil }
 	flipped := func(wal []byte) []byte { wal[32+24+100] ^= 1; return wal } // in the first page
 
-	s.age.close() // the passes are ours
+	s.age.close() // the test runs the passes
 	create("a")
 	_ = s.age.pass(ctx)
 	create("b")

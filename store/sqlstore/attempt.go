@@ -12,7 +12,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Heartbeat makes an instance known or says that it is still there.
+// Heartbeat registers an executor instance, or renews its registration.
 func (s *Store) Heartbeat(ctx context.Context, i store.Instance) error {
 	return s.write(ctx, 1, func(t *tx) error {
 		n, err := t.exec(`INSERT INTO instances (id, kind, place, milli_cpu, memory, slots, seen_at, expires, nonce) VALUES (?,?,?,?,?,?,?,?,?)
@@ -47,7 +47,8 @@ func (s *Store) Instances(ctx context.Context) ([]store.Instance, error) {
 // RemoveInstance forgets an instance that has no attempts.
 func (s *Store) RemoveInstance(ctx context.Context, executor string) error {
 	return s.write(ctx, 1, func(t *tx) error {
-		// Whoever assigns to it holds it weakly: either we see what was assigned, or they see that it is gone.
+		// Assign locks the instance weakly: either this transaction sees the attempts that were assigned, or Assign sees that the
+		// instance is gone.
 		var id string
 		if _, err := t.row([]any{&id}, "SELECT id FROM instances WHERE id = ? {hold_instance}", executor); err != nil {
 			return err
@@ -90,7 +91,7 @@ func (s *Store) attempts(ctx context.Context, budget *store.Budget, keep bool, r
 		a.Objects = into(&d, new(aloftv1.Outcome), objects).GetObjects()
 		a.Usage = into(&d, new(aloftv1.AttemptUsage), usage)
 		a.Spec = into(&d, new(aloftv1.AttemptSpec), spec)
-		a.Error, a.Unreadable = d.says("task execution", a.ID, a.Error)
+		a.Error, a.Unreadable = d.rowFailure("task execution", a.ID, a.Error)
 		attempts = append(attempts, a)
 		return nil
 	})
@@ -100,10 +101,10 @@ func (s *Store) attempts(ctx context.Context, budget *store.Budget, keep bool, r
 	return attempts, nil
 }
 
-// Waiting returns attempts that an executor could take.
+// Waiting returns attempts that can be assigned to an executor.
 func (s *Store) Waiting(ctx context.Context, now time.Time, limit int) ([]*store.Attempt, error) {
 	return s.attempts(ctx, nil, true, `WHERE a.ended = 0 AND a.by_engine = 0 AND a.executor IS NULL AND a.stop IS NULL AND a.not_before <= ?
-		ORDER BY a.number LIMIT ?`, nanos(now), atMost(limit))
+		ORDER BY a.number LIMIT ?`, nanos(now), limitArg(limit))
 }
 
 // SetWaiting records why attempts wait.
@@ -130,7 +131,7 @@ func (s *Store) SetWaiting(ctx context.Context, executor string, attempts []stor
 	})
 }
 
-// wakeExecution wakes those who watch an execution that only its key is known of.
+// wakeExecution wakes the subscribers of an execution of which only the key is known.
 func (s *Store) wakeExecution(t *tx, key store.Key) error {
 	s.mu.RLock()
 	id, ok := s.ids[key]
@@ -152,8 +153,8 @@ func (s *Store) wakeExecution(t *tx, key store.Key) error {
 	return nil
 }
 
-// state is why an attempt may not be assigned or reported on.
-func state(t *tx, key store.AttemptKey) (ended, byEngine, over bool, executor string, found bool, err error) {
+// attemptState reads why an attempt may not be assigned or reported on; over: its execution has ended.
+func attemptState(t *tx, key store.AttemptKey) (ended, byEngine, over bool, executor string, found bool, err error) {
 	var e, b, o int64
 	found, err = t.row([]any{&e, &b, &o, &executor}, `SELECT a.ended, a.by_engine, e.ended, COALESCE(a.executor, '')
 		FROM attempts a JOIN executions e ON e.number = a.execution WHERE a.execution = ? AND a.node = ? AND a.attempt = ? AND a.token = ?`,
@@ -165,7 +166,7 @@ func conflict(verb string, key store.AttemptKey, why string) error {
 	return fmt.Errorf("%s attempt %d of node %s: %s: %w", verb, key.Attempt, key.Node, why, aloft.ErrConflict)
 }
 
-// Assign gives attempts to an executor instance.
+// Assign assigns attempts to an executor instance.
 func (s *Store) Assign(ctx context.Context, executor, nonce string, attempts []store.AttemptKey, now time.Time) []error {
 	errs := make([]error, len(attempts))
 	if err := s.write(ctx, len(attempts), func(t *tx) error {
@@ -192,7 +193,7 @@ func (s *Store) Assign(ctx context.Context, executor, nonce string, attempts []s
 				}
 				continue
 			}
-			ended, byEngine, _, has, found, err := state(t, key)
+			ended, byEngine, _, has, found, err := attemptState(t, key)
 			switch {
 			case err != nil:
 				return err
@@ -211,12 +212,13 @@ func (s *Store) Assign(ctx context.Context, executor, nonce string, attempts []s
 		}
 		return nil
 	}); err != nil {
-		return all(len(attempts), err)
+		return sameError(len(attempts), err)
 	}
 	return errs
 }
 
-func all(n int, err error) []error {
+// sameError is an error for each of n members of a call.
+func sameError(n int, err error) []error {
 	errs := make([]error, n)
 	for i := range errs {
 		errs[i] = err
@@ -224,7 +226,7 @@ func all(n int, err error) []error {
 	return errs
 }
 
-// Assigned returns what the instance has and has not ended.
+// Assigned returns the attempts that are assigned to the instance and have not ended.
 func (s *Store) Assigned(ctx context.Context, executor string) ([]*store.Attempt, error) {
 	return s.attempts(ctx, nil, true, "WHERE a.executor = ? AND a.ended = 0 AND a.executor IS NOT NULL ORDER BY a.number", executor)
 }
@@ -262,7 +264,7 @@ func (s *Store) Report(ctx context.Context, executor string, reports []store.Rep
 				t.topics = []store.Topic{store.TopicInbox}
 				continue
 			}
-			ended, _, over, has, found, err := state(t, key)
+			ended, _, over, has, found, err := attemptState(t, key)
 			switch {
 			case err != nil:
 				return err
@@ -276,12 +278,12 @@ func (s *Store) Report(ctx context.Context, executor string, reports []store.Rep
 		}
 		return nil
 	}); err != nil {
-		return all(len(reports), err)
+		return sameError(len(reports), err)
 	}
 	return errs
 }
 
-// Adopt gives the attempts of an instance that is gone to another of the same place.
+// Adopt assigns the attempts of an instance that is gone to another instance of the same place.
 func (s *Store) Adopt(ctx context.Context, from, to string) (int, error) {
 	adopted := 0
 	err := s.write(ctx, 1, func(t *tx) error {

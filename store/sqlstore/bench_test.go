@@ -129,8 +129,8 @@ func smallCommit(b *testing.B, s *sqlstore.Store, leases []store.Lease) {
 	}
 }
 
-// BenchmarkCost commits steps of 1 and of 200 nodes as they are, without their journal entry, and without looking at the
-// lease, in turns, and tells what each adds.
+// BenchmarkCost commits steps of 1 and of 200 nodes in turns: whole, without their journal entry, and without the check of the
+// lease. It reports what the journal and the check add.
 func BenchmarkCost(b *testing.B) {
 	for _, width := range []int{1, 200} {
 		b.Run(fmt.Sprint("SQLite/nodes=", width), func(b *testing.B) {

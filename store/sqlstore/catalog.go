@@ -19,8 +19,8 @@ import (
 
 const resultColumns = 21
 
-// A result whose tag names another one already is not what anybody looks for, and one whose id is there is a repetition.
-var writeResults = newMany(resultColumns, `INSERT INTO results (id, project, domain, name, version, tag, created_at, used_at, size, pinned, gone_at,
+// A result is not written if its id is there, or its tag names another result already: then the step is refused (takenError).
+var writeResults = newBulkInsert(resultColumns, `INSERT INTO results (id, project, domain, name, version, tag, created_at, used_at, size, pinned, gone_at,
 	gone_reason, source_project, source_domain, source_execution, source_node, source_attempt, outputs, objects, cache_key, artifact)`,
 	"ON CONFLICT DO NOTHING")
 
@@ -46,8 +46,8 @@ func (e *encoder) result(r *store.Result) {
 		int64(r.Source.Attempt), e.blob(r.Outputs), objects, e.blob(r.Key), artifact)
 }
 
-// encodeResults puts those of one dataset side by side, and all in one order: two servers that write the same ones wait for
-// each other and not for ever.
+// encodeResults sorts the results, so that two servers that write the same results do not wait for each other for ever, and
+// results of one dataset stand side by side.
 func encodeResults(results []*store.Result, errs *encoder) []driver.Value {
 	if len(results) == 0 {
 		return nil
@@ -84,15 +84,15 @@ const (
 		AND EXISTS (SELECT 1 FROM results r WHERE r.id = result_tags.result AND r.gone_at <> 0)`
 )
 
-// released is a reservation that is given back, with the message for those who wait.
-type released struct {
+// encodedRelease is a reservation that is given back, with the message for its waiters.
+type encodedRelease struct {
 	on, owner      string
 	dedup, message driver.Value
 }
 
-// give lets those who wait look again, if the reservation is the owner's, and ends it.
-func (r released) give(t *tx) error {
-	if err := t.later(`INSERT INTO inbox (execution, shard, dedup, message) SELECT e.number, e.shard, ?, ? FROM executions e
+// giveBack wakes the waiters and deletes them and the reservation, if it is the owner's.
+func (r encodedRelease) giveBack(t *tx) error {
+	if err := t.execLater(`INSERT INTO inbox (execution, shard, dedup, message) SELECT e.number, e.shard, ?, ? FROM executions e
 		JOIN reservation_waiters w ON w.execution = e.number JOIN reservations h ON h.result = w.result
 		WHERE w.result = ? AND h.owner = ? AND e.ended = 0 {hold_execution} ON CONFLICT (execution, dedup) DO NOTHING`,
 		[]driver.Value{r.dedup, r.message, r.on, r.owner}, func(rows int64) error {
@@ -103,21 +103,21 @@ func (r released) give(t *tx) error {
 		}); err != nil {
 		return err
 	}
-	if err := t.later("DELETE FROM reservation_waiters WHERE result = ? AND EXISTS (SELECT 1 FROM reservations h WHERE h.result = ? AND h.owner = ?)",
+	if err := t.execLater("DELETE FROM reservation_waiters WHERE result = ? AND EXISTS (SELECT 1 FROM reservations h WHERE h.result = ? AND h.owner = ?)",
 		[]driver.Value{r.on, r.on, r.owner}, nil); err != nil {
 		return err
 	}
-	return t.later("DELETE FROM reservations WHERE result = ? AND owner = ?", []driver.Value{r.on, r.owner}, nil)
+	return t.execLater("DELETE FROM reservations WHERE result = ? AND owner = ?", []driver.Value{r.on, r.owner}, nil)
 }
 
-// release encodes the message for those who wait.
-func (e *encoder) release(on, owner, occasion string) released {
+// release encodes the message for the waiters.
+func (e *encoder) release(on, owner, occasion string) encodedRelease {
 	m := store.ResultWake(on, occasion)
-	return released{on, owner, m.Dedup, e.blob(m.Inbox)}
+	return encodedRelease{on, owner, m.Dedup, e.blob(m.Inbox)}
 }
 
-// given are the reservations that the step gives back.
-func (e *encodedStep) given(t *tx) ([]released, error) {
+// releasedReservations are the reservations that the step gives back.
+func (e *encodedStep) releasedReservations(t *tx) ([]encodedRelease, error) {
 	if !e.ReleasesAll {
 		return e.releases, nil
 	}
@@ -131,8 +131,8 @@ func (e *encodedStep) given(t *tx) ([]released, error) {
 	return all, err
 }
 
-// catalog makes the step's results findable and gives reservations back.
-func (e *encodedStep) catalog(t *tx, releases []released) error {
+// writeCatalog makes the step's results findable and gives reservations back.
+func (e *encodedStep) writeCatalog(t *tx, releases []encodedRelease) error {
 	var last store.ResultID
 	for i, r := range e.Results {
 		if d := r.ResultID.Dataset(); i == 0 || d != last {
@@ -142,22 +142,22 @@ func (e *encodedStep) catalog(t *tx, releases []released) error {
 			if enc.err != nil {
 				return refuse("commit %s: encode: %w", e.ID, enc.err)
 			}
-			if err := t.later(writeDataset, []driver.Value{r.Project, r.Domain, r.Name, r.Version, nanos(r.CreatedAt), record}, nil); err != nil {
+			if err := t.execLater(writeDataset, []driver.Value{r.Project, r.Domain, r.Name, r.Version, nanos(r.CreatedAt), record}, nil); err != nil {
 				return err
 			}
 		}
 		if !e.Overwrite {
 			continue
 		}
-		if err := replace(t, r.ResultID, r.ID, r.CreatedAt); err != nil {
+		if err := replaceNamed(t, r.ResultID, r.ID, r.CreatedAt); err != nil {
 			return err
 		}
 	}
 	if len(e.results) > 0 {
-		if err := t.guard(); err != nil {
+		if err := t.openSavepoint(); err != nil {
 			return err
 		}
-		if err := t.conn.laterMany(writeResults, e.results, func(rows int64) error {
+		if err := t.conn.insertLater(writeResults, e.results, func(rows int64) error {
 			if rows != int64(len(e.Results)) {
 				return refuse("%w", errTaken)
 			}
@@ -167,18 +167,18 @@ func (e *encodedStep) catalog(t *tx, releases []released) error {
 		}
 	}
 	for _, r := range releases {
-		if err := r.give(t); err != nil {
+		if err := r.giveBack(t); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// errTaken refuses a step whose results are not all findable. By what is read after the transaction.
+// errTaken refuses a step whose results were not all written. Which results are in their place is read after the transaction.
 var errTaken = errors.New("a result is there already")
 
-// taken says which results stand where those of a step were to be.
-func (s *Store) taken(ctx context.Context, step *store.Step) error {
+// takenError finds the results that are in the place of those of a refused step.
+func (s *Store) takenError(ctx context.Context, step *store.Step) error {
 	by := make(map[store.ResultID]*store.Result)
 	tags := make([]store.ResultID, len(step.Results))
 	for i, r := range step.Results {
@@ -202,22 +202,22 @@ func (s *Store) taken(ctx context.Context, step *store.Step) error {
 		found[i].Outputs, found[i].Objects = nil, nil
 		by[r.ResultID] = found[i]
 	}
-	if len(by) == 0 { // gone again
+	if len(by) == 0 { // they are gone since
 		return fmt.Errorf("commit %s: a result was there already: %w", step.ID, aloft.ErrConflict)
 	}
 	return fmt.Errorf("commit %s: %w", step.ID, &store.TakenError{By: by})
 }
 
-// replace makes gone what a tag names.
-func replace(t *tx, id store.ResultID, by string, now time.Time) error {
+// replaceNamed makes the result that a tag names gone, for the result with the id by.
+func replaceNamed(t *tx, id store.ResultID, by string, now time.Time) error {
 	reason := "replaced by " + by
-	if err := t.later(replaceResult, []driver.Value{nanos(now), reason, id.Project, id.Domain, id.Name, id.Version, id.Tag, by}, nil); err != nil {
+	if err := t.execLater(replaceResult, []driver.Value{nanos(now), reason, id.Project, id.Domain, id.Name, id.Version, id.Tag, by}, nil); err != nil {
 		return err
 	}
-	if err := t.later(replaceTagged, []driver.Value{nanos(now), reason, by, id.Project, id.Domain, id.Name, id.Version, id.Tag}, nil); err != nil {
+	if err := t.execLater(replaceTagged, []driver.Value{nanos(now), reason, by, id.Project, id.Domain, id.Name, id.Version, id.Tag}, nil); err != nil {
 		return err
 	}
-	return t.later(forgetTags, []driver.Value{id.Project, id.Domain, id.Name, id.Version}, nil)
+	return t.execLater(forgetTags, []driver.Value{id.Project, id.Domain, id.Name, id.Version}, nil)
 }
 
 const selectResults = `SELECT r.id, r.project, r.domain, r.name, r.version, COALESCE(r.tag, ''), r.created_at, r.used_at, r.size, r.pinned, r.gone_at,
@@ -227,13 +227,13 @@ const selectResults = `SELECT r.id, r.project, r.domain, r.name, r.version, COAL
 
 const fromResults = ` FROM results r LEFT JOIN datasets d ON d.project = r.project AND d.domain = r.domain AND d.name = r.name AND d.version = r.version `
 
-// results reads results, without their outputs unless they are whole.
+// results reads results; whole: with their outputs and objects.
 func (s *Store) results(ctx context.Context, keep, whole bool, rest string, args ...any) ([]*store.Result, error) {
 	values := ", NULL, NULL"
 	if whole {
 		values = ", r.outputs, r.objects"
 	}
-	var found, named []*store.Result // named: those with further tags, which are rare
+	var found, named []*store.Result // named: results with further tags, which are rare
 	err := s.read(ctx, keep, selectResults+values+fromResults+rest, args, func(scan scan) error {
 		e := new(store.Result)
 		var createdAt, usedAt, pinned, goneAt, attempt, tags int64
@@ -259,7 +259,7 @@ func (s *Store) results(ctx context.Context, keep, whole bool, rest string, args
 		}
 		e.Outputs = into(&d, new(aloftv1.Literals), outputs)
 		e.Objects = into(&d, new(aloftv1.Outcome), objects).GetObjects()
-		e.Unreadable = d.of("result", resultID(e.ID))
+		e.Unreadable = d.unreadable("result", plainID(e.ID))
 		e.Dataset = datasetMetadata(dataset)
 		found = append(found, e)
 		if tags != 0 {
@@ -283,18 +283,19 @@ func (s *Store) results(ctx context.Context, keep, whole bool, rest string, args
 	return found, nil
 }
 
-// datasetMetadata is what was said of a dataset. What cannot be understood of that is no damage of its results.
+// datasetMetadata is the metadata of a dataset; nil if its record cannot be understood, which makes no result unreadable.
 func datasetMetadata(record []byte) map[string]string {
 	var d decoder
 	return into(&d, new(datacatalog.Dataset), record).GetMetadata().GetKeyMap()
 }
 
-type resultID string
+// plainID is an id in messages.
+type plainID string
 
-func (id resultID) String() string { return string(id) }
+func (id plainID) String() string { return string(id) }
 
-// one is the only result found.
-func one(found []*store.Result, err error, what string) (*store.Result, error) {
+// onlyResult is the only result found, or ErrNotFound.
+func onlyResult(found []*store.Result, err error, what string) (*store.Result, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -304,7 +305,7 @@ func one(found []*store.Result, err error, what string) (*store.Result, error) {
 	return found[0], nil
 }
 
-// FindResult returns what a tag names.
+// FindResult returns the result that a tag names.
 func (s *Store) FindResult(ctx context.Context, id store.ResultID) (*store.Result, error) {
 	found, err := s.results(ctx, true, true, "WHERE r.project = ? AND r.domain = ? AND r.name = ? AND r.version = ? AND r.tag = ? AND r.gone_at = 0 AND r.tag IS NOT NULL",
 		id.Project, id.Domain, id.Name, id.Version, id.Tag)
@@ -312,27 +313,27 @@ func (s *Store) FindResult(ctx context.Context, id store.ResultID) (*store.Resul
 		found, err = s.results(ctx, true, true, `WHERE r.gone_at = 0 AND r.id IN (SELECT g.result FROM result_tags g
 			WHERE g.project = ? AND g.domain = ? AND g.name = ? AND g.version = ? AND g.tag = ?)`, id.Project, id.Domain, id.Name, id.Version, id.Tag)
 	}
-	return one(found, err, store.WaitForResult(id))
+	return onlyResult(found, err, store.WaitForResult(id))
 }
 
-// usable is of a result what one needs to use it, for results of one dataset.
-const usable = `r.id, COALESCE(r.tag, ''), r.created_at, COALESCE(r.source_project, ''), COALESCE(r.source_domain, ''), COALESCE(r.source_execution, ''),
+// hitColumns are the columns that are needed to use a result, for results of one dataset.
+const hitColumns = `r.id, COALESCE(r.tag, ''), r.created_at, COALESCE(r.source_project, ''), COALESCE(r.source_domain, ''), COALESCE(r.source_execution, ''),
 	COALESCE(r.source_node, ''), r.source_attempt, r.outputs, r.objects,
 	(SELECT d.record FROM datasets d WHERE d.project = ? AND d.domain = ? AND d.name = ? AND d.version = ?)`
 
 // The two ways from a tag to a result, as in FindResult, for several tags of a dataset.
 var (
-	byTags = newIn([]int{1, 4, 16, 64}, "SELECT r.tag, "+usable+` FROM results r
+	byTags = newInQuery([]int{1, 4, 16, 64}, "SELECT r.tag, "+hitColumns+` FROM results r
 		WHERE r.project = ? AND r.domain = ? AND r.name = ? AND r.version = ? AND r.gone_at = 0 AND r.tag IS NOT NULL AND r.tag IN `, "")
-	byFurtherTags = newIn([]int{1, 4, 16, 64}, "SELECT g.tag, "+usable+` FROM result_tags g JOIN results r ON r.id = g.result
+	byFurtherTags = newInQuery([]int{1, 4, 16, 64}, "SELECT g.tag, "+hitColumns+` FROM result_tags g JOIN results r ON r.id = g.result
 		WHERE g.project = ? AND g.domain = ? AND g.name = ? AND g.version = ? AND r.gone_at = 0 AND g.tag IN `, "")
 )
 
-// FindResults returns what several tags name.
+// FindResults returns the results that several tags name.
 func (s *Store) FindResults(ctx context.Context, ids []store.ResultID) ([]*store.Result, error) {
 	found := make(map[store.ResultID]*store.Result, len(ids))
-	for _, way := range []in{byTags, byFurtherTags} {
-		open := make(map[store.ResultID][]string) // tags by their dataset
+	for _, way := range []inQuery{byTags, byFurtherTags} {
+		open := make(map[store.ResultID][]string) // tags without a result so far, by their dataset
 		for _, id := range ids {
 			if found[id] == nil && id.Tag != "" {
 				d := id.Dataset()
@@ -343,7 +344,7 @@ func (s *Store) FindResults(ctx context.Context, ids []store.ResultID) ([]*store
 			for len(tags) > 0 {
 				text, places := way.fit(len(tags))
 				n := min(places, len(tags))
-				if err := s.usable(ctx, text, places, of, tags[:n], found); err != nil {
+				if err := s.readHits(ctx, text, places, of, tags[:n], found); err != nil {
 					return nil, err
 				}
 				tags = tags[n:]
@@ -357,14 +358,14 @@ func (s *Store) FindResults(ctx context.Context, ids []store.ResultID) ([]*store
 	return all, nil
 }
 
-// usable adds the results that a statement with some places finds for tags of a dataset.
-func (s *Store) usable(ctx context.Context, statement string, places int, of store.ResultID, tags []string, found map[store.ResultID]*store.Result) error {
+// readHits adds to found the results that a statement with some places finds for tags of a dataset.
+func (s *Store) readHits(ctx context.Context, statement string, places int, of store.ResultID, tags []string, found map[store.ResultID]*store.Result) error {
 	args := make([]any, 0, 8+places)
 	args = append(args, of.Project, of.Domain, of.Name, of.Version, of.Project, of.Domain, of.Name, of.Version)
 	for i := range places {
 		args = append(args, tags[min(i, len(tags)-1)])
 	}
-	var stated map[string]string // the dataset's, once it was read
+	var stated map[string]string // the dataset's metadata, once it was read
 	return s.read(ctx, true, statement, args, func(scan scan) error {
 		e := &store.Result{ResultID: of}
 		var createdAt, attempt int64
@@ -382,7 +383,7 @@ func (s *Store) usable(ctx context.Context, statement string, places int, of sto
 		e.Dataset = stated
 		e.Outputs = into(&d, new(aloftv1.Literals), outputs)
 		e.Objects = into(&d, new(aloftv1.Outcome), objects).GetObjects()
-		e.Unreadable = d.of("result", resultID(e.ID))
+		e.Unreadable = d.unreadable("result", plainID(e.ID))
 		found[asked] = e
 		return nil
 	})
@@ -391,11 +392,11 @@ func (s *Store) usable(ctx context.Context, statement string, places int, of sto
 // GetResult returns a result by its id.
 func (s *Store) GetResult(ctx context.Context, id string) (*store.Result, error) {
 	found, err := s.results(ctx, true, true, "WHERE r.id = ?", id)
-	return one(found, err, id)
+	return onlyResult(found, err, id)
 }
 
-// named finds the result that a tag names now; empty: none.
-func named(t *tx, id store.ResultID) (result string, err error) {
+// resultNamed is the id of the result that a tag names now; empty: none.
+func resultNamed(t *tx, id store.ResultID) (result string, err error) {
 	found, err := t.row([]any{&result}, `SELECT id FROM results WHERE project = ? AND domain = ? AND name = ? AND version = ? AND tag = ? AND gone_at = 0
 		AND tag IS NOT NULL`, id.Project, id.Domain, id.Name, id.Version, id.Tag)
 	if err != nil || found {
@@ -417,7 +418,7 @@ func (s *Store) PutResult(ctx context.Context, e *store.Result, overwrite bool) 
 	var now string // the id of the result that is there now
 	err := s.write(ctx, 2+len(e.Tags), func(t *tx) error {
 		now = e.ID
-		if err := t.hold(dataset(e.ResultID)); err != nil {
+		if err := t.lock(datasetName(e.ResultID)); err != nil {
 			return err
 		}
 		var known int64
@@ -434,7 +435,7 @@ func (s *Store) PutResult(ctx context.Context, e *store.Result, overwrite bool) 
 		for _, tag := range tags {
 			id := e.ResultID
 			id.Tag = tag
-			there, err := named(t, id)
+			there, err := resultNamed(t, id)
 			switch {
 			case err != nil:
 				return err
@@ -443,7 +444,7 @@ func (s *Store) PutResult(ctx context.Context, e *store.Result, overwrite bool) 
 				now = there
 				return nil
 			default:
-				if err := replace(t, id, e.ID, e.CreatedAt); err != nil {
+				if err := replaceNamed(t, id, e.ID, e.CreatedAt); err != nil {
 					return err
 				}
 			}
@@ -468,8 +469,8 @@ func (s *Store) PutResult(ctx context.Context, e *store.Result, overwrite bool) 
 	return s.GetResult(ctx, now)
 }
 
-// dataset names a dataset.
-func dataset(id store.ResultID) string {
+// datasetName names a dataset for tx.lock.
+func datasetName(id store.ResultID) string {
 	return id.Project + "/" + id.Domain + "/" + id.Name + "/" + id.Version
 }
 
@@ -486,12 +487,12 @@ func (s *Store) TagResult(ctx context.Context, id, tag string) error {
 		if !found || gone != 0 {
 			return refuse("result %s: %w", id, aloft.ErrNotFound)
 		}
-		if err := t.hold(dataset(e)); err != nil {
+		if err := t.lock(datasetName(e)); err != nil {
 			return err
 		}
 		first := e.Tag == ""
 		e.Tag = tag
-		there, err := named(t, e)
+		there, err := resultNamed(t, e)
 		if err != nil {
 			return err
 		}
@@ -523,8 +524,8 @@ func (s *Store) CreateDataset(ctx context.Context, d *store.Dataset) error {
 	})
 }
 
-// asked are the conditions of a query about datasets and results.
-func asked(q store.ResultQuery) (conditions []string, args []any) {
+// datasetConditions are the conditions of a query that both datasets and results have.
+func datasetConditions(q store.ResultQuery) (conditions []string, args []any) {
 	for _, c := range []struct{ column, value string }{{"project", q.Project}, {"domain", q.Domain}, {"name", q.Name}, {"version", q.Version}} {
 		if c.value != "" {
 			conditions, args = append(conditions, c.column+" = ?"), append(args, c.value)
@@ -533,8 +534,8 @@ func asked(q store.ResultQuery) (conditions []string, args []any) {
 	return conditions, args
 }
 
-// tail is the rest of a query: conditions, order and page.
-func tail(prefix string, conditions []string, args []any, q store.ResultQuery) (string, []any) {
+// orderAndPage is the rest of a list's statement: conditions, order and page.
+func orderAndPage(prefix string, conditions []string, args []any, q store.ResultQuery) (string, []any) {
 	where := ""
 	if len(conditions) > 0 {
 		where = "WHERE " + prefix + strings.Join(conditions, " AND "+prefix)
@@ -543,13 +544,13 @@ func tail(prefix string, conditions []string, args []any, q store.ResultQuery) (
 	if q.Ascending {
 		order = ""
 	}
-	return where + " ORDER BY " + prefix + "number" + order + " LIMIT ? OFFSET ?", append(args, atMost(q.Limit), int64(max(q.Offset, 0)))
+	return where + " ORDER BY " + prefix + "number" + order + " LIMIT ? OFFSET ?", append(args, limitArg(q.Limit), int64(max(q.Offset, 0)))
 }
 
 // ListDatasets lists datasets.
 func (s *Store) ListDatasets(ctx context.Context, q store.ResultQuery) ([]*store.Dataset, error) {
-	conditions, args := asked(q)
-	rest, args := tail("", conditions, args, q)
+	conditions, args := datasetConditions(q)
+	rest, args := orderAndPage("", conditions, args, q)
 	var all []*store.Dataset
 	err := s.read(ctx, false, "SELECT project, domain, name, version, created_at, record FROM datasets "+rest, args, func(scan scan) error {
 		d := new(store.Dataset)
@@ -562,7 +563,7 @@ func (s *Store) ListDatasets(ctx context.Context, q store.ResultQuery) ([]*store
 		var dec decoder
 		r := into(&dec, new(datacatalog.Dataset), record)
 		d.Metadata, d.PartitionKeys = r.GetMetadata().GetKeyMap(), r.GetPartitionKeys()
-		if err := dec.of("dataset", resultID(d.Name)); err != nil { // its results are found all the same
+		if err := dec.unreadable("dataset", plainID(d.Name)); err != nil { // its results are found all the same
 			d.Metadata = map[string]string{"unreadable": err.Error()}
 		}
 		all = append(all, d)
@@ -576,7 +577,7 @@ func (s *Store) ListDatasets(ctx context.Context, q store.ResultQuery) ([]*store
 
 // ListResults lists results without their outputs.
 func (s *Store) ListResults(ctx context.Context, q store.ResultQuery) ([]*store.Result, error) {
-	conditions, args := asked(q)
+	conditions, args := datasetConditions(q)
 	conditions = append(conditions, "number > 0") // for the index results_dataset
 	and := func(condition string, values ...any) {
 		conditions, args = append(conditions, condition), append(args, values...)
@@ -598,12 +599,12 @@ func (s *Store) ListResults(ctx context.Context, q store.ResultQuery) ([]*store.
 		and("source_domain = ?", x.GetDomain())
 		and("source_execution = ?", x.GetName())
 	}
-	rest, args := tail("r.", conditions, args, q)
+	rest, args := orderAndPage("r.", conditions, args, q)
 	return s.results(ctx, false, false, rest, args...)
 }
 
-// change runs a statement for each of the results that it fits, and says how many there were.
-func (s *Store) change(ctx context.Context, ids []string, statement string, args ...driver.Value) (changed int, err error) {
+// updateResults runs a statement for each of the results, and returns how many it changed.
+func (s *Store) updateResults(ctx context.Context, ids []string, statement string, args ...driver.Value) (changed int, err error) {
 	err = s.write(ctx, len(ids), func(t *tx) error {
 		changed = 0
 		for _, id := range ids {
@@ -649,12 +650,12 @@ func (s *Store) RemoveResults(ctx context.Context, ids []string, reason string, 
 
 // PinResults exempts results from limits, or ends that.
 func (s *Store) PinResults(ctx context.Context, ids []string, pinned bool) (int, error) {
-	return s.change(ctx, ids, "UPDATE results SET pinned = ? WHERE gone_at = 0 AND pinned <> ? AND id = ?", flag(pinned), flag(pinned))
+	return s.updateResults(ctx, ids, "UPDATE results SET pinned = ? WHERE gone_at = 0 AND pinned <> ? AND id = ?", flag(pinned), flag(pinned))
 }
 
 // UsedResults notes that results were found.
 func (s *Store) UsedResults(ctx context.Context, ids []string, now time.Time) error {
-	_, err := s.change(ctx, ids, "UPDATE results SET used_at = ? WHERE used_at < ? AND id = ?", nanos(now), nanos(now))
+	_, err := s.updateResults(ctx, ids, "UPDATE results SET used_at = ? WHERE used_at < ? AND id = ?", nanos(now), nanos(now))
 	return err
 }
 
@@ -666,7 +667,7 @@ func (s *Store) Reserve(ctx context.Context, r store.Reservation, now time.Time)
 		execution, node = int64(r.Execution), string(r.Node)
 	}
 	err = s.write(ctx, 1, func(t *tx) error {
-		// Servers that share a database go by its clock: that of one must not end the reservations of another.
+		// Servers that share a database go by its clock: the clock of one server must not end reservations made by another.
 		r, now := r, now
 		if s.dialect.clock != "" {
 			var clock int64
@@ -693,7 +694,7 @@ func (s *Store) Reserve(ctx context.Context, r store.Reservation, now time.Time)
 			return err
 		}
 		if !found { // given back between the two statements
-			return overtaken{refuse("reserve %s: %w", on, aloft.ErrConflict)}
+			return retryableRefusal{refuse("reserve %s: %w", on, aloft.ErrConflict)}
 		}
 		old.Execution, old.Node = store.Key(key), aloft.NodeID(of)
 		old.Heartbeat, old.Expires = time.Duration(heartbeat), instant(expires)
@@ -733,5 +734,5 @@ func (s *Store) Release(ctx context.Context, id store.ResultID, owner string) er
 	if enc.err != nil {
 		return fmt.Errorf("release %s: %w", r.on, enc.err)
 	}
-	return s.write(ctx, 1, r.give)
+	return s.write(ctx, 1, r.giveBack)
 }

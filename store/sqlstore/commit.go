@@ -17,15 +17,15 @@ func (s *Store) Commit(ctx context.Context, steps []*store.Step) []error {
 	var members []member
 	var which []int
 	rows := 0
-	facts := new(prefetched)
+	states := new(prefetchedStates)
 	for i, step := range steps {
 		e, err := encodeStep(step)
 		if err != nil {
 			errs[i] = fmt.Errorf("commit %s: encode: %w", step.ID, err)
 			continue
 		}
-		facts.keys = append(facts.keys, int64(step.Execution))
-		members, which = append(members, func(t *tx) error { return e.commit(t, facts) }), append(which, i)
+		states.keys = append(states.keys, int64(step.Execution))
+		members, which = append(members, func(t *tx) error { return e.commit(t, states) }), append(which, i)
 		rows += 2 + len(step.Nodes) + len(step.Attempts) + len(step.Consumed) + len(step.Appends) + len(step.Results)
 	}
 	if len(members) == 0 {
@@ -33,7 +33,7 @@ func (s *Store) Commit(ctx context.Context, steps []*store.Step) []error {
 	}
 	for n, err := range s.writer.submit(ctx, rows, members...) {
 		if errors.Is(err, errTaken) {
-			err = s.taken(ctx, steps[which[n]])
+			err = s.takenError(ctx, steps[which[n]])
 		}
 		errs[which[n]] = err
 	}
@@ -47,21 +47,23 @@ type encodedStep struct {
 	nodes    []driver.Value
 	attempts []driver.Value
 	change   []driver.Value // all but due_at, waiting (since), waits and the key; nil: none
-	ended    bool           // by the change
-	stops    []stop
-	appends  []appended
+	ended    bool           // the change ends the execution
+	stops    []stoppedOutcome
+	appends  []encodedAppend
 	results  []driver.Value
-	releases []released
+	releases []encodedRelease
 	wakes    []store.Topic
 }
 
-// stop is the outcome of an attempt if, at the time of the commit, no executor has it.
-type stop struct {
+// stoppedOutcome is the message that an attempt was stopped: it is sent if, at the time of the commit, no executor has the
+// attempt (store.StoppedUnstarted).
+type stoppedOutcome struct {
 	attempt        *store.Attempt
 	dedup, message driver.Value
 }
 
-type appended struct {
+// encodedAppend is a message to another execution.
+type encodedAppend struct {
 	to             aloft.ExecutionID
 	dedup, message driver.Value
 }
@@ -80,7 +82,7 @@ func encodeStep(step *store.Step) (*encodedStep, error) {
 		attempts.attempt(step.Execution, a)
 		if a.Stop != "" && !aloft.Terminal(a.Phase) {
 			m := store.StoppedUnstarted(a)
-			e.stops = append(e.stops, stop{a, m.Dedup, entry.blob(m.Inbox)})
+			e.stops = append(e.stops, stoppedOutcome{a, m.Dedup, entry.blob(m.Inbox)})
 		}
 		wake = wake || store.WakesExecutors(a)
 	}
@@ -88,7 +90,7 @@ func encodeStep(step *store.Step) (*encodedStep, error) {
 		e.wakes = append(e.wakes, store.TopicAttempts)
 	}
 	for _, m := range step.Appends {
-		e.appends = append(e.appends, appended{m.ID, m.Message.Dedup, entry.blob(m.Message.Inbox)})
+		e.appends = append(e.appends, encodedAppend{m.ID, m.Message.Dedup, entry.blob(m.Message.Inbox)})
 	}
 	e.results = encodeResults(step.Results, &entry)
 	for _, r := range step.Releases {
@@ -104,64 +106,66 @@ func encodeStep(step *store.Step) (*encodedStep, error) {
 	return e, errors.Join(entry.err, nodes.err, attempts.err, change.err)
 }
 
-var writeJournal = newMany(4, "INSERT INTO journal (execution, seq, commit_id, entry)", "ON CONFLICT (execution, seq) DO NOTHING")
+var writeJournal = newBulkInsert(4, "INSERT INTO journal (execution, seq, commit_id, entry)", "ON CONFLICT (execution, seq) DO NOTHING")
 
-// facts are what a commit is checked against.
-type facts struct {
+// storedState is what the database has of an execution and its shard before a commit, which is checked against it.
+type storedState struct {
 	key, shard, ended, dueAt, waits, epoch, lapsed, last int64
 	waiting, owner                                       string
 }
 
-func (f *facts) columns() []any {
+func (f *storedState) columns() []any {
 	return []any{&f.key, &f.shard, &f.ended, &f.dueAt, &f.waiting, &f.waits, &f.owner, &f.epoch, &f.lapsed, &f.last}
 }
 
-// Nobody takes a shard away before we have committed.
-var readFacts = newIn([]int{1, 4, 16, 64}, `SELECT e.number, e.shard, e.ended, e.due_at, e.waiting, e.waits, s.owner, s.epoch, {lapsed},
+// readStates also locks the shards: no lease can be taken away before the transaction ends.
+var readStates = newInQuery([]int{1, 4, 16, 64}, `SELECT e.number, e.shard, e.ended, e.due_at, e.waiting, e.waits, s.owner, s.epoch, {lapsed},
 	COALESCE((SELECT j.seq FROM journal j WHERE j.execution = e.number ORDER BY j.seq DESC LIMIT 1), 0)
 	FROM executions e JOIN shards s ON s.shard = e.shard WHERE e.number IN `, ` {hold_shard}`)
 
-// prefetched are the facts of the executions of a call, read at once where that saves journeys.
-type prefetched struct {
-	keys []int64
-	in   int64 // the transaction in which they were read
-	of   map[int64]*facts
+// prefetchedStates are the stored states of all executions of a Commit call, read at once where this saves journeys (where inserts
+// are merged).
+type prefetchedStates struct {
+	keys        []int64
+	transaction int64 // the number of the transaction in which they were read
+	states      map[int64]*storedState
 }
 
-// take returns the facts of an execution, which hold until something is written to it; nil if there is none.
-func (p *prefetched) take(t *tx, key int64) (*facts, error) {
-	if t.bulk && p.in != t.number {
-		p.in, p.of = t.number, make(map[int64]*facts, len(p.keys))
-		if err := readFacts.each(t, p.keys, p.of); err != nil {
+// take returns the stored state of an execution; nil if there is no such execution. A prefetched state is returned once: the
+// caller changes it by its writes.
+func (p *prefetchedStates) take(t *tx, key int64) (*storedState, error) {
+	if t.mergeInserts && p.transaction != t.number {
+		p.transaction, p.states = t.number, make(map[int64]*storedState, len(p.keys))
+		if err := readStates.each(t, p.keys, p.states); err != nil {
 			return nil, err
 		}
 	}
-	if f, ok := p.of[key]; ok && t.bulk {
-		delete(p.of, key)
+	if f, ok := p.states[key]; ok && t.mergeInserts {
+		delete(p.states, key)
 		return f, nil
 	}
-	of := make(map[int64]*facts, 1)
-	err := readFacts.each(t, []int64{key}, of)
+	of := make(map[int64]*storedState, 1)
+	err := readStates.each(t, []int64{key}, of)
 	return of[key], err
 }
 
-// in is a query about several keys at once: the same prepared statement for about as many.
-type in struct {
+// inQuery is a query with IN about several keys. It has one statement for each of a few sizes, so that all can be kept prepared.
+type inQuery struct {
 	sizes []int // smallest first, beginning with 1
 	texts []string
 }
 
-func newIn(sizes []int, head, tail string) in {
-	q := in{sizes: sizes}
+func newInQuery(sizes []int, head, tail string) inQuery {
+	q := inQuery{sizes: sizes}
 	for _, size := range sizes {
 		q.texts = append(q.texts, head+"("+strings.TrimSuffix(strings.Repeat("?,", size), ",")+")"+tail)
 	}
 	return q
 }
 
-// fit is the statement for n keys, or for as many of them as it has places. The places that are left are filled with any
-// of the keys again.
-func (q in) fit(n int) (text string, places int) {
+// fit is the statement for n keys, or for as many of them as the largest statement has places. The caller fills places that are
+// left with any of the keys again.
+func (q inQuery) fit(n int) (text string, places int) {
 	i := 0
 	for i < len(q.sizes)-1 && q.sizes[i] < n {
 		i++
@@ -169,7 +173,7 @@ func (q in) fit(n int) (text string, places int) {
 	return q.texts[i], q.sizes[i]
 }
 
-func (q in) each(t *tx, keys []int64, of map[int64]*facts) error {
+func (q inQuery) each(t *tx, keys []int64, of map[int64]*storedState) error {
 	for len(keys) > 0 {
 		text, size := q.fit(len(keys))
 		n := min(size, len(keys))
@@ -178,7 +182,7 @@ func (q in) each(t *tx, keys []int64, of map[int64]*facts) error {
 			args[k] = keys[min(k, n-1)]
 		}
 		keys = keys[n:]
-		var f facts
+		var f storedState
 		if err := t.each(f.columns(), func() error { found := f; of[f.key] = &found; return nil }, text, args...); err != nil {
 			return err
 		}
@@ -187,9 +191,9 @@ func (q in) each(t *tx, keys []int64, of map[int64]*facts) error {
 }
 
 // commit checks lease and sequence in the transaction that writes.
-func (e *encodedStep) commit(t *tx, known *prefetched) error {
+func (e *encodedStep) commit(t *tx, states *prefetchedStates) error {
 	key := int64(e.Execution)
-	f, err := known.take(t, key)
+	f, err := states.take(t, key)
 	if err != nil {
 		return err
 	}
@@ -215,15 +219,15 @@ func (e *encodedStep) commit(t *tx, known *prefetched) error {
 	if e.Seq != last+1 {
 		return refuse("commit %s as entry %d, the last one is %d: %w", e.ID, e.Seq, last, aloft.ErrConflict)
 	}
-	releases, err := e.given(t)
+	releases, err := e.releasedReservations(t)
 	if err != nil {
 		return err
 	}
-	if err := t.laterMany(writeJournal,
+	if err := t.insertLater(writeJournal,
 		[]driver.Value{key, e.Seq, e.CommitID, e.entry}, func(rows int64) error {
 			if rows == 0 {
-				// Another transaction was about to write this entry when we looked: perhaps an earlier try of this very commit.
-				return overtaken{refuse("commit %s: another entry is %d: %w", e.ID, e.Seq, aloft.ErrConflict)}
+				// Another transaction was about to write this entry when we read the last one: perhaps an earlier try of this commit.
+				return retryableRefusal{refuse("commit %s: another entry is %d: %w", e.ID, e.Seq, aloft.ErrConflict)}
 			}
 			return nil
 		}); err != nil {
@@ -232,7 +236,7 @@ func (e *encodedStep) commit(t *tx, known *prefetched) error {
 	if err := e.consume(t); err != nil {
 		return err
 	}
-	if err := t.laterMany(writeNodes, e.nodes, func(rows int64) error {
+	if err := t.insertLater(writeNodes, e.nodes, func(rows int64) error {
 		if rows != int64(len(e.Nodes)) {
 			return refuse("commit %s: a node that has ended cannot change its phase: %w", e.ID, aloft.ErrConflict)
 		}
@@ -240,7 +244,7 @@ func (e *encodedStep) commit(t *tx, known *prefetched) error {
 	}); err != nil {
 		return err
 	}
-	if err := t.laterMany(writeAttempts, e.attempts, func(rows int64) error {
+	if err := t.insertLater(writeAttempts, e.attempts, func(rows int64) error {
 		if rows != int64(len(e.Attempts)) {
 			return refuse("commit %s: an attempt that has ended, or whose token is another, cannot change: %w", e.ID, aloft.ErrConflict)
 		}
@@ -251,7 +255,7 @@ func (e *encodedStep) commit(t *tx, known *prefetched) error {
 	if err := e.send(t); err != nil {
 		return err
 	}
-	if err := e.catalog(t, releases); err != nil {
+	if err := e.writeCatalog(t, releases); err != nil {
 		return err
 	}
 	t.wake(e.wakes...)
@@ -267,7 +271,7 @@ var consumeTexts = func() (texts []string) {
 	return texts
 }()
 
-// consume deletes the messages that the step used up.
+// consume deletes the messages that the step consumes.
 func (e *encodedStep) consume(t *tx) error {
 	rest := e.Consumed
 	for i, size := range consumeSizes {
@@ -276,7 +280,7 @@ func (e *encodedStep) consume(t *tx) error {
 			for _, seq := range rest[:size] {
 				args = append(args, seq)
 			}
-			if err := t.later(consumeTexts[i], args, nil); err != nil {
+			if err := t.execLater(consumeTexts[i], args, nil); err != nil {
 				return err
 			}
 		}
@@ -284,8 +288,8 @@ func (e *encodedStep) consume(t *tx) error {
 	return nil
 }
 
-// send puts messages into inboxes: its own for attempts that nobody will ever start, and those of other executions. One
-// that is gone or has ended has no use for it, and the sender must not suffer.
+// send puts messages into inboxes: into the execution's own for attempts that are stopped before an executor has them, and into
+// those of other executions. A message to an execution that is not there or has ended is dropped: that is no error of the sender.
 func (e *encodedStep) send(t *tx) error {
 	sent := func(rows int64) error {
 		if rows > 0 {
@@ -294,7 +298,7 @@ func (e *encodedStep) send(t *tx) error {
 		return nil
 	}
 	for _, s := range e.stops {
-		if err := t.later(`INSERT INTO inbox (execution, shard, dedup, message) SELECT a.execution, e.shard, ?, ? FROM attempts a
+		if err := t.execLater(`INSERT INTO inbox (execution, shard, dedup, message) SELECT a.execution, e.shard, ?, ? FROM attempts a
 			JOIN executions e ON e.number = a.execution WHERE a.execution = ? AND a.node = ? AND a.attempt = ? AND a.executor IS NULL AND a.ended = 0
 			ON CONFLICT (execution, dedup) DO NOTHING`,
 			[]driver.Value{s.dedup, s.message, int64(e.Execution), string(s.attempt.Node), int64(s.attempt.Attempt)}, sent); err != nil {
@@ -302,7 +306,7 @@ func (e *encodedStep) send(t *tx) error {
 		}
 	}
 	for _, a := range e.appends {
-		if err := t.later(`INSERT INTO inbox (execution, shard, dedup, message) SELECT e.number, e.shard, ?, ? FROM executions e
+		if err := t.execLater(`INSERT INTO inbox (execution, shard, dedup, message) SELECT e.number, e.shard, ?, ? FROM executions e
 			WHERE e.project = ? AND e.domain = ? AND e.name = ? AND e.ended = 0 {hold_execution} ON CONFLICT (execution, dedup) DO NOTHING`,
 			[]driver.Value{a.dedup, a.message, a.to.Project, a.to.Domain, a.to.Name}, sent); err != nil {
 			return err
@@ -311,8 +315,8 @@ func (e *encodedStep) send(t *tx) error {
 	return nil
 }
 
-// unlessTerminated is the condition under which a step may end an execution by itself: what it consumes is deleted by
-// then, so a request to terminate that is still in the inbox is one that the step does not know.
+// unlessTerminated is the condition under which a step may end an execution by itself: the messages that it consumes are
+// deleted before, so a request to terminate that is still in the inbox is one that the step does not know.
 func unlessTerminated(c *store.ExecutionChange) string {
 	if !c.EndsUnasked() {
 		return ""
@@ -320,24 +324,24 @@ func unlessTerminated(c *store.ExecutionChange) string {
 	return " AND NOT EXISTS (SELECT 1 FROM inbox WHERE inbox.execution = executions.number AND inbox.dedup = '" + store.TerminateDedup + "')"
 }
 
-// update sets what the step says of the execution itself, and leaves the row alone if that is what it says already.
-func (e *encodedStep) update(t *tx, f *facts) error {
+// update writes the execution's own row, unless the row has these values already.
+func (e *encodedStep) update(t *tx, f *storedState) error {
 	ended := f.ended != 0 && e.change == nil || e.ended
 	wantDue, wantWaits := nanos(e.DueAt), int64(e.Waits)
 	if ended {
 		wantDue, wantWaits = 0, 0
 	}
-	if ended && t.atEnd != "" {
-		// Nobody appends to an execution while it ends. Whoever was about to has done it when we go on. This comes before the
-		// update, which an append does not wait for.
-		if err := t.later(t.atEnd, []driver.Value{int64(e.Execution)}, nil); err != nil {
+	if ended && t.lockInboxSQL != "" {
+		// No other transaction may append to an execution while it ends. This waits for those that are appending, and comes before
+		// the update, for which an append would not wait.
+		if err := t.execLater(t.lockInboxSQL, []driver.Value{int64(e.Execution)}, nil); err != nil {
 			return err
 		}
 	}
 	switch {
 	case e.change != nil:
 		args := append(append(make([]driver.Value, 0, len(e.change)+5), e.change...), wantDue, e.Waiting, nanos(e.WaitingSince), wantWaits, int64(e.Execution))
-		if err := t.later(`UPDATE executions SET phase = ?, ended = ?, started_at = ?, updated_at = ?, ended_at = ?, error_kind = ?, error_code = ?,
+		if err := t.execLater(`UPDATE executions SET phase = ?, ended = ?, started_at = ?, updated_at = ?, ended_at = ?, error_kind = ?, error_code = ?,
 			error = ?, outputs = COALESCE(?, outputs), abort_cause = ?, abort_principal = ?, due_at = ?, waiting = ?, waiting_since = ?, waits = ? WHERE number = ?`+unlessTerminated(e.Change),
 			args, func(rows int64) error {
 				if rows == 0 {
@@ -348,14 +352,14 @@ func (e *encodedStep) update(t *tx, f *facts) error {
 			return err
 		}
 	case wantDue != f.dueAt || wantWaits != f.waits || e.Waiting != f.waiting:
-		if err := t.later("UPDATE executions SET due_at = ?, waiting = ?, waiting_since = ?, waits = ? WHERE number = ?",
+		if err := t.execLater("UPDATE executions SET due_at = ?, waiting = ?, waiting_since = ?, waits = ? WHERE number = ?",
 			[]driver.Value{wantDue, e.Waiting, nanos(e.WaitingSince), wantWaits, int64(e.Execution)}, nil); err != nil {
 			return err
 		}
 	}
 	if ended {
 		// Nothing will ever read what is still in the inbox.
-		if err := t.later("DELETE FROM inbox WHERE execution = ?", []driver.Value{int64(e.Execution)}, nil); err != nil {
+		if err := t.execLater("DELETE FROM inbox WHERE execution = ?", []driver.Value{int64(e.Execution)}, nil); err != nil {
 			return err
 		}
 	}

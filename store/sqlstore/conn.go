@@ -6,29 +6,33 @@ import (
 	"strings"
 )
 
-// session is one connection of the writer, which is one goroutine, to a database. What is said in a query's braces and
-// with ? it puts into the database's words itself.
+// session is one connection of the writer, which is one goroutine, to a database. It replaces words in braces and the
+// placeholders ? in a query by the database's own (dialect.rebind).
+//
+// A deferred statement need not run at once, because nothing depends on its result yet: where the database is reached over a
+// network, it travels with a later statement.
 type session interface {
 	// exec runs a statement and says how many rows it wrote.
 	exec(query string, args []driver.Value) (int64, error)
 
-	// later is exec for a statement on whose result nothing depends at once: it may travel with the next one. check gets
-	// the number of rows; its error, as the statement's own, is returned by the call that the statement travelled with.
-	later(query string, args []driver.Value, check func(rows int64) error) error
+	// execLater is exec for a deferred statement. check gets the number of rows that it wrote. The error of the statement, or of
+	// check, is returned by the call that the statement travelled with.
+	execLater(query string, args []driver.Value, check func(rows int64) error) error
 
-	// laterMany is later for rows, whose values follow one another in args; check gets the number of those that were written.
-	laterMany(m *many, args []driver.Value, check func(rows int64) error) error
+	// insertLater is execLater for the rows of an insert; args has the values of the first row, then of the second, and so on.
+	insertLater(m *bulkInsert, args []driver.Value, check func(rows int64) error) error
 
-	// gather is laterMany for rows that are written by statements of many rows each: they are put together with those of other
-	// calls, and all of them, by the tables in their order, run before anything else that is left for later. check is called
-	// with want, or not at all: then the call that they travelled with returns a refusal.
-	gather(m *many, args []driver.Value, want int64, check func(rows int64) error)
+	// insertMerged is insertLater for rows that are merged with the rows of other calls for the same table: one statement
+	// for each table, in the order in which the tables first came, before all other deferred statements. check is called with
+	// want if all rows of the table were written. Else it is not called, and the call that the statement travelled with returns
+	// a refusal: which rows are missing is not known.
+	insertMerged(m *bulkInsert, args []driver.Value, want int64, check func(rows int64) error)
 
-	// flush runs what is left for later.
+	// flush runs the deferred statements.
 	flush() error
 
-	// forget drops what is left for later.
-	forget()
+	// dropDeferred forgets the deferred statements.
+	dropDeferred()
 
 	// query hands each row to got, which does not keep the slice.
 	query(query string, args []driver.Value, columns int, got func([]driver.Value) error) error
@@ -36,12 +40,12 @@ type session interface {
 	close() error
 }
 
-// late marks an error of a statement that was left for later: it may be another member's than the one that runs.
-type late struct{ error }
+// deferredError marks an error of a deferred statement: it may be another member's than the one that runs.
+type deferredError struct{ error }
 
-func (l late) Unwrap() error { return l.error }
+func (l deferredError) Unwrap() error { return l.error }
 
-// conn is a session with the words that members use.
+// conn is a session with the methods by which members read and write.
 type conn struct{ session }
 
 // exec runs a statement and says how many rows it wrote.
@@ -74,7 +78,7 @@ func assign(dest any, value driver.Value) error {
 		switch value := value.(type) {
 		case int64:
 			*dest = value
-		case int32: // a constant of ours
+		case int32: // a constant in a query
 			*dest = int64(value)
 		default:
 			*dest = 0
@@ -89,20 +93,20 @@ func assign(dest any, value driver.Value) error {
 	return nil
 }
 
-// many is a statement that writes several rows at once: fewer, larger statements are what makes a wide step quick.
-type many struct {
+// bulkInsert is a statement that inserts several rows at once: fewer, larger statements make a wide step quick.
+type bulkInsert struct {
 	columns int
 	sizes   []int    // numbers of rows, largest first, ending with 1
 	texts   []string // one statement for each size
 
-	// The same in parts.
+	// The parts of the statement: head, VALUES, tail.
 	head, table, tail string
 	names             []string // of the columns
 }
 
-// newMany takes what comes before the values, INSERT INTO table (columns), and after them.
-func newMany(columns int, head, tail string) *many {
-	m := &many{columns: columns, sizes: []int{64, 16, 4, 1}, head: head, tail: tail}
+// newBulkInsert takes the text before the values, INSERT INTO table (columns), and the text after them.
+func newBulkInsert(columns int, head, tail string) *bulkInsert {
+	m := &bulkInsert{columns: columns, sizes: []int{64, 16, 4, 1}, head: head, tail: tail}
 	row := "(" + strings.TrimSuffix(strings.Repeat("?,", columns), ",") + ")"
 	for _, size := range m.sizes {
 		m.texts = append(m.texts, head+" VALUES "+strings.TrimSuffix(strings.Repeat(row+",", size), ",")+" "+tail)

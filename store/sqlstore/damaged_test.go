@@ -19,7 +19,7 @@ import (
 	"github.com/aloft-dev/aloft/store/storetest"
 )
 
-// filled is a store with two of everything, whose ids are the same but for "a" and "b", and with every message set.
+// filled is a store with two records of each kind, whose ids differ only in "a" and "b", and which have every message set.
 func filled(t *testing.T) *Store {
 	t.Helper()
 	s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "aloft.db")})
@@ -93,7 +93,7 @@ func taskOf(name string) *store.Task {
 		Compiled: &core.CompiledTask{Template: &core.TaskTemplate{Id: id, Type: "python-task"}}}
 }
 
-// digests are columns that are no messages.
+// digests are columns with bytes that are no messages.
 var digests = []string{"tasks.digest", "workflows.digest", "launch_plans.digest", "execution_specs.inputs_digest"}
 
 // messageColumns are all columns of all tables that hold messages.
@@ -217,7 +217,7 @@ func TestADamagedRowHidesNoOther(t *testing.T) {
 	}
 }
 
-// readAll reads everything that there is of one name by its id.
+// readAll reads all records with one name by their ids.
 func readAll(t *testing.T, s *Store, name string) map[string]error {
 	t.Helper()
 	ctx, id := t.Context(), damagedID(name)

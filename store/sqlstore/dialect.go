@@ -12,61 +12,65 @@ import (
 	"github.com/pressly/goose/v3"
 )
 
-// dialect is all that differs between databases. The SQL itself is written once; where a database needs a word of its
-// own, the word stands in braces.
+// dialect is all that differs between databases. The SQL itself is written once; where a database needs its own word,
+// the query has the name of that word in braces.
 type dialect struct {
 	name  string
 	goose goose.Dialect
-	begin string // begins a transaction that will write
-	words map[string]string
-	bytes func([]byte) string // a literal
+	begin string              // begins a transaction that will write
+	words map[string]string   // by the name in braces
+	bytes func([]byte) string // the literal of some bytes
 
 	fault func(error) fault
-	hints map[fault]string // what a user can do
+	hints map[fault]string // what a user can do about a fault
 
 	// connect makes the connection of the writer.
 	connect func(ctx context.Context, d *dialect, dsn string) (session, error)
 
-	// A shared database has writers in other processes. Leases follow its own clock then, and rows that a decision rests on are locked.
+	// A shared database has writers in other processes: leases follow the clock of the database, and rows on which a decision
+	// rests are locked.
 	shared bool
 
-	// clock is the time of the leases in a shared database, as an expression in nanoseconds; empty: the callers tell the time.
+	// clock is the time of leases and reservations in a shared database, as an expression in nanoseconds; empty: callers tell
+	// the time.
 	clock string
 
-	// lockName waits until no other transaction has locked the same name; empty: there are no others.
-	lockName string
+	// lockNameSQL locks a name until the transaction ends, and waits while another transaction has it locked; empty: there are
+	// no other writers.
+	lockNameSQL string
 
-	// atEnd waits until nobody appends to an execution any more; empty: there are no others.
-	atEnd string
+	// lockInboxSQL locks an execution against appends to its inbox, and waits for the transactions that are appending; empty:
+	// there are no other writers.
+	lockInboxSQL string
 
 	// Placeholders are numbers, $1, and not ?.
 	numbered bool
 
-	// An optimist lets the members of a transaction go without a savepoint and does the whole once more, with savepoints,
-	// if one is refused after it has written: where every statement is a journey, that is cheaper.
-	optimist bool
+	// skipSavepoints runs the members of a transaction without savepoints, and retries the whole transaction with savepoints if
+	// a member is refused after it has written: cheaper where every statement is a journey to the database (see writer).
+	skipSavepoints bool
 }
 
-// fault is what a database's error means for the one who called.
+// fault is what an error of a database means for callers.
 type fault int
 
 const (
 	faultOther      fault = iota
 	faultConstraint       // the row is refused, nothing else is wrong
-	faultBusy             // try again
+	faultBusy             // locked: try again
 	faultFull             // no space
 	faultReadOnly
 	faultDisk    // reading or writing went wrong
-	faultDamaged // what is there cannot be understood
+	faultDamaged // the database file or its pages cannot be understood
 	faultAway    // the server cannot be reached, or the connection is lost
-	faultSignIn  // it knows the user or the password not
+	faultSignIn  // the server does not accept the user or the password
 	faultMissing // there is no such database
 	faultRights  // the user may not do that
 )
 
 var brace = regexp.MustCompile(`\{([a-z_]+)(?::([0-9a-f]+))?\}`)
 
-// render fills what stands in braces in a migration.
+// render replaces the words in braces in a migration or query.
 func (d *dialect) render(text string) (string, error) {
 	var errs []error
 	text = brace.ReplaceAllStringFunc(text, func(found string) string {
@@ -85,7 +89,7 @@ func (d *dialect) render(text string) (string, error) {
 	return strings.TrimSpace(text), errors.Join(errs...)
 }
 
-// rebind is a query as the database reads it: with its words, its placeholders and its way to match text.
+// rebind is a query as the database reads it: with the dialect's words, placeholders and way to match text.
 func (d *dialect) rebind(query string) string {
 	if strings.Contains(query, "{") {
 		text, err := d.render(query)

@@ -13,7 +13,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// How Go values stand in columns. Callers encode before they submit, so a mistake here is theirs alone.
+// How Go values are stored in columns. Callers encode before they submit a job, so an error of encoding concerns no other job.
 
 func nanos(t time.Time) int64 {
 	if t.IsZero() {
@@ -36,7 +36,7 @@ func flag(b bool) int64 {
 	return 0
 }
 
-// optional is NULL for no text.
+// optional is NULL for an empty text.
 func optional(text string) driver.Value {
 	if text == "" {
 		return nil
@@ -97,17 +97,18 @@ func into[M proto.Message](d *decoder, m M, column []byte) M {
 	return m
 }
 
-// of says whose row could not be understood.
-func (d *decoder) of(noun string, id fmt.Stringer) error {
+// unreadable is the error of a row that could not be understood; nil: it could.
+func (d *decoder) unreadable(noun string, id fmt.Stringer) error {
 	if d.err == nil {
 		return nil
 	}
 	return fmt.Errorf("%s %s: %w: %w", noun, id, aloft.ErrUnreadable, d.err)
 }
 
-// says is of for a row of a list, which is there with what could be understood of it: people read why in its error.
-func (d *decoder) says(noun string, id fmt.Stringer, failure *core.ExecutionError) (*core.ExecutionError, error) {
-	err := d.of(noun, id)
+// rowFailure is unreadable for a row of a list, which has what could be understood of it: the error is shown as its failure, too,
+// unless it has one.
+func (d *decoder) rowFailure(noun string, id fmt.Stringer, failure *core.ExecutionError) (*core.ExecutionError, error) {
+	err := d.unreadable(noun, id)
 	if err != nil && failure == nil {
 		failure = &core.ExecutionError{Code: "Unreadable", Kind: core.ExecutionError_SYSTEM, Message: err.Error()}
 	}
@@ -122,7 +123,7 @@ const (
 
 const nodeColumns = 21
 
-var writeNodes = newMany(nodeColumns, `INSERT INTO nodes (execution, node, parent, spec_node_id, name, retry_group, flags, phase, ended,
+var writeNodes = newBulkInsert(nodeColumns, `INSERT INTO nodes (execution, node, parent, spec_node_id, name, retry_group, flags, phase, ended,
 	created_at, started_at, updated_at, ended_at, deck_uri, error, target, metadata, inputs, outputs, cache, waiting)`,
 	`ON CONFLICT (execution, node) DO UPDATE SET parent = excluded.parent, spec_node_id = excluded.spec_node_id, name = excluded.name,
 	retry_group = excluded.retry_group, flags = excluded.flags, phase = excluded.phase, ended = excluded.ended,
@@ -143,7 +144,7 @@ func (e *encoder) node(execution store.Key, n *store.Node) {
 const attemptColumns = 23
 
 // The engine's QUEUED (1) does not undo the INITIALIZING (6) of an executor that has the attempt already.
-var writeAttempts = newMany(attemptColumns, `INSERT INTO attempts (execution, node, attempt, token, phase, ended, by_engine, lost, not_before,
+var writeAttempts = newBulkInsert(attemptColumns, `INSERT INTO attempts (execution, node, attempt, token, phase, ended, by_engine, lost, not_before,
 	created_at, started_at, updated_at, ended_at, executor, waiting, stop, deck_uri, environment, error, outputs, objects, usage, spec)`,
 	`ON CONFLICT (execution, node, attempt) DO UPDATE SET
 	phase = CASE WHEN excluded.phase = 1 AND attempts.executor IS NOT NULL THEN 6 ELSE excluded.phase END,

@@ -15,7 +15,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// The columns of an execution, without and with what lists leave out.
+// The columns of an execution, and statements without and with the columns that lists leave out.
 const (
 	executionColumns = `e.number, e.shard, e.project, e.domain, e.name, e.journal_version, e.phase, e.created_at, e.started_at, e.updated_at, e.ended_at,
 	e.waiting, e.waiting_since, e.waits, e.abort_cause, e.abort_principal, e.state, e.state_changed_at, e.state_principal, e.error,
@@ -46,7 +46,7 @@ func scanExecution(scan scan) (*store.Execution, error) {
 	e.Inputs = into(&d, new(aloftv1.Literals), inputs)
 	e.UserInputs = into(&d, new(aloftv1.Literals), userInputs)
 	e.Outputs = into(&d, new(aloftv1.Literals), outputs)
-	e.Error, e.Unreadable = d.says("execution", e.ID, e.Error)
+	e.Error, e.Unreadable = d.rowFailure("execution", e.ID, e.Error)
 	return e, nil
 }
 
@@ -69,7 +69,7 @@ func (s *Store) GetExecution(ctx context.Context, id aloft.ExecutionID) (*store.
 	case err != nil:
 		return nil, err
 	case rec == nil:
-		return nil, plain(missingExecution(id))
+		return nil, withoutRefusal(missingExecution(id))
 	case rec.Unreadable != nil:
 		return nil, rec.Unreadable
 	}
@@ -81,14 +81,14 @@ func (s *Store) key(ctx context.Context, id aloft.ExecutionID) (key int64, err e
 	err = s.read(ctx, true, "SELECT number FROM executions WHERE project = ? AND domain = ? AND name = ?", []any{id.Project, id.Domain, id.Name},
 		func(scan scan) error { return scan(&key) })
 	if err == nil && key == 0 {
-		err = plain(missingExecution(id))
+		err = withoutRefusal(missingExecution(id))
 	}
 	return key, err
 }
 
 // SetExecutionState archives an execution or brings it back.
 func (s *Store) SetExecutionState(ctx context.Context, id aloft.ExecutionID, state admin.ExecutionState, principal string) error {
-	now := time.Now() // for people to read, nothing is decided by it
+	now := time.Now() // for people to read: no decision depends on it
 	return s.write(ctx, 1, func(t *tx) error {
 		n, err := t.exec("UPDATE executions SET state = ?, state_changed_at = ?, state_principal = ? WHERE project = ? AND domain = ? AND name = ?",
 			int64(state), nanos(now), principal, id.Project, id.Domain, id.Name)
@@ -115,10 +115,10 @@ const (
 		AND n.ended = 0 AND n.waiting IS NOT NULL LIMIT 1), '') FROM executions e WHERE e.ended = 0 AND e.waits > 0 ORDER BY e.number LIMIT ?`
 )
 
-// Waits returns executions that wait for something by name.
+// Waits returns executions that have named external waits.
 func (s *Store) Waits(ctx context.Context, limit int) ([]store.Wait, error) {
 	var waits []store.Wait
-	err := s.read(ctx, true, selectWaits, []any{atMost(limit)}, func(scan scan) error {
+	err := s.read(ctx, true, selectWaits, []any{limitArg(limit)}, func(scan scan) error {
 		var w store.Wait
 		var node string
 		err := scan(&w.Execution.Project, &w.Execution.Domain, &w.Execution.Name, &w.Waits, &w.Reason, &node)
@@ -159,7 +159,7 @@ func scanNode(scan scan) (*store.Node, error) {
 	n.Cache = into(&d, new(aloftv1.CacheLookup), cache)
 	n.Inputs = into(&d, new(aloftv1.Literals), inputs)
 	n.Outputs = into(&d, new(aloftv1.Literals), outputs)
-	n.Error, n.Unreadable = d.says("node "+string(n.ID)+" of execution", n.Execution, n.Error)
+	n.Error, n.Unreadable = d.rowFailure("node "+string(n.ID)+" of execution", n.Execution, n.Error)
 	return n, nil
 }
 
@@ -195,7 +195,7 @@ func (s *Store) GetAttempt(ctx context.Context, id aloft.AttemptID) (*store.Atte
 	return found[0], nil
 }
 
-// valuesAtOnce is how many nodes one query names: it is prepared once, for that many.
+// valuesAtOnce is how many nodes one query names: the query is prepared once, for this number.
 const valuesAtOnce = 64
 
 var nodeValues = oneNode + "WHERE n.execution = ? AND n.node IN (" + strings.TrimSuffix(strings.Repeat("?,", valuesAtOnce), ",") + ")"

@@ -28,7 +28,7 @@ func OpenTrusting(ctx context.Context, url string) (*Store, error) {
 // Transactions is how many transactions have written something.
 func (s *Store) Transactions() int64 { return s.writer.commits.Load() }
 
-// Hold keeps the writer busy until release is called, so that what is submitted meanwhile waits together.
+// Hold keeps the writer busy until release is called, so that jobs that are submitted meanwhile are queued together.
 func (s *Store) Hold() (release func()) {
 	held, free := make(chan struct{}), make(chan struct{})
 	go s.write(context.Background(), 0, func(*tx) error { close(held); <-free; return nil })
@@ -36,7 +36,7 @@ func (s *Store) Hold() (release func()) {
 	return func() { close(free) }
 }
 
-// Waiting is how many jobs wait for the writer.
+// WaitingJobs is how many jobs are queued.
 func (s *Store) WaitingJobs() int { return len(s.writer.jobs) }
 
 // Room limits the database to so many pages more than it has, as a full disk does; negative: no limit.
@@ -60,44 +60,45 @@ func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 // Without makes the store leave the journal or the check of the leases out of its commits, to measure what they cost.
 func (s *Store) Without(journal, fence bool) {
 	_ = s.write(context.Background(), 0, func(t *tx) error {
-		t.conn.session = &lacking{t.conn.session, journal, fence, make(map[int64]int64)}
+		t.conn.session = &partialSession{t.conn.session, journal, fence, make(map[int64]int64)}
 		return nil
 	})
 }
 
-type lacking struct {
+// partialSession leaves the journal entry, or the check of the lease, out of commits.
+type partialSession struct {
 	session
 	journal, fence bool
 	last           map[int64]int64 // entries of executions that have no journal
 }
 
-func (l *lacking) laterMany(m *many, args []driver.Value, check func(int64) error) error {
+func (l *partialSession) insertLater(m *bulkInsert, args []driver.Value, check func(int64) error) error {
 	if l.journal && m == writeJournal {
 		return check(int64(len(args) / m.columns))
 	}
-	return l.session.laterMany(m, args, check)
+	return l.session.insertLater(m, args, check)
 }
 
-func (l *lacking) gather(m *many, args []driver.Value, want int64, check func(int64) error) {
+func (l *partialSession) insertMerged(m *bulkInsert, args []driver.Value, want int64, check func(int64) error) {
 	if l.journal && m == writeJournal {
 		_ = check(want)
 		return
 	}
-	l.session.gather(m, args, want, check)
+	l.session.insertMerged(m, args, want, check)
 }
 
-// unfenced asks for the facts of executions but not for their leases.
-var unfenced = newIn(readFacts.sizes, `SELECT e.number, e.shard, e.ended, e.due_at, e.waiting, 0, 0, 0,
+// readStatesUnfenced reads the stored states of executions without their leases.
+var readStatesUnfenced = newInQuery(readStates.sizes, `SELECT e.number, e.shard, e.ended, e.due_at, e.waiting, 0, 0, 0,
 	COALESCE((SELECT j.seq FROM journal j WHERE j.execution = e.number ORDER BY j.seq DESC LIMIT 1), 0) FROM executions e WHERE e.number IN `, "")
 
-// query gives back what a commit wants to hear of the lease and of the last entry.
-func (l *lacking) query(query string, args []driver.Value, columns int, got func([]driver.Value) error) error {
-	i := slices.Index(readFacts.texts, query)
+// query answers readStates with the lease and the last entry that the commit expects.
+func (l *partialSession) query(query string, args []driver.Value, columns int, got func([]driver.Value) error) error {
+	i := slices.Index(readStates.texts, query)
 	if i < 0 {
 		return l.session.query(query, args, columns, got)
 	}
 	if l.fence {
-		query = unfenced.texts[i]
+		query = readStatesUnfenced.texts[i]
 	}
 	return l.session.query(query, args, columns, func(row []driver.Value) error {
 		if l.fence {

@@ -85,7 +85,7 @@ func TestACallerWhoLeavesTheQueueLeavesNothingBehind(t *testing.T) {
 		t.Errorf("got %v, want that it is unknown", err)
 	}
 	release()
-	mustCreate(t, s, "other") // behind it in the queue
+	mustCreate(t, s, "other") // a job that was queued behind the abandoned one
 	if _, err := s.GetExecution(t.Context(), benchExecution("e").ID); !errors.Is(err, aloft.ErrNotFound) {
 		t.Errorf("the write of a caller who had gone: %v", err)
 	}

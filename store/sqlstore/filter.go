@@ -14,7 +14,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Flyte's filters on our columns: a list of what each entity has, so that no text of a client ever becomes SQL.
+// Flyte's filters on our columns. The columns of each entity are listed here, so that no text of a client ever becomes SQL.
 
 // kind is how the values of a column are written in a filter.
 type kind int
@@ -27,44 +27,44 @@ const (
 	enum          // the name of one of the column's enum values
 )
 
-// column is what a client may filter and sort by.
+// column is a column that a client may filter and sort by.
 type column struct {
-	sql  string
-	kind kind
-	enum map[int32]string
-	tag  bool // of execution_tags, of which an execution has any number
-	find *finder
-	span *span
+	sql        string
+	kind       kind
+	enum       map[int32]string // names of the values of an enum
+	tag        bool             // of execution_tags: an execution has any number of values
+	valueIndex *valueIndex      // finds executions by a value of the column; nil: no index does
+	rangeIndex *rangeIndex      // finds executions by a range of values; nil: no index does
 }
 
-// entity is what a list is of.
+// entity is a kind of records that can be listed.
 type entity struct {
 	name    string            // as a prefix of its own columns
-	columns map[string]column // with a prefix where they are another entity's
-	joins   []string          // entities whose columns may appear
+	columns map[string]column // with a prefix if the column is another entity's
+	joins   []string          // other entities whose columns a filter may name
 	lacks   []string          // columns of Flyte's that have no counterpart here (docs/differences.md)
 	number  string            // Flyte's id, which also breaks ties in an order
 
-	project, domain, its string // the columns of Query.Project, Domain and Name
+	projectColumn, domainColumn, nameColumn string // the columns of Query.Project, Domain and Name
 }
 
 var (
 	executionEntity = entity{
-		name: "execution", number: "e.number", project: "e.project", domain: "e.domain", its: "e.name",
+		name: "execution", number: "e.number", projectColumn: "e.project", domainColumn: "e.domain", nameColumn: "e.name",
 		joins: []string{"workflow", "launch_plan", "task", "admin_tag", "execution_tag"},
 		lacks: []string{"deleted_at", "closure", "spec", "cluster", "source_execution_id", "parent_node_execution_id", "inputs_uri", "user_inputs_uri"},
-		columns: with(map[string]column{
-			"id": {sql: "e.number", kind: number}, "execution_project": {sql: "e.project"}, "execution_domain": {sql: "e.domain"}, "execution_name": {sql: "e.name", span: ofAll},
-			"phase":      {sql: "e.phase", kind: enum, enum: core.WorkflowExecution_Phase_name, find: findPhase},
+		columns: merged(map[string]column{
+			"id": {sql: "e.number", kind: number}, "execution_project": {sql: "e.project"}, "execution_domain": {sql: "e.domain"}, "execution_name": {sql: "e.name", rangeIndex: allRange},
+			"phase":      {sql: "e.phase", kind: enum, enum: core.WorkflowExecution_Phase_name, valueIndex: phaseIndex},
 			"created_at": {sql: "e.created_at", kind: moment}, "execution_created_at": {sql: "e.created_at", kind: moment},
-			"updated_at": {sql: "e.updated_at", kind: moment, span: ofEnded}, "execution_updated_at": {sql: "e.updated_at", kind: moment, span: ofEnded},
-			"started_at": {sql: "e.started_at", kind: moment, span: ofEnded}, "duration": {sql: lasted("e"), kind: duration, span: ofEnded},
-			"abort_cause": {sql: "e.abort_cause", find: findAborted}, "error_kind": {sql: "e.error_kind"}, "error_code": {sql: "e.error_code", find: findError},
-			"state": {sql: "e.state", kind: number}, "mode": {sql: "x.mode", kind: number, find: findMode}, "user": {sql: "x.principal", find: findPrincipal},
+			"updated_at": {sql: "e.updated_at", kind: moment, rangeIndex: endedRange}, "execution_updated_at": {sql: "e.updated_at", kind: moment, rangeIndex: endedRange},
+			"started_at": {sql: "e.started_at", kind: moment, rangeIndex: endedRange}, "duration": {sql: durationSQL("e"), kind: duration, rangeIndex: endedRange},
+			"abort_cause": {sql: "e.abort_cause", valueIndex: abortedIndex}, "error_kind": {sql: "e.error_kind"}, "error_code": {sql: "e.error_code", valueIndex: errorIndex},
+			"state": {sql: "e.state", kind: number}, "mode": {sql: "x.mode", kind: number, valueIndex: modeIndex}, "user": {sql: "x.principal", valueIndex: principalIndex},
 			"launch_entity":  {sql: "x.launch_entity"},
 			"workflow_id":    {sql: numberOf("workflows", "x.workflow_"), kind: number},
-			"launch_plan_id": {sql: onlyOf("launch_plan", numberOf("launch_plans", "x.launch_"), "0"), kind: number},
-			"task_id":        {sql: onlyOf("task", numberOf("tasks", "x.launch_"), "0"), kind: number},
+			"launch_plan_id": {sql: ifLaunched("launch_plan", numberOf("launch_plans", "x.launch_"), "0"), kind: number},
+			"task_id":        {sql: ifLaunched("task", numberOf("tasks", "x.launch_"), "0"), kind: number},
 			// Labels are pairs, tags are keys without a value: Flyte keeps both in one table and calls it by two names.
 			"admin_tag.name": {sql: tagKey, tag: true}, "execution_tag.key": {sql: tagKey, tag: true}, "execution_tag.value": {sql: tagValue, tag: true},
 			"execution_tag.execution_project": {sql: "e.project"}, "execution_tag.execution_domain": {sql: "e.domain"}, "execution_tag.execution_name": {sql: "e.name"},
@@ -73,55 +73,55 @@ var (
 			indexedInSpecs(versionColumns("task", "x.launch_", "task"), "task", "launch", false)),
 	}
 	nodeEntity = entity{
-		name: "node_execution", number: "n.number", project: "e.project", domain: "e.domain", its: "e.name", joins: []string{"execution"},
+		name: "node_execution", number: "n.number", projectColumn: "e.project", domainColumn: "e.domain", nameColumn: "e.name", joins: []string{"execution"},
 		lacks: []string{"deleted_at", "input_uri", "closure", "node_execution_metadata", "parent_id", "parent_task_execution_id",
 			"dynamic_workflow_remote_closure_reference", "internal_data"},
-		columns: with(map[string]column{
+		columns: merged(map[string]column{
 			"id": {sql: "n.number", kind: number}, "node_id": {sql: "n.node"}, "phase": {sql: "n.phase", kind: enum, enum: core.NodeExecution_Phase_name},
 			"created_at": {sql: "n.created_at", kind: moment}, "node_execution_created_at": {sql: "n.created_at", kind: moment},
 			"updated_at": {sql: "n.updated_at", kind: moment}, "node_execution_updated_at": {sql: "n.updated_at", kind: moment},
-			"started_at": {sql: "n.started_at", kind: moment}, "duration": {sql: lasted("n"), kind: duration},
+			"started_at": {sql: "n.started_at", kind: moment}, "duration": {sql: durationSQL("n"), kind: duration},
 		}, ofExecution),
 	}
 	attemptEntity = entity{
-		name: "task_execution", number: "a.number", project: "e.project", domain: "e.domain", its: "e.name", joins: []string{"task", "execution", "node_execution"},
+		name: "task_execution", number: "a.number", projectColumn: "e.project", domainColumn: "e.domain", nameColumn: "e.name", joins: []string{"task", "execution", "node_execution"},
 		lacks: []string{"deleted_at", "phase_version", "input_uri", "closure"},
-		columns: with(map[string]column{
+		columns: merged(map[string]column{
 			"id": {sql: "a.number", kind: number}, "node_execution.node_id": {sql: "a.node"},
 			"node_id": {sql: "a.node"}, "retry_attempt": {sql: "a.attempt", kind: number},
 			"phase":      {sql: "a.phase", kind: enum, enum: core.TaskExecution_Phase_name},
 			"created_at": {sql: "a.created_at", kind: moment}, "task_execution_created_at": {sql: "a.created_at", kind: moment},
 			"updated_at": {sql: "a.updated_at", kind: moment}, "task_execution_updated_at": {sql: "a.updated_at", kind: moment},
-			"started_at": {sql: "a.started_at", kind: moment}, "duration": {sql: lasted("a"), kind: duration},
+			"started_at": {sql: "a.started_at", kind: moment}, "duration": {sql: durationSQL("a"), kind: duration},
 			"node_execution.phase": {sql: "(SELECT n.phase FROM nodes n WHERE n.execution = a.execution AND n.node = a.node)", kind: enum, enum: core.NodeExecution_Phase_name},
 		}, ofExecution),
 	}
 	taskEntity = entity{
-		name: "task", number: "t.number", project: "t.project", domain: "t.domain", its: "t.name", lacks: []string{"deleted_at", "closure", "digest"},
-		columns: with(map[string]column{"id": {sql: "t.number", kind: number}, "type": {sql: "t.type"}, "short_description": {sql: "t.short_description"}, "created_at": {sql: "t.created_at", kind: moment},
+		name: "task", number: "t.number", projectColumn: "t.project", domainColumn: "t.domain", nameColumn: "t.name", lacks: []string{"deleted_at", "closure", "digest"},
+		columns: merged(map[string]column{"id": {sql: "t.number", kind: number}, "type": {sql: "t.type"}, "short_description": {sql: "t.short_description"}, "created_at": {sql: "t.created_at", kind: moment},
 			"updated_at": {sql: "t.created_at", kind: moment}}, versionColumns("", "t.", "")),
 	}
 	workflowEntity = entity{
-		name: "workflow", number: "w.number", project: "w.project", domain: "w.domain", its: "w.name",
+		name: "workflow", number: "w.number", projectColumn: "w.project", domainColumn: "w.domain", nameColumn: "w.name",
 		lacks: []string{"deleted_at", "typed_interface", "remote_closure_identifier", "digest"},
-		columns: with(map[string]column{"id": {sql: "w.number", kind: number}, "short_description": {sql: "w.short_description"}, "created_at": {sql: "w.created_at", kind: moment},
+		columns: merged(map[string]column{"id": {sql: "w.number", kind: number}, "short_description": {sql: "w.short_description"}, "created_at": {sql: "w.created_at", kind: moment},
 			"updated_at": {sql: "w.created_at", kind: moment}}, versionColumns("", "w.", "")),
 	}
 	launchPlanEntity = entity{
-		name: "launch_plan", number: "l.number", project: "l.project", domain: "l.domain", its: "l.name", joins: []string{"workflow"},
+		name: "launch_plan", number: "l.number", projectColumn: "l.project", domainColumn: "l.domain", nameColumn: "l.name", joins: []string{"workflow"},
 		lacks: []string{"deleted_at", "spec", "closure", "digest", "launch_condition_type"},
-		columns: with(map[string]column{"id": {sql: "l.number", kind: number}, "workflow_id": {sql: numberOf("workflows", "l.workflow_"), kind: number},
+		columns: merged(map[string]column{"id": {sql: "l.number", kind: number}, "workflow_id": {sql: numberOf("workflows", "l.workflow_"), kind: number},
 			"state": {sql: "l.state", kind: number}, "schedule_type": {sql: "l.schedule_type"},
 			"created_at": {sql: "l.created_at", kind: moment}, "updated_at": {sql: "l.updated_at", kind: moment}},
 			versionColumns("", "l.", ""), versionColumns("workflow", "l.workflow_", "")),
 	}
 	projectEntity = entity{
-		name: "project", number: "p.number", project: "p.id", domain: "''", its: "p.name", lacks: []string{"deleted_at", "labels"},
+		name: "project", number: "p.number", projectColumn: "p.id", domainColumn: "''", nameColumn: "p.name", lacks: []string{"deleted_at", "labels"},
 		columns: map[string]column{"id": {sql: "p.number", kind: number}, "identifier": {sql: "p.id"}, "name": {sql: "p.name"}, "description": {sql: "p.description"},
 			"state": {sql: "p.state", kind: number}, "created_at": {sql: "p.number", kind: number}, "updated_at": {sql: "p.number", kind: number}},
 	}
 	namedEntity = entity{
-		name: "entities", number: "e.number", project: "e.project", domain: "e.domain", its: "e.name", joins: []string{"named_entity_metadata"},
+		name: "entities", number: "e.number", projectColumn: "e.project", domainColumn: "e.domain", nameColumn: "e.name", joins: []string{"named_entity_metadata"},
 		columns: map[string]column{
 			"resource_type": {sql: "e.resource_type", kind: number}, "project": {sql: "e.project"}, "domain": {sql: "e.domain"}, "name": {sql: "e.name"},
 			"created_at": {sql: "e.created_at", kind: moment}, "updated_at": {sql: "e.updated_at", kind: moment},
@@ -130,7 +130,7 @@ var (
 		},
 	}
 
-	// ofExecution is what lists within one execution may say of it.
+	// ofExecution are the columns of the execution in lists within one execution.
 	ofExecution = map[string]column{
 		"execution_project": {sql: "e.project"}, "execution_domain": {sql: "e.domain"}, "execution_name": {sql: "e.name"},
 		"execution.execution_project": {sql: "e.project"}, "execution.execution_domain": {sql: "e.domain"}, "execution.execution_name": {sql: "e.name"},
@@ -139,14 +139,14 @@ var (
 	}
 )
 
-// What stands in the message of a record and in no column of its own is read from there: see apart.
+// Fields of a record that are in its message and in no column: filters on them are applied to the records (recordFilter).
 var (
 	nodeTexts = map[string]func(*store.Node) string{
 		"error_kind":   func(n *store.Node) string { return errorKind(n.Error) },
 		"error_code":   func(n *store.Node) string { return n.Error.GetCode() },
 		"cache_status": func(n *store.Node) string { return n.Cache.GetStatus().String() },
 	}
-	attemptTexts = with(taskTexts(""), taskTexts("task."))
+	attemptTexts = merged(taskTexts(""), taskTexts("task."))
 )
 
 func taskTexts(prefix string) map[string]func(*store.Attempt) string {
@@ -158,19 +158,19 @@ func taskTexts(prefix string) map[string]func(*store.Attempt) string {
 	}
 }
 
-// lasted is how long something ran, 0 while it has not ended.
-func lasted(alias string) string {
+// durationSQL is how long a record's execution, node or attempt ran; 0 while it has not ended.
+func durationSQL(alias string) string {
 	return "(CASE WHEN " + alias + ".started_at > 0 AND " + alias + ".ended_at > 0 THEN " + alias + ".ended_at - " + alias + ".started_at ELSE 0 END)"
 }
 
-// versionColumns are project, domain, name and version of what an entity refers to (or is). Where two kinds of things share
-// columns, only says for which kind of launch they hold.
+// versionColumns are project, domain, name and version of the entity of, or of the listed entity itself (of is empty). The
+// columns x.launch_ are of a task or a launch plan: only names the one whose columns they are.
 func versionColumns(of, prefix, only string) map[string]column {
 	columns := make(map[string]column)
 	for _, name := range []string{"project", "domain", "name", "version"} {
 		sql := prefix + name
 		if only != "" {
-			sql = onlyOf(only, sql, "''")
+			sql = ifLaunched(only, sql, "''")
 		}
 		if of != "" {
 			name = of + "." + name
@@ -180,8 +180,8 @@ func versionColumns(of, prefix, only string) map[string]column {
 	return columns
 }
 
-// onlyOf is what an execution has if a launch plan, or a task, was launched.
-func onlyOf(launched, sql, otherwise string) string {
+// ifLaunched is the value of a column of an execution if a launch plan, or a task, was launched, or otherwise.
+func ifLaunched(launched, sql, otherwise string) string {
 	return "(CASE WHEN x.launch_entity = '" + launched + "' THEN " + sql + " ELSE " + otherwise + " END)"
 }
 
@@ -191,7 +191,7 @@ func numberOf(table, prefix string) string {
 		prefix + "name AND v.version = " + prefix + "version), 0)"
 }
 
-func with[C any](columns map[string]C, more ...map[string]C) map[string]C {
+func merged[C any](columns map[string]C, more ...map[string]C) map[string]C {
 	for _, m := range more {
 		maps.Copy(columns, m)
 	}
@@ -204,19 +204,19 @@ type condition struct {
 	args []any
 }
 
-// where is WHERE, ORDER BY and LIMIT of a list, or all that is wrong with the query.
+// where is WHERE, ORDER BY and LIMIT of a list, or all mistakes of the query.
 func (e *entity) where(q store.Query, conditions ...condition) (string, []any, error) {
 	var errs []error
 	equals := " = ?"
 	if e.tagged(q) {
-		equals = " || '' = ?" // for which there is no index: first the tags are read, and then the executions that have them
+		equals = " || '' = ?" // no index can be used for this: first the tags are read, and then the executions that have them
 	}
-	for _, c := range []struct{ sql, value string }{{e.project, q.Project}, {e.domain, q.Domain}, {e.its, q.Name}} {
+	for _, c := range []struct{ sql, value string }{{e.projectColumn, q.Project}, {e.domainColumn, q.Domain}, {e.nameColumn, q.Name}} {
 		if c.value != "" {
 			conditions = append(conditions, condition{c.sql + equals, []any{c.value}})
 		}
 	}
-	var tags []tag
+	var tags []tagFilter
 	for _, f := range q.Filters {
 		field, err := e.column(f.Field)
 		var c condition
@@ -225,7 +225,7 @@ func (e *entity) where(q store.Query, conditions ...condition) (string, []any, e
 		}
 		errs = append(errs, err)
 		if field.tag {
-			tags = about(tags, field.sql, f.Function, c)
+			tags = addTagCondition(tags, field.sql, f.Function, c)
 			continue
 		}
 		conditions = append(conditions, c)
@@ -238,7 +238,7 @@ func (e *entity) where(q store.Query, conditions ...condition) (string, []any, e
 		key := strings.TrimPrefix(q.SortBy, e.name+".")
 		var ok bool
 		if order, ok = e.columns[key]; !ok || strings.Contains(key, ".") {
-			errs = append(errs, fmt.Errorf("invalid sort key '%s'%s: %w", aloft.Excerpt(q.SortBy), e.lacking(key), aloft.ErrInvalid))
+			errs = append(errs, fmt.Errorf("invalid sort key '%s'%s: %w", aloft.Excerpt(q.SortBy), e.noCounterpart(key), aloft.ErrInvalid))
 		}
 	}
 	if q.Offset < 0 || q.Limit < 0 {
@@ -263,10 +263,10 @@ func (e *entity) where(q store.Query, conditions ...condition) (string, []any, e
 		args = append(args, c.args...)
 	}
 	b.WriteString(" ORDER BY " + order.sql + direction + ", " + e.number + direction + " LIMIT ? OFFSET ?")
-	return b.String(), append(args, atMost(q.Limit), int64(q.Offset)), nil
+	return b.String(), append(args, limitArg(q.Limit), int64(q.Offset)), nil
 }
 
-// column finds what a filter's field means.
+// column finds the column that a filter's field names.
 func (e *entity) column(field string) (column, error) {
 	prefix, name, dotted := strings.Cut(field, ".")
 	if dotted && prefix == e.name {
@@ -281,34 +281,34 @@ func (e *entity) column(field string) (column, error) {
 		}
 		return column{}, fmt.Errorf("'%s' entity is not allowed in filters: %w", prefix, aloft.ErrInvalid)
 	}
-	return column{}, fmt.Errorf("'%s.%s' is invalid filter%s: %w", e.name, field, e.lacking(field), aloft.ErrInvalid)
+	return column{}, fmt.Errorf("'%s.%s' is invalid filter%s: %w", e.name, field, e.noCounterpart(field), aloft.ErrInvalid)
 }
 
-// lacking says of a column of Flyte's that it is no mistake to ask for it.
-func (e *entity) lacking(name string) string {
+// noCounterpart is a note for messages if the name is a column of Flyte's that has no counterpart here.
+func (e *entity) noCounterpart(name string) string {
 	if slices.Contains(e.lacks, name) {
 		return " (Flyte's column '" + name + "' has no counterpart here)"
 	}
 	return ""
 }
 
-// tag is what one tag of an execution must be like.
-type tag struct {
+// tagFilter are conditions that one tag of an execution must fulfil together.
+type tagFilter struct {
 	conditions []condition
-	equal      []string // columns whose text is given
+	equal      []string // columns that one of the conditions compares by eq
 }
 
-// tagged says whether a query is about tags.
+// tagged says whether a query has filters on tags.
 func (e *entity) tagged(q store.Query) bool {
 	return slices.ContainsFunc(q.Filters, func(f store.Filter) bool { return e.columns[f.Field].tag })
 }
 
-// about adds a condition to those on tags. Flyte puts one tag beside each execution, so that all conditions are about the
-// same tag: eq(execution_tag.key,k)+eq(execution_tag.value,v). Two texts of one column cannot be about the same: there the
-// conditions on another tag, which the execution has as well, begin.
-func about(tags []tag, column, function string, c condition) []tag {
+// addTagCondition adds a condition to those on tags. Flyte joins one tag to each execution, so that all conditions are about the
+// same tag: eq(execution_tag.key,k)+eq(execution_tag.value,v). One tag cannot have two texts in one column: a second eq on a
+// column begins the conditions on another tag, which the execution must have as well.
+func addTagCondition(tags []tagFilter, column, function string, c condition) []tagFilter {
 	if len(tags) == 0 || function == "eq" && slices.Contains(tags[len(tags)-1].equal, column) {
-		tags = append(tags, tag{})
+		tags = append(tags, tagFilter{})
 	}
 	last := &tags[len(tags)-1]
 	last.conditions = append(last.conditions, c)
@@ -318,8 +318,8 @@ func about(tags []tag, column, function string, c condition) []tag {
 	return tags
 }
 
-// condition holds for an execution once, however many of its tags fit.
-func (t *tag) condition() condition {
+// condition selects each execution that has such a tag, once.
+func (t *tagFilter) condition() condition {
 	var texts []string
 	var args []any
 	for _, c := range t.conditions {
@@ -328,8 +328,8 @@ func (t *tag) condition() condition {
 	return condition{"e.number IN (SELECT g.execution FROM execution_tags g WHERE " + strings.Join(texts, " AND ") + ")", args}
 }
 
-// check is the condition for an execution that is looked at already.
-func (t *tag) check() condition {
+// check is the condition for an execution whose row is read already.
+func (t *tagFilter) check() condition {
 	c := t.condition()
 	return condition{"EXISTS (SELECT 1 FROM execution_tags g WHERE g.execution = e.number AND " + strings.TrimPrefix(c.sql, "e.number IN (SELECT g.execution FROM execution_tags g WHERE "), c.args}
 }
@@ -350,7 +350,7 @@ func (c *column) condition(f store.Filter) (condition, error) {
 		return condition{}, fmt.Errorf("invalid value for filters: %s does not fit %s, which is no text: %w", f.Function, f.Field, aloft.ErrInvalid)
 	}
 	if c.kind == enum {
-		return c.oneOf(f), nil
+		return c.enumCondition(f), nil
 	}
 	var args []any
 	for _, value := range f.Values {
@@ -374,7 +374,7 @@ func (c *column) condition(f store.Filter) (condition, error) {
 	}
 }
 
-// value is what a filter's text stands for in the column.
+// value is the value of the column that a filter's text means.
 func (c *column) value(value string) (any, error) {
 	switch c.kind {
 	case number:
@@ -404,19 +404,19 @@ func (c *column) value(value string) (any, error) {
 	}
 }
 
-// oneOf compares names, as clients know them, and asks for the numbers of those that fit.
-func (c *column) oneOf(f store.Filter) condition {
+// enumCondition compares names, as clients write them, and selects the numbers of those that match.
+func (c *column) enumCondition(f store.Filter) condition {
 	numbers := []string{"-1"} // no number of an enum: the list is never empty
 	for n, name := range c.enum {
-		if fits(f, name) {
+		if matches(f, name) {
 			numbers = append(numbers, strconv.Itoa(int(n)))
 		}
 	}
 	return condition{c.sql + " IN (" + strings.Join(numbers, ",") + ")", nil}
 }
 
-// fits is a filter on a text, as the database would decide it.
-func fits(f store.Filter, text string) bool {
+// matches says whether a filter matches a text, as the database would decide it.
+func matches(f store.Filter, text string) bool {
 	switch v := f.Values[0]; f.Function {
 	case "eq":
 		return text == v
@@ -458,18 +458,18 @@ func like(text, pattern []rune) bool {
 	return strings.Trim(string(pattern[p:]), "%") == ""
 }
 
-// reading is the part of a query that only the records themselves can answer.
-type reading[T any] struct {
+// recordFilter is the part of a query that is applied to the records, because the database has no columns for it.
+type recordFilter[T any] struct {
 	query   store.Query
 	filters []store.Filter
 	texts   []func(T) string // one for each filter
-	order   func(T) string   // nil: the database's
+	order   func(T) string   // the text to sort by; nil: the database has sorted
 }
 
-// apart takes what is about texts out of a query on an entity; the rest is the database's, which then returns every record.
-// These are lists within one execution, so there are not many more than were asked for.
-func apart[T any](e *entity, q store.Query, texts map[string]func(T) string) (store.Query, reading[T], error) {
-	r := reading[T]{query: q}
+// splitTexts takes filters and order on texts out of a query on an entity. The rest is for the database, which then returns all
+// records, of all pages: these are lists within one execution, so there are not many more than on the page.
+func splitTexts[T any](e *entity, q store.Query, texts map[string]func(T) string) (store.Query, recordFilter[T], error) {
+	r := recordFilter[T]{query: q}
 	if key := strings.TrimPrefix(q.SortBy, e.name+"."); !strings.Contains(key, ".") { // another entity's column orders nothing
 		r.order = texts[key]
 	}
@@ -481,7 +481,7 @@ func apart[T any](e *entity, q store.Query, texts map[string]func(T) string) (st
 			rest = append(rest, f)
 			continue
 		}
-		_, err := (&column{}).condition(f) // which says what is wrong with it
+		_, err := (&column{}).condition(f) // for its mistakes
 		errs = append(errs, err)
 		r.filters, r.texts = append(r.filters, f), append(r.texts, text)
 	}
@@ -498,14 +498,14 @@ func apart[T any](e *entity, q store.Query, texts map[string]func(T) string) (st
 	return q, r, errors.Join(errs...)
 }
 
-// of is what the query asked for, of the records that the database returned.
-func (r *reading[T]) of(records []T) []T {
+// apply is the page that the query asks for, of the records that the database returned.
+func (r *recordFilter[T]) apply(records []T) []T {
 	if r.order == nil && len(r.filters) == 0 {
 		return records
 	}
 	records = slices.DeleteFunc(records, func(record T) bool {
 		for i, f := range r.filters {
-			if !fits(f, r.texts[i](record)) {
+			if !matches(f, r.texts[i](record)) {
 				return true
 			}
 		}

@@ -15,67 +15,67 @@ import (
 // Lists of executions in the order of their creation, which is how clients ask for them, cost what is on the page and not
 // what is in the store. A list is read in two parts: first the positions of its executions, from indexes alone, then their rows.
 //
-// The positions come from one walk, or from several that are merged: an index is walked in the order of the list, in slices of
-// sliceRows, and the conditions for which it has no column are checked for each execution of a slice. What is walked is
+// The positions come from one walk, or from several whose positions are merged. A walk reads an index in the order of the list, in
+// slices of sliceRows, and checks for each execution of a slice the conditions for which the index has no column. The walks are
 //
-//   - the index of a filter that says what a column is equal to (finder), once for each value;
-//   - for other comparisons of such a column, those of its values that fit, if they are few: there are many executions of a
-//     workflow, but few workflows;
-//   - for a range of times, or of names, what is in the range, if that is little (span);
-//   - else all executions of the project and domain.
+//   - for a filter that says what a column is equal to: one walk of the column's index (valueIndex) for each value;
+//   - for other comparisons of such a column: one walk for each of its values that match, if they are few: there are many
+//     executions of a workflow, but few workflows;
+//   - for a range of times, or of names: no walk, but all positions in the range (rangeIndex), if they are few;
+//   - else one walk of all executions of the project and domain.
 //
-// Of several filters that could be walked the one is that has fewest executions, as far as a count says. A walk
-// that is not over after its first slice has to wait for one of scansAtOnce turns, and lets others run after each slice.
+// If several filters have walks, those of the filter with the fewest executions are taken, as far as they are counted. A walk
+// that is not over after its first slice has to wait for one of scansAtOnce turns, and lets other goroutines run after each slice.
 
 const (
-	sliceRows   = 2000 // looked at between two chances for others
-	firstSlice  = 500
-	countedRows = 1000  // at first
-	mostCounted = 16000 // where all that could be walked is long
-	fewValues   = 64    // of a column that are walked one by one
-	scansAtOnce = 2
-	rowsAtOnce  = 50
-	usualPage   = 100 // executions that a page of a list has which people look at
+	sliceRows   = 2000  // rows of an index that a walk reads before it lets others run
+	firstSlice  = 500   // rows of the first slice, at least: it needs no turn
+	countedRows = 1000  // executions up to which the walks of each filter are counted at first
+	maxCounted  = 16000 // executions up to which they are counted if no filter has fewer
+	fewValues   = 64    // values of a column up to which each has a walk
+	scansAtOnce = 2     // walks beyond their first slice that run at once
+	rowsAtOnce  = 50    // executions that one statement reads by their numbers
+	usualPage   = 100   // executions of a page that needs no turn
 	tagKey      = "g.key"
 	tagValue    = "g.value"
 	specAlias   = "x" // of the table execution_specs
 )
 
-// finder is an index whose columns are project, domain, one more, and the position: time of creation and number.
-type finder struct {
+// valueIndex is an index whose columns are project, domain, one more, and the position: time of creation and number.
+type valueIndex struct {
 	table, alias string
-	column       string // empty: what the index has is what matters
-	number, at   string
-	only         string // what the index asks for: it is partial
-	exact        bool   // the column is what the filter compares
+	column       string // empty: an execution that has a value is in the index, any other is not
+	number, at   string // the columns of the position
+	only         string // the condition of a partial index, which a statement must repeat to use it
+	exact        bool   // the filter compares this column; else it must be checked for each execution, too
 }
 
-// span is an index whose columns are project, domain, one more, and the number.
-type span struct {
-	ended bool // of executions that have ended; the others are in executions_open
+// rangeIndex is an index whose columns are project, domain, one more, and the number.
+type rangeIndex struct {
+	ended bool // it has only executions that have ended; the others are in the index executions_open
 }
 
 var (
-	ofEnded, ofAll = &span{ended: true}, &span{}
+	endedRange, allRange = &rangeIndex{ended: true}, &rangeIndex{}
 
-	everyExecution = &finder{table: "executions", alias: "e", number: "e.number", at: "e.created_at", only: "e.number > 0"}
-	findPhase      = &finder{table: "executions", alias: "e", column: "e.phase", number: "e.number", at: "e.created_at", only: "e.number > 0", exact: true}
-	findError      = &finder{table: "executions", alias: "e", column: "e.error_code", number: "e.number", at: "e.created_at", only: "e.error_code <> ''", exact: true}
-	findAborted    = &finder{table: "executions", alias: "e", number: "e.number", at: "e.created_at", only: "e.abort_cause <> ''"}
-	findMode       = ofSpec("x.mode", "x.execution > 0", true)
-	findPrincipal  = ofSpec("x.principal", "x.principal <> ''", true)
-	findTag        = &finder{table: "execution_tags", alias: "g", column: tagKey, number: "g.execution", at: "g.created_at", exact: true}
+	everyExecution = &valueIndex{table: "executions", alias: "e", number: "e.number", at: "e.created_at", only: "e.number > 0"}
+	phaseIndex     = &valueIndex{table: "executions", alias: "e", column: "e.phase", number: "e.number", at: "e.created_at", only: "e.number > 0", exact: true}
+	errorIndex     = &valueIndex{table: "executions", alias: "e", column: "e.error_code", number: "e.number", at: "e.created_at", only: "e.error_code <> ''", exact: true}
+	abortedIndex   = &valueIndex{table: "executions", alias: "e", number: "e.number", at: "e.created_at", only: "e.abort_cause <> ''"}
+	modeIndex      = specIndex("x.mode", "x.execution > 0", true)
+	principalIndex = specIndex("x.principal", "x.principal <> ''", true)
+	tagIndex       = &valueIndex{table: "execution_tags", alias: "g", column: tagKey, number: "g.execution", at: "g.created_at", exact: true}
 )
 
-func ofSpec(column, only string, exact bool) *finder {
-	return &finder{table: "execution_specs", alias: specAlias, column: column, number: "x.execution", at: "x.created_at", only: only, exact: exact}
+func specIndex(column, only string, exact bool) *valueIndex {
+	return &valueIndex{table: "execution_specs", alias: specAlias, column: column, number: "x.execution", at: "x.created_at", only: only, exact: exact}
 }
 
-// indexedInSpecs says of the names and versions among these columns in which index they are.
+// indexedInSpecs sets the indexes of the names and versions among these columns.
 func indexedInSpecs(columns map[string]column, of, prefix string, exact bool) map[string]column {
 	for _, name := range []string{"name", "version"} {
 		c := columns[of+"."+name]
-		c.find = ofSpec("x."+prefix+"_"+name, "x.execution > 0", exact)
+		c.valueIndex = specIndex("x."+prefix+"_"+name, "x.execution > 0", exact)
 		columns[of+"."+name] = c
 	}
 	return columns
@@ -88,11 +88,11 @@ func (p position) compare(o position) int {
 	return cmp.Or(cmp.Compare(p.at, o.at), cmp.Compare(p.number, o.number))
 }
 
-// walk is one index with what is equal in it.
+// walk is a part of one index, in the order of the list.
 type walk struct {
-	*finder
-	conditions []condition // of the index
-	checks     []condition // of the execution
+	*valueIndex
+	conditions []condition // on columns of the index: which part of it
+	checks     []condition // on the executions in that part
 }
 
 // walkedList is a list of executions that walks can answer.
@@ -106,19 +106,19 @@ type walkedList struct {
 
 // listFilter is a filter, or all filters on one tag.
 type listFilter struct {
-	condition // for an execution that is looked at
+	condition // for an execution whose row is read
 	filter    store.Filter
 	column    column
-	tag       *tag
+	tag       *tagFilter
 }
 
-// walkedList prepares a list; nil: it is none that walks can answer, or has mistakes, all of which the other way reports.
-func (s *Store) walkedList(q store.Query) *walkedList {
+// newWalkedList prepares a list; nil: walks cannot answer it, or the query has mistakes, which entity.where reports, all at once.
+func (s *Store) newWalkedList(q store.Query) *walkedList {
 	if q.Project == "" || q.Domain == "" || q.Limit <= 0 || q.Offset < 0 || q.SortBy != "" && strings.TrimPrefix(q.SortBy, "execution.") != "created_at" {
 		return nil
 	}
 	p := &walkedList{store: s, query: q, ascending: q.Ascending}
-	var tags []tag
+	var tags []tagFilter
 	for _, f := range q.Filters {
 		c, err := executionEntity.column(f.Field)
 		if err != nil {
@@ -130,7 +130,7 @@ func (s *Store) walkedList(q store.Query) *walkedList {
 		}
 		switch {
 		case c.tag:
-			tags = about(tags, c.sql, f.Function, condition)
+			tags = addTagCondition(tags, c.sql, f.Function, condition)
 		case c.sql == everyExecution.at && comparisons[f.Function] != "" && f.Function != "ne":
 			condition.sql = strings.ReplaceAll(condition.sql, everyExecution.at, "{at}")
 			p.times = append(p.times, condition)
@@ -148,7 +148,7 @@ func (s *Store) walkedList(q store.Query) *walkedList {
 	return p
 }
 
-// listWalked is a list by positions.
+// listWalked reads a list by positions.
 func (s *Store) listWalked(ctx context.Context, p *walkedList) ([]*store.Execution, error) {
 	positions, err := p.positions(ctx)
 	if err != nil {
@@ -161,7 +161,7 @@ func (s *Store) listWalked(ctx context.Context, p *walkedList) ([]*store.Executi
 func (p *walkedList) positions(ctx context.Context) ([]position, error) {
 	turn := &turn{of: p.store.scans}
 	defer turn.end()
-	walks, few, err := p.choose(ctx)
+	walks, few, err := p.chooseWalks(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -189,8 +189,8 @@ func (p *walkedList) order(a, b position) int {
 	return b.compare(a)
 }
 
-// choose finds what to walk, or few positions of which no other can be on the list.
-func (p *walkedList) choose(ctx context.Context) (walks []walk, few []position, err error) {
+// chooseWalks finds the walks for the list, or few positions that have all executions of the list among them.
+func (p *walkedList) chooseWalks(ctx context.Context) (walks []walk, few []position, err error) {
 	var candidates [][]walk
 	for i := range p.filters {
 		ws, ok, err := p.walksOf(ctx, i)
@@ -205,7 +205,7 @@ func (p *walkedList) choose(ctx context.Context) (walks []walk, few []position, 
 	if err != nil {
 		return nil, nil, err
 	}
-	if best == nil || fewest > firstSlice && len(candidates) < p.selective() {
+	if best == nil || fewest > firstSlice && len(candidates) < p.countIndexed() {
 		for i := range p.filters {
 			found, ok, err := p.spanOf(ctx, i)
 			if err != nil {
@@ -217,7 +217,7 @@ func (p *walkedList) choose(ctx context.Context) (walks []walk, few []position, 
 		}
 	}
 	if best == nil {
-		best = []walk{p.along(everyExecution, nil, -1)}
+		best = []walk{p.newWalk(everyExecution, nil, -1)}
 	}
 	return best, nil, nil
 }
@@ -228,9 +228,9 @@ func (p *walkedList) shortest(ctx context.Context, candidates [][]walk) (best []
 	if len(candidates) > 0 {
 		best = candidates[0]
 	}
-	for limit := int64(countedRows); limit <= mostCounted; limit *= 4 {
+	for limit := int64(countedRows); limit <= maxCounted; limit *= 4 {
 		fewest = limit + 1
-		if p.selective() <= 1 { // there is nothing to compare it with
+		if p.countIndexed() <= 1 { // there is no other candidate to compare with
 			return best, fewest, nil
 		}
 		for _, ws := range candidates {
@@ -249,19 +249,20 @@ func (p *walkedList) shortest(ctx context.Context, candidates [][]walk) (best []
 	return best, fewest, nil
 }
 
-// selective is how many filters could be walked, or read as a range.
-func (p *walkedList) selective() (n int) {
+// countIndexed is how many filters have an index.
+func (p *walkedList) countIndexed() (n int) {
 	for _, f := range p.filters {
-		if f.tag != nil || f.column.find != nil || f.column.span != nil {
+		if f.tag != nil || f.column.valueIndex != nil || f.column.rangeIndex != nil {
 			n++
 		}
 	}
 	return n
 }
 
-// along is a walk along an index where its column has a value, if it has one; every filter but this one is checked.
-func (p *walkedList) along(f *finder, value any, leaveOut int) walk {
-	w := walk{finder: f, conditions: []condition{{f.alias + ".project = ?", []any{p.query.Project}}, {f.alias + ".domain = ?", []any{p.query.Domain}}}}
+// newWalk is a walk of the part of an index whose column has a value, or of all of it (value is nil). All filters are checked but
+// the one with the number leaveOut, if the index decides it (exact).
+func (p *walkedList) newWalk(f *valueIndex, value any, leaveOut int) walk {
+	w := walk{valueIndex: f, conditions: []condition{{f.alias + ".project = ?", []any{p.query.Project}}, {f.alias + ".domain = ?", []any{p.query.Domain}}}}
 	if value != nil {
 		w.conditions = append(w.conditions, condition{f.column + " = ?", []any{value}})
 	}
@@ -285,18 +286,18 @@ func (p *walkedList) walksOf(ctx context.Context, i int) ([]walk, bool, error) {
 	if f.tag != nil {
 		return p.walksOfTag(ctx, i)
 	}
-	find := f.column.find
+	find := f.column.valueIndex
 	if find == nil {
 		return nil, false, nil
 	}
 	if find.column == "" {
-		return []walk{p.along(find, nil, i)}, !fits(f.filter, ""), nil
+		return []walk{p.newWalk(find, nil, i)}, !matches(f.filter, ""), nil
 	}
 	var values []any
 	switch equal := f.filter.Function == "eq" || f.filter.Function == "value_in"; {
 	case f.column.kind == enum:
 		for n, name := range f.column.enum {
-			if fits(f.filter, name) {
+			if matches(f.filter, name) {
 				values = append(values, int64(n))
 			}
 		}
@@ -308,15 +309,15 @@ func (p *walkedList) walksOf(ctx context.Context, i int) ([]walk, bool, error) {
 			}
 			values = append(values, value)
 		}
-	case f.column.kind != text || !strings.HasSuffix(find.only, "> 0"), !find.exact && fits(f.filter, ""):
-		return nil, false, nil // the index has not all executions, or others than those that have a value there are meant
+	case f.column.kind != text || !strings.HasSuffix(find.only, "> 0"), !find.exact && matches(f.filter, ""):
+		return nil, false, nil // the index does not have all executions of which the filter holds
 	default:
 		all, few, err := p.valuesOf(ctx, find)
 		if err != nil || !few {
 			return nil, false, err
 		}
 		for _, value := range all {
-			if fits(f.filter, value) {
+			if matches(f.filter, value) {
 				values = append(values, value)
 			}
 		}
@@ -326,12 +327,12 @@ func (p *walkedList) walksOf(ctx context.Context, i int) ([]walk, bool, error) {
 	}
 	walks := make([]walk, 0, len(values))
 	for _, value := range values {
-		walks = append(walks, p.along(find, value, i))
+		walks = append(walks, p.newWalk(find, value, i))
 	}
 	return walks, true, nil
 }
 
-// walksOfTag walks the executions that have a tag, or each of the few tags that fit.
+// walksOfTag is a walk of the executions that have a tag, or one for each of the few tags that match.
 func (p *walkedList) walksOfTag(ctx context.Context, i int) ([]walk, bool, error) {
 	t := p.filters[i].tag
 	var key any
@@ -344,14 +345,14 @@ func (p *walkedList) walksOfTag(ctx context.Context, i int) ([]walk, bool, error
 		}
 	}
 	along := func(key any) walk {
-		w := p.along(findTag, key, i)
+		w := p.newWalk(tagIndex, key, i)
 		w.conditions = append(w.conditions, rest...) // on the same tag
 		return w
 	}
 	if key != nil {
 		return []walk{along(key)}, true, nil
 	}
-	keys, few, err := p.valuesOf(ctx, findTag)
+	keys, few, err := p.valuesOf(ctx, tagIndex)
 	if err != nil || !few {
 		return nil, false, err
 	}
@@ -362,8 +363,8 @@ func (p *walkedList) walksOfTag(ctx context.Context, i int) ([]walk, bool, error
 	return walks, true, nil
 }
 
-// valuesOf are the values of an index's column, if they are few: each is found from the one before.
-func (p *walkedList) valuesOf(ctx context.Context, f *finder) (values []string, few bool, err error) {
+// valuesOf are the values of an index's column, if they are few: each is found as the smallest that is larger than the last one.
+func (p *walkedList) valuesOf(ctx context.Context, f *valueIndex) (values []string, few bool, err error) {
 	only := ""
 	if f.only != "" {
 		only = " AND " + f.only
@@ -411,14 +412,15 @@ func join(conditions []condition) (where string, args []any) {
 // spanOf are the positions in the range of a filter, if there are few.
 func (p *walkedList) spanOf(ctx context.Context, i int) (positions []position, few bool, err error) {
 	f := &p.filters[i]
-	span := f.column.span
+	span := f.column.rangeIndex
 	if span == nil || comparisons[f.filter.Function] == "" && f.filter.Function != "value_in" || f.filter.Function == "ne" {
 		return nil, false, nil
 	}
-	// What is read is the range in its index, or all that is open: project and domain are no reason to take another one.
+	// The statements read the range in its index, or all executions that have not ended. The columns project || '' and domain || ''
+	// keep the database from using another index.
 	parts := []string{" AND e.project = ? AND e.domain = ?"}
 	if span.ended {
-		open, err := p.openOnes(ctx)
+		open, err := p.countOpen(ctx)
 		if err != nil || open > countedRows {
 			return nil, false, err
 		}
@@ -436,7 +438,7 @@ func (p *walkedList) spanOf(ctx context.Context, i int) (positions []position, f
 			return nil, false, err
 		}
 	}
-	w := walk{finder: everyExecution}
+	w := walk{valueIndex: everyExecution}
 	for k, other := range p.filters {
 		if k != i {
 			w.checks = append(w.checks, other.condition)
@@ -445,19 +447,19 @@ func (p *walkedList) spanOf(ctx context.Context, i int) (positions []position, f
 	for _, c := range p.times {
 		w.checks = append(w.checks, condition{strings.ReplaceAll(c.sql, "{at}", w.at), c.args})
 	}
-	positions, err = p.checked(ctx, w, positions)
+	positions, err = p.filterPositions(ctx, w, positions)
 	return positions, true, err
 }
 
-// openOnes is how many executions have not ended, up to a limit.
-func (p *walkedList) openOnes(ctx context.Context) (n int64, err error) {
+// countOpen is how many executions have not ended, up to a limit.
+func (p *walkedList) countOpen(ctx context.Context) (n int64, err error) {
 	err = p.store.read(ctx, true, "SELECT COUNT(*) FROM (SELECT 1 FROM executions WHERE ended = 0 LIMIT ?) AS counted", []any{countedRows + 1},
 		func(scan scan) error { return scan(&n) })
 	return n, err
 }
 
-// checked leaves those positions of which the conditions hold.
-func (p *walkedList) checked(ctx context.Context, w walk, positions []position) ([]position, error) {
+// filterPositions leaves those positions of which the checks of the walk hold.
+func (p *walkedList) filterPositions(ctx context.Context, w walk, positions []position) ([]position, error) {
 	left := []position{}
 	for some := range slices.Chunk(positions, rowsAtOnce) {
 		numbers := make([]any, len(some))
@@ -504,10 +506,10 @@ func (p *walkedList) walk(ctx context.Context, turn *turn, w walk, need int) (po
 	}
 }
 
-// slice reads at most so many of the positions in the next slice of a walk. to is the last position that was looked at; more:
-// there may be others behind it.
+// slice reads at most limit positions in the next slice of a walk, of size rows. to is the last position that was read; more: there
+// may be others behind it.
 func (p *walkedList) slice(ctx context.Context, w walk, from *position, size, limit int) (found []position, to position, more bool, err error) {
-	if len(w.checks) == 0 { // what is looked at is found: one statement does both
+	if len(w.checks) == 0 { // all positions of the slice are on the list: one statement reads them and finds its end
 		limit = min(limit, size)
 		if found, err = p.read(ctx, w, from, position{}, limit); err != nil || len(found) < limit {
 			return found, position{}, false, err
@@ -544,7 +546,7 @@ func (p *walkedList) boundary(ctx context.Context, w walk, from *position, size 
 	return to, more, err
 }
 
-// read reads positions from one that is left out to one that is not, at most so many; 0: all.
+// read reads the positions of a walk behind from, up to and including to, at most limit (0: all).
 func (p *walkedList) read(ctx context.Context, w walk, from *position, to position, limit int) (positions []position, err error) {
 	direction, behind, notBehind := p.directions()
 	conditions := slices.Clone(w.conditions)
@@ -556,7 +558,7 @@ func (p *walkedList) read(ctx context.Context, w walk, from *position, to positi
 	}
 	tables := w.table + " " + w.alias
 	checks, _ := join(w.checks)
-	// The index comes first, and the rows of its positions are looked up: CROSS JOIN keeps SQLite from turning that round.
+	// The index is read first, and the rows of its positions are looked up: CROSS JOIN keeps SQLite from doing it the other way.
 	if w.alias != "e" && strings.Contains(checks, "e.") {
 		tables += " CROSS JOIN executions e"
 		conditions = append(conditions, condition{"e.number = " + w.number, nil})
@@ -580,13 +582,13 @@ func (p *walkedList) read(ctx context.Context, w walk, from *position, to positi
 	return positions, err
 }
 
-// turn is the right to look at many rows, or to read large pages, of which there are few at a time.
+// turn is the right to look at many rows, or to read a large page, for a list: few lists have one at a time.
 type turn struct {
 	of  chan struct{} // scans or pages of the store
 	has bool
 }
 
-// next waits for the turn, or lets others run who have waited meanwhile.
+// next waits for the turn; a list that has it lets other goroutines run.
 func (t *turn) next(ctx context.Context) error {
 	if t.has {
 		runtime.Gosched()
@@ -612,8 +614,8 @@ func (t *turn) end() {
 
 var executionsAt = listExecutions + "WHERE e.number IN (" + strings.TrimSuffix(strings.Repeat("?,", rowsAtOnce), ",") + ") ORDER BY e.created_at"
 
-// executionsAt reads the executions at positions, in their order, as far as the budget reaches. Of a page that is larger than
-// those that people look at, the rest waits for a turn.
+// executionsAt reads the executions at positions, in their order, as far as the budget reaches. It waits for a turn before it reads
+// more than usualPage.
 func (s *Store) executionsAt(ctx context.Context, positions []position, ascending bool, budget *store.Budget) ([]*store.Execution, error) {
 	query := executionsAt + " DESC, e.number DESC"
 	if ascending {

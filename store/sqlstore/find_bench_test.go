@@ -11,7 +11,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// BenchmarkLists lists pages of 100,000 executions; it reports the processor's time for a page, whoever used it.
+// BenchmarkLists lists pages of 100,000 executions; it reports the processor time that this process uses for a page.
 func BenchmarkLists(b *testing.B) {
 	const n = 100_000
 	s, err := Open(b.Context(), Options{Path: filepath.Join(b.TempDir(), "aloft.db")})

@@ -50,7 +50,7 @@ var active = filtered("eq", "state", "0")
 
 func at(nanos int64) string { return time.Unix(0, nanos).UTC().Format(time.RFC3339Nano) }
 
-// lists are filters as clients send them, and what is walked for them: an index, or a part of the plan's text. There are n executions.
+// lists are filters as clients send them, for n executions, each with the index that its walk uses, or a part of the plan's text.
 func lists(n int) map[string]struct {
 	filters []store.Filter
 	index   string
@@ -150,7 +150,7 @@ func TestListsByPositionsAreThoseOfOneStatement(t *testing.T) {
 			t.Helper()
 			q := page
 			q.Project, q.Domain, q.Filters = "p", "d", filters
-			if s.walkedList(q) == nil {
+			if s.newWalkedList(q) == nil {
 				t.Fatalf("%s is not read by positions", kind)
 			}
 			got, err := s.ListExecutions(t.Context(), q)
@@ -230,8 +230,8 @@ func listing(filters []store.Filter) func(context.Context, *Store) error {
 	}
 }
 
-// TestListsWalkTheirIndex: whatever a page is narrowed by, each statement that makes it searches an index, sorts nothing but the
-// rows of the page, and looks at one slice.
+// TestListsWalkTheirIndex: with each kind of filter, each statement of a page searches an index, sorts nothing but the rows of
+// the page, and looks at one slice.
 func TestListsWalkTheirIndex(t *testing.T) {
 	t.Parallel()
 	const n = 6000 // more than a slice, and than is counted
@@ -297,13 +297,13 @@ func TestPostgreSQLWalksTheIndexToo(t *testing.T) {
 	}
 }
 
-// TestLargePagesAreReadInTurn: those who asked for everything at once kept all processors busy.
+// TestLargePagesAreReadInTurn: clients that ask for large pages must not keep all processors busy.
 func TestLargePagesAreReadInTurn(t *testing.T) {
 	t.Parallel()
 	s := openIn(t, t.TempDir())
 	populate(t, s, 600)
 	for len(s.pages) < cap(s.pages) {
-		s.pages <- struct{}{} // of others
+		s.pages <- struct{}{} // the turns of other pages
 	}
 	list := func(ctx context.Context, limit int) (int, error) {
 		recs, err := s.ListExecutions(ctx, store.Query{Project: "p", Domain: "d", SortBy: "created_at", Limit: limit})
@@ -323,13 +323,13 @@ func TestLargePagesAreReadInTurn(t *testing.T) {
 	}
 }
 
-// TestListsThatLookAtManyRowsTakeTurns: a list that finds what it looks for in its first rows does not wait for one.
+// TestListsThatLookAtManyRowsTakeTurns: a list that is complete after its first slice does not wait for a turn.
 func TestListsThatLookAtManyRowsTakeTurns(t *testing.T) {
 	t.Parallel()
 	s := openIn(t, t.TempDir())
 	populate(t, s, 2*sliceRows)
 	for len(s.scans) < cap(s.scans) {
-		s.scans <- struct{}{} // of others
+		s.scans <- struct{}{} // the turns of other lists
 	}
 	list := func(ctx context.Context, offset int, filters ...store.Filter) error {
 		_, err := s.ListExecutions(ctx, store.Query{Project: "p", Domain: "d", SortBy: "created_at", Limit: 10, Offset: offset, Filters: filters})

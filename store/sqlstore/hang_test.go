@@ -46,8 +46,8 @@ func TestReadsReturnWhileTheDiskHangs(t *testing.T) {
 		defer closeStore(t, s)
 		thaw, handed := make(chan struct{}), 0
 		var all sync.WaitGroup
-		stuck := context.WithValue(t.Context(), observing{}, func(string, []any) { <-thaw })
-		for range 3 * readers { // more than there are connections
+		stuck := context.WithValue(t.Context(), observerKey{}, func(string, []any) { <-thaw })
+		for range 3 * readers { // more reads than there are connections
 			all.Go(func() {
 				err := s.read(stuck, true, "SELECT COUNT(*) FROM services", nil, func(scan) error { handed++; return nil })
 				hung(t, "a read", err)
@@ -88,7 +88,7 @@ func TestWritesReturnWhileTheDiskHangs(t *testing.T) {
 		})
 		synctest.Wait() // it is under way
 		service := store.Service{Name: "a service", WellAt: time.Unix(1, 0).UTC()}
-		for range 5 { // they wait behind it
+		for range 5 { // jobs that are queued behind it
 			all.Go(func() { hung(t, "a write behind it", s.PutService(context.Background(), service)) })
 		}
 		all.Wait()

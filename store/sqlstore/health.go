@@ -24,7 +24,7 @@ func (s *Store) Services(ctx context.Context) ([]store.Service, error) {
 	return services, nil
 }
 
-// PutService writes a service if nobody else has since it was read.
+// PutService writes a service if its row was not written since it was read.
 func (s *Store) PutService(ctx context.Context, v store.Service) error {
 	return s.write(ctx, 1, func(t *tx) error {
 		n, err := t.exec(`INSERT INTO services (name, revision, away_since, reason, well_at, probes, probe_at) VALUES (?,?,?,?,?,?,?)

@@ -4,8 +4,8 @@ import (
 	"context"
 )
 
-// BlobStore returns the id of the blob store that the database belongs with, empty if it has none yet, and whether the blob
-// store is known to have the same id.
+// BlobStore returns the id of the blob store that belongs with the database, empty if there is none yet, and whether this id is
+// known to be in the blob store, too (sealed).
 func (s *Store) BlobStore(ctx context.Context) (id string, sealed bool, err error) {
 	err = s.read(ctx, true, "SELECT blobs, sealed FROM installation", nil, func(scan scan) error {
 		var n int64
@@ -16,8 +16,8 @@ func (s *Store) BlobStore(ctx context.Context) (id string, sealed bool, err erro
 	return id, sealed, err
 }
 
-// SetBlobStore says with which blob store the database belongs, and whether that one has the id, too. One that is known
-// stays: it returns the id that holds.
+// SetBlobStore records the id of the blob store that belongs with the database, and whether the id is in that blob store, too. An
+// id that was recorded before stays. It returns the id that is recorded now.
 func (s *Store) SetBlobStore(ctx context.Context, id string, sealed bool) (holds string, err error) {
 	err = s.write(ctx, 1, func(t *tx) error {
 		if _, err := t.exec("INSERT INTO installation (one, blobs, sealed) VALUES (1,?,0) ON CONFLICT (one) DO NOTHING", id); err != nil {

@@ -121,7 +121,7 @@ func whatWasAcknowledgedSurvivesKill9(t *testing.T, path string) {
 				t.Fatalf("the child said %q", lines.Text())
 			}
 			acknowledged[name] = seq
-			if n == until { // what it says after that is still read: it was acknowledged too
+			if n == until { // lines that it has written before it dies are still read: those commits were acknowledged too
 				if err := cmd.Process.Kill(); err != nil {
 					t.Fatal(err)
 				}

@@ -53,7 +53,7 @@ func migrate(ctx context.Context, d *dialect, db *sql.DB) error {
 	if have > want {
 		var oldest int64
 		if err := db.QueryRowContext(ctx, "SELECT oldest FROM compatibility").Scan(&oldest); err == nil && oldest <= want {
-			return nil // it has only been added to
+			return nil // the newer release has only added to the schema
 		}
 		return fmt.Errorf("the database was written by a newer release (schema %d, this one knows %d): use that release", have, want)
 	}

@@ -10,13 +10,14 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// The metadata of a name of which nothing was said. What only we have made is SYSTEM_GENERATED, which is 2.
+// The metadata of a name, with the defaults of one that was never updated: no description, and active, or SYSTEM_GENERATED, which
+// is 2, if all its versions are generated.
 const (
 	namedDescription = "COALESCE(m.description, '')"
 	namedState       = "COALESCE(m.state, 2 * e.generated)"
 )
 
-// versionTable is where the versions of a kind are.
+// versionTable is the table with the versions of a kind.
 func versionTable(kind core.ResourceType) (string, error) {
 	table := map[core.ResourceType]string{
 		core.ResourceType_TASK: "tasks", core.ResourceType_WORKFLOW: "workflows", core.ResourceType_LAUNCH_PLAN: "launch_plans",
@@ -67,13 +68,13 @@ func (s *Store) ListNamedEntities(ctx context.Context, kind core.ResourceType, q
 	return s.namedEntities(ctx, len(q.Filters) == 0, kind, where, args...)
 }
 
-// oneName finds a name by what groups its versions, so that no other version is read.
+// oneName finds a name by the columns that its versions are grouped by, so that no version of another name is read.
 const oneName = "WHERE e.project = ? AND e.domain = ? AND e.name = ?"
 
 // GetNamedEntity returns one name with its metadata.
 func (s *Store) GetNamedEntity(ctx context.Context, kind core.ResourceType, id *admin.NamedEntityIdentifier) (*admin.NamedEntity, error) {
 	rows, err := s.namedEntities(ctx, true, kind, oneName, id.GetProject(), id.GetDomain(), id.GetName())
-	return first(rows, err, store.NamedEntityText(kind, id))
+	return onlyRow(rows, err, store.NamedEntityText(kind, id))
 }
 
 // UpdateNamedEntity sets the state of a name, and its description unless the new one is empty.
@@ -89,7 +90,7 @@ func (s *Store) UpdateNamedEntity(ctx context.Context, e *admin.NamedEntity) err
 		if err != nil {
 			return err
 		}
-		if !found { // versions never go, so it stays there once it was found
+		if !found { // versions are never deleted: a name that was found stays
 			return refuse("%s: %w", store.NamedEntityText(e.GetResourceType(), id), aloft.ErrNotFound)
 		}
 		_, err = t.exec(`INSERT INTO named_entities (kind, project, domain, name, description, state) VALUES (?,?,?,?,?,?)

@@ -21,7 +21,7 @@ import (
 	"github.com/aloft-dev/aloft/store/storetest"
 )
 
-// statement is one that a call has run.
+// statement is an SQL statement that a call has run.
 type statement struct {
 	query string
 	args  []any
@@ -36,7 +36,7 @@ func recorded(t *testing.T, s *Store, call func(context.Context, *Store) error) 
 		}
 	}
 	watchWriter(t, s, note)
-	err := call(context.WithValue(t.Context(), observing{}, note), s)
+	err := call(context.WithValue(t.Context(), observerKey{}, note), s)
 	watchWriter(t, s, nil)
 	if err != nil && !errors.Is(err, aloft.ErrNotFound) && !errors.Is(err, aloft.ErrConflict) && !errors.Is(err, aloft.ErrPrecondition) {
 		t.Fatal(err)
@@ -48,11 +48,11 @@ func recorded(t *testing.T, s *Store, call func(context.Context, *Store) error) 
 func watchWriter(t *testing.T, s *Store, note func(string, []any)) {
 	t.Helper()
 	if err := s.write(t.Context(), 0, func(t *tx) error {
-		if w, ok := t.conn.session.(*watched); ok {
+		if w, ok := t.conn.session.(*observedSession); ok {
 			t.conn.session = w.session
 		}
 		if note != nil {
-			t.conn.session = &watched{t.conn.session, note}
+			t.conn.session = &observedSession{t.conn.session, note}
 		}
 		return nil
 	}); err != nil {
@@ -60,13 +60,13 @@ func watchWriter(t *testing.T, s *Store, note func(string, []any)) {
 	}
 }
 
-// watched is a session that tells what it is given.
-type watched struct {
+// observedSession is a session that notes the statements that it is given.
+type observedSession struct {
 	session
 	note func(string, []any)
 }
 
-func (w *watched) tell(query string, args []driver.Value) {
+func (w *observedSession) tell(query string, args []driver.Value) {
 	given := make([]any, len(args))
 	for i, arg := range args {
 		given[i] = arg
@@ -74,32 +74,32 @@ func (w *watched) tell(query string, args []driver.Value) {
 	w.note(query, given)
 }
 
-func (w *watched) exec(query string, args []driver.Value) (int64, error) {
+func (w *observedSession) exec(query string, args []driver.Value) (int64, error) {
 	w.tell(query, args)
 	return w.session.exec(query, args)
 }
 
-func (w *watched) later(query string, args []driver.Value, check func(int64) error) error {
+func (w *observedSession) execLater(query string, args []driver.Value, check func(int64) error) error {
 	w.tell(query, args)
-	return w.session.later(query, args, check)
+	return w.session.execLater(query, args, check)
 }
 
-func (w *watched) laterMany(m *many, args []driver.Value, check func(int64) error) error {
+func (w *observedSession) insertLater(m *bulkInsert, args []driver.Value, check func(int64) error) error {
 	w.tell(m.texts[len(m.texts)-1], args[:m.columns])
-	return w.session.laterMany(m, args, check)
+	return w.session.insertLater(m, args, check)
 }
 
-func (w *watched) gather(m *many, args []driver.Value, want int64, check func(int64) error) {
+func (w *observedSession) insertMerged(m *bulkInsert, args []driver.Value, want int64, check func(int64) error) {
 	w.tell(m.texts[len(m.texts)-1], args[:m.columns])
-	w.session.gather(m, args, want, check)
+	w.session.insertMerged(m, args, want, check)
 }
 
-func (w *watched) query(query string, args []driver.Value, columns int, got func([]driver.Value) error) error {
+func (w *observedSession) query(query string, args []driver.Value, columns int, got func([]driver.Value) error) error {
 	w.tell(query, args)
 	return w.session.query(query, args, columns, got)
 }
 
-// hotCalls are those that run all the time, or that people wait for. Rows are looked up, in all of them, and not looked through.
+// hotCalls are calls that run all the time, or that people wait for. All of them find their rows by an index.
 func hotCalls(one *store.Execution, leases []store.Lease) map[string]func(context.Context, *Store) error {
 	shards := []int{0, 1, 2, 63}
 	then := time.Unix(0, 7)
@@ -218,21 +218,22 @@ func populated(t *testing.T, s *Store, n int) (leases []store.Lease, one *store.
 	return leases, one
 }
 
-// sorts are the calls whose rows may be sorted, because they are few, or an index would cost more than the sorting.
+// sorts are the calls whose rows may be sorted, because the rows are few, or an index would cost more than the sorting.
 var sorts = map[string]string{
 	"nodes":         "those of one execution: an index would cost each node that is written",
 	"attempts":      "those of one node",
 	"recoveries of": "those of the executions that were asked for",
 }
 
-// ofItself are scans of what a statement has made itself, of what runs or waits now, and of tables that have a few rows.
-var ofItself = strings.NewReplacer("SCAN CONSTANT ROW", "", "CO-ROUTINE e; SEARCH workflows", "", "SCAN e; SEARCH m", "", "SCAN there", "",
+// harmlessScans removes from a plan the scans of rows that the statement has made itself, of executions and attempts that run or
+// wait now, and of tables that have a few rows.
+var harmlessScans = strings.NewReplacer("SCAN CONSTANT ROW", "", "CO-ROUTINE e; SEARCH workflows", "", "SCAN e; SEARCH m", "", "SCAN there", "",
 	"SCAN e USING INDEX executions_open", "", "SCAN e USING COVERING INDEX executions_waits", "", "SCAN e USING INDEX executions_waits", "", "SCAN a USING INDEX attempts_waiting", "",
 	"SCAN shards", "", "SCAN engines", "", "RIGHT; SCAN shards; USE TEMP B-TREE FOR ORDER BY", "")
 
 // looksThrough is the step of a plan of SQLite's that looks through rows or sorts them; empty: none does.
 func looksThrough(call, text string) string {
-	for step := range strings.SplitSeq(ofItself.Replace(text), "; ") {
+	for step := range strings.SplitSeq(harmlessScans.Replace(text), "; ") {
 		if strings.Contains(step, "SCAN") || strings.Contains(step, "TEMP B-TREE") && sorts[call] == "" {
 			return step
 		}
@@ -240,8 +241,8 @@ func looksThrough(call, text string) string {
 	return ""
 }
 
-// TestHotCallsFollowAnIndex keeps calls that run all the time from growing with the size of the store. What is explained is
-// what the calls ran.
+// TestHotCallsFollowAnIndex keeps calls that run all the time from growing with the size of the store. It explains the
+// statements that the calls ran.
 func TestHotCallsFollowAnIndex(t *testing.T) {
 	t.Parallel()
 	s, err := Open(t.Context(), Options{Path: filepath.Join(t.TempDir(), "aloft.db")})

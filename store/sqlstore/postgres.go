@@ -47,25 +47,25 @@ var postgresDialect = dialect{
 			SELECT e.project, e.domain, e.created_at INTO NEW.project, NEW.domain, NEW.created_at FROM executions e WHERE e.number = NEW.execution;
 			RETURN NEW; END $place$;
 			CREATE TRIGGER execution_tags_place BEFORE INSERT ON execution_tags FOR EACH ROW WHEN (NEW.project = '') EXECUTE FUNCTION execution_tags_place();`,
-		// What a decision rests on is held until the commit. An append holds the execution weakly, as a foreign key does: it
-		// waits for nothing but the execution's end, which waits for it.
+		// The rows on which a decision rests are locked until the transaction ends. An append locks the execution weakly, as a
+		// foreign key does: it waits only for a transaction that ends the execution, and such a transaction waits for it.
 		"hold_shard":           "FOR SHARE OF s",
 		"hold_execution":       "FOR KEY SHARE OF e",
 		"hold_instance":        "FOR UPDATE",
 		"hold_reservation":     "FOR UPDATE OF r",
 		"hold_instance_weakly": "FOR KEY SHARE",
-		"take":                 "FOR UPDATE SKIP LOCKED", // who commits just now under a lease that has run out is alive
+		"take":                 "FOR UPDATE SKIP LOCKED", // a shard that is locked has an engine that is committing, and so is alive
 		"lapsed":               "CASE WHEN s.expires <= " + postgresClock + " THEN 1 ELSE 0 END",
 	},
-	bytes:    func(b []byte) string { return `'\x` + hex.EncodeToString(b) + "'::BYTEA" },
-	fault:    postgresFault,
-	connect:  connectPostgres,
-	shared:   true,
-	clock:    postgresClock,
-	lockName: "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))",
-	atEnd:    "SELECT 1 FROM executions WHERE number = ? FOR UPDATE",
-	numbered: true,
-	optimist: true,
+	bytes:          func(b []byte) string { return `'\x` + hex.EncodeToString(b) + "'::BYTEA" },
+	fault:          postgresFault,
+	connect:        connectPostgres,
+	shared:         true,
+	clock:          postgresClock,
+	lockNameSQL:    "SELECT pg_advisory_xact_lock(hashtextextended(?, 0))",
+	lockInboxSQL:   "SELECT 1 FROM executions WHERE number = ? FOR UPDATE",
+	numbered:       true,
+	skipSavepoints: true,
 	hints: map[fault]string{
 		faultBusy:     "others have what is needed locked: end the transactions that were left open in the database",
 		faultFull:     "the disk of the database server is full: make room there, it goes on by itself",
@@ -90,7 +90,7 @@ func IsPostgres(text string) bool {
 func Redacted(dsn string) string {
 	u, err := url.Parse(dsn)
 	if err != nil || !IsPostgres(dsn) {
-		return "postgres://…" // what cannot be read may be a password in the wrong place
+		return "postgres://…" // a text that is no URL may have a password in the wrong place
 	}
 	if u.User != nil {
 		u.User = url.User(u.User.Username())
@@ -110,8 +110,8 @@ func CheckURL(dsn string) error {
 	return nil
 }
 
-// postgresConfig is how every connection is made. Sequential scans are avoided because plans are kept from when tables were
-// small; with that, costs are no sign that compiling a query would pay.
+// postgresConfig is the configuration of every connection. Sequential scans are avoided because plans are kept from when tables
+// were small. Without sequential scans the costs of plans mean little, and jit, which depends on them, is off.
 func postgresConfig(dsn string, more map[string]string) (*pgx.ConnConfig, error) {
 	c, err := pgx.ParseConfig(dsn)
 	if err != nil {
@@ -130,8 +130,7 @@ func postgresConfig(dsn string, more map[string]string) (*pgx.ConnConfig, error)
 	return c, nil
 }
 
-// openPostgres makes the connections that read. They lose nothing when their own commits are not synced: all they ever
-// commit is a wake-up.
+// openPostgres makes the connections for reading. Their own commits need not be synced: they commit nothing but wake-ups.
 func openPostgres(dsn string) (*sql.DB, error) {
 	c, err := postgresConfig(dsn, map[string]string{
 		"default_transaction_read_only": "on", "synchronous_commit": "off", "statement_timeout": strconv.Itoa(int((readFor + time.Second).Milliseconds())),
@@ -145,7 +144,8 @@ func openPostgres(dsn string) (*sql.DB, error) {
 // migrationLock is the number of the advisory lock under which one server at a time changes the schema.
 const migrationLock = 0x616c6f6674 // aloft
 
-// prepare looks whether the server is one that we can use, and migrates. Of several that start at once one goes first.
+// preparePostgres checks that the database server can be used, and migrates the database. Of several aloft servers that start at
+// once one migrates at a time.
 func preparePostgres(ctx context.Context, dsn string, log *slog.Logger) error {
 	c, err := postgresConfig(dsn, nil)
 	if err != nil {

@@ -9,7 +9,8 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// executionsWhere states what the index executions_created asks for, unless tags are looked for, which have one of their own.
+// executionsWhere adds the condition of the index executions_created (number > 0), unless the query is about tags, which have
+// their own index.
 func executionsWhere(q store.Query) (string, []any, error) {
 	var conditions []condition
 	if !executionEntity.tagged(q) {
@@ -27,7 +28,7 @@ func executionsWhere(q store.Query) (string, []any, error) {
 
 // ListExecutions lists executions without inputs and outputs.
 func (s *Store) ListExecutions(ctx context.Context, q store.Query) ([]*store.Execution, error) {
-	if p := s.walkedList(q); p != nil {
+	if p := s.newWalkedList(q); p != nil {
 		return s.listWalked(ctx, p)
 	}
 	where, args, err := executionsWhere(q)
@@ -58,7 +59,7 @@ func (s *Store) ListNodes(ctx context.Context, id aloft.ExecutionID, parent alof
 	if !all {
 		conditions = append(conditions, condition{"COALESCE(n.parent, '') = ?", []any{string(parent)}})
 	}
-	rest, asked, wrong := apart(&nodeEntity, q, nodeTexts)
+	rest, asked, wrong := splitTexts(&nodeEntity, q, nodeTexts)
 	where, args, err := nodeEntity.where(rest, conditions...)
 	if err := errors.Join(wrong, err); err != nil {
 		return nil, err
@@ -74,7 +75,7 @@ func (s *Store) ListNodes(ctx context.Context, id aloft.ExecutionID, parent alof
 	if err != nil {
 		return nil, err
 	}
-	return asked.of(recs), nil
+	return asked.apply(recs), nil
 }
 
 // ListAttempts lists the attempts of an execution or of one node.
@@ -87,7 +88,7 @@ func (s *Store) ListAttempts(ctx context.Context, id aloft.ExecutionID, node alo
 	if node != "" {
 		conditions = append(conditions, condition{"a.node = ?", []any{string(node)}})
 	}
-	rest, asked, wrong := apart(&attemptEntity, q, attemptTexts)
+	rest, asked, wrong := splitTexts(&attemptEntity, q, attemptTexts)
 	where, args, err := attemptEntity.where(rest, conditions...)
 	if err := errors.Join(wrong, err); err != nil {
 		return nil, err
@@ -97,17 +98,17 @@ func (s *Store) ListAttempts(ctx context.Context, id aloft.ExecutionID, node alo
 		return nil, err
 	}
 	for _, a := range recs {
-		a.Objects = nil // as lists leave out what can be large
+		a.Objects = nil // lists leave out what can be large
 	}
-	return asked.of(recs), nil
+	return asked.apply(recs), nil
 }
 
-// versions is the condition of the indexes of versions in the order of their registration.
-func versions(e *entity) condition { return condition{e.number + " > 0", nil} }
+// versionsCondition is the condition of the indexes of versions in the order of their registration.
+func versionsCondition(e *entity) condition { return condition{e.number + " > 0", nil} }
 
 // ListTasks lists versions of tasks.
 func (s *Store) ListTasks(ctx context.Context, q store.Query) ([]*store.Task, error) {
-	where, args, err := taskEntity.where(q, versions(&taskEntity))
+	where, args, err := taskEntity.where(q, versionsCondition(&taskEntity))
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +117,7 @@ func (s *Store) ListTasks(ctx context.Context, q store.Query) ([]*store.Task, er
 
 // ListWorkflows lists versions of workflows without their graphs.
 func (s *Store) ListWorkflows(ctx context.Context, q store.Query) ([]*store.Workflow, error) {
-	where, args, err := workflowEntity.where(q, versions(&workflowEntity))
+	where, args, err := workflowEntity.where(q, versionsCondition(&workflowEntity))
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +126,7 @@ func (s *Store) ListWorkflows(ctx context.Context, q store.Query) ([]*store.Work
 
 // ListLaunchPlans lists versions of launch plans.
 func (s *Store) ListLaunchPlans(ctx context.Context, q store.Query) ([]*store.LaunchPlan, error) {
-	where, args, err := launchPlanEntity.where(q, versions(&launchPlanEntity))
+	where, args, err := launchPlanEntity.where(q, versionsCondition(&launchPlanEntity))
 	if err != nil {
 		return nil, err
 	}

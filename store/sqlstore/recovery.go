@@ -19,15 +19,15 @@ import (
 
 var _ store.Recoveries = (*Store)(nil)
 
-// recovers is the name of the execution that one recovers; NULL: none.
-func recovers(e *store.Execution) driver.Value {
+// recoveredName is the name of the execution that e recovers; NULL: none.
+func recoveredName(e *store.Execution) driver.Value {
 	if m := e.Spec.GetMetadata(); m.GetMode() == admin.ExecutionMetadata_RECOVERED {
 		return optional(m.GetReferenceExecution().GetName())
 	}
 	return nil
 }
 
-// inputsDigest is by what equal inputs are found.
+// inputsDigest is the value by which executions with equal inputs are found.
 func inputsDigest(e *store.Execution) driver.Value {
 	if digest := e.Inputs.GetRef().GetDigest(); len(digest) > 0 {
 		return digest
@@ -43,7 +43,7 @@ func jobEnded(job *aloftv1.RecoveryJob) int64 {
 	return flag(job.GetPhase() == aloftv1.RecoveryJob_ENDED)
 }
 
-var writeRecoveryItems = newMany(3, "INSERT INTO recovery_items (job, position, record)",
+var writeRecoveryItems = newBulkInsert(3, "INSERT INTO recovery_items (job, position, record)",
 	"ON CONFLICT (job, position) DO UPDATE SET record = excluded.record")
 
 func (e *encoder) items(items []*aloftv1.RecoveryItem) {
@@ -52,8 +52,8 @@ func (e *encoder) items(items []*aloftv1.RecoveryItem) {
 	}
 }
 
-// ofJob puts the number of the job into encoded items.
-func ofJob(number int64, items []driver.Value) []driver.Value {
+// withJobNumber puts the number of the job into encoded items.
+func withJobNumber(number int64, items []driver.Value) []driver.Value {
 	for i := 0; i < len(items); i += 3 {
 		items[i] = number
 	}
@@ -69,7 +69,7 @@ func (s *Store) CreateRecoveryJob(ctx context.Context, job *aloftv1.RecoveryJob,
 		return fmt.Errorf("create recovery job %s: %w", job.GetName(), firstError(enc.err, rows.err))
 	}
 	err := s.write(ctx, 1+len(items), func(t *tx) error {
-		if err := t.guard(); err != nil {
+		if err := t.openSavepoint(); err != nil {
 			return err
 		}
 		var number int64
@@ -82,7 +82,7 @@ func (s *Store) CreateRecoveryJob(ctx context.Context, job *aloftv1.RecoveryJob,
 			return refuse("recovery job %s: %w", job.GetName(), aloft.ErrExists)
 		}
 		t.wake(store.TopicRecovery)
-		return t.laterMany(writeRecoveryItems, ofJob(number, rows.values), func(int64) error { return nil })
+		return t.insertLater(writeRecoveryItems, withJobNumber(number, rows.values), func(int64) error { return nil })
 	})
 	if err == nil {
 		job.Version = 1
@@ -108,7 +108,7 @@ func (s *Store) SaveRecoveryJob(ctx context.Context, job *aloftv1.RecoveryJob, i
 		return fmt.Errorf("save recovery job %s: %w", job.GetName(), firstError(enc.err, rows.err))
 	}
 	err := s.write(ctx, 1+len(items), func(t *tx) error {
-		if err := t.guard(); err != nil {
+		if err := t.openSavepoint(); err != nil {
 			return err
 		}
 		var number, version int64
@@ -127,7 +127,7 @@ func (s *Store) SaveRecoveryJob(ctx context.Context, job *aloftv1.RecoveryJob, i
 			return refuse("recovery job %s has version %d, this is version %d: %w", job.GetName(), version, job.GetVersion(), aloft.ErrConflict)
 		}
 		t.wake(store.TopicRecovery)
-		return t.laterMany(writeRecoveryItems, ofJob(number, rows.values), func(int64) error { return nil })
+		return t.insertLater(writeRecoveryItems, withJobNumber(number, rows.values), func(int64) error { return nil })
 	})
 	if err == nil {
 		job.Version++
@@ -167,7 +167,7 @@ func (s *Store) jobs(ctx context.Context, rest string, args ...any) ([]jobRow, e
 	return jobs, nil
 }
 
-// jobRow is a job, or what is known of one that cannot be understood.
+// jobRow is a job. Of one that cannot be understood, RecoveryJob has what the columns say.
 type jobRow struct {
 	*aloftv1.RecoveryJob
 	name       string
@@ -183,7 +183,7 @@ func readJob(name string, record []byte) (*aloftv1.RecoveryJob, error) {
 	return job, nil
 }
 
-// AcquireRecoveryJobs takes the jobs that are free. While there is none that has not ended, it writes nothing.
+// AcquireRecoveryJobs takes the jobs that are free or whose lease has run out. If all jobs have ended, it writes nothing.
 func (s *Store) AcquireRecoveryJobs(ctx context.Context, owner string, now time.Time, ttl time.Duration) ([]*aloftv1.RecoveryJob, error) {
 	open, err := s.jobs(ctx, "WHERE ended = 0 ORDER BY number LIMIT 1")
 	if err != nil || len(open) == 0 {
@@ -211,10 +211,10 @@ func (s *Store) AcquireRecoveryJobs(ctx context.Context, owner string, now time.
 		return nil, err
 	}
 	mine = slices.DeleteFunc(mine, func(row jobRow) bool { return row.unreadable != nil })
-	return messages(mine), nil
+	return jobsOf(mine), nil
 }
 
-func messages(rows []jobRow) []*aloftv1.RecoveryJob {
+func jobsOf(rows []jobRow) []*aloftv1.RecoveryJob {
 	var jobs []*aloftv1.RecoveryJob
 	for _, row := range rows {
 		jobs = append(jobs, row.RecoveryJob)
@@ -225,7 +225,7 @@ func messages(rows []jobRow) []*aloftv1.RecoveryJob {
 // RemoveRecoveryJob forgets a job.
 func (s *Store) RemoveRecoveryJob(ctx context.Context, name string) error {
 	return s.write(ctx, 2, func(t *tx) error {
-		if err := t.guard(); err != nil {
+		if err := t.openSavepoint(); err != nil {
 			return err
 		}
 		var number int64
@@ -254,7 +254,7 @@ func (s *Store) RemoveRecoveryJob(ctx context.Context, name string) error {
 func (s *Store) GetRecoveryJob(ctx context.Context, name string) (*aloftv1.RecoveryJob, error) {
 	jobs, err := s.jobs(ctx, "WHERE name = ?", name)
 	if err == nil && len(jobs) == 0 {
-		err = plain(missingJob(name))
+		err = withoutRefusal(missingJob(name))
 	}
 	if err != nil {
 		return nil, err
@@ -264,8 +264,8 @@ func (s *Store) GetRecoveryJob(ctx context.Context, name string) (*aloftv1.Recov
 
 // ListRecoveryJobs returns the latest first.
 func (s *Store) ListRecoveryJobs(ctx context.Context, project, domain string, limit int) ([]*aloftv1.RecoveryJob, error) {
-	jobs, err := s.jobs(ctx, "WHERE (? = '' OR project = ?) AND (? = '' OR domain = ?) ORDER BY number DESC LIMIT ?", project, project, domain, domain, atMost(limit))
-	return messages(jobs), err
+	jobs, err := s.jobs(ctx, "WHERE (? = '' OR project = ?) AND (? = '' OR domain = ?) ORDER BY number DESC LIMIT ?", project, project, domain, domain, limitArg(limit))
+	return jobsOf(jobs), err
 }
 
 // RecoveryItems returns all items of a job by position.
@@ -318,9 +318,9 @@ func (s *Store) RecoveriesOf(ctx context.Context, ids []aloft.ExecutionID) ([]st
 			}
 			var d decoder
 			r.Phase = core.WorkflowExecution_Phase(phase)
-			r.Error, _ = d.says("execution", r.Recovery, into(&d, new(core.ExecutionError), failure))
+			r.Error, _ = d.rowFailure("execution", r.Recovery, into(&d, new(core.ExecutionError), failure))
 			r.Execution.Project, r.Execution.Domain = r.Recovery.Project, r.Recovery.Domain
-			if wanted[r.Execution] { // the same name may be another execution elsewhere
+			if wanted[r.Execution] { // another project or domain may have an execution of the same name
 				all = append(all, r)
 			}
 			return nil
@@ -331,7 +331,7 @@ func (s *Store) RecoveriesOf(ctx context.Context, ids []aloft.ExecutionID) ([]st
 	return all, nil
 }
 
-// SucceededSince finds an execution that did the same with equal inputs later and succeeded.
+// SucceededSince finds a later execution of the same workflow with equal inputs that succeeded.
 func (s *Store) SucceededSince(ctx context.Context, id aloft.ExecutionID) (found aloft.ExecutionID, err error) {
 	err = s.read(ctx, true, `SELECT e.project, e.domain, e.name FROM executions o JOIN execution_specs x ON x.execution = o.number
 		JOIN execution_specs y ON y.workflow_name = x.workflow_name AND y.inputs_digest = x.inputs_digest

@@ -17,7 +17,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// versionName is how messages speak of a version.
+// versionName names a version in messages.
 func versionName(kind core.ResourceType, id *core.Identifier) string {
 	return aloft.Kind(kind) + " " + id.GetProject() + "/" + id.GetDomain() + "/" + id.GetName() + " version " + id.GetVersion()
 }
@@ -49,24 +49,24 @@ func insertNew(t *tx, name string, enc *encoder, query string) error {
 	return err
 }
 
-// damaged says that a version cannot be understood and what to do about it.
-func damaged(kind core.ResourceType, id *core.Identifier, err error) error {
+// unreadableVersion is the error of a version that cannot be understood, with what to do about it.
+func unreadableVersion(kind core.ResourceType, id *core.Identifier, err error) error {
 	if err == nil {
 		return nil
 	}
 	return fmt.Errorf("%s is %w: %w. Register the same version again: that writes its record anew", versionName(kind, id), aloft.ErrUnreadable, err)
 }
 
-// part is a message of a version, and its value in a row.
-type part struct {
-	name  string
-	as    proto.Message
-	value driver.Value
+// messageColumn is a column that holds a message of a version, with its value in a new row.
+type messageColumn struct {
+	name    string
+	message proto.Message
+	value   driver.Value
 }
 
-// mend writes the messages of a version again that was to be created and is there, if one of them cannot be understood and
-// the digests agree: what was registered does not change by that. It returns the error of the create.
-func (s *Store) mend(ctx context.Context, taken error, table string, id *core.Identifier, digest []byte, parts ...part) error {
+// rewriteDamaged is called after a create. If the version is there (taken is ErrExists), one of its messages cannot be understood
+// and the digests are equal, it writes the messages again: what was registered does not change by that. It returns taken.
+func (s *Store) rewriteDamaged(ctx context.Context, taken error, table string, id *core.Identifier, digest []byte, parts ...messageColumn) error {
 	if !errors.Is(taken, aloft.ErrExists) {
 		return taken
 	}
@@ -79,7 +79,7 @@ func (s *Store) mend(ctx context.Context, taken error, table string, id *core.Id
 		func(scan scan) error {
 			err := scan(dest...)
 			for i, c := range parts {
-				damaged = damaged || unmarshal(found[i], c.as) != nil
+				damaged = damaged || unmarshal(found[i], c.message) != nil
 			}
 			return err
 		}); err != nil {
@@ -109,8 +109,8 @@ func (s *Store) CreateTask(ctx context.Context, t *store.Task) error {
 	enc.add(t.Compiled.GetTemplate().GetType(), t.ShortDescription, bytes(t.Digest), nanos(t.CreatedAt), enc.blob(t.Description), enc.blob(orEmpty(t.Compiled)))
 	err := s.create(ctx, versionName(core.ResourceType_TASK, t.ID), &enc,
 		`INSERT INTO tasks (project, domain, name, version, type, short_description, digest, created_at, description, compiled) VALUES (?,?,?,?,?,?,?,?,?,?)`)
-	return s.mend(ctx, err, "tasks", t.ID, t.Digest,
-		part{"description", new(admin.DescriptionEntity), enc.values[8]}, part{"compiled", new(core.CompiledTask), enc.values[9]})
+	return s.rewriteDamaged(ctx, err, "tasks", t.ID, t.Digest,
+		messageColumn{"description", new(admin.DescriptionEntity), enc.values[8]}, messageColumn{"compiled", new(core.CompiledTask), enc.values[9]})
 }
 
 // orEmpty is the message for a column that is never NULL.
@@ -129,11 +129,11 @@ func (s *Store) CreateWorkflow(ctx context.Context, w *store.Workflow) error {
 		enc.blob(store.WorkflowInterface(w.Compiled)), enc.blob(orEmpty(w.Compiled)))
 	err := s.create(ctx, versionName(core.ResourceType_WORKFLOW, w.ID), &enc, `INSERT INTO workflows (project, domain, name, version, short_description, generated,
 		digest, created_at, description, summary, compiled) VALUES (?,?,?,?,?,?,?,?,?,?,?)`)
-	return s.mend(ctx, err, "workflows", w.ID, w.Digest, part{"description", new(admin.DescriptionEntity), enc.values[8]},
-		part{"summary", new(core.CompiledWorkflowClosure), enc.values[9]}, part{"compiled", new(core.CompiledWorkflowClosure), enc.values[10]})
+	return s.rewriteDamaged(ctx, err, "workflows", w.ID, w.Digest, messageColumn{"description", new(admin.DescriptionEntity), enc.values[8]},
+		messageColumn{"summary", new(core.CompiledWorkflowClosure), enc.values[9]}, messageColumn{"compiled", new(core.CompiledWorkflowClosure), enc.values[10]})
 }
 
-// CreateLaunchPlan writes a version of a launch plan. One that is born active takes over from the active one.
+// CreateLaunchPlan writes a version of a launch plan. If it is created active, the version that was active is deactivated.
 func (s *Store) CreateLaunchPlan(ctx context.Context, l *store.LaunchPlan) error {
 	schedule := "NONE"
 	switch l.Spec.GetEntityMetadata().GetSchedule().GetScheduleExpression().(type) {
@@ -165,14 +165,14 @@ func (s *Store) CreateLaunchPlan(ctx context.Context, l *store.LaunchPlan) error
 		return insertNew(t, name, &enc, `INSERT INTO launch_plans (project, domain, name, version, state, generated, schedule_type, workflow_project,
 			workflow_domain, workflow_name, workflow_version, digest, created_at, updated_at, spec, closure) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`)
 	})
-	return s.mend(ctx, err, "launch_plans", l.ID, l.Digest,
-		part{"spec", new(admin.LaunchPlanSpec), enc.values[14]}, part{"closure", new(admin.LaunchPlanClosure), enc.values[15]})
+	return s.rewriteDamaged(ctx, err, "launch_plans", l.ID, l.Digest,
+		messageColumn{"spec", new(admin.LaunchPlanSpec), enc.values[14]}, messageColumn{"closure", new(admin.LaunchPlanClosure), enc.values[15]})
 }
 
-// deactivate makes room for another active version of a name.
+// deactivate deactivates the active version of a name, before another one is activated.
 func deactivate(t *tx, id *core.Identifier, now time.Time) error {
-	// Two that activate at once do so one after the other.
-	if err := t.hold("launch plan " + id.GetProject() + "/" + id.GetDomain() + "/" + id.GetName()); err != nil {
+	// Two servers that activate versions of the name at once do so one after the other.
+	if err := t.lock("launch plan " + id.GetProject() + "/" + id.GetDomain() + "/" + id.GetName()); err != nil {
 		return err
 	}
 	_, err := t.exec("UPDATE launch_plans SET state = 0, updated_at = ? WHERE project = ? AND domain = ? AND name = ? AND state = 1",
@@ -204,8 +204,8 @@ func (s *Store) SetLaunchPlanState(ctx context.Context, id *core.Identifier, sta
 	})
 }
 
-// describes is the description of a version; one that cannot be understood is left out, as it keeps nothing from running.
-func describes(column []byte) *admin.DescriptionEntity {
+// descriptionOf is the description of a version. One that cannot be understood is left out: no execution needs it.
+func descriptionOf(column []byte) *admin.DescriptionEntity {
 	var d decoder
 	return into(&d, new(admin.DescriptionEntity), column)
 }
@@ -223,10 +223,10 @@ func (s *Store) tasks(ctx context.Context, budget *store.Budget, keep bool, rest
 		}
 		t.CreatedAt = instant(createdAt)
 		var d decoder
-		t.Description = describes(description)
+		t.Description = descriptionOf(description)
 		t.Compiled = into(&d, new(core.CompiledTask), compiled)
 		tasks = append(tasks, t)
-		t.Unreadable = damaged(core.ResourceType_TASK, t.ID, d.err)
+		t.Unreadable = unreadableVersion(core.ResourceType_TASK, t.ID, d.err)
 		return nil
 	})
 	if err != nil {
@@ -250,10 +250,10 @@ func (s *Store) workflows(ctx context.Context, budget *store.Budget, keep bool, 
 		}
 		w.Generated, w.CreatedAt = generated != 0, instant(createdAt)
 		var d decoder
-		w.Description = describes(description)
+		w.Description = descriptionOf(description)
 		w.Compiled = into(&d, new(core.CompiledWorkflowClosure), compiled)
 		workflows = append(workflows, w)
-		w.Unreadable = damaged(core.ResourceType_WORKFLOW, w.ID, d.err)
+		w.Unreadable = unreadableVersion(core.ResourceType_WORKFLOW, w.ID, d.err)
 		return nil
 	})
 	if err != nil {
@@ -280,7 +280,7 @@ func (s *Store) launchPlans(ctx context.Context, budget *store.Budget, keep bool
 		l.Closure.State = admin.LaunchPlanState(state)
 		l.Closure.CreatedAt, l.Closure.UpdatedAt = timestamppb.New(l.CreatedAt), timestamppb.New(l.UpdatedAt)
 		plans = append(plans, l)
-		l.Unreadable = damaged(core.ResourceType_LAUNCH_PLAN, l.ID, d.err)
+		l.Unreadable = unreadableVersion(core.ResourceType_LAUNCH_PLAN, l.ID, d.err)
 		return nil
 	})
 	if err != nil {
@@ -291,8 +291,8 @@ func (s *Store) launchPlans(ctx context.Context, budget *store.Budget, keep bool
 
 const oneVersion = "WHERE project = ? AND domain = ? AND name = ? AND version = ?"
 
-// first is the only row, or ErrNotFound.
-func first[T any](rows []*T, err error, name string) (*T, error) {
+// onlyRow is the only row, or ErrNotFound.
+func onlyRow[T any](rows []*T, err error, name string) (*T, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -302,8 +302,8 @@ func first[T any](rows []*T, err error, name string) (*T, error) {
 	return rows[0], nil
 }
 
-// whole is a row, or why it cannot be understood.
-func whole[T any](row *T, err error, unreadable func(*T) error) (*T, error) {
+// readable is a row, or the error why it cannot be understood.
+func readable[T any](row *T, err error, unreadable func(*T) error) (*T, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -320,29 +320,29 @@ func unreadableLaunchPlan(l *store.LaunchPlan) error { return l.Unreadable }
 // GetTask returns one version.
 func (s *Store) GetTask(ctx context.Context, id *core.Identifier) (*store.Task, error) {
 	rows, err := s.tasks(ctx, nil, true, oneVersion, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
-	found, err := first(rows, err, versionName(core.ResourceType_TASK, id))
-	return whole(found, err, unreadableTask)
+	found, err := onlyRow(rows, err, versionName(core.ResourceType_TASK, id))
+	return readable(found, err, unreadableTask)
 }
 
 // GetWorkflow returns one version.
 func (s *Store) GetWorkflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error) {
 	rows, err := s.workflows(ctx, nil, true, "compiled", oneVersion, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
-	found, err := first(rows, err, versionName(core.ResourceType_WORKFLOW, id))
-	return whole(found, err, unreadableWorkflow)
+	found, err := onlyRow(rows, err, versionName(core.ResourceType_WORKFLOW, id))
+	return readable(found, err, unreadableWorkflow)
 }
 
 // GetLaunchPlan returns one version.
 func (s *Store) GetLaunchPlan(ctx context.Context, id *core.Identifier) (*store.LaunchPlan, error) {
 	rows, err := s.launchPlans(ctx, nil, true, oneVersion, id.GetProject(), id.GetDomain(), id.GetName(), id.GetVersion())
-	found, err := first(rows, err, versionName(core.ResourceType_LAUNCH_PLAN, id))
-	return whole(found, err, unreadableLaunchPlan)
+	found, err := onlyRow(rows, err, versionName(core.ResourceType_LAUNCH_PLAN, id))
+	return readable(found, err, unreadableLaunchPlan)
 }
 
 // GetActiveLaunchPlan returns the active version of a name.
 func (s *Store) GetActiveLaunchPlan(ctx context.Context, project, domain, name string) (*store.LaunchPlan, error) {
 	rows, err := s.launchPlans(ctx, nil, true, "WHERE project = ? AND domain = ? AND name = ? AND state = 1", project, domain, name)
-	found, err := first(rows, err, "active launch plan "+project+"/"+domain+"/"+name)
-	return whole(found, err, unreadableLaunchPlan)
+	found, err := onlyRow(rows, err, "active launch plan "+project+"/"+domain+"/"+name)
+	return readable(found, err, unreadableLaunchPlan)
 }
 
 // CreateProject registers a project.
@@ -378,7 +378,7 @@ func (s *Store) projects(ctx context.Context, keep bool, rest string, args ...an
 		}
 		var d decoder
 		p := into(&d, new(admin.Project), record)
-		if p == nil { // all but its labels is in columns
+		if p == nil { // its labels cannot be understood; all else is in columns
 			p = known
 			p.Description = strings.TrimSpace(p.Description + " (its labels cannot be read: update the project, with its labels)")
 		}
@@ -394,5 +394,5 @@ func (s *Store) projects(ctx context.Context, keep bool, rest string, args ...an
 // GetProject returns one project.
 func (s *Store) GetProject(ctx context.Context, id string) (*admin.Project, error) {
 	rows, err := s.projects(ctx, true, "WHERE id = ?", id)
-	return first(rows, err, "project "+id)
+	return onlyRow(rows, err, "project "+id)
 }

@@ -26,8 +26,8 @@ func missingKey(key store.Key) error {
 	return refuse("execution with key %d: %w", key, aloft.ErrNotFound)
 }
 
-// plain takes the marking as a refusal away where no transaction is concerned.
-func plain(err error) error {
+// withoutRefusal is the error in a refusal, for calls that are no members of a transaction.
+func withoutRefusal(err error) error {
 	if r, ok := errors.AsType[refusal](err); ok {
 		return r.error
 	}
@@ -56,7 +56,7 @@ func (s *Store) CreateExecution(ctx context.Context, e *store.Execution, create 
 		launch.GetProject(), launch.GetDomain(), launch.GetName(), launch.GetVersion(),
 		e.Workflow.GetProject(), e.Workflow.GetDomain(), e.Workflow.GetName(), e.Workflow.GetVersion(),
 		cold.blob(e.Workflow), cold.blob(e.Task), notifications, cold.blob(e.Spec), cold.blob(e.Inputs), cold.blob(e.UserInputs),
-		recovers(e), inputsDigest(e), e.ID.Project, e.ID.Domain, nanos(e.CreatedAt))
+		recoveredName(e), inputsDigest(e), e.ID.Project, e.ID.Domain, nanos(e.CreatedAt))
 	first := message.blob(create)
 	if err := errors.Join(hot.err, cold.err, message.err); err != nil {
 		return fmt.Errorf("create execution %s: %w", e.ID, err)
@@ -65,7 +65,7 @@ func (s *Store) CreateExecution(ctx context.Context, e *store.Execution, create 
 	var key int64
 	tags := store.TagsOf(e.Spec)
 	err := s.write(ctx, 3+len(tags), func(t *tx) error {
-		if err := t.guard(); err != nil {
+		if err := t.openSavepoint(); err != nil {
 			return err
 		}
 		made, err := t.row([]any{&key}, `INSERT INTO executions (shard, project, domain, name, journal_version, phase, ended, created_at, started_at,
@@ -76,22 +76,22 @@ func (s *Store) CreateExecution(ctx context.Context, e *store.Execution, create 
 			return err
 		}
 		if !made {
-			return t.created(e, create, &key)
+			return t.sameCreation(e, create, &key)
 		}
 		cold.values[0] = key
-		if err := t.later(`INSERT INTO execution_specs (execution, mode, principal, launch_entity, launch_project, launch_domain, launch_name,
+		if err := t.execLater(`INSERT INTO execution_specs (execution, mode, principal, launch_entity, launch_project, launch_domain, launch_name,
 			launch_version, workflow_project, workflow_domain, workflow_name, workflow_version, workflow, task, notifications, spec, inputs,
 			user_inputs, recovers, inputs_digest, project, domain, created_at) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`, cold.values, nil); err != nil {
 			return err
 		}
 		for _, tag := range tags {
-			if err := t.later("INSERT INTO execution_tags (key, value, execution, project, domain, created_at) VALUES (?,?,?,?,?,?) ON CONFLICT DO NOTHING",
+			if err := t.execLater("INSERT INTO execution_tags (key, value, execution, project, domain, created_at) VALUES (?,?,?,?,?,?) ON CONFLICT DO NOTHING",
 				[]driver.Value{tag.Key, tag.Value, key, e.ID.Project, e.ID.Domain, nanos(e.CreatedAt)}, nil); err != nil {
 				return err
 			}
 		}
 		t.wake(store.TopicInbox)
-		return t.later("INSERT INTO inbox (execution, shard, dedup, message) VALUES (?,?,?,?)", []driver.Value{key, int64(shard), store.CreateDedup, first}, nil)
+		return t.execLater("INSERT INTO inbox (execution, shard, dedup, message) VALUES (?,?,?,?)", []driver.Value{key, int64(shard), store.CreateDedup, first}, nil)
 	})
 	if err != nil {
 		return err
@@ -100,15 +100,15 @@ func (s *Store) CreateExecution(ctx context.Context, e *store.Execution, create 
 	return nil
 }
 
-// created finds the execution that has the name, which is no mistake if this very creation made it.
-func (t *tx) created(e *store.Execution, create *aloftv1.Inbox, key *int64) error {
+// sameCreation finds the execution that has the name: ErrExists unless this very creation made it (store.SameCreation).
+func (t *tx) sameCreation(e *store.Execution, create *aloftv1.Inbox, key *int64) error {
 	var message, row []byte
 	if _, err := t.row([]any{key, &message}, `SELECT e.number, (SELECT message FROM inbox WHERE execution = e.number AND dedup = ?)
 		FROM executions e WHERE e.project = ? AND e.domain = ? AND e.name = ?`, store.CreateDedup, e.ID.Project, e.ID.Domain, e.ID.Name); err != nil {
 		return err
 	}
 	unread := new(aloftv1.Inbox)
-	unreadable := unmarshal(message, unread) // what cannot be read was not made by us a moment ago
+	unreadable := unmarshal(message, unread) // an execution that cannot be read was not made by this creation a moment ago
 	var journal []*aloftv1.JournalEntry
 	if err := t.each([]any{&row}, func() error {
 		entry := new(aloftv1.JournalEntry)
@@ -157,7 +157,7 @@ func (s *Store) Append(ctx context.Context, id aloft.ExecutionID, message store.
 	})
 }
 
-// AcquireShards renews what owner has and takes what is free or has run out, up to its share.
+// AcquireShards renews the leases of owner and takes shards that are free or whose lease has run out, up to owner's share.
 func (s *Store) AcquireShards(ctx context.Context, owner string, now time.Time, ttl time.Duration) ([]store.Lease, error) {
 	var leases []store.Lease
 	err := s.write(ctx, store.Shards, func(t *tx) error {
@@ -170,13 +170,13 @@ func (s *Store) AcquireShards(ctx context.Context, owner string, now time.Time, 
 		}
 		until := now + int64(ttl)
 		if err := errors.Join(
-			t.later("UPDATE shards SET expires = ? WHERE owner = ?", []driver.Value{until, owner}, nil),
-			t.later("INSERT INTO engines (id, expires) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET expires = excluded.expires", []driver.Value{owner, until}, nil),
-			t.later("DELETE FROM engines WHERE id IN (SELECT id FROM engines WHERE expires <= ? {take})", []driver.Value{now}, nil),
+			t.execLater("UPDATE shards SET expires = ? WHERE owner = ?", []driver.Value{until, owner}, nil),
+			t.execLater("INSERT INTO engines (id, expires) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET expires = excluded.expires", []driver.Value{owner, until}, nil),
+			t.execLater("DELETE FROM engines WHERE id IN (SELECT id FROM engines WHERE expires <= ? {take})", []driver.Value{now}, nil),
 		); err != nil {
 			return err
 		}
-		// An engine of an earlier release is known by its leases alone.
+		// An engine of an earlier release has no row in engines, only leases.
 		var there, has int64
 		if _, err := t.row([]any{&there, &has}, `SELECT (SELECT COUNT(*) FROM (SELECT id FROM engines WHERE expires > ?
 			UNION SELECT owner FROM shards WHERE owner <> '' AND expires > ?) AS there), (SELECT COUNT(*) FROM shards WHERE owner = ?)`, now, now, owner); err != nil {
@@ -184,7 +184,7 @@ func (s *Store) AcquireShards(ctx context.Context, owner string, now time.Time, 
 		}
 		share := store.Share(int(there))
 		if free := int64(share) - has; free > 0 {
-			if err := t.later(`UPDATE shards SET epoch = epoch + 1, owner = ?, expires = ?
+			if err := t.execLater(`UPDATE shards SET epoch = epoch + 1, owner = ?, expires = ?
 				WHERE shard IN (SELECT shard FROM shards WHERE owner <> ? AND (owner = '' OR expires <= ?) ORDER BY shard LIMIT ? {take})`,
 				[]driver.Value{owner, until, owner, now, free}, nil); err != nil {
 				return err
@@ -206,7 +206,7 @@ func (s *Store) AcquireShards(ctx context.Context, owner string, now time.Time, 
 func (s *Store) YieldShards(ctx context.Context, leases []store.Lease) error {
 	return s.write(ctx, len(leases), func(t *tx) error {
 		for _, l := range leases {
-			if err := t.later("UPDATE shards SET owner = '', expires = 0 WHERE shard = ? AND owner = ? AND epoch = ?",
+			if err := t.execLater("UPDATE shards SET owner = '', expires = 0 WHERE shard = ? AND owner = ? AND epoch = ?",
 				[]driver.Value{int64(l.Shard), l.Owner, l.Epoch}, nil); err != nil {
 				return err
 			}
@@ -219,24 +219,24 @@ func (s *Store) YieldShards(ctx context.Context, leases []store.Lease) error {
 func (s *Store) ReleaseShards(ctx context.Context, owner string) error {
 	return s.write(ctx, store.Shards, func(t *tx) error {
 		return errors.Join(
-			t.later("UPDATE shards SET owner = '', expires = 0 WHERE owner = ?", []driver.Value{owner}, nil),
-			t.later("DELETE FROM engines WHERE id = ?", []driver.Value{owner}, nil),
+			t.execLater("UPDATE shards SET owner = '', expires = 0 WHERE owner = ?", []driver.Value{owner}, nil),
+			t.execLater("DELETE FROM engines WHERE id = ?", []driver.Value{owner}, nil),
 		)
 	})
 }
 
-// freeShards takes the leases away from those who had this file before us.
+// freeShards frees all shards of a database file that was just opened: the process that had their leases does not run any more.
 func (s *Store) freeShards(ctx context.Context) error {
 	return s.write(ctx, store.Shards, func(t *tx) error {
 		return errors.Join(
-			t.later("UPDATE shards SET owner = '', expires = 0 WHERE owner <> ''", nil, nil),
-			t.later("DELETE FROM engines", nil, nil),
+			t.execLater("UPDATE shards SET owner = '', expires = 0 WHERE owner <> ''", nil, nil),
+			t.execLater("DELETE FROM engines", nil, nil),
 		)
 	})
 }
 
-// among is the condition for one of the shards: none if it is all of them, as on one machine.
-func among(shards []int) (condition string, all bool) {
+// shardCondition is the condition for rows of these shards: none if they are all shards, as on one machine.
+func shardCondition(shards []int) (condition string, all bool) {
 	in := make(map[int]bool)
 	var list []string
 	for _, shard := range shards {
@@ -254,21 +254,21 @@ func among(shards []int) (condition string, all bool) {
 	return " AND shard IN (" + strings.Join(list, ",") + ")", false
 }
 
-// atMost is the number for LIMIT.
-func atMost(limit int) int64 {
+// limitArg is the argument of LIMIT.
+func limitArg(limit int) int64 {
 	if limit <= 0 {
 		return 1<<62 - 1
 	}
 	return int64(limit)
 }
 
-// inboxColumns has the content of messages up to a size.
+// inboxColumns are the columns of an inbox row; the content of a message only if it is not larger than the argument.
 const inboxColumns = "number, execution, shard, LENGTH(message), dedup = '" + store.TerminateDedup + "', CASE WHEN LENGTH(message) <= ? THEN message END"
 
 // Inbox returns messages after a sequence, oldest first.
 func (s *Store) Inbox(ctx context.Context, shards []int, after int64, limit int) ([]store.InboxRow, error) {
-	condition, all := among(shards)
-	return s.messages(ctx, all, "WHERE number > ?"+condition+" ORDER BY number LIMIT ?", int64(store.MaxListedMessage), after, atMost(limit))
+	condition, all := shardCondition(shards)
+	return s.messages(ctx, all, "WHERE number > ?"+condition+" ORDER BY number LIMIT ?", int64(store.MaxListedMessage), after, limitArg(limit))
 }
 
 // Messages returns whole messages.
@@ -277,7 +277,7 @@ func (s *Store) Messages(ctx context.Context, seqs []int64) ([]store.InboxRow, e
 	for some := range slices.Chunk(seqs, messagesAtOnce) {
 		args := []any{int64(math.MaxInt32)}
 		for i := range messagesAtOnce {
-			args = append(args, some[min(i, len(some)-1)]) // the places that are left are filled with one again
+			args = append(args, some[min(i, len(some)-1)]) // places that are left get the last sequence again
 		}
 		found, err := s.messages(ctx, true, whichMessages, args...)
 		if err != nil {
@@ -288,7 +288,7 @@ func (s *Store) Messages(ctx context.Context, seqs []int64) ([]store.InboxRow, e
 	return rows, nil
 }
 
-// messagesAtOnce is how many messages one query names: it is prepared once, for that many.
+// messagesAtOnce is how many messages one query names: the query is prepared once, for this number.
 const messagesAtOnce = 16
 
 var whichMessages = "WHERE number IN (" + strings.TrimSuffix(strings.Repeat("?,", messagesAtOnce), ",") + ")"
@@ -304,7 +304,7 @@ func (s *Store) messages(ctx context.Context, keep bool, where string, args ...a
 		if message != nil {
 			row.Inbox = new(aloftv1.Inbox)
 			switch err := unmarshal(message, row.Inbox); {
-			case err != nil && terminate: // its name says enough
+			case err != nil && terminate: // its deduplication key says enough
 				row.Inbox = &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{}}}
 			case err != nil:
 				row.Inbox = nil
@@ -320,12 +320,12 @@ func (s *Store) messages(ctx context.Context, keep bool, where string, args ...a
 	return rows, nil
 }
 
-// Due returns executions whose timer is over, soonest first.
+// Due returns executions whose timer is due, soonest first.
 func (s *Store) Due(ctx context.Context, shards []int, until time.Time, limit int) ([]store.DueRow, error) {
 	var rows []store.DueRow
-	condition, all := among(shards)
+	condition, all := shardCondition(shards)
 	err := s.read(ctx, all, "SELECT number, shard, due_at FROM executions WHERE due_at > 0 AND due_at <= ?"+condition+" ORDER BY due_at, number LIMIT ?",
-		[]any{nanos(until), atMost(limit)}, func(scan scan) error {
+		[]any{nanos(until), limitArg(limit)}, func(scan scan) error {
 			var row store.DueRow
 			var dueAt int64
 			if err := scan(&row.Execution, &row.Shard, &dueAt); err != nil {
@@ -344,11 +344,11 @@ func (s *Store) Due(ctx context.Context, shards []int, until time.Time, limit in
 const selectClocks = `SELECT number, shard, due_at, CASE WHEN waiting = '' THEN 0 ELSE 1 END,
 	(SELECT entry FROM journal WHERE execution = number AND LENGTH(entry) > 1 ORDER BY seq DESC LIMIT 1) FROM executions WHERE ended = 0 AND number > ?`
 
-// Clocks returns what executions say about time.
+// Clocks returns the latest times in the records of executions.
 func (s *Store) Clocks(ctx context.Context, shards []int, after store.Key, limit int) ([]store.ClockRow, error) {
 	var rows []store.ClockRow
-	condition, all := among(shards)
-	err := s.read(ctx, all, selectClocks+condition+" ORDER BY number LIMIT ?", []any{int64(after), atMost(limit)},
+	condition, all := shardCondition(shards)
+	err := s.read(ctx, all, selectClocks+condition+" ORDER BY number LIMIT ?", []any{int64(after), limitArg(limit)},
 		func(scan scan) error {
 			var row store.ClockRow
 			var dueAt, waiting int64
@@ -369,7 +369,7 @@ func (s *Store) Clocks(ctx context.Context, shards []int, after store.Key, limit
 	return rows, nil
 }
 
-// Now is the time by the clock that all who use the database share: its own, or that of the machine where it is a file.
+// Now is the time by the clock that all servers of the database share: the database's own, or that of the machine if it is a file.
 func (s *Store) Now(ctx context.Context) (time.Time, error) {
 	if s.dialect.clock == "" {
 		return time.Now(), nil
@@ -385,12 +385,12 @@ func (s *Store) Now(ctx context.Context) (time.Time, error) {
 func (s *Store) Load(ctx context.Context, key store.Key) (*store.Execution, error) {
 	rec, err := s.execution(ctx, "e.number = ?", int64(key))
 	if err == nil && rec == nil {
-		err = plain(missingKey(key))
+		err = withoutRefusal(missingKey(key))
 	}
 	return rec, err
 }
 
-// Journal gives the entries of an execution's journal.
+// Journal calls got for each entry of an execution's journal.
 func (s *Store) Journal(ctx context.Context, key store.Key, got func(store.JournalRow) error) error {
 	for last, page := int64(0), entriesPerRead; page == entriesPerRead; {
 		page = 0
@@ -428,11 +428,11 @@ const entriesPerRead = 1000
 // Stuck returns executions that nothing will ever move.
 func (s *Store) Stuck(ctx context.Context, limit int) ([]aloft.ExecutionID, error) {
 	var ids []aloft.ExecutionID
-	// The release before, which may run beside this one, says by waiting alone that an execution waits.
+	// The release before, which may run beside this one, does not write waits, only waiting.
 	err := s.read(ctx, true, `SELECT project, domain, name FROM executions e WHERE ended = 0 AND due_at = 0 AND waits = 0 AND waiting = ''
 		AND NOT EXISTS (SELECT 1 FROM inbox i WHERE i.execution = e.number)
 		AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.execution = e.number AND a.ended = 0 AND a.by_engine = 0)
-		ORDER BY number LIMIT ?`, []any{atMost(limit)}, func(scan scan) error {
+		ORDER BY number LIMIT ?`, []any{limitArg(limit)}, func(scan scan) error {
 		var id aloft.ExecutionID
 		err := scan(&id.Project, &id.Domain, &id.Name)
 		ids = append(ids, id)

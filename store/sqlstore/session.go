@@ -16,53 +16,52 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
-// postgresSession is the writer's connection. Statements that are left for later travel with the next one, so that a step is
-// one or two journeys and not ten. It speaks the protocol's binary form itself: what a general driver does for every value
-// was a third of the writer's work.
+// postgresSession is the writer's connection. Deferred statements travel with the next one, so that a step is one or two
+// journeys and not ten. It speaks the protocol's binary form itself: what a general driver does for every value was a third of
+// the writer's work.
 type postgresSession struct {
 	dialect  *dialect
 	conn     *pgconn.PgConn
 	prepared map[string]*pgconn.StatementDescription // by the query as members write it
-	layouts  map[*many]*layout
-	waiting  []waitingStatement
-	gathered []*gathered
+	layouts  map[*bulkInsert]*layout
+	deferred []deferredStatement
+	merged   []*mergedInsert
 }
 
-// waitingStatement is a statement that was left for later: a query, or rows for a table.
-type waitingStatement struct {
-	query string
-	rows  *many // nil: the query is the statement
-	args  []driver.Value
-	check func(int64) error
+// deferredStatement is a statement that runs with a later one: a query, or rows for a table.
+type deferredStatement struct {
+	query  string
+	insert *bulkInsert // nil: the query is the statement
+	args   []driver.Value
+	check  func(int64) error
 }
 
-// gathered are the rows of several calls for one table.
-type gathered struct {
-	many  *many
-	args  []driver.Value
-	want  int64
-	check []func() error
+// mergedInsert has the rows of several calls of insertMerged for one table.
+type mergedInsert struct {
+	insert *bulkInsert
+	args   []driver.Value
+	want   int64
+	checks []func() error
 }
 
-// layout is how rows are sent: as an array of the table's own row type, which is one value and one scan however many rows
-// there are.
+// layout is how rows are sent: as an array of the table's own row type. This is one value, whatever the number of rows.
 type layout struct {
 	statement *pgconn.StatementDescription
 	rowType   uint32
-	columns   []sent // all that the table has, in its order
+	columns   []sentColumn // all columns of the table, in its order
 }
 
-// sent is a column of a row that is sent.
-type sent struct {
+// sentColumn is a column of a row that is sent.
+type sentColumn struct {
 	oid  uint32
-	from int // which of a row's values it gets; -1: none
+	from int // the index of its value among those of a row; -1: it is NULL
 }
 
 func connectPostgres(ctx context.Context, d *dialect, dsn string) (session, error) {
 	c, err := postgresConfig(dsn, map[string]string{
 		// A process that was stopped in the middle of a transaction must not hold its locks for ever.
 		"idle_in_transaction_session_timeout": "5000", "lock_timeout": "10000",
-		// The statements are few, and what they are asked with makes no difference to how they are best done.
+		// The statements are few, and their best plan does not depend on the values.
 		"plan_cache_mode": "force_generic_plan",
 	})
 	if err != nil {
@@ -72,13 +71,13 @@ func connectPostgres(ctx context.Context, d *dialect, dsn string) (session, erro
 	if err != nil {
 		return nil, err
 	}
-	// What was acknowledged is durable, also on a server that is set up otherwise.
+	// A write that was acknowledged is durable, also on a server whose default is otherwise.
 	if _, err := conn.Exec(ctx, "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'").ReadAll(); err != nil {
 		return nil, errors.Join(err, conn.Close(ctx))
 	}
-	// A server that was built without it keeps its own, slower one.
+	// A server that was built without lz4 keeps its own, slower compression.
 	_, _ = conn.Exec(ctx, "SELECT set_config('default_toast_compression', 'lz4', false)").ReadAll()
-	return &postgresSession{dialect: d, conn: conn, prepared: make(map[string]*pgconn.StatementDescription), layouts: make(map[*many]*layout)}, nil
+	return &postgresSession{dialect: d, conn: conn, prepared: make(map[string]*pgconn.StatementDescription), layouts: make(map[*bulkInsert]*layout)}, nil
 }
 
 func (s *postgresSession) close() error {
@@ -99,8 +98,9 @@ func (s *postgresSession) prepare(query string) (*pgconn.StatementDescription, e
 	return p, nil
 }
 
-// layout reads how a table looks. Another server may change that: then a statement fails, and the next connection reads it again.
-func (s *postgresSession) layout(m *many) (*layout, error) {
+// layout reads the columns of a table. Another server may change them: then a statement fails, and the next connection reads
+// them again.
+func (s *postgresSession) layout(m *bulkInsert) (*layout, error) {
 	if l := s.layouts[m]; l != nil {
 		return l, nil
 	}
@@ -117,7 +117,7 @@ func (s *postgresSession) layout(m *many) (*layout, error) {
 			return nil, fmt.Errorf("read the columns of %s: %w", m.table, err)
 		}
 		l.rowType = uint32(rowType)
-		l.columns = append(l.columns, sent{uint32(oid), slices.Index(m.names, string(row[0]))})
+		l.columns = append(l.columns, sentColumn{uint32(oid), slices.Index(m.names, string(row[0]))})
 	}
 	var err error
 	if l.statement, err = s.prepare(m.head + " SELECT " + strings.Join(m.names, ", ") + " FROM unnest(?::" + m.table + "[]) " + m.tail); err != nil {
@@ -128,7 +128,7 @@ func (s *postgresSession) layout(m *many) (*layout, error) {
 }
 
 // rows is an array of rows as PostgreSQL reads it.
-func (l *layout) rows(m *many, args []driver.Value) ([]byte, error) {
+func (l *layout) rows(m *bulkInsert, args []driver.Value) ([]byte, error) {
 	rows := len(args) / m.columns
 	b := make([]byte, 0, rows*(8+12*len(l.columns))+size(args))
 	for _, n := range []uint32{1, 0, l.rowType, uint32(rows), 1} { // dimensions, no row is NULL, type, length, first index
@@ -157,7 +157,7 @@ func (l *layout) rows(m *many, args []driver.Value) ([]byte, error) {
 	return b, nil
 }
 
-const null = 1<<32 - 1 // the length of what is NULL
+const null = 1<<32 - 1 // the length of a value that is NULL
 
 // size is about how many bytes values take.
 func size(args []driver.Value) (n int) {
@@ -213,7 +213,7 @@ func readValue(b []byte, oid uint32) (driver.Value, error) {
 	return nil, fmt.Errorf("cannot read %d bytes of type %d", len(b), oid)
 }
 
-// validText makes of text what PostgreSQL accepts as text: it has no zero bytes and is valid UTF-8.
+// validText replaces what PostgreSQL does not accept as text: zero bytes and invalid UTF-8.
 func validText(text string) string {
 	if strings.IndexByte(text, 0) < 0 && utf8.ValidString(text) {
 		return text
@@ -224,13 +224,13 @@ func validText(text string) string {
 var asBinary = []int16{1}
 
 // queue puts a statement into a batch.
-func (s *postgresSession) queue(batch *pgconn.Batch, w waitingStatement) error {
-	if w.rows != nil {
-		l, err := s.layout(w.rows)
+func (s *postgresSession) queue(batch *pgconn.Batch, w deferredStatement) error {
+	if w.insert != nil {
+		l, err := s.layout(w.insert)
 		if err != nil {
 			return err
 		}
-		rows, err := l.rows(w.rows, w.args)
+		rows, err := l.rows(w.insert, w.args)
 		if err != nil {
 			return err
 		}
@@ -260,10 +260,10 @@ func (s *postgresSession) queue(batch *pgconn.Batch, w waitingStatement) error {
 // roundTripFor bounds the wait for any answer of the server to the writer.
 const roundTripFor = 60 * time.Second
 
-// send runs what was left for later and then, if there is one, a statement, in one journey. got, if not nil, gets the rows.
-func (s *postgresSession) send(last *waitingStatement, got func(*pgconn.ResultReader) error) (tag pgconn.CommandTag, err error) {
-	statements := append(s.spread(), s.waiting...)
-	s.waiting = nil
+// send runs the deferred statements and then last, if it is not nil, in one journey. got, if not nil, gets the rows of last.
+func (s *postgresSession) send(last *deferredStatement, got func(*pgconn.ResultReader) error) (tag pgconn.CommandTag, err error) {
+	statements := append(s.mergedStatements(), s.deferred...)
+	s.deferred = nil
 	before := len(statements)
 	if last != nil {
 		statements = append(statements, *last)
@@ -274,7 +274,7 @@ func (s *postgresSession) send(last *waitingStatement, got func(*pgconn.ResultRe
 	batch := new(pgconn.Batch)
 	for i, w := range statements {
 		if err := s.queue(batch, w); err != nil {
-			return tag, s.lost(perhapsLate(err, i < before))
+			return tag, s.connectionError(deferredIf(err, i < before))
 		}
 	}
 	var refused error
@@ -292,7 +292,7 @@ func (s *postgresSession) send(last *waitingStatement, got func(*pgconn.ResultRe
 		}
 		if check := statements[at].check; err == nil && check != nil && refused == nil {
 			if refusal := check(tag.RowsAffected()); refusal != nil {
-				refused = late{refusal}
+				refused = deferredError{refusal}
 			}
 		}
 	}
@@ -300,20 +300,21 @@ func (s *postgresSession) send(last *waitingStatement, got func(*pgconn.ResultRe
 		err = closing
 	}
 	if err != nil {
-		return tag, s.lost(perhapsLate(err, at < before))
+		return tag, s.connectionError(deferredIf(err, at < before))
 	}
 	return tag, refused
 }
 
-func perhapsLate(err error, is bool) error {
-	if is {
-		return late{err}
+// deferredIf marks the error of a statement as a deferredError if the statement was deferred.
+func deferredIf(err error, deferred bool) error {
+	if deferred {
+		return deferredError{err}
 	}
 	return err
 }
 
-// lost says of an error that the connection went with it.
-func (s *postgresSession) lost(err error) error {
+// connectionError marks an error with errConnectionLost if the connection is closed.
+func (s *postgresSession) connectionError(err error) error {
 	if s.conn.IsClosed() {
 		return fmt.Errorf("%w: %w", errConnectionLost, err)
 	}
@@ -321,42 +322,42 @@ func (s *postgresSession) lost(err error) error {
 }
 
 func (s *postgresSession) exec(query string, args []driver.Value) (int64, error) {
-	tag, err := s.send(&waitingStatement{query: query, args: args}, nil)
+	tag, err := s.send(&deferredStatement{query: query, args: args}, nil)
 	if err == nil && query == "COMMIT" && tag.String() != "COMMIT" {
 		return 0, errors.New("the transaction was rolled back")
 	}
 	return tag.RowsAffected(), err
 }
 
-func (s *postgresSession) later(query string, args []driver.Value, check func(int64) error) error {
-	s.waiting = append(s.waiting, waitingStatement{query: query, args: args, check: check})
+func (s *postgresSession) execLater(query string, args []driver.Value, check func(int64) error) error {
+	s.deferred = append(s.deferred, deferredStatement{query: query, args: args, check: check})
 	return nil
 }
 
-func (s *postgresSession) laterMany(m *many, args []driver.Value, check func(int64) error) error {
-	s.waiting = append(s.waiting, waitingStatement{rows: m, args: args, check: check})
+func (s *postgresSession) insertLater(m *bulkInsert, args []driver.Value, check func(int64) error) error {
+	s.deferred = append(s.deferred, deferredStatement{insert: m, args: args, check: check})
 	return nil
 }
 
-func (s *postgresSession) gather(m *many, args []driver.Value, want int64, check func(int64) error) {
-	i := slices.IndexFunc(s.gathered, func(g *gathered) bool { return g.many == m })
+func (s *postgresSession) insertMerged(m *bulkInsert, args []driver.Value, want int64, check func(int64) error) {
+	i := slices.IndexFunc(s.merged, func(g *mergedInsert) bool { return g.insert == m })
 	if i < 0 {
-		i = len(s.gathered)
-		s.gathered = append(s.gathered, &gathered{many: m})
+		i = len(s.merged)
+		s.merged = append(s.merged, &mergedInsert{insert: m})
 	}
-	g := s.gathered[i]
+	g := s.merged[i]
 	g.args, g.want = append(g.args, args...), g.want+want
-	g.check = append(g.check, func() error { return check(want) })
+	g.checks = append(g.checks, func() error { return check(want) })
 }
 
-// spread makes statements of what was gathered, one for each table.
-func (s *postgresSession) spread() (statements []waitingStatement) {
-	for _, g := range s.gathered {
-		statements = append(statements, waitingStatement{rows: g.many, args: g.args, check: func(written int64) error {
+// mergedStatements are the statements of the merged inserts, one for each table.
+func (s *postgresSession) mergedStatements() (statements []deferredStatement) {
+	for _, g := range s.merged {
+		statements = append(statements, deferredStatement{insert: g.insert, args: g.args, check: func(written int64) error {
 			if written != g.want {
 				return refuse("%d of %d rows were not written", g.want-written, g.want)
 			}
-			for _, check := range g.check {
+			for _, check := range g.checks {
 				if err := check(); err != nil {
 					return err
 				}
@@ -364,23 +365,23 @@ func (s *postgresSession) spread() (statements []waitingStatement) {
 			return nil
 		}})
 	}
-	s.gathered = nil
+	s.merged = nil
 	return statements
 }
 
 func (s *postgresSession) flush() error {
-	if len(s.waiting)+len(s.gathered) == 0 {
+	if len(s.deferred)+len(s.merged) == 0 {
 		return nil
 	}
 	_, err := s.send(nil, nil)
 	return err
 }
 
-func (s *postgresSession) forget() { s.waiting, s.gathered = nil, nil }
+func (s *postgresSession) dropDeferred() { s.deferred, s.merged = nil, nil }
 
 func (s *postgresSession) query(query string, args []driver.Value, columns int, got func([]driver.Value) error) error {
 	row := make([]driver.Value, columns)
-	_, err := s.send(&waitingStatement{query: query, args: args}, func(result *pgconn.ResultReader) error {
+	_, err := s.send(&deferredStatement{query: query, args: args}, func(result *pgconn.ResultReader) error {
 		fields := result.FieldDescriptions()
 		for result.NextRow() {
 			for i, value := range result.Values()[:columns] {

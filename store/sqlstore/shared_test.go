@@ -74,7 +74,7 @@ func TestLeasesOfASharedDatabaseFollowItsClockAndNoCallers(t *testing.T) {
 	}
 }
 
-// The server that asks late has a clock that is 200 years ahead, or behind.
+// The clock of one server is 200 years ahead of the other's.
 func TestReservationsInASharedDatabaseFollowItsClock(t *testing.T) {
 	t.Parallel()
 	url := postgrestest.Database(t)
@@ -177,7 +177,7 @@ func TestConnectionsThatAreLostAtAnyMomentLoseAndDoubleNothing(t *testing.T) {
 	leases := lease(t, s, "a", now, time.Hour)
 	const executions, steps = 8, 60
 	var unknown atomic.Int64
-	committed := make(chan struct{}, executions) // nobody gets far ahead of the one who ends connections
+	committed := make(chan struct{}, executions) // bounds how many commits come between two ends of connections
 	var group sync.WaitGroup
 	made := make([]*store.Execution, executions)
 	for i := range made {
@@ -272,7 +272,7 @@ func TestAnEarlierTryThatIsStillUnderWayIsFoundByItsRepetition(t *testing.T) {
 	}
 }
 
-// waitForLock returns when somebody waits for a lock in the database.
+// waitForLock returns when a transaction waits for a lock in the database.
 func waitForLock(t testing.TB, url string) {
 	t.Helper()
 	conn := postgrestest.Connect(t, url)

@@ -34,7 +34,7 @@ var sqliteDialect = dialect{
 		"place_tags": `CREATE TRIGGER execution_tags_place AFTER INSERT ON execution_tags WHEN NEW.project = '' BEGIN
 			UPDATE execution_tags SET (project, domain, created_at) = (SELECT e.project, e.domain, e.created_at FROM executions e WHERE e.number = NEW.execution)
 			WHERE execution = NEW.execution; END;`,
-		// There is one writer: nothing needs a lock.
+		// There is one writer: no row needs a lock.
 		"hold_shard": "", "hold_execution": "", "hold_instance": "", "hold_instance_weakly": "", "hold_reservation": "", "take": "", "lapsed": "0",
 	},
 	bytes:   func(b []byte) string { return "x'" + hex.EncodeToString(b) + "'" },
@@ -77,13 +77,13 @@ func sqliteDSN(path, cacheKiB, more string) string {
 const logPages = 4096
 
 // prefillLog writes the log full of zeros, which SQLite takes for an empty one. A sync of a file that does not grow costs
-// half of one that does, and without this the first commits of every start would be the slow ones. It is only for speed,
-// so an error changes nothing: the log grows as it is written.
+// half of one that does, and without this the first commits of every start would be slow. It is only for speed, so an error
+// changes nothing: then the log grows as it is written.
 func prefillLog(path string) {
 	name := path + "-wal"
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return // there is one, with something in it
+		return // there is a log, which may have content
 	}
 	zeros := make([]byte, 64<<10)
 	for written := 0; written < logPages*4096 && err == nil; written += len(zeros) {
@@ -163,7 +163,7 @@ func (s *sqliteSession) prepare(query string) (driver.Stmt, error) {
 	return stmt, nil
 }
 
-func (s *sqliteSession) named(args []driver.Value) []driver.NamedValue {
+func (s *sqliteSession) namedValues(args []driver.Value) []driver.NamedValue {
 	s.args = s.args[:0]
 	for i, arg := range args {
 		s.args = append(s.args, driver.NamedValue{Ordinal: i + 1, Value: arg})
@@ -176,15 +176,15 @@ func (s *sqliteSession) exec(query string, args []driver.Value) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	result, err := stmt.(driver.StmtExecContext).ExecContext(context.Background(), s.named(args))
+	result, err := stmt.(driver.StmtExecContext).ExecContext(context.Background(), s.namedValues(args))
 	if err != nil {
 		return 0, err
 	}
 	return result.RowsAffected()
 }
 
-// later has nothing to gain from waiting: there is no way to the database.
-func (s *sqliteSession) later(query string, args []driver.Value, check func(int64) error) error {
+// execLater runs the statement at once: there is no network on the way to the database.
+func (s *sqliteSession) execLater(query string, args []driver.Value, check func(int64) error) error {
 	n, err := s.exec(query, args)
 	if err == nil && check != nil {
 		err = check(n)
@@ -192,7 +192,7 @@ func (s *sqliteSession) later(query string, args []driver.Value, check func(int6
 	return err
 }
 
-func (s *sqliteSession) laterMany(m *many, args []driver.Value, check func(rows int64) error) error {
+func (s *sqliteSession) insertLater(m *bulkInsert, args []driver.Value, check func(rows int64) error) error {
 	var written int64
 	for i, size := range m.sizes {
 		for n := size * m.columns; len(args) >= n && n > 0; args = args[n:] {
@@ -206,20 +206,20 @@ func (s *sqliteSession) laterMany(m *many, args []driver.Value, check func(rows 
 	return check(written)
 }
 
-func (s *sqliteSession) gather(*many, []driver.Value, int64, func(int64) error) {
-	panic("only an optimist gathers")
+func (s *sqliteSession) insertMerged(*bulkInsert, []driver.Value, int64, func(int64) error) {
+	panic("inserts are merged only where savepoints are skipped")
 }
 
 func (s *sqliteSession) flush() error { return nil }
 
-func (s *sqliteSession) forget() {}
+func (s *sqliteSession) dropDeferred() {}
 
 func (s *sqliteSession) query(query string, args []driver.Value, columns int, got func([]driver.Value) error) error {
 	stmt, err := s.prepare(query)
 	if err != nil {
 		return err
 	}
-	rows, err := stmt.(driver.StmtQueryContext).QueryContext(context.Background(), s.named(args))
+	rows, err := stmt.(driver.StmtQueryContext).QueryContext(context.Background(), s.namedValues(args))
 	if err != nil {
 		return err
 	}

@@ -1,8 +1,8 @@
 // Package sqlstore is the store on an SQL database: after launch, before engine, and between engine and executor.
 //
-// It relies on a database file that nobody else writes, or on a PostgreSQL database that several servers share. All writes
-// of a process go through one goroutine that takes everything that waits into one transaction (group commit), sees to it that
-// a bad one is refused alone, syncs once, wakes subscribers and answers:
+// It relies on a database file that no other process writes, or on a PostgreSQL database that servers share. All writes
+// of a process go through one goroutine, the writer (group commit; its design is told with the type): it takes all jobs that
+// are queued into one transaction, in which a member may be refused alone, syncs once, wakes subscribers and answers:
 //
 //	caller ─ encode ─▶ job ─┐
 //	caller ─ encode ─▶ job ─┼─▶ writer: BEGIN · member · member · … · COMMIT (one sync) ─▶ wake-ups ─▶ answers
@@ -13,16 +13,16 @@
 //
 // A full disk, a read-only one and every other fault of the database become errors that wrap aloft.ErrUnavailable and
 // say what to do. Nothing is half written then, and the writer connects again by itself with the next job. A disk that does
-// not answer (internal/hang) is such a fault, too: calls return while what they asked for waits in the kernel, and of a
-// write that was under way the outcome is unknown, as after a lost connection.
+// not answer (internal/hang) is such a fault, too: calls return while their read or write waits in the kernel, and the
+// outcome of a write that was under way is unknown, as after a lost connection.
 //
-// On PostgreSQL the other servers' rows can change between any two statements, so a decision holds what it rests on until it
-// is committed: a commit its shard, so that a lease that is taken away meanwhile refuses it; an end its execution, so that
-// no message comes too late. Leases run by the database's clock. Wake-ups go to the other servers by LISTEN and NOTIFY. A
-// connection that is lost before a commit was asked for is made again and nobody notices; one that is lost in the commit is
-// an unknown outcome, ErrUnavailable, and the same steps may be committed again.
+// On PostgreSQL other servers can change rows between any two statements, so a transaction locks the rows on which its decision
+// rests until it ends: a commit locks its shard, so that the lease cannot be taken away before the commit; the end of an
+// execution locks its inbox, so that no message is put there after it. Leases run by the database's clock. Wake-ups go to the
+// other servers by LISTEN and NOTIFY. A connection that is lost before COMMIT was sent is made again, and callers do not notice;
+// one that is lost during COMMIT leaves an unknown outcome, ErrUnavailable, and the same steps may be committed again.
 //
-// The SQL is written once. What differs between databases is one value, dialect.
+// The SQL is written once. What differs between databases is one value of type dialect.
 package sqlstore
 
 import (
@@ -44,7 +44,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// readFor bounds every read: nobody may hold a snapshot, and with it the log's space, for longer.
+// readFor bounds every read: no reader may hold a snapshot, and with it the space of the log, for longer.
 const readFor = 30 * time.Second
 
 // readers is how many reads run at once. More would share the same few cores.
@@ -65,17 +65,17 @@ type Store struct {
 	lock    *os.File // nil: the database is shared
 	writer  *writer
 	db      *sql.DB // reads only
-	wire    *wire   // to the other servers; nil: there are none
-	age     *age    // of a file; nil: the database is shared
+	wire    *wire   // carries wake-ups to the other servers; nil: there are none
+	age     *age    // of a database file; nil: the database is shared
 
 	guard *hang.Guard // of the disk of a file; nil: the database is shared, and its connections have deadlines
 
-	scans chan struct{} // held while a list looks at many rows
-	pages chan struct{} // held while a large page is read; half of the processors stay free for what is small
+	scans chan struct{} // the turns of lists that look at many rows
+	pages chan struct{} // the turns of large pages; half of the processors stay free for small ones
 
 	mu    sync.RWMutex
 	stmts map[string]*sql.Stmt            // prepared reads
-	ids   map[store.Key]aloft.ExecutionID // of whom wake-ups speak
+	ids   map[store.Key]aloft.ExecutionID // of executions that wakeExecution woke
 }
 
 var _ store.Store = (*Store)(nil)
@@ -107,7 +107,7 @@ func (s *Store) openFile(ctx context.Context, path string, log *slog.Logger) (er
 		return fmt.Errorf("open store %s: %w", path, err)
 	}
 	// SQLite gives its other files the mode of this one, and would make it for all to read.
-	if f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600); err == nil { // an error is SQLite's to tell
+	if f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600); err == nil { // SQLite reports the error, if it has one
 		_ = f.Close()
 	}
 	// Migrations have a connection of their own, which is gone before the writer's comes.
@@ -118,7 +118,7 @@ func (s *Store) openFile(ctx context.Context, path string, log *slog.Logger) (er
 		return unavailable(opening, path, s.dialect, err)
 	}
 	prefillLog(path)
-	// A read that only lasts ends itself before it is taken for one that hangs.
+	// A read that is only slow ends by readFor, before the guard takes it for one that hangs.
 	s.guard = &hang.Guard{Name: "the disk of " + path, Limit: readFor + 2*time.Second}
 	s.start(openSQLite(readDSN(path)), writeDSN(path), writeFor, s.Wake, log)
 	known, err := s.checkAge(ctx)
@@ -151,14 +151,14 @@ func (s *Store) openShared(ctx context.Context, d *dialect, dsn string, log *slo
 	return nil
 }
 
-func (s *Store) start(db *sql.DB, dsn string, patience time.Duration, told func(...store.Topic), log *slog.Logger) {
+func (s *Store) start(db *sql.DB, dsn string, patience time.Duration, wakeFunc func(...store.Topic), log *slog.Logger) {
 	s.db, s.scans, s.pages = db, make(chan struct{}, scansAtOnce), make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
 	s.db.SetMaxOpenConns(readers)
 	s.db.SetMaxIdleConns(readers)
-	s.writer = newWriter(s.dialect, dsn, s.path, patience, told, log)
+	s.writer = newWriter(s.dialect, dsn, s.path, patience, wakeFunc, log)
 }
 
-// lockFile excludes other processes; the operating system gives the lock back however this one ends.
+// lockFile excludes other processes; the operating system gives the lock back however this process ends.
 func lockFile(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
@@ -174,7 +174,7 @@ func lockFile(path string) (*os.File, error) {
 	return f, nil
 }
 
-// Close writes what waits and gives the database back.
+// Close writes the jobs that are queued and closes the database.
 func (s *Store) Close() error {
 	if s.age != nil {
 		s.age.close()
@@ -198,7 +198,7 @@ func (s *Store) closeReaders() error {
 	return err
 }
 
-// Probe says what keeps the database from doing its part: a disk that does not answer, or what the last write met. It asks
+// Probe returns the fault of the database: a disk that does not answer, or that of the last transaction. It asks the database
 // nothing: leases are renewed by writes each few seconds.
 func (s *Store) Probe(context.Context) error {
 	if s.guard != nil {
@@ -209,18 +209,18 @@ func (s *Store) Probe(context.Context) error {
 	if err := s.writer.standstill(); err != nil {
 		return err
 	}
-	if met := s.writer.met.Load(); met != nil {
-		return *met
+	if last := s.writer.lastErr.Load(); last != nil {
+		return *last
 	}
 	return nil
 }
 
-// write is one call with one member.
+// write submits a job with one member.
 func (s *Store) write(ctx context.Context, rows int, do member) error {
 	return s.writer.submit(ctx, rows, do)[0]
 }
 
-// prepared returns a read that is kept prepared. Only for queries of which there are few.
+// prepared returns the prepared statement of a read, which is kept until the store is closed: only for queries with few texts.
 func (s *Store) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
 	s.mu.RLock()
 	stmt := s.stmts[query]
@@ -244,16 +244,17 @@ func (s *Store) prepared(ctx context.Context, query string) (*sql.Stmt, error) {
 // scan reads the columns of the current row.
 type scan func(dest ...any) error
 
-// read runs a query and hands each row to got. A lock is waited for here: callers never see one, and no disk that hangs.
+// read runs a query and hands each row to got; keep keeps the statement prepared. It waits for locks of other programs, and
+// returns when the disk hangs.
 func (s *Store) read(ctx context.Context, keep bool, query string, args []any, got func(scan) error) error {
 	if s.guard == nil {
-		return s.readPatiently(ctx, keep, query, args, got)
+		return s.readWithRetry(ctx, keep, query, args, got)
 	}
-	// What got fills in is the caller's again once this has returned.
+	// When read has returned, got must not run any more: it writes to variables of the caller.
 	var mu sync.Mutex
 	left := false
 	_, err := hang.Do(ctx, s.guard, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, s.readPatiently(ctx, keep, query, args, func(next scan) error {
+		return struct{}{}, s.readWithRetry(ctx, keep, query, args, func(next scan) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if left {
@@ -265,13 +266,13 @@ func (s *Store) read(ctx context.Context, keep bool, query string, args []any, g
 	mu.Lock()
 	defer mu.Unlock()
 	left = true
-	if err != nil && err == ctx.Err() { //nolint:errorlint // as it is: what was read until it ended says more
+	if err != nil && err == ctx.Err() { //nolint:errorlint // only the bare error: that of a read that ended says more
 		return unavailable("read from", s.path, s.dialect, err)
 	}
 	return err
 }
 
-func (s *Store) readPatiently(ctx context.Context, keep bool, query string, args []any, got func(scan) error) error {
+func (s *Store) readWithRetry(ctx context.Context, keep bool, query string, args []any, got func(scan) error) error {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, readFor)
 	defer cancel()
@@ -297,11 +298,11 @@ func (s *Store) readPatiently(ctx context.Context, keep bool, query string, args
 	}
 }
 
-const countedPart = 32 << 10 // bytes of rows that are counted at once
+const claimStep = 32 << 10 // bytes of rows for which room is taken at once
 
-// counted takes room for the rows of a request, as much as their messages take when they are decoded. It does not wait for
-// room: the connection would be held meanwhile.
-func counted(claim *room.Claim, next scan) scan {
+// claimRoom is a scan that takes room for the rows of a request, as much as their messages take when they are decoded. It does
+// not wait for room: the connection would be held meanwhile.
+func claimRoom(claim *room.Claim, next scan) scan {
 	if claim == nil {
 		return next
 	}
@@ -315,7 +316,7 @@ func counted(claim *room.Claim, next scan) scan {
 				size += int64(len(*b))
 			}
 		}
-		if size < countedPart {
+		if size < claimStep {
 			return nil
 		}
 		err := claim.TryTake(weight.Row * size)
@@ -327,7 +328,7 @@ func counted(claim *room.Claim, next scan) scan {
 // errBudget ends a list whose next row would exceed its budget.
 var errBudget = errors.New("the budget of the list is used up")
 
-// list is read within a budget. Where scan returns an error there is no record.
+// list is read within a budget. got must add no record when scan returns an error.
 func (s *Store) list(ctx context.Context, keep bool, query string, args []any, budget *store.Budget, got func(scan) error) error {
 	if budget == nil {
 		return s.read(ctx, keep, query, args, got)
@@ -356,11 +357,11 @@ func (s *Store) list(ctx context.Context, keep bool, query string, args []any, b
 	return err
 }
 
-// observing is the key of a context in which a test sees each read: a func(query string, args []any).
-type observing struct{}
+// observerKey is the key of a context value by which a test sees each read: a func(query string, args []any).
+type observerKey struct{}
 
 func (s *Store) readOnce(ctx context.Context, keep bool, query string, args []any, got func(scan) error) (started bool, err error) {
-	if observe, ok := ctx.Value(observing{}).(func(string, []any)); ok {
+	if observe, ok := ctx.Value(observerKey{}).(func(string, []any)); ok {
 		observe(query, args)
 	}
 	var rows *sql.Rows
@@ -377,7 +378,7 @@ func (s *Store) readOnce(ctx context.Context, keep bool, query string, args []an
 		return false, err
 	}
 	defer rows.Close()
-	scan := counted(room.Of(ctx), rows.Scan)
+	scan := claimRoom(room.Of(ctx), rows.Scan)
 	for rows.Next() {
 		started = true
 		if err := got(scan); err != nil {

@@ -16,24 +16,25 @@ import (
 
 const (
 	wireChannel = "aloft"
-	wirePause   = 5 * time.Millisecond // between two notes: what happens meanwhile is gathered
+	wirePause   = 5 * time.Millisecond // between two notes: topics of commits in between go into the next one
 	wireText    = 7000                 // bytes of a note; PostgreSQL takes 8,000
-	wireAll     = "*"                  // wakes everybody: more happened than a note can say
+	wireAll     = "*"                  // the note that wakes all subscribers: there are more topics than fit into a note
 )
 
-// wire carries wake-ups between the servers of one database. What was committed while a note is on its way is gathered into
-// the next one, outside of the transactions that it speaks of: no commit ever waits for it. A note may be lost with its
-// sender or the connection; those who wait look by themselves now and then.
+// wire carries wake-ups between the servers of one database, as notes: texts with topics, by NOTIFY and LISTEN. A note is sent
+// after the commits whose topics it has, outside of their transactions: no commit ever waits for it. Topics of commits while a
+// note is on its way go into the next one. A note may be lost with its sender or the connection: subscribers also look at the
+// store without a wake-up now and then.
 type wire struct {
 	hub  *store.Hub
 	dsn  string
 	db   *sql.DB
 	log  *slog.Logger
-	self string // begins our own notes
+	self string // begins the notes of this server, which ignores them
 
 	mu     sync.Mutex
-	topics map[store.Topic]struct{} // not told yet
-	ring   chan struct{}
+	topics map[store.Topic]struct{} // not sent yet
+	ring   chan struct{}            // tells keepTelling that there are topics
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -57,7 +58,7 @@ func (w *wire) close() {
 	w.ended.Wait()
 }
 
-// tell wakes those of this process at once and the others soon.
+// tell wakes the subscribers of this process at once, and those of the other servers soon.
 func (w *wire) tell(topics ...store.Topic) {
 	if len(topics) == 0 {
 		return
@@ -82,7 +83,7 @@ func (w *wire) keepTelling() {
 		case <-w.ring:
 		}
 		ctx, cancel := context.WithTimeout(w.ctx, awayFor)
-		// An error is the reader's connection being away, which others report.
+		// An error means that the connections for reading are lost, which the reads report.
 		_, _ = w.db.ExecContext(ctx, "SELECT pg_notify($1, $2)", wireChannel, w.note())
 		cancel()
 		select {
@@ -93,7 +94,7 @@ func (w *wire) keepTelling() {
 	}
 }
 
-// note is all that has not been told.
+// note is the text of the next note, with all topics that were not sent.
 func (w *wire) note() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -124,7 +125,7 @@ func (w *wire) keepListening(conn *pgx.Conn) {
 			}
 			conn, err = w.connect(w.ctx)
 		}
-		w.hub.WakeAll() // for what was told while nobody listened
+		w.hub.WakeAll() // for the notes that were missed without a connection
 	}
 }
 

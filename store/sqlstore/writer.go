@@ -16,7 +16,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// What one transaction takes at most, so that nobody waits long for those before him.
+// Bounds of one transaction, so that the last job in it is not answered much later than the first one could be.
 const (
 	maxJobs = 1024
 	maxRows = 20_000
@@ -24,80 +24,83 @@ const (
 
 const (
 	busyFor  = 30 * time.Second // how long the writer goes on asking for a database that another program has locked
-	awayFor  = 10 * time.Second // how long it tries to reach a server, before those who wait are told
-	maxTries = 5                // of a transaction of which nothing was committed
+	awayFor  = 10 * time.Second // how long the writer tries to reach a database server before it fails the jobs that wait
+	maxTries = 5                // how often the writer runs a transaction of which nothing was committed
 	writeFor = 30 * time.Second // how long a caller waits for a transaction that stands still on a disk
 )
 
-// job is one call: members that are committed or refused each for itself.
+// job is one call of a caller: one or more members.
 type job struct {
 	members []member
-	errs    []error // one for each member, set before done is closed
-	rows    int     // about how much it writes
-	state   atomic.Int32
+	errs    []error      // one for each member, set before done is closed
+	rows    int          // about how many rows it writes
+	state   atomic.Int32 // jobQueued, jobRunning or jobAbandoned
 	done    chan struct{}
 }
 
-// member does its writes in tx. An error made by refuse, or a constraint that a row violates, refuses the member alone;
-// any other error is the database's and concerns the whole transaction.
+// member is a part of a job that is committed or refused alone: a step, or all of a call that is not Commit. It checks its
+// conditions and writes its rows in tx, and may run again in another transaction: it must not rely on what an earlier run set.
+// An error made by refuse, or of a constraint that a row violates, refuses the member alone; any other error is a fault of the
+// database and concerns the whole transaction.
 type member func(tx *tx) error
 
 const (
-	jobWaits = iota
-	jobRuns
-	jobLeft // its caller has gone: it must not touch what the caller handed in
+	jobQueued = iota
+	jobRunning
+	jobAbandoned // its caller has returned: the job must not touch what the caller handed in
 )
 
-// refusal is an answer, not a fault.
+// refusal is an answer to the caller of a member, not a fault of the database.
 type refusal struct{ error }
 
 func (r refusal) Unwrap() error { return r.error }
 
 func refuse(format string, args ...any) error { return refusal{fmt.Errorf(format, args...)} }
 
-// overtaken is a refusal that looks different the next time: what was in the way is committed and can be seen then.
-type overtaken struct{ error }
+// retryableRefusal refuses a member because of what another transaction was about to commit. That transaction has ended by now:
+// the next try sees what it wrote, and decides anew.
+type retryableRefusal struct{ error }
 
-func (o overtaken) Unwrap() error { return o.error }
+func (o retryableRefusal) Unwrap() error { return o.error }
 
-// tx is the transaction as one member sees it. A member may be run again in another transaction.
+// tx is the transaction as one member sees it.
 type tx struct {
 	*conn
-	guarded         bool   // other members are in the same transaction, and a refusal must undo this one alone
-	lockName, atEnd string // of the dialect
-	number          int64  // of the transaction
-	fragile         bool   // an error in a read spoils the transaction, too
-	wrote           bool   // this member has written something
-	topics          []store.Topic
-	bulk            bool // what members write may be put together
+	needsSavepoint            bool   // other members are in the same transaction, and a refusal must undo this one alone
+	lockNameSQL, lockInboxSQL string // of the dialect
+	number                    int64  // of the transaction
+	failedReadAborts          bool   // a read that fails aborts the transaction, too: it needs the savepoint
+	wrote                     bool   // this member has written something
+	topics                    []store.Topic
+	mergeInserts              bool // inserts of several members may be merged into one statement
 }
 
 func (t *tx) wake(topics ...store.Topic) { t.topics = append(t.topics, topics...) }
 
-// hold makes whoever else holds this name wait until the transaction is over.
-func (t *tx) hold(name string) error {
-	if t.lockName == "" {
+// lock takes the lock of this name until the transaction ends. Other transactions that want it wait.
+func (t *tx) lock(name string) error {
+	if t.lockNameSQL == "" {
 		return nil
 	}
-	_, err := t.exec(t.lockName, name)
+	_, err := t.exec(t.lockNameSQL, name)
 	return err
 }
 
-// guard opens the savepoint that a refusal goes back to, before the member's first write: most refusals come earlier.
-func (t *tx) guard() error {
+// openSavepoint opens the savepoint that a refusal goes back to, before the member's first write: most refusals come earlier.
+func (t *tx) openSavepoint() error {
 	if t.wrote {
 		return nil
 	}
 	t.wrote = true
-	if !t.guarded {
+	if !t.needsSavepoint {
 		return nil
 	}
-	return t.conn.later("SAVEPOINT member", nil, nil)
+	return t.conn.execLater("SAVEPOINT member", nil, nil)
 }
 
 func (t *tx) row(dest []any, query string, args ...driver.Value) (bool, error) {
-	if t.guarded && t.fragile {
-		if err := t.guard(); err != nil {
+	if t.needsSavepoint && t.failedReadAborts {
+		if err := t.openSavepoint(); err != nil {
 			return false, err
 		}
 	}
@@ -105,8 +108,8 @@ func (t *tx) row(dest []any, query string, args ...driver.Value) (bool, error) {
 }
 
 func (t *tx) each(dest []any, got func() error, query string, args ...driver.Value) error {
-	if t.guarded && t.fragile {
-		if err := t.guard(); err != nil {
+	if t.needsSavepoint && t.failedReadAborts {
+		if err := t.openSavepoint(); err != nil {
 			return err
 		}
 	}
@@ -114,40 +117,73 @@ func (t *tx) each(dest []any, got func() error, query string, args ...driver.Val
 }
 
 func (t *tx) exec(query string, args ...driver.Value) (int64, error) {
-	if err := t.guard(); err != nil {
+	if err := t.openSavepoint(); err != nil {
 		return 0, err
 	}
 	return t.conn.exec(query, args...)
 }
 
-func (t *tx) later(query string, args []driver.Value, check func(rows int64) error) error {
-	if err := t.guard(); err != nil {
+func (t *tx) execLater(query string, args []driver.Value, check func(rows int64) error) error {
+	if err := t.openSavepoint(); err != nil {
 		return err
 	}
-	return t.conn.later(query, args, check)
+	return t.conn.execLater(query, args, check)
 }
 
-func (t *tx) laterMany(m *many, args []driver.Value, check func(rows int64) error) error {
+func (t *tx) insertLater(m *bulkInsert, args []driver.Value, check func(rows int64) error) error {
 	if len(args) == 0 {
 		return nil
 	}
-	if err := t.guard(); err != nil {
+	if err := t.openSavepoint(); err != nil {
 		return err
 	}
-	if t.bulk {
-		t.conn.gather(m, args, int64(len(args)/m.columns), check)
+	if t.mergeInserts {
+		t.conn.insertMerged(m, args, int64(len(args)/m.columns), check)
 		return nil
 	}
-	return t.conn.laterMany(m, args, check)
+	return t.conn.insertLater(m, args, check)
 }
 
-// writer is the one goroutine that writes. All that waits goes into one transaction: one sync for all of it.
+// writer is the one goroutine that writes (group commit). It takes all jobs that are queued, up to maxJobs and maxRows, into one
+// transaction: one sync for all of them. A job is
+//
+//	queued ──the writer takes it──▶ running ──▶ done: errs is set, then done is closed
+//	   └──its caller's context ends, or patience──▶ abandoned: the writer skips it, and nothing of it was written
+//
+// A transaction ends in one of these ways:
+//
+//	committed    each member has its own answer: nil, or its refusal
+//	retried      nothing was committed, and another try may do better: the database was locked, or the connection was lost
+//	             before COMMIT; a refusal cannot be undone alone, or is a retryableRefusal. All members run again, in all
+//	             at most maxTries times
+//	failed       nothing was committed, because of a full disk or another fault: all members get ErrUnavailable
+//	unknown      COMMIT was sent and did not succeed: all members get ErrUnavailable, and may have been committed
+//
+// Subscribers are woken before callers are answered, also when the outcome is unknown: a wake-up for nothing is harmless. After
+// a fault the connection is closed, and the next transaction opens another one. So, for each member,
+//
+//	its answer is nil        ⇒ its rows were committed, and synced
+//	its answer is a refusal  ⇒ none of its rows was committed
+//	ErrUnavailable           ⇒ all of its rows or none: the caller repeats the same call, which finds what was committed
+//
+// A refusal must undo its own member alone. With savepoints, each member has one, opened before its first write, and all of its
+// statements have run before the next member begins. Where the database is reached over a network this would be several
+// journeys for each member. There (dialect.skipSavepoints) the first try has no savepoints: statements travel together
+// (execLater) and inserts of all members are merged (insertMerged). If a member is refused after it wrote, or the error of a
+// deferred statement may be an earlier member's, the transaction is rolled back and retried with savepoints.
+//
+// A disk that does not answer stops the writer in the middle of a transaction. Callers wait for patience, then they return
+// ErrUnavailable, at once while the standstill lasts; the writer goes on when the disk answers.
+//
+// Example: a step of 64 nodes, a report and a step under an old epoch are queued. In one transaction the first writes its rows,
+// the report its message, and the third is refused by what it reads, before it writes. After one COMMIT their answers are nil,
+// nil and ErrFenced. If the disk was full at the COMMIT, all three get ErrUnavailable.
 type writer struct {
-	dialect *dialect
-	dsn     string
-	path    string                      // as messages name it
-	told    func(topics ...store.Topic) // is told what to wake
-	log     *slog.Logger
+	dialect  *dialect
+	dsn      string
+	path     string                      // as messages name the database
+	wakeFunc func(topics ...store.Topic) // wakes the subscribers of topics, here and on other servers
+	log      *slog.Logger
 
 	jobs    chan *job
 	closing chan struct{}
@@ -155,27 +191,28 @@ type writer struct {
 	stopped chan struct{}
 
 	patience time.Duration         // how long callers wait for a transaction that stands still; 0: for its end
-	epoch    time.Time             // when the writer was made
-	begun    atomic.Int64          // when the transaction under way began, in nanoseconds after the one before epoch; 0: there is none
-	met      atomic.Pointer[error] // what the last transaction met; nil: nothing
+	madeAt   time.Time             // when the writer was made
+	begunAt  atomic.Int64          // when the transaction under way began: 1 + nanoseconds since madeAt; 0: there is none
+	lastErr  atomic.Pointer[error] // the fault of the last transaction; nil: it had none
 
-	conn    *conn        // nil: to be opened again
-	open    bool         // a transaction is
-	number  int64        // of it
-	commits atomic.Int64 // transactions that wrote something, for tests that count
+	conn    *conn        // nil: to be opened by the next transaction. open ⇒ conn ≠ nil
+	open    bool         // a transaction is open
+	number  int64        // of the open transaction, or of the last one
+	commits atomic.Int64 // transactions that wrote something: for age, and for tests
 }
 
-func newWriter(d *dialect, dsn, path string, patience time.Duration, told func(...store.Topic), log *slog.Logger) *writer {
+func newWriter(d *dialect, dsn, path string, patience time.Duration, wakeFunc func(...store.Topic), log *slog.Logger) *writer {
 	w := &writer{
-		dialect: d, dsn: dsn, path: path, patience: patience, told: told, log: log, epoch: time.Now(),
+		dialect: d, dsn: dsn, path: path, patience: patience, wakeFunc: wakeFunc, log: log, madeAt: time.Now(),
 		jobs: make(chan *job, maxJobs), closing: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	go w.run()
 	return w
 }
 
-// submit waits until the members were committed or refused. A caller who goes before that is told that the outcome is not
-// known, and must not change the records any more: a transaction that stands still on a disk may be committed yet.
+// submit queues a job and waits until its members were committed or refused. If ctx ends while the job is queued, or the writer
+// stands still, the answer is ErrUnavailable, and the caller must not change the records any more: a transaction that stands
+// still on a disk may be committed yet.
 func (w *writer) submit(ctx context.Context, rows int, members ...member) []error {
 	j := &job{members: members, errs: make([]error, len(members)), rows: rows, done: make(chan struct{})}
 	if err := w.standstill(); err != nil {
@@ -192,7 +229,7 @@ func (w *writer) submit(ctx context.Context, rows int, members ...member) []erro
 	case <-ctx.Done():
 		return j.fail(fmt.Errorf("write to %s: %w: %w", w.path, context.Cause(ctx), aloft.ErrUnavailable))
 	case <-patience:
-		return j.fail(w.tooLong())
+		return j.fail(w.timedOut())
 	case <-w.closing:
 		return j.fail(w.closed())
 	}
@@ -201,18 +238,18 @@ func (w *writer) submit(ctx context.Context, rows int, members ...member) []erro
 		case <-j.done:
 			return j.errs
 		case <-gone:
-			if j.state.CompareAndSwap(jobWaits, jobLeft) {
+			if j.state.CompareAndSwap(jobQueued, jobAbandoned) {
 				return j.fail(fmt.Errorf("write to %s: %w: %w", w.path, context.Cause(ctx), aloft.ErrUnavailable))
 			}
-			gone = nil // it is being written from the caller's records, and soon done
+			gone = nil // the job is running, reads the caller's records, and is done soon
 		case <-patience:
-			if j.state.CompareAndSwap(jobWaits, jobLeft) {
-				return j.fail(w.tooLong())
+			if j.state.CompareAndSwap(jobQueued, jobAbandoned) {
+				return j.fail(w.timedOut())
 			}
 			if err := w.standstill(); err != nil {
 				return j.fail(err)
 			}
-			patience = time.After(w.patience) // its transaction is one of many, and has begun since
+			patience = time.After(w.patience) // the job's transaction has begun since, and does not stand still
 		case <-w.stopped:
 			select {
 			case <-j.done:
@@ -224,13 +261,13 @@ func (w *writer) submit(ctx context.Context, rows int, members ...member) []erro
 	}
 }
 
-// standstill says since when the transaction under way waits for the disk, if that is longer than callers wait for it.
+// standstill is the error that the transaction under way waits for the disk, for longer than callers wait; nil: it does not.
 func (w *writer) standstill() error {
-	begun := w.begun.Load()
+	begun := w.begunAt.Load()
 	if begun == 0 || w.patience == 0 {
 		return nil
 	}
-	stands := time.Since(w.epoch) - time.Duration(begun-1)
+	stands := time.Since(w.madeAt) - time.Duration(begun-1)
 	if stands < w.patience {
 		return nil
 	}
@@ -238,8 +275,8 @@ func (w *writer) standstill() error {
 		w.path, stands.Round(time.Second), aloft.ErrUnavailable)
 }
 
-// tooLong is told to callers whose turn did not come. Nothing of theirs was written.
-func (w *writer) tooLong() error {
+// timedOut is the error of a job that was queued for longer than its caller waits. Nothing of the job was written.
+func (w *writer) timedOut() error {
 	if err := w.standstill(); err != nil {
 		return err
 	}
@@ -258,7 +295,7 @@ func (j *job) fail(err error) []error {
 	return errs
 }
 
-// close lets what waits be written and ends the writer. One that stands still ends when the disk answers.
+// close ends the writer after it has written the jobs that are queued. A writer that stands still ends when the disk answers.
 func (w *writer) close() error {
 	w.once.Do(func() { close(w.closing) })
 	for {
@@ -283,7 +320,7 @@ func (w *writer) run() {
 		case j := <-w.jobs:
 			batch = append(batch, j)
 		case <-w.closing:
-			select { // what was submitted before is still written
+			select { // jobs that were queued before are still written
 			case j := <-w.jobs:
 				batch = append(batch, j)
 			default:
@@ -305,29 +342,28 @@ func (w *writer) run() {
 	}
 }
 
-// write is one transaction: members, one sync, wake-ups, answers. If it comes to nothing and the database says so, it is
-// done once more from the beginning.
+// write runs jobs in one transaction, with retries, wakes subscribers and answers the callers.
 func (w *writer) write(batch []*job) {
-	w.begun.Store(1 + int64(time.Since(w.epoch)))
-	defer w.begun.Store(0)
-	err := w.begin() // before anything is taken from the callers: whoever does not want to wait for the database can still go
+	w.begunAt.Store(1 + int64(time.Since(w.madeAt)))
+	defer w.begunAt.Store(0)
+	err := w.begin() // while the jobs are still queued: a caller that does not want to wait for the database can still leave
 	running := batch[:0]
 	members := 0
 	for _, j := range batch {
-		if j.state.CompareAndSwap(jobWaits, jobRuns) {
+		if j.state.CompareAndSwap(jobQueued, jobRunning) {
 			running = append(running, j)
 			members += len(j.members)
 		}
 	}
 	var topics []store.Topic
 	if len(running) > 0 && err == nil {
-		careful := !w.dialect.optimist
+		savepoints := !w.dialect.skipSavepoints
 		for try := 1; try <= maxTries; try++ {
-			var again bool
-			if topics, again, err = w.transact(running, members > 1, careful, try < maxTries); !again {
+			var retry bool
+			if topics, retry, err = w.transact(running, members > 1, savepoints, try < maxTries); !retry {
 				break
 			}
-			careful = true
+			savepoints = true
 		}
 	}
 	if err != nil {
@@ -339,16 +375,16 @@ func (w *writer) write(batch []*job) {
 	if w.open {
 		w.rollback()
 	}
-	w.report(err)
-	w.told(topics...) // also after a fault: the transaction may have become durable all the same
+	w.noteHealth(err)
+	w.wakeFunc(topics...) // also after a fault: the transaction may have been committed all the same
 	for _, j := range running {
 		close(j.done)
 	}
 }
 
-// transact runs the members and commits. It says again, if more is allowed, when nothing was committed and another try has a
-// chance: after a refusal that cannot be undone alone, or a fault that passes.
-func (w *writer) transact(batch []*job, shared, careful, more bool) (topics []store.Topic, again bool, err error) {
+// transact runs the members and commits. It returns retry, if it may, when nothing was committed and another try may do better:
+// after a refusal that cannot be undone alone, or a transient fault.
+func (w *writer) transact(batch []*job, several, savepoints, mayRetry bool) (topics []store.Topic, retry bool, err error) {
 	if err := w.begin(); err != nil {
 		return nil, false, err
 	}
@@ -356,28 +392,29 @@ func (w *writer) transact(batch []*job, shared, careful, more bool) (topics []st
 	for _, j := range batch {
 		for i, do := range j.members {
 			j.errs[i] = nil
-			t := &tx{conn: w.conn, guarded: shared && careful, bulk: shared && !careful, fragile: w.dialect.optimist, lockName: w.dialect.lockName, atEnd: w.dialect.atEnd, number: w.number}
+			t := &tx{conn: w.conn, needsSavepoint: several && savepoints, mergeInserts: several && !savepoints, failedReadAborts: w.dialect.skipSavepoints,
+				lockNameSQL: w.dialect.lockNameSQL, lockInboxSQL: w.dialect.lockInboxSQL, number: w.number}
 			err := do(t)
-			if err == nil && (careful || !shared) {
+			if err == nil && (savepoints || !several) {
 				err = w.conn.flush()
 			}
-			var passes overtaken
+			var retryable retryableRefusal
 			switch {
 			case err == nil:
 				done = append(done, t)
-				if t.wrote && t.guarded {
-					err = w.conn.later("RELEASE member", nil, nil)
+				if t.wrote && t.needsSavepoint {
+					err = w.conn.execLater("RELEASE member", nil, nil)
 				}
-			case w.refuses(err) && more && (errors.As(err, &passes) || shared && !careful && (t.wrote || w.beforeIt(err))):
+			case w.isRefusal(err) && mayRetry && (errors.As(err, &retryable) || several && !savepoints && (t.wrote || w.concernsEarlierMember(err))):
 				w.rollback()
 				return nil, true, nil
-			case w.refuses(err):
-				j.errs[i] = w.refused(err)
+			case w.isRefusal(err):
+				j.errs[i] = w.refusalError(err)
 				err = nil
 				switch {
-				case t.wrote && t.guarded:
+				case t.wrote && t.needsSavepoint:
 					if _, err = w.conn.exec("ROLLBACK TO member"); err == nil {
-						err = w.conn.later("RELEASE member", nil, nil)
+						err = w.conn.execLater("RELEASE member", nil, nil)
 					}
 				case t.wrote: // alone in its transaction
 					w.rollback()
@@ -386,23 +423,23 @@ func (w *writer) transact(batch []*job, shared, careful, more bool) (topics []st
 			}
 			if err != nil {
 				w.abandon()
-				return woken(done), more && w.passes(err), err
+				return topicsOf(done), mayRetry && w.isTransient(err), err
 			}
 		}
 	}
 	if err := w.conn.flush(); err != nil {
-		if w.refuses(err) && more {
+		if w.isRefusal(err) && mayRetry {
 			w.rollback()
 			return nil, true, nil
 		}
 		w.abandon()
-		return nil, more && w.passes(err), err
+		return nil, mayRetry && w.isTransient(err), err
 	}
-	topics = woken(done)
+	topics = topicsOf(done)
 	_, err = w.conn.exec("COMMIT")
 	w.open = false
 	if err != nil {
-		w.abandon() // nobody knows if it was committed
+		w.abandon() // the outcome is unknown
 		return topics, false, err
 	}
 	for _, t := range done {
@@ -414,39 +451,39 @@ func (w *writer) transact(batch []*job, shared, careful, more bool) (topics []st
 	return topics, false, nil
 }
 
-func woken(done []*tx) (topics []store.Topic) {
+func topicsOf(done []*tx) (topics []store.Topic) {
 	for _, t := range done {
 		topics = append(topics, t.topics...)
 	}
 	return topics
 }
 
-// beforeIt says whether an error may be about statements of members that came before.
-func (w *writer) beforeIt(err error) bool {
-	var l late
+// concernsEarlierMember says whether an error may be about deferred statements of members that ran before.
+func (w *writer) concernsEarlierMember(err error) bool {
+	var l deferredError
 	return errors.As(err, &l)
 }
 
-// passes says whether a transaction that ended with this fault, before it was to be committed, may be tried again at once.
-func (w *writer) passes(err error) bool {
+// isTransient says whether a transaction that ended with this error, before COMMIT, may be tried again at once.
+func (w *writer) isTransient(err error) bool {
 	f := w.dialect.fault(err)
 	return f == faultBusy || f == faultAway
 }
 
-func (w *writer) refuses(err error) bool {
+func (w *writer) isRefusal(err error) bool {
 	var r refusal
 	return errors.As(err, &r) || w.dialect.fault(err) == faultConstraint
 }
 
-func (w *writer) refused(err error) error {
+func (w *writer) refusalError(err error) error {
 	if r, ok := errors.AsType[refusal](err); ok {
 		return r.error
 	}
 	return fmt.Errorf("the schema refuses it: %w: %w", err, aloft.ErrInvalid)
 }
 
-// begin opens a transaction unless there is one, connecting again after a fault and waiting for a lock that somebody else
-// has and for a server that is away.
+// begin opens a transaction unless one is open. It connects again after a fault, and waits for a lock of another program and
+// for a database server that is away.
 func (w *writer) begin() error {
 	if w.open {
 		return nil
@@ -499,7 +536,7 @@ func (w *writer) connect() error {
 	return err
 }
 
-// abandon gives up the transaction and, after a fault, the connection too: what it believes of the disk may be wrong.
+// abandon gives up the transaction and the connection: after a fault, what the connection holds in its cache may be wrong.
 func (w *writer) abandon() {
 	w.rollback()
 	w.disconnect()
@@ -511,7 +548,7 @@ func (w *writer) rollback() {
 	if w.conn == nil {
 		return
 	}
-	w.conn.forget()
+	w.conn.dropDeferred()
 	if _, err := w.conn.exec("ROLLBACK"); err != nil {
 		w.disconnect()
 	}
@@ -527,9 +564,9 @@ func (w *writer) disconnect() {
 	}
 }
 
-// report logs when writing begins to fail and when it works again, not every time in between.
-func (w *writer) report(err error) {
-	healthy := w.met.Load() == nil
+// noteHealth keeps the fault of the last transaction, and logs when writing begins to fail and when it works again.
+func (w *writer) noteHealth(err error) {
+	healthy := w.lastErr.Load() == nil
 	switch {
 	case err != nil && healthy:
 		w.log.Error("the store cannot write; it goes on by itself when it can", "error", err)
@@ -537,16 +574,16 @@ func (w *writer) report(err error) {
 		w.log.Info("the store writes again", "path", w.path)
 	}
 	if err == nil {
-		w.met.Store(nil)
+		w.lastErr.Store(nil)
 	} else {
-		w.met.Store(&err)
+		w.lastErr.Store(&err)
 	}
 }
 
-// opening is what went wrong when there is no store yet that could go on.
+// opening begins the errors of Open: there is no store yet that could go on by itself.
 const opening = "open store"
 
-// noDescriptors says whether this process cannot open any file. SQLite does not tell that from a file that it may not open.
+// noDescriptors says whether this process cannot open any file. SQLite reports that as a file that it may not open.
 func noDescriptors() bool {
 	f, err := os.Open(os.DevNull)
 	if err != nil {
@@ -556,8 +593,8 @@ func noDescriptors() bool {
 	return false
 }
 
-// readOnlyDisk says whether the file system of a database takes no writes, which SQLite does not tell from a broken disk or a
-// file of another user. The lock beside it is opened for that: closing a descriptor of the file itself would end SQLite's locks.
+// readOnlyDisk says whether the file system of a database is read-only, which SQLite reports as a broken disk or a file of
+// another user. It opens the lock file beside the database: closing a descriptor of the database itself would end SQLite's locks.
 func readOnlyDisk(path string) bool {
 	f, err := os.OpenFile(path+".lock", os.O_WRONLY, 0)
 	if err != nil {
@@ -567,7 +604,7 @@ func readOnlyDisk(path string) bool {
 	return false
 }
 
-// unavailable turns a database's error into one sentence with the way out.
+// unavailable turns an error of the database into one sentence with the way out.
 func unavailable(verb, path string, d *dialect, err error) error {
 	if errors.Is(err, aloft.ErrUnavailable) {
 		return err

@@ -24,18 +24,18 @@ type Cluster struct {
 	t    testing.TB
 	dir  string
 	bin  string
-	user *syscall.Credential // nil: ours. Root may not run PostgreSQL: there it runs as nobody
+	user *syscall.Credential // nil: the user of the test. Root may not run PostgreSQL: for root it is the user nobody
 }
 
 const nobody = 65534
 
-// Start makes a server and starts it; it goes with the test. The test is skipped where Server is.
+// Start makes a server and starts it; the server ends with the test. The test is skipped where Server skips it.
 func Start(t testing.TB) *Cluster {
 	t.Helper()
 	Server(t)
 	c := &Cluster{t: t, bin: programs(t)}
 	var err error
-	if c.dir, err = os.MkdirTemp("", "aloft-postgres-"); err != nil { //nolint:usetesting // a socket's path is short, and nobody must be able to get there
+	if c.dir, err = os.MkdirTemp("", "aloft-postgres-"); err != nil { //nolint:usetesting // a socket's path must be short, and the user nobody must be able to open it
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -63,8 +63,8 @@ func (c *Cluster) Restart() {
 	c.t.Helper()
 	var out []byte
 	var err error
-	for range 20 { // what is left of the one before may take a moment to end
-		// What was committed outlives the processes without syncing: the machine goes on.
+	for range 20 { // processes of the killed server may take a moment to end
+		// Commits survive the processes without syncing, because the machine goes on.
 		out, err = c.run("pg_ctl", "-D", c.data(), "-w", "-s", "-l", filepath.Join(c.dir, "log"), "-o",
 			"-c listen_addresses='' -k "+c.dir+" -c fsync=off -c full_page_writes=off -c shared_buffers=32MB -c max_connections=100", "start")
 		if err != nil {
@@ -83,7 +83,7 @@ func (c *Cluster) Restart() {
 	c.t.Fatalf("start PostgreSQL: %v\n%s", err, out)
 }
 
-// Kill ends the server and all its processes with SIGKILL, at whatever they are doing.
+// Kill ends the server and all its processes with SIGKILL, in the middle of their work.
 func (c *Cluster) Kill() {
 	content, err := os.ReadFile(filepath.Join(c.data(), "postmaster.pid"))
 	if err != nil {

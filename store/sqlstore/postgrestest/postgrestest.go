@@ -46,7 +46,7 @@ func Database(t testing.TB) string {
 	return u.String()
 }
 
-// Copy makes a database that is a copy of another, to which nobody is connected, and goes with the test.
+// Copy makes a database that is a copy of another and goes with the test. There must be no connection to the other one.
 func Copy(t testing.TB, database string) string {
 	t.Helper()
 	u, err := url.Parse(database)
