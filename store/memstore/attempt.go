@@ -13,7 +13,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Heartbeat makes an instance known or says that it is still there.
+// Heartbeat registers an executor instance, or renews its registration.
 func (s *Store) Heartbeat(_ context.Context, instance store.Instance) error {
 	return s.do("Heartbeat", func() ([]store.Topic, error) {
 		if old, known := s.instances[instance.ID]; known && old.Nonce != instance.Nonce && old.Nonce != instance.Follows {
@@ -49,11 +49,11 @@ func (s *Store) RemoveInstance(_ context.Context, executor string) error {
 	})
 }
 
-// Waiting returns attempts that an executor could take.
+// Waiting returns attempts that can be assigned to an executor.
 func (s *Store) Waiting(_ context.Context, now time.Time, limit int) (attempts []*store.Attempt, err error) {
 	err = s.do("Waiting", func() ([]store.Topic, error) {
 		attempts = nil
-		for _, try := range s.waiting.rows {
+		for _, try := range s.unassigned.rows {
 			if limit > 0 && len(attempts) == limit {
 				break
 			}
@@ -69,7 +69,7 @@ func (s *Store) Waiting(_ context.Context, now time.Time, limit int) (attempts [
 	return attempts, nil
 }
 
-// try finds the attempt that the key means: nil if there is none of this token.
+// try finds the attempt that the key names; nil: there is none with this token.
 func (s *Store) try(key store.AttemptKey) (*execution, *attempt) {
 	e := s.find(key.Execution)
 	if e == nil {
@@ -102,7 +102,7 @@ func conflict(verb string, key store.AttemptKey, why string) error {
 	return fmt.Errorf("%s attempt %d of node %s: %s: %w", verb, key.Attempt, key.Node, why, aloft.ErrConflict)
 }
 
-// Assign gives attempts to an executor instance.
+// Assign assigns attempts to an executor instance.
 func (s *Store) Assign(_ context.Context, executor, nonce string, attempts []store.AttemptKey, now time.Time) []error {
 	return s.doEach("Assign", len(attempts), func(first int) (topics []store.Topic, errs []error) {
 		errs = make([]error, first)
@@ -133,14 +133,14 @@ func (s *Store) Assign(_ context.Context, executor, nonce string, attempts []sto
 			s.unlist(try)
 			try.rec.Executor, try.rec.Waiting = executor, ""
 			try.rec.Phase, try.rec.UpdatedAt = core.TaskExecution_INITIALIZING, now
-			s.list(try)
+			s.listForExecutors(try)
 			topics = append(topics, store.TopicExecution(e.rec.ID))
 		}
 		return topics, errs
 	})
 }
 
-// Assigned returns what the instance has and has not ended.
+// Assigned returns the attempts that are assigned to the instance and have not ended.
 func (s *Store) Assigned(_ context.Context, executor string) (attempts []*store.Attempt, err error) {
 	err = s.do("Assigned", func() ([]store.Topic, error) {
 		attempts = nil
@@ -184,7 +184,7 @@ func (s *Store) Report(_ context.Context, executor string, reports []store.Repor
 	})
 }
 
-// Adopt gives the attempts of an instance that is gone to another of the same place.
+// Adopt assigns the attempts of an instance that is gone to another instance of the same place.
 func (s *Store) Adopt(_ context.Context, from, to string) (adopted int, err error) {
 	err = s.do("Adopt", func() (topics []store.Topic, err error) {
 		adopted = 0
@@ -199,7 +199,7 @@ func (s *Store) Adopt(_ context.Context, from, to string) (adopted int, err erro
 		for _, try := range slices.Clone(o.rows) {
 			s.unlist(try)
 			try.rec.Executor = to
-			s.list(try)
+			s.listForExecutors(try)
 			topics = append(topics, store.TopicExecution(try.rec.ID.Execution))
 			adopted++
 		}

@@ -28,7 +28,7 @@ func missingResult(name string) error {
 	return fmt.Errorf("result %s: %w", name, aloft.ErrNotFound)
 }
 
-// FindResult returns what a tag names.
+// FindResult returns the result that a tag names.
 func (s *Store) FindResult(_ context.Context, id store.ResultID) (e *store.Result, err error) {
 	err = s.do("FindResult", func() ([]store.Topic, error) {
 		found := s.tags[id]
@@ -44,7 +44,7 @@ func (s *Store) FindResult(_ context.Context, id store.ResultID) (e *store.Resul
 	return e, nil
 }
 
-// FindResults returns what several tags name.
+// FindResults returns the results that several tags name.
 func (s *Store) FindResults(_ context.Context, ids []store.ResultID) (all []*store.Result, err error) {
 	err = s.do("FindResults", func() ([]store.Topic, error) {
 		all = make([]*store.Result, len(ids))
@@ -96,8 +96,8 @@ func (s *Store) PutResult(_ context.Context, e *store.Result, overwrite bool) (n
 	return now, nil
 }
 
-// names are the tags of a result, the first one first.
-func names(e *store.Result) (ids []store.ResultID) {
+// tagIDs are the ids of a result by each of its tags, the first tag first.
+func tagIDs(e *store.Result) (ids []store.ResultID) {
 	if e.Tag != "" {
 		ids = append(ids, e.ResultID)
 	}
@@ -116,7 +116,7 @@ func (s *Store) putResult(e *store.Result, overwrite bool) (*store.Result, error
 		}
 		return nil, fmt.Errorf("result %s: %w", e.ID, aloft.ErrExists)
 	}
-	for _, id := range names(e) {
+	for _, id := range tagIDs(e) {
 		old := s.tags[id]
 		switch {
 		case old == nil:
@@ -131,8 +131,8 @@ func (s *Store) putResult(e *store.Result, overwrite bool) (*store.Result, error
 		made.UsedAt = made.CreatedAt
 	}
 	s.results[made.ID] = made
-	s.made = append(s.made, made)
-	for _, id := range names(made) {
+	s.resultsInOrder = append(s.resultsInOrder, made)
+	for _, id := range tagIDs(made) {
 		s.tags[id] = made
 	}
 	if s.dataset(made.ResultID) == nil {
@@ -144,8 +144,8 @@ func (s *Store) putResult(e *store.Result, overwrite bool) (*store.Result, error
 	return made, nil
 }
 
-// taken are the results that stand where those of a step are to be.
-func (s *Store) taken(step *store.Step) map[store.ResultID]*store.Result {
+// takenResults are the results that are in the place of those of a step.
+func (s *Store) takenResults(step *store.Step) map[store.ResultID]*store.Result {
 	taken := make(map[store.ResultID]*store.Result)
 	for _, r := range step.Results {
 		if old := s.results[r.ID]; old != nil {
@@ -167,7 +167,7 @@ func (s *Store) dataset(id store.ResultID) *store.Dataset {
 }
 
 func (s *Store) removeResult(e *store.Result, reason string, now time.Time) {
-	for _, id := range names(e) {
+	for _, id := range tagIDs(e) {
 		delete(s.tags, id)
 	}
 	e.Tags, e.GoneAt, e.GoneReason = nil, now, reason
@@ -213,8 +213,8 @@ func cloneDataset(d *store.Dataset) *store.Dataset {
 	return &c
 }
 
-// asks says whether a result, or a dataset, is one of those that a query asks for.
-func asks(q store.ResultQuery, id store.ResultID) bool {
+// matchesQuery says whether a query selects a result, or a dataset, as far as its id decides that.
+func matchesQuery(q store.ResultQuery, id store.ResultID) bool {
 	return (q.Project == "" || q.Project == id.Project) && (q.Domain == "" || q.Domain == id.Domain) &&
 		(q.Name == "" || q.Name == id.Name) && (q.Version == "" || q.Version == id.Version)
 }
@@ -224,7 +224,7 @@ func (s *Store) ListDatasets(_ context.Context, q store.ResultQuery) (all []*sto
 	err = s.do("ListDatasets", func() ([]store.Topic, error) {
 		all = nil
 		for _, d := range s.datasets {
-			if asks(q, store.ResultID{Project: d.Project, Domain: d.Domain, Name: d.Name, Version: d.Version}) {
+			if matchesQuery(q, store.ResultID{Project: d.Project, Domain: d.Domain, Name: d.Name, Version: d.Version}) {
 				all = append(all, cloneDataset(d))
 			}
 		}
@@ -233,7 +233,7 @@ func (s *Store) ListDatasets(_ context.Context, q store.ResultQuery) (all []*sto
 	if err != nil {
 		return nil, err
 	}
-	return page(turn(all, store.Query{Ascending: q.Ascending}), store.Query{Limit: q.Limit, Offset: q.Offset}), nil
+	return page(inOrder(all, store.Query{Ascending: q.Ascending}), store.Query{Limit: q.Limit, Offset: q.Offset}), nil
 }
 
 // RemoveResults makes results gone.
@@ -282,8 +282,8 @@ func (s *Store) UsedResults(_ context.Context, ids []string, now time.Time) erro
 func (s *Store) ListResults(_ context.Context, q store.ResultQuery) (all []*store.Result, err error) {
 	err = s.do("ListResults", func() ([]store.Topic, error) {
 		all = nil
-		for _, e := range s.made {
-			if !asks(q, e.ResultID) || q.ID != "" && q.ID != e.ID || !q.Gone && !e.GoneAt.IsZero() || !q.Before.IsZero() && !e.CreatedAt.Before(q.Before) {
+		for _, e := range s.resultsInOrder {
+			if !matchesQuery(q, e.ResultID) || q.ID != "" && q.ID != e.ID || !q.Gone && !e.GoneAt.IsZero() || !q.Before.IsZero() && !e.CreatedAt.Before(q.Before) {
 				continue
 			}
 			if q.Tag != "" && q.Tag != e.Tag && !slices.Contains(e.Tags, q.Tag) {
@@ -299,14 +299,14 @@ func (s *Store) ListResults(_ context.Context, q store.ResultQuery) (all []*stor
 	if err != nil {
 		return nil, err
 	}
-	return page(turn(all, store.Query{Ascending: q.Ascending}), store.Query{Limit: q.Limit, Offset: q.Offset}), nil
+	return page(inOrder(all, store.Query{Ascending: q.Ascending}), store.Query{Limit: q.Limit, Offset: q.Offset}), nil
 }
 
 // Reserve asks for the right to compute a result.
 func (s *Store) Reserve(_ context.Context, r store.Reservation, now time.Time) (holds store.Reservation, err error) {
 	err = s.do("Reserve", func() ([]store.Topic, error) {
 		old, held := s.reservations[r.ID]
-		if held && old.Owner != r.Owner && s.alive(old, now) {
+		if held && old.Owner != r.Owner && s.valid(old, now) {
 			holds = old
 			if r.Execution != 0 && !slices.Contains(s.waiters[r.ID], r.Execution) {
 				s.waiters[r.ID] = append(s.waiters[r.ID], r.Execution)
@@ -319,8 +319,8 @@ func (s *Store) Reserve(_ context.Context, r store.Reservation, now time.Time) (
 	return holds, err
 }
 
-// alive says whether who holds a reservation may still be computing.
-func (s *Store) alive(r store.Reservation, now time.Time) bool {
+// valid says whether a reservation holds: see store.Reservation.
+func (s *Store) valid(r store.Reservation, now time.Time) bool {
 	if r.Execution == 0 {
 		return r.Expires.After(now)
 	}
@@ -342,8 +342,8 @@ func (s *Store) Release(_ context.Context, id store.ResultID, owner string) erro
 	})
 }
 
-// reserved are the reservations of an execution.
-func (s *Store) reserved(of store.Key) (all []store.Release) {
+// reservationsOf are the reservations that nodes of an execution hold.
+func (s *Store) reservationsOf(of store.Key) (all []store.Release) {
 	for id, r := range s.reservations {
 		if r.Execution == of {
 			all = append(all, store.Release{ID: id, Owner: r.Owner})
@@ -355,7 +355,7 @@ func (s *Store) reserved(of store.Key) (all []store.Release) {
 	return all
 }
 
-// release says whether somebody was woken on this occasion.
+// release gives a reservation back and says whether an execution was woken.
 func (s *Store) release(r store.Release, occasion string) (woken bool) {
 	if s.reservations[r.ID].Owner != r.Owner {
 		return false

@@ -23,7 +23,7 @@ func (s *Store) Services(context.Context) (services []store.Service, err error) 
 	return services, nil
 }
 
-// PutService writes a service if nobody else has since it was read.
+// PutService writes a service if its row was not written since it was read.
 func (s *Store) PutService(_ context.Context, v store.Service) error {
 	return s.do("PutService", func() ([]store.Topic, error) {
 		have := s.services[v.Name]

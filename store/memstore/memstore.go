@@ -1,10 +1,10 @@
 // Package memstore is the store in memory, for the simulator and for tests: after launch and before engine, exactly
-// where store/sqlstore stands, but gone with the process.
+// where store/sqlstore stands, but its content is lost with the process.
 //
 // It follows the contract of package store to the letter (both pass store/storetest) and adds two things: it is
 // deterministic, so that a seed replays a simulation, and a fault hook makes any call fail before or after it did its
-// work. It relies on nothing and fails only when told to. Lists know pages but no filters and no order but that of
-// creation: those who look at a simulation look at all of it.
+// work. It relies on nothing and fails only when the hook says so. Lists know pages but no filters and no order but that of
+// creation: the simulator reads all records.
 package memstore
 
 import (
@@ -22,7 +22,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Store is everything in maps under one lock. New makes one.
+// Store keeps all records in maps under one lock. New makes one.
 type Store struct {
 	store.Hub
 	// Faults is asked before each call with the method's name. Set it before use.
@@ -31,23 +31,23 @@ type Store struct {
 	mu         sync.Mutex
 	executions []*execution // by key, from 1
 	byID       map[aloft.ExecutionID]*execution
-	inbox      ordered[inboxRow]
+	inbox      sortedList[inboxRow]
 	lastInbox  int64
-	due        ordered[dueRow]
-	waiting    ordered[*attempt] // what Waiting returns but for NotBefore
+	due        sortedList[dueRow]
+	unassigned sortedList[*attempt] // attempts that Waiting returns, also before their NotBefore
 	lastTry    int64
-	assigned   map[string]*ordered[*attempt]
+	assigned   map[string]*sortedList[*attempt]
 	leases     [store.Shards]store.Lease
-	engines    map[string]time.Time // until when they are there
+	engines    map[string]time.Time // until when they are present, by their owner names
 	instances  map[string]store.Instance
 	services   map[string]store.Service
 
-	results      map[string]*store.Result // by id
-	made         []*store.Result          // the same, in order of creation
-	tags         map[store.ResultID]*store.Result
-	datasets     []*store.Dataset
-	reservations map[store.ResultID]store.Reservation
-	waiters      map[store.ResultID][]store.Key
+	results        map[string]*store.Result // by id
+	resultsInOrder []*store.Result          // the same, in order of creation
+	tags           map[store.ResultID]*store.Result
+	datasets       []*store.Dataset
+	reservations   map[store.ResultID]store.Reservation
+	waiters        map[store.ResultID][]store.Key
 
 	tasks       map[aloft.Key]*store.Task
 	workflows   map[aloft.Key]*store.Workflow
@@ -62,14 +62,14 @@ var _ store.Store = (*Store)(nil)
 // New makes an empty store that has the project flytesnacks.
 func New() *Store {
 	s := &Store{
-		byID:      make(map[aloft.ExecutionID]*execution),
-		inbox:     ordered[inboxRow]{func(a, b inboxRow) int { return cmp.Compare(a.seq, b.seq) }, nil},
-		due:       ordered[dueRow]{func(a, b dueRow) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.key, b.key)) }, nil},
-		waiting:   byCreation(),
-		assigned:  make(map[string]*ordered[*attempt]),
-		instances: make(map[string]store.Instance),
-		services:  make(map[string]store.Service),
-		engines:   make(map[string]time.Time),
+		byID:       make(map[aloft.ExecutionID]*execution),
+		inbox:      sortedList[inboxRow]{func(a, b inboxRow) int { return cmp.Compare(a.seq, b.seq) }, nil},
+		due:        sortedList[dueRow]{func(a, b dueRow) int { return cmp.Or(a.at.Compare(b.at), cmp.Compare(a.key, b.key)) }, nil},
+		unassigned: byCreation(),
+		assigned:   make(map[string]*sortedList[*attempt]),
+		instances:  make(map[string]store.Instance),
+		services:   make(map[string]store.Service),
+		engines:    make(map[string]time.Time),
 
 		results:      make(map[string]*store.Result),
 		tags:         make(map[store.ResultID]*store.Result),
@@ -90,8 +90,8 @@ func New() *Store {
 // Close does nothing: there is nothing to give back.
 func (s *Store) Close() error { return nil }
 
-// do runs a call under the lock and the faults. Wake-ups go out after the lock is free again, and also when the outcome
-// is to stay unknown: that something was done is then still true.
+// do runs a call under the lock and the faults. It wakes subscribers after it has released the lock, also when a fault makes
+// the outcome unknown to the caller: the write was done.
 func (s *Store) do(op string, call func() ([]store.Topic, error)) error {
 	return s.Faults.Do(op, func() error {
 		s.mu.Lock()
@@ -118,7 +118,7 @@ type execution struct {
 	ended    bool
 	dueAt    time.Time
 	journal  []journalRow
-	dedup    map[string]int64 // inbox rows that were not consumed
+	dedup    map[string]int64 // sequences of unread inbox rows, by deduplication key
 	nodes    map[aloft.NodeID]*store.Node
 	order    []aloft.NodeID
 	attempts map[attemptName]*attempt
@@ -133,10 +133,10 @@ type attemptName struct {
 type attempt struct {
 	rec    store.Attempt
 	id     int64 // order of creation
-	listed bool  // in waiting
+	listed bool  // in Store.unassigned
 }
 
-// journalRow keeps the entry as bytes: what is read again is what would have been read from a disk.
+// journalRow keeps the entry as bytes: reading it decodes the same message as reading it from a disk.
 type journalRow struct {
 	commitID string
 	entry    []byte
@@ -148,7 +148,7 @@ type inboxRow struct {
 	dedup string
 	inbox *aloftv1.Inbox
 
-	damaged bool // it cannot be read
+	damaged bool // it reads as one that cannot be understood
 }
 
 type dueRow struct {
@@ -163,28 +163,28 @@ func (s *Store) find(key store.Key) *execution {
 	return s.executions[key-1]
 }
 
-// ordered is a sorted slice: small, and the same order each time.
-type ordered[T any] struct {
+// sortedList is a sorted slice: small, and in the same order in each run.
+type sortedList[T any] struct {
 	compare func(a, b T) int
 	rows    []T
 }
 
-func byCreation() ordered[*attempt] {
-	return ordered[*attempt]{func(a, b *attempt) int { return cmp.Compare(a.id, b.id) }, nil}
+func byCreation() sortedList[*attempt] {
+	return sortedList[*attempt]{func(a, b *attempt) int { return cmp.Compare(a.id, b.id) }, nil}
 }
 
-func (o *ordered[T]) add(row T) {
+func (o *sortedList[T]) add(row T) {
 	i, found := slices.BinarySearchFunc(o.rows, row, o.compare)
 	if !found {
 		o.rows = slices.Insert(o.rows, i, row)
 	}
 }
 
-func (o *ordered[T]) remove(row T) {
+func (o *sortedList[T]) remove(row T) {
 	i, found := slices.BinarySearchFunc(o.rows, row, o.compare)
 	switch {
 	case !found:
-	case i == 0: // most are taken from the front, where moving all others would be the whole cost
+	case i == 0: // most rows are removed from the front, where moving all other rows would be the whole cost
 		clear(o.rows[:1])
 		o.rows = o.rows[1:]
 	default:
@@ -245,7 +245,7 @@ func page[T any](rows []T, q store.Query) []T {
 	return rows
 }
 
-func within(q store.Query, project, domain, name string) bool {
+func matchesName(q store.Query, project, domain, name string) bool {
 	return (q.Project == "" || q.Project == project) && (q.Domain == "" || q.Domain == domain) && (q.Name == "" || q.Name == name)
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// names finds the named entities of a kind that a query is about, in the order of their first versions.
-func (s *Store) names(kind core.ResourceType, q store.Query) ([]*admin.NamedEntity, error) {
+// namedEntities finds the named entities of a kind that a query selects, in the order of their first versions.
+func (s *Store) namedEntities(kind core.ResourceType, q store.Query) ([]*admin.NamedEntity, error) {
 	if err := store.CheckNamedKind(kind); err != nil {
 		return nil, err
 	}
@@ -44,17 +44,17 @@ func (s *Store) names(kind core.ResourceType, q store.Query) ([]*admin.NamedEnti
 // ListNamedEntities lists the names of a kind, by name or in the order of their first versions.
 func (s *Store) ListNamedEntities(_ context.Context, kind core.ResourceType, q store.Query) (entities []*admin.NamedEntity, err error) {
 	err = s.do("ListNamedEntities", func() ([]store.Topic, error) {
-		if err := plain(q); err != nil {
+		if err := checkQuery(q); err != nil {
 			return nil, err
 		}
-		found, err := s.names(kind, q)
+		found, err := s.namedEntities(kind, q)
 		if err != nil {
 			return nil, err
 		}
 		if q.SortBy == "" {
 			slices.SortStableFunc(found, func(a, b *admin.NamedEntity) int { return strings.Compare(a.Id.Name, b.Id.Name) })
 		} else {
-			found = turn(found, q)
+			found = inOrder(found, q)
 		}
 		entities = page(found, q)
 		return nil, nil
@@ -65,8 +65,8 @@ func (s *Store) ListNamedEntities(_ context.Context, kind core.ResourceType, q s
 	return entities, nil
 }
 
-func (s *Store) named(kind core.ResourceType, id *admin.NamedEntityIdentifier) (*admin.NamedEntity, error) {
-	found, err := s.names(kind, store.Query{Project: id.GetProject(), Domain: id.GetDomain(), Name: id.GetName()})
+func (s *Store) namedEntity(kind core.ResourceType, id *admin.NamedEntityIdentifier) (*admin.NamedEntity, error) {
+	found, err := s.namedEntities(kind, store.Query{Project: id.GetProject(), Domain: id.GetDomain(), Name: id.GetName()})
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +80,7 @@ func (s *Store) named(kind core.ResourceType, id *admin.NamedEntityIdentifier) (
 func (s *Store) GetNamedEntity(_ context.Context, kind core.ResourceType, id *admin.NamedEntityIdentifier) (e *admin.NamedEntity, err error) {
 	err = s.do("GetNamedEntity", func() ([]store.Topic, error) {
 		var err error
-		e, err = s.named(kind, id)
+		e, err = s.namedEntity(kind, id)
 		return nil, err
 	})
 	if err != nil {
@@ -92,7 +92,7 @@ func (s *Store) GetNamedEntity(_ context.Context, kind core.ResourceType, id *ad
 // UpdateNamedEntity sets the state of a name, and its description unless the new one is empty.
 func (s *Store) UpdateNamedEntity(_ context.Context, e *admin.NamedEntity) error {
 	return s.do("UpdateNamedEntity", func() ([]store.Topic, error) {
-		there, err := s.named(e.GetResourceType(), e.GetId())
+		there, err := s.namedEntity(e.GetResourceType(), e.GetId())
 		if err != nil {
 			return nil, err
 		}

@@ -14,23 +14,23 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// plain refuses what lists here do not know: an answer that ignores a filter would be a wrong one.
-func plain(q store.Query) error {
+// checkQuery refuses filters and orders, which lists here do not know: a list that ignored a filter would be wrong.
+func checkQuery(q store.Query) error {
 	if len(q.Filters) > 0 || q.SortBy != "" && q.SortBy != "created_at" {
 		return fmt.Errorf("list: the store in memory has no filters and no order but that of creation: %w", aloft.ErrUnimplemented)
 	}
 	return nil
 }
 
-// created orders what was written one after the other by when it says that it was created: the newest first unless the
-// query wants it otherwise. Of equal times that was created later which was written later.
-func created[T any](rows []T, q store.Query, at func(T) time.Time) []T {
+// sortByCreation sorts rows, which are in the order in which they were written, by their time of creation; rows with equal
+// times stay in that order. Then it puts the newest first unless the query is ascending.
+func sortByCreation[T any](rows []T, q store.Query, at func(T) time.Time) []T {
 	slices.SortStableFunc(rows, func(a, b T) int { return at(a).Compare(at(b)) })
-	return turn(rows, q)
+	return inOrder(rows, q)
 }
 
-// turn puts the newest first unless the query wants it otherwise.
-func turn[T any](rows []T, q store.Query) []T {
+// inOrder puts rows, which are in ascending order, into the order of the query: the newest first unless it is ascending.
+func inOrder[T any](rows []T, q store.Query) []T {
 	if !q.Ascending {
 		slices.Reverse(rows)
 	}
@@ -105,17 +105,17 @@ func behind(q store.Query, e *store.Execution) bool {
 // ListExecutions lists executions.
 func (s *Store) ListExecutions(_ context.Context, q store.Query) (recs []*store.Execution, err error) {
 	err = s.do("ListExecutions", func() ([]store.Topic, error) {
-		if err := plain(q); err != nil {
+		if err := checkQuery(q); err != nil {
 			return nil, err
 		}
 		var found []*execution
 		for _, e := range s.executions {
-			if within(q, e.rec.ID.Project, e.rec.ID.Domain, e.rec.ID.Name) && behind(q, &e.rec) {
+			if matchesName(q, e.rec.ID.Project, e.rec.ID.Domain, e.rec.ID.Name) && behind(q, &e.rec) {
 				found = append(found, e)
 			}
 		}
 		recs = nil
-		for _, e := range page(created(found, q, func(e *execution) time.Time { return e.rec.CreatedAt }), q) {
+		for _, e := range page(sortByCreation(found, q, func(e *execution) time.Time { return e.rec.CreatedAt }), q) {
 			recs = append(recs, cloneExecution(&e.rec, false))
 		}
 		return nil, nil
@@ -129,7 +129,7 @@ func (s *Store) ListExecutions(_ context.Context, q store.Query) (recs []*store.
 // ListNodes lists the nodes of an execution: all, or the children of one (or the top level).
 func (s *Store) ListNodes(_ context.Context, id aloft.ExecutionID, parent aloft.NodeID, all bool, q store.Query) (recs []*store.Node, err error) {
 	err = s.do("ListNodes", func() ([]store.Topic, error) {
-		if err := plain(q); err != nil {
+		if err := checkQuery(q); err != nil {
 			return nil, err
 		}
 		e := s.byID[id]
@@ -143,7 +143,7 @@ func (s *Store) ListNodes(_ context.Context, id aloft.ExecutionID, parent aloft.
 			}
 		}
 		recs = nil
-		for _, n := range page(created(found, q, func(n *store.Node) time.Time { return n.CreatedAt }), q) {
+		for _, n := range page(sortByCreation(found, q, func(n *store.Node) time.Time { return n.CreatedAt }), q) {
 			recs = append(recs, cloneNode(n, false))
 		}
 		return nil, nil
@@ -157,7 +157,7 @@ func (s *Store) ListNodes(_ context.Context, id aloft.ExecutionID, parent aloft.
 // ListAttempts lists the attempts of an execution or of one node.
 func (s *Store) ListAttempts(_ context.Context, id aloft.ExecutionID, node aloft.NodeID, q store.Query) (recs []*store.Attempt, err error) {
 	err = s.do("ListAttempts", func() ([]store.Topic, error) {
-		if err := plain(q); err != nil {
+		if err := checkQuery(q); err != nil {
 			return nil, err
 		}
 		e := s.byID[id]
@@ -171,7 +171,7 @@ func (s *Store) ListAttempts(_ context.Context, id aloft.ExecutionID, node aloft
 			}
 		}
 		recs = nil
-		for _, try := range page(created(found, q, func(a *attempt) time.Time { return a.rec.CreatedAt }), q) {
+		for _, try := range page(sortByCreation(found, q, func(a *attempt) time.Time { return a.rec.CreatedAt }), q) {
 			recs = append(recs, cloneAttempt(&try.rec, false))
 		}
 		return nil, nil
@@ -250,11 +250,11 @@ func (s *Store) ListLaunchPlans(_ context.Context, q store.Query) ([]*store.Laun
 
 func list[T any](s *Store, op string, kind core.ResourceType, q store.Query, get func(aloft.Key) T) (recs []T, err error) {
 	err = s.do(op, func() ([]store.Topic, error) {
-		if err := plain(q); err != nil {
+		if err := checkQuery(q); err != nil {
 			return nil, err
 		}
 		recs = nil
-		for _, v := range page(turn(s.versions(kind, q), q), q) {
+		for _, v := range page(inOrder(s.versions(kind, q), q), q) {
 			recs = append(recs, get(v))
 		}
 		return nil, nil
@@ -267,7 +267,7 @@ func list[T any](s *Store, op string, kind core.ResourceType, q store.Query, get
 
 func (s *Store) versions(kind core.ResourceType, q store.Query) (found []aloft.Key) {
 	for _, v := range s.registered {
-		if v.Kind == kind && within(q, v.Project, v.Domain, v.Name) {
+		if v.Kind == kind && matchesName(q, v.Project, v.Domain, v.Name) {
 			found = append(found, v)
 		}
 	}
@@ -277,7 +277,7 @@ func (s *Store) versions(kind core.ResourceType, q store.Query) (found []aloft.K
 // ListProjects lists projects by identifier.
 func (s *Store) ListProjects(_ context.Context, q store.Query) (recs []*admin.Project, err error) {
 	err = s.do("ListProjects", func() ([]store.Topic, error) {
-		if err := plain(q); err != nil {
+		if err := checkQuery(q); err != nil {
 			return nil, err
 		}
 		var ids []string

@@ -73,7 +73,7 @@ func (s *Store) CreateWorkflow(_ context.Context, w *store.Workflow) error {
 	return register(s, "CreateWorkflow", aloft.KeyOf(w.ID).Of(core.ResourceType_WORKFLOW), s.workflows, cloneWorkflow(w))
 }
 
-// CreateLaunchPlan writes a version of a launch plan. One that is born active takes over from the active one.
+// CreateLaunchPlan writes a version of a launch plan. If it is created active, the version that was active is deactivated.
 func (s *Store) CreateLaunchPlan(_ context.Context, l *store.LaunchPlan) error {
 	v := aloft.KeyOf(l.ID).Of(core.ResourceType_LAUNCH_PLAN)
 	return s.do("CreateLaunchPlan", func() ([]store.Topic, error) {

@@ -27,7 +27,7 @@ func missingKey(key store.Key) error {
 func (s *Store) CreateExecution(_ context.Context, e *store.Execution, create *aloftv1.Inbox) error {
 	return s.do("CreateExecution", func() ([]store.Topic, error) {
 		if there := s.byID[e.ID]; there != nil {
-			if !s.created(there, create) {
+			if !s.sameCreation(there, create) {
 				return nil, fmt.Errorf("execution %s: %w", e.ID, aloft.ErrExists)
 			}
 			e.Key, e.Shard, e.JournalVersion = there.rec.Key, there.rec.Shard, there.rec.JournalVersion
@@ -53,8 +53,8 @@ func (s *Store) CreateExecution(_ context.Context, e *store.Execution, create *a
 	})
 }
 
-// created says whether this very message has made the execution.
-func (s *Store) created(e *execution, create *aloftv1.Inbox) bool {
+// sameCreation says whether this very message has made the execution.
+func (s *Store) sameCreation(e *execution, create *aloftv1.Inbox) bool {
 	var unread *aloftv1.Inbox
 	var journal []*aloftv1.JournalEntry
 	for _, row := range s.inbox.rows {
@@ -98,7 +98,7 @@ func (s *Store) Append(_ context.Context, id aloft.ExecutionID, message store.Me
 	})
 }
 
-// AcquireShards renews what owner has and takes what is free or has run out, up to its share.
+// AcquireShards renews the leases of owner and takes shards that are free or whose lease has run out, up to owner's share.
 func (s *Store) AcquireShards(_ context.Context, owner string, now time.Time, ttl time.Duration) (leases []store.Lease, err error) {
 	err = s.do("AcquireShards", func() ([]store.Topic, error) {
 		leases = nil
@@ -163,8 +163,8 @@ func (s *Store) ReleaseShards(_ context.Context, owner string) error {
 	})
 }
 
-// set makes membership of up to all shards quick to ask.
-func set(shards []int) (in [store.Shards]bool) {
+// shardSet is a set of shards.
+func shardSet(shards []int) (in [store.Shards]bool) {
 	for _, shard := range shards {
 		if shard >= 0 && shard < store.Shards {
 			in[shard] = true
@@ -177,7 +177,7 @@ func set(shards []int) (in [store.Shards]bool) {
 func (s *Store) Inbox(_ context.Context, shards []int, after int64, limit int) (rows []store.InboxRow, err error) {
 	err = s.do("Inbox", func() ([]store.Topic, error) {
 		rows = nil
-		in := set(shards)
+		in := shardSet(shards)
 		from, _ := slices.BinarySearchFunc(s.inbox.rows, after+1, func(r inboxRow, seq int64) int { return int(r.seq - seq) })
 		for _, r := range s.inbox.rows[from:] {
 			if limit > 0 && len(rows) == limit {
@@ -195,11 +195,11 @@ func (s *Store) Inbox(_ context.Context, shards []int, after int64, limit int) (
 	return rows, nil
 }
 
-// read gives the message, with its content if that is not larger than the limit.
+// read is the row as the store returns it, with the message if that is not larger than the limit.
 func (r inboxRow) read(limit int) store.InboxRow {
 	row := store.InboxRow{Seq: r.seq, Execution: r.exec.rec.Key, Shard: r.exec.rec.Shard, Size: proto.Size(r.inbox)}
 	switch {
-	case row.Size > limit: // that it is damaged is seen when it is read
+	case row.Size > limit: // if it is damaged, only reading it with its content shows that
 	case r.damaged && r.dedup == store.TerminateDedup:
 		row.Inbox = &aloftv1.Inbox{Kind: &aloftv1.Inbox_Terminate{Terminate: &aloftv1.Terminate{}}}
 	case r.damaged:
@@ -227,11 +227,11 @@ func (s *Store) Messages(_ context.Context, seqs []int64) (rows []store.InboxRow
 	return rows, nil
 }
 
-// Due returns executions whose timer is over, soonest first.
+// Due returns executions whose timer is due, soonest first.
 func (s *Store) Due(_ context.Context, shards []int, until time.Time, limit int) (rows []store.DueRow, err error) {
 	err = s.do("Due", func() ([]store.Topic, error) {
 		rows = nil
-		in := set(shards)
+		in := shardSet(shards)
 		for _, r := range s.due.rows {
 			if r.at.After(until) || limit > 0 && len(rows) == limit {
 				break
@@ -248,11 +248,11 @@ func (s *Store) Due(_ context.Context, shards []int, until time.Time, limit int)
 	return rows, nil
 }
 
-// Clocks returns what executions say about time.
+// Clocks returns the latest times in the records of executions.
 func (s *Store) Clocks(_ context.Context, shards []int, after store.Key, limit int) (rows []store.ClockRow, err error) {
 	err = s.do("Clocks", func() ([]store.Topic, error) {
 		rows = nil
-		in := set(shards)
+		in := shardSet(shards)
 		for _, e := range s.executions[min(int(after), len(s.executions)):] {
 			if limit > 0 && len(rows) == limit {
 				break
@@ -297,7 +297,7 @@ func (s *Store) Load(_ context.Context, key store.Key) (rec *store.Execution, er
 	return rec, nil
 }
 
-// Journal gives the entries of an execution's journal.
+// Journal calls got for each entry of an execution's journal.
 func (s *Store) Journal(_ context.Context, key store.Key, got func(store.JournalRow) error) error {
 	var id aloft.ExecutionID
 	var journal []journalRow
@@ -321,7 +321,7 @@ func (s *Store) Journal(_ context.Context, key store.Key, got func(store.Journal
 	return nil
 }
 
-// Entries is the number of entries in a journal, of whatever version.
+// Entries is the number of entries in a journal, of any version.
 func (s *Store) Entries(key store.Key) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -335,7 +335,7 @@ func (s *Store) DamageEntry(key store.Key, seq int64) {
 	s.find(key).journal[seq-1].entry = []byte{0xff}
 }
 
-// DamageMessages makes what is in an inbox now unreadable.
+// DamageMessages makes all messages unreadable that are in an inbox now.
 func (s *Store) DamageMessages(key store.Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -346,7 +346,7 @@ func (s *Store) DamageMessages(key store.Key) {
 	}
 }
 
-// Commit writes steps, each of them wholly or not at all.
+// Commit writes steps, each of them whole or not at all.
 func (s *Store) Commit(_ context.Context, steps []*store.Step) []error {
 	return s.doEach("Commit", len(steps), func(first int) (topics []store.Topic, errs []error) {
 		errs = make([]error, first)
@@ -393,7 +393,7 @@ func (s *Store) commit(step *store.Step) ([]store.Topic, error) {
 			return nil, fmt.Errorf("commit %s: attempt %d of node %s has ended %s and cannot become %s: %w", e.rec.ID, a.Attempt, a.Node, old.rec.Phase, a.Phase, aloft.ErrConflict)
 		}
 	}
-	if taken := s.taken(step); len(taken) > 0 {
+	if taken := s.takenResults(step); len(taken) > 0 {
 		return nil, fmt.Errorf("commit %s: %w", e.rec.ID, &store.TakenError{By: taken})
 	}
 	entry, err := proto.Marshal(step.Entry)
@@ -418,20 +418,20 @@ func (s *Store) commit(step *store.Step) ([]store.Topic, error) {
 		}
 	}
 	for _, m := range step.Appends {
-		// An execution that is gone or has ended has no use for it, and the sender must not suffer.
+		// A message to an execution that is not there or has ended is dropped: that is no error of the sender.
 		if to := s.byID[m.ID]; to != nil && !to.ended {
 			inbox = s.put(to, m.Message) || inbox
 		}
 	}
 	for _, r := range step.Results {
 		if _, err := s.putResult(r, step.Overwrite); err != nil {
-			panic(err) // it was looked at before
+			panic(err) // takenResults has found none
 		}
 	}
 	s.change(e, step)
 	releases := step.Releases
 	if step.ReleasesAll {
-		releases = slices.Concat(releases, s.reserved(step.Execution))
+		releases = slices.Concat(releases, s.reservationsOf(step.Execution))
 	}
 	for _, r := range releases {
 		inbox = s.release(r, step.CommitID) || inbox
@@ -455,7 +455,7 @@ func (s *Store) consume(e *execution, seq int64) {
 	s.inbox.remove(row)
 }
 
-// change sets what the step says of the execution itself.
+// change updates the execution's own record.
 func (s *Store) change(e *execution, step *store.Step) {
 	if c := step.Change; c != nil {
 		e.rec.Phase = c.Phase
@@ -548,12 +548,12 @@ func (s *Store) putAttempt(e *execution, a *store.Attempt) *attempt {
 		}
 	}
 	try.rec = *made
-	s.list(try)
+	s.listForExecutors(try)
 	return try
 }
 
-// list puts an attempt where executors look for it, unlist takes it away.
-func (s *Store) list(try *attempt) {
+// listForExecutors puts an attempt into the list that Waiting or Assigned returns, unlist takes it out.
+func (s *Store) listForExecutors(try *attempt) {
 	rec := &try.rec
 	switch {
 	case rec.ByEngine || aloft.Terminal(rec.Phase):
@@ -564,14 +564,14 @@ func (s *Store) list(try *attempt) {
 		}
 		s.assigned[rec.Executor].add(try)
 	case rec.Stop == "":
-		s.waiting.add(try)
+		s.unassigned.add(try)
 		try.listed = true
 	}
 }
 
 func (s *Store) unlist(try *attempt) {
 	if try.listed {
-		s.waiting.remove(try)
+		s.unassigned.remove(try)
 		try.listed = false
 	}
 	if o := s.assigned[try.rec.Executor]; o != nil {
