@@ -54,7 +54,7 @@ func waitingReasonsAreForThoseNobodyHas(s *suite) {
 	if got := s.attempt(a[1]).Waiting; got != "" {
 		s.Errorf("after it was assigned it still waits: %q", got)
 	}
-	// An executor says why it has not started what it has.
+	// An executor says why it has not started an attempt that it has.
 	const made = "its Python environment is being made"
 	s.ok(s.store.SetWaiting(s.ctx, "y", keys(a), "of another executor"))
 	s.ok(s.store.SetWaiting(s.ctx, "x", keys(a[1:]), made))
@@ -79,7 +79,7 @@ func oneInstanceGetsAnAttempt(s *suite) {
 	errs := s.store.Assign(s.ctx, "y", "", keys(a), at(3))
 	s.is(errs[0], aloft.ErrConflict)
 	s.ok(errs[1])
-	s.assign("x", a[0]) // again is no error
+	s.assign("x", a[0]) // assigning it again is no error
 	wrong := a[0].AttemptKey
 	wrong.Token = "another"
 	s.is(s.store.Assign(s.ctx, "x", "", []store.AttemptKey{wrong}, at(3))[0], aloft.ErrConflict)
@@ -158,13 +158,13 @@ func aZombiesReportIsDropped(s *suite) {
 	superseded := outcome(a[0])
 	superseded.Attempt.Token = "an earlier one"
 	s.is(report("x", superseded), aloft.ErrConflict)
-	s.is(report("y", outcome(a[0])), aloft.ErrConflict) // it never had it, or somebody adopted it
+	s.is(report("y", outcome(a[0])), aloft.ErrConflict) // y never had the attempt, or another instance has adopted it
 	a[1].Phase, a[1].EndedAt, a[1].Lost = core.TaskExecution_FAILED, at(5), true
 	step := s.step(e)
 	step.Attempts = a[1:2]
 	s.commit(step)
 	s.is(report("x", outcome(a[1])), aloft.ErrConflict)
-	// One bad report does not hinder the others.
+	// A report that is refused does not hinder the other reports.
 	errs := s.store.Report(s.ctx, "x", []store.Report{outcome(a[1]), outcome(a[2])})
 	s.is(errs[0], aloft.ErrConflict)
 	s.ok(errs[1])
@@ -319,7 +319,7 @@ func anInstanceIsRemovedWhenItHasNothing(s *suite) {
 	s.commit(step)
 	s.ok(s.store.RemoveInstance(s.ctx, "x"))
 	s.ok(s.store.RemoveInstance(s.ctx, "x"))
-	// Nobody would ever miss what has an attempt and is not known.
+	// The reaper finds lost attempts by registered instances: an instance that is not registered must get none.
 	s.is(s.store.Assign(s.ctx, "x", "", keys(s.schedule(e, "n1")), at(6))[0], aloft.ErrConflict)
 	got, err = s.store.Instances(s.ctx)
 	s.ok(err)

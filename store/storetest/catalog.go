@@ -100,7 +100,7 @@ func severalResultsAreFoundAtOnce(s *suite) {
 	ids, want = append(ids, other.ResultID, cacheID("x"), cacheID("t1")), append(want, usable(other), nil, want[1])
 	s.equal(find(ids...), want)
 
-	// By a further name, and not what is gone.
+	// A further tag finds the result, and a result that is gone is not found.
 	s.ok(s.store.TagResult(s.ctx, "r-t1", "further"))
 	_, err := s.store.RemoveResults(s.ctx, []string{"r-t2"}, "old", at(9))
 	s.ok(err)
@@ -201,7 +201,7 @@ func whatIsRemovedIsNotFoundAndSaysWhy(s *suite) {
 	want := result("r1", "x")
 	want.GoneAt, want.GoneReason = at(5), "removed by ada"
 	s.equal(gone, want)
-	s.equal(s.put(result("r3", "x"), false).ID, "r3") // the place is free
+	s.equal(s.put(result("r3", "x"), false).ID, "r3") // the tag is free
 }
 
 func resultsArePinnedUsedAndListed(s *suite) {
@@ -222,7 +222,7 @@ func resultsArePinnedUsedAndListed(s *suite) {
 	_, err = s.store.PinResults(s.ctx, []string{"r-c"}, true)
 	s.ok(err)
 	s.ok(s.store.UsedResults(s.ctx, []string{"r-a"}, at(60)))
-	s.ok(s.store.UsedResults(s.ctx, []string{"r-a"}, at(50))) // late
+	s.ok(s.store.UsedResults(s.ctx, []string{"r-a"}, at(50))) // an earlier use, noted late
 	_, err = s.store.RemoveResults(s.ctx, []string{"r-b"}, "old", at(61))
 	s.ok(err)
 
@@ -269,7 +269,7 @@ func aResultMayHaveFurtherTags(s *suite) {
 	for _, tag := range []string{"x", "y", "z"} {
 		s.equal(s.found(tag), want)
 	}
-	// One of the names goes to another: the result is gone, with all its names.
+	// One of its tags is given to another result: the result is gone, with all its tags.
 	s.put(result("r2", "y"), true)
 	s.equal(s.found("y").ID, "r2")
 	s.notFound("x")
@@ -311,8 +311,8 @@ func aReservationIsOneOwnersUntilItIsGivenBack(s *suite) {
 	s.equal(s.reserve(mine(a, "n0"), at(0)), mine(a, "n0"))
 	s.equal(s.reserve(mine(a, "n0"), at(1)), mine(a, "n0"))
 	s.equal(s.reserve(mine(b, "n0"), at(2)), mine(a, "n0"))
-	s.equal(s.reserve(mine(a, "n1"), at(3)), mine(a, "n0")) // of the same execution, and another node
-	s.ok(s.store.Release(s.ctx, cacheID("x"), "b/n0"))      // not b's to give
+	s.equal(s.reserve(mine(a, "n1"), at(3)), mine(a, "n0")) // another node of the same execution
+	s.ok(s.store.Release(s.ctx, cacheID("x"), "b/n0"))      // b does not hold it
 	s.equal(s.reserve(mine(b, "n0"), at(4)), mine(a, "n0"))
 	s.ok(s.store.Release(s.ctx, cacheID("x"), "a/n0"))
 	s.equal(s.reserve(mine(b, "n0"), at(5)), mine(b, "n0"))
@@ -324,12 +324,12 @@ func aReservationEndsWithItsNodeOrItsExecution(s *suite) {
 	step := s.step(a)
 	step.Nodes = []*store.Node{{ID: "n0", Phase: core.NodeExecution_RUNNING, CreatedAt: at(1), UpdatedAt: at(1)}}
 	s.commit(step)
-	s.equal(s.reserve(mine(b, "n0"), at(100)), mine(a, "n0")) // it runs on, however late it is
+	s.equal(s.reserve(mine(b, "n0"), at(100)), mine(a, "n0")) // a node's reservation does not expire
 	step = s.step(a)
 	step.Nodes = []*store.Node{{ID: "n0", Phase: core.NodeExecution_FAILED, CreatedAt: at(1), UpdatedAt: at(2), EndedAt: at(2)}}
 	s.commit(step)
 	s.equal(s.reserve(mine(b, "n0"), at(101)), mine(b, "n0"))
-	step = s.step(b) // it ends before the node had a record
+	step = s.step(b) // b ends before its node had a record
 	step.Change = &store.ExecutionChange{Phase: core.WorkflowExecution_ABORTED, EndedAt: at(3), UpdatedAt: at(3)}
 	s.commit(step)
 	s.equal(s.reserve(mine(c, "n0"), at(102)), mine(c, "n0"))
@@ -357,11 +357,11 @@ func givingAReservationBackWakesThoseWhoWaitOnce(s *suite) {
 	s.reserve(mine(b, "n1"), at(1))
 	s.reserve(mine(c, "n0"), at(1))
 	s.reserve(mine(d, "n0"), at(1))
-	end := s.step(d) // who has ended is not woken
+	end := s.step(d) // an execution that has ended is not woken
 	end.Change = &store.ExecutionChange{Phase: core.WorkflowExecution_ABORTED, EndedAt: at(2), UpdatedAt: at(2)}
 	s.commit(end)
 	wrong := s.step(b)
-	wrong.Releases = []store.Release{{ID: cacheID("x"), Owner: "b/n0"}} // not b's
+	wrong.Releases = []store.Release{{ID: cacheID("x"), Owner: "b/n0"}} // b does not hold it
 	s.commit(wrong)
 	if rows := s.inbox(); len(rows) != 0 {
 		s.Fatalf("woken although nothing was given back: %v", rows)
@@ -392,7 +392,8 @@ func aWakeUpIsNotLostInTheOneBeforeIt(s *suite) {
 	if len(first) != 1 {
 		s.Fatalf("woken: %v, want b", first)
 	}
-	// b has read that and finds the result reserved anew, when it is given back before b has committed that it waits on.
+	// b has read this wake and finds the result reserved anew. The reservation is given back before b commits the step that
+	// consumes the wake.
 	s.reserve(mine(a, "n1"), at(2))
 	s.reserve(mine(b, "n0"), at(3))
 	s.ok(s.store.Release(s.ctx, cacheID("x"), "a/n1"))

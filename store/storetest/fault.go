@@ -14,7 +14,7 @@ import (
 )
 
 // Faulty is a store whose calls by launch, engine and executors fail as Faults says: for sweeps that fail each call once
-// before, once after and once in the middle of its work. What only people read goes through undisturbed.
+// before, once after and once in the middle of its work. Calls that are not named here, such as lists for the API, never fail.
 type Faulty struct {
 	store.Store
 	Faults store.Faults
@@ -149,8 +149,8 @@ func (f *Faulty) SetExecutionState(ctx context.Context, id aloft.ExecutionID, st
 	return f.Faults.Do("SetExecutionState", func() error { return f.Store.SetExecutionState(ctx, id, state, principal) })
 }
 
-// RunRepeated holds a store to the promise that every write may be repeated when its outcome was not known: each fails
-// once, before or after it did its work, and is called again. faulty makes a store that asks the hook.
+// RunRepeated tests the promise that every write may be repeated when its outcome was unknown: each write fails once, before or
+// after it did its work, and is called again. faulty makes a store that asks the hook.
 func RunRepeated(t *testing.T, faulty func(t *testing.T, faults store.Faults) store.Store) {
 	for name, fault := range map[string]store.Fault{"nothing was done": store.FailBefore, "it was done": store.FailAfter} {
 		t.Run(name, func(t *testing.T) {

@@ -138,7 +138,7 @@ func executionsAreSortedAndPaged(s *suite) {
 	s.equal(s.executions(store.Query{Project: "other"}), []string(nil))
 }
 
-// What comes and goes before the position where a page begins neither hides a row nor shows one twice.
+// Executions that are added or changed before the position where a page begins neither hide a row nor show one twice.
 func executionsArePagedBehindARow(s *suite) {
 	add := func(name string, second int) {
 		e := execution(name)

@@ -21,7 +21,7 @@ var recoveryClaims = []func(*suite, store.Recoveries){
 	aLaterSuccessWithEqualInputsIsFound,
 }
 
-// RunRecoveries holds a store that has recovery jobs against the contract of store.Recoveries.
+// RunRecoveries tests a store that has recovery jobs against the contract of store.Recoveries.
 func RunRecoveries(t *testing.T, open Open) {
 	for _, claim := range recoveryClaims {
 		t.Run(nameOf(claim), func(t *testing.T) {
@@ -37,7 +37,7 @@ func RunRecoveries(t *testing.T, open Open) {
 }
 
 func job(name string) (*aloftv1.RecoveryJob, []*aloftv1.RecoveryItem) {
-	items := make([]*aloftv1.RecoveryItem, 70) // more than one statement writes
+	items := make([]*aloftv1.RecoveryItem, 70) // more items than one statement writes
 	for i := range items {
 		items[i] = &aloftv1.RecoveryItem{Position: uint32(i), Execution: id("e").Proto()}
 	}

@@ -136,7 +136,7 @@ func aCreationThatIsRepeatedFindsItsOwnExecution(s *suite) {
 		s.is(s.store.CreateExecution(s.ctx, execution("e1"), create("another")), aloft.ErrExists)
 	}
 	again()
-	step := s.step(made) // the engine was quicker, but could not go on at first
+	step := s.step(made) // the engine has read the message already, but could only record what it waits for
 	step.Entry, step.Waiting = &aloftv1.JournalEntry{}, "the blob store"
 	s.commit(step)
 	again()
@@ -238,7 +238,7 @@ func theJournalIsLoadedInOrder(s *suite) {
 	}
 	s.equal(journal, want)
 
-	// It is handed out entry by entry, and no further than wanted.
+	// The journal is handed out entry by entry, until got returns an error.
 	enough, seen := errors.New("enough"), 0
 	err = s.store.Journal(s.ctx, e.Key, func(row store.JournalRow) error {
 		if seen++; row.Seq != int64(seen) {
@@ -249,7 +249,7 @@ func theJournalIsLoadedInOrder(s *suite) {
 		}
 		return nil
 	})
-	if err != enough || seen != 5 { //nolint:errorlint // it is that very error
+	if err != enough || seen != 5 { //nolint:errorlint // the error of got itself is returned
 		s.Errorf("after 5 entries the reader has enough: it was given %d, the error is %v", seen, err)
 	}
 	s.ok(s.store.Journal(s.ctx, e.Key+100, func(store.JournalRow) error { s.Error("what is not there has a journal"); return nil }))
@@ -281,7 +281,7 @@ func aRepeatedCommitIsTheSameCommit(s *suite) {
 	next := s.step(e)
 	next.Seq, next.Consumed = 3, taken
 	s.ok(s.store.Commit(s.ctx, []*store.Step{next})[0])
-	// Also when the lease has changed hands since: what is committed is committed.
+	// A repetition is also recognised when the lease has changed hands since.
 	_, err := s.store.AcquireShards(s.ctx, "other engine", at(3600), time.Minute)
 	s.ok(err)
 	for range 2 {
@@ -304,7 +304,7 @@ func aStaleEpochIsRefused(s *suite) {
 	s.ok(err)
 	s.refused(stale, aloft.ErrFenced)
 
-	// It comes back to the first owner under another epoch.
+	// The shard comes back to the first owner under another epoch.
 	s.acquire(at(7200))
 	s.refused(stale, aloft.ErrFenced)
 	forged := s.step(e)
@@ -334,7 +334,7 @@ func aRefusedStepHasNoEffectAndDoesNotHinderOthers(s *suite) {
 	steps[1] = s.step(made[1])
 	steps[1].Seq, steps[1].CommitID = 1, "conflicting"
 	steps[2].Execution = 1 << 40
-	// Refused late, after the journal and the inbox were written.
+	// A step that is refused after its journal entry and its inbox rows were written.
 	steps[4] = s.step(made[4])
 	steps[4].Nodes = []*store.Node{node("n1", core.NodeExecution_RUNNING), node("n0", core.NodeExecution_RUNNING)}
 	steps[4].DueAt = at(90)
@@ -421,7 +421,7 @@ func releasedShardsAreFreeAtOnce(s *suite) {
 
 func shardsAreSharedByThoseWhoAreThere(s *suite) {
 	var last [store.Shards]store.Lease
-	// acquire checks what holds whenever somebody asks, and gives what is surplus back.
+	// acquire checks the invariants of leases after each call, and gives surplus shards back.
 	acquire := func(owner string, second, want, wantSurplus int) {
 		s.Helper()
 		leases, err := s.store.AcquireShards(s.ctx, owner, at(second), 10*time.Second)
@@ -453,7 +453,7 @@ func shardsAreSharedByThoseWhoAreThere(s *suite) {
 	acquire("b", 5, 32, 10)
 	acquire("c", 6, 20, 0)
 	acquire("a", 7, 22, 0)
-	// Nothing more is heard of b.
+	// b renews its leases no more.
 	acquire("a", 13, 22, 0)
 	acquire("c", 13, 20, 0)
 	acquire("a", 15, 32, 0)
@@ -469,7 +469,7 @@ func whatIsAnothersByNowIsNotGivenBack(s *suite) {
 	_, err := s.store.AcquireShards(s.ctx, "other", at(3600), time.Minute)
 	s.ok(err)
 	s.ok(s.store.YieldShards(s.ctx, []store.Lease{old}))
-	s.acquire(at(7200)) // ours again, under another epoch
+	s.acquire(at(7200)) // the suite's engine has the shard again, under another epoch
 	s.ok(s.store.YieldShards(s.ctx, []store.Lease{old}))
 	s.commit(s.step(e))
 	stale := s.step(e)
@@ -541,7 +541,7 @@ func manyNodesAreReadWithTheirValues(s *suite) {
 	step := s.step(e)
 	var wanted []aloft.NodeID
 	want := map[aloft.NodeID]*store.Node{}
-	for i := range 150 { // more than one statement names
+	for i := range 150 { // more nodes than one statement names
 		n := node(fmt.Sprintf("n%d", i), core.NodeExecution_SUCCEEDED)
 		n.Inputs, n.Outputs = literals(fmt.Sprintf("in %d", i)), literals(fmt.Sprintf("out %d", i))
 		step.Nodes = append(step.Nodes, n)
@@ -550,7 +550,7 @@ func manyNodesAreReadWithTheirValues(s *suite) {
 		}
 	}
 	s.commit(step)
-	same := s.step(other) // of the same name in another execution: not meant
+	same := s.step(other) // a node of the same name in another execution
 	same.Nodes = []*store.Node{node("n1", core.NodeExecution_FAILED)}
 	s.commit(same)
 	got, err := s.store.NodeValues(s.ctx, e.ID, append(wanted, "not there"))
@@ -610,7 +610,7 @@ func anAttemptIsReadBackWhole(s *suite) {
 	s.commit(step)
 	s.equal(s.attempt(a), &done)
 
-	// What only the outcome said stays when a later step writes the record without it.
+	// Fields that come from the outcome alone stay when a later step writes the record without them.
 	later := done
 	later.Objects, later.Usage, later.Environment, later.UpdatedAt = nil, nil, "", at(10)
 	step = s.step(e)
@@ -732,7 +732,7 @@ func anAcknowledgedTerminationIsNotOvertakenByTheEnd(s *suite) {
 		beside.Change = step.Change
 		errs := s.store.Commit(s.ctx, []*store.Step{step, beside})
 		s.is(errs[0], aloft.ErrConflict)
-		s.ok(errs[1]) // it is refused alone
+		s.ok(errs[1]) // the other step is not refused with it
 		if got, err := s.store.GetExecution(s.ctx, e.ID); err != nil || got.Phase != core.WorkflowExecution_QUEUED {
 			s.Fatalf("a step that was refused made %v (%v)", got, err)
 		}
@@ -742,7 +742,7 @@ func anAcknowledgedTerminationIsNotOvertakenByTheEnd(s *suite) {
 		s.ok(s.store.Commit(s.ctx, []*store.Step{step})[0]) // a repetition
 		s.is(s.store.Append(s.ctx, e.ID, terminate("again")), aloft.ErrPrecondition)
 	}
-	// A step that was committed before the termination came, and whose outcome nobody knew, stays committed.
+	// A step that was committed before the termination came, and whose outcome was unknown, stays committed.
 	e := s.make("committed")
 	step := s.step(e)
 	step.Change = &store.ExecutionChange{Phase: core.WorkflowExecution_SUCCEEDED, EndedAt: at(1), UpdatedAt: at(1)}
@@ -1029,7 +1029,7 @@ func listsOfOneExecutionArePagedInOrderOfCreation(s *suite) {
 func whatWasCreatedAtOnceIsListedInTheOrderItWasWritten(s *suite) {
 	e := s.make("e1")
 	step := s.step(e)
-	names := []string{"start-node", "n1", "n0", "late", "n3", "n2"} // neither by name nor by time
+	names := []string{"start-node", "n1", "n0", "late", "n3", "n2"} // sorted neither by name nor by time
 	for i, name := range names {
 		n, a := node(name, core.NodeExecution_QUEUED), attempt(e, name, 0)
 		if name == "late" {
@@ -1041,7 +1041,7 @@ func whatWasCreatedAtOnceIsListedInTheOrderItWasWritten(s *suite) {
 		}
 	}
 	s.commit(step)
-	step = s.step(e) // what changes keeps its place
+	step = s.step(e) // a node that changes keeps its place
 	step.Nodes = []*store.Node{node("start-node", core.NodeExecution_SUCCEEDED)}
 	s.commit(step)
 	want := []string{"start-node", "n1", "n0", "n3", "n2", "late"}
@@ -1102,8 +1102,8 @@ func anArchivedExecutionSaysWhoDidIt(s *suite) {
 	s.is(s.store.SetExecutionState(s.ctx, id("nobody"), 0, ""), aloft.ErrNotFound)
 }
 
-// manyWritersAtOnceLoseNothing lets creators, engines that fight over the same executions, executors that fight over the
-// same attempts and readers run at once, and then checks what must hold whoever won.
+// manyWritersAtOnceLoseNothing runs at once creators, engines that commit to the same executions, executors that assign the same
+// attempts, and readers. Then it checks what must hold whichever of them succeeded.
 func manyWritersAtOnceLoseNothing(s *suite) {
 	const executions, nodes, engines, executors = 12, 5, 3, 3
 	s.acquire(at(0))
@@ -1121,7 +1121,7 @@ func manyWritersAtOnceLoseNothing(s *suite) {
 	}
 	group.Wait()
 
-	// Engines: each entry is won by exactly one of them, and its attempt exists exactly once.
+	// Each entry is committed by exactly one engine, and its attempt exists exactly once.
 	wins := make([][]int, engines)
 	for engine := range engines {
 		wins[engine] = make([]int, executions)
@@ -1162,7 +1162,7 @@ func manyWritersAtOnceLoseNothing(s *suite) {
 		s.Fatalf("%d attempts wait, want %d", len(attempts), executions*nodes)
 	}
 
-	// Executors: each attempt is had and reported on by exactly one of them.
+	// Each attempt is assigned to exactly one executor, which alone reports on it.
 	got := make([]int, executors)
 	for x := range executors {
 		s.known(fmt.Sprintf("x%d", x))

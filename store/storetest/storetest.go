@@ -26,10 +26,10 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Open makes an empty store for one test, which closes it at its end.
+// Open makes an empty store for one test, and closes it at the end of the test.
 type Open func(t *testing.T) store.Store
 
-// Run holds a store against the contract. Each claim gets a store of its own.
+// Run tests a store against the contract. Each claim gets a store of its own.
 func Run(t *testing.T, open Open) {
 	for _, claim := range claims {
 		t.Run(name(claim), func(t *testing.T) {
@@ -39,7 +39,7 @@ func Run(t *testing.T, open Open) {
 	}
 }
 
-// RunFilters holds a store that knows filters and orders against what lists must do.
+// RunFilters tests the lists of a store that knows filters and orders.
 func RunFilters(t *testing.T, open Open) {
 	for _, claim := range filterClaims {
 		t.Run(name(claim), func(t *testing.T) {
@@ -49,7 +49,7 @@ func RunFilters(t *testing.T, open Open) {
 	}
 }
 
-// name is that of the function, which is the claim.
+// name is the name of a claim's function.
 func name(f func(*suite)) string { return nameOf(f) }
 
 func nameOf(f any) string {
@@ -62,7 +62,7 @@ var start = time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
 // at is a moment some seconds after the start.
 func at(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
 
-// suite is one test with its store and short words for what tests do.
+// suite is one test with its store, and with short methods for what tests do often.
 type suite struct {
 	*testing.T
 	store  store.Store
@@ -109,7 +109,7 @@ func identifier(t core.ResourceType, name, version string) *core.Identifier {
 	return &core.Identifier{ResourceType: t, Project: "flytesnacks", Domain: "development", Name: name, Version: version}
 }
 
-// execution is a new one with something in every field that its creator sets.
+// execution is a new execution with a value in every field that its creator sets.
 func execution(name string) *store.Execution {
 	return &store.Execution{
 		ID: id(name),
@@ -198,7 +198,7 @@ func shards() []int {
 	return all
 }
 
-// inbox is everything that waits.
+// inbox is all unread messages.
 func (s *suite) inbox() []store.InboxRow {
 	s.Helper()
 	rows, err := s.store.Inbox(s.ctx, shards(), 0, 0)
@@ -206,7 +206,7 @@ func (s *suite) inbox() []store.InboxRow {
 	return rows
 }
 
-// consumeAll is every inbox row of the execution.
+// consumeAll are the sequences of all inbox rows of the execution.
 func (s *suite) consumeAll(e *store.Execution) []int64 {
 	s.Helper()
 	var seqs []int64
@@ -261,7 +261,7 @@ func nodesOf(attempts []*store.Attempt) []string {
 	return names
 }
 
-func (s *suite) assign(executor string, attempts ...*store.Attempt) { //nolint:unparam // who has it is part of the story
+func (s *suite) assign(executor string, attempts ...*store.Attempt) { //nolint:unparam // the executor is part of the story
 	s.Helper()
 	s.known(executor)
 	for _, err := range s.store.Assign(s.ctx, executor, "", keys(attempts), at(2)) {
@@ -269,7 +269,7 @@ func (s *suite) assign(executor string, attempts ...*store.Attempt) { //nolint:u
 	}
 }
 
-// known makes an executor known that is not.
+// known registers an executor instance unless it is registered.
 func (s *suite) known(executor string) {
 	s.Helper()
 	instances, err := s.store.Instances(s.ctx)
