@@ -29,8 +29,8 @@ type Store interface {
 	Release(ctx context.Context, id store.ResultID, owner string) error
 }
 
-// Catalog finds results that are really there, and lets go of those that are too old or too many. Its methods may be called
-// from any goroutine.
+// Catalog finds results whose objects are there, and removes results beyond the limits. Its methods may be called from any
+// goroutine.
 type Catalog struct {
 	Store  Store
 	Blob   blob.Store
@@ -39,23 +39,23 @@ type Catalog struct {
 	Now    func() time.Time // nil: time.Now
 
 	mu   sync.Mutex
-	used map[string]time.Time // by id of the result: found since the last note
+	used map[string]time.Time // results that were found since the last NoteUses, and when, by their ids
 }
 
-// What Find reads of a result to compare hashes. An object is immutable and the store has synced it, so what damages one is
-// rare: somebody's rm or editor, or a disk. A deleted or cut object shows in its size, which is always looked at and costs one
-// look into the folder. The hash is for the rest, and its bound keeps a hit far cheaper than most tasks: 64 MiB are read and
-// hashed in a tenth of a second. Beyond that the blob store's own record decides, as it does when a task is given the object:
-// a hit that no task can use would be found again by each recovery.
+// Bounds of what Find reads of a result to compare hashes. An object is immutable and the blob store has synced it, so damage is
+// rare: a user's rm or editor, or a disk. A deleted or cut object shows in its size, which is always compared and costs one
+// listing of the folder. Hashes find all other damage, and these bounds keep a hit far cheaper than most tasks: 64 MiB are read
+// and hashed in a tenth of a second. Beyond them the blob store's own record decides, as it does when a task is given the
+// object: a hit that no task can use would be found again by each recovery.
 const (
-	maxHashedObject = 16 << 20 // bytes of an object, or of all in a folder
+	maxHashedObject = 16 << 20 // bytes of an object, or of all objects in a folder
 	maxHashedResult = 64 << 20 // bytes of all objects of a result
 	maxHashedFiles  = 1000     // files of a folder: each has to be opened
-	maxLooking      = 8        // objects of a result that are looked at simultaneously
+	verifyAtOnce    = 8        // objects of a result that are verified at once
 )
 
-// Find is the result that an id names, all of whose objects are there. nil: a miss; reason then says what was wrong with the
-// result that was found, which is gone now, or is empty if there was none. A store or a blob store that cannot answer is an error.
+// Find is the result that an id names, with all of its objects verified. nil: a miss; then reason says why the result that the
+// store had was removed, or is empty if the store had none. A store or a blob store that cannot answer is an error.
 func (c *Catalog) Find(ctx context.Context, id store.ResultID) (e *store.Result, reason string, err error) {
 	e, err = c.Store.FindResult(ctx, id)
 	if errors.Is(err, aloft.ErrNotFound) {
@@ -69,8 +69,8 @@ func (c *Catalog) Find(ctx context.Context, id store.ResultID) (e *store.Result,
 	return e, "", nil
 }
 
-// Ahead is what the store has for several ids at this moment, in their order; nil: nothing. Nobody has looked at the objects
-// of these results: whoever wants to use one calls Use, and soon.
+// Ahead are the results that the store has for several ids at this moment, in their order; nil: none. Their objects are not
+// verified: the caller must call Use before it uses a result, and soon.
 func (c *Catalog) Ahead(ctx context.Context, ids []store.ResultID) ([]*store.Result, error) {
 	found, err := c.Store.FindResults(ctx, ids)
 	if err != nil {
@@ -79,7 +79,8 @@ func (c *Catalog) Ahead(ctx context.Context, ids []store.ResultID) ([]*store.Res
 	return found, nil
 }
 
-// Use is the second half of Find, for a result that the store had a moment ago: with a reason it must not be used, and is gone.
+// Use is the second half of Find, for a result that the store had a moment ago: it verifies the result and notes the use. If it
+// returns a reason, the result was removed and must not be used.
 func (c *Catalog) Use(ctx context.Context, e *store.Result) (reason string, err error) {
 	if reason, err = c.verify(ctx, e); err != nil {
 		return "", fmt.Errorf("verify result %s of %s: %w", e.ID, e.Name, err)
@@ -90,15 +91,15 @@ func (c *Catalog) Use(ctx context.Context, e *store.Result) (reason string, err 
 		}
 		return reason, nil
 	}
-	c.use(e.ID)
+	c.noteUse(e.ID)
 	return "", nil
 }
 
 // FindOrReserve is Find and, on a miss, asks for the right to compute the result. It returns the result, or else the reservation
-// that holds: r's owner's, or that of somebody to wait for, and then r.Execution is woken.
+// that holds: r.Owner's, or another owner's, and then r.Execution is woken when that one is given back.
 //
-// Between a miss and a reservation the one who had it may have finished. So whoever gets it looks again, and gives it back if
-// there is a result by now.
+// Between the miss and the reservation the owner before may have finished. So, when it gets the reservation, FindOrReserve looks
+// for the result again, and gives the reservation back if there is one by now.
 func (c *Catalog) FindOrReserve(ctx context.Context, r store.Reservation) (e *store.Result, held store.Reservation, reason string, err error) {
 	if e, reason, err = c.Find(ctx, r.ID); e != nil || err != nil {
 		return e, held, reason, err
@@ -111,7 +112,7 @@ func (c *Catalog) FindOrReserve(ctx context.Context, r store.Reservation) (e *st
 	}
 	e, again, err := c.Find(ctx, r.ID)
 	if err != nil {
-		return nil, held, reason, err // the reservation is still r's: asking again gives it again
+		return nil, held, reason, err // r.Owner keeps the reservation: asking again returns it again
 	}
 	if again != "" {
 		reason = again
@@ -125,7 +126,7 @@ func (c *Catalog) FindOrReserve(ctx context.Context, r store.Reservation) (e *st
 	return e, store.Reservation{}, "", nil
 }
 
-// verify looks at every object of a result. problem is that of the first that is not as it was, in the order of its objects.
+// verify verifies every object of a result. problem is that of the first object that is not as it was, in their order.
 func (c *Catalog) verify(ctx context.Context, e *store.Result) (problem string, err error) {
 	if e.Unreadable != nil {
 		return "its record cannot be understood: " + e.Unreadable.Error(), nil
@@ -140,7 +141,7 @@ func (c *Catalog) verify(ctx context.Context, e *store.Result) (problem string, 
 		wait     sync.WaitGroup
 		problems = make([]string, len(objects))
 		errs     = make([]error, len(objects))
-		room     = make(chan struct{}, maxLooking)
+		room     = make(chan struct{}, verifyAtOnce)
 		budget   = int64(maxHashedResult)
 	)
 	for i, o := range objects {
@@ -151,14 +152,14 @@ func (c *Catalog) verify(ctx context.Context, e *store.Result) (problem string, 
 		room <- struct{}{}
 		wait.Go(func() {
 			defer func() { <-room }()
-			if problems[i], errs[i] = c.look(ctx, o, hash); errs[i] != nil {
+			if problems[i], errs[i] = c.verifyObject(ctx, o, hash); errs[i] != nil {
 				cancel()
 			}
 		})
 	}
 	wait.Wait()
 	for _, err := range errs {
-		// The error that cancelled the others, and not what became of them.
+		// The error that cancelled the other checks, not theirs.
 		if err != nil && !errors.Is(err, context.Canceled) {
 			return "", err
 		}
@@ -174,7 +175,7 @@ func (c *Catalog) verify(ctx context.Context, e *store.Result) (problem string, 
 	return "", nil
 }
 
-// unknownSize is that of an object nobody measured: its existence alone is looked at.
+// unknownSize is the size of an object that was never measured: the blob store's own record decides.
 const unknownSize = -1
 
 // objectsOf are the objects without which a result is of no use.
@@ -186,7 +187,7 @@ func objectsOf(e *store.Result) []*aloftv1.ObjectDigest {
 		}}, objects...)
 	}
 	if e.Source == (aloft.AttemptID{}) && len(e.Objects) == 0 {
-		// From outside: nobody took digests of what it refers to.
+		// A result from outside of the engine: no digests were taken of the objects that it refers to.
 		for _, key := range referredTo(e.Outputs.GetValue()) {
 			objects = append(objects, &aloftv1.ObjectDigest{Uri: key.URI(), Size: unknownSize})
 		}
@@ -194,11 +195,11 @@ func objectsOf(e *store.Result) []*aloftv1.ObjectDigest {
 	return objects
 }
 
-// look compares an object, or the objects in a folder, with what was recorded. A listing shows either, and most of what is not
-// there, without reading any content.
-func (c *Catalog) look(ctx context.Context, o *aloftv1.ObjectDigest, hash bool) (problem string, err error) {
+// verifyObject compares an object, or the objects in a folder, with what was recorded. A listing shows both, and most objects
+// that are missing, without reading any content.
+func (c *Catalog) verifyObject(ctx context.Context, o *aloftv1.ObjectDigest, hash bool) (problem string, err error) {
 	if !strings.HasPrefix(o.GetUri(), blob.Scheme) {
-		return "", nil // not ours: we cannot look
+		return "", nil // not in the blob store: it cannot be verified
 	}
 	different := func(now, was string) string {
 		return fmt.Sprintf("its object %s is not what was written: %s, was %s", o.GetUri(), now, was)
@@ -206,7 +207,7 @@ func (c *Catalog) look(ctx context.Context, o *aloftv1.ObjectDigest, hash bool) 
 	missing := "its object " + o.GetUri() + " is missing"
 	key, err := blob.ParseURI(strings.TrimSuffix(o.GetUri(), "/"))
 	if err != nil {
-		return missing, nil // nothing can be at a place that cannot be named
+		return missing, nil // no object can have such a name
 	}
 	var below []blob.Object
 	size := int64(0)
@@ -233,7 +234,7 @@ func (c *Catalog) look(ctx context.Context, o *aloftv1.ObjectDigest, hash bool) 
 	}
 	for i := range below {
 		if below[i].SHA256, err = c.hash(ctx, below[i].Key); errors.Is(err, aloft.ErrNotFound) {
-			return missing, nil // deleted since it was listed
+			return missing, nil // the object was deleted after the listing
 		} else if err != nil {
 			return "", err
 		}
@@ -244,7 +245,8 @@ func (c *Catalog) look(ctx context.Context, o *aloftv1.ObjectDigest, hash bool) 
 	return "", nil
 }
 
-// hash reads an object. The digest that Stat has was taken when it was written, and a disk does not tell what it lost since.
+// hash reads an object and returns its digest. The digest that Stat returns was taken when the object was written: it does not
+// show what the disk has damaged since.
 func (c *Catalog) hash(ctx context.Context, key blob.Key) (string, error) {
 	r, err := c.Blob.Get(ctx, key, blob.Range{})
 	if err != nil {
@@ -287,8 +289,8 @@ func (c *Catalog) log() *slog.Logger {
 	return c.Log
 }
 
-// use remembers that a result was found, for the next NoteUses: a write for each hit would cost more than the hit.
-func (c *Catalog) use(id string) {
+// noteUse remembers that a result was found, for the next NoteUses: a write for each hit would cost more than the hit.
+func (c *Catalog) noteUse(id string) {
 	now := c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -301,8 +303,8 @@ func (c *Catalog) use(id string) {
 // maxBatch is how many results one call to the store changes.
 const maxBatch = 500
 
-// NoteUses writes down which results were found since it was last called. What cannot be written now is tried again the next
-// time; the time written is that of the latest use in a batch.
+// NoteUses writes to the store which results were found since it was last called. Uses that cannot be written now are kept for
+// the next call; the time that is written is that of the latest use in a batch.
 func (c *Catalog) NoteUses(ctx context.Context) error {
 	c.mu.Lock()
 	used := c.used
@@ -323,7 +325,7 @@ func (c *Catalog) NoteUses(ctx context.Context) error {
 		}
 		if err := c.Store.UsedResults(ctx, ids, latest); err != nil {
 			c.mu.Lock()
-			maps.Copy(used, c.used) // what was used meanwhile is later
+			maps.Copy(used, c.used) // uses of the same result meanwhile are later
 			c.used = used
 			c.mu.Unlock()
 			return fmt.Errorf("note uses of %d results: %w", len(used), err)

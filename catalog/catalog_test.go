@@ -274,7 +274,7 @@ func TestAResultIsFoundOnlyIfItsObjectsAreAsTheyWereWritten(t *testing.T) {
 			if c.reason == "" {
 				return
 			}
-			// A second look finds nothing and has nothing to say; what takes its place is found.
+			// A second Find is a miss without a reason; a result that takes the place of the damaged one is found.
 			if got, reason, err := cat.Find(t.Context(), e.ResultID); got != nil || reason != "" || err != nil {
 				t.Errorf("second look: %v, %q, %v", got, reason, err)
 			}
@@ -288,8 +288,8 @@ func TestAResultIsFoundOnlyIfItsObjectsAreAsTheyWereWritten(t *testing.T) {
 	}
 }
 
-// What is too much to be hashed at each hit, or was never measured, is at least what the blob store says that it stored: a task
-// that was given it would be refused.
+// An object that is too large to be hashed at each hit, or was never measured, is a miss if the blob store's own record does not
+// match it: a task that was given the object would fail.
 func TestAFolderThatIsNotHashedIsFoundOnlyIfTheBlobStoreKnowsItAsItIs(t *testing.T) {
 	t.Parallel()
 	for name, measured := range map[string]bool{"too large to hash": true, "never measured": false} {
@@ -478,7 +478,7 @@ func TestOneComputesAndWhoeverComesBetweenFindsTheResult(t *testing.T) {
 			t.Errorf("%s: found %v, held by %q; want mine", owner, found, held)
 		}
 	}
-	// I finish between your look and your reservation.
+	// The first owner finishes between the miss and the reservation of the second one.
 	delete(s.reserved, e.ResultID)
 	s.onTake = func() { s.entries = []*store.Result{e} }
 	if found, held := look("you"); found != e || held != "" || len(s.reserved) != 0 {
@@ -592,7 +592,7 @@ func TestTidyKeepsTheLimitsOfEachProjectForItself(t *testing.T) {
 		t.Errorf("without limits: %d calls of the store, %v", s.calls, err)
 	}
 	cat.Limits = catalog.Limits{MaxSize: 1240}
-	// The earliest of ml is found just before: it stays, though nothing was written of it yet.
+	// The earliest result of ml is found just before: it stays, although this use was not written to the store yet.
 	if _, _, err := cat.Find(t.Context(), s.entries[0].ResultID); err != nil {
 		t.Fatal(err)
 	}

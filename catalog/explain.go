@@ -11,26 +11,26 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Candidates are the queries for the results that a miss is compared with, in the order in which they are to be asked: the
-// first that gives a result which Nearest takes has it. The caller adds Before, the time of the search, and limits.
+// Candidates are the queries for the results that a miss is compared with, in the order in which to run them: the first query
+// that returns a result which Nearest accepts is enough. The caller adds Before, the time of the search, and limits.
 func Candidates(key *aloftv1.CacheKey) []store.ResultQuery {
 	id := ID(key)
 	return []store.ResultQuery{
-		// The very same result, however old it is: it is gone.
+		// A result with the same key, of any age: it is gone.
 		{Project: id.Project, Domain: id.Domain, Name: id.Name, Version: id.Version, Tag: id.Tag, Gone: true},
 		// The same task.
 		{Project: id.Project, Domain: id.Domain, Name: id.Name, Gone: true},
-		// In another project or domain.
+		// The same task in another project or domain.
 		{Name: id.Name, Gone: true},
-		// Renamed, or moved to another module: with the same inputs, and then with others.
+		// The task was renamed, or moved to another module: with the same inputs, and then with other inputs.
 		{Version: id.Version, Tag: id.Tag, Gone: true},
 		{Project: id.Project, Domain: id.Domain, Version: id.Version, Gone: true},
 	}
 }
 
-// Nearest is the earlier result whose key has the fewest and least weighty differences from a key, the latest of equals, and
-// those differences, in the order in which they matter. nil: none of them is of the same task, by whatever name. A result
-// with no difference at all is there and was not at the time of the search.
+// Nearest is the earlier result whose key differs least from a key (by the sum of weights, then by the number of differences; of
+// equals the latest), with these differences in the order in which they matter. nil: none of the results is of the same task,
+// also under another name (related). A result without a difference was not there at the time of the search, but is now.
 //
 // An input whose value was cut in its preview shows a part of its hash as well where the previews are equal.
 func Nearest(key *aloftv1.CacheKey, earlier []*store.Result) (*store.Result, []*aloftv1.CacheDifference) {
@@ -91,8 +91,8 @@ func Summary(nearest *store.Result, differences []*aloftv1.CacheDifference) stri
 	return strings.Join(texts, ", ")
 }
 
-// How weighty a difference is. A task with another value of an input is nearer than one in another project or with another
-// name; a result that is gone was the very one that was looked for.
+// weights say how far a difference takes a result away. A result of another value of an input is nearer than one of a task in
+// another project or with another name; a result that is gone has the very key that was looked for.
 var weights = map[aloftv1.CacheDifference_Component]int{
 	aloftv1.CacheDifference_GONE:          1,
 	aloftv1.CacheDifference_INPUT:         2,
@@ -111,7 +111,7 @@ type difference struct {
 	component   aloftv1.CacheDifference_Component
 	name        string
 	before, now string
-	method      string // of INPUT: what changed beside or instead of its value
+	method      string // of INPUT: how it counts changed, beside or instead of its value; empty: it did not
 }
 
 // Words for how something counts.
@@ -142,7 +142,7 @@ func compare(ds []difference, was, is *aloftv1.CacheKey, e *store.Result) []diff
 	names := len(ds)
 	switch {
 	case was.GetTag() == is.GetTag():
-		// The inputs that count are the same, whatever else is known of them.
+		// The inputs that count are the same.
 	case e.Key == nil:
 		ds = append(ds, difference{component: aloftv1.CacheDifference_INPUT, before: was.GetTag(), now: is.GetTag()})
 	default:
@@ -151,7 +151,7 @@ func compare(ds []difference, was, is *aloftv1.CacheKey, e *store.Result) []diff
 	if inputsType && slices.ContainsFunc(ds[names:], func(d difference) bool {
 		return d.component == aloftv1.CacheDifference_INPUT_ADDED || d.component == aloftv1.CacheDifference_INPUT_REMOVED
 	}) {
-		// Another input is another type of the inputs: that is one change, not two.
+		// An input that is new or removed changes the type of the inputs, too: this is one difference, not two.
 		ds = slices.Delete(ds, types, types+1)
 	}
 	if len(ds) == 0 && !e.GoneAt.IsZero() {
@@ -160,20 +160,20 @@ func compare(ds []difference, was, is *aloftv1.CacheKey, e *store.Result) []diff
 	return ds
 }
 
-// compareInputs goes through two lists that are sorted by name, twice: what is in one of them only comes first.
+// compareInputs goes through two lists that are sorted by name, twice: differences of inputs that only one list has come first.
 func compareInputs(ds []difference, was, is *aloftv1.CacheKey) []difference {
-	merge := func(one func(before, now *aloftv1.CacheInput)) {
+	merge := func(visit func(before, now *aloftv1.CacheInput)) {
 		b, n := was.GetInputs(), is.GetInputs()
 		for len(b) > 0 || len(n) > 0 {
 			switch {
 			case len(n) == 0 || len(b) > 0 && b[0].GetName() < n[0].GetName():
-				one(b[0], nil)
+				visit(b[0], nil)
 				b = b[1:]
 			case len(b) == 0 || n[0].GetName() < b[0].GetName():
-				one(nil, n[0])
+				visit(nil, n[0])
 				n = n[1:]
 			default:
-				one(b[0], n[0])
+				visit(b[0], n[0])
 				b, n = b[1:], n[1:]
 			}
 		}
@@ -201,7 +201,7 @@ func compareInputs(ds []difference, was, is *aloftv1.CacheKey) []difference {
 		case before.GetByHash() && !now.GetByHash():
 			d.method = nowByContent
 		case d.before == d.now:
-			// The difference is behind the end of the preview, or in what is not shown of a value.
+			// The values differ behind the end of the preview, or in a part that the preview does not show.
 			d.before += " (" + short(before.GetHash()) + ")"
 			d.now += " (" + short(now.GetHash()) + ")"
 		}
@@ -264,8 +264,8 @@ func (d difference) text() string {
 	return ""
 }
 
-// related says whether an earlier result may be of the same task: by name, by the last part of its name, or by everything else.
-// Tasks without inputs have everything else in common with each other.
+// related says whether an earlier result may be of the same task: the last part of the task's name is the same, or all parts of
+// the key but project, domain and name are. Tasks without inputs often have these parts in common: there they prove nothing.
 func related(was, is *aloftv1.CacheKey) bool {
 	if lastPart(was.GetTask()) == lastPart(is.GetTask()) {
 		return true
@@ -274,10 +274,10 @@ func related(was, is *aloftv1.CacheKey) bool {
 		was.GetInputsHash() == is.GetInputsHash() && was.GetOutputsHash() == is.GetOutputsHash()
 }
 
-// lastPart is the function's name in a task's.
+// lastPart is the name of the function in the name of a task.
 func lastPart(task string) string { return task[strings.LastIndexByte(task, '.')+1:] }
 
-// keyOf is a result's key. Of a result from outside of the engine it has what its dataset says.
+// keyOf is the key of a result. That of a result from outside of the engine has only the parts that its dataset shows.
 func keyOf(e *store.Result) *aloftv1.CacheKey {
 	if e.Key != nil {
 		return e.Key

@@ -36,7 +36,7 @@ func newFit() *fit {
 			Metadata:  &core.TaskMetadata{Discoverable: true, DiscoveryVersion: "1"},
 			Interface: &core.TypedInterface{Inputs: variables("depth", "data", "seed"), Outputs: variables("o0")},
 		},
-		inputs: values{"depth": integer(5), "data": text("a.csv"), "seed": integer(1)},
+		inputs: values{"depth": integer(5), "data": textLiteral("a.csv"), "seed": integer(1)},
 	}
 }
 
@@ -52,7 +52,7 @@ func result(id string, key *aloftv1.CacheKey, at time.Time) *store.Result {
 	return &store.Result{ResultID: catalog.ID(key), ID: id, Key: key, CreatedAt: at, UsedAt: at}
 }
 
-// A line for each difference: component, name, before, now, in words.
+// lines has a line for each difference: component, name, before, now, in words.
 func lines(ds []*aloftv1.CacheDifference) string {
 	var b strings.Builder
 	for _, d := range ds {
@@ -84,7 +84,7 @@ func TestAMissNamesWhatDiffers(t *testing.T) {
 		}, nil, `CACHE_VERSION |1|3| the cache version was "1" and is "3"`},
 		{"value of one input", nil, func(f *fit) { f.inputs["depth"] = integer(6) }, nil,
 			`INPUT depth|5|6| input "depth" was 5 and is 6`},
-		{"values of two inputs, by name", nil, func(f *fit) { f.inputs["seed"], f.inputs["data"] = integer(2), text("b.csv") }, nil,
+		{"values of two inputs, by name", nil, func(f *fit) { f.inputs["seed"], f.inputs["data"] = integer(2), textLiteral("b.csv") }, nil,
 			`INPUT data|"a.csv"|"b.csv"| input "data" was "a.csv" and is "b.csv"` + "\n" + `INPUT seed|1|2| input "seed" was 1 and is 2`},
 		{"input added", nil, func(f *fit) {
 			f.task.Interface.Inputs.Variables["fold"] = variable(core.SimpleType_INTEGER)
@@ -137,7 +137,7 @@ func TestAMissNamesWhatDiffers(t *testing.T) {
 			`GONE ||*| the result was there and is gone: its object aloft://blob/x is not what was written: 1 bytes, was 2`},
 		{"gone, but the key differs, too", nil, func(f *fit) { f.inputs["depth"] = integer(6) }, gone("removed by a user"),
 			`INPUT depth|5|6| input "depth" was 5 and is 6`},
-		{"behind the end of a preview", func(f *fit) { f.inputs["data"] = text(long + "1") }, func(f *fit) { f.inputs["data"] = text(long + "2") }, nil,
+		{"behind the end of a preview", func(f *fit) { f.inputs["data"] = textLiteral(long + "1") }, func(f *fit) { f.inputs["data"] = textLiteral(long + "2") }, nil,
 			`INPUT data|*`},
 		{"from outside, another cache version", nil, func(f *fit) { f.task.Metadata.DiscoveryVersion = "2-a" }, func(e *store.Result) { e.Key = nil },
 			`CACHE_VERSION |1|2-a| the cache version was "1" and is "2-a"`},
@@ -178,7 +178,7 @@ func TestAMissNamesWhatDiffers(t *testing.T) {
 	}
 }
 
-// matches compares up to * and again from the next text on.
+// matches compares two texts; * in want stands for any text.
 func matches(got, want string) bool {
 	parts := strings.Split(want, "*")
 	if len(parts) == 1 {
@@ -251,7 +251,7 @@ func TestASummaryNamesThreeDifferencesAtMost(t *testing.T) {
 	t.Parallel()
 	was, is := newFit(), newFit()
 	is.task.Metadata.DiscoveryVersion = "2"
-	is.inputs = values{"depth": integer(6), "data": text("b.csv"), "seed": integer(2)}
+	is.inputs = values{"depth": integer(6), "data": textLiteral("b.csv"), "seed": integer(2)}
 	e := result("a", was.key(), noon)
 	nearest, ds := catalog.Nearest(is.key(), []*store.Result{e})
 	want := `the cache version was "1" and is "2", input "data" was "a.csv" and is "b.csv", and 2 more differences`
@@ -290,7 +290,7 @@ func TestCandidatesAreFoundByWhatTheyHaveInCommon(t *testing.T) {
 	}
 }
 
-// selects is how a store understands a query.
+// selects says whether a query selects a result, as a store decides it.
 func selects(q store.ResultQuery, e *store.Result) bool {
 	is := func(asked, have string) bool { return asked == "" || asked == have }
 	return is(q.Project, e.Project) && is(q.Domain, e.Domain) && is(q.Name, e.Name) && is(q.Version, e.Version) && is(q.Tag, e.Tag) &&

@@ -9,19 +9,19 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Flyte's names: others that read the data catalog find results by them.
+// Flyte's names, by which other programs that read the data catalog find results.
 const (
 	datasetPrefix = "flyte_task-"
 	tagPrefix     = "flyte_cached-"
 	typeHash      = 8 // characters of the hash of a type that count
 )
 
-// maxPreview is how many bytes of a value a key keeps for people. The location of a file fits: what tells two of them apart
-// is at the end.
+// maxPreview is how many bytes of a value a key keeps for people. The location of a file fits: two locations often differ only
+// at the end.
 const maxPreview = 160
 
-// Signature is the part of a key that the inputs have no part in. It is made once for a node of a workflow and then serves
-// any number of goroutines.
+// Signature is the part of a key that does not depend on the values of inputs. It is made once for a node of a workflow, and any
+// number of goroutines may use it.
 type Signature struct {
 	key     *aloftv1.CacheKey // without inputs and tag
 	ignored []string
@@ -66,25 +66,25 @@ func (s *Signature) Key(inputs *core.LiteralMap) *aloftv1.CacheKey {
 	return k
 }
 
-// Preview adds to a key the beginning of each input's value: for a key that will be compared with others, which is that of
-// a miss. inputs are those that the key was made of.
+// Preview adds to a key the beginning of each input's value. Only the key of a miss needs that, to be compared with other keys.
+// inputs are those that the key was made of.
 func Preview(key *aloftv1.CacheKey, inputs *core.LiteralMap) {
 	for _, in := range key.GetInputs() {
 		l := inputs.GetLiterals()[in.GetName()]
 		in.Preview = literal.PrintMax(l, maxPreview)
 		if h := l.GetHash(); h != "" {
-			// The hash is what counts, and may be all that changed.
-			in.Preview += " with hash " + literal.PrintMax(text(h), maxPreview)
+			// The hash counts in place of the value, and may be all that changed.
+			in.Preview += " with hash " + literal.PrintMax(textLiteral(h), maxPreview)
 		}
 	}
 }
 
-func text(s string) *core.Literal {
+func textLiteral(s string) *core.Literal {
 	return &core.Literal{Value: &core.Literal_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Primitive{
 		Primitive: &core.Primitive{Value: &core.Primitive_StringValue{StringValue: s}}}}}}
 }
 
-// Key is what a task's result for these inputs is found by, with previews. Whoever makes many keys of one node has a Signature.
+// Key is the key of a task's result for these inputs, with previews. A caller that makes many keys for one node uses a Signature.
 func Key(task *core.TaskTemplate, node *core.NodeMetadata, inputs *core.LiteralMap) *aloftv1.CacheKey {
 	k := NewSignature(task, node).Key(inputs)
 	k.Ignored = slices.Clone(k.GetIgnored())
@@ -92,7 +92,7 @@ func Key(task *core.TaskTemplate, node *core.NodeMetadata, inputs *core.LiteralM
 	return k
 }
 
-// ID is what the store finds a result by.
+// ID is the id by which the store finds the result of a key.
 func ID(key *aloftv1.CacheKey) store.ResultID {
 	return store.ResultID{
 		Project: key.GetProject(), Domain: key.GetDomain(),
@@ -102,8 +102,8 @@ func ID(key *aloftv1.CacheKey) store.ResultID {
 	}
 }
 
-// Serialized says whether only one may compute a result at a time, while the others wait for it (cache_serialize): as the
-// node says, or else its task.
+// Serialized says whether one node at a time may compute a result, while other nodes wait for it (cache_serialize): as the node
+// says, or else its task.
 func Serialized(task *core.TaskTemplate, node *core.NodeMetadata) bool {
 	if v, ok := node.GetCacheSerializableValue().(*core.NodeMetadata_CacheSerializable); ok {
 		return v.CacheSerializable

@@ -25,7 +25,7 @@ func integer(i int64) *core.Literal {
 	return scalar(&core.Primitive{Value: &core.Primitive_Integer{Integer: i}})
 }
 
-func text(s string) *core.Literal {
+func textLiteral(s string) *core.Literal {
 	return scalar(&core.Primitive{Value: &core.Primitive_StringValue{StringValue: s}})
 }
 
@@ -74,7 +74,7 @@ func TestAResultIsFoundByWhatFlyteFindsItBy(t *testing.T) {
 		{"two inputs", two, nil, nil, "1.0", "VqvrKZVf7-IjXcc9-jbr4XgAWoXorDNOcqDnFa05bnA"},
 		{"one of two ignored", two, nil, []string{"b"}, "1.0", "qaDW6lWiU68nl_y8u9-HxL8BV2bzmydxjFzGqTQcb28"},
 		{"one by hash", byHash, nil, []string{"b"}, "1.0", "ze_HcV_1_jYiITMggpNw-trw6Pnwv_MJhABLIK1aMbo"},
-		{"the node's cache version", inputs(values{"x": text("x")}), overridden, nil, "2-rc", "ssmhXsGWtVTK4GbtEGLHTF01CteJzU0YOSV702RoEiw"},
+		{"the node's cache version", inputs(values{"x": textLiteral("x")}), overridden, nil, "2-rc", "ssmhXsGWtVTK4GbtEGLHTF01CteJzU0YOSV702RoEiw"},
 	} {
 		task := proto.CloneOf(task)
 		task.Metadata.CacheIgnoreInputVars = c.ignored
@@ -98,7 +98,7 @@ func TestAResultIsFoundByWhatFlyteFindsItBy(t *testing.T) {
 func TestAKeyTellsWhatEachInputContributes(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("a", 5000)
-	m := inputs(values{"n": integer(5), "by_hash": hashed(integer(7), "h1"), "long": text(long), "skipped": integer(1)})
+	m := inputs(values{"n": integer(5), "by_hash": hashed(integer(7), "h1"), "long": textLiteral(long), "skipped": integer(1)})
 	task := &core.TaskTemplate{Metadata: &core.TaskMetadata{CacheIgnoreInputVars: []string{"skipped"}}}
 	key := catalog.Key(task, nil, m)
 	var names []string
@@ -153,7 +153,7 @@ func TestTheNodeSaysWhetherItsResultIsComputedByOneAtATime(t *testing.T) {
 
 func BenchmarkKey(b *testing.B) {
 	task := cachedTask(b)
-	m := inputs(values{"a": integer(1), "b": text("some text"), "c": integer(3)})
+	m := inputs(values{"a": integer(1), "b": textLiteral("some text"), "c": integer(3)})
 	signature := catalog.NewSignature(task, nil)
 	b.Run("signature", func(b *testing.B) {
 		b.ReportAllocs()

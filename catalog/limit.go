@@ -10,22 +10,22 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Limits say which results of a project go. Every project has them for itself.
+// Limits say which results of a project are removed. They apply to each project by itself.
 type Limits struct {
 	MaxAge  time.Duration // since a result was computed, be it used or not: so Flyte counts, too. 0: no limit
 	MaxSize int64         // bytes of a project's results with the objects that they refer to. 0: no limit
 }
 
-// Gone is a result that is to go.
-type Gone struct {
+// Removal is a result that is to be removed.
+type Removal struct {
 	ID     string
 	Reason string
 }
 
-// Excess says which of a project's results go: first those that are too old, then, while the others are too large together,
-// those whose last use is longest ago. Pinned ones stay and count. An object that two results refer to counts twice.
-func (l Limits) Excess(results []*store.Result, now time.Time) []Gone {
-	var gone []Gone
+// Excess are the removals among a project's results: first the results that are too old, then, while the rest is too large
+// together, those whose last use is longest ago. Pinned results stay and count. An object that two results refer to counts twice.
+func (l Limits) Excess(results []*store.Result, now time.Time) []Removal {
+	var gone []Removal
 	var left []*store.Result
 	size := int64(0)
 	for _, e := range results {
@@ -33,7 +33,7 @@ func (l Limits) Excess(results []*store.Result, now time.Time) []Gone {
 		case !e.GoneAt.IsZero():
 			continue
 		case !e.Pinned && l.MaxAge > 0 && now.Sub(e.CreatedAt) > l.MaxAge:
-			gone = append(gone, Gone{e.ID, fmt.Sprintf("too old: computed more than %v ago (cache-max-age)", l.MaxAge)})
+			gone = append(gone, Removal{e.ID, fmt.Sprintf("too old: computed more than %v ago (cache-max-age)", l.MaxAge)})
 			continue
 		}
 		size += e.Size
@@ -46,47 +46,47 @@ func (l Limits) Excess(results []*store.Result, now time.Time) []Gone {
 		if c := a.UsedAt.Compare(b.UsedAt); c != 0 {
 			return c
 		}
-		return strings.Compare(a.ID, b.ID) // two servers choose the same ones
+		return strings.Compare(a.ID, b.ID) // so that two servers choose the same results
 	})
 	for _, e := range left {
 		if size <= l.MaxSize {
 			break
 		}
-		if e.Pinned || e.Size == 0 { // what has no size makes no room
+		if e.Pinned || e.Size == 0 { // removing a result without a size makes no room
 			continue
 		}
 		size -= e.Size
-		gone = append(gone, Gone{e.ID, fmt.Sprintf("no room: the project's results had more than %d bytes and this one's last use was longest ago (cache-max-size)", l.MaxSize)})
+		gone = append(gone, Removal{e.ID, fmt.Sprintf("no room: the project's results had more than %d bytes and this one's last use was longest ago (cache-max-size)", l.MaxSize)})
 	}
 	return gone
 }
 
-// page is how many results one look at the store's list has.
-const page = 1000
+// pageSize is how many results Tidy lists at once.
+const pageSize = 1000
 
-// Tidy lets go of what is beyond the limits. Several servers may do it at once: what is gone stays gone, for its first reason.
+// Tidy removes the results beyond the limits. Several servers may do it at once: a result that is gone keeps its first reason.
 func (c *Catalog) Tidy(ctx context.Context, now time.Time) error {
 	if c.Limits == (Limits{}) {
 		return nil
 	}
 	if err := c.NoteUses(ctx); err != nil {
-		return err // without them, what is in use would go
+		return err // without these uses, results that are in use would be removed
 	}
 	byProject := map[string][]*store.Result{}
-	// Earliest first, so that results which are added meanwhile do not move the others to another page. One that goes
-	// meanwhile makes us overlook another, until the next time.
-	for offset := 0; ; offset += page {
-		results, err := c.Store.ListResults(ctx, store.ResultQuery{Ascending: true, Limit: page, Offset: offset})
+	// Earliest first, so that results which are added meanwhile do not move others to another page. A result that is removed
+	// meanwhile makes this pass overlook another one, until the next pass.
+	for offset := 0; ; offset += pageSize {
+		results, err := c.Store.ListResults(ctx, store.ResultQuery{Ascending: true, Limit: pageSize, Offset: offset})
 		if err != nil {
 			return fmt.Errorf("tidy cached results: %w", err)
 		}
 		for _, e := range results {
-			// Keys and objects of all results would be much to hold at once.
+			// Keys and objects of all results would take much memory.
 			byProject[e.Project] = append(byProject[e.Project], &store.Result{
 				ID: e.ID, Size: e.Size, CreatedAt: e.CreatedAt, UsedAt: e.UsedAt, Pinned: e.Pinned, GoneAt: e.GoneAt,
 			})
 		}
-		if len(results) < page {
+		if len(results) < pageSize {
 			break
 		}
 	}
@@ -116,8 +116,8 @@ const (
 	tidyPause = 10 * time.Minute
 )
 
-// Run notes uses and tidies now and then until ctx ends, and notes the last uses then. It waits out what fails: the next pass
-// does what this one could not.
+// Run notes uses and tidies now and then until ctx ends, and then notes the last uses. A pass that fails is logged, and the next
+// one does its work.
 func (c *Catalog) Run(ctx context.Context) {
 	note, tidy := time.NewTicker(notePause), time.NewTicker(tidyPause)
 	defer note.Stop()

@@ -15,14 +15,14 @@ import (
 	"github.com/aloft-dev/aloft/literal"
 )
 
-// Lost says what of a node's outputs is not there any more, or is not what was stored; empty: all is well. It is asked before
-// a recovery takes over the results of a node. Unlike those of a result, these objects have no digests at hand: that an object
-// was changed is known where the blob store itself recorded what it stored. A blob store that cannot answer is an error.
+// Lost says which object of a node's outputs is missing, or is not what was stored; empty: none. It is called before a recovery
+// takes over the outputs of a node. Unlike those of a result, these objects have no digests at hand: that an object was changed
+// is known only where the blob store itself recorded what it stored. A blob store that cannot answer is an error.
 func (c *Catalog) Lost(ctx context.Context, outputs *aloftv1.Literals) (problem string, err error) {
 	values := outputs.GetValue()
 	if ref := outputs.GetRef(); ref.GetUri() != "" {
 		o := &aloftv1.ObjectDigest{Uri: ref.GetUri(), Digest: "sha256:" + hex.EncodeToString(ref.GetDigest()), Size: ref.GetSize()}
-		if problem, err := c.look(ctx, o, true); problem != "" || err != nil {
+		if problem, err := c.verifyObject(ctx, o, true); problem != "" || err != nil {
 			return problem, err
 		}
 		if values == nil {
@@ -39,16 +39,16 @@ func (c *Catalog) Lost(ctx context.Context, outputs *aloftv1.Literals) (problem 
 	return "", nil
 }
 
-// referredTo are the objects of ours that values refer to, sorted. A string that is a value by itself may be no location at all:
-// it alone refers to nothing.
+// referredTo are the objects in the blob store that values refer to, sorted. A string that is a value by itself may be no location
+// at all, and counts as no reference.
 func referredTo(values *core.LiteralMap) []blob.Key {
 	references := literal.References(values, blob.KeyOfText)
 	maps.DeleteFunc(references, func(_ blob.Key, kind literal.ReferenceKind) bool { return kind == literal.InText })
 	return slices.Sorted(maps.Keys(references))
 }
 
-// check asks the blob store whether what is at a key is what was stored there. The same answer decides whether a task is
-// given it: what Lost lets pass is no lost input.
+// check asks the blob store whether the object at a key is the one that was stored there. The same answer decides whether a task
+// is given the object: an object that Lost lets pass is no lost input.
 func (c *Catalog) check(ctx context.Context, key blob.Key) (problem string, err error) {
 	switch err := c.Blob.Check(ctx, key); {
 	case errors.Is(err, aloft.ErrNotFound):

@@ -132,7 +132,7 @@ func TestOutputsThatAreAnObjectAreLostWithIt(t *testing.T) {
 	}
 }
 
-// A result whose record cannot be understood is no hit and no trouble: it goes, with the reason.
+// A result whose record cannot be understood is no hit and no error: it is removed, with the reason.
 func TestAResultWhoseRecordIsDamagedIsNotUsed(t *testing.T) {
 	t.Parallel()
 	s := &results{}

@@ -25,7 +25,7 @@ func SourceMetadata(a aloft.AttemptID) map[string]string {
 	}
 }
 
-// Metadata is how a node that uses or made a result refers to it: its dataset, its tag, and who computed it.
+// Metadata is how a node that uses or made a result refers to it: its dataset, its tag, and the attempt that computed it.
 func Metadata(e *store.Result) *core.CatalogMetadata {
 	x := &struct { // in one piece: each hit has one
 		all           core.CatalogMetadata
@@ -50,7 +50,7 @@ func Metadata(e *store.Result) *core.CatalogMetadata {
 	return m
 }
 
-// Task is the version of the task that computed the first result of the dataset of e, which is one of the engine's.
+// Task is the version of the task that computed the first result of the dataset of e, a result that an engine added.
 func Task(e *store.Result) *core.Identifier {
 	id := &core.Identifier{}
 	identify(id, e)
