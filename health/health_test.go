@@ -36,25 +36,25 @@ func TestPausesDoubleUpToALimitAndLeaveTheirPartToChance(t *testing.T) {
 func TestAServiceIsAwayFromItsFirstFailureToTheProbeThatWorks(t *testing.T) {
 	t.Parallel()
 	well := store.Service{Name: "s", WellAt: noon.Add(-time.Hour), Revision: 4}
-	away, changed := failed(well, "no space", noon, time.Second)
+	away, changed := markAway(well, "no space", noon, time.Second)
 	if want := (store.Service{Name: "s", AwaySince: noon, Reason: "no space", WellAt: well.WellAt, ProbeAt: noon.Add(time.Second), Revision: 4}); !changed || away != want {
 		t.Fatalf("it is %+v, want %+v", away, want)
 	}
-	if again, changed := failed(away, "another", noon.Add(time.Minute), time.Second); changed || again != away {
+	if again, changed := markAway(away, "another", noon.Add(time.Minute), time.Second); changed || again != away {
 		t.Errorf("a second failure changed it to %+v", again)
 	}
-	if due(away, noon) || !due(away, noon.Add(time.Second)) || due(well, noon.Add(time.Hour)) {
+	if probeDue(away, noon) || !probeDue(away, noon.Add(time.Second)) || probeDue(well, noon.Add(time.Hour)) {
 		t.Error("it is asked at another time than said, or while it is well")
 	}
-	half := asking(away, noon.Add(time.Second), 2*time.Second)
-	if half.Probes != 1 || !half.ProbeAt.Equal(noon.Add(3*time.Second)) || due(half, noon.Add(2*time.Second)) {
+	half := beginProbe(away, noon.Add(time.Second), 2*time.Second)
+	if half.Probes != 1 || !half.ProbeAt.Equal(noon.Add(3*time.Second)) || probeDue(half, noon.Add(2*time.Second)) {
 		t.Errorf("while it is asked it is %+v", half)
 	}
-	still := answered(half, "still no space", noon.Add(time.Second))
+	still := endProbe(half, "still no space", noon.Add(time.Second))
 	if !still.AwaySince.Equal(noon) || still.Reason != "still no space" || !still.ProbeAt.Equal(half.ProbeAt) {
 		t.Errorf("after a probe that failed it is %+v", still)
 	}
-	back := answered(half, "", noon.Add(2*time.Second))
+	back := endProbe(half, "", noon.Add(2*time.Second))
 	if want := (store.Service{Name: "s", WellAt: noon.Add(2 * time.Second), Revision: 4}); back != want {
 		t.Errorf("after a probe that worked it is %+v, want %+v", back, want)
 	}
@@ -123,7 +123,7 @@ func TestAServiceThatAnswersIsNotBlamedForAFailure(t *testing.T) {
 	}
 }
 
-// A day of outage costs some 1,500 probes, one server asks at a time, and everybody learns that it is over.
+// A day of outage costs some 1,500 probes, one server probes at a time, and all servers learn that it is over.
 func TestAnOutageOfADayIsProbedByOneAndNoticedByAll(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -267,7 +267,7 @@ func TestAServiceThatIsWatchedIsAwayWithoutHavingFailedAnything(t *testing.T) {
 			t.Errorf("when its probe says %v it is away: %v", c.err, away)
 		}
 	}
-	// Where the store cannot say what it knows either.
+	// The store can be neither written nor read.
 	s.Faults = func(op string) store.Fault {
 		if op == "PutService" || op == "Services" {
 			return store.FailBefore
@@ -284,7 +284,7 @@ func TestAServiceThatIsWatchedIsAwayWithoutHavingFailedAnything(t *testing.T) {
 	}
 }
 
-// The server that was to ask had a clock an hour ahead of ours, and is gone.
+// The server that wrote when the next probe is due had a clock an hour ahead of this one's, and is gone.
 func TestTheClockOfTheServerThatAskedLastDelaysNoProbe(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

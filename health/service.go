@@ -7,10 +7,10 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Pauses say how often a service that is away is asked.
+// Pauses say how often a service that is away is probed.
 type Pauses struct {
-	First   time.Duration // after it went away
-	Longest time.Duration // each further one is twice as long, up to that
+	First   time.Duration // from the moment it went away to the first probe
+	Longest time.Duration // each further pause is twice as long as the one before, up to this
 	Jitter  float64       // the part of a pause, from 0 to 1, that is left to chance
 }
 
@@ -20,8 +20,8 @@ func (p Pauses) pause(probe int, chance float64) time.Duration {
 	return time.Duration(d * (1 - p.Jitter*chance))
 }
 
-// failed is what a failure means for the service. One that is away already is not further away.
-func failed(s store.Service, reason string, now time.Time, pause time.Duration) (next store.Service, changed bool) {
+// markAway is the service after a failure that its probe confirmed. A service that is away already does not change.
+func markAway(s store.Service, reason string, now time.Time, pause time.Duration) (next store.Service, changed bool) {
 	if s.Away() {
 		return s, false
 	}
@@ -29,17 +29,18 @@ func failed(s store.Service, reason string, now time.Time, pause time.Duration) 
 	return s, true
 }
 
-// due says whether the service is to be asked.
-func due(s store.Service, now time.Time) bool { return s.Away() && !s.ProbeAt.After(now) }
+// probeDue says whether the service is to be probed.
+func probeDue(s store.Service, now time.Time) bool { return s.Away() && !s.ProbeAt.After(now) }
 
-// asking is the service while somebody asks it: the others wait as if it had failed.
-func asking(s store.Service, now time.Time, pause time.Duration) store.Service {
+// beginProbe is the service while a server probes it: the next probe is due as if this one had failed, so that no other server
+// probes it meanwhile.
+func beginProbe(s store.Service, now time.Time, pause time.Duration) store.Service {
 	s.Probes, s.ProbeAt = s.Probes+1, now.Add(pause)
 	return s
 }
 
-// answered is the service after its probe: well if there is no reason for it not to be.
-func answered(s store.Service, reason string, now time.Time) store.Service {
+// endProbe is the service after its probe: away for the reason, or well if that is empty.
+func endProbe(s store.Service, reason string, now time.Time) store.Service {
 	if reason != "" {
 		s.Reason = reason
 		return s
