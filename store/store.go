@@ -70,8 +70,8 @@ type Runs interface {
 	// visible after one with a larger sequence: callers begin again from 0 now and then.
 	Inbox(ctx context.Context, shards []int, after int64, limit int) ([]InboxRow, error)
 
-	// Messages returns the rows with these sequences, as far as they are in the store, in any order and with their content
-	// whatever its size: Inbox returns large messages without it.
+	// Messages returns the rows with these sequences, as far as they are in the store, in any order, all of them with their
+	// content: Inbox returns large messages without it.
 	Messages(ctx context.Context, seqs []int64) ([]InboxRow, error)
 
 	// Due returns executions in the shards that have not ended and whose DueAt is not after until, soonest first.
@@ -184,8 +184,8 @@ func Share(engines int) int { return (Shards + engines - 1) / max(engines, 1) }
 //
 //	epoch and owner of a committed step = epoch and owner of its shard in the transaction of the commit
 //
-// is enough: a commit under an older epoch is refused (ErrFenced), however late it comes and whatever the clocks say. In a
-// database that several servers share, a commit under a lease that has run out is refused, too.
+// holds by the epoch alone: a commit under an older epoch is refused (ErrFenced), however late it comes and however wrong clocks
+// are. In a database that several servers share, a commit under a lease that has run out is refused, too.
 //
 // When an engine is killed or cut off, its leases run out and the engines that are present take its shards. A database file has
 // one server: when it is opened all shards are free, because their owner cannot be running any more.

@@ -38,7 +38,7 @@ type age struct {
 	known        int64     // the number in the file
 	seen         int64     // writer.commits at the last pass
 	copied       int64     // writer.commits when the log was copied back
-	checkpointAt time.Time // when the log was last copied back
+	checkpointAt time.Time // when a pass last began to copy the log back
 	nowFunc      func() time.Time
 }
 

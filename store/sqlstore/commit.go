@@ -131,8 +131,8 @@ type prefetchedStates struct {
 	states      map[int64]*storedState
 }
 
-// take returns the stored state of an execution; nil if there is no such execution. A prefetched state is returned once: the
-// caller changes it by its writes.
+// take returns the stored state of an execution; nil if there is no such execution. A prefetched state is returned once: after the
+// writes of the step that took it, it is outdated.
 func (p *prefetchedStates) take(t *tx, key int64) (*storedState, error) {
 	if t.mergeInserts && p.transaction != t.number {
 		p.transaction, p.states = t.number, make(map[int64]*storedState, len(p.keys))

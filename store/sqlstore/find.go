@@ -157,7 +157,7 @@ func (s *Store) listWalked(ctx context.Context, p *walkedList) ([]*store.Executi
 	return s.executionsAt(ctx, positions, p.ascending, p.query.Budget)
 }
 
-// positions are those of the page.
+// positions reads the positions of the page.
 func (p *walkedList) positions(ctx context.Context) ([]position, error) {
 	turn := &turn{of: p.store.scans}
 	defer turn.end()
@@ -207,7 +207,7 @@ func (p *walkedList) chooseWalks(ctx context.Context) (walks []walk, few []posit
 	}
 	if best == nil || fewest > firstSlice && len(candidates) < p.countIndexed() {
 		for i := range p.filters {
-			found, ok, err := p.spanOf(ctx, i)
+			found, ok, err := p.positionsInRange(ctx, i)
 			if err != nil {
 				return nil, nil, err
 			}
@@ -222,8 +222,8 @@ func (p *walkedList) chooseWalks(ctx context.Context) (walks []walk, few []posit
 	return best, nil, nil
 }
 
-// shortest is the candidate with the fewest executions, as far as they are counted, and how many it has. They are counted
-// further and further until one ends: of what has failed and what is of a workflow either may be the rare one.
+// shortest is the candidate with the fewest executions, as far as they are counted, and how many it has. All candidates are counted
+// up to a limit that grows until one has fewer: of the executions that failed and those of a workflow, either may be the fewer.
 func (p *walkedList) shortest(ctx context.Context, candidates [][]walk) (best []walk, fewest int64, err error) {
 	if len(candidates) > 0 {
 		best = candidates[0]
@@ -409,8 +409,8 @@ func join(conditions []condition) (where string, args []any) {
 	return where, args
 }
 
-// spanOf are the positions in the range of a filter, if there are few.
-func (p *walkedList) spanOf(ctx context.Context, i int) (positions []position, few bool, err error) {
+// positionsInRange are the positions in the range of a filter, if there are few.
+func (p *walkedList) positionsInRange(ctx context.Context, i int) (positions []position, few bool, err error) {
 	f := &p.filters[i]
 	span := f.column.rangeIndex
 	if span == nil || comparisons[f.filter.Function] == "" && f.filter.Function != "value_in" || f.filter.Function == "ne" {

@@ -48,7 +48,7 @@ var postgresDialect = dialect{
 			RETURN NEW; END $place$;
 			CREATE TRIGGER execution_tags_place BEFORE INSERT ON execution_tags FOR EACH ROW WHEN (NEW.project = '') EXECUTE FUNCTION execution_tags_place();`,
 		// The rows on which a decision rests are locked until the transaction ends. An append locks the execution weakly, as a
-		// foreign key does: it waits only for a transaction that ends the execution, and such a transaction waits for it.
+		// foreign key does: the append waits only for a transaction that ends the execution, which in turn waits for the append.
 		"hold_shard":           "FOR SHARE OF s",
 		"hold_execution":       "FOR KEY SHARE OF e",
 		"hold_instance":        "FOR UPDATE",

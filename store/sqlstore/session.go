@@ -44,7 +44,7 @@ type mergedInsert struct {
 	checks []func() error
 }
 
-// layout is how rows are sent: as an array of the table's own row type. This is one value, whatever the number of rows.
+// layout is how rows are sent: as an array of the table's own row type, which is one value for any number of rows.
 type layout struct {
 	statement *pgconn.StatementDescription
 	rowType   uint32

@@ -61,7 +61,7 @@ type Options struct {
 type Store struct {
 	store.Hub
 	dialect *dialect
-	path    string   // the file, or the URL without what is secret
+	path    string   // the file, or the URL without password and options
 	lock    *os.File // nil: the database is shared
 	writer  *writer
 	db      *sql.DB // reads only
@@ -106,11 +106,11 @@ func (s *Store) openFile(ctx context.Context, path string, log *slog.Logger) (er
 	if s.lock, err = lockFile(path + ".lock"); err != nil {
 		return fmt.Errorf("open store %s: %w", path, err)
 	}
-	// SQLite gives its other files the mode of this one, and would make it for all to read.
+	// SQLite gives its other files the mode of this file, and would make this file readable for all users.
 	if f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600); err == nil { // SQLite reports the error, if it has one
 		_ = f.Close()
 	}
-	// Migrations have a connection of their own, which is gone before the writer's comes.
+	// Migrations have their own connection, which is closed before the writer opens one.
 	db := openSQLite(writeDSN(path))
 	db.SetMaxOpenConns(1)
 	if err := errors.Join(migrate(ctx, s.dialect, db), db.Close()); err != nil {

@@ -416,7 +416,7 @@ func (w *writer) transact(batch []*job, several, savepoints, mayRetry bool) (top
 					if _, err = w.conn.exec("ROLLBACK TO member"); err == nil {
 						err = w.conn.execLater("RELEASE member", nil, nil)
 					}
-				case t.wrote: // alone in its transaction
+				case t.wrote: // the member is alone in its transaction
 					w.rollback()
 					return nil, false, nil
 				}
