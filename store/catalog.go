@@ -40,11 +40,11 @@ type Catalog interface {
 	// CreateDataset states a dataset before it has a result. ErrExists: it was stated before, or has had a result.
 	CreateDataset(ctx context.Context, d *Dataset) error
 
-	// ListDatasets returns datasets, those that were stated and those that have had a result, the latest first. Of the
+	// ListDatasets returns the datasets that were stated or have had a result, the latest first. Of the
 	// query, Project, Domain, Name, Version, Ascending, Limit and Offset count.
 	ListDatasets(ctx context.Context, q ResultQuery) ([]*Dataset, error)
 
-	// RemoveResults makes results gone for a reason; those that are gone stay as they are. Returns how many it changed.
+	// RemoveResults makes results gone for a reason; results that are gone already keep theirs. Returns how many it changed.
 	RemoveResults(ctx context.Context, ids []string, reason string, now time.Time) (int, error)
 
 	// PinResults exempts results from limits of age and size, or ends that. Returns how many it changed.

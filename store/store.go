@@ -283,7 +283,7 @@ type Step struct {
 	Change       *ExecutionChange // nil: the execution's record stays as it is
 	Nodes        []*Node          // whole records, inserted or replaced (nil Inputs, Outputs, Metadata: as they were)
 	Attempts     []*Attempt       // whole records, inserted, or updated in what the engine owns (see Attempt; nil Objects, Usage, Environment: as they were)
-	Appends      []Append         // messages to other executions
+	Appends      []Append         // messages to executions, other ones or this one
 	Results      []*Result        // results that can be found from now on; no two with the same tag
 	Overwrite    bool             // of Results: their tags name them, also those that name other results now
 	Releases     []Release        // reservations that the execution gives back; their waiters are woken
@@ -294,7 +294,7 @@ type Step struct {
 	Waits        int              // named external waits of the execution as a whole and of its nodes (every step says it anew)
 }
 
-// Append is a message to another execution.
+// Append is a message to an execution.
 type Append struct {
 	ID      aloft.ExecutionID
 	Message Message

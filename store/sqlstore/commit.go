@@ -62,7 +62,7 @@ type stoppedOutcome struct {
 	dedup, message driver.Value
 }
 
-// encodedAppend is a message to another execution.
+// encodedAppend is a message of Step.Appends.
 type encodedAppend struct {
 	to             aloft.ExecutionID
 	dedup, message driver.Value
@@ -288,8 +288,8 @@ func (e *encodedStep) consume(t *tx) error {
 	return nil
 }
 
-// send puts messages into inboxes: into the execution's own for attempts that are stopped before an executor has them, and into
-// those of other executions. A message to an execution that is not there or has ended is dropped: that is no error of the sender.
+// send puts messages into inboxes: into the execution's own for attempts that are stopped before an executor has them, and those
+// of Step.Appends. A message to an execution that is not there or has ended is dropped: that is no error of the sender.
 func (e *encodedStep) send(t *tx) error {
 	sent := func(rows int64) error {
 		if rows > 0 {
