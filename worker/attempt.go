@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Config is what a supervisor and its clients are told. Both sides must be given the same data folder.
+// Config of a supervisor and its clients. Both sides must be given the same data folder.
 type Config struct {
 	DataDir string       // the server's data folder; ours is the folder worker in it
 	Logger  *slog.Logger // nil: nothing is logged
@@ -15,13 +15,13 @@ type Config struct {
 	Executable []string
 
 	Build      string        // version of this binary, told in the hello; empty: "unknown"
-	Grace      time.Duration // supervisor: ends when nobody is connected and nothing runs for this long; 0: 30 s
+	Grace      time.Duration // supervisor: ends when no client is connected and no attempt runs for this long; 0: 30 s
 	ZygoteIdle time.Duration // supervisor: a warm worker without an attempt for this long ends; 0: 15 min
 	MaxZygotes int           // supervisor: at most this many warm workers; 0: 8
-	KillTime   time.Duration // supervisor: an attempt whose process is still there so long after it was killed is over; 0: 30 s
+	KillTime   time.Duration // supervisor: an attempt is over this long after its process was killed, even if the process is still there; 0: 30 s
 
-	// ControlGroups is for tests of the one way to hold processes together that a system has: "v1", "v2" (control groups of
-	// that version alone) or "none". Empty: the best that there is.
+	// ControlGroups is for tests of one way to hold processes together: "v1", "v2" (control groups of that version alone) or
+	// "none". Empty: the best way that the system has.
 	ControlGroups string
 }
 
@@ -31,7 +31,7 @@ type Mode string
 // The modes. Only ModeWarm and ModeCold appear in an exit record.
 const (
 	ModeAuto Mode = "auto" // warm where that is equal to cold, else cold; the empty string means the same
-	ModeWarm Mode = "warm" // a fork of a process that has flytekit imported. Asked for, it is auto, with the reason for a fallback logged as a warning
+	ModeWarm Mode = "warm" // a fork of a process that has flytekit imported. In a Spec: as auto, but a fallback to cold is logged as a warning
 	ModeCold Mode = "cold" // a fresh process
 )
 
@@ -50,7 +50,7 @@ type Spec struct {
 	Token     string `json:"token"`      // the attempt's fence; handed back in the exit record
 
 	Argv []string          `json:"argv"`          // rendered command line, as the client registered it
-	Env  map[string]string `json:"env,omitempty"` // complete; nothing of ours is added but PATH's entry for the interpreter, TMPDIR, PYTHONPATH's for CodeDir, and one mark
+	Env  map[string]string `json:"env,omitempty"` // complete; the supervisor adds only the interpreter's folder to PATH, CodeDir to PYTHONPATH, TMPDIR, and one mark
 
 	WorkDir string `json:"work_dir"`           // current directory; private, made by the caller
 	TempDir string `json:"temp_dir,omitempty"` // made if missing, becomes TMPDIR, removed when the attempt is over unless that would take long; empty: TMPDIR as in Env
@@ -62,8 +62,8 @@ type Spec struct {
 	// pyflyte-fast-execute does. That command's own download step never runs: its --dest-dir is no place of this machine.
 	CodeDir string `json:"code_dir,omitempty"`
 
-	// ReadOnly is folders that the attempt's processes can read and not change, however they go about it, where the system
-	// lets us do that; but for Writable, folders below these, which are there.
+	// ReadOnly are folders that the attempt's processes can read and by no means change, where the system lets us do that.
+	// Writable are folders below them that the processes can change; they exist.
 	ReadOnly []string `json:"read_only,omitempty"`
 	Writable []string `json:"writable,omitempty"`
 
@@ -82,34 +82,34 @@ type ExitRecord struct {
 	Token     string `json:"token"`
 
 	Code    int    `json:"code"`              // exit code; 0 with Signal or Lost has no meaning
-	Signal  int    `json:"signal,omitempty"`  // the signal it died of; 0: none
-	OOM     bool   `json:"oom,omitempty"`     // it was killed for its memory limit; never with Lost
-	Stopped bool   `json:"stopped,omitempty"` // it ended after a Stop
-	Lost    bool   `json:"lost,omitempty"`    // it is gone, how is unknown, and it left no complete result: run another attempt
-	Unready bool   `json:"unready,omitempty"` // it never ran, as the machine lacked something that it needs: room on the disk, a process
+	Signal  int    `json:"signal,omitempty"`  // the signal of which the process died; 0: none
+	OOM     bool   `json:"oom,omitempty"`     // the attempt was killed for its memory limit; never with Lost
+	Stopped bool   `json:"stopped,omitempty"` // the attempt ended after a Stop
+	Lost    bool   `json:"lost,omitempty"`    // it is not known how the attempt ended, and it left no complete result: run another attempt
+	Unready bool   `json:"unready,omitempty"` // the attempt never ran, for want of something that the machine has when it is well: room on the disk, a process
 	Reason  string `json:"reason,omitempty"`  // a sentence where Code and Signal do not say it all
 
-	Environment string `json:"environment,omitempty"` // the spec's Environment.Digest, also where a supervisor before this one started it
+	Environment string `json:"environment,omitempty"` // the spec's Environment.Digest, also of an attempt that an earlier supervisor started
 
-	Mode    Mode   `json:"mode,omitempty"`     // ModeWarm or ModeCold; empty: it never started
-	WhyCold string `json:"why_cold,omitempty"` // why not warm; empty when warm or when cold was asked for
+	Mode    Mode   `json:"mode,omitempty"`     // ModeWarm or ModeCold; empty: the attempt never started
+	WhyCold string `json:"why_cold,omitempty"` // why Mode is not ModeWarm; empty for ModeWarm, and if the spec asked for ModeCold
 
 	StartedAt  time.Time     `json:"started_at,omitzero"`
 	EndedAt    time.Time     `json:"ended_at,omitzero"`
-	CPUUser    time.Duration `json:"cpu_user,omitempty"`    // with its reaped children; 0: unknown
-	CPUSystem  time.Duration `json:"cpu_system,omitempty"`  //
-	PeakMemory int64         `json:"peak_memory,omitempty"` // bytes that were its own, shared pages of the warm worker not counted; 0: unknown
+	CPUUser    time.Duration `json:"cpu_user,omitempty"`    // of the process and its reaped children; 0: unknown
+	CPUSystem  time.Duration `json:"cpu_system,omitempty"`  // the same
+	PeakMemory int64         `json:"peak_memory,omitempty"` // bytes; pages that a warm process shares with its warm worker are not counted; 0: unknown
 
-	// Modules of the environment that it imported and the warm worker had not, at most 64 KiB of names. They are told once, when it
-	// ends, and are not kept: a record that comes again has none.
+	// Modules of the environment that the task imported and that the warm worker had not, at most 64 KiB of names. They are in the
+	// event of the attempt's end, and are not kept: a record that comes again has none.
 	Modules []string `json:"modules,omitempty"`
 }
 
-// lose notes that it is unknown how the attempt ended.
+// lose notes that it is not known how the attempt ended.
 func (r *ExitRecord) lose(reason string) { r.Lost, r.OOM, r.Reason = true, false, reason }
 
-// outOfMemory notes that the attempt was killed for want of memory, and that this is its own doing. Also where nobody saw its
-// end: that is known then.
+// outOfMemory notes that the attempt was killed for want of memory, through its own fault. An attempt that counted as lost does so
+// no longer: its end is known then.
 func (r *ExitRecord) outOfMemory(reason string) { r.Lost, r.OOM, r.Reason = false, true, reason }
 
 // State of an attempt in the supervisor. It only moves forward.
@@ -119,8 +119,8 @@ type State string
 const (
 	StateStarting State = "starting" // claimed; the process may be there already but runs no user code
 	StateRunning  State = "running"
-	StateDone     State = "done"   // the task has ended and said its code; its process is about to be gone
-	StateExited   State = "exited" // nothing of it runs any more, the exit record is durable
+	StateDone     State = "done"   // the task has ended and its process has told the exit code; the process is about to end
+	StateExited   State = "exited" // no process of the attempt runs any more, the exit record is durable
 )
 
 // Status is one attempt as the supervisor has it.
@@ -128,10 +128,10 @@ type Status struct {
 	AttemptID string      `json:"attempt_id"`
 	Token     string      `json:"token"`
 	State     State       `json:"state"`
-	PID       int         `json:"pid,omitempty"`  // 0 before StateRunning and for what was lost
+	PID       int         `json:"pid,omitempty"`  // 0 before StateRunning and for a lost attempt
 	Exit      *ExitRecord `json:"exit,omitempty"` // with StateDone (provisional) and StateExited
 	Attached  bool        `json:"attached"`       // answer to Start: the attempt had been started before
-	Adopted   bool        `json:"adopted"`        // a supervisor before this one started it
+	Adopted   bool        `json:"adopted"`        // an earlier supervisor started the attempt
 }
 
 // Event is a step of an attempt. After a reconnection events may come again: handle each as if it were the first.
@@ -151,29 +151,29 @@ const (
 	// EventStarted: the process runs, its claim is durable.
 	EventStarted EventKind = "started"
 	// EventDone: the task's code has ended, its threads and exit handlers too, and everything it writes is written. The
-	// outcome may be acted upon; Exit has code, modules and CPU so far, nothing of it is durable yet. Warm attempts that
-	// ended by themselves and left no process have it, a few milliseconds before EventExited; others go straight to EventExited.
+	// outcome may be acted upon; Exit has code, modules and CPU so far, none of which is durable yet. A warm attempt that ended
+	// by itself and left no process has this event some milliseconds before EventExited; others go straight to EventExited.
 	EventDone EventKind = "done"
 	// EventExited: nothing of the attempt runs any more; Exit is durable and comes again on each connection until Forget.
 	EventExited EventKind = "exited"
 )
 
-// Hello is what a supervisor says of itself.
+// Hello introduces a supervisor to its clients.
 type Hello struct {
 	Protocol int    `json:"protocol"` // see Protocol
 	Build    string `json:"build"`
 	PID      int    `json:"pid"`
 	BootID   string `json:"boot_id"`
-	DataDir  string `json:"data_dir,omitempty"` // its path, as all that runs was told it
-	Place    string `json:"place,omitempty"`    // and the folder itself, see Place
-	Mounts   string `json:"mounts,omitempty"`   // "yes": Spec.ReadOnly holds; else why it does not; empty: not said, and it does not
+	DataDir  string `json:"data_dir,omitempty"` // path of the data folder, as all attempts were told it
+	Place    string `json:"place,omitempty"`    // the data folder itself, see Place
+	Mounts   string `json:"mounts,omitempty"`   // "yes": Spec.ReadOnly holds; else why it does not; empty: an earlier release, where it does not
 }
 
-// Protocol is the version of the protocol of this build. A higher one adds calls and fields and keeps what was there.
+// Protocol is the version of the protocol of this build. A higher version adds calls and fields, and removes none.
 const Protocol = 1
 
-// Undead is a process of an attempt that has ended which was killed and is still there: it waits in the kernel, for a disk that does
-// not answer, or is frozen where we cannot reach.
+// Undead is a process of an ended attempt that was killed and is still there: it waits in the kernel for a disk that does not
+// answer, or is frozen in a control group that we cannot thaw.
 type Undead struct {
 	AttemptID string `json:"attempt_id"`
 	PID       int    `json:"pid"`
@@ -190,8 +190,8 @@ type ZygoteStatus struct {
 	Reason      string    `json:"reason,omitempty"`
 	Forks       int64     `json:"forks"`
 	Running     int       `json:"running"`
-	Preloaded   int       `json:"preloaded"`         // modules of the learnt list that it has imported
-	Believed    int       `json:"believed"`          // of these, those that are proved harmless by a warm worker before it
+	Preloaded   int       `json:"preloaded"`         // modules of the learnt list that the warm worker has imported
+	Believed    int       `json:"believed"`          // those of them that an earlier warm worker has proved harmless
 	Dropped     []string  `json:"dropped,omitempty"` // learnt modules that may not be imported ahead, with the reason
 	Since       time.Time `json:"since"`
 }

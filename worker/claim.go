@@ -17,13 +17,14 @@ import (
 	"github.com/aloft-dev/aloft/internal/leftover"
 )
 
-// claim says that an attempt is ours. It is durable before the attempt may run user code.
+// claim notes that an attempt id is taken, and what a later supervisor must know to find the attempt's processes and results. It
+// is durable before the attempt may run user code.
 type claim struct {
 	Version     int       `json:"version"`
 	AttemptID   string    `json:"attempt_id"`
 	Token       string    `json:"token"`
-	Mark        string    `json:"mark"`               // in the environment of all its processes, as markVariable
-	Numbered    bool      `json:"numbered,omitempty"` // and as a limit; false: by a supervisor that could not
+	Mark        string    `json:"mark"`               // in the environment of all processes of the attempt, as markVariable
+	Numbered    bool      `json:"numbered,omitempty"` // the processes have the mark as a resource limit, too; false: an earlier release started them
 	BootID      string    `json:"boot_id"`
 	ClaimedAt   time.Time `json:"claimed_at"`
 	OutputDir   string    `json:"output_dir,omitempty"`
@@ -31,12 +32,12 @@ type claim struct {
 	Environment string    `json:"environment,omitempty"` // its digest
 	MemoryLimit int64     `json:"memory_limit,omitempty"`
 	Grace       int64     `json:"grace,omitempty"`
-	DataDir     string    `json:"data_dir,omitempty"` // its path then
-	Place       string    `json:"place,omitempty"`    // and the folder itself, see Place
-	// The environment's variables are not here: they may hold what should not be on disk.
+	DataDir     string    `json:"data_dir,omitempty"` // path of the data folder when the attempt was claimed
+	Place       string    `json:"place,omitempty"`    // the data folder itself, see Place
+	// The attempt's variables are not here: they may hold secrets, which should not be on disk.
 }
 
-// process identifies a process beyond the reuse of its number.
+// process identifies a process even if its number is given to another one later.
 type process struct {
 	BootID    string    `json:"boot_id"`
 	PID       int       `json:"pid"`
@@ -48,7 +49,7 @@ type process struct {
 
 var fileSafe = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$`)
 
-// done is where a warm child that cannot tell its end to its supervisor leaves its exit code.
+// done is the file in which a warm child leaves its exit code if its supervisor is gone.
 func (f folder) done(attemptID string) string {
 	name := attemptID
 	if !fileSafe.MatchString(name) {
@@ -57,6 +58,7 @@ func (f folder) done(attemptID string) string {
 	return filepath.Join(f.claims(), name+".done")
 }
 
+// readDone returns the exit code that a warm child has left; nil: there is none.
 func readDone(path string) *int {
 	var d struct {
 		Done *int `json:"done"`
@@ -65,10 +67,12 @@ func readDone(path string) *int {
 	return d.Done
 }
 
-// journal is the durable memory of a supervisor, which is alone with it: a file of lines, each one fact about one attempt.
-// What must be durable waits for a sync, which those who wait at the same time share. The file's blocks are written with
-// zeros before they are used, so that a sync has one thing to do: that is several times cheaper than files and folders for
-// each attempt. A file that is full is replaced by one that holds what is not forgotten.
+// journal is the durable memory of a supervisor (not an execution's journal): a file of lines, each an entry about one attempt.
+// An entry that must be durable waits for a sync; entries that wait at the same time share one. The file's blocks are written
+// with zeros before they are used, so that a sync has one thing to do: that is several times cheaper than files and folders for
+// each attempt. A full file is replaced by a new one with the entries of the attempts that are not forgotten.
+//
+// 0 ≤ synced ≤ written: the first synced of the written lines are on disk.
 type journal struct {
 	folder folder
 	sync   func(*os.File) error
@@ -77,31 +81,31 @@ type journal struct {
 
 	mu      sync.Mutex
 	file    *os.File
-	size    int64 // where the next line goes
-	room    int64 // up to where blocks are there
-	live    map[string]*kept
-	written uint64 // lines so far
-	synced  uint64 // of these
-	syncs   int64  // how often the disk was asked
-	broken  bool   // the disk has refused something: what it holds is no longer known
+	size    int64                    // where the next line goes
+	room    int64                    // size of the file, zeros included: size ≤ room
+	live    map[string]*attemptLines // by attempt id: those that are not forgotten
+	written uint64                   // lines that were added
+	synced  uint64                   // lines that are on disk
+	syncs   int64                    // calls of sync
+	broken  bool                     // a write or sync has failed: the content of the file is not known any more, and the next line makes a new file
 }
 
-// fact is a line. One of its fields is set besides AttemptID.
-type fact struct {
+// journalEntry is one line of the journal. One of its fields is set besides AttemptID.
+type journalEntry struct {
 	AttemptID string      `json:"attempt_id"`
 	Claim     *claim      `json:"claim,omitempty"`
-	Process   *process    `json:"process,omitempty"` // not synced: it matters only while the process lives
-	Exit      *ExitRecord `json:"exit,omitempty"`    // nothing of the attempt runs any more
+	Process   *process    `json:"process,omitempty"` // not synced: the entry matters only while the process lives
+	Exit      *ExitRecord `json:"exit,omitempty"`    // no process of the attempt runs any more
 	Forgotten bool        `json:"forgotten,omitempty"`
 }
 
-// kept is the lines of an attempt that is not forgotten.
-type kept struct {
+// attemptLines are the journal's lines about an attempt that is not forgotten.
+type attemptLines struct {
 	claim, process, exit []byte
 }
 
-// stored is what the journal says about one attempt.
-type stored struct {
+// storedAttempt is an attempt as the journal of an earlier supervisor has it.
+type storedAttempt struct {
 	claim   claim
 	process *process
 	exit    *ExitRecord
@@ -111,10 +115,10 @@ const journalRoom = 1 << 20 // bytes of a new file, at least
 
 func (f folder) journal() string { return filepath.Join(f.claims(), "journal") }
 
-// openJournal returns the journal and what a supervisor before us has left in it.
-func openJournal(f folder) (*journal, []stored, error) {
-	j := &journal{folder: f, sync: syncData, live: map[string]*kept{}}
-	var left []stored
+// openJournal returns the journal and the attempts that an earlier supervisor has left in it.
+func openJournal(f folder) (*journal, []storedAttempt, error) {
+	j := &journal{folder: f, sync: syncData, live: map[string]*attemptLines{}}
+	var left []storedAttempt
 	content, err := os.Open(f.journal())
 	if err == nil {
 		left, err = j.load(content)
@@ -128,10 +132,10 @@ func openJournal(f folder) (*journal, []stored, error) {
 	return j, left, j.rewrite()
 }
 
-// load takes what is in the file of a supervisor before us.
-func (j *journal) load(content io.Reader) ([]stored, error) {
-	j.live = map[string]*kept{}
-	found := map[string]*stored{}
+// load reads the file of an earlier supervisor.
+func (j *journal) load(content io.Reader) ([]storedAttempt, error) {
+	j.live = map[string]*attemptLines{}
+	found := map[string]*storedAttempt{}
 	var order []string
 	for lines := newLineReader(content); ; {
 		line, err := lines.next()
@@ -142,19 +146,19 @@ func (j *journal) load(content io.Reader) ([]stored, error) {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return nil, err
 		}
-		var entry fact
-		// What follows the last sync may be torn. Nothing was started for a claim in it.
+		var entry journalEntry
+		// Lines after the last sync may be torn. No process was started for a claim in them.
 		if err != nil || json.Unmarshal(line, &entry) != nil || entry.AttemptID == "" {
-			if long { // it is whole: it costs itself alone
+			if long { // the line is not torn: only this one is left out
 				continue
 			}
 			break
 		}
-		line = entry.kept(line)
+		line = entry.bounded(line)
 		one := found[entry.AttemptID]
 		switch {
 		case entry.Claim != nil:
-			found[entry.AttemptID] = &stored{claim: *entry.Claim}
+			found[entry.AttemptID] = &storedAttempt{claim: *entry.Claim}
 			order = append(order, entry.AttemptID)
 		case entry.Forgotten:
 			delete(found, entry.AttemptID)
@@ -164,9 +168,9 @@ func (j *journal) load(content io.Reader) ([]stored, error) {
 		case entry.Exit != nil:
 			one.exit = entry.Exit
 		}
-		j.keep(entry, line)
+		j.remember(entry, line)
 	}
-	var all []stored
+	var all []storedAttempt
 	for _, id := range order {
 		if one := found[id]; one != nil {
 			all = append(all, *one)
@@ -176,30 +180,30 @@ func (j *journal) load(content io.Reader) ([]stored, error) {
 	return all, nil
 }
 
-// kept cuts a fact down to what is kept of it, and returns its line for a file of ours.
-func (f *fact) kept(line []byte) []byte {
-	if f.Exit != nil {
-		*f.Exit = f.Exit.kept()
+// bounded cuts down the texts of an entry that a task may have written, and returns the entry's line for our file.
+func (e *journalEntry) bounded(line []byte) []byte {
+	if e.Exit != nil {
+		*e.Exit = e.Exit.bounded()
 	}
-	if f.Process != nil {
-		f.Process.WhyCold = shortened(f.Process.WhyCold)
+	if e.Process != nil {
+		e.Process.WhyCold = shortened(e.Process.WhyCold)
 	}
-	if len(line) <= maxFact { // as it is: it may have fields of a later version
+	if len(line) <= maxEntry { // the line as it is, since it may have fields of a later version
 		return slices.Clone(line)
 	}
-	b, err := json.Marshal(f)
+	b, err := json.Marshal(e)
 	if err != nil {
-		panic(err) // our own type
+		panic(err) // our own type can always be encoded
 	}
 	return append(b, '\n')
 }
 
-// keep notes a line; called with the mutex held, or before anybody else knows the journal.
-func (j *journal) keep(entry fact, line []byte) {
+// remember takes a line into live. Called with the mutex held, or before the journal is in use.
+func (j *journal) remember(entry journalEntry, line []byte) {
 	k := j.live[entry.AttemptID]
 	switch {
 	case entry.Claim != nil:
-		j.live[entry.AttemptID] = &kept{claim: line}
+		j.live[entry.AttemptID] = &attemptLines{claim: line}
 	case entry.Forgotten:
 		delete(j.live, entry.AttemptID)
 	case k == nil:
@@ -210,7 +214,7 @@ func (j *journal) keep(entry fact, line []byte) {
 	}
 }
 
-// rewrite puts what is not forgotten into a new file, synced; called with the mutex held.
+// rewrite makes a new file of the lines in live, and syncs it; called with the mutex held.
 func (j *journal) rewrite() error {
 	j.broken = true
 	var b bytes.Buffer
@@ -245,8 +249,8 @@ func (j *journal) rewrite() error {
 	return nil
 }
 
-// add writes a line; a durable one is on disk when it returns.
-func (j *journal) add(entry fact, durable bool) error {
+// add writes an entry. A durable one is on disk when add returns.
+func (j *journal) add(entry journalEntry, durable bool) error {
 	line, err := json.Marshal(entry)
 	if err != nil {
 		return err
@@ -255,7 +259,7 @@ func (j *journal) add(entry fact, durable bool) error {
 	j.mu.Lock()
 	j.written++
 	number := j.written
-	j.keep(entry, line)
+	j.remember(entry, line)
 	if j.broken || j.size+int64(len(line)) > j.room {
 		err = j.rewrite() // with this line
 	} else if _, err = j.file.WriteAt(line, j.size); err != nil {
@@ -272,7 +276,7 @@ func (j *journal) add(entry fact, durable bool) error {
 	j.mu.Lock()
 	file, written, synced := j.file, j.written, j.synced
 	j.mu.Unlock()
-	if synced >= number { // somebody else's sync was ours too
+	if synced >= number { // the sync of another entry has covered this one
 		return nil
 	}
 	err = j.sync(file)
@@ -280,10 +284,10 @@ func (j *journal) add(entry fact, durable bool) error {
 	defer j.mu.Unlock()
 	j.syncs++
 	switch {
-	case j.synced >= number: // it was written anew meanwhile
+	case j.synced >= number: // rewrite has synced the entry in a new file meanwhile
 		return nil
 	case err != nil:
-		j.broken = true // another sync would not say what this one has lost
+		j.broken = true // another sync would succeed, and not say what this one has lost
 		return err
 	}
 	j.synced = max(j.synced, written)
@@ -291,7 +295,7 @@ func (j *journal) add(entry fact, durable bool) error {
 }
 
 func (j *journal) claim(c claim) error {
-	if err := j.add(fact{AttemptID: c.AttemptID, Claim: &c}, true); err != nil {
+	if err := j.add(journalEntry{AttemptID: c.AttemptID, Claim: &c}, true); err != nil {
 		j.forget(c.AttemptID)
 		return fmt.Errorf("claim attempt: %w", err)
 	}
@@ -299,20 +303,20 @@ func (j *journal) claim(c claim) error {
 }
 
 func (j *journal) process(attemptID string, p process) error {
-	if err := j.add(fact{AttemptID: attemptID, Process: &p}, false); err != nil {
+	if err := j.add(journalEntry{AttemptID: attemptID, Process: &p}, false); err != nil {
 		return fmt.Errorf("record process: %w", err)
 	}
 	return nil
 }
 
 func (j *journal) exit(r ExitRecord) error {
-	if err := j.add(fact{AttemptID: r.AttemptID, Exit: &r}, true); err != nil {
+	if err := j.add(journalEntry{AttemptID: r.AttemptID, Exit: &r}, true); err != nil {
 		return fmt.Errorf("write exit record: %w", err)
 	}
 	return nil
 }
 
-// forget needs no sync: a claim that comes back after a power failure is reported, and forgotten, once more.
+// forget needs no sync: if the claim comes back after a power failure, the attempt is reported and forgotten once more.
 func (j *journal) forget(attemptID string) {
 	j.mu.Lock()
 	k := j.live[attemptID]
@@ -320,11 +324,12 @@ func (j *journal) forget(attemptID string) {
 	if k == nil {
 		return
 	}
-	_ = os.Remove(j.folder.done(attemptID)) // rarely there: a child writes it that cannot speak to us
-	_ = j.add(fact{AttemptID: attemptID, Forgotten: true}, false)
+	_ = os.Remove(j.folder.done(attemptID)) // rarely there: see done
+	_ = j.add(journalEntry{AttemptID: attemptID, Forgotten: true}, false)
 }
 
-// readJSON leaves what it is to fill as it is where there is nothing, or nothing whole. Tasks know some of these paths.
+// readJSON decodes a file. It leaves into as it is if the file is missing or damaged. Tasks know some of these paths, and may have
+// put anything there.
 func readJSON(path string, into any) {
 	if b, err := leftover.Read(path, maxMessage); err == nil {
 		_ = json.Unmarshal(b, into)

@@ -16,7 +16,7 @@ import (
 )
 
 // load is what is left in the file of a journal.
-func load(t testing.TB, content []byte) []stored {
+func load(t testing.TB, content []byte) []storedAttempt {
 	t.Helper()
 	left, err := new(journal).load(bytes.NewReader(content))
 	if err != nil {
@@ -39,7 +39,7 @@ func newJournal(t *testing.T) (*journal, folder) {
 }
 
 // told is what a journal says about each attempt, in words.
-func told(left []stored) map[string]string {
+func told(left []storedAttempt) map[string]string {
 	all := map[string]string{}
 	for _, s := range left {
 		words := "claimed"

@@ -16,7 +16,7 @@ import (
 	"github.com/aloft-dev/aloft/internal/private"
 )
 
-// Client is the server's end of the supervisor. It reconnects by itself, starting another supervisor where the former is
+// Client is the server's connection to the supervisor. It reconnects by itself, and starts another supervisor if the old one is
 // gone; calls wait for that until their context ends. All calls may be repeated. Safe for concurrent use.
 type Client struct {
 	config Config
@@ -25,24 +25,24 @@ type Client struct {
 	queue  *eventQueue
 	ctx    context.Context // ends with Close
 	close  context.CancelFunc
-	done   chan struct{} // closed when the reading is over
-	pump   chan struct{} // closed when no event comes any more
+	done   chan struct{} // closed when stayConnected has returned
+	pump   chan struct{} // closed when deliver has returned
 
 	mu     sync.Mutex
 	link   *link         // nil while there is no connection
-	linked chan struct{} // closed when link was set; another one after it was lost
+	linked chan struct{} // closed when link is set; made anew when link is lost
 	hello  Hello
-	err    error // why the last try to connect failed
-	next   uint64
-	over   bool // Shutdown was called: the supervisor is not started again
+	err    error  // why the last try to connect failed
+	next   uint64 // id of the latest call
+	over   bool   // Shutdown was called: the supervisor is not started again
 }
 
-// link is one connection.
+// link is one connection, with the calls that wait for an answer on it.
 type link struct {
 	*outbox
 	mu      sync.Mutex
-	waiting map[uint64]chan reply
-	lost    chan struct{}
+	waiting map[uint64]chan reply // by id of the call
+	lost    chan struct{}         // closed when the connection has ended
 }
 
 // Connect finds the supervisor of the data folder, or starts one that outlives this process.
@@ -62,12 +62,12 @@ func Connect(ctx context.Context, config Config) (*Client, error) {
 		c.close()
 		return nil, err
 	}
-	go c.keep(l, reader)
+	go c.stayConnected(l, reader)
 	go c.deliver()
 	return c, nil
 }
 
-// open connects, greets, and takes over from a supervisor of another build if that has nothing to do.
+// open connects and says hello. A supervisor of another build that has nothing to do is made to retire; then open starts one of ours.
 func (c *Client) open(ctx context.Context) (*link, *lineReader, error) {
 	for {
 		conn, err := c.dial(ctx)
@@ -87,7 +87,7 @@ func (c *Client) open(ctx context.Context) (*link, *lineReader, error) {
 			return nil, nil, fmt.Errorf("greet supervisor: %w", ctx.Err())
 		}
 		if err != nil || first.Hello == nil {
-			// It ended between our dialling and its answer.
+			// The supervisor ended between our dialling and its answer.
 			_ = conn.Close()
 			select {
 			case <-ctx.Done():
@@ -116,8 +116,8 @@ func (c *Client) open(ctx context.Context) (*link, *lineReader, error) {
 	}
 }
 
-// belongs says whether a supervisor is that of our data folder, and what it starts is told paths that lead there. One of
-// release 0.1.0 does not say where it is.
+// belongs says whether a supervisor is that of our data folder, and its attempts were told paths that lead there. A supervisor of
+// release 0.1.0 does not say whose it is, and counts as ours.
 func (c *Client) belongs(h *Hello) (bool, error) {
 	if h.Place == "" {
 		return true, nil
@@ -126,20 +126,21 @@ func (c *Client) belongs(h *Hello) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return h.Place == place && leads(h.DataDir, h.Place), nil
+	return h.Place == place && leadsTo(h.DataDir, h.Place), nil
 }
 
-// dismiss parts with a supervisor that is not ours. One whose folder was moved away ends, with all that it runs: the paths
-// that its tasks know lead nowhere. That of a folder of which ours is a copy goes on; we came to it by what it had recorded.
+// dismiss leaves a supervisor that is not ours. If its data folder was moved here, the supervisor is shut down with all attempts:
+// the paths that the tasks know lead nowhere. If our data folder is a copy of its folder, it goes on, and we forget its socket,
+// which we found in the copy.
 func (c *Client) dismiss(l *link, reader *lineReader, h *Hello) {
 	defer l.conn.Close()
-	if leads(h.DataDir, h.Place) {
+	if leadsTo(h.DataDir, h.Place) {
 		c.config.Logger.Info("the data folder is a copy: it gets a supervisor of its own", "other", h.DataDir)
 		c.folder.forgetSocket()
 		return
 	}
 	c.config.Logger.Warn("the data folder was moved while tasks ran: they end and are run again", "from", h.DataDir)
-	_ = l.conn.SetReadDeadline(time.Now().Add(10 * time.Second)) // then it is asked again
+	_ = l.conn.SetReadDeadline(time.Now().Add(10 * time.Second)) // then open finds it and asks again
 	_ = l.send(request{ID: 2, Call: callShutdown, Grace: time.Nanosecond})
 	for {
 		var r reply
@@ -149,15 +150,15 @@ func (c *Client) dismiss(l *link, reader *lineReader, h *Hello) {
 	}
 }
 
-// retire asks a supervisor of another build to make room for one of ours; it refuses while something runs, and then we
-// talk to it as it is.
+// retire asks a supervisor of another build to end, and says whether it does. A supervisor refuses while attempts run; then we use
+// it as it is.
 func (c *Client) retire(l *link, reader *lineReader) bool {
 	_ = l.send(request{ID: 2, Call: callRetire})
 	for {
 		var r reply
 		if err := reader.decode(&r); err != nil {
 			_ = l.conn.Close()
-			return true // gone: as we asked
+			return true // the supervisor has ended
 		}
 		if r.Event != nil {
 			c.queue.put(*r.Event)
@@ -206,7 +207,7 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 			if err != nil {
 				return nil, fmt.Errorf("start supervisor: %w: %s (see %s)", err, lastLine(c.folder.log()), c.folder.log())
 			}
-			started = nil // another one has the data folder, or had it until a moment ago
+			started = nil // another supervisor has the data folder, or had it until a moment ago
 			wait = 5 * time.Millisecond
 		case <-ctx.Done():
 		case <-time.After(wait):
@@ -215,9 +216,10 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	}
 }
 
-// supervisorVariables is all that a supervisor gets of our environment: it must not hold secrets for as long as it lives.
+// supervisorVariables are all variables of ours that a supervisor gets: it lives long, and must hold no secrets.
 var supervisorVariables = []string{"PATH", "HOME", "USER", "LOGNAME", "LANG", "TMPDIR", "XDG_RUNTIME_DIR", "TZ", "GOCOVERDIR", "ALOFT_TEST_GROUPS"}
 
+// spawn starts a supervisor. The channel tells its end.
 func (c *Client) spawn() (<-chan error, error) {
 	log, err := os.OpenFile(c.folder.log(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
@@ -225,7 +227,7 @@ func (c *Client) spawn() (<-chan error, error) {
 	}
 	defer log.Close()
 	argv := append(append([]string{}, c.config.Executable...), "--data-dir", c.config.DataDir)
-	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it outlives us
+	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // the supervisor outlives us
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = []string{}
 	for _, name := range supervisorVariables {
@@ -233,18 +235,18 @@ func (c *Client) spawn() (<-chan error, error) {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
 	}
-	// Its own session: Ctrl-C at our terminal is not for it.
+	// In a session of its own, so that Ctrl-C at our terminal does not reach the supervisor.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start supervisor: %w", err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }() // reaps it where it ends before us
+	go func() { ended <- cmd.Wait() }() // reaps the supervisor if it ends before us
 	return ended, nil
 }
 
-// keep reads from the connection, and makes another one when it is lost.
-func (c *Client) keep(l *link, reader *lineReader) {
+// stayConnected reads from the connection, and makes another one whenever it is lost, until Close or Shutdown.
+func (c *Client) stayConnected(l *link, reader *lineReader) {
 	defer close(c.done)
 	for {
 		stop := context.AfterFunc(c.ctx, func() { _ = l.conn.Close() })
@@ -282,6 +284,7 @@ func (c *Client) keep(l *link, reader *lineReader) {
 	}
 }
 
+// read hands on answers and events until the connection is lost.
 func (c *Client) read(l *link, reader *lineReader) {
 	for {
 		var r reply
@@ -334,7 +337,7 @@ func (c *Client) call(ctx context.Context, r request) (reply, error) {
 			if !errors.Is(err, errOutboxFull) {
 				return reply{}, fmt.Errorf("%s: %w: %w", r.Call, err, aloft.ErrInvalid)
 			}
-			select { // others send what is long
+			select { // until the long messages of other calls are sent
 			case <-l.lost:
 			case <-time.After(10 * time.Millisecond):
 			case <-ctx.Done():
@@ -344,11 +347,11 @@ func (c *Client) call(ctx context.Context, r request) (reply, error) {
 		}
 		select {
 		case a := <-answer:
-			return c.judge(a)
+			return c.resultOf(a)
 		case <-l.lost:
 			select {
 			case a := <-answer:
-				return c.judge(a)
+				return c.resultOf(a)
 			default:
 			}
 			if r.Call == callShutdown {
@@ -363,7 +366,8 @@ func (c *Client) call(ctx context.Context, r request) (reply, error) {
 	}
 }
 
-func (c *Client) judge(a reply) (reply, error) {
+// resultOf turns an answer into the result of a call.
+func (c *Client) resultOf(a reply) (reply, error) {
 	switch {
 	case a.Error == "":
 		return a, nil
@@ -374,19 +378,19 @@ func (c *Client) judge(a reply) (reply, error) {
 	}
 }
 
-// refusedError is what the supervisor answered when it could not do its part.
+// refusedError is the supervisor's answer that it could not do its part.
 type refusedError string
 
 func (e refusedError) Error() string { return string(e) + ": " + aloft.ErrUnavailable.Error() }
 func (e refusedError) Unwrap() error { return aloft.ErrUnavailable }
 
-// Refused says of an error of a call that the supervisor has answered it: nothing of what was asked for was done.
+// Refused says of an error of a call that the supervisor has answered with it: nothing of the call was done.
 func Refused(err error) bool {
 	var refused refusedError
 	return errors.As(err, &refused)
 }
 
-// Hello is what the present supervisor said when we connected.
+// Hello is the hello of the supervisor that we are connected to, or were last.
 func (c *Client) Hello() Hello {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -394,7 +398,8 @@ func (c *Client) Hello() Hello {
 }
 
 // Events is the one stream of events, in order per attempt. It never drops; it is closed by Close. After each
-// (re)connection there is an EventStarted for all that runs and an EventExited for all that was not forgotten.
+// (re)connection there is an EventStarted for each attempt that runs and an EventExited for each that has ended and was not
+// forgotten.
 func (c *Client) Events() <-chan Event { return c.events }
 
 // Start runs an attempt. When it returns without an error the claim is durable; what follows comes as events. A second
@@ -427,8 +432,8 @@ func (c *Client) List(ctx context.Context) ([]Status, error) {
 	return a.Statuses, err
 }
 
-// Forget removes the claims: their outcome is durable with the caller. One that still runs is forgotten when it has
-// ended, and gives no EventExited then. Unknown ones are no error.
+// Forget removes the claims of attempts whose outcome is durable with the caller. An attempt that still runs is forgotten when it
+// has ended, and gives no EventExited then. Unknown attempts are no error.
 func (c *Client) Forget(ctx context.Context, attemptIDs ...string) error {
 	_, err := c.call(ctx, request{Call: callForget, AttemptIDs: attemptIDs})
 	return err
@@ -440,13 +445,14 @@ func (c *Client) Prepare(ctx context.Context, env Environment) error {
 	return err
 }
 
-// Zygotes is the warm workers there are, for display.
+// Zygotes are the warm workers of the supervisor, for display.
 func (c *Client) Zygotes(ctx context.Context) ([]ZygoteStatus, error) {
 	a, err := c.call(ctx, request{Call: callZygotes})
 	return a.Zygotes, err
 }
 
-// Undead is the processes that were killed and are still there, for display. A supervisor of the release before knows of none.
+// Undead are the processes that were killed and are still there, for display. A supervisor of an earlier release does not know the
+// call: then there are none.
 func (c *Client) Undead(ctx context.Context) ([]Undead, error) {
 	a, err := c.call(ctx, request{Call: callUndead})
 	if Refused(err) {
@@ -456,8 +462,8 @@ func (c *Client) Undead(ctx context.Context) ([]Undead, error) {
 }
 
 // Shutdown stops all attempts, each with its own grace or with the given one if that is not 0, and ends the supervisor.
-// It returns when the supervisor is gone; exit records that were not forgotten stay on disk for the next one. The client
-// is of no use after it but for its Events, which end with Close.
+// It returns when the supervisor is gone; exit records that were not forgotten stay on disk for the next supervisor. After
+// Shutdown only Events of the client can be used, and end with Close.
 func (c *Client) Shutdown(ctx context.Context, grace time.Duration) error {
 	c.mu.Lock()
 	c.over = true
@@ -466,14 +472,14 @@ func (c *Client) Shutdown(ctx context.Context, grace time.Duration) error {
 		return err
 	}
 	select {
-	case <-c.done: // its end of the connection is closed
+	case <-c.done: // the supervisor has closed the connection
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// Close ends the connection, and nothing else.
+// Close ends the connection; supervisor and attempts go on.
 func (c *Client) Close() error {
 	c.close()
 	<-c.done
@@ -481,6 +487,7 @@ func (c *Client) Close() error {
 	return nil
 }
 
+// deliver moves events from the queue to the channel of Events.
 func (c *Client) deliver() {
 	defer close(c.pump)
 	defer close(c.events)
@@ -497,7 +504,7 @@ func (c *Client) deliver() {
 	}
 }
 
-// eventQueue holds events that nobody has taken yet.
+// eventQueue holds events, without bound, until deliver takes them.
 type eventQueue struct {
 	mu   sync.Mutex
 	list []Event

@@ -11,19 +11,20 @@ import (
 	"github.com/aloft-dev/aloft"
 )
 
-// markVariable is in the environment of every process of an attempt, so that it can be found whatever session or parent
-// it has.
+// markVariable is in the environment of every process of an attempt, so that the process can be found in any session and under
+// any parent.
 const markVariable = "ALOFT_ATTEMPT_MARK"
 
-// command is a spec turned into what is executed. The same one is run warm and cold, so that both give the same result.
+// command is what a spec means: the program to run and its variables. A warm and a cold start run the same command, so that both
+// give the same result.
 type command struct {
 	argv   []string          // argv[0] is a name to be looked up, or a path
-	env    map[string]string // complete
+	env    map[string]string // all variables
 	python bool              // argv[0] is one of flytekit's entry points that a warm worker knows
-	cold   string            // why it cannot be warm; empty: it can
+	cold   string            // why the command cannot run in a warm child; empty: it can
 }
 
-// plan is pure: it says what a spec means, or everything that is wrong with it.
+// plan makes the command of a spec, or an error with everything that is wrong with the spec. It reads neither disk nor environment.
 func plan(spec Spec, mark string) (command, error) {
 	var wrong []string
 	if spec.AttemptID == "" {
@@ -150,6 +151,7 @@ func fastExecute(args []string) (inner []string, download bool, err error) {
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+// withFirst is a PATH that begins with a folder.
 func withFirst(dir, path string) string {
 	if path == "" {
 		path = defaultPath
@@ -160,7 +162,7 @@ func withFirst(dir, path string) string {
 	return dir + string(os.PathListSeparator) + path
 }
 
-// environ is the variables as a process gets them, in an order that does not vary.
+// environ are the variables as a process gets them, sorted.
 func (c command) environ() []string {
 	list := make([]string, 0, len(c.env))
 	for name, value := range c.env {
@@ -170,14 +172,14 @@ func (c command) environ() []string {
 	return list
 }
 
-// withoutScript does what flytekit's console scripts do, in an environment that has none. Its first argument is the name of the
-// one that it stands for. A warm worker is given it, so that its children run the same.
+// withoutScript is the program of flytekit's console scripts, for environments that have none installed. Its first argument is the
+// name of the console script. A warm worker is given the program, so that its children run the same.
 const withoutScript = "import sys; from flytekit.bin.entrypoint import execute_task_cmd as execute, map_execute_task_cmd as map_execute; " +
 	"sys.argv[0] = sys.argv.pop(1); sys.exit((map_execute if 'map' in sys.argv[0] else execute)())"
 
 // executable is the file to run and its arguments, for a fresh process. flytekit's entry points are run by the
-// environment's interpreter, unbuffered, so that what a killed task has printed is not lost and can be followed; all else
-// is looked up on the task's own PATH.
+// environment's interpreter, unbuffered, so that what a killed task has printed is not lost and can be followed; any
+// other program is looked up on the task's own PATH.
 func (c command) executable(spec Spec) (path string, argv []string, err error) {
 	if interpreter := spec.Environment.Interpreter; c.python {
 		script := filepath.Join(filepath.Dir(interpreter), filepath.Base(c.argv[0]))

@@ -46,8 +46,8 @@ func (f folder) groups() string { return filepath.Join(f.dir, "groups") } // nam
 const maxSocketPath = 100
 
 // socket is where the supervisor listens. A path that is too long for a socket address is replaced by a short one below
-// the system's folder for such things. What a running supervisor recorded counts before what we would choose, since
-// TMPDIR may differ between it and us.
+// the system's folder for sockets. The path that a running supervisor has recorded counts before the path that we would choose,
+// since TMPDIR may differ between the supervisor and us.
 func (f folder) socket() (string, error) {
 	path := filepath.Join(f.dir, "sock")
 	if len(path) <= maxSocketPath {
@@ -56,7 +56,7 @@ func (f folder) socket() (string, error) {
 	record := filepath.Join(f.dir, "sock.path")
 	if b, err := os.ReadFile(record); err == nil && len(b) > 0 {
 		path := strings.TrimSpace(string(b))
-		// A folder that was cleaned away since then is made again below, or the next best one.
+		// If the folder was removed since then, a folder is made below.
 		if err := private.Folder(filepath.Dir(path)); err == nil || !errors.Is(err, fs.ErrNotExist) {
 			return path, socketFolderError(err)
 		}
@@ -95,8 +95,8 @@ func shortFolder(limit int) (string, error) {
 // their sockets below TMPDIR, Python's multiprocessing with 32 bytes more, and TMPDIR is 27 bytes below the data folder.
 const maxDataPath = 48
 
-// ShortPath is a path of at most 48 bytes that leads to a data folder: its own, or that of a link to it in a folder of this
-// user alone, which is made when it is missing.
+// ShortPath is a path of at most 48 bytes that leads to a data folder: the folder's own path, or a link to it in a folder of this
+// user alone. ShortPath makes the link if it is missing.
 func ShortPath(dataDir string) (string, error) {
 	if len(dataDir) <= maxDataPath {
 		return dataDir, nil
@@ -110,7 +110,7 @@ func ShortPath(dataDir string) (string, error) {
 		return link, nil
 	}
 	sweepLinks(dir)
-	fresh := link + "." + rand.Text() // then in its place at once: attempts may use the link
+	fresh := link + "." + rand.Text() // made beside, and renamed: attempts may be using the link
 	if err := os.Symlink(dataDir, fresh); err != nil {
 		return "", fmt.Errorf("make a short path to the data folder: %w", err)
 	}
@@ -120,11 +120,11 @@ func ShortPath(dataDir string) (string, error) {
 	return link, nil
 }
 
-// sweepLinks removes the links to data folders that are not there any more. What cannot be looked at stays.
+// sweepLinks removes the links to data folders that do not exist any more. A link that cannot be followed for another reason stays.
 func sweepLinks(dir string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return // it is looked at again when the next link is made
+		return // tried again when the next link is made
 	}
 	for _, e := range entries {
 		if e.Type() != fs.ModeSymlink {
@@ -137,10 +137,10 @@ func sweepLinks(dir string) {
 	}
 }
 
-// forgetSocket makes the next look for the supervisor find where ours would be, whatever is recorded.
+// forgetSocket forgets the recorded socket path: the next call of socket returns the path that we would choose.
 func (f folder) forgetSocket() { _ = os.Remove(filepath.Join(f.dir, "sock.path")) }
 
-// socketFolderError says the way out; nil stays nil.
+// socketFolderError adds the way out to an error; nil stays nil.
 func socketFolderError(err error) error {
 	if err == nil {
 		return nil
@@ -148,6 +148,7 @@ func socketFolderError(err error) error {
 	return fmt.Errorf("use socket folder: %w; the supervisor of tasks would be another user's to replace. Remove that folder, or name another one by XDG_RUNTIME_DIR or TMPDIR", err)
 }
 
+// shortHash is half of the SHA-256 of some texts, in hex.
 func shortHash(s ...string) string {
 	h := sha256.New()
 	for _, part := range s {

@@ -21,21 +21,21 @@ import (
 
 func maxRSS(u *syscall.Rusage) int64 { return int64(u.Maxrss) << 10 } //nolint:unconvert // int32 on 32 bits
 
-// newGroups finds out which control groups this system lets us make. only is empty, or the one way that tests want: "v1",
+// newGroups finds out which control groups this system lets us make. only is empty, or the one kind that a test wants: "v1",
 // "v2" or "none".
 func newGroups(log *slog.Logger, f folder, only string) *groups {
 	gs := &groups{log: log, found: map[mark]string{}}
 	name := "aloft-" + shortHash(f.dir)[:12]
 	unified, memory := ownGroups()
 	for _, try := range []struct {
-		home    string
-		version int
-		counts  bool
+		home         string
+		version      int
+		countsMemory bool
 	}{{unified, 2, true}, {memory, 1, true}, {unified, 2, false}} {
 		if try.home == "" || only != "" && only != fmt.Sprintf("v%d", try.version) {
 			continue
 		}
-		gs.home, gs.base, gs.version, gs.counts = try.home, filepath.Join(try.home, name), try.version, try.counts
+		gs.home, gs.base, gs.version, gs.countsMemory = try.home, filepath.Join(try.home, name), try.version, try.countsMemory
 		if gs.works() {
 			gs.remember(f)
 			return gs
@@ -53,12 +53,13 @@ func (gs *groups) works() bool {
 		return false
 	}
 	if gs.version == 2 {
-		// Who moves a process must be allowed to do so in the group that both have in common: ours.
+		// To move a process we need the right to write to the nearest group above both its old and its new group: ours.
 		if unix.Access(filepath.Join(gs.home, "cgroup.procs"), unix.W_OK) != nil {
 			return false
 		}
-		if gs.counts {
-			// The controller must be handed down; that fails where processes (we) live in the parent and it is not the root.
+		if gs.countsMemory {
+			// The controller must be handed down to our groups. That fails if the group above them is not the root and has
+			// processes itself: us.
 			_ = os.WriteFile(filepath.Join(gs.home, "cgroup.subtree_control"), []byte("+memory"), 0o644)
 			if os.WriteFile(filepath.Join(gs.base, "cgroup.subtree_control"), []byte("+memory"), 0o644) != nil {
 				return false
@@ -66,18 +67,18 @@ func (gs *groups) works() bool {
 		}
 	}
 	limit := int64(0)
-	if gs.counts {
+	if gs.countsMemory {
 		limit = 64 << 20
 	}
 	probe := gs.take("probe", limit, false)
-	works := probe.dir != "" && probe.limited == gs.counts
+	works := probe.dir != "" && probe.limited == gs.countsMemory
 	if probe.dir != "" {
 		works = os.Remove(probe.dir) == nil && works
 	}
 	return works
 }
 
-// ownGroups is the folders of the groups that this process is in: version 2, and version 1's for memory.
+// ownGroups are the folders of the control groups that this process is in: of version 2, and of version 1 for memory.
 func ownGroups() (unified, memory string) {
 	own := groupsOf("self")
 	eachHierarchy(func(kind, controllers, mount, root string) {
@@ -91,7 +92,7 @@ func ownGroups() (unified, memory string) {
 	return unified, memory
 }
 
-// groupsOf is the control groups that a process is in, by controller; version 2's has none.
+// groupsOf are the control groups that a process is in, by controller; the name of version 2's is empty.
 func groupsOf(pid string) map[string]string {
 	groups := map[string]string{}
 	if b, err := os.ReadFile("/proc/" + pid + "/cgroup"); err == nil {
@@ -124,8 +125,8 @@ func eachHierarchy(take func(kind, controllers, mount, root string)) {
 	}
 }
 
-// thaw lets processes go on that a task of root has frozen by control groups of version 1: there a frozen process does not die
-// of a signal, unlike in version 2. Only groups below our own are thawed, or apart from it: not one that holds us too.
+// thaw thaws processes that a task of root has frozen by control groups of version 1: there, unlike in version 2, a frozen process
+// does not die of a signal. A group that holds us too, our own or one above it, is not thawed.
 func thaw(pids []int) {
 	own := groupsOf("self")["freezer"]
 	groups := map[string]bool{}
@@ -150,7 +151,7 @@ func thaw(pids []int) {
 	})
 }
 
-// within is where a group is seen below a mount that shows the part of the hierarchy from root on.
+// within is the folder of a group below a mount that shows the hierarchy from the group root on.
 func within(mount, root, group string) string {
 	if rel, err := filepath.Rel(root, group); err == nil && !strings.HasPrefix(rel, "..") {
 		return filepath.Join(mount, rel)
@@ -158,7 +159,7 @@ func within(mount, root, group string) string {
 	return mount
 }
 
-// remember notes where we make groups: a supervisor after us may be started from another group and must find ours.
+// remember notes the folder in which we make groups: a later supervisor may be started in another control group and must find ours.
 func (gs *groups) remember(f folder) {
 	bases := f.groupBases()
 	if slices.Contains(bases, gs.base) {
@@ -167,10 +168,10 @@ func (gs *groups) remember(f folder) {
 	if err := os.WriteFile(f.groups(), []byte(strings.Join(append(bases, gs.base), "\n")+"\n"), 0o600); err != nil {
 		gs.log.Warn("where control groups are made is not recorded", "error", err)
 	}
-	gs.log.Debug("control groups", "version", gs.version, "folder", gs.base, "memory", gs.counts)
+	gs.log.Debug("control groups", "version", gs.version, "folder", gs.base, "memory", gs.countsMemory)
 }
 
-// groupBases is the folders in which supervisors of this data folder have made groups and that are still there.
+// groupBases are the folders, as far as they exist, in which supervisors of this data folder have made groups.
 func (f folder) groupBases() (bases []string) {
 	b, _ := os.ReadFile(f.groups())
 	for base := range strings.FieldsSeq(string(b)) {
@@ -181,20 +182,20 @@ func (f folder) groupBases() (bases []string) {
 	return bases
 }
 
-// take makes the group of an attempt. One without a limit gets a control group that others have used and left: making
-// and removing one for each would cost more than a short task, and the kernel keeps a removed one for as long as a page
-// of a file that was read in it is cached.
+// take makes the group of an attempt. An attempt without a limit gets a control group that an earlier attempt has used: to make and
+// remove a control group for each attempt would cost more than a short task, and the kernel keeps a removed one for as long as it
+// caches a page of a file that was read in it.
 func (gs *groups) take(m mark, limit int64, warm bool) *group {
 	g := &group{mark: m, numbered: true}
-	// To move a process of its own accord into a group of version 2 takes the kernel ten milliseconds, about what a warm
-	// attempt takes in all. So a warm one without a limit is known by its mark there.
-	if gs.base == "" || gs.version == 2 && warm && (limit <= 0 || !gs.counts) {
+	// It takes the kernel ten milliseconds to move a running process into a group of version 2, about as long as a whole warm
+	// attempt. So with version 2 a warm attempt without a limit gets no control group: its processes are found by their mark.
+	if gs.base == "" || gs.version == 2 && warm && (limit <= 0 || !gs.countsMemory) {
 		return g
 	}
-	g.version, g.counts = gs.version, gs.counts
-	if limit <= 0 || !gs.counts {
+	g.version, g.countsMemory = gs.version, gs.countsMemory
+	if limit <= 0 || !gs.countsMemory {
 		g.pooled = true
-		g.dir = gs.pooled()
+		g.dir = gs.takePooled()
 	} else if dir := filepath.Join(gs.base, string(m)); os.Mkdir(dir, 0o755) == nil {
 		g.dir = dir
 		if err := g.limit(limit); err != nil {
@@ -205,11 +206,12 @@ func (gs *groups) take(m mark, limit int64, warm bool) *group {
 		gs.log.Warn("no control group for an attempt; its processes are found by their mark")
 		return &group{mark: m, numbered: true}
 	}
-	g.before = g.oomKills()
+	g.killsBefore = g.oomKills()
 	return g
 }
 
-func (gs *groups) pooled() string {
+// takePooled is the folder of a control group that is free, or a new one; empty: none can be made.
+func (gs *groups) takePooled() string {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	if n := len(gs.free); n > 0 {
@@ -222,7 +224,7 @@ func (gs *groups) pooled() string {
 		dir := filepath.Join(gs.base, "slot-"+strconv.Itoa(gs.made))
 		err := os.Mkdir(dir, 0o755)
 		if err == nil {
-			// A task that has lost one of its processes should not go on without it.
+			// If the kernel kills one process for want of memory, it kills all of the group: a task should not go on without it.
 			_ = os.WriteFile(filepath.Join(dir, "memory.oom.group"), []byte("1"), 0o644)
 			return dir
 		}
@@ -232,6 +234,7 @@ func (gs *groups) pooled() string {
 	}
 }
 
+// limit has the kernel enforce a memory limit in the control group.
 func (g *group) limit(limit int64) error {
 	bytes := []byte(strconv.FormatInt(limit, 10))
 	write := func(file string, value []byte) error { return os.WriteFile(filepath.Join(g.dir, file), value, 0o644) }
@@ -249,7 +252,7 @@ func (g *group) limit(limit int64) error {
 	return err
 }
 
-// find is the group of an attempt that a supervisor before us started.
+// find is the group of an attempt that an earlier supervisor started.
 func (gs *groups) find(m mark, limit int64, numbered bool) *group {
 	g := &group{mark: m, numbered: numbered}
 	gs.mu.Lock()
@@ -262,17 +265,17 @@ func (gs *groups) find(m mark, limit int64, numbered bool) *group {
 	if exists(filepath.Join(g.dir, "tasks")) {
 		g.version = 1
 	}
-	g.counts = exists(filepath.Join(g.dir, g.file("memory.oom_control", "memory.events")))
-	if g.limited = g.counts && filepath.Base(g.dir) == string(m) && limit > 0; !g.limited {
-		g.before = g.oomKills()
+	g.countsMemory = exists(filepath.Join(g.dir, g.file("memory.oom_control", "memory.events")))
+	if g.limited = g.countsMemory && filepath.Base(g.dir) == string(m) && limit > 0; !g.limited {
+		g.killsBefore = g.oomKills()
 	}
 	return g
 }
 
 func exists(path string) bool { _, err := os.Lstat(path); return err == nil }
 
-// clean ends what runs in control groups that supervisors before us made for attempts that are over, and removes these. The
-// groups of attempts that are not over are kept for find.
+// clean ends the processes in control groups that earlier supervisors made for attempts that are over, and removes these groups.
+// The groups of attempts that are not over (live) are kept for find.
 func (gs *groups) clean(f folder, live []mark) {
 	byNumber := map[uint64]mark{}
 	for _, m := range live {
@@ -316,7 +319,7 @@ func (gs *groups) clean(f folder, live []mark) {
 	}
 }
 
-// release gives a group back when its attempt is over. What could not be ended keeps the control group for itself.
+// release gives a group back when its attempt is over. A control group with processes that could not be ended is not used again.
 func (gs *groups) release(g *group) {
 	if g == nil || g.dir == "" {
 		return
@@ -327,10 +330,10 @@ func (gs *groups) release(g *group) {
 		gs.mu.Unlock()
 		return
 	}
-	gs.going.Go(func() { gs.remove(g.dir) })
+	gs.removals.Go(func() { gs.remove(g.dir) })
 }
 
-// remove removes a control group with those that a task made in it.
+// remove removes a control group, and the groups that a task made in it.
 func (gs *groups) remove(dir string) {
 	for round := range maxRounds { // a group is busy for a moment after its last process was reaped
 		for _, sub := range slices.Backward(subgroups(dir)) {
@@ -345,7 +348,7 @@ func (gs *groups) remove(dir string) {
 	gs.log.Warn("a control group stays", "folder", dir)
 }
 
-// subgroups is the groups below a group, those above others first.
+// subgroups are the groups below a group, a parent before its children.
 func subgroups(dir string) (all []string) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -360,12 +363,12 @@ func subgroups(dir string) (all []string) {
 	return all
 }
 
-// close removes our folder of groups, unless one is still in use.
+// close removes our folder of groups, unless a group is still in use.
 func (gs *groups) close() {
 	if gs.base == "" {
 		return
 	}
-	gs.going.Wait()
+	gs.removals.Wait()
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	for _, dir := range gs.free {
@@ -374,7 +377,7 @@ func (gs *groups) close() {
 	_ = os.Remove(gs.base)
 }
 
-// file is the name that this version of control groups has for something.
+// file is v1 or v2, by the version of the control group.
 func (g *group) file(v1, v2 string) string {
 	if g.version == 1 {
 		return v1
@@ -382,13 +385,14 @@ func (g *group) file(v1, v2 string) string {
 	return v2
 }
 
-// fork starts a process that is in the group, and has its mark, from its first instruction on: what it forks itself cannot
-// be faster. nil is a process that belongs to no attempt.
+// fork starts a process that is in the group, and has its mark, from its first instruction on: no child of the process can be
+// faster and escape. A nil group is for a process that belongs to no attempt.
 //
-// Nothing in the call of the system that starts a program takes a mark or a group of version 1, so the child inherits them
-// from this thread: it joins the group, which costs nothing for a single thread, and leaves it again. A group of version 2
-// is given to the call. Both also hold for the limit that is the mark and for the higher score by which the kernel chooses
-// what to kill when the machine runs out of memory: these are our whole process's for that moment. Callers take turns.
+// The system call that starts a program takes neither a mark nor a control group of version 1, so the child inherits them: this
+// thread joins the group, which costs nothing for a single thread, and leaves it again. A group of version 2 is an argument of
+// the call. The limit that is the mark, and the score by which the kernel chooses a process to kill when the machine runs out of
+// memory, are inherited as well; our whole process has them for that moment. So only one fork may be under way at a time: the
+// caller holds the lock of the reaper.
 func (g *group) fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
 	if g != nil && g.mounts != nil {
 		onSpareThread(func() {
@@ -403,7 +407,7 @@ func (g *group) fork(path string, argv []string, attr *syscall.ProcAttr) (pid in
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread() // kept where the thread cannot go home: then it ends with this function
+		runtime.LockOSThread() // not undone if the thread could not leave the group: then the thread ends with this function
 		var home bool
 		if pid, err, home = g.forkHere(path, argv, attr); home {
 			runtime.UnlockOSThread()
@@ -413,13 +417,13 @@ func (g *group) fork(path string, argv []string, attr *syscall.ProcAttr) (pid in
 	return pid, err
 }
 
-// forkHere forks on this thread. home is false where the thread could not leave the control group that it joined.
+// forkHere forks on this thread. home is false if the thread could not leave the control group that it joined.
 func (g *group) forkHere(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error, home bool) {
 	home = true
 	restore, preferred := preferAsVictim()
 	defer func() {
 		restore()
-		if err == nil && !preferred { // what it forks at once may not have the score: better than none
+		if err == nil && !preferred { // a child that it forks at once may not get the score: that is better than none
 			_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(strconv.Itoa(victimScore)), 0)
 		}
 	}()
@@ -427,7 +431,7 @@ func (g *group) forkHere(path string, argv []string, attr *syscall.ProcAttr) (pi
 		pid, err = syscall.ForkExec(path, argv, attr)
 		return pid, err, home
 	}
-	unmark, marked := g.mark.putOn()
+	unmark, marked := g.mark.putOnSelf()
 	defer unmark()
 	g.numbered = marked
 	with := *attr
@@ -437,14 +441,14 @@ func (g *group) forkHere(path string, argv []string, attr *syscall.ProcAttr) (pi
 	case g.dir == "":
 	case g.version == 1:
 		if os.WriteFile(filepath.Join(g.dir, "tasks"), []byte("0"), 0) != nil {
-			g.lose()
+			g.dropControlGroup()
 			break
 		}
 		defer func() { home = leaveGroup(filepath.Dir(filepath.Dir(g.dir))) == nil }()
 	default:
 		folder, err := os.Open(g.dir)
 		if err != nil {
-			g.lose()
+			g.dropControlGroup()
 			break
 		}
 		defer folder.Close()
@@ -453,7 +457,7 @@ func (g *group) forkHere(path string, argv []string, attr *syscall.ProcAttr) (pi
 	if pid, err = syscall.ForkExec(path, argv, &with); err == nil || !with.Sys.UseCgroupFD {
 		return pid, err, home
 	}
-	g.lose() // the kernel (before 5.7), or a filter of its calls, does not know groups here; or the program is at fault
+	g.dropControlGroup() // the kernel (before 5.7), or a filter of its calls, does not know groups here; or the program is at fault
 	pid, err = syscall.ForkExec(path, argv, attr)
 	return pid, err, home
 }
@@ -462,17 +466,17 @@ func leaveGroup(home string) error {
 	return os.WriteFile(filepath.Join(home, "tasks"), []byte("0"), 0)
 }
 
-// lose makes it a group that is known by its mark alone.
-func (g *group) lose() {
+// dropControlGroup makes the group one whose processes are found by their mark alone.
+func (g *group) dropControlGroup() {
 	_ = os.Remove(g.dir)
-	g.dir, g.counts, g.limited, g.pooled = "", false, false, false
+	g.dir, g.countsMemory, g.limited, g.pooled = "", false, false, false
 }
 
-// victimScore makes the kernel prefer tasks to us, and to the rest of the machine, when it runs out of memory.
+// victimScore makes the kernel kill tasks rather than us, or the rest of the machine, when memory runs out.
 const victimScore = 500
 
-// preferAsVictim gives us, and what we fork now, the score of tasks; the returned function takes it from us again. ok is
-// false where an ordinary user may not write about a process that others must not look into, as we are.
+// preferAsVictim gives us, and a child that we fork now, the score of tasks; restore takes it from us again. ok is false if the
+// score cannot be written: an ordinary user may not do so for a process that other users must not look into, such as ours.
 func preferAsVictim() (restore func(), ok bool) {
 	const file = "/proc/self/oom_score_adj"
 	own, err := os.ReadFile(file)
@@ -489,8 +493,7 @@ func preferAsVictim() (restore func(), ok bool) {
 	return func() { _ = os.WriteFile(file, own, 0) }, true
 }
 
-// joins is the files by which a process that exists already, and has no thread but one, moves itself into the group: it
-// writes a zero to each.
+// joins are the files by which a running process with a single thread moves itself into the group: it writes a zero to each.
 func (g *group) joins() []string {
 	if g.dir == "" {
 		return nil
@@ -498,7 +501,7 @@ func (g *group) joins() []string {
 	return []string{filepath.Join(g.dir, g.file("tasks", "cgroup.procs"))}
 }
 
-// processes is all processes of the attempt that run.
+// processes are all running processes of the attempt.
 func (g *group) processes() []int {
 	found := g.members()
 	for _, pid := range processesOf(g.mark, !g.numbered) {
@@ -509,7 +512,7 @@ func (g *group) processes() []int {
 	return found
 }
 
-// members is the processes in the control group and in those that a task has made in it.
+// members are the processes in the control group and in the groups that a task has made in it.
 func (g *group) members() (pids []int) {
 	if g == nil || g.dir == "" {
 		return nil
@@ -531,14 +534,14 @@ func (g *group) members() (pids []int) {
 	return pids
 }
 
-// orphaned says whether processes of a warm attempt run whose parents have ended, besides its own: these are our children,
-// since we are the subreaper, of our first thread. What has a parent in the attempt is found by the attempt's own process.
+// orphaned says whether processes of a warm attempt run, besides its own process, whose parents have ended. They are children of our
+// first thread, since we are the subreaper. A process whose parent still runs is found by the attempt's own process (childDone).
 func (g *group) orphaned(own int) bool {
 	var pids []int
 	self := strconv.Itoa(os.Getpid())
 	if b, err := os.ReadFile("/proc/self/task/" + self + "/children"); err == nil {
 		for field := range strings.FieldsSeq(string(b)) {
-			if pid, err := strconv.Atoi(field); err == nil && g.mark.on(pid, !g.numbered) {
+			if pid, err := strconv.Atoi(field); err == nil && g.mark.isOn(pid, !g.numbered) {
 				pids = append(pids, pid)
 			}
 		}
@@ -551,20 +554,19 @@ func (g *group) orphaned(own int) bool {
 	})
 }
 
-// kill ends processes of the group. A process that only has the number of one, because it was given to another meanwhile,
-// is left alone.
+// kill ends processes of the group. If a pid was given to another process meanwhile, that process is left alone.
 func (g *group) kill(pids []int) {
 	if g.dir != "" && os.WriteFile(filepath.Join(g.dir, "cgroup.kill"), []byte("1"), 0) == nil { // all at once, since 5.14
 		g.pooled = false // kernels since 6.13 also kill what is started in a group that once was killed
 	}
 	for _, pid := range pids {
-		_ = killOnly(pid, g.has)
+		_ = killOnly(pid, g.contains)
 	}
 	thaw(pids)
 }
 
-// has says whether a process belongs to the group.
-func (g *group) has(pid int) bool {
+// contains says whether a process belongs to the group.
+func (g *group) contains(pid int) bool {
 	if g.dir != "" {
 		if b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup"); err == nil {
 			own := filepath.Base(filepath.Dir(g.dir)) + "/" + filepath.Base(g.dir)
@@ -575,14 +577,14 @@ func (g *group) has(pid int) bool {
 			}
 		}
 	}
-	return g.mark != "" && g.mark.on(pid, !g.numbered)
+	return g.mark != "" && g.mark.isOn(pid, !g.numbered)
 }
 
-// kills is how many processes of the attempt the kernel has killed for want of memory, the group's own or the machine's.
-func (g *group) kills() int64 { return g.oomKills() - g.before }
+// kills is how many processes of the attempt the kernel has killed because the group's limit or the machine's memory was used up.
+func (g *group) kills() int64 { return g.oomKills() - g.killsBefore }
 
 func (g *group) oomKills() (kills int64) {
-	if !g.counts {
+	if !g.countsMemory {
 		return 0
 	}
 	if b, err := os.ReadFile(filepath.Join(g.dir, g.file("memory.oom_control", "memory.events"))); err == nil {
@@ -595,8 +597,8 @@ func (g *group) oomKills() (kills int64) {
 	return kills
 }
 
-// peak is the most memory that all processes of an attempt with a limit used at once; 0: unknown. Without a limit it would
-// be mostly what the kernel keeps of files.
+// peak is the most memory that all processes of an attempt with a limit used at once; 0: unknown. Without a limit the number would
+// be mostly files that the kernel caches.
 func (g *group) peak() (peak int64) {
 	if !g.limited {
 		return 0
@@ -607,7 +609,7 @@ func (g *group) peak() (peak int64) {
 	return peak
 }
 
-// memory is what all processes of the attempt use now, pages that several share counted once in all.
+// memory is how much memory all processes of the attempt use now. A page that several of them share is counted once.
 func (g *group) memory() int64 {
 	var sum int64
 	for _, pid := range g.processes() {
@@ -625,7 +627,7 @@ func (g *group) memory() int64 {
 	return sum
 }
 
-// machineKills is how many processes the kernel has killed for want of memory since it started, anywhere.
+// machineKills is how many processes of the whole machine the kernel has killed for want of memory since it started.
 func machineKills() (kills int64) {
 	b, _ := os.ReadFile("/proc/vmstat")
 	if _, rest, ok := bytes.Cut(b, []byte("\noom_kill ")); ok {
@@ -635,7 +637,7 @@ func machineKills() (kills int64) {
 	return kills
 }
 
-// pause lets killed processes end; nobody tells when those are gone that are not our children.
+// pause lets killed processes end: the end of a process that is not our child sends no signal.
 func pause(round int) {
 	time.Sleep(time.Duration(min(round+1, 20)) * time.Millisecond) //nolint:forbidigo // see above
 }

@@ -9,23 +9,24 @@ import (
 	"time"
 )
 
-// importList is what a zygote says of all that it has imported, flytekit and what was preloaded.
+// importList is a zygote's account of all that it has imported: flytekit and the preloaded modules.
 type importList struct {
-	Names   []string `json:"names"`   // top-level modules that it found on sys.path, or looked for in vain
-	Folders []string `json:"folders"` // where the files of its modules are, and those that site reads
+	Names   []string `json:"names"`   // top-level modules that the zygote found on sys.path, or looked for in vain
+	Folders []string `json:"folders"` // with the files of its modules, and with those that Python's site module reads
 	Files   []string `json:"files"`   // other files that flytekit's import looked at and that were there
-	Missing []string `json:"missing"` // and that were not there
+	Missing []string `json:"missing"` // other files that flytekit's import looked for in vain
 	Changed string   `json:"changed"` // a file of a module that is younger than the zygote; empty: none
 }
 
-// imports knows when what a zygote has imported is not what a fresh interpreter would import.
+// imports are the imports of a zygote, to tell when a fresh interpreter would import something else.
 type imports struct {
 	names   map[string]bool
-	changes *changes
+	changes *folderWatch
 	files   []fileStamp // absolute
-	local   []string    // relative to the working folder; they were not there
+	local   []string    // paths relative to the working folder of an attempt; no such file was there
 }
 
+// fileStamp is the state of a file, to tell whether the file has changed.
 type fileStamp struct {
 	path     string
 	there    bool
@@ -44,7 +45,7 @@ func stampOf(path string) fileStamp {
 	return s
 }
 
-// watchImports begins to look for changes of what was imported.
+// watchImports begins to watch the files of a zygote's imports for changes.
 func watchImports(list importList) (*imports, error) {
 	changes, err := watchFolders(list.Folders)
 	if err != nil {
@@ -73,9 +74,9 @@ func (i *imports) close() {
 	}
 }
 
-// stale says what has changed since it was imported; empty: nothing.
+// stale says which file has changed since it was imported; empty: none.
 func (i *imports) stale() string {
-	if path := i.changes.seen(); path != "" {
+	if path := i.changes.firstChange(); path != "" {
 		return path + " has changed"
 	}
 	for _, s := range i.files {
@@ -86,8 +87,8 @@ func (i *imports) stale() string {
 	return ""
 }
 
-// differ says what a fresh interpreter of an attempt would import otherwise; empty: nothing.
-func (i *imports) differ(env map[string]string, workDir string) string {
+// whyDifferent says why a fresh interpreter would import something else for this attempt; empty: it would not.
+func (i *imports) whyDifferent(env map[string]string, workDir string) string {
 	for _, path := range i.local {
 		if stampOf(filepath.Join(workDir, path)).there {
 			return fmt.Sprintf("flytekit reads %s in the working folder at its import", path)
@@ -120,7 +121,7 @@ func (i *imports) differ(env map[string]string, workDir string) string {
 	return ""
 }
 
-// importable says whether an entry of a folder may be a module: a folder, or a file that Python takes for one.
+// importable says whether an entry of a folder may be a module: a folder, or a file with an ending of Python's.
 func importable(entry os.DirEntry, name string) bool {
 	rest := strings.TrimPrefix(entry.Name(), name)
 	return rest == "" && !entry.Type().IsRegular() || slices.Contains([]string{".py", ".pyc", ".so"}, filepath.Ext(rest))

@@ -9,21 +9,21 @@ import (
 	"syscall"
 )
 
-// changes tells of files that were changed, made or removed in folders: the kernel queues that before the call that did it
-// returns, so an attempt that begins after a change is never given what was before.
-type changes struct {
+// folderWatch finds out whether files in folders were changed, made or removed. The kernel queues the event before the system call
+// that makes the change returns, so an attempt that begins after a change never gets a zygote from before it.
+type folderWatch struct {
 	mu      sync.Mutex
 	fd      int
 	folders map[int32]string
-	first   string // the first change that was seen; empty: none was
+	first   string // path of the first change that was seen; empty: none
 }
 
-func watchFolders(folders []string) (*changes, error) {
+func watchFolders(folders []string) (*folderWatch, error) {
 	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("watch the environment's files: %w: raise fs.inotify.max_user_instances", err)
 	}
-	c := &changes{fd: fd, folders: map[int32]string{}}
+	c := &folderWatch{fd: fd, folders: map[int32]string{}}
 	const events = syscall.IN_MODIFY | syscall.IN_CREATE | syscall.IN_DELETE | syscall.IN_MOVED_FROM | syscall.IN_MOVED_TO |
 		syscall.IN_DELETE_SELF | syscall.IN_MOVE_SELF | syscall.IN_ONLYDIR
 	for _, folder := range folders {
@@ -31,7 +31,7 @@ func watchFolders(folders []string) (*changes, error) {
 		switch err {
 		case nil:
 			c.folders[int32(n)] = folder
-		case syscall.ENOENT, syscall.ENOTDIR: // it may come: that changes the folder that it is in
+		case syscall.ENOENT, syscall.ENOTDIR: // if the folder is made later, that changes the folder above it
 		default:
 			c.close()
 			return nil, fmt.Errorf("watch %s: %w: raise fs.inotify.max_user_watches", folder, err)
@@ -40,14 +40,14 @@ func watchFolders(folders []string) (*changes, error) {
 	return c, nil
 }
 
-func (c *changes) note(path string) {
+func (c *folderWatch) note(path string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.first = path
 }
 
-// seen is a path that has changed; empty: nothing has.
-func (c *changes) seen() string {
+// firstChange is the path of the first change; empty: there was none.
+func (c *folderWatch) firstChange() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	buffer := make([]byte, 8192)
@@ -67,7 +67,7 @@ func (c *changes) seen() string {
 			switch {
 			case mask&syscall.IN_Q_OVERFLOW != 0:
 				c.first = "more files than the kernel tells of at once (fs.inotify.max_queued_events)"
-			case name != "__pycache__" && filepath.Base(folder) != "__pycache__": // in it stands what can be made again
+			case name != "__pycache__" && filepath.Base(folder) != "__pycache__": // bytecode in it comes and goes without a change of the modules
 				c.first = filepath.Join(folder, name)
 			}
 		}
@@ -75,7 +75,7 @@ func (c *changes) seen() string {
 	return c.first
 }
 
-func (c *changes) close() {
+func (c *folderWatch) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.fd >= 0 {

@@ -47,7 +47,7 @@ func TestEachChangeOfAWatchedFolderIsSeen(t *testing.T) {
 			}
 			defer c.close()
 			test.change(t, folder)
-			if got := c.seen(); (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
+			if got := c.firstChange(); (got == "") != (test.want == "") || !strings.Contains(got, test.want) {
 				t.Errorf("seen: %q, want %q", got, test.want)
 			}
 		})

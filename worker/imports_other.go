@@ -2,11 +2,11 @@
 
 package worker
 
-// changes is needed where there are warm workers: on Linux.
-type changes struct{}
+// folderWatch is needed only where there are warm workers: on Linux.
+type folderWatch struct{}
 
-func watchFolders([]string) (*changes, error) { return &changes{}, nil }
+func watchFolders([]string) (*folderWatch, error) { return &folderWatch{}, nil }
 
-func (*changes) note(string)  {}
-func (*changes) seen() string { return "" }
-func (*changes) close()       {}
+func (*folderWatch) note(string)         {}
+func (*folderWatch) firstChange() string { return "" }
+func (*folderWatch) close()              {}

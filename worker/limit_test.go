@@ -288,7 +288,7 @@ func TestAMessageOfAWarmWorkerThatIsLongerThanAPacketArrives(t *testing.T) {
 	}
 	interpreter, _ := b.virtual(py, modules)
 	b.teach(b.pythonSpec(interpreter, tasksSource, "add1"), names...)
-	l := &learnt{}
+	l := &importProfile{}
 	files, err := filepath.Glob(filepath.Join(b.client.folder.learnt(), "*.json"))
 	if err != nil || len(files) != 1 {
 		t.Fatalf("files of what was learnt: %v, %v", files, err)
@@ -301,16 +301,16 @@ func TestAMessageOfAWarmWorkerThatIsLongerThanAPacketArrives(t *testing.T) {
 	}
 }
 
-// lessons is zygotes without processes, with one warm worker that is about to end for want of what it was told to preload.
-func lessons(t *testing.T) (*zygotes, *learnt, Environment) {
+// newTestZygotes are zygotes without processes, with one warm worker that is about to end for want of what it was told to preload.
+func newTestZygotes(t *testing.T) (*zygotes, *importProfile, Environment) {
 	t.Helper()
 	f, err := newFolder(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	zs := &zygotes{log: discard, folder: f, script: "zygote.py", live: map[string]*zygote{}, learnt: map[string]*learnt{}}
+	zs := &zygotes{log: discard, folder: f, script: "zygote.py", live: map[string]*zygote{}, profiles: map[string]*importProfile{}}
 	env := Environment{Interpreter: "/python", Digest: "sha256:test"}
-	return zs, zs.lesson(env), env
+	return zs, zs.profile(env), env
 }
 
 func TestModulesThatAreForgedDoNotFillAnEnvironmentForGood(t *testing.T) {
@@ -320,25 +320,25 @@ func TestModulesThatAreForgedDoNotFillAnEnvironmentForGood(t *testing.T) {
 		forged[i] = fmt.Sprintf("forged%d", i)
 	}
 	for name, end := range map[string]func(*zygotes, *zygote){
-		"dropped":     func(zs *zygotes, z *zygote) { zs.lesson(z.env).drop(reasons(forged)) },
+		"dropped":     func(zs *zygotes, z *zygote) { zs.profile(z.env).drop(reasons(forged)) },
 		"never ready": func(zs *zygotes, z *zygote) { zs.fail(z, "its process ended") },
 	} {
-		zs, l, env := lessons(t)
-		former := zs.newZygote("key", env, nil)
-		former.modules = map[string]bool{"pandas": true}
+		zs, l, env := newTestZygotes(t)
+		previous := zs.newZygote("key", env, nil)
+		previous.modules = map[string]bool{"pandas": true}
 		l.Modules = []string{"pandas"}
-		zs.learn(former, forged, 0)
-		zs.learn(former, []string{"numpy"}, 0)
+		zs.learn(previous, forged, 0)
+		zs.learn(previous, []string{"numpy"}, 0)
 		if len(l.Modules) != maxLearnt {
 			t.Fatalf("%s: %d modules are learnt, want %d", name, len(l.Modules), maxLearnt)
 		}
 		successor := zs.newZygote("key", env, nil)
-		successor.former, former.next, successor.modules = former, successor, map[string]bool{}
+		successor.previous, previous.successor, successor.modules = previous, successor, map[string]bool{}
 		for _, m := range l.Modules {
 			successor.modules[m] = true
 		}
 		end(zs, successor)
-		zs.learn(former, []string{"numpy"}, 0)
+		zs.learn(previous, []string{"numpy"}, 0)
 		if got := strings.Join(l.Modules, " "); got != "pandas numpy" {
 			t.Errorf("%s: learnt are %.100s, want pandas numpy", name, got)
 		}
@@ -356,7 +356,7 @@ func reasons(modules []string) map[string]string {
 
 func TestTheModulesThatAreKnownNotToBeImportedAheadAreBounded(t *testing.T) {
 	t.Parallel()
-	_, l, _ := lessons(t)
+	_, l, _ := newTestZygotes(t)
 	l.drop(map[string]string{"old": "reads the clock"})
 	forged := make([]string, maxLearnt)
 	for i := range forged {

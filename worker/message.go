@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// The protocol: a stream socket, one JSON object a line each way, names as below. A side ignores fields that it does not
-// know and answers a call that it does not know with an error, so either side may be one version ahead. The first call is
+// The protocol: a stream socket, one JSON object a line each way, names as below. Each side ignores
+// fields that it does not know and answers an unknown call with an error, so either side may be one version ahead. The first call is
 // hello; after its answer the supervisor sends events. testdata holds recorded conversations of each version: those lines
 // must be understood for ever.
 
@@ -43,7 +43,7 @@ const (
 type reply struct {
 	ID       uint64         `json:"id,omitempty"`
 	Error    string         `json:"error,omitempty"`
-	Invalid  bool           `json:"invalid,omitempty"` // the error is about the request: it will never do
+	Invalid  bool           `json:"invalid,omitempty"` // the error is about the request: repeating the call cannot help
 	Hello    *Hello         `json:"hello,omitempty"`
 	Status   *Status        `json:"status,omitempty"`
 	Statuses []Status       `json:"statuses,omitempty"`
@@ -53,9 +53,9 @@ type reply struct {
 	Event    *Event         `json:"event,omitempty"`
 }
 
-// maxMessage bounds one line. A spec is mostly its variables, for which the system's own limit is a few MiB. What is longer costs
-// itself alone: a call fails, on the side of who makes it, and so does one with such an answer; of an event, which has no long
-// field but what a task says, the modules are left out. The connection stays: it would be made again for the same message.
+// maxMessage bounds one line. A spec is mostly its variables, for which the system's own limit is a few MiB. A longer message does
+// not end the connection, which would be made again for the same message: the client refuses a longer call, the supervisor
+// answers with an error in place of a longer answer, and leaves the modules out of a longer event.
 const maxMessage = 64 << 20
 
 // lineReader reads lines of at most maxMessage bytes, their ends counted.
@@ -70,8 +70,8 @@ func newLineReader(r io.Reader) *lineReader {
 	return &lineReader{lines: bufio.NewReaderSize(r, 64<<10)}
 }
 
-// next returns a line, which is valid until the next one is read. With errLongLine it is the beginning of one that is too long,
-// and what follows is the line after that.
+// next returns a line, which is valid until the next call. With errLongLine it is the beginning of a line that is too long; the next
+// call returns the line after that.
 func (r *lineReader) next() ([]byte, error) {
 	if cap(r.line) > 1<<20 {
 		r.line = nil
@@ -93,8 +93,8 @@ func (r *lineReader) next() ([]byte, error) {
 	}
 }
 
-// decode reads what a supervisor says next. One that does not know how long that may be has said an event, which is understood
-// without its list of modules, or an answer.
+// decode reads the next message of a supervisor. A message that is too long comes from an earlier release: an event is understood
+// without its list of modules, an answer is taken as an error.
 func (r *lineReader) decode(message *reply) error {
 	line, err := r.next()
 	if errors.Is(err, errLongLine) {
@@ -109,13 +109,13 @@ func (r *lineReader) decode(message *reply) error {
 	return json.Unmarshal(line, message)
 }
 
-// idOf is the id of a call or an answer, of which it is the first field; 0: there is none.
+// idOf is the id of a call or an answer, whose first field it is; 0: there is none.
 func idOf(beginning []byte) (id uint64) {
 	_, _ = fmt.Sscanf(string(beginning[:min(64, len(beginning))]), `{"id":%d,`, &id)
 	return id
 }
 
-// outbox sends messages in order and never blocks its users: what the peer does not read waits here.
+// outbox sends messages in order and never blocks its users: messages that the peer does not read wait in it.
 type outbox struct {
 	conn net.Conn
 
@@ -123,10 +123,10 @@ type outbox struct {
 	pending []byte
 	closed  bool
 	wake    chan struct{}
-	written chan struct{} // closed when nothing is written any more
+	written chan struct{} // closed when the outbox writes no more
 }
 
-// maxOutbox bounds what waits for a peer that does not read.
+// maxOutbox is how many bytes may wait for a peer that does not read.
 const maxOutbox = 256 << 20
 
 func newOutbox(conn net.Conn) *outbox {
@@ -144,7 +144,7 @@ func (e longMessageError) Error() string {
 
 var errOutboxFull = errors.New("the peer does not read")
 
-// send takes a message, unless it is too long or the outbox is full. One that is closed takes all, and sends nothing.
+// send takes a message, unless the message is too long or the outbox is full. A closed outbox takes every message, and sends none.
 func (o *outbox) send(message any) error {
 	b, err := json.Marshal(message)
 	if err != nil { // our own types: only a bug gets here
@@ -169,7 +169,7 @@ func (o *outbox) send(message any) error {
 	return nil
 }
 
-// giveUp ends the outbox and the connection; nothing more is written.
+// giveUp ends the outbox and the connection; messages that wait are dropped.
 func (o *outbox) giveUp() {
 	o.mu.Lock()
 	o.pending = nil
@@ -178,7 +178,7 @@ func (o *outbox) giveUp() {
 	_ = o.conn.Close()
 }
 
-// close ends the outbox after what waits was written.
+// close ends the outbox once the messages that wait were written.
 func (o *outbox) close() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -189,6 +189,7 @@ func (o *outbox) close() {
 	}
 }
 
+// write sends the messages that wait, until the outbox is closed.
 func (o *outbox) write() {
 	defer close(o.written)
 	var batch []byte

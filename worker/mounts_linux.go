@@ -7,19 +7,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mounts is what the processes of an attempt see otherwise than we do: folders of ours that are read-only for them, but for
-// the attempt's own below them. It is a matter of a mount namespace, which a process inherits from the one that starts it: no
-// name leads to those folders that could be written to in spite of the rights on files. Mounts of the machine that come and
-// go later are seen as ever.
+// mounts are folders of ours that are read-only for the processes of an attempt, except for the attempt's own folders below them.
+// The processes live in a mount namespace of their own, which a process inherits from the process that starts it: under every name
+// the folders are read-only there, also for root. Mounts of the machine that come and go later are seen as ever.
 //
-// root makes such a namespace with one call. An ordinary user may only in a user namespace, in which all files of others
-// belong to nobody: sudo, ssh and containers do not work in there, so that is not done.
+// root makes such a namespace with one call. An ordinary user can make one only inside a user namespace, where the files of other
+// users seem to be owned by the user "nobody": sudo, ssh and containers do not work there, so we do not make one.
 type mounts struct {
 	ReadOnly []string `json:"read_only"`
-	Writable []string `json:"writable,omitempty"` // each below one of ReadOnly; they are there
+	Writable []string `json:"writable,omitempty"` // each below one of ReadOnly; they exist
 }
 
-// enter gives the view to this thread, which ends soon, and to what it starts.
+// enter makes the mounts for this thread, which ends soon, and for the processes that it starts.
 func (m *mounts) enter() error {
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 		return fmt.Errorf("make a mount namespace: %w", err)
@@ -32,7 +31,7 @@ func (m *mounts) enter() error {
 			return fmt.Errorf("mount %s: %w", dir, err)
 		}
 		if err := unix.MountSetattr(unix.AT_FDCWD, dir, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
-			return fmt.Errorf("mount %s read-only: %w", dir, err) // before 5.12
+			return fmt.Errorf("mount %s read-only: %w", dir, err) // Linux before 5.12
 		}
 	}
 	for _, dir := range m.Writable {
@@ -46,7 +45,7 @@ func (m *mounts) enter() error {
 	return nil
 }
 
-// mountable says why this system does not let us make such a view; nil: it does.
+// mountable says why this system does not let us make mounts; nil: it does.
 func mountable(f folder) (err error) {
 	onSpareThread(func() {
 		if err = (&mounts{ReadOnly: []string{f.dir}, Writable: []string{f.claims()}}).enter(); err != nil {
@@ -59,8 +58,8 @@ func mountable(f folder) (err error) {
 	return err
 }
 
-// onSpareThread runs a function on a thread that ends with it, and so may be left in a strange state. The main thread cannot
-// end, and what /proc says of a process is what it says of that one.
+// onSpareThread runs a function on a thread that ends with it: the function may leave the thread in any state. It is never the main
+// thread, which cannot end, and which /proc shows as the process.
 func onSpareThread(do func()) {
 	done := make(chan struct{})
 	go func() {
@@ -70,7 +69,7 @@ func onSpareThread(do func()) {
 			do()
 			return
 		}
-		onSpareThread(do) // on another one, since this goroutine keeps the main thread meanwhile
+		onSpareThread(do) // on another thread, since this goroutine keeps the main thread meanwhile
 		runtime.UnlockOSThread()
 	}()
 	<-done

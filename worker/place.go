@@ -10,7 +10,7 @@ import (
 )
 
 // Place names a data folder itself, not its path: it stays the same when the folder is renamed, and a copy has another one.
-// It means something until the machine starts again.
+// A place is valid until the machine starts again.
 func Place(dataDir string) (string, error) {
 	info, err := os.Stat(dataDir)
 	if err != nil {
@@ -23,13 +23,13 @@ func Place(dataDir string) (string, error) {
 	return fmt.Sprintf("%s:%x:%x", machine(), stat.Dev, stat.Ino), nil
 }
 
-// leads says whether a path leads to a place. That it cannot be looked at does not mean that it does not.
-func leads(dataDir, place string) bool {
+// leadsTo says whether a path leads to a place. A path that exists and cannot be looked at counts as leading there.
+func leadsTo(dataDir, place string) bool {
 	found, err := Place(dataDir)
 	return found == place || err != nil && !errors.Is(err, fs.ErrNotExist)
 }
 
-// machine names this machine, or the container that is one.
+// machine names this machine, or the container that we run in.
 func machine() string {
 	if id, err := os.ReadFile("/etc/machine-id"); err == nil && len(strings.TrimSpace(string(id))) > 0 {
 		return strings.TrimSpace(string(id))

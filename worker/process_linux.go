@@ -23,7 +23,7 @@ func bootID() string {
 	return strings.TrimSpace(string(b))
 }
 
-// becomeSubreaper makes us the parent of what our tasks, or a zygote that was killed, leave behind.
+// becomeSubreaper makes us the parent of the processes that our tasks, or a zygote that was killed, leave behind.
 func becomeSubreaper() error {
 	const setChildSubreaper = 36
 	if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRCTL, setChildSubreaper, 1, 0, 0, 0, 0); errno != 0 {
@@ -46,7 +46,7 @@ func syncData(file *os.File) error {
 	return errors.Join(held, err)
 }
 
-// stat is what /proc/<pid>/stat says.
+// stat are some fields of /proc/<pid>/stat.
 type stat struct {
 	state     byte
 	parent    int
@@ -77,13 +77,13 @@ func startTime(pid int) uint64 {
 	return s.startTime
 }
 
-// alive says whether this very process still runs; one that waits to be reaped does not.
+// alive says whether this very process still runs. A process that waits to be reaped does not.
 func alive(p process) bool {
 	s, ok := readStat(p.PID)
 	return ok && s.startTime == p.StartTime && s.state != 'Z' && s.state != 'X'
 }
 
-// condition is what a process does by the kernel's word, for a sentence.
+// condition is the state of a process by the kernel's word, for a sentence.
 func condition(pid int) string {
 	s, ok := readStat(pid)
 	if !ok {
@@ -92,7 +92,7 @@ func condition(pid int) string {
 	return "state " + string(s.state)
 }
 
-// isStopped says whether a process stands still because of a signal.
+// isStopped says whether a process was stopped by a signal.
 func isStopped(pid int) bool {
 	s, ok := readStat(pid)
 	return ok && s.state == 'T'
@@ -103,7 +103,7 @@ func awaitGone(ctx context.Context, p process) error {
 	const pidfdOpen, nonblock = 434, syscall.O_NONBLOCK
 	fd, _, errno := syscall.RawSyscall(pidfdOpen, uintptr(p.PID), nonblock, 0)
 	if errno == 0 {
-		// Opened after the question who it is would be a race; so the question comes after.
+		// alive is asked after the descriptor is open: in the other order the pid could go to another process in between.
 		file := os.NewFile(fd, "pidfd")
 		defer file.Close()
 		if !alive(p) {
@@ -118,7 +118,7 @@ func awaitGone(ctx context.Context, p process) error {
 			}
 		}
 	}
-	// Older kernels, and those whose poller does not take a pidfd.
+	// Older kernels, and kernels whose poller does not take a pidfd.
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for alive(p) {
@@ -132,12 +132,12 @@ func awaitGone(ctx context.Context, p process) error {
 }
 
 // resourceLocks (RLIMIT_LOCKS) is the limit whose soft value is the number of a mark. Linux has enforced nothing by it since
-// 2.4; each process has it, inherits it from the one that forks it, keeps it when it executes a program, starts a session or
-// clears its environment, and the processes of the same user can be asked for it with one call.
+// 2.4; each process has it, inherits it from its parent, keeps it when it executes a program, starts a session or clears its
+// environment, and one call reads it from any process of the same user.
 const resourceLocks = 10
 
-// putOn gives us the mark's number, for a process that we fork now; the returned function takes it from us again.
-func (m mark) putOn() (restore func(), ok bool) {
+// putOnSelf puts the mark's number on this process, for a child that we fork now; restore takes it off again.
+func (m mark) putOnSelf() (restore func(), ok bool) {
 	var own unix.Rlimit
 	if m.number() == 0 || unix.Prlimit(0, resourceLocks, nil, &own) != nil {
 		return func() {}, false
@@ -148,8 +148,8 @@ func (m mark) putOn() (restore func(), ok bool) {
 	return func() { _ = unix.Prlimit(0, resourceLocks, &own, nil) }, true
 }
 
-// claim puts the number of the group's mark on a process that has forked nothing yet.
-func (g *group) claim(pid int) error {
+// markProcess puts the number of the group's mark on a process that has no children yet.
+func (g *group) markProcess(pid int) error {
 	var own unix.Rlimit
 	err := unix.Prlimit(pid, resourceLocks, nil, &own)
 	if err == nil && g.mark.number() > 0 {
@@ -169,8 +169,8 @@ func numberOf(pid int) (uint64, bool) {
 	return limit.Cur, err == nil && limit.Cur != unix.RLIM_INFINITY
 }
 
-// on says whether a process has the mark; with text, also whether it has it in the environment that it was started with.
-func (m mark) on(pid int, text bool) bool {
+// isOn says whether a process has the mark: its number or, with text, its text in the environment with which the process started.
+func (m mark) isOn(pid int, text bool) bool {
 	if n, ok := numberOf(pid); ok && n > 0 && n == m.number() {
 		return true
 	}
@@ -181,7 +181,7 @@ func (m mark) on(pid int, text bool) bool {
 	return err == nil && bytes.Contains(environ, []byte(markVariable+"="+string(m)))
 }
 
-// processesOf is all processes that have the mark and run.
+// processesOf are all running processes that have the mark.
 func processesOf(m mark, text bool) (found []int) {
 	proc, err := os.Open("/proc")
 	if err != nil {
@@ -192,7 +192,7 @@ func processesOf(m mark, text bool) (found []int) {
 	self := os.Getpid()
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
-		if err != nil || pid == self || !m.on(pid, text) {
+		if err != nil || pid == self || !m.isOn(pid, text) {
 			continue
 		}
 		if s, ok := readStat(pid); ok && s.state != 'Z' && s.state != 'X' {
@@ -203,8 +203,8 @@ func processesOf(m mark, text bool) (found []int) {
 	return found
 }
 
-// killOnly ends a process if it is the one that is meant. Its number may be another process's by the time of the signal, so
-// the process is held while the question is asked.
+// killOnly ends a process if meant says so. By the time of the signal the pid may be another process's, so a descriptor holds the
+// process while meant is asked.
 func killOnly(pid int, meant func(pid int) bool) error {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) { // before 5.3, or a filter of calls
@@ -223,10 +223,10 @@ func killOnly(pid int, meant func(pid int) bool) error {
 	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
 }
 
-// killSession has nothing to do: processes are found whatever session they are in.
+// killSession has nothing to do: on Linux the processes of an attempt are found in any session.
 func killSession(int) {}
 
-// strays is the children of ours that run and that nothing waits for: not those that we started.
+// strays are the running children of ours that are not watched: those that we did not start.
 func (r *reaper) strays() (found []process) {
 	self := strconv.Itoa(os.Getpid())
 	b, err := os.ReadFile("/proc/self/task/" + self + "/children")

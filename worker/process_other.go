@@ -11,7 +11,7 @@ import (
 )
 
 // Without /proc a process is known by its number and the boot session alone, descendants that left the attempt's process
-// group are not found, and each task is a fresh interpreter.
+// group are not found, and each task runs in a fresh interpreter.
 
 func syncData(file *os.File) error { return file.Sync() }
 

@@ -557,7 +557,7 @@ func TestChildrenOutliveTheirZygote(t *testing.T) {
 func TestAForkOfAZygoteThatHasJustEndedIsRefused(t *testing.T) {
 	t.Parallel()
 	zs := &zygotes{log: slog.New(slog.DiscardHandler)}
-	z := &zygote{state: zygoteReady, children: map[int]*forked{}}
+	z := &zygote{state: zygoteReady, children: map[int]*warmChild{}}
 	child, err := zs.forkFrom(z, childSpec{}, nil)
 	if err == nil || child != nil || len(z.children) != 0 {
 		t.Errorf("got %v, %v and %d children, want an error", child, err, len(z.children))
@@ -687,7 +687,7 @@ func TestASuccessorWithTheLearntModulesIsThereWhileTheFirstTaskStillWorks(t *tes
 	s, release := b.holdIn(py, scienceSource)
 	b.start(s)
 	pid := b.await(s.AttemptID, EventStarted).PID
-	former := b.warm(0)
+	previous := b.warm(0)
 	z := b.warm(400)
 	if z.Forks != 0 || z.Running != 0 {
 		t.Errorf("got %+v, want a successor that has forked nothing", z)
@@ -706,7 +706,7 @@ func TestASuccessorWithTheLearntModulesIsThereWhileTheFirstTaskStillWorks(t *tes
 			t.Errorf("got %+v\n%s", r, b.read(fits.Stderr))
 		}
 	}
-	b.eventually("the former warm worker is gone although its child runs on", func() bool { return syscall.Kill(former.PID, 0) == syscall.ESRCH })
+	b.eventually("the former warm worker is gone although its child runs on", func() bool { return syscall.Kill(previous.PID, 0) == syscall.ESRCH })
 	if err := syscall.Kill(pid, 0); err != nil {
 		t.Errorf("the first task: %v", err)
 	}

@@ -31,7 +31,7 @@ func (s *supervisor) run(a *attempt) {
 		close(a.claimed)
 	}()
 	group, err := s.prepare(a)
-	var child *forked
+	var child *warmChild
 	if err == nil {
 		child, record.WhyCold, err = s.forkWarm(a, group)
 	}
@@ -45,7 +45,7 @@ func (s *supervisor) run(a *attempt) {
 		s.mu.Lock()
 		delete(s.attempts, a.spec.AttemptID)
 		close(a.over)
-		s.settle()
+		s.updateQuiet()
 		s.mu.Unlock()
 		return
 	}
@@ -75,7 +75,7 @@ func newRecord(a *attempt) ExitRecord {
 	return ExitRecord{AttemptID: a.spec.AttemptID, Token: a.spec.Token, Environment: a.spec.Environment.Digest}
 }
 
-// prepare makes what both ways of starting need, so that both fail alike.
+// prepare makes what a warm and a cold start need alike, so that both fail alike.
 func (s *supervisor) prepare(a *attempt) (*group, error) {
 	if info, err := os.Stat(a.spec.WorkDir); err != nil {
 		return nil, fmt.Errorf("use working folder: %w", err)
@@ -104,7 +104,9 @@ func (s *supervisor) prepare(a *attempt) (*group, error) {
 	return group, nil
 }
 
-func (s *supervisor) forkWarm(a *attempt, group *group) (child *forked, whyCold string, err error) {
+// forkWarm forks a child for an attempt. Without a child and an error the attempt is to start cold; whyCold says why, and is empty
+// if the spec asks for that.
+func (s *supervisor) forkWarm(a *attempt, group *group) (child *warmChild, whyCold string, err error) {
 	switch {
 	case a.spec.Mode == ModeCold:
 		return nil, "", nil
@@ -113,7 +115,7 @@ func (s *supervisor) forkWarm(a *attempt, group *group) (child *forked, whyCold 
 	default:
 		child, whyCold, err = s.zygotes.fork(a.spec, a.command, childSpec{
 			Argv: a.command.argv, Env: a.command.env, Cwd: a.spec.WorkDir, Mark: string(a.mark), Joins: group.joins(),
-			Stdout: orNull(a.spec.Stdout), Stderr: orNull(a.spec.Stderr), TempDir: a.spec.TempDir,
+			Stdout: orDevNull(a.spec.Stdout), Stderr: orDevNull(a.spec.Stderr), TempDir: a.spec.TempDir,
 			Mounts: group.mounts, DoneFile: s.folder.done(a.spec.AttemptID),
 		}, a.stop)
 	}
@@ -123,26 +125,27 @@ func (s *supervisor) forkWarm(a *attempt, group *group) (child *forked, whyCold 
 	return child, whyCold, err
 }
 
-func orNull(path string) string {
+func orDevNull(path string) string {
 	if path == "" {
 		return os.DevNull
 	}
 	return path
 }
 
-func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record ExitRecord) {
+// runWarm lets a warm child go, and follows it to its end.
+func (s *supervisor) runWarm(a *attempt, group *group, child *warmChild, record ExitRecord) {
 	p := process{
 		BootID: s.boot, PID: child.pid, StartTime: startTime(child.pid), Mode: record.Mode, StartedAt: record.StartedAt,
 	}
 	if err := s.journal.process(a.spec.AttemptID, p); err != nil {
 		s.log.Warn("process is not recorded; after a crash of ours it is found by its mark", "attempt", a.spec.AttemptID, "error", err)
 	}
-	if err := group.claim(child.pid); err != nil {
+	if err := group.markProcess(child.pid); err != nil {
 		s.log.Warn("process is not marked; it is found by its environment", "attempt", a.spec.AttemptID, "error", err)
 	}
-	// Events stay in order because the child is told to go before anything of it can be read.
+	// The event comes before the child may go: so EventDone cannot overtake EventStarted.
 	s.advance(a, StateRunning, p.PID, nil)
-	_ = child.start() // a child that is dead by now says so by its end
+	_ = child.start() // if the child is dead by now, waitWarm finds that out
 	watched := s.watch(a, p, group)
 
 	var done *childDone
@@ -151,7 +154,7 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
-		// A child that has more to say is not read any further: its attempt is judged by its exit, as if it had said nothing more.
+		// Lines beyond maxLines are not read: the attempt is then judged by its exit and the lines that were read.
 		defer func() { _ = child.conn.Close() }()
 		for range maxLines {
 			line, err := child.lines.ReadBytes('\n')
@@ -163,21 +166,22 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 				continue
 			}
 			m.bound()
-			if m.Imported != nil { // and its work begins: others may profit from what it had to import while it works
+			if m.Imported != nil { // the task's own work begins: a successor can import the modules ahead for others meanwhile
 				imported = m.Modules
 				s.zygotes.learn(child.zygote, m.Modules, seconds(*m.Imported))
 			}
 			if m.Done != nil {
 				m.Modules = append(imported, m.Modules...)
 				done = &m
-				if group.kills() > 0 { // it lost a process: that decides, not what the task makes of it
+				if group.kills() > 0 { // the kernel killed a process of the attempt: that decides, not the task's exit code
 					continue
 				}
-				// What it leaves running may still write to what it returns: then its outcome is not read before that has ended.
+				// A process that the task leaves running may still write to the outputs: then the outcome is not read before that
+				// process has ended.
 				if m.Children = m.Children || group.orphaned(child.pid); !m.Children {
 					provisional := record
 					provisional.Code, provisional.EndedAt = *m.Done, time.Now()
-					provisional.Modules = listed(m.Modules)
+					provisional.Modules = fitInEvent(m.Modules)
 					provisional.CPUUser, provisional.CPUSystem = seconds(m.User), seconds(m.Sys)
 					s.mu.Lock()
 					provisional.Stopped = a.stopped
@@ -210,14 +214,14 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 		}
 	}
 	if done != nil {
-		record.Code, record.Signal, record.Modules = *done.Done, 0, listed(done.Modules)
+		record.Code, record.Signal, record.Modules = *done.Done, 0, fitInEvent(done.Modules)
 	} else if !known {
 		s.decideUnknown(a, &record)
 	}
 	if done == nil || done.Children || group.orphaned(p.PID) || len(group.members()) > 0 {
 		s.killAll(a, p.PID, group)
 	}
-	if unfit != "" && s.startOver(a, unfit) {
+	if unfit != "" && s.prepareColdStart(a, unfit) {
 		record.Mode, record.WhyCold = ModeCold, unfit
 		record.Code, record.Signal, record.Lost, record.Reason = 0, 0, false, ""
 		s.runCold(a, group, record)
@@ -227,10 +231,10 @@ func (s *supervisor) runWarm(a *attempt, group *group, child *forked, record Exi
 	s.finish(a, group, record)
 }
 
-// startOver prepares an attempt for a fresh interpreter: its warm child came to an import that its warm worker has done
-// otherwise and that cannot be done again in one process, and nothing of what it wrote counts. It is the last resort: code
-// for which it happened is not forked again.
-func (s *supervisor) startOver(a *attempt, why string) bool {
+// prepareColdStart prepares an attempt for a fresh interpreter after its warm child has ended at an import: the warm worker had
+// imported that module under other circumstances, and a native module cannot be loaded twice in one process. What the child wrote
+// does not count. This is the last resort: the same code is not forked again. It returns false if the attempt was stopped.
+func (s *supervisor) prepareColdStart(a *attempt, why string) bool {
 	s.zygotes.setUnfit(a.spec, why)
 	s.mu.Lock()
 	stopped := a.stopped
@@ -255,22 +259,23 @@ func (s *supervisor) startOver(a *attempt, why string) bool {
 	return true
 }
 
-// childDone is what a child says: what it has imported when the task's own work begins, and then how it ended.
+// childDone is a message of a warm child: the modules that it has imported when the task's own work begins (Imported), or how the
+// task ended (Done), or one of the last three fields.
 type childDone struct {
 	Imported *float64 `json:"imported"` // seconds of the processor that loading the task took
 	Done     *int     `json:"done"`
 	User     float64  `json:"user"`
 	Sys      float64  `json:"sys"`
 	Children bool     `json:"children"`
-	Modules  []string `json:"modules"` // that it had not told before
+	Modules  []string `json:"modules"` // those that no earlier message named
 	Memory   int64    `json:"memory"`  // KiB
-	Unfit    string   `json:"unfit"`   // why the attempt needs a fresh interpreter; nothing follows
+	Unfit    string   `json:"unfit"`   // why the attempt needs a fresh interpreter; no message follows
 
-	Unmounted string `json:"unmounted"` // why it has not the mounts that it was to have
+	Unmounted string `json:"unmounted"` // why the mounts of childSpec could not be made
 }
 
-// waitWarm returns when the child has ended, or is unkillable, and all that it said was read.
-func (s *supervisor) waitWarm(child *forked, p process, told, unkillable <-chan struct{}) (ended ending, known, gone bool) {
+// waitWarm returns when the child has ended, or is unkillable (gone is false), and all its messages were read (told is closed).
+func (s *supervisor) waitWarm(child *warmChild, p process, told, unkillable <-chan struct{}) (ended ending, known, gone bool) {
 	through := make(chan func(), 1)
 	go func() {
 		e, k := s.zygotes.wait(child, p)
@@ -281,18 +286,18 @@ func (s *supervisor) waitWarm(child *forked, p process, told, unkillable <-chan 
 		note()
 	case <-unkillable:
 	}
-	// What it said is in the socket's buffer now. A process that it left behind may hold the other end open, so the end of
-	// the stream may not come.
+	// All messages of the child are in the socket's buffer now. A process that it left behind may hold the other end open, so the
+	// end of the stream may not come.
 	_ = child.conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	<-told
 	_ = child.conn.Close()
 	return ended, known, gone
 }
 
-// giveUp ends an attempt whose process was killed and is still there: one that waits in the kernel for a disk that does not
-// answer, or that is frozen where we cannot reach. Its execution goes on without it, and so does what waits for its place:
-// the kernel ends it as soon as it can, and no count of ours makes the memory that it holds free.
-func (s *supervisor) giveUp(a *attempt, p process, watched *watching, group *group, record ExitRecord) {
+// giveUp ends an attempt whose process was killed and is still there: the process waits in the kernel for a disk that does not
+// answer, or is frozen in a control group that we cannot thaw. The execution goes on, and the attempt's room is given to others:
+// the kernel ends the process as soon as it can, and to keep the room would not free the memory that the process holds.
+func (s *supervisor) giveUp(a *attempt, p process, watched *watcher, group *group, record ExitRecord) {
 	watched.stop()
 	record.Signal, record.EndedAt = int(syscall.SIGKILL), time.Now()
 	watched.judge(&record)
@@ -300,12 +305,12 @@ func (s *supervisor) giveUp(a *attempt, p process, watched *watching, group *gro
 		record.Reason = fmt.Sprintf("its process %d was killed and is still there (%s): a disk does not answer, or it is frozen", p.PID, condition(p.PID))
 	}
 	s.log.Error("a process cannot be killed; its attempt is over all the same", "attempt", a.spec.AttemptID, "pid", p.PID, "state", condition(p.PID))
-	s.remain(a, append(group.processes(), p.PID))
+	s.addUndead(a, append(group.processes(), p.PID))
 	s.finish(a, group, record)
 }
 
-// remain notes processes that were killed and are still there.
-func (s *supervisor) remain(a *attempt, pids []int) {
+// addUndead notes processes that were killed and are still there.
+func (s *supervisor) addUndead(a *attempt, pids []int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, pid := range pids {
@@ -315,8 +320,8 @@ func (s *supervisor) remain(a *attempt, pids []int) {
 	}
 }
 
-// stillThere is what remains of them.
-func (s *supervisor) stillThere() []Undead {
+// listUndead are the noted processes that are still there.
+func (s *supervisor) listUndead() []Undead {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.undead = slices.DeleteFunc(s.undead, func(u Undead) bool { return !alive(process{BootID: s.boot, PID: u.PID, StartTime: u.started}) })
@@ -327,6 +332,7 @@ func (s *supervisor) stillThere() []Undead {
 	return found
 }
 
+// runCold starts a fresh process for an attempt, and follows it to its end.
 func (s *supervisor) runCold(a *attempt, group *group, record ExitRecord) {
 	pid, ended, err := s.execute(a, group)
 	if err != nil {
@@ -364,8 +370,8 @@ func (s *supervisor) runCold(a *attempt, group *group, record ExitRecord) {
 	s.finish(a, group, record)
 }
 
-// machineLacks says whether a process could not be started for want of something that a machine has when it is well. A
-// program that is not there is the task's own mistake.
+// machineLacks says whether a process could not be started for want of something that a machine has when it is well: room, memory,
+// descriptors. A program that does not exist is the task's own mistake.
 func machineLacks(err error) bool {
 	for _, lack := range []error{
 		syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO, syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE,
@@ -377,6 +383,7 @@ func machineLacks(err error) bool {
 	return false
 }
 
+// execute starts the command of an attempt as a fresh process. The channel tells its end.
 func (s *supervisor) execute(a *attempt, group *group) (int, <-chan ending, error) {
 	path, argv, err := a.command.executable(a.spec)
 	if err != nil {
@@ -405,8 +412,8 @@ func (s *supervisor) execute(a *attempt, group *group) (int, <-chan ending, erro
 	return pid, ended, err
 }
 
-// openLog opens the file that takes what an attempt writes; without one it is lost. Another attempt may have put something
-// else in its place, which must neither block us nor get what this one writes.
+// openLog opens the file for the output of an attempt; an empty path is /dev/null. Another attempt may have put a pipe, a link or
+// something else in the place of the file: that must neither block us nor get the output.
 func openLog(path string) (*os.File, error) {
 	if path == "" {
 		return os.OpenFile(os.DevNull, os.O_WRONLY, 0)
@@ -426,8 +433,8 @@ func openLog(path string) (*os.File, error) {
 	return file, nil
 }
 
-// adopt takes over what a supervisor before us has left.
-func (s *supervisor) adopt(left []stored) {
+// adopt takes over the attempts that an earlier supervisor has left.
+func (s *supervisor) adopt(left []storedAttempt) {
 	for _, found := range left {
 		c := found.claim
 		a := newAttempt(Spec{
@@ -442,23 +449,23 @@ func (s *supervisor) adopt(left []stored) {
 			close(a.over)
 			continue
 		}
-		if c.Place != "" && c.BootID == s.boot && (c.Place != s.place || !leads(c.DataDir, c.Place)) {
+		if c.Place != "" && c.BootID == s.boot && (c.Place != s.place || !leadsTo(c.DataDir, c.Place)) {
 			go s.disown(a, found)
 			continue
 		}
-		go s.readopt(a, found)
+		go s.watchAdopted(a, found)
 	}
 	s.mu.Lock()
-	s.settle()
+	s.updateQuiet()
 	s.mu.Unlock()
 }
 
-// movedReason is why an attempt is lost that was told a path which no longer leads to its data folder.
+// movedReason is the reason of a lost attempt that was told a path which no longer leads to its data folder.
 const movedReason = "the data folder was moved or copied while the attempt ran"
 
-// disown gives up an attempt that was started before the data folder was moved, or in the folder that this one is a copy of:
-// then its processes and files are not ours to touch.
-func (s *supervisor) disown(a *attempt, found stored) {
+// disown gives up an attempt that was started before the data folder was moved, or in the data folder of which ours is a copy: in
+// that case its processes and files are those of the other folder, and stay untouched.
+func (s *supervisor) disown(a *attempt, found storedAttempt) {
 	record := newRecord(a)
 	record.lose(movedReason)
 	record.EndedAt = time.Now()
@@ -476,13 +483,13 @@ func (s *supervisor) disown(a *attempt, found stored) {
 	s.finish(a, g, record)
 }
 
-// readopt watches an attempt that is not our child: its exit code is unknown unless it wrote it down.
-func (s *supervisor) readopt(a *attempt, found stored) {
+// watchAdopted follows an attempt whose process is not our child: the exit code is unknown unless the process wrote it down.
+func (s *supervisor) watchAdopted(a *attempt, found storedAttempt) {
 	record := newRecord(a)
 	sameBoot := found.claim.BootID == s.boot
 	p := found.process
 	if p == nil && sameBoot {
-		// The supervisor before us ended between the start of the process and its record.
+		// The earlier supervisor ended after the start of the process and before its entry in the journal.
 		if pids := processesOf(a.mark, true); len(pids) > 0 {
 			p = &process{BootID: s.boot, PID: pids[0], StartTime: startTime(pids[0])}
 		}
@@ -526,8 +533,8 @@ func (s *supervisor) readopt(a *attempt, found stored) {
 	s.finish(a, group, record)
 }
 
-// living is the marks of the attempts of a journal that may have processes.
-func living(left []stored, boot string) (marks []mark) {
+// unfinishedMarks are the marks of those attempts that may have processes.
+func unfinishedMarks(left []storedAttempt, boot string) (marks []mark) {
 	for _, found := range left {
 		if found.exit == nil && found.claim.BootID == boot {
 			marks = append(marks, mark(found.claim.Mark))
@@ -536,7 +543,7 @@ func living(left []stored, boot string) (marks []mark) {
 	return marks
 }
 
-// decideUnknown judges an attempt whose end nobody saw by what it left.
+// decideUnknown judges an attempt by the files it left, since no supervisor saw its end.
 func (s *supervisor) decideUnknown(a *attempt, record *ExitRecord) {
 	if code := readDone(s.folder.done(a.spec.AttemptID)); code != nil {
 		record.Code = *code
@@ -549,7 +556,7 @@ func (s *supervisor) decideUnknown(a *attempt, record *ExitRecord) {
 	record.lose("its exit code is unknown since the supervisor ended meanwhile, and it left no result")
 }
 
-// completeResult names the file by which flytekit tells a result, if one is there and whole.
+// completeResult is the name of the file in which flytekit has written a result; empty: there is none that is whole.
 func completeResult(dir string) string {
 	if dir == "" {
 		return ""
@@ -562,7 +569,7 @@ func completeResult(dir string) string {
 	return ""
 }
 
-// wholeMessage says whether these bytes are a protobuf message to their end: one that was cut while it was written is not,
+// wholeMessage says whether these bytes are a protobuf message to their end. A message that was cut while it was written is not,
 // unless the cut is between two fields.
 func wholeMessage(b []byte) bool {
 	varint := func() (v uint64, ok bool) {
@@ -602,10 +609,10 @@ func wholeMessage(b []byte) bool {
 	return true
 }
 
-// killAll ends every process of the attempt that is left, whatever session, parent or environment it has.
+// killAll ends every process of the attempt that is left, in any session, under any parent, with any environment.
 func (s *supervisor) killAll(a *attempt, pid int, group *group) {
 	killSession(pid)
-	for round := range maxRounds { // a fork may be faster than one look
+	for round := range maxRounds { // a process may fork while we look
 		left := group.processes()
 		if len(left) == 0 {
 			return
@@ -616,15 +623,15 @@ func (s *supervisor) killAll(a *attempt, pid int, group *group) {
 		}
 	}
 	s.log.Error("processes of an ended attempt cannot be killed", "attempt", a.spec.AttemptID)
-	s.remain(a, group.processes())
+	s.addUndead(a, group.processes())
 }
 
-// endInherited ends the children that we did not start and that no attempt is known to have: a task took both mark and
-// control group from them, and they became ours when their parents ended. Whose they are cannot be told, so they are left
-// alone until the last attempt that runs ends.
+// endInherited ends children of ours that we did not start and that belong to no known attempt: a task took both mark and control
+// group from them, and they became our children when their parents ended. It cannot be told to which attempt they belonged, so
+// they are left alone until the last attempt that runs has ended.
 func (s *supervisor) endInherited(last *attempt) {
 	for round := range maxRounds {
-		strays := s.reaper.strays() // before the question who runs: what an attempt that begins now starts is not among them
+		strays := s.reaper.strays() // before we look for running attempts: no process of an attempt that begins meanwhile is among them
 		if len(strays) == 0 {
 			return
 		}
@@ -643,12 +650,12 @@ func (s *supervisor) endInherited(last *attempt) {
 	}
 }
 
-// finish makes the end durable and tells it.
+// finish makes the exit record durable and sends EventExited.
 func (s *supervisor) finish(a *attempt, group *group, record ExitRecord) {
 	if s.moved() {
 		record.lose(movedReason)
 	}
-	// A task that finds no room cannot write that down either. Asked before we make some.
+	// A task that finds the disk full cannot write that down either. Checked before removeTemp makes room.
 	if record.Reason == "" && (record.Code != 0 || record.Signal != 0) && diskFull(s.folder.dir) {
 		record.Reason = "the disk of the data folder was full: No space left on device; make room and run it again"
 	}
@@ -665,8 +672,8 @@ func (s *supervisor) finish(a *attempt, group *group, record ExitRecord) {
 	}
 	record.Reason, record.WhyCold = shortened(record.Reason), shortened(record.WhyCold)
 	if !forgotten {
-		if err := s.journal.exit(record.kept()); err != nil {
-			// It is told all the same; after a crash of ours it would be judged by the task's files.
+		if err := s.journal.exit(record.bounded()); err != nil {
+			// The event is sent all the same; after a crash of ours the attempt would be judged by its files.
 			s.log.Error("exit record is not durable", "attempt", record.AttemptID, "error", err)
 		}
 	}
@@ -674,11 +681,11 @@ func (s *supervisor) finish(a *attempt, group *group, record ExitRecord) {
 	s.advance(a, StateExited, 0, &record)
 }
 
-// tempAtOnce is how many files of a temporary folder are removed before the end of its attempt is told.
+// tempAtOnce is how many files of a temporary folder are removed before EventExited is sent.
 const tempAtOnce = 1000
 
-// removeTemp removes the temporary folder of an attempt, and says whether all of it is gone. What would take long is left to
-// the server, which removes the folders of an attempt when it forgets it.
+// removeTemp removes the temporary folder of an attempt, and says whether all of it is gone. A folder of many files is left to the
+// server, which removes the folders of an attempt when it forgets the attempt.
 func (s *supervisor) removeTemp(a *attempt) (gone bool) {
 	if a.spec.TempDir == "" {
 		return true
@@ -690,6 +697,7 @@ func (s *supervisor) removeTemp(a *attempt) (gone bool) {
 	return gone
 }
 
+// split is the exit code and the signal of a status; one of them is 0.
 func split(status syscall.WaitStatus) (code, signal int) {
 	if status.Signaled() {
 		return 0, int(status.Signal())
@@ -699,6 +707,7 @@ func split(status syscall.WaitStatus) (code, signal int) {
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
+// appendLine adds a line to a log of an attempt, if that is possible.
 func appendLine(path, line string) {
 	if path == "" {
 		return

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// A running interpreter, or a library it has loaded, honours some variables only when it starts. Those that tasks share are
-// part of a warm worker's key; those that are rare or tied to one process make an attempt cold.
+// A running interpreter, or a library it has loaded, honours some variables only when it starts. Variables of this kind that many
+// tasks share are part of a warm worker's key; those that are rare or tied to one process make an attempt cold.
 
 var startupNames = []string{
 	"HOME", "LANG", "LANGUAGE", "PYTHONDONTWRITEBYTECODE", "PYTHONWARNINGS", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONOPTIMIZE",

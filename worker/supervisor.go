@@ -28,19 +28,19 @@ type supervisor struct {
 	folder  folder
 	journal *journal
 	boot    string
-	dataDir string // its path, which all that runs was told
-	place   string // the folder itself
+	dataDir string // path of the data folder, as all attempts were told it
+	place   string // the data folder itself (Place)
 	reaper  *reaper
 	zygotes *zygotes
 	groups  *groups
 	mounts  error // why folders cannot be made read-only for tasks; nil: they can
 
 	mu       sync.Mutex
-	attempts map[string]*attempt
+	attempts map[string]*attempt // by id
 	peers    map[*peer]bool
 	closing  bool // no attempt is started any more
 	undead   []Undead
-	quiet    time.Time // since when nobody is connected and nothing runs; zero: not so
+	quiet    time.Time // since when no client is connected and no attempt runs; zero: one is
 	ended    chan struct{}
 	endOnce  sync.Once
 }
@@ -52,7 +52,7 @@ type attempt struct {
 	command command
 
 	claimed  chan struct{} // closed when the claim is durable, or claimErr set
-	claimErr error
+	claimErr error         // why the claim is not durable; nil: it is
 	stop     chan struct{} // closed at the first Stop
 	over     chan struct{} // closed in StateExited
 
@@ -62,20 +62,21 @@ type attempt struct {
 	exit      *ExitRecord
 	stopped   bool
 	stopGrace time.Duration
-	forgotten bool
-	adopted   bool
+	forgotten bool // Forget was called: the attempt goes as soon as it has exited
+	adopted   bool // an earlier supervisor started the attempt
 }
 
 // peer is a connected client.
 type peer struct {
 	*outbox
-	greeted bool // gets events
+	greeted bool // has said hello, and gets events since
 }
 
-// send tells a client something. One that does not read is given up: it connects again and gets the present state instead.
+// send sends a message to a client. The connection of a client that does not read is closed: the client connects again, and gets the
+// present state of all attempts instead.
 func (p *peer) send(r reply) {
 	err := p.outbox.send(r)
-	if _, long := errors.AsType[longMessageError](err); long { // an answer: an event has nothing that is long
+	if _, long := errors.AsType[longMessageError](err); long { // the message is an answer: events are short
 		err = p.outbox.send(reply{ID: r.ID, Error: "the answer is " + err.Error(), Invalid: r.Invalid})
 	}
 	if err != nil {
@@ -95,17 +96,17 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Main is the supervisor process. It returns nil when it ended because nothing runs and nobody is connected, because of a
+// Main is the supervisor process. It returns nil when it ended because no attempt runs and no client is connected, because of a
 // Shutdown, or because another supervisor has the data folder; when ctx ends it stops all attempts first.
-// It must be the only user of child processes in its process: it waits for every child.
+// No other code in the process may start child processes: Main waits for every child.
 func Main(ctx context.Context, config Config) error {
 	config = config.withDefaults()
 	f, err := newFolder(config.DataDir)
 	if err != nil {
 		return err
 	}
-	// The terminal and the server may go as they like. That we handle these also undoes their being ignored, which tasks
-	// would inherit.
+	// The end of the terminal or the server must not end us. Handling these signals, and not ignoring them, matters: tasks would
+	// inherit that they are ignored.
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGINT, syscall.SIGQUIT)
 	defer signal.Stop(signals)
@@ -130,20 +131,20 @@ func Main(ctx context.Context, config Config) error {
 	if err != nil {
 		return err
 	}
-	s.groups.clean(f, living(left, s.boot))
+	s.groups.clean(f, unfinishedMarks(left, s.boot))
 	s.adopt(left)
-	_ = os.Remove(path) // of a supervisor that was killed: we have its lock
+	_ = os.Remove(path) // left by a supervisor that was killed: no other can run, since we have the lock
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
 	if err != nil {
 		return fmt.Errorf("listen for the server: %w", err)
 	}
-	if err := os.Chmod(path, 0o600); err != nil { // until now the folder alone kept others out
+	if err := os.Chmod(path, 0o600); err != nil { // until now only the rights on the folder kept other users out
 		return fmt.Errorf("listen for the server: %w", err)
 	}
 	s.log.Info("supervisor started", "pid", os.Getpid(), "build", config.Build, "attempts", len(s.attempts))
 	s.mu.Lock()
 	if !s.quiet.IsZero() {
-		s.quiet = time.Now() // our start may have taken longer than what we are to wait for a client
+		s.quiet = time.Now() // the time to wait for a client begins now: our start may have taken longer than that
 	}
 	s.mu.Unlock()
 	go s.accept(listener)
@@ -164,7 +165,7 @@ func Main(ctx context.Context, config Config) error {
 	}
 	peers := slices.Collect(maps.Keys(s.peers))
 	s.mu.Unlock()
-	for _, p := range peers { // what waits for them is an answer, most likely
+	for _, p := range peers { // the answer to a Shutdown may still wait to be sent
 		select {
 		case <-p.written:
 		case <-told:
@@ -174,7 +175,8 @@ func Main(ctx context.Context, config Config) error {
 	return nil
 }
 
-// takeLock waits while the supervisor before us is about to end; one that answers is there to stay.
+// takeLock takes the lock of the data folder. It waits for an earlier supervisor that is about to end; if a supervisor answers at
+// the socket, that one is there to stay (another).
 func takeLock(ctx context.Context, lock *os.File, socket string) (another bool, err error) {
 	for {
 		err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
@@ -216,11 +218,13 @@ func newSupervisor(config Config, f folder) (*supervisor, error) {
 	return s, err
 }
 
-func (s *supervisor) open() (left []stored, err error) {
+// open reads the journal of an earlier supervisor.
+func (s *supervisor) open() (left []storedAttempt, err error) {
 	s.journal, left, err = openJournal(s.folder)
 	return left, err
 }
 
+// accept serves clients until the listener is closed.
 func (s *supervisor) accept(listener net.Listener) {
 	for {
 		conn, err := listener.Accept()
@@ -229,7 +233,7 @@ func (s *supervisor) accept(listener net.Listener) {
 		}
 		if err != nil {
 			s.log.Error("accept connection", "error", err)
-			time.Sleep(100 * time.Millisecond) //nolint:forbidigo // out of descriptors, most likely: a pause
+			time.Sleep(100 * time.Millisecond) //nolint:forbidigo // most likely we are out of descriptors, and have some again after a pause
 			continue
 		}
 		if err := private.Peer(conn); err != nil {
@@ -240,7 +244,7 @@ func (s *supervisor) accept(listener net.Listener) {
 		p := &peer{outbox: newOutbox(conn)}
 		s.mu.Lock()
 		s.peers[p] = true
-		s.settle()
+		s.updateQuiet()
 		s.mu.Unlock()
 		go func() {
 			for calls := newLineReader(conn); ; {
@@ -254,14 +258,14 @@ func (s *supervisor) accept(listener net.Listener) {
 			p.close()
 			s.mu.Lock()
 			delete(s.peers, p)
-			s.settle()
+			s.updateQuiet()
 			s.mu.Unlock()
 		}()
 	}
 }
 
-// settle keeps quiet true to its word; called with the mutex held.
-func (s *supervisor) settle() {
+// updateQuiet sets quiet after a change of attempts or peers; called with the mutex held.
+func (s *supervisor) updateQuiet() {
 	busy := len(s.peers) > 0
 	for _, a := range s.attempts {
 		busy = busy || a.state != StateExited
@@ -274,6 +278,7 @@ func (s *supervisor) settle() {
 	}
 }
 
+// tend looks every second, or more often, whether the supervisor is to end, and tends the zygotes.
 func (s *supervisor) tend() {
 	tick := time.NewTicker(min(s.config.Grace/4+time.Millisecond, time.Second))
 	defer tick.Stop()
@@ -304,13 +309,14 @@ func (s *supervisor) tend() {
 	}
 }
 
-// moved says that the data folder is no longer where the tasks were told that it is: nothing that they do is right any more,
-// and what they write there makes another folder.
-func (s *supervisor) moved() bool { return !leads(s.dataDir, s.place) }
+// moved says that the data folder is no longer where the tasks were told that it is: they would read nothing there, and what they
+// write would make another folder.
+func (s *supervisor) moved() bool { return !leadsTo(s.dataDir, s.place) }
 
 func (s *supervisor) end() { s.endOnce.Do(func() { close(s.ended) }) }
 
-// handle takes one call. What a call registers happens in order; what it waits for does not hold up the next.
+// handle takes one call. Calls change the supervisor's state in the order in which they come; a call that must wait is answered in
+// the background and does not delay the next one.
 func (s *supervisor) handle(p *peer, line []byte) error {
 	var r request
 	if err := json.Unmarshal(line, &r); err != nil {
@@ -328,7 +334,7 @@ func (s *supervisor) handle(p *peer, line []byte) error {
 		p.send(answer)
 		p.greeted = true
 		for _, a := range s.attempts {
-			if e, ok := a.present(); ok {
+			if e, ok := a.currentEvent(); ok {
 				p.send(reply{Event: &e})
 			}
 		}
@@ -382,7 +388,7 @@ func (s *supervisor) handle(p *peer, line []byte) error {
 	case callZygotes:
 		answer.Zygotes = s.zygotes.status()
 	case callUndead:
-		answer.Undead = s.stillThere()
+		answer.Undead = s.listUndead()
 	case callRetire:
 		s.mu.Lock()
 		busy := len(s.peers) > 1
@@ -411,7 +417,7 @@ func (s *supervisor) handle(p *peer, line []byte) error {
 	return nil
 }
 
-// start registers an attempt and sets it going, or returns the one that is there.
+// start registers an attempt and runs it, or returns the attempt that has this id already (attached).
 func (s *supervisor) start(spec Spec) (a *attempt, attached bool, err error) {
 	m := mark(shortHash(s.folder.dir, spec.AttemptID, spec.Token))
 	s.mu.Lock()
@@ -495,8 +501,8 @@ func (a *attempt) status() Status {
 	}
 }
 
-// present is the event that tells a newcomer where the attempt is.
-func (a *attempt) present() (Event, bool) {
+// currentEvent is the event that tells a new client the attempt's state, if there is one.
+func (a *attempt) currentEvent() (Event, bool) {
 	e := Event{AttemptID: a.spec.AttemptID, Token: a.spec.Token, PID: a.pid, Exit: a.exit}
 	switch a.state {
 	case StateRunning:
@@ -509,7 +515,7 @@ func (a *attempt) present() (Event, bool) {
 	return e, e.Kind != "" && !a.forgotten
 }
 
-// advance moves an attempt forward and tells everybody.
+// advance moves an attempt forward and sends the event to all clients.
 func (s *supervisor) advance(a *attempt, to State, pid int, exit *ExitRecord) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -517,15 +523,15 @@ func (s *supervisor) advance(a *attempt, to State, pid int, exit *ExitRecord) {
 	if pid != 0 {
 		a.pid = pid
 	}
-	if e, ok := a.present(); ok {
+	if e, ok := a.currentEvent(); ok {
 		for p := range s.peers {
 			if p.greeted {
 				p.send(reply{Event: &e})
 			}
 		}
 	}
-	if exit != nil { // what it has imported was told with this event
-		kept := exit.kept()
+	if exit != nil { // the modules are sent once, with the event above
+		kept := exit.bounded()
 		a.exit = &kept
 	}
 	if to == StateExited {
@@ -534,6 +540,6 @@ func (s *supervisor) advance(a *attempt, to State, pid int, exit *ExitRecord) {
 			delete(s.attempts, a.spec.AttemptID)
 			s.journal.forget(a.spec.AttemptID)
 		}
-		s.settle()
+		s.updateQuiet()
 	}
 }

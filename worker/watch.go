@@ -7,39 +7,39 @@ import (
 	"time"
 )
 
-// watching goes along with a running attempt: it ends it when a stop comes, when it takes more memory than it may, and when
-// the kernel has killed one of its processes for want of memory. The task itself may live on then and wait for that
-// process for ever, as the parent of a pool does.
-type watching struct {
+// watcher watches a running attempt. It ends the attempt when a stop comes, when the attempt takes more memory than its limit, and
+// when the kernel has killed one of its processes for want of memory: the task itself may live on then and wait for that process
+// for ever, as the parent of a pool does.
+type watcher struct {
 	s        *supervisor
 	a        *attempt
 	group    *group
-	over     chan struct{}
-	finished chan struct{}
+	over     chan struct{} // closed by stop
+	finished chan struct{} // closed when run has returned
 
-	unkillable chan struct{} // closed when the process was killed and is still there, which the kernel may keep up for ever
+	unkillable chan struct{} // closed when the process is still there KillTime after it was killed; that may last for ever
 
 	// Written before finished is closed.
-	peak         int64
-	exceeded     bool
-	machineKills int64 // of the whole machine, when they were last looked at while the attempt ran
+	peak         int64 // the most memory that a sample found
+	exceeded     bool  // a sample was above the limit
+	machineKills int64 // kills of the whole machine, as of the last look while the attempt ran
 }
 
-// lookAtKills is how often the kernel is asked whether it has killed something for want of memory. Its own message of that
-// (an event of a control group of version 1, a change of a file in version 2) comes before the kill or coalesces, and would
-// need a look at the same counter.
+// lookAtKills is how often the kernel's counter of processes killed for want of memory is read. The kernel also sends a message (an
+// event of a control group of version 1, a change of a file in version 2), but that comes before the kill or stands for several
+// kills, and would need a look at the same counter.
 const lookAtKills = 500 * time.Millisecond
 
-func (s *supervisor) watch(a *attempt, p process, group *group) *watching {
-	w := &watching{s: s, a: a, group: group, over: make(chan struct{}), finished: make(chan struct{}), unkillable: make(chan struct{})}
-	if !group.counts {
+func (s *supervisor) watch(a *attempt, p process, group *group) *watcher {
+	w := &watcher{s: s, a: a, group: group, over: make(chan struct{}), finished: make(chan struct{}), unkillable: make(chan struct{})}
+	if !group.countsMemory {
 		w.machineKills = machineKills()
 	}
 	go w.run(p)
 	return w
 }
 
-func (w *watching) run(p process) {
+func (w *watcher) run(p process) {
 	defer close(w.finished)
 	look := time.NewTicker(lookAtKills)
 	defer look.Stop()
@@ -51,7 +51,7 @@ func (w *watching) run(p process) {
 	}
 	stop := w.a.stop
 	var kill, killed <-chan time.Time
-	// end kills all of the attempt, once: then it is only waited for, and KillTime counts from the first kill.
+	// end kills all processes of the attempt, once: then we only wait for their end, and KillTime counts from this kill.
 	end := func() {
 		if alive(p) {
 			_ = syscall.Kill(p.PID, syscall.SIGKILL)
@@ -70,7 +70,7 @@ func (w *watching) run(p process) {
 			grace := w.a.stopGrace
 			w.s.mu.Unlock()
 			if !alive(p) {
-				break // it has just ended; its number may be another's
+				break // the process has just ended; its number may be another process's now
 			}
 			if err := syscall.Kill(-p.PID, syscall.SIGTERM); errors.Is(err, syscall.ESRCH) {
 				_ = syscall.Kill(p.PID, syscall.SIGTERM) // not yet the leader of its session
@@ -82,8 +82,8 @@ func (w *watching) run(p process) {
 			close(w.unkillable)
 			return
 		case <-look.C:
-			if !w.group.counts {
-				w.machineKills = machineKills() // also after the kill: what the kernel kills then has not ended the attempt
+			if !w.group.countsMemory {
+				w.machineKills = machineKills() // also after our own kill: a kill of the kernel after it has not ended the attempt
 			} else if killed == nil && w.group.kills() > 0 {
 				end()
 			}
@@ -99,16 +99,16 @@ func (w *watching) run(p process) {
 }
 
 // stop ends the watch: the attempt's process is gone.
-func (w *watching) stop() {
+func (w *watcher) stop() {
 	close(w.over)
 	<-w.finished
 }
 
-// judge adds to the record what memory had to do with the end.
-func (w *watching) judge(record *ExitRecord) {
+// judge adds to the record whether memory was the cause of the end.
+func (w *watcher) judge(record *ExitRecord) {
 	f := memoryFacts{
 		limit: w.a.spec.MemoryLimit, peak: max(w.group.peak(), w.peak), sampledAbove: w.exceeded,
-		counted: w.group.counts, killed: w.group.kills(),
+		counted: w.group.countsMemory, killed: w.group.kills(),
 	}
 	if !f.counted {
 		f.killed = machineKills() - w.machineKills
@@ -121,29 +121,28 @@ func (w *watching) judge(record *ExitRecord) {
 type memoryFacts struct {
 	limit        int64 // of the attempt, in bytes; 0: none
 	peak         int64 // the most that all its processes used at once; 0: unknown
-	sampledAbove bool  // we saw it above its limit, and ended it
-	counted      bool  // killed is of the attempt's own processes; else of the whole machine, in the last moments of the attempt
+	sampledAbove bool  // a sample was above the limit, and we ended the attempt
+	counted      bool  // killed counts the attempt's own processes; false: those of the whole machine in the last moments of the attempt
 	killed       int64 // processes that the kernel has killed for want of memory
 }
 
-// charge writes into the record of an attempt that has ended whom an end for want of memory is charged to. OOM: the task,
-// which used more than it may, or had stated no limit when the machine ran out of memory. A reason without OOM says that the
-// machine ran out of memory although the task was within its limit: that is not its fault, and it was killed. The record of
-// an attempt that ended otherwise stays as it is.
+// charge writes into an exit record whether the attempt ended for want of memory, and whose fault that is. With OOM it is the
+// task's: the task used more than its limit, or had stated no limit when the machine ran out of memory. A reason without OOM says
+// that the task was killed because the machine ran out of memory, although the task was within its limit: not its fault. The
+// record of an attempt that ended otherwise stays as it is.
 //
-// It follows what Kubernetes does since 1.28 with control groups of version 2: when the kernel kills one process of a
-// container for want of memory, all of it ends. So an attempt that lost a process never ends well, whichever process it was
-// and whether or not we saw it in time. The machine's memory is charged to the task without a limit that the kernel has
-// chosen, since it chooses the one that uses most; to start it again as if the system had failed would take the machine
-// once more.
+// The rule is that of Kubernetes since 1.28 with control groups of version 2: when the kernel kills one process of a container for
+// want of memory, the whole container ends. So an attempt that lost a process never succeeds, whichever process that was and
+// whether or not we saw it in time. If the machine runs out of memory, a killed task without a limit is at fault, since the kernel
+// chooses the process that uses most; to run it again as after a failure of the system would bring the machine down once more.
 func (f memoryFacts) charge(record *ExitRecord) {
-	// Of an end that nobody saw, as the supervisor ended too, the kernel's kill is the best explanation.
+	// For an end that no supervisor saw, since the supervisor ended too, the kernel's kill is the best explanation.
 	died := record.Signal == int(syscall.SIGKILL) || record.Code == 128+int(syscall.SIGKILL) || record.Lost
 	which := "a process that it had started"
 	if died {
 		which = "its process"
 	}
-	// The last step up to a limit may be a huge page, or one that the kernel counts in batches.
+	// The last step up to a limit may be a huge page, or a batch of pages that the kernel counts at once.
 	slack := max(f.limit/16, 4<<20)
 	mine := f.counted && f.killed > 0
 	switch {

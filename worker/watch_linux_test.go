@@ -33,7 +33,7 @@ func TestTheTimeAfterWhichAnAttemptIsUnkillableCountsFromTheFirstKill(t *testing
 		a := newAttempt(Spec{AttemptID: "a", MemoryLimit: 1 << 40}, "a mark that no process has")
 		a.stopGrace = 10 * time.Second
 		p := process{BootID: bootID(), PID: pid, StartTime: startTime(pid)}
-		w := s.watch(a, p, &group{mark: a.mark, dir: filepath.Dir(events), version: 2, counts: true, limited: true})
+		w := s.watch(a, p, &group{mark: a.mark, dir: filepath.Dir(events), version: 2, countsMemory: true, limited: true})
 		began := time.Now()
 		close(a.stop)
 		time.AfterFunc(a.stopGrace+time.Millisecond, func() { count("1") })

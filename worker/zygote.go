@@ -31,61 +31,62 @@ import (
 //go:embed zygote.py
 var zygoteSource []byte
 
-// zygotes is the warm workers of a supervisor.
+// zygotes are the warm workers of a supervisor. doc.go tells the life of one.
 type zygotes struct {
 	log    *slog.Logger
 	folder folder
 	reaper *reaper
-	max    int
-	idle   time.Duration
-	script string // where zygote.py of this build is
+	max    int           // zygotes in live, at most
+	idle   time.Duration // after which a zygote without a child ends
+	script string        // path of this build's zygote.py
 
-	mu     sync.Mutex
-	live   map[string]*zygote // by key
-	learnt map[string]*learnt // by environment
-	asked  map[string]bool    // keys that an attempt has come with
-	unfit  map[string]string  // by code: why its attempts need a fresh interpreter
+	mu        sync.Mutex
+	live      map[string]*zygote        // by key: those that fork for attempts, or will; a failed one keeps its place for a while
+	profiles  map[string]*importProfile // by environment
+	requested map[string]bool           // keys of the attempts so far
+	unfit     map[string]string         // by codeOf: why attempts of this code need a fresh interpreter
 }
 
-// learnt is what is known of an environment across zygotes and supervisors; a file of it is what a zygote starts with.
-type learnt struct {
+// importProfile is what the zygotes of an environment have learnt about its modules. It is kept in a file of the folder learnt, which
+// a successor zygote reads when it starts.
+type importProfile struct {
 	path    string
-	Prover  string            `json:"prover"` // the zygote.py that Dropped is of
-	Modules []string          `json:"modules"`
-	Reads   []string          `json:"reads"`   // variables that these read at their import
+	Prover  string            `json:"prover"`  // name of the zygote.py that has found Dropped; another release may prove more
+	Modules []string          `json:"modules"` // to import ahead: tasks have imported them
+	Reads   []string          `json:"reads"`   // variables that these modules read at their import
 	Dropped map[string]string `json:"dropped"` // modules that are never imported ahead, and why
 }
 
-// zygote is one warm worker. The mutex of zygotes guards what is not set once.
+// zygote is one warm worker. The mutex of zygotes guards the fields that are not set once.
 type zygote struct {
 	key     string
 	env     Environment
 	startup map[string]string
-	ready   chan struct{} // closed when it is ready, or will never be
-	ended   chan struct{} // closed when its process is gone or told to go: it forks and reports no more
+	ready   chan struct{} // closed when the state is not starting any more
+	ended   chan struct{} // closed when the process is gone or told to end: the zygote forks and reports no more
 
 	state     string
-	reason    string
+	reason    string // of the state failed or ended
 	pid       int
-	conn      *net.UnixConn
-	children  map[int]*forked
-	number    int
+	conn      *net.UnixConn      // nil: the process is not started yet, or is gone
+	children  map[int]*warmChild // by number: those whose end the process has not reported
+	number    int                // of the latest child
 	forks     int64
-	preloaded int
-	believed  int
-	rss       int64
-	since     time.Time
-	used      time.Time
+	preloaded int       // modules that were imported ahead
+	believed  int       // those of them that an earlier zygote had proved
+	rss       int64     // bytes of memory when it was ready
+	since     time.Time // of the start, or of the state failed or ended
+	used      time.Time // of the latest fork or end of a child
 
-	imports  *imports        // what it has imported, set when it is ready
-	modules  map[string]bool // what it was told to preload
-	how      []string        // how it is to be started another time (zygote.py)
-	slow     bool            // a child of it spent noticeable time with imports
-	former   *zygote         // whose place it takes when it is ready; nil: nobody's
-	next     *zygote         // that is to take its place; nil: none is being started
-	renewed  time.Time       // when the last one of its line was started
-	lasted   time.Duration   // how long that one took to be ready
-	retiring bool            // it forks no more and is told to end
+	imports   *imports        // what the process has imported; nil: it is not ready yet
+	modules   map[string]bool // modules that it was told to import ahead
+	startArgs []string        // further arguments of zygote.py, as an earlier process of this zygote asked for
+	slow      bool            // a child spent noticeable time with imports
+	previous  *zygote         // the zygote whose place this one takes when it is ready; nil: none
+	successor *zygote         // the zygote that is being started to take this one's place; nil: none. z.successor.previous == z
+	renewedAt time.Time       // when the latest successor in this line was started
+	startTook time.Duration   // how long the latest start in this line took
+	retiring  bool            // it takes no new requests and was told to end
 }
 
 const (
@@ -95,25 +96,25 @@ const (
 	zygoteEnded    = "ended"
 )
 
-// forked is a child that waits for its go.
-type forked struct {
+// warmChild is a forked process that waits for its go, and then runs an attempt.
+type warmChild struct {
 	zygote   *zygote
 	conn     net.Conn
 	lines    *bufio.Reader
 	pid      int
-	reported chan ending // by the zygote
+	reported chan ending // its end, as the zygote reports it
 }
 
 const (
 	zygoteStartTime = 180 * time.Second
-	// No attempt waits for a successor, which proves what thousands of modules do: ten seconds of a processor that is idle.
+	// No attempt waits for a successor, and it proves thousands of modules, which takes an idle processor ten seconds.
 	successorStartTime = 15 * time.Minute
 	forkTime           = 20 * time.Second
-	failureRest        = 30 * time.Second // a zygote that did not start is not tried again for so long
+	failureRest        = 30 * time.Second // the time before a zygote that did not start is started again
 
-	// A successor is started for so many modules that the zygote has not, at least this part of all, since it imports all of
-	// them again; or for a single one if imports were slow. And not sooner after the one before than renewalPause, and than
-	// renewalShare times what that one took.
+	// When a successor is worth its start, which imports all modules again: the zygote lacks at least manyModules of the learnt
+	// modules and at least one in manyPart of them, or it lacks a single one and a child took slowImport for its imports. The next
+	// successor comes at least renewalPause, and renewalShare times as long as the latest start took, after the one before.
 	manyModules  = 10
 	manyPart     = 50
 	slowImport   = 50 * time.Millisecond
@@ -129,14 +130,14 @@ func newZygotes(log *slog.Logger, f folder, r *reaper, config Config) (*zygotes,
 	}
 	return &zygotes{
 		log: log, folder: f, reaper: r, max: config.MaxZygotes, idle: config.ZygoteIdle, script: script,
-		live: map[string]*zygote{}, learnt: map[string]*learnt{}, asked: map[string]bool{}, unfit: map[string]string{},
+		live: map[string]*zygote{}, profiles: map[string]*importProfile{}, requested: map[string]bool{}, unfit: map[string]string{},
 	}, nil
 }
 
 var errStopped = errors.New("stopped")
 
-// fork returns a child that has everything but its go, or the reason why there can be none.
-func (zs *zygotes) fork(spec Spec, c command, message childSpec, stop <-chan struct{}) (*forked, string, error) {
+// fork returns a child that is ready to go, or the reason why there can be none.
+func (zs *zygotes) fork(spec Spec, c command, message childSpec, stop <-chan struct{}) (*warmChild, string, error) {
 	if runtime.GOOS != "linux" {
 		return nil, "warm workers need Linux", nil
 	}
@@ -158,7 +159,7 @@ func (zs *zygotes) fork(spec Spec, c command, message childSpec, stop <-chan str
 		}
 		zs.mu.Lock()
 		state, reason := z.state, z.reason
-		same := z.key == zs.key(spec.Environment, c.env) // getting ready may have taught us variables that matter
+		same := z.key == zs.key(spec.Environment, c.env) // a zygote that gets ready may add variables to the profile, and so to the key
 		zs.mu.Unlock()
 		switch {
 		case state == zygoteFailed:
@@ -169,11 +170,11 @@ func (zs *zygotes) fork(spec Spec, c command, message childSpec, stop <-chan str
 		if why := z.imports.stale(); why != "" {
 			zs.log.Info("warm worker is out of date", "pid", z.pid, "reason", why)
 			zs.mu.Lock()
-			zs.outdate(z)
+			zs.retireStale(z)
 			zs.mu.Unlock()
 			continue
 		}
-		if why := z.imports.differ(c.env, spec.WorkDir); why != "" {
+		if why := z.imports.whyDifferent(c.env, spec.WorkDir); why != "" {
 			return nil, why, nil
 		}
 		child, err := zs.forkFrom(z, message, stop)
@@ -181,7 +182,7 @@ func (zs *zygotes) fork(spec Spec, c command, message childSpec, stop <-chan str
 			return child, "", err
 		}
 		zs.mu.Lock()
-		if !z.retiring { // else its successor is there
+		if !z.retiring { // a retiring zygote has a successor that can fork
 			zs.log.Warn("warm worker did not fork", "pid", z.pid, "error", err)
 			zs.endLocked(z, zygoteEnded, err.Error())
 		}
@@ -190,16 +191,16 @@ func (zs *zygotes) fork(spec Spec, c command, message childSpec, stop <-chan str
 	return nil, "the warm worker ended again and again", nil
 }
 
-// outdate takes a zygote, whose files are no longer what it imported, and the one that was to succeed it out of use. Called
-// with the mutex held.
-func (zs *zygotes) outdate(z *zygote) {
+// retireStale takes a zygote out of use whose files have changed since it imported them, and its successor with it. Called with the
+// mutex held.
+func (zs *zygotes) retireStale(z *zygote) {
 	if zs.live[z.key] == z {
 		delete(zs.live, z.key)
 	}
 	zs.retire(z)
 }
 
-// codeOf is what tells an attempt's code from others': its archive, and what of it is loaded.
+// codeOf names the code of an attempt: its archive and the task that is loaded from it, in an environment.
 func codeOf(spec Spec) string {
 	parts := []string{spec.Environment.Interpreter, spec.Environment.Digest}
 	for i, arg := range spec.Argv {
@@ -225,28 +226,29 @@ func (zs *zygotes) setUnfit(spec Spec, why string) {
 	zs.log.Info("attempts of this code get fresh interpreters", "attempt", spec.AttemptID, "reason", why)
 }
 
-// childSpec is what a child of a zygote is told.
+// childSpec is all that a warm child must know to run an attempt.
 type childSpec struct {
 	Argv     []string          `json:"argv"`
 	Env      map[string]string `json:"env"`
 	Cwd      string            `json:"cwd"`
 	Stdout   string            `json:"stdout"`
 	Stderr   string            `json:"stderr"`
-	TempDir  string            `json:"temp_dir,omitempty"` // made for this attempt alone; empty: none was
+	TempDir  string            `json:"temp_dir,omitempty"` // made for this attempt alone; empty: there is none
 	Mark     string            `json:"mark"`
-	Joins    []string          `json:"joins,omitempty"`  // files of control groups: a process that writes 0 to them is in
-	Mounts   *mounts           `json:"mounts,omitempty"` // nil: it sees what we see
+	Joins    []string          `json:"joins,omitempty"`  // files of control groups: a process that writes 0 to a file is in the group
+	Mounts   *mounts           `json:"mounts,omitempty"` // nil: the child sees all folders as we do
 	DoneFile string            `json:"done_file"`
 }
 
-func (zs *zygotes) forkFrom(z *zygote, message childSpec, stop <-chan struct{}) (*forked, error) {
+// forkFrom has a zygote fork a child, and hands the child its spec.
+func (zs *zygotes) forkFrom(z *zygote, message childSpec, stop <-chan struct{}) (*warmChild, error) {
 	ours, theirs, err := socketPair(syscall.SOCK_STREAM)
 	if err != nil {
 		return nil, err
 	}
-	child := &forked{zygote: z, conn: ours, lines: bufio.NewReader(io.LimitReader(ours, maxSaid)), reported: make(chan ending, 1)}
+	child := &warmChild{zygote: z, conn: ours, lines: bufio.NewReader(io.LimitReader(ours, maxSaid)), reported: make(chan ending, 1)}
 	zs.mu.Lock()
-	if z.conn == nil { // it was ready when we looked, and has ended since
+	if z.conn == nil { // the zygote was ready when we looked, and has ended since
 		zs.mu.Unlock()
 		_, _ = ours.Close(), theirs.Close()
 		return nil, errors.New("its process ended")
@@ -260,7 +262,7 @@ func (zs *zygotes) forkFrom(z *zygote, message childSpec, stop <-chan struct{}) 
 	_, _, err = conn.WriteMsgUnix(strconv.AppendInt(nil, int64(n), 10), syscall.UnixRights(int(theirs.Fd())), nil)
 	_ = theirs.Close()
 	if err != nil {
-		zs.leave(z, n)
+		zs.removeChild(z, n)
 		_ = ours.Close()
 		return nil, fmt.Errorf("ask for a fork: %w", err)
 	}
@@ -268,7 +270,7 @@ func (zs *zygotes) forkFrom(z *zygote, message childSpec, stop <-chan struct{}) 
 	if err != nil {
 		panic(err) // strings only
 	}
-	// A zygote that hangs, or a stop, must not keep us: without its go the child ends by itself.
+	// A zygote that hangs must not hold us up, nor a stop have to wait: a child that is not told to go ends by itself.
 	_ = ours.SetDeadline(time.Now().Add(forkTime))
 	unhook := make(chan struct{})
 	defer close(unhook)
@@ -283,7 +285,7 @@ func (zs *zygotes) forkFrom(z *zygote, message childSpec, stop <-chan struct{}) 
 			case <-unhook:
 				return
 			case <-look.C:
-				if isStopped(z.pid) { // by a task: it is of the same user
+				if isStopped(z.pid) { // a task can do that: its user is the same
 					zs.log.Warn("warm worker was stopped by a signal; it goes on", "pid", z.pid)
 					_ = syscall.Kill(z.pid, syscall.SIGCONT)
 				}
@@ -301,7 +303,7 @@ func (zs *zygotes) forkFrom(z *zygote, message childSpec, stop <-chan struct{}) 
 		}
 	}
 	if err != nil || first.PID <= 0 {
-		zs.leave(z, n)
+		zs.removeChild(z, n)
 		_ = ours.Close()
 		select {
 		case <-stop:
@@ -318,24 +320,24 @@ func (zs *zygotes) forkFrom(z *zygote, message childSpec, stop <-chan struct{}) 
 	return child, nil
 }
 
-// start lets a child run user code.
-func (child *forked) start() error {
+// start tells a child to go: from now on it runs user code.
+func (child *warmChild) start() error {
 	_, err := child.conn.Write([]byte{'g'})
 	return err
 }
 
-// abandon ends a child that had no go.
-func (child *forked) abandon() { _ = child.conn.Close() }
+// abandon ends a child that was not told to go.
+func (child *warmChild) abandon() { _ = child.conn.Close() }
 
-// wait returns how the child ended; known is false where nobody can say.
-func (zs *zygotes) wait(child *forked, p process) (e ending, known bool) {
+// wait returns how a child ended; known is false if neither its zygote nor we have seen its end.
+func (zs *zygotes) wait(child *warmChild, p process) (e ending, known bool) {
 	defer func() { _ = child.conn.Close() }()
 	select {
 	case e := <-child.reported:
 		return e, true
 	case <-child.zygote.ended:
 	}
-	select { // it may have been its last word
+	select { // the report may have come just before the zygote ended
 	case e := <-child.reported:
 		return e, true
 	default:
@@ -347,7 +349,8 @@ func (zs *zygotes) wait(child *forked, p process) (e ending, known bool) {
 	return e, known
 }
 
-// awaitInherited waits for a process whose parent died. It becomes our child, unless that parent had reaped it and told nobody.
+// awaitInherited waits for a process whose parent has died. The process becomes our child, unless its parent had reaped it already
+// and died before it could report that.
 func awaitInherited(r *reaper, p process) (ending, bool) {
 	ended := r.inherit(p.PID)
 	gone := make(chan struct{})
@@ -365,47 +368,49 @@ func awaitInherited(r *reaper, p process) (ending, bool) {
 	select {
 	case e := <-ended:
 		return e, true
-	case <-time.After(time.Second): // a zombie is gone and will be reaped; one that never becomes ours is not
-		r.leave(p.PID)
+	case <-time.After(time.Second): // a zombie counts as gone and will be reaped within a second; a process that never becomes our child will not
+		r.unwatch(p.PID)
 		return ending{}, false
 	}
 }
 
-func (zs *zygotes) leave(z *zygote, n int) {
+// removeChild drops a child that could not be forked.
+func (zs *zygotes) removeChild(z *zygote, n int) {
 	zs.mu.Lock()
 	defer zs.mu.Unlock()
 	delete(z.children, n)
 }
 
-// key is called with the mutex held.
+// key names the zygote that fits an attempt: interpreter, environment, and the start-up variables of startupVariables. Called with
+// the mutex held.
 func (zs *zygotes) key(env Environment, variables map[string]string) string {
 	parts := []string{env.Interpreter, env.Digest}
-	startup := startupVariables(variables, zs.lesson(env).Reads)
+	startup := startupVariables(variables, zs.profile(env).Reads)
 	for _, name := range slices.Sorted(maps.Keys(startup)) {
 		parts = append(parts, name, startup[name])
 	}
 	return shortHash(parts...)
 }
 
-// lesson is called with the mutex held.
-func (zs *zygotes) lesson(env Environment) *learnt {
+// profile is the import profile of an environment, read from disk at first. Called with the mutex held.
+func (zs *zygotes) profile(env Environment) *importProfile {
 	name := shortHash(env.Interpreter, env.Digest)
-	l, ok := zs.learnt[name]
+	l, ok := zs.profiles[name]
 	if !ok {
-		l = &learnt{}
+		l = &importProfile{}
 		path := filepath.Join(zs.folder.learnt(), name+".json")
 		readJSON(path, l)
 		l.path = path
-		if prover := filepath.Base(zs.script); l.Dropped == nil || l.Prover != prover { // another one may prove more
+		if prover := filepath.Base(zs.script); l.Dropped == nil || l.Prover != prover { // another release may prove modules that this one could not
 			l.Prover, l.Dropped = prover, map[string]string{}
 		}
-		zs.learnt[name] = l
+		zs.profiles[name] = l
 	}
 	return l
 }
 
-// save is called with the mutex held. What is learnt may be lost: it will be learnt again.
-func (l *learnt) save(log *slog.Logger) {
+// save writes the profile to disk. A profile that is lost will be learnt again. Called with the mutex held.
+func (l *importProfile) save(log *slog.Logger) {
 	b, err := json.Marshal(l)
 	if err == nil {
 		err = os.WriteFile(l.path+".new", b, 0o600)
@@ -420,24 +425,26 @@ func (l *learnt) save(log *slog.Logger) {
 
 const (
 	maxLearnt = 10_000 // modules that one environment preloads, and as many that are known not to be
-	maxShown  = 100    // of these, in the status
+	maxShown  = 100    // dropped modules that the status shows
 )
 
-// unlearn forgets the modules with which a zygote could not start, but for those that its former has preloaded: what a task has
-// said that it imported may be a module that ends a zygote. The others are learnt again from the tasks that import them.
-func (l *learnt) unlearn(modules, preloaded map[string]bool, log *slog.Logger) {
+// forgetModules forgets the modules with which a zygote could not start (modules), except those that the previous zygote has
+// imported (preloaded): a module that a task has named may be one that ends every zygote. The harmless ones are learnt again from
+// the tasks that import them.
+func (l *importProfile) forgetModules(modules, preloaded map[string]bool, log *slog.Logger) {
 	l.Modules = slices.DeleteFunc(l.Modules, func(m string) bool { return modules[m] && !preloaded[m] })
 	l.save(log)
 }
 
-// learn takes the modules that a task of this zygote has imported from its environment, and how long that took.
+// learn adds modules to the profile that a task of this zygote has imported itself, which took so long, and starts a successor if that
+// is worth it.
 func (zs *zygotes) learn(z *zygote, modules []string, took time.Duration) {
 	if len(modules) == 0 {
 		return
 	}
 	zs.mu.Lock()
 	defer zs.mu.Unlock()
-	l, grown := zs.lesson(z.env), false
+	l, grown := zs.profile(z.env), false
 	known := make(map[string]bool, len(l.Modules))
 	for _, m := range l.Modules {
 		known[m] = true
@@ -455,23 +462,24 @@ func (zs *zygotes) learn(z *zygote, modules []string, took time.Duration) {
 	now := time.Now()
 	for _, other := range zs.live {
 		if other == z || grown && other.env.Interpreter == z.env.Interpreter && other.env.Digest == z.env.Digest {
-			zs.improve(other, now)
+			zs.renew(other, now)
 		}
 	}
 }
 
-func (l *learnt) dropped(module string) bool {
+// dropped says whether a module, or its package, is never to be imported ahead.
+func (l *importProfile) dropped(module string) bool {
 	top, _, _ := strings.Cut(module, ".")
 	return l.Dropped[module] != "" || l.Dropped[top] != ""
 }
 
-// improve starts the successor of a zygote if there is enough that its children must import by themselves; called with the
-// mutex held. It may be called as often as one likes.
-func (zs *zygotes) improve(z *zygote, now time.Time) {
-	if z.state != zygoteReady || z.next != nil || z.retiring || now.Sub(z.renewed) < max(renewalPause, renewalShare*z.lasted) {
+// renew starts the successor of a zygote if that is worth it: see manyModules. It may be called at any time and any number of times;
+// called with the mutex held.
+func (zs *zygotes) renew(z *zygote, now time.Time) {
+	if z.state != zygoteReady || z.successor != nil || z.retiring || now.Sub(z.renewedAt) < max(renewalPause, renewalShare*z.startTook) {
 		return
 	}
-	missing, all := 0, zs.lesson(z.env).Modules
+	missing, all := 0, zs.profile(z.env).Modules
 	for _, m := range all {
 		if !z.modules[m] {
 			missing++
@@ -480,15 +488,16 @@ func (zs *zygotes) improve(z *zygote, now time.Time) {
 	if missing < max(manyModules, len(all)/manyPart) && (missing == 0 || !z.slow) {
 		return
 	}
-	next := zs.newZygote(z.key, z.env, z.startup)
-	next.former, z.next, z.renewed, next.renewed = z, next, now, now
+	successor := zs.newZygote(z.key, z.env, z.startup)
+	successor.previous, z.successor, z.renewedAt, successor.renewedAt = z, successor, now, now
 	zs.log.Info("warm worker gets a successor", "pid", z.pid, "modules", missing)
-	go zs.run(next, 0)
+	go zs.run(successor, 0)
 }
 
-// obtain returns the zygote for these variables, starting it where there is none; it need not be ready. An environment's
-// second and later ones are started when an attempt with the same start-up variables comes again: a variable that differs
-// from attempt to attempt would otherwise make a warm worker for each, which costs more than a fresh interpreter.
+// obtain returns the zygote that fits these variables, or the reason why there is none. If there is none yet, obtain starts one; the
+// zygote need not be ready. If the environment has another zygote that is ready, obtain starts a new one only when the same
+// start-up variables come for the second time, or with ahead: a variable that differs from attempt to attempt would otherwise make
+// a zygote for each, which costs more than a fresh interpreter.
 func (zs *zygotes) obtain(env Environment, variables map[string]string, ahead bool) (*zygote, string) {
 	zs.mu.Lock()
 	defer zs.mu.Unlock()
@@ -499,11 +508,11 @@ func (zs *zygotes) obtain(env Environment, variables map[string]string, ahead bo
 		}
 		delete(zs.live, key)
 	}
-	again := zs.asked[key]
-	if len(zs.asked) > 10_000 {
-		clear(zs.asked)
+	again := zs.requested[key]
+	if len(zs.requested) > 10_000 {
+		clear(zs.requested)
 	}
-	zs.asked[key] = true
+	zs.requested[key] = true
 	if !again && !ahead {
 		for _, z := range zs.live {
 			if z.state == zygoteReady && z.env.Interpreter == env.Interpreter && z.env.Digest == env.Digest {
@@ -531,29 +540,29 @@ func (zs *zygotes) obtain(env Environment, variables map[string]string, ahead bo
 
 // newZygote is called with the mutex held.
 func (zs *zygotes) newZygote(key string, env Environment, variables map[string]string) *zygote {
-	startup := startupVariables(variables, zs.lesson(env).Reads)
+	startup := startupVariables(variables, zs.profile(env).Reads)
 	if path, ok := variables["PATH"]; ok {
 		startup["PATH"] = path
 	} else {
 		startup["PATH"] = withFirst(filepath.Dir(env.Interpreter), "")
 	}
 	return &zygote{
-		key: key, env: env, startup: startup, state: zygoteStarting, children: map[int]*forked{},
+		key: key, env: env, startup: startup, state: zygoteStarting, children: map[int]*warmChild{},
 		ready: make(chan struct{}), ended: make(chan struct{}), since: time.Now(), used: time.Now(),
 	}
 }
 
-// packetReader puts the packets of a zygote together: a message that is longer than a packet may be comes in several.
+// packetReader puts the messages of a zygote together, of which a long one comes in several packets.
 type packetReader struct {
 	conn    net.Conn
 	buffer  []byte
 	message []byte
 }
 
-// maxZygoteMessage bounds a message of a zygote, which has some hundred bytes for each module that it was told to preload.
+// maxZygoteMessage bounds a message of a zygote, which has some hundred bytes for each module that the zygote was to import ahead.
 const maxZygoteMessage = 16 << 20
 
-// next returns a message, which is valid until the next one is read.
+// next returns a message, which is valid until the next call.
 func (r *packetReader) next() ([]byte, error) {
 	r.message = r.message[:0]
 	for {
@@ -567,13 +576,14 @@ func (r *packetReader) next() ([]byte, error) {
 			return nil, fmt.Errorf("its message is longer than %d bytes", maxZygoteMessage)
 		}
 		r.message = append(r.message, r.buffer[1:n]...)
-		if r.buffer[0] == '.' { // else '+': more of it follows
+		if r.buffer[0] == '.' { // '+' in its place: more packets of the message follow
 			return r.message, nil
 		}
 	}
 }
 
-// zygoteMessage is what a zygote says.
+// zygoteMessage is a message of a zygote (zygote.py): it is ready, wants to be started again, has failed, or a child N was forked or
+// has ended (Status).
 type zygoteMessage struct {
 	Ready *struct {
 		Preloaded int               `json:"preloaded"`
@@ -596,7 +606,7 @@ type zygoteMessage struct {
 	MaxRSS int64   `json:"maxrss"` // KiB
 }
 
-// run starts a zygote's process and follows it to its end.
+// run starts a zygote's process and handles its messages until it ends. tries counts the restarts that the process has asked for.
 func (zs *zygotes) run(z *zygote, tries int) {
 	logPath := filepath.Join(zs.folder.dir, "zygote-"+z.key[:12]+".log")
 	conn, ended, err := zs.spawn(z, logPath)
@@ -605,7 +615,7 @@ func (zs *zygotes) run(z *zygote, tries int) {
 		return
 	}
 	patience := zygoteStartTime
-	if z.former != nil {
+	if z.previous != nil {
 		patience = successorStartTime
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(patience))
@@ -618,7 +628,7 @@ func (zs *zygotes) run(z *zygote, tries int) {
 		}
 		if err != nil {
 			_ = conn.Close()
-			_ = syscall.Kill(z.pid, syscall.SIGKILL) // gone already, or it hangs
+			_ = syscall.Kill(z.pid, syscall.SIGKILL) // the process is gone already, or it hangs
 			status := (<-ended).status
 			told := lastLine(logPath)
 			zs.mu.Lock()
@@ -632,7 +642,7 @@ func (zs *zygotes) run(z *zygote, tries int) {
 					reason = "its process ended: " + describe(status)
 				}
 			}
-			z.conn = nil // in one moment with the state: who sees it ready may use its connection
+			z.conn = nil // under the same lock as the state: a fork that sees the state ready may use the connection
 			zs.endLocked(z, state, reason)
 			zs.mu.Unlock()
 			return
@@ -650,12 +660,12 @@ func (zs *zygotes) run(z *zygote, tries int) {
 			_ = conn.Close()
 			<-ended
 			zs.mu.Lock()
-			l := zs.lesson(z.env)
+			l := zs.profile(z.env)
 			l.drop(m.Restart.Dropped)
 			l.save(zs.log)
 			over := z.state != zygoteStarting
 			if m.Restart.How != "" {
-				z.how = append(z.how, m.Restart.How)
+				z.startArgs = append(z.startArgs, m.Restart.How)
 			}
 			zs.mu.Unlock()
 			if !over {
@@ -683,9 +693,9 @@ func (zs *zygotes) run(z *zygote, tries int) {
 	}
 }
 
-// drop takes modules, and all modules of a package with such a name, out of what is imported ahead. When too many would be known
-// the former ones are forgotten: a zygote finds each of them again once a task has imported it.
-func (l *learnt) drop(found map[string]string) {
+// drop notes modules that are never to be imported ahead, and takes them, and the modules of packages with these names, out of the
+// learnt ones. If there would be too many, the earlier ones are forgotten: a zygote finds each again once a task has imported it.
+func (l *importProfile) drop(found map[string]string) {
 	if len(l.Dropped)+len(found) > maxLearnt {
 		clear(l.Dropped)
 	}
@@ -695,6 +705,7 @@ func (l *learnt) drop(found map[string]string) {
 	l.Modules = slices.DeleteFunc(l.Modules, l.dropped)
 }
 
+// setReady takes a zygote into use that has done its imports.
 func (zs *zygotes) setReady(z *zygote, m zygoteMessage, imports *imports) {
 	zs.mu.Lock()
 	defer zs.mu.Unlock()
@@ -703,7 +714,7 @@ func (zs *zygotes) setReady(z *zygote, m zygoteMessage, imports *imports) {
 		return
 	}
 	z.imports = imports
-	l, changed := zs.lesson(z.env), false
+	l, changed := zs.profile(z.env), false
 	for name := range m.Ready.Dropped {
 		changed = changed || l.Dropped[name] == ""
 	}
@@ -716,28 +727,28 @@ func (zs *zygotes) setReady(z *zygote, m zygoteMessage, imports *imports) {
 		l.drop(m.Ready.Dropped)
 		l.save(zs.log)
 	}
-	z.state, z.preloaded, z.believed, z.rss, z.lasted = zygoteReady, m.Ready.Preloaded, m.Ready.Believed, m.Ready.RSS, time.Since(z.since)
+	z.state, z.preloaded, z.believed, z.rss, z.startTook = zygoteReady, m.Ready.Preloaded, m.Ready.Believed, m.Ready.RSS, time.Since(z.since)
 	zs.log.Info("warm worker ready", "pid", z.pid, "interpreter", z.env.Interpreter, "preloaded", z.preloaded, "believed", z.believed,
-		"took", z.lasted.Round(time.Millisecond))
-	zs.succeed(z)
+		"took", z.startTook.Round(time.Millisecond))
+	zs.replacePrevious(z)
 	close(z.ready)
 }
 
-// succeed gives a zygote the place of its former; called with the mutex held, the same that what it read at its imports
-// was learnt under: no attempt may see the one without the other.
-func (zs *zygotes) succeed(z *zygote) {
-	former := z.former
-	if former == nil {
+// replacePrevious puts a zygote that is ready in the place of its previous one. It is called with the mutex held, since before the
+// variables that its imports read were added to the profile: no attempt may see the new key without the new zygote.
+func (zs *zygotes) replacePrevious(z *zygote) {
+	previous := z.previous
+	if previous == nil {
 		return
 	}
-	z.former, former.next = nil, nil
-	if zs.live[former.key] != former { // it ended meanwhile, and who came next has preloaded what we have
+	z.previous, previous.successor = nil, nil
+	if zs.live[previous.key] != previous { // it ended meanwhile, and an attempt may have had a new one started
 		zs.endLocked(z, zygoteEnded, "came too late")
 		return
 	}
-	z.used = former.used
-	delete(zs.live, former.key)
-	// The modules may read variables that the key did not have: then it stands for what it was started with.
+	z.used = previous.used
+	delete(zs.live, previous.key)
+	// The modules may read variables that the key did not have: the new key has the values that the process was started with.
 	z.key = zs.key(z.env, z.startup)
 	if other := zs.live[z.key]; other != nil && other.state == zygoteReady {
 		zs.retire(other)
@@ -745,9 +756,10 @@ func (zs *zygotes) succeed(z *zygote) {
 		zs.endLocked(other, zygoteEnded, "replaced by one that is ready")
 	}
 	zs.live[z.key] = z
-	zs.retire(former)
+	zs.retire(previous)
 }
 
+// spawn starts the process of a zygote. The channel tells its end.
 func (zs *zygotes) spawn(z *zygote, logPath string) (*net.UnixConn, <-chan ending, error) {
 	ours, theirs, err := socketPair(syscall.SOCK_SEQPACKET)
 	if err != nil {
@@ -766,11 +778,11 @@ func (zs *zygotes) spawn(z *zygote, logPath string) (*net.UnixConn, <-chan endin
 	defer log.Close()
 	zs.mu.Lock()
 	over := z.state != zygoteStarting
-	l := zs.lesson(z.env)
+	l := zs.profile(z.env)
 	learntPath := l.path
 	z.modules = make(map[string]bool, len(l.Modules))
-	if z.former == nil {
-		learntPath = "" // an attempt waits for it, and to prove what modules do takes long; its successor has them
+	if z.previous == nil {
+		learntPath = "" // an attempt waits for this zygote, and to prove modules takes long: its successor imports them
 	} else {
 		for _, m := range l.Modules {
 			z.modules[m] = true
@@ -786,7 +798,7 @@ func (zs *zygotes) spawn(z *zygote, logPath string) (*net.UnixConn, <-chan endin
 	if _, ok := variables["GRPC_ENABLE_FORK_SUPPORT"]; !ok {
 		variables["GRPC_ENABLE_FORK_SUPPORT"] = "1" // else a channel made in a child hangs
 	}
-	argv := append([]string{z.env.Interpreter, "-u", zs.script, learntPath, withoutScript}, z.how...)
+	argv := append([]string{z.env.Interpreter, "-u", zs.script, learntPath, withoutScript}, z.startArgs...)
 	pid, ended, err := zs.reaper.start(z.env.Interpreter, argv, &syscall.ProcAttr{
 		Dir:   zs.folder.dir,
 		Env:   command{env: variables}.environ(),
@@ -803,26 +815,27 @@ func (zs *zygotes) spawn(z *zygote, logPath string) (*net.UnixConn, <-chan endin
 	return ours, ended, nil
 }
 
+// fail takes a zygote out of use that cannot get ready.
 func (zs *zygotes) fail(z *zygote, reason string) {
 	zs.mu.Lock()
 	defer zs.mu.Unlock()
 	zs.endLocked(z, zygoteFailed, reason)
 }
 
-// endLocked takes a zygote out of use. One that failed stays listed, so that its reason can be seen and it is not tried
-// for every attempt. Its running children live on.
+// endLocked takes a zygote out of use, and ends its process. Its children run on. A failed zygote stays in live for a while, so that
+// the status shows its reason and not every attempt tries to start it. Called with the mutex held.
 func (zs *zygotes) endLocked(z *zygote, state, reason string) {
 	if z.state == zygoteEnded || z.state == zygoteFailed {
 		return
 	}
 	starting := z.state == zygoteStarting
 	z.state, z.reason, z.since = state, reason, time.Now()
-	if former := z.former; former != nil {
+	if previous := z.previous; previous != nil {
 		if state == zygoteFailed {
-			zs.lesson(z.env).unlearn(z.modules, former.modules, zs.log)
+			zs.profile(z.env).forgetModules(z.modules, previous.modules, zs.log)
 		}
-		zs.log.Warn("no successor for a warm worker; the former stays", "pid", former.pid, "state", state, "reason", reason)
-		former.next, former.lasted = nil, max(former.lasted, zygoteStartTime) // not soon again
+		zs.log.Warn("no successor for a warm worker; the former stays", "pid", previous.pid, "state", state, "reason", reason)
+		previous.successor, previous.startTook = nil, max(previous.startTook, zygoteStartTime) // so that renew does not try again soon
 	} else if state == zygoteFailed {
 		zs.log.Warn("warm worker did not start; tasks get fresh interpreters", "interpreter", z.env.Interpreter, "reason", reason)
 	} else if zs.live[z.key] == z {
@@ -830,7 +843,7 @@ func (zs *zygotes) endLocked(z *zygote, state, reason string) {
 	}
 	if z.conn != nil {
 		if len(z.children) > 0 && z.pid > 0 {
-			// It hangs. Killed, it leaves its children to us; otherwise their ends would never be known.
+			// The process hangs. When it is killed, its children become ours; otherwise their ends would never be reported.
 			_ = syscall.Kill(z.pid, syscall.SIGKILL)
 		}
 		_ = z.conn.Close() // the end of the socket ends the process
@@ -841,7 +854,7 @@ func (zs *zygotes) endLocked(z *zygote, state, reason string) {
 	}
 }
 
-// tend ends idle zygotes and renews those that could preload more than they have. It is called every second or so.
+// tend ends idle zygotes, and renews those for which that is worth it. It is called every second or so.
 func (zs *zygotes) tend(now time.Time) {
 	zs.mu.Lock()
 	defer zs.mu.Unlock()
@@ -853,23 +866,23 @@ func (zs *zygotes) tend(now time.Time) {
 		case len(z.children) == 0 && now.Sub(z.used) > zs.idle:
 			zs.endLocked(z, zygoteEnded, "idle")
 		default:
-			zs.improve(z, now)
+			zs.renew(z, now)
 		}
 	}
 }
 
-// retire ends a zygote that has been replaced; called with the mutex held. It still forks what it was asked for and tells
-// of the children whose end it saw; the others become ours. So there are never more than two of a line, however long a
-// task takes.
+// retire ends a zygote that has been replaced; called with the mutex held. Its process still forks the children it was asked for and
+// reports the ends that it has seen, and then ends: the children that run become ours. So there are never more than two zygotes of
+// a line, however long a task takes.
 func (zs *zygotes) retire(z *zygote) {
 	if z.state != zygoteReady || z.retiring {
 		return
 	}
 	z.retiring = true
-	if z.next != nil {
-		zs.endLocked(z.next, zygoteEnded, "nobody's successor any more")
+	if z.successor != nil {
+		zs.endLocked(z.successor, zygoteEnded, "nobody's successor any more")
 	}
-	_ = z.conn.CloseWrite() // run reads on until the process has gone
+	_ = z.conn.CloseWrite() // run reads on until the process has ended
 }
 
 func (zs *zygotes) status() []ZygoteStatus {
@@ -881,7 +894,7 @@ func (zs *zygotes) status() []ZygoteStatus {
 			Interpreter: z.env.Interpreter, Digest: z.env.Digest, PID: z.pid, State: z.state, Reason: z.reason, Forks: z.forks,
 			Running: len(z.children), Preloaded: z.preloaded, Believed: z.believed, Since: z.since,
 		}
-		dropped := zs.lesson(z.env).Dropped
+		dropped := zs.profile(z.env).Dropped
 		for i, name := range slices.Sorted(maps.Keys(dropped)) {
 			if i == maxShown {
 				s.Dropped = append(s.Dropped, fmt.Sprintf("… and %d more", len(dropped)-i))
@@ -903,7 +916,7 @@ func (zs *zygotes) endAll() {
 	}
 }
 
-// socketPair returns a connection for us and a file for a child; neither is inherited by others.
+// socketPair returns a connection for us and a file for one child process; other children inherit neither.
 func socketPair(kind int) (*net.UnixConn, *os.File, error) {
 	syscall.ForkLock.RLock()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, kind, 0)
@@ -925,6 +938,7 @@ func socketPair(kind int) (*net.UnixConn, *os.File, error) {
 	return conn.(*net.UnixConn), os.NewFile(uintptr(fds[1]), "child"), nil
 }
 
+// describe says how a process ended.
 func describe(status syscall.WaitStatus) string {
 	if status.Signaled() {
 		return "killed by " + cmp.Or(unix.SignalName(status.Signal()), status.Signal().String())
@@ -932,6 +946,7 @@ func describe(status syscall.WaitStatus) string {
 	return "exit code " + strconv.Itoa(status.ExitStatus())
 }
 
+// lastLine is the last line of a log.
 func lastLine(path string) string {
 	b, err := leftover.Tail(path, 4096)
 	if err != nil {
