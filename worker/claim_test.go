@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// load is what is left in the file of a journal.
+// load returns the attempts that a supervisor finds in the content of a journal's file.
 func load(t testing.TB, content []byte) []storedAttempt {
 	t.Helper()
 	left, err := new(journal).load(bytes.NewReader(content))
@@ -38,7 +38,7 @@ func newJournal(t *testing.T) (*journal, folder) {
 	return j, f
 }
 
-// told is what a journal says about each attempt, in words.
+// told is the state of each attempt, in words.
 func told(left []storedAttempt) map[string]string {
 	all := map[string]string{}
 	for _, s := range left {
@@ -57,7 +57,7 @@ func told(left []storedAttempt) map[string]string {
 func TestAfterACutAnywhereTheJournalTellsWhatWasSynced(t *testing.T) {
 	t.Parallel()
 	j, f := newJournal(t)
-	// What is true after each line, and where the line ends.
+	// The states of all attempts after each line, and where the line ends.
 	type moment struct {
 		said map[string]string
 		size int64
@@ -86,7 +86,7 @@ func TestAfterACutAnywhereTheJournalTellsWhatWasSynced(t *testing.T) {
 		t.Fatal(err)
 	}
 	for cut := range int(j.size) + 1 {
-		// Of what was written after the cut the disk has nothing, or what it liked.
+		// Of the bytes after the cut, which were not synced, the disk may have none, or anything.
 		for _, tail := range []string{"", strings.Repeat("\x00", 50), "\x00\x00}}\n", `{"attempt_id":"x","claim":{"attempt_id":"x"`} {
 			got := told(load(t, append(slices.Clone(content[:cut]), tail...)))
 			var want map[string]string
@@ -104,7 +104,7 @@ func TestAfterACutAnywhereTheJournalTellsWhatWasSynced(t *testing.T) {
 	if diff := cmp.Diff(moments[len(moments)-1].said, told(left)); err != nil || diff != "" {
 		t.Errorf("the next supervisor, %v: got (+), want (-):\n%s", err, diff)
 	}
-	if _, left, err = openJournal(f); err != nil || len(left) != 2 { // from the file that the one before wrote anew
+	if _, left, err = openJournal(f); err != nil || len(left) != 2 { // from the file that the first openJournal wrote
 		t.Errorf("the one after it: got %v, %v, want two attempts", left, err)
 	}
 }
@@ -124,7 +124,7 @@ func TestClaimsThatComeTogetherShareASync(t *testing.T) {
 	var claims sync.WaitGroup
 	errs := make(chan error, 21)
 	claims.Go(func() { errs <- j.claim(claim{AttemptID: "first"}) })
-	<-entered // the disk is at work for the first
+	<-entered // the sync of the first claim is under way
 	for i := range 20 {
 		claims.Go(func() { errs <- j.claim(claim{AttemptID: fmt.Sprint(i)}) })
 	}

@@ -17,16 +17,16 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Cold is the specification: each situation is run in a fresh interpreter, and as often as rounds says in children of a warm
-// worker, which other tasks and the situation itself have taught what they import.
+// Cold is the specification: each situation is run in a fresh interpreter, and rounds times in children of a warm worker, which has
+// learnt imports from other tasks and from the situation itself.
 
 const rounds = 3
 
-// A situation is one task run in a way that may show how its process was made.
+// situation is a task that may find out whether its process is warm or cold.
 type situation struct {
 	name   string            // SITUATION of the task's environment
 	change func(*Spec)       // nil: nothing
-	holds  string            // what outputs.pb or the standard output holds, cold and warm; empty: not looked at
+	holds  string            // a part of outputs.pb or of the standard output, cold and warm; empty: any
 	code   int               // the exit code, cold and warm
 	signal int               // the signal, cold and warm
 	files  map[string]string // in the code folder, beside tasks.py
@@ -82,7 +82,7 @@ func (b *bench) shortTemp(s *Spec) {
 	s.TempDir = filepath.Join(dir, "t")
 }
 
-// forksSource has ways in which a process of a task comes to run what follows the task's function.
+// forksSource has ways in which a process that the task forked returns from the task's function.
 const forksSource = `
 import atexit, ctypes, multiprocessing, os, pty, signal, subprocess, sys, threading, concurrent.futures
 from flytekit import task
@@ -257,7 +257,7 @@ func TestOnlyTheProcessThatWasStartedSpeaksForItsAttempt(t *testing.T) {
 	})
 }
 
-// virtual makes a virtual environment upon the given one, with modules of our own.
+// virtual makes a virtual environment on top of the interpreter's own packages, with modules of the test's.
 func (b *bench) virtual(interpreter string, modules map[string]string) (python, site string) {
 	b.Helper()
 	env := filepath.Join(b.dir, "env")
@@ -279,14 +279,15 @@ print(sysconfig.get_path("purelib"))`
 	return filepath.Join(env, "bin", "python"), sites[0]
 }
 
-// teach has the warm worker of these attempts told what others have imported, and waits until it has tried it.
+// teach adds modules to the import profile of an attempt's environment, as if tasks had imported them, and waits until a warm worker
+// has tried to import them ahead.
 func (b *bench) teach(s Spec, modules ...string) ZygoteStatus {
 	b.Helper()
 	f, err := newFolder(b.config.DataDir)
 	if err != nil {
 		b.Fatal(err)
 	}
-	// A successor is worth it for many.
+	// With these there are enough modules for a successor.
 	modules = append(modules, "colorsys", "sched", "netrc", "wave", "fileinput", "filecmp", "mailbox", "plistlib", "poplib", "ftplib", "cmd", "modulefinder")
 	content, err := json.Marshal(map[string]any{"modules": modules})
 	if err != nil {
@@ -299,7 +300,7 @@ func (b *bench) teach(s Spec, modules ...string) ZygoteStatus {
 	return b.warm(1)
 }
 
-// libraries do at their import what makes a process differ from others, each in another way.
+// libraries are modules whose imports make a process differ from other processes, each in another way.
 var libraries = map[string]string{
 	"envlib.py":           "import os\nVALUE = os.environ.get('ENVLIB', 'unset')\n",
 	"bytelib.py":          "import os\nVALUE = os.getenvb(b'BYTELIB')\n",
@@ -338,7 +339,7 @@ var libraries = map[string]string{
 	"pureone.py":          "import package.inner\nVALUE = 'pure'\n",
 }
 
-// learntSource looks at what libraries have made of the process before and after it imports them.
+// learntSource prints the state of the process before and after it imports the libraries.
 const learntSource = `
 import json, logging, os, signal, sys, time, warnings
 from flytekit import task
@@ -406,7 +407,7 @@ def t(x: int) -> int:
     return x
 `
 
-// Cases 01, 02 and 16: whatever a library reads or makes at its import, a task sees what it sees in a fresh interpreter.
+// A library may read or make anything at its import: a task sees the same as in a fresh interpreter.
 func TestWhatOthersHaveImportedIsNotSeen(t *testing.T) {
 	t.Parallel()
 	py := python(t)
@@ -473,8 +474,8 @@ func TestWhatOthersHaveImportedIsNotSeen(t *testing.T) {
 	b.same(interpreter, source, all)
 }
 
-// What one warm worker has proved, the next one believes while all that it rests on is the same, and what it then has
-// imported is what a fresh interpreter imports.
+// A warm worker believes the proofs of an earlier one while everything that they rest on is the same; what it then has imported is
+// what a fresh interpreter imports.
 func TestProofsAreKeptAndNotBelievedWhenTheyAreStaleOrDamaged(t *testing.T) {
 	t.Parallel()
 	py := python(t)
@@ -487,7 +488,7 @@ func TestProofsAreKeptAndNotBelievedWhenTheyAreStaleOrDamaged(t *testing.T) {
 		t.Fatalf("the first one: %+v", first)
 	}
 	kept := filepath.Join(b.config.DataDir, "worker", "learnt", shortHash(s.Environment.Interpreter, s.Environment.Digest)+".json.proofs")
-	// another has a warm worker started from the beginning, by another supervisor.
+	// another ends the supervisor, and has the next one start a warm worker.
 	another := func() ZygoteStatus {
 		t.Helper()
 		if err := b.client.Shutdown(b.ctx(), time.Nanosecond); err != nil {
@@ -642,7 +643,7 @@ func TestATaskFindsTheProcessOfAFreshInterpreterThroughALinkAndWithoutConsoleScr
 	}
 }
 
-// Case (.pth): what appears in the environment is there for the next attempt, and so is a change of an installed file.
+// A module that appears in the environment, by a .pth file too, is there for the next attempt; so is a change of an installed file.
 func TestAChangeOfTheEnvironmentIsSeenByTheNextAttempt(t *testing.T) {
 	t.Parallel()
 	py := python(t)
@@ -683,8 +684,8 @@ def t(x: int) -> str:
 	run("newer changed")
 }
 
-// Case 02 with native code, which cannot be loaded a second time: the attempt starts over in a fresh interpreter, and its
-// code is not forked again.
+// A library with native code cannot be loaded a second time: if it has read something that the code has changed since, the attempt
+// starts over in a fresh interpreter, and its code is not forked again.
 func TestWhatTheCodeSetsBeforeAnImportIsHonoured(t *testing.T) {
 	t.Parallel()
 	py := python(t)

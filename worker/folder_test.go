@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// TestTheSocketFolderMustBeOurs is attack 16: another user makes the folder for short sockets before us, with the right mode,
+// TestTheSocketFolderMustBeOurs is about an attack: another user makes the folder for short sockets before us, with the right mode,
 // and later puts a socket of his own in the place of the supervisor's.
 func TestTheSocketFolderMustBeOurs(t *testing.T) {
 	deep := filepath.Join(t.TempDir(), strings.Repeat("long/", 30))

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// ways is the ways to hold the processes of an attempt together that this machine has. Control groups need the right to
-// make them: root has it, and so have users to whom systemd gives a part of them.
+// ways are the ways to hold the processes of an attempt together that this machine has. Control groups can be made by root, and by
+// users to whom systemd delegates a part of them.
 func ways(t *testing.T) (all []string) {
 	t.Helper()
 	for _, way := range []string{"v1", "v2"} {
@@ -30,7 +30,7 @@ func ways(t *testing.T) (all []string) {
 	return append(all, "none")
 }
 
-// Case 09, attack 11: none of these is in the session of the attempt, has it as a parent, or knows its variables.
+// None of these processes is in the session of the attempt, has a parent in it, or has its variables.
 func TestNothingThatAnAttemptStartedOutlivesIt(t *testing.T) {
 	t.Parallel()
 	for _, way := range ways(t) {
@@ -71,7 +71,7 @@ func running(argument string) (n int) {
 	return n
 }
 
-// Attack 10: a shell forks within the millisecond in which it could be moved into a group.
+// A shell forks within the millisecond in which it could be moved into a group.
 func TestAMemoryLimitHoldsForWhatACommandForksAtOnce(t *testing.T) {
 	t.Parallel()
 	for _, way := range ways(t) {
@@ -86,7 +86,7 @@ func TestAMemoryLimitHoldsForWhatACommandForksAtOnce(t *testing.T) {
 	}
 }
 
-// Case 10: the kernel kills a process that the task waits for; the task itself would wait for ever, or even end well.
+// The kernel kills a process that the task waits for; the task itself would wait for ever, or even end well.
 func TestAnAttemptWhoseProcessIsKilledForMemoryEnds(t *testing.T) {
 	t.Parallel()
 	for _, way := range ways(t) {
@@ -101,7 +101,7 @@ func TestAnAttemptWhoseProcessIsKilledForMemoryEnds(t *testing.T) {
 	}
 }
 
-// ownScore is this process's before any test has forked.
+// ownScore is the oom_score_adj of this process before any test has forked.
 var ownScore = func() string {
 	b, _ := os.ReadFile("/proc/self/oom_score_adj")
 	return strings.TrimSpace(string(b))
@@ -125,7 +125,7 @@ func TestAttemptsAreKilledForMemoryBeforeTheSupervisor(t *testing.T) {
 	}
 }
 
-// What a supervisor that was killed has left is found again in its groups, by another one that is started elsewhere.
+// A supervisor that is started in another control group finds the processes that a killed supervisor has left in its groups.
 func TestGroupsOfAKilledSupervisorAreFoundAndCleaned(t *testing.T) {
 	t.Parallel()
 	for _, way := range ways(t) {
@@ -190,7 +190,7 @@ func TestWhatRunsInAGroupOfNoAttemptIsEnded(t *testing.T) {
 	}
 }
 
-// A number that was given to another process: what asks is told that it is not meant.
+// A pid may have been given to another process: a process that does not belong to the group is not killed.
 func TestAProcessThatIsNotMeantIsNotKilled(t *testing.T) {
 	t.Parallel()
 	pid := sleeper(t, nil)
@@ -203,7 +203,7 @@ func TestAProcessThatIsNotMeantIsNotKilled(t *testing.T) {
 	wait(t, pid)
 }
 
-// sleeper is a process of this test's own in a group. No reaper: it would wait for the children of all tests.
+// sleeper starts a child of this test in a group. The test waits for it itself: a reaper would wait for the children of all tests.
 func sleeper(t *testing.T, g *group) int {
 	t.Helper()
 	pid, err := g.fork("/bin/sleep", []string{"sleep", "1000"}, &syscall.ProcAttr{Sys: &syscall.SysProcAttr{Setsid: true}})
@@ -260,7 +260,7 @@ func TestAFrozenProcessIsEnded(t *testing.T) {
 	}
 }
 
-// What even SIGKILL does not end keeps neither its attempt nor a stop for ever.
+// A process that even SIGKILL does not end keeps neither its attempt nor a stop from ending.
 func TestAnAttemptWhoseProcessCannotBeKilledIsOver(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("/sys/fs/cgroup/freezer", "aloft-test-") //nolint:usetesting // a control group
@@ -309,7 +309,7 @@ func TestAnAttemptWhoseProcessCannotBeKilledIsOver(t *testing.T) {
 	})
 }
 
-// A process that a task takes everything from by which it is known ends with the last attempt that runs.
+// A process from which the task has taken mark and session ends with the last attempt that runs.
 func TestAProcessWithoutAMarkEndsWithTheLastAttempt(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("prlimit"); err != nil {

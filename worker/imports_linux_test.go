@@ -8,8 +8,7 @@ import (
 	"testing"
 )
 
-// TestEachChangeOfAWatchedFolderIsSeen, but for bytecode that Python keeps beside its sources, also when there are more than
-// the kernel tells of.
+// Bytecode that Python keeps beside its sources is no change. Of more changes than the kernel queues, one is seen.
 func TestEachChangeOfAWatchedFolderIsSeen(t *testing.T) {
 	t.Parallel()
 	write := func(t *testing.T, path string) {
@@ -20,7 +19,7 @@ func TestEachChangeOfAWatchedFolderIsSeen(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		change func(t *testing.T, folder string)
-		want   string // a part of what is seen; empty: nothing is
+		want   string // a part of the path; empty: no change is seen
 	}{
 		"nothing":                   {func(*testing.T, string) {}, ""},
 		"a module":                  {func(t *testing.T, f string) { write(t, filepath.Join(f, "yaml.py")) }, "yaml.py"},

@@ -19,7 +19,7 @@ import (
 	"github.com/aloft-dev/aloft"
 )
 
-// saysSource writes to the attempt's own socket.
+// saysSource is a task that writes to its attempt's socket.
 const saysSource = `
 import json, os, socket
 from flytekit import task
@@ -69,7 +69,7 @@ func TestWhatATaskSaysOnItsSocketIsBounded(t *testing.T) {
 			t.Fatalf("%s: no end is told", says)
 		}
 		mode := ModeWarm
-		if says == "a long reason" { // it asks for a fresh interpreter, where that descriptor is none
+		if says == "a long reason" { // the task asks for a fresh interpreter, and there it has no such socket
 			mode = ModeCold
 		}
 		if r.Code != 0 || r.Lost || r.Mode != mode || !strings.Contains(b.result(s, r).Files["outputs.pb"], "integer: 42") {
@@ -142,7 +142,7 @@ func TestAnEventThatIsTooLongIsUnderstoodWithoutItsModules(t *testing.T) {
 	dir := t.TempDir()
 	listener := listenIn(t, dir)
 	long := strings.Repeat("m", maxMessage)
-	go func() { // a supervisor that does not know how long a message may be
+	go func() { // a supervisor of an earlier release, without a bound on messages
 		conn, err := listener.Accept()
 		if err != nil {
 			return
@@ -178,7 +178,7 @@ func TestAnEventThatIsTooLongIsUnderstoodWithoutItsModules(t *testing.T) {
 		}
 	}
 	client.mu.Lock()
-	client.next = 1 // the next call is the one that is answered above
+	client.next = 1 // the next call gets the id 2, which is answered above
 	client.mu.Unlock()
 	if _, err := client.List(ctx); err == nil || !strings.Contains(err.Error(), "longer than 64 MiB") {
 		t.Errorf("list: got %.200v, want the answer's length", err)
@@ -256,7 +256,7 @@ func TestAFullOutboxTakesMoreWhenItsPeerHasRead(t *testing.T) {
 	o := newOutbox(theirs)
 	long := strings.Repeat("x", maxMessage-10)
 	var err error
-	for range 8 { // one may be on its way already
+	for range 8 { // the first may have left the outbox already
 		if err = o.send(long); err != nil {
 			break
 		}
@@ -269,7 +269,7 @@ func TestAFullOutboxTakesMoreWhenItsPeerHasRead(t *testing.T) {
 		if time.Now().After(end) {
 			t.Fatal("it stays full")
 		}
-		time.Sleep(time.Millisecond) //nolint:forbidigo // of its room nobody tells
+		time.Sleep(time.Millisecond) //nolint:forbidigo // there is no signal of room in the outbox
 	}
 	o.close()
 	<-o.written
@@ -279,7 +279,7 @@ func TestAMessageOfAWarmWorkerThatIsLongerThanAPacketArrives(t *testing.T) {
 	t.Parallel()
 	py := python(t)
 	b := newBench(t)
-	// Each is dropped, with a reason of 1,200 bytes: together more than the buffer of a socket holds.
+	// Each module is dropped, with a reason of 1,200 bytes: all reasons together are more than the buffer of a socket holds.
 	modules, names := map[string]string{}, []string{}
 	for i := range 250 {
 		name := fmt.Sprintf("broken%03d", i)
@@ -301,7 +301,7 @@ func TestAMessageOfAWarmWorkerThatIsLongerThanAPacketArrives(t *testing.T) {
 	}
 }
 
-// newTestZygotes are zygotes without processes, with one warm worker that is about to end for want of what it was told to preload.
+// newTestZygotes returns zygotes without processes, and the import profile of an environment.
 func newTestZygotes(t *testing.T) (*zygotes, *importProfile, Environment) {
 	t.Helper()
 	f, err := newFolder(t.TempDir())
@@ -345,7 +345,7 @@ func TestModulesThatAreForgedDoNotFillAnEnvironmentForGood(t *testing.T) {
 	}
 }
 
-// reasons is what a warm worker says of modules that it cannot import.
+// reasons is a warm worker's account of modules that it cannot import.
 func reasons(modules []string) map[string]string {
 	found := map[string]string{}
 	for _, m := range modules {

@@ -37,7 +37,7 @@ func holds(got, want any) bool {
 	}
 }
 
-// The other end may be a version older: what it says was recorded when that version was released.
+// The other side may be one version older: its messages were recorded when that version was released.
 func TestSupervisorUnderstandsRecordedConversations(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("testdata/protocol-*.txt")
@@ -74,7 +74,7 @@ func TestSupervisorUnderstandsRecordedConversations(t *testing.T) {
 				if err := json.Unmarshal([]byte(message), &want); err != nil {
 					t.Fatalf("%s: %s: %v", file, message, err)
 				}
-				// An answer and an event may overtake one another.
+				// Answer and event may come in either order.
 				for found := false; !found; {
 					for i, got := range unmatched {
 						if holds(got, want) {
@@ -102,7 +102,7 @@ func TestSupervisorUnderstandsRecordedConversations(t *testing.T) {
 	}
 }
 
-// recordedSupervisor answers as a supervisor of version 1 did, with fields of the future among what it says.
+// recordedSupervisor answers as a supervisor of version 1 did, with fields of a later version added.
 func recordedSupervisor(t *testing.T, listener net.Listener) {
 	conn, err := listener.Accept()
 	if err != nil {

@@ -25,7 +25,7 @@ def t(x: int) -> int:
     return x
 `
 
-// Whatever a task and its processes do, by whichever name, what is stored stays as it is; what is their own they can change.
+// A task and its processes cannot change stored objects under any name; their own files they can change.
 func TestATaskCannotChangeWhatIsReadOnlyForIt(t *testing.T) {
 	t.Parallel()
 	py := python(t)

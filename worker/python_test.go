@@ -150,7 +150,7 @@ func (b *bench) both(interpreter, source, task string, change func(*Spec)) (warm
 	return warm, cold
 }
 
-// result is all that an attempt leaves, without what differs between any two runs.
+// result is all that an attempt leaves, without times and paths, which differ between any two runs.
 type result struct {
 	Code, Signal   int
 	Stdout, Stderr string
@@ -158,7 +158,7 @@ type result struct {
 	Work           map[string]string // of the working folder, if that is compared
 }
 
-// tree is the files below a folder, but the code.
+// tree are the files below a folder, without bytecode.
 func (b *bench) tree(dir string) map[string]string {
 	b.Helper()
 	files := map[string]string{}
@@ -453,7 +453,7 @@ func TestWhatAWarmTaskLeavesRunningIsKilled(t *testing.T) {
 	b.gone(filepath.Join(s.WorkDir, "daemon.pid"))
 }
 
-// What a task leaves running may write to what it returned: nothing is read of it before that has ended.
+// A process that a task leaves running may write to the outputs: they are not read before that process has ended.
 func TestAWarmTaskThatLeavesAProcessIsDoneWhenThatHasEnded(t *testing.T) {
 	t.Parallel()
 	py := python(t)
@@ -553,7 +553,7 @@ func TestChildrenOutliveTheirZygote(t *testing.T) {
 	}
 }
 
-// A warm worker may end between the look at its state and the fork: its attempt goes elsewhere, and the supervisor lives on.
+// A warm worker may end between the look at its state and the fork: the fork fails, and the supervisor lives on.
 func TestAForkOfAZygoteThatHasJustEndedIsRefused(t *testing.T) {
 	t.Parallel()
 	zs := &zygotes{log: slog.New(slog.DiscardHandler)}
@@ -601,7 +601,7 @@ func TestKilledAndOutOfMemoryWarmTasksAreToldApart(t *testing.T) {
 	}
 }
 
-// warm is the one warm worker that there is, when it is ready and has preloaded at least so many modules.
+// warm waits until there is one warm worker, which is ready and has imported at least so many modules ahead.
 func (b *bench) warm(preloaded int) (z ZygoteStatus) {
 	b.Helper()
 	b.eventually(fmt.Sprintf("one warm worker has preloaded %d modules", preloaded), func() bool {
@@ -748,14 +748,14 @@ func TestModulesThatMayNotBeImportedAheadAreDroppedWithTheirReason(t *testing.T)
 		"harmless.py":   "",
 	}
 	learnt := []string{"threaded", "socketed", "perattempt", "raising", "reading", "harmless"}
-	for i := range manyModules { // for so many a successor is made
+	for i := range manyModules { // so many modules are worth a successor
 		name := fmt.Sprintf("broken%d", i)
 		modules[name+".py"], learnt = "raise ValueError('never')\n", append(learnt, name)
 	}
 	interpreter, _ := b.virtual(py, modules)
 	spec := func() Spec { return b.pythonSpec(interpreter, tasksSource, "add1") }
 	s := spec()
-	// What another release could not prove, this one tries again.
+	// A module that another release could not prove is tried again.
 	content, _ := json.Marshal(map[string]any{"modules": learnt, "prover": "zygote-another.py", "dropped": map[string]string{"harmless": "not proved"}})
 	path := filepath.Join(f.learnt(), shortHash(s.Environment.Interpreter, s.Environment.Digest)+".json")
 	if err := os.WriteFile(path, content, 0o600); err != nil {
@@ -771,7 +771,7 @@ func TestModulesThatMayNotBeImportedAheadAreDroppedWithTheirReason(t *testing.T)
 			t.Errorf("dropped %q does not hold %q", dropped, want)
 		}
 	}
-	// An attempt that sets what a module reads at its import does not get the worker that imported it without.
+	// An attempt that sets a variable which a module reads at its import does not get the worker that imported it without.
 	s = spec()
 	s.Env["READING_OPTION"] = "1"
 	if r := b.run(s); r.Mode != ModeCold || !strings.Contains(r.WhyCold, "start-up variables") {
@@ -801,7 +801,7 @@ func TestWhatCannotBeForkedRunsColdAndSaysWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := "#!/bin/sh\ncase \"$2\" in *zygote*) echo this Python is broken >&2; exit 3;; esac\nexec " + py + " \"$@\"\n"
-	syscall.ForkLock.RLock() // what a process that is just being started has open for writing cannot be run
+	syscall.ForkLock.RLock() // a file that a process which is just being forked has open for writing cannot be run
 	err := os.WriteFile(broken, []byte(script), 0o755)
 	syscall.ForkLock.RUnlock()
 	if err != nil {
@@ -839,7 +839,7 @@ func TestConcurrentAttemptsShareOneWarmWorker(t *testing.T) {
 	}
 }
 
-// Attack 18: a task sends SIGSTOP to the warm worker; the attempts to come waited for twenty seconds, each for a new one.
+// A task sends SIGSTOP to the warm worker. Once each later attempt waited for twenty seconds then, and got a new worker.
 func TestAStoppedWarmWorkerGoesOn(t *testing.T) {
 	t.Parallel()
 	interpreter := python(t)

@@ -21,7 +21,7 @@ func TestTheTimeAfterWhichAnAttemptIsUnkillableCountsFromTheFirstKill(t *testing
 	}
 	t.Cleanup(func() { _ = child.Process.Kill(); _ = child.Wait() })
 	pid := child.Process.Pid
-	events := filepath.Join(t.TempDir(), "memory.events") // of a control group, as far as this asks it
+	events := filepath.Join(t.TempDir(), "memory.events") // the one file of a control group that this test needs
 	count := func(kills string) {
 		if err := os.WriteFile(events, []byte("oom_kill "+kills+"\n"), 0o600); err != nil {
 			t.Fatal(err)

@@ -9,7 +9,7 @@ func TestWhoIsChargedForMemory(t *testing.T) {
 	t.Parallel()
 	const limit = 300 << 20
 	killed := ExitRecord{Signal: 9}
-	shell := ExitRecord{Code: 137} // of a process that it waited for
+	shell := ExitRecord{Code: 137} // of a shell whose child was killed
 	lost := ExitRecord{Lost: true, Reason: "the supervisor ended meanwhile"}
 	failed := ExitRecord{Code: 1}
 	well := ExitRecord{}

@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// The supervisor waits for every child of its process, so tests run it as users do: as a process of its own. It is this
-// test binary, started again with supervisorArg.
+// The supervisor waits for every child of its process, so tests run it as users do: as a process of its own, which is this test
+// binary, started again with supervisorArg.
 const supervisorArg = "run-supervisor"
 
 func TestMain(m *testing.M) {
@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 
 var discard = slog.New(slog.DiscardHandler)
 
-// deadline bounds what waits for a signal that a bug would withhold.
+// deadline is how long tests wait for an event that a bug may keep from coming.
 const deadline = 4 * time.Minute
 
 // bench is one data folder with its supervisor and a client.
@@ -100,7 +100,7 @@ func (b *bench) connect() {
 		for e := range client.Events() {
 			select {
 			case b.of(e.AttemptID, e.Kind) <- e:
-			default: // it came again
+			default: // the same event came again, and no test waits for it
 			}
 		}
 	}()
@@ -134,14 +134,14 @@ func (b *bench) await(attemptID string, kind EventKind) Event {
 	}
 }
 
-// eventually waits for what has no event of its own.
+// eventually waits until something is true of which no event tells.
 func (b *bench) eventually(what string, holds func() bool) {
 	b.Helper()
 	for end := time.Now().Add(deadline); !holds(); {
 		if time.Now().After(end) {
 			b.Fatalf("never came true: %s", what)
 		}
-		time.Sleep(2 * time.Millisecond) //nolint:forbidigo // of the files and processes that it asks for nobody tells
+		time.Sleep(2 * time.Millisecond) //nolint:forbidigo // changes of files and processes send no signal
 	}
 }
 
@@ -188,7 +188,7 @@ func (b *bench) read(path string) string {
 	return string(content)
 }
 
-// claimed is the attempts that the disk says are not forgotten.
+// claimed are the attempts in the journal on disk that are not forgotten.
 func (b *bench) claimed() (ids []string) {
 	b.Helper()
 	for _, s := range load(b, []byte(b.read(folder{filepath.Join(b.config.DataDir, "worker")}.journal()))) {
@@ -351,7 +351,7 @@ func (b *bench) gone(pidFile string) {
 	if _, err := fmt.Sscan(b.readIf(pidFile), &pid); err != nil || pid <= 0 {
 		b.Fatalf("no process number in %s: %v", pidFile, err)
 	}
-	// A killed process that has given its memory back already is nobody's any more, but may need the processor to end.
+	// A killed process that has given its memory back belongs to no group any more, but may still need the processor to end.
 	b.eventually(fmt.Sprintf("process %d runs no more", pid), func() bool {
 		s, ok := readStat(pid)
 		return !ok || s.state == 'Z'
@@ -423,7 +423,7 @@ func TestRunningAttemptsSurviveTheServerAndExitsComeAgainUntilForgotten(t *testi
 	}
 }
 
-// killSupervisor kills it and waits until it is gone and another one answers.
+// killSupervisor kills the supervisor and waits until another one answers.
 func (b *bench) killSupervisor() {
 	b.Helper()
 	old := b.client.Hello().PID
@@ -451,7 +451,6 @@ func TestKilledSupervisorLosesNoAttempt(t *testing.T) {
 	if r := b.run(over); r.Environment != "sha256:of-over" {
 		t.Errorf("it ran in environment %q", r.Environment)
 	}
-	// This one ends while there is no supervisor: it is stopped, so that no other one comes meanwhile.
 	b.killSupervisor()
 	for _, s := range []Spec{good, bad, cut, killed} {
 		if e := b.await(s.AttemptID, EventStarted); e.PID != pids[s.AttemptID] {
@@ -513,7 +512,7 @@ func TestAttemptThatEndedWithoutASupervisorIsJudgedByItsFiles(t *testing.T) {
 			}
 		}
 	}
-	// Our own number with another start time: the number was given to another process since.
+	// Our own pid with another start time: the pid was given to another process since.
 	reused := &process{BootID: boot, PID: os.Getpid(), StartTime: 1}
 	claimed("never-started", boot, nil)
 	claimed("lost", boot, reused)
@@ -618,7 +617,7 @@ func TestManyConnectsStartOneSupervisor(t *testing.T) {
 	if len(all) != 1 {
 		t.Errorf("got supervisors %v, want one", slices.Collect(maps.Keys(all)))
 	}
-	// Each of those that were started in vain has to find this one: after its end one of them would take its place.
+	// The supervisors that were started in vain must have found this one and ended: otherwise one would take its place later.
 	b.eventually("one supervisor is left", func() bool { return b.supervisors() == 1 })
 }
 
@@ -659,7 +658,7 @@ func TestSupervisorOfAnotherBuildRetiresWhenIdleAndIsKeptWhenBusy(t *testing.T) 
 		t.Errorf("got %+v", r)
 	}
 	_ = b.client.Close()
-	b.eventually("the newer supervisor", func() bool { // the old one may not have seen our former connection's end
+	b.eventually("the newer supervisor", func() bool { // the old supervisor may not have seen yet that our first connection has ended
 		b.connect()
 		if b.client.Hello().Build == "newer" {
 			return true

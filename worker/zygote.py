@@ -1,59 +1,65 @@
 """The warm worker: a process that has flytekit imported and forks one child per attempt (Linux, Python >= 3.9).
 
 Warm is cold: a task cannot tell how its process was made. A fresh interpreter that runs the task's console script is the
-specification; what follows is how a fork of this process is the same. (worker/cold_test.go holds the two against each other.)
+specification; the following makes a fork of this process the same. (worker/cold_test.go compares the two. worker/doc.go tells
+the life of a warm worker as the supervisor sees it.)
 
-1. The ground: flytekit and what it imports, which a fresh process imports before any code of the task.
-   What that read is recorded. Variables are part of the key of this process (zygote.go), but for those that a child reads
-   again (reset, set_up_loggers). Files are looked at again before each fork, and so are the names of modules that it found
-   on sys.path or looked for in vain: an attempt whose code or PYTHONPATH has one of them gets a fresh interpreter. What it
-   made for one process (random generators, the temporary folder, the context, loggers, an event loop) reset makes anew.
-2. What tasks were seen to import from the environment (LEARNT) is imported too, and each module is watched while it is
+1. The ground: flytekit and the modules that it imports, which a fresh process imports before any code of the task.
+   A Recorder records what these imports read. Variables are part of the key of this process (zygote.go), but for those that a
+   child reads again (reset, set_up_loggers). The supervisor looks at the files again before each fork, and at the names of
+   modules that the imports found on sys.path or looked for in vain: an attempt whose code or PYTHONPATH has such a name gets a
+   fresh interpreter. Things that flytekit made for one process (random generators, the temporary folder, the context, loggers,
+   an event loop) reset makes anew.
+2. Modules of the environment that tasks were seen to import (LEARNT) are imported too, and each is watched while it is
    executed: a Proof lists the modules it asked for, found or not, the variables and files that it read, and what it left
    outside of itself. A module that read the clock, a process number, the working folder or random numbers, that wrote files,
    started programs, left descriptors, threads, sockets, signal handlers, or changed sys, the locale or other modules, is not
-   proved; nor is one that needs such a module, or one that is no installed file. They are dropped by name, with the reason,
-   and this process starts over without them: tasks import them themselves. What is proved is Kept for the next process.
-3. What is proved is Held, out of sight: in no sys.modules, no package's attributes, no list of loggers, warning filters or
-   exit handlers. When a task imports one, it is taken if all that its import and those it needs have read is the same *now*:
-   the order of sys.path, names that folders of the task have too, modules that were missing, variables (also those that a
-   loaded library mentions), files. So what code sets before it imports, a bundled package, a changed sys.path and a
-   configuration file in the working folder count as ever. Else pure Python modules are imported again. Native ones cannot be:
-   the attempt starts over in a fresh interpreter, and its code is not forked again ({"unfit"}).
-4. The folders of all that was imported, and of .pth files, are watched by the supervisor (imports.go): once anything there
-   has changed, this process forks no more and another one is started. What site reads is in the environment's digest too.
-5. The end of a child is the end of an interpreter (finalize). Only the process that was started speaks for the attempt (Channel).
+   proved; nor is a module that needs such a module, or that is no installed file. These modules are dropped by name, with the
+   reason, and this process starts over without them: tasks import them themselves. Proofs are kept for the next process
+   (ProofFile).
+3. Proved modules are held out of sight (HeldModules): they are in no sys.modules, no package's attributes, no list of loggers,
+   warning filters or exit handlers. When a task imports one, the task gets the held module if all that the module's import, and
+   those of the modules it needs, have read is the same *now*: the order of sys.path, names that folders of the task have too,
+   modules that were missing, variables (also those that a loaded library mentions), files. So variables that code sets before
+   it imports, a bundled package, a changed sys.path and a configuration file in the working folder count as ever. If something
+   differs, pure Python modules are imported again. Native modules cannot be: the attempt starts over in a fresh interpreter,
+   and its code is not forked again ({"unfit"}).
+4. The supervisor watches the folders of all imported modules, and of .pth files (imports.go): once a file there has changed,
+   this process forks no more and another one is started. What site reads is in the environment's digest too.
+5. A child ends as an interpreter does (finalize). Only the child itself speaks for the attempt, not what it forks (Channel).
 
-What is taken on trust: modules of one package may change one another, also those that are not taken yet; native code reads no variable whose name is not in its file, and nothing per process when it is
-loaded; the table HARMLESS; the containers and attributes that Surroundings compares are where modules leave traces.
-What differs: the parent is this process and not the supervisor (a fork's parent is the process that forks), and what a
-module's own dictionary costs.
+What is taken on trust: modules of one package may change one another, also those that no task has imported yet; native code
+reads no variable whose name is not in its file, and nothing per process when it is loaded; the table HARMLESS; modules leave
+traces only in the containers and attributes that Surroundings compares.
+What differs: the parent is this process and not the supervisor (a fork's parent is the process that forks), and the size of a
+module's own dictionary.
 
 Started by aloft's supervisor as `python -u zygote.py LEARNT WITHOUT_SCRIPT`, with a SEQPACKET socket as descriptor 3, on which it gets
     N, with the descriptor of a stream socket   fork a child, number N, that talks on that socket
-and says, as JSON objects (packets),
+and sends, as JSON objects (packets),
     {"ready": {..}}    {"restart": {"dropped": {MODULE: WHY}}}    {"restart": {"how": HOW}}    {"failed": WHY}    {"n": N, "pid": PID}
     {"n": N, "pid": PID, "status": S, "user": SECONDS, "sys": SECONDS, "maxrss": KB}    the child was reaped
-The loop does nothing but fork and reap: the child itself reads what it is to do (four bytes of length, JSON), prepares all
-that needs no user code, and waits for one byte, which comes when the attempt is claimed on disk. The end of the socket
-before that byte ends the child. It says {"pid"}, then {"imported", "modules"} when the task's own work begins and it had to
-import modules of the environment, then {"done", ..} when nothing of the task runs any more, then {"memory"}.
+The loop does nothing but fork and reap: the child itself reads its request (four bytes of length, JSON: childSpec), prepares
+all that needs no user code, and waits for one byte, which comes when the attempt is claimed on disk. The end of the socket
+before that byte ends the child. The child sends {"pid"}, then {"imported", "modules"} when the task's own work begins and it had
+to import modules of the environment, then {"done", ..} when no code of the task runs any more, then {"memory"}.
 
-It is started over with HOW as another argument: again, to see whether what modules made at their import they make each time;
-anew, without the proofs that earlier ones have kept. LEARNT is a file: {"modules": [..], "dropped": {..}}: modules of the environment that earlier tasks imported. Empty: none.
+The supervisor starts this process over with HOW as a further argument: "again", to see whether the files that modules made at
+their import are made each time; "anew", without the proofs that earlier processes have kept. LEARNT is the path of a file
+{"modules": [..], "dropped": {..}}: modules of the environment that earlier tasks imported. Empty: there are none.
 WITHOUT_SCRIPT is the program that a fresh interpreter runs with -c in an environment without console scripts (command.go).
 """
 import _signal, atexit, builtins, collections, contextlib, copyreg, ctypes, errno, fcntl, gc, importlib.util, json, locale, logging, mmap, os
 import posix, random, resource, select, signal, socket, stat, struct, sys, tempfile, threading, time, traceback, types, warnings, weakref
 
 COERCED = os.environ.get("LC_CTYPE")
-encode, decode = json.dumps, json.loads  # whatever becomes of the module
+encode, decode = json.dumps, json.loads  # the task may change the module json
 PROBE = "from flytekit import task\n\n\n@task\ndef _zygote_probe(x: int) -> int:\n    return x\n"
 ENTRIES = "pyflyte-execute", "pyflyte-map-execute"
 MARK = "ALOFT_ATTEMPT_MARK"
 SCRIPTS = {}  # name: (code of the console script, its path; None: it is not installed, and run by -c)
-CHANNEL = 512  # the least number of a descriptor of ours in a child
-SHOWN = []  # memory that /proc shows
+CHANNEL = 512  # descriptors of ours in a child have this number or a higher one
+SHOWN = []  # memory with the command line and variables that /proc shows
 UNSEEDED = []  # generators made before the fork that a fresh process would have seeded from the system
 BASE, ROOTS, OWN, LIBC, MARK_AT, LAYOUT = frozenset(), (), (), ctypes.CDLL(None, use_errno=True), None, ()
 
@@ -61,11 +67,11 @@ BASE, ROOTS, OWN, LIBC, MARK_AT, LAYOUT = frozenset(), (), (), ctypes.CDLL(None,
 PER_ATTEMPT = ("TMPDIR", "TEMP", "TMP", "PWD", "FLYTE_INTERNAL_", "FLYTE_ATTEMPT_NUMBER", "FLYTE_EXECUTION_URL", "_F_",
                "BATCH_JOB_", "FLYTE_K8S_", "ALOFT_")
 
-# Of these, and of those that a child reads again, flytekit's own import may read any: reset and set_up_loggers see to it.
+# Variables that flytekit's own import may read all the same: reset and set_up_loggers read them again in each child.
 SET_AGAIN = {"TMPDIR", "TEMP", "TMP", "PWD", "FLYTE_INTERNAL_EXECUTION_ID", "FLYTE_SDK_LOGGING_LEVEL", "FLYTE_SDK_DEV_LOGGING_LEVEL",
              "FLYTE_SDK_LOGGING_FORMAT"}
 
-# Beginnings of variables whose names native code puts together.
+# Prefixes of variables whose full names native code puts together at run time.
 COMPOSED = ("GRPC_", "ARROW_")
 
 
@@ -99,35 +105,36 @@ def remember_seeds():
 # ---- what an import is seen to read and make -----------------------------------------------------------------------
 
 class Proof:
-    """What the execution of one module was seen to do, that of the modules it imported not counted."""
+    """What the execution of one module was seen to do, without the modules that it imported. why is empty if that is harmless:
+    then the module is proved."""
     __slots__ = "name", "needs", "variables", "writes", "defaults", "files", "missing", "year", "exits", "parent", "filters", "loggers", "entries", "why", "lazy"
 
     def __init__(self, name):
         self.name, self.why = name, ""
-        self.needs = set()      # modules that it asked for
+        self.needs = set()      # modules that this one asked for
         self.variables = {}     # read: name: value, None where there was none
         self.writes = {}        # set: name: value, None where it was deleted
-        self.defaults = {}      # set where they were not: name: (value, whether it was not there). The same if it has that value already
+        self.defaults = {}      # set by os.environ.setdefault: name: (value, whether it was missing before)
         self.files = {}         # looked at, outside of the environment: path as given: what was there
-        self.missing = set()    # top-level modules that it asked for and that there are not
-        self.year = None        # the year, where it read the clock for no more than that
+        self.missing = set()    # top-level modules that this one asked for and that do not exist
+        self.year = None        # the year, if the module read the clock for no more than that
         self.exits = []         # (function, args, kwargs) of atexit
-        self.parent = ()        # (name in the package, what was there before), where the package was there before
+        self.parent = ()        # (name in the package, value there before the import); empty: no package, or imported with it
         self.filters = []       # of warnings, the first one first
         self.loggers = []       # names
-        self.entries = {}       # registry: what it has registered there, by key
-        self.lazy = None        # how it was before it loaded itself; None: it is none of those
+        self.entries = {}       # registry: what the module has registered there, by key
+        self.lazy = None        # of a LAZY module: its dictionary before it loaded itself; else None
 
     def doubt(self, why):
         self.why = self.why or why
 
 
-# Dictionaries of modules in which others register what they have: out of sight until the module is taken.
+# Dictionaries in which modules register things: entries of a held module are taken out until a task imports the module.
 REGISTRIES = "copyreg.dispatch_table", "multiprocessing.context._concrete_contexts"
 
 
 def registries():
-    """Those that there are, by name."""
+    """The REGISTRIES whose modules are loaded, by name."""
     found = {}
     for name in REGISTRIES:
         module, _, attr = name.rpartition(".")
@@ -153,7 +160,8 @@ HOMES = {"time": CLOCKS, "posix": CALLS, "_signal": CALLS, "resource": CALLS, "s
 
 MAKES_FILES = "makes or changes files"
 
-# What the well-known do, and why it is harmless: module, call: "" for nothing to look at, "year" if the year is all it takes.
+# Calls of well-known modules that are harmless, with the reason: (module, call): "", or "year" if the call is used for the year
+# only (then the year is compared when a task imports the module).
 HARMLESS = {
     ("dateutil.parser._parser", "localtime"): "year",  # the century of years with two digits
     ("numpy.f2py.rules", "time"): "", ("numpy.f2py.rules", "asctime"): "",  # the date in the head of C code that it generates
@@ -177,22 +185,23 @@ def harmless(module, call):
 
 
 class Recorder:
-    """Records, for each module that is imported while it is on, a Proof."""
+    """Makes a Proof of each module that is imported while the recorder is on (with recorder: ..)."""
 
     def __init__(self, thorough):
-        self.thorough = thorough  # else what is read is recorded, and not what is made
-        self.trusting, self.believed = False, set()  # modules of which an earlier process has a proof are not watched
-        self.proofs, self.ground = {}, Proof("")  # the ground is what belongs to no module
+        self.thorough = thorough  # False: only what modules read is recorded, not what they make or change
+        self.trusting, self.believed = False, set()  # trusting: an earlier process has proved the modules, and they are not watched
+        self.proofs, self.ground = {}, Proof("")  # the ground is for what is read while no module is being executed
         self.stack, self.on = [self.ground], False
         B = importlib._bootstrap
         self.load, self.request, self.getitem = B._find_and_load, builtins.__import__, os._Environ.__getitem__
         self.setitem, self.delitem, self.iter = os._Environ.__setitem__, os._Environ.__delitem__, os._Environ.__iter__
         self.setdefault = os._Environ.setdefault
         self.register, self.stats, self.times = atexit.register, {}, collections.Counter()
-        sys.addaudithook(self.audit)  # for ever, but it looks at nothing when we are off
+        sys.addaudithook(self.audit)  # it cannot be removed, but does nothing while the recorder is off
 
     @property
     def now(self):
+        """The proof of the module that is being executed."""
         return self.stack[-1]
 
     def __enter__(self):
@@ -245,7 +254,7 @@ class Recorder:
         B._find_and_load = self.find_and_load
 
         def register(function, *args, **kwargs):
-            if rec.on and getattr(function, "__qualname__", "").startswith("finalize."):  # weakref does that once for all
+            if rec.on and getattr(function, "__qualname__", "").startswith("finalize."):  # weakref registers one exit handler for all finalizers of a process
                 rec.now.doubt("makes finalizers")
             rec.now.exits.append((function, args, kwargs)) if rec.on else rec.register(function, *args, **kwargs)
             return function
@@ -275,7 +284,7 @@ class Recorder:
         builtins.__import__, importlib._bootstrap._find_and_load, atexit.register = self.request, self.load, self.register
 
     def copies(self, name):
-        """Whether the variables are read only to be handed to another program, or for their FSSPEC_* alone."""
+        """Whether all variables are read only to be handed to another program, or only those that begin with FSSPEC_ are used."""
         frame = sys._getframe(2)
         while frame and frame.f_globals.get("__name__") in ("os", "collections.abc", "_collections_abc"):
             frame = frame.f_back
@@ -300,7 +309,7 @@ class Recorder:
             proof.parent = attr, dict_of(sys.modules[package]).get(attr, ABSENT)
         before = self.before() if self.thorough else None
         self.stack.append(proof)
-        tempfile.tempdir = None  # or its TMPDIR would be read by the first one alone
+        tempfile.tempdir = None  # otherwise only the first module that asks for it would be seen to read TMPDIR
         try:
             return self.load(name, import_)
         finally:
@@ -311,7 +320,7 @@ class Recorder:
                 self.proofs[name] = proof
                 if self.trusting:
                     self.believed.add(name)
-            else:  # it raised, and what asked for it caught that: what it did belongs to that one
+            else:  # the import raised an error: what it did is charged to the module that asked for it
                 for field in "variables", "writes", "defaults", "files":
                     getattr(asker, field).update(getattr(proof, field))
                 asker.missing |= proof.missing
@@ -319,7 +328,7 @@ class Recorder:
                 asker.why = asker.why or proof.why
 
     def wake(self, name, module, loader):
-        """Runs a module that loads itself when it is first used; what it is until then is kept in its proof."""
+        """Executes a LAZY module when it is first used, and keeps in its proof what its dictionary was until then."""
         self.now.needs.add(name)
         proof = self.proofs[name] = Proof(name)
         if self.trusting:
@@ -336,10 +345,12 @@ class Recorder:
             self.compare(proof, before)
 
     def before(self):
+        """The state of the process before a module is executed, for compare."""
         with self.quiet():
             return None if self.trusting else traces(), list(warnings.filters), set(logging.Logger.manager.loggerDict), {n: dict(r) for n, r in registries().items()}
 
     def compare(self, proof, before):
+        """Adds to a proof what has changed in the process while the module was executed."""
         with self.quiet():
             was, filters, loggers, entries = before
             for name, registry in registries().items():
@@ -362,6 +373,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def quiet(self):
+        """Switches the recorder off for what the recorder itself does."""
         sys.setprofile(None)
         self.on, on = False, self.on
         try:
@@ -372,6 +384,7 @@ class Recorder:
                 sys.setprofile(self.profile)
 
     def looks(self, path, listing=False):
+        """Records that a module has looked at a path, and what is there."""
         if not self.on or not isinstance(path, (str, bytes, os.PathLike)):
             return
         path = os.fsdecode(path)
@@ -402,7 +415,7 @@ class Recorder:
         elif event in ("subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "os.exec"):
             self.now.doubt("starts another program")
         elif event == "os.mkdir" and os.path.isdir(args[0]):
-            self.looks(args[0])  # it makes sure that there is one
+            self.looks(args[0])  # the module only makes sure that the folder exists
         elif event in ("os.mkdir", "os.remove", "os.rename", "os.link", "os.symlink", "os.rmdir", "os.truncate", "os.utime", "os.chmod",
                        "os.chown", "shutil.copyfile", "shutil.move", "shutil.rmtree", "tempfile.mkdtemp", "tempfile.mkstemp"):
             if not os.fsdecode(args[0]).startswith(OWN):
@@ -424,7 +437,7 @@ class Recorder:
         if frame.f_code.co_filename == __file__:
             return
         if isinstance(owner, random.Random) and not (owner is random._inst or name != "seed" and any(owner is r for r in UNSEEDED)):
-            return  # its numbers are the same in each process, or none has been drawn
+            return  # a generator with a fixed seed draws the same numbers in each process; to seed one draws none
         how = harmless(self.now.name, name)
         if how is None:
             self.now.doubt(CALLS[name])
@@ -433,15 +446,16 @@ class Recorder:
 
 
 ABSENT = object()
-LAZY = importlib.util._LazyModule  # loads itself when an attribute of it is asked for: so nothing here must ask
+LAZY = importlib.util._LazyModule  # a module that loads itself when an attribute is read: use dict_of here
 
 
 def dict_of(module):
+    """The dictionary of a module, read without loading a LAZY module."""
     return object.__getattribute__(module, "__dict__")
 
 
 def seen(path, listing):
-    """What is at a path, in so far as an import may have seen it: of a folder its entries only if they were listed."""
+    """What an import may have seen at a path, in a form that can be compared. The state of a folder counts only if it was listed."""
     try:
         st = posix.stat(path)
     except (OSError, ValueError):
@@ -453,7 +467,7 @@ SIGNALS = [int(n) for n in signal.valid_signals()]
 
 
 def traces():
-    """What a module may leave in the process, in a form that can be compared."""
+    """The things in this process that a module may change, by the reason to give then, in a form that can be compared."""
     fds = set()
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -474,14 +488,15 @@ def traces():
 
 
 def left_behind(before, after):
+    """The first difference between two traces, as a reason; None: there is none."""
     for why, value in after.items():
         if isinstance(value, set) and value - before[why] or not isinstance(value, set) and value != before[why]:
             return why
 
 
 class Surroundings:
-    """What hangs on the modules that were there before: a module that changes it is no longer one that can be put off. With
-    their classes, of which there are ten thousand, they are compared only once."""
+    """The attributes of all loaded modules or, with classes, of their classes. A module whose import changes them cannot be held
+    back until a task imports it. There are ten thousand classes, so these are compared only once, after all imports."""
 
     def __init__(self, classes):
         self.saved = []
@@ -499,26 +514,26 @@ class Surroundings:
         self.saved.append((name, names, dict(names), {k: len(v) for k, v in names.items() if type(v) in (dict, list, set)}))
 
     def changed(self, proofs, since=0):
-        """What has changed, by name, and the value that is there now. Modules of one package may change one another."""
+        """The first change: a name, and the value that is there now. Modules of one package may change one another."""
         packages, known = {n.partition(".")[0] for n in list(proofs)[since:]}, list(map(id, registries().values()))
         for name, names, old, sizes in self.saved:
             if name in proofs and name.partition(".")[0] in packages:
                 continue
             for k, v in list(names.items()):
                 was = old.get(k, ABSENT)
-                if k in sizes and type(v) is dict and v is was and len(v) > sizes[k]:  # by its own types: told by nothing else
+                if k in sizes and type(v) is dict and v is was and len(v) > sizes[k]:  # a registry that has grown by classes of new modules alone, which nothing can notice
                     if all(isinstance(t, type) and t.__module__ in proofs for t in list(v)[sizes[k]:]):
                         continue
                 if v is was or type(v) is type(was) and type(v) in (str, int, float, tuple) and v == was:
-                    if k in sizes and len(v) != sizes[k] and not cache(name, k) and id(v) not in known:
+                    if k in sizes and len(v) != sizes[k] and not is_cache(name, k) and id(v) not in known:
                         return f"{name}.{k}", v
-                elif not (isinstance(v, types.ModuleType) and f"{name}.{k}" in proofs or cache(name, k) or k.startswith(("__", "_abc_"))):
+                elif not (isinstance(v, types.ModuleType) and f"{name}.{k}" in proofs or is_cache(name, k) or k.startswith(("__", "_abc_"))):
                     return f"{name}.{k}", v
         return "", None
 
 
 def changer(value, proofs):
-    """The top-level modules of which one has most likely put a value where it is."""
+    """The top-level modules one of which has most likely made a change, by the value that is there now."""
     for v in [value, *(list(value)[-1:] if type(value) in (dict, list, set) else ())]:
         module = getattr(v, "__module__", None) or type(v).__module__
         if module in proofs:
@@ -526,8 +541,8 @@ def changer(value, proofs):
     return {n.partition(".")[0] for n in proofs}
 
 
-def cache(name, attr):
-    """Whether this is one of those that every import changes, and nothing is told by."""
+def is_cache(name, attr):
+    """Whether an attribute is changed by every import, so that a change shows nothing."""
     return "cache" in attr.lower() or attr in ("_copyreg_dispatch_table", "filters", "_filters_version", "onceregistry", "_intern", "_blocking_on", "_module_locks", "_registry") \
         or name.startswith(("_cython_", "six.moves", "importlib", "linecache", "re.", "re", "sre", "weakref", "_weakref", "functools", "typing", "abc", "sys", "_frozen", "zipimport",
                             "random.", "logging", "atexit", "threading", "encodings", "codecs", "copyreg", "warnings", "tokenize", "ctypes", "types",
@@ -535,6 +550,7 @@ def cache(name, attr):
 
 
 def sockets():
+    """How many sockets are open."""
     n = 0
     for fd in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -543,6 +559,7 @@ def sockets():
 
 
 def has_children():
+    """Whether this process has children, ended ones that were not waited for included."""
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return True
@@ -557,7 +574,8 @@ def reap_ended():
             pass
 
 
-def comms():
+def thread_names():
+    """The names of all threads by the kernel's word, the main thread's first."""
     names = []
     for t in sorted(os.listdir("/proc/self/task"), key=int):  # the main thread first
         with contextlib.suppress(OSError), open(f"/proc/self/task/{t}/comm") as f:
@@ -575,13 +593,13 @@ def blas_threads():
     return len(libraries) * (len(os.sched_getaffinity(0)) - 1)
 
 
-def audit(sockets_before):
-    """What a fork would not survive, or nothing. Native threads of libraries with fork handlers are fine: OpenBLAS's,
-    which bear the process's own name, and jemalloc's. OpenMP's bear that name too and are not fine: they are there when an
-    import has computed something with it, and told by there being more threads than OpenBLAS starts."""
+def fork_danger(sockets_before):
+    """A reason why this process must not fork now; None: it may. Native threads of libraries with fork handlers do no harm:
+    OpenBLAS's, which have the process's own name, and jemalloc's. OpenMP's do: an import that has computed something starts
+    them. They have the process's own name, too, and are noticed because there are more threads than OpenBLAS starts."""
     if python := [t.name for t in threading.enumerate() if t is not threading.main_thread()]:
         return "leaves threads running: " + ", ".join(python)
-    own, *native = comms() or [""]
+    own, *native = thread_names() or [""]
     strange = [c for c in native if not c.startswith("jemalloc") and c != own]
     if native.count(own) > blas_threads():
         strange.append(own)
@@ -593,17 +611,17 @@ def audit(sockets_before):
         return "leaves a child process running"
 
 
-def there(top):
-    """Whether there is a top-level module. To watch an import that fails takes a hundred times as long as to look for it, and what
-    a task says that it imported may be ten thousand names of nothing."""
+def module_exists(top):
+    """Whether a top-level module exists. To watch an import that fails takes a hundred times as long as to look for the module, and
+    a task may have told ten thousand names of modules that do not exist."""
     with contextlib.suppress(Exception):
         return top in sys.modules or importlib.util.find_spec(top) is not None
     return True
 
 
 def preload(names, dropped, rec, kept):
-    """Imports modules and returns what is not proved of them: {module: why}. Something may have been left then that a fork
-    would not survive, or that belongs to each process: we start again without."""
+    """Imports modules and returns those that are not proved: {module: why}. They may have left something in this process that a
+    fork would not survive, or that each process must have for itself: then this process is started over without them."""
     before, found, clean = sockets(), {}, True
     tops = {n.partition(".")[0] for n in names}
     lazy = {n: dict_of(m)["__spec__"] for n, m in sys.modules.items() if type(m) is LAZY}
@@ -614,7 +632,7 @@ def preload(names, dropped, rec, kept):
     for m in wanted:
         if m in rec.proofs or m in sys.modules and m not in lazy:
             continue
-        if not there(top := m.partition(".")[0]):
+        if not module_exists(top := m.partition(".")[0]):
             found[top] = "there is no such module"
             continue
         tempfile.tempdir = None
@@ -629,14 +647,14 @@ def preload(names, dropped, rec, kept):
         why = raised
         if surroundings and (changed := surroundings.changed(rec.proofs, count)[0]):
             why = why or f"changes {changed}"
-        if clean and (left := audit(before)):
+        if clean and (left := fork_danger(before)):
             clean = False
-            if not any(p.why for p in list(rec.proofs.values())[count:]):  # else it was one of these
+            if not any(p.why for p in list(rec.proofs.values())[count:]):  # otherwise a module with a doubt has left it
                 why = why or left
         if why:
             found[m] = found[m.partition(".")[0]] = why
     changed, value = classes.changed(rec.proofs) if classes else ("", None)
-    if changed and not found:  # else it may have been one of these
+    if changed and not found:  # otherwise one of the modules in found may have changed it
         found = dict.fromkeys(changer(value, rec.proofs), f"changes {changed}")
     found.update(doubts(rec.proofs, found))
     for n, spec in lazy.items():
@@ -645,15 +663,16 @@ def preload(names, dropped, rec, kept):
     return found
 
 
-class Kept:
-    """Proofs that an earlier process of ours has kept on disk, beside LEARNT: to watch modules takes several times as long as to
-    import them. They are believed while all is the same that they rest on: this program, the interpreter, the machine, all variables, the
-    order of sys.path, the files in all folders that modules came from and the libraries that were loaded (by kind, inode, size, times of
-    content and of change), and what each module is seen to read and to register when it is imported now; this is recorded as
-    ever. Else all is proved from the beginning. Of a file that is damaged nothing is believed: it begins with its digest."""
+class ProofFile:
+    """Proofs that an earlier process has kept in a file beside LEARNT: to watch modules takes several times as long as to import
+    them. The proofs are believed while everything that they rest on is the same: this program, the interpreter, the machine, all
+    variables, the order of sys.path, the files in all folders that modules came from and the libraries that were loaded (by kind,
+    inode, size, times of content and of change), and what each module is seen to read and to register when it is imported now,
+    which is recorded as ever. If anything differs, all modules are proved from the beginning. A damaged file is not believed: the
+    file begins with its digest."""
 
     def __init__(self, learnt, environ, begun, believe):
-        import hashlib  # flytekit has it already
+        import hashlib  # flytekit has imported it already
         self.hash, self.path, self.begun, self.proved, self.state = hashlib.sha256, learnt + ".proofs", begun, {}, None
         with open(__file__, "rb") as f:
             program = self.hash(f.read()).hexdigest()
@@ -694,8 +713,8 @@ class Kept:
         return digest.hexdigest(), youngest
 
     def record(self, proof):
-        """What is seen of a module without watching it, as a digest; but for what it needs, which has its own records, and of which
-        some modules find one or the other first, in the order of a set."""
+        """What is seen of a module without watching it, as a digest. The modules that it needs are left out: they have records of
+        their own, and some modules ask for them in the order of a set, which differs from process to process."""
         reads = proof.variables, proof.writes, proof.defaults, {k: str(v) for k, v in proof.files.items()}
         makes = len(proof.exits), len(proof.filters), sorted(proof.loggers), sorted((r, len(e)) for r, e in proof.entries.items())
         module = sys.modules.get(proof.name)
@@ -705,7 +724,7 @@ class Kept:
         return self.hash(text.encode(errors="surrogateescape")).hexdigest()
 
     def holds(self, rec):
-        """Whether what was believed is what was imported."""
+        """Whether the modules that were believed have been imported as they were when they were proved."""
         for name in rec.believed:
             record, year = self.proved.get(name, ("", None))
             if record != self.record(rec.proofs[name]) or year not in (None, time.gmtime().tm_year):
@@ -718,7 +737,7 @@ class Kept:
         return True
 
     def keep(self, rec):
-        """Writes down what is proved. What cannot be written is proved again another time."""
+        """Writes the proofs to the file. If that fails, the next process proves the modules again."""
         if rec.believed == rec.proofs.keys() or not rec.proofs:
             return
         paths = [f for n, m in list(sys.modules.items()) if n not in ("__zygote__", "__main__", "__mp_main__") and isinstance(m, types.ModuleType)
@@ -729,7 +748,7 @@ class Kept:
         files = sorted(m for m in mapped if m.startswith("/") and os.path.dirname(m) not in folders)
         state, youngest = self.look(folders, files)
         if youngest >= self.begun or any(m.endswith(" (deleted)") for m in files):
-            return  # it may have been changed while it was imported
+            return  # a file may have been changed while it was imported
         body = encode({"rests": self.rests, "folders": folders, "files": files, "state": state,
                        "proved": {n: [self.record(p), p.year] for n, p in rec.proofs.items()}}).encode()
         with contextlib.suppress(OSError):
@@ -740,7 +759,7 @@ class Kept:
 
 
 def doubts(proofs, known):
-    """The modules that are not proved, and those that need one of them."""
+    """The modules that are not proved, and the modules that need one of these: {module: why}."""
     found = dict(known)
     for name, proof in proofs.items():
         why = proof.why
@@ -766,7 +785,7 @@ def doubts(proofs, known):
 
 
 def closure(name, proofs):
-    """The modules that are there once this one was imported, those left out that were there before all."""
+    """A module and all modules that its import imports, without those of the ground."""
     names, rest = set(), [name]
     while rest:
         n = rest.pop()
@@ -777,17 +796,18 @@ def closure(name, proofs):
     return names
 
 
-class Held:
+class HeldModules:
     """Modules that were imported ahead and that no task sees: they are in no sys.modules, no attribute of a package, no
-    list of loggers, warnings or exit handlers. When a task imports one, it is taken if its import would give the same now,
-    with all that it needs, and else imported as ever. So a task cannot tell, whatever it changes before its imports."""
+    list of loggers, warnings or exit handlers. When a task imports one, the held module is taken, with all modules that it needs,
+    if an import would give the same now; otherwise the module is imported as ever. So a task may change anything before its
+    imports, and cannot tell a held module from one that is imported then."""
 
     def __init__(self):
         self.modules, self.proofs, self.lock, self.taken, self.refused = {}, {}, threading.RLock(), set(), set()
-        self.unfit = lambda why: None  # called where a module can neither be taken nor imported; it may return
+        self.unfit = lambda why: None  # called for a module that can neither be taken nor imported again; it may return
 
     def hold(self, rec):
-        """Takes all that was imported under the recorder out of sight."""
+        """Takes all modules that were imported under the recorder out of sight."""
         self.proofs = rec.proofs
         self.path, self.meta_path, self.path_hooks = list(sys.path), list(sys.meta_path), list(sys.path_hooks)
         self.first = self.path[0]
@@ -807,7 +827,7 @@ class Held:
                 del sys.modules[name]
             package = name.rpartition(".")[0]
             if package in self.proofs and name in closure(package, self.proofs):
-                proof.parent = ()  # one is never taken without the other
+                proof.parent = ()  # module and package are always taken together
             elif proof.parent:
                 attr, was = proof.parent
                 parent = dict_of(self.modules[package] if package in self.modules else sys.modules[package])
@@ -834,7 +854,7 @@ class Held:
         return {v for p in self.proofs.values() for v in (*p.writes, *p.defaults)}
 
     def put_to_sleep(self, module, proof):
-        """Makes a lazy module what it was before it was loaded. Its functions know its dictionary, which so must stay the same."""
+        """Makes a LAZY module what it was before it was loaded. The dictionary must stay the same one: the module's functions have it."""
         names = dict_of(module)
         asleep, state = proof.lazy
         proof.lazy = dict(names)
@@ -845,6 +865,7 @@ class Held:
         module.__class__ = LAZY
 
     def wake(self, module, loader):
+        """Loads a LAZY module that a task uses for the first time: takes the held one or executes the module again."""
         spec = dict_of(module)["__spec__"]
         self.take(spec.name)
         if spec.name not in self.taken:
@@ -852,13 +873,13 @@ class Held:
             loader.exec_module(module)
 
     def take(self, name):
-        """Lets the import of a held module find it, if that is what it would be."""
+        """Puts a held module, with those it needs, into sys.modules, if an import would give the same now."""
         with self.lock:
             if name not in self.modules or name in self.taken or name in self.refused:
                 return
             names = closure(name, self.proofs) & self.modules.keys()
             if why := self.differs(names):
-                if native := sorted(names & self.native):  # it is initialised once in a process, and has read what it reads
+                if native := sorted(names & self.native):  # a native module is initialised only once in a process
                     self.unfit(f"its import of {name} gives another one than was imported ahead: {why}; and {native[0]} cannot be loaded twice")
                 else:
                     self.refused.add(name)
@@ -880,6 +901,7 @@ class Held:
                 sys.modules["numpy.random.mtrand"].seed()
 
     def release(self, name, proof):
+        """Does what else the import of a module does: sets variables, registers exit handlers, loggers and so on."""
         if proof.parent:
             attr, value = proof.parent
             if value is not ABSENT:
@@ -952,14 +974,14 @@ class Held:
             for variable in environ.keys() | self.environ.keys():
                 if environ.get(variable) != self.environ.get(variable):
                     name = os.fsdecode(variable)
-                    if name in mine or name.startswith(PER_ATTEMPT) or name in ("PYTHONPATH", "PATH", "GRPC_ENABLE_FORK_SUPPORT"):  # the last is set by us
+                    if name in mine or name.startswith(PER_ATTEMPT) or name in ("PYTHONPATH", "PATH", "GRPC_ENABLE_FORK_SUPPORT"):  # the supervisor sets the last one
                         continue
                     if name.startswith(COMPOSED) or self.mentioned(variable):
                         return f"its native code may read {name}"
         return None
 
     def mentioned(self, variable):
-        """Whether a library that is loaded names a variable: one that it does not name it cannot have read."""
+        """Whether the name of a variable is in a loaded library. A library cannot have read a variable that it does not name."""
         with open("/proc/self/maps") as f:
             libraries = {line.split(None, 5)[-1].strip() for line in f if ".so" in line}
         for path in libraries:
@@ -973,7 +995,7 @@ class Held:
 
 
 class Waker:
-    """The loader of a module that loads itself when it is used for the first time: it calls wake then."""
+    """The loader of a LAZY module: it calls wake when the module is used for the first time."""
 
     def __init__(self, loader, wake):
         self.loader, self.wake = loader, wake
@@ -982,8 +1004,8 @@ class Waker:
         self.wake(module, self.loader)
 
 
-# What the import system calls for a module that is not in sys.modules, in place of its own function of this name. It bears
-# the name of its file, so that tracebacks of failed imports leave it out as they do the others.
+# The function that the import system calls for a module that is not in sys.modules, in place of its own function of this name.
+# It is compiled under the file name of the import system, so that tracebacks of failed imports leave it out as well.
 FIND_AND_LOAD = """
 def _find_and_load(name, import_):
     if name in held.modules:
@@ -995,14 +1017,16 @@ def _find_and_load(name, import_):
 """
 
 
-def put_in_front(held):
+def install_import_hook(held):
+    """Makes the import system ask held first."""
     names = {"held": held, "sys": sys, "load": importlib._bootstrap._find_and_load}
     exec(compile(FIND_AND_LOAD, "<frozen importlib._bootstrap>", "exec"), names)
     importlib._bootstrap._find_and_load = names["_find_and_load"]
 
 
 def dry_run():
-    """One task of our own through the real entry point: caches, specialised byte code, a statsd client, touched pages."""
+    """Runs a task of our own through the real entry point, so that children inherit what that leaves: filled caches, specialised
+    byte code, a statsd client, touched pages."""
     path, argv, env, cwd = list(sys.path), sys.argv, dict(os.environ), os.getcwd()
     with tempfile.TemporaryDirectory() as d, open(os.devnull, "w") as null, \
             contextlib.redirect_stdout(null), contextlib.redirect_stderr(null):
@@ -1023,7 +1047,7 @@ def dry_run():
     tempfile.tempdir = None
     sys.path_importer_cache.pop(d, None)
     sys.modules.pop("_zygote_probe", None)
-    with contextlib.suppress(Exception):  # the probe is no entity of the tasks to come
+    with contextlib.suppress(Exception):  # tasks must not find the probe among flytekit's entities
         from flytekit.core.context_manager import FlyteEntities
         FlyteEntities.entities[:] = [e for e in FlyteEntities.entities if "_zygote_probe" not in e.name]
     if not ok:
@@ -1031,7 +1055,7 @@ def dry_run():
 
 
 def stop_loops():
-    """flytekit's loop thread: none may live across a fork. It starts again where it is needed."""
+    """Ends flytekit's threads with event loops: no thread may live across a fork. They start again when they are needed."""
     from flytekit.utils.asyn import loop_manager
     for r in list(loop_manager._runner_map.values()):
         loop = r._TaskRunner__loop
@@ -1060,11 +1084,11 @@ def collapse():
 # ---- what a child does ---------------------------------------------------------------------------------------------
 
 def reset(temp):
-    """What a fresh process derives from its environment at import, done again. Each page that is touched here, and each file
-    and folder that is made, is a good part of what a short task costs."""
-    tempfile.tempdir = temp  # made for this attempt; else tempfile tries out what there is
+    """Does again what a fresh process derives from its environment at import. Each page that is touched here, and each file and
+    folder that is made, is a good part of what a short task costs."""
+    tempfile.tempdir = temp  # made for this attempt; None: tempfile looks for a folder itself
     time.tzset()
-    for r in UNSEEDED[:]:  # flytekit has one of its own, which names its files: equal in all children otherwise
+    for r in UNSEEDED[:]:  # flytekit names files by a generator of its own: the names would be equal in all children
         r.seed()
     if "numpy.random" in sys.modules:  # the random module's own generator reseeds itself
         sys.modules["numpy.random"].seed()
@@ -1075,7 +1099,7 @@ def reset(temp):
     logging._startTime = time.time_ns() if isinstance(logging._startTime, int) else time.time()
     from flytekit.core import context_manager as cm, data_persistence as dp
     if connector := sys.modules.get("flytekit.extend.backend.base_connector"):
-        if loop := getattr(connector, "local_connector_loop", None):  # all children would wait with one epoll otherwise
+        if loop := getattr(connector, "local_connector_loop", None):  # otherwise all children would wait on the same epoll descriptor
             loop.close()
             connector.local_connector_loop = type(loop)()
     dp.flyte_tmp_dir = d = tempfile.mkdtemp(prefix="flyte-")
@@ -1085,7 +1109,7 @@ def reset(temp):
 
 
 def set_up_loggers(env):
-    """flytekit's loggers are as its import made them, unless these variables say otherwise."""
+    """Sets flytekit's loggers up again if the variables of the attempt ask for other loggers than its import made."""
     if "FLYTE_INTERNAL_EXECUTION_ID" in env and not any(name.startswith("FLYTE_SDK_") for name in env):
         return
     from flytekit import loggers
@@ -1095,7 +1119,7 @@ def set_up_loggers(env):
 
 
 def compile_scripts():
-    """The console scripts, which are what a fresh interpreter runs as its __main__."""
+    """Compiles the console scripts, which a fresh interpreter runs as its __main__."""
     for name in ENTRIES:
         path = os.path.join(BIN, name)
         try:
@@ -1106,20 +1130,20 @@ def compile_scripts():
 
 
 def command_line(argv):
-    """What a fresh interpreter is started with (command.go)."""
+    """The command line of a fresh interpreter (command.go)."""
     name = os.path.basename(argv[0])
     path = SCRIPTS[name][1]
     return [sys.executable, "-u", *([path] if path else ["-c", WITHOUT_SCRIPT, name]), *argv[1:]]
 
 
 def first_folder(argv):
-    """What a fresh interpreter has as sys.path[0]: where its script really is; with -c the working folder."""
+    """sys.path[0] of a fresh interpreter: the real folder of its script; with -c "", the working folder."""
     path = SCRIPTS[os.path.basename(argv[0])][1]
     return os.path.dirname(os.path.realpath(path)) if path else ""
 
 
 def entry(argv):
-    """Runs the console script as the interpreter would, and returns the exit code; None: a death by SIGINT."""
+    """Runs the console script as the interpreter would, and returns the exit code; None: the process is to die of SIGINT."""
     code, path = SCRIPTS[os.path.basename(argv[0])]
     words = command_line(argv)
     sys.argv = words[2:] if path else ["-c", *words[4:]]
@@ -1144,6 +1168,7 @@ def entry(argv):
 
 
 def code_of(code):
+    """The exit code that the interpreter makes of the argument of SystemExit."""
     if isinstance(code, int):
         return code & 255 if -1 << 31 <= code < 1 << 31 else 255
     if code is not None:
@@ -1160,7 +1185,7 @@ def finalize(code):
     atexit._run_exitfuncs()
     if not flush():
         code = 120
-    # Daemon threads stop here in a fresh process. These get the interpreter no more unless we wait for something.
+    # Daemon threads stop here in a fresh process. Ours get the interpreter no more unless we wait for something.
     sys.setswitchinterval(1000)
     threading.excepthook = lambda args: None
     sys.path = sys.argv = sys.meta_path = sys.path_hooks = None
@@ -1169,7 +1194,7 @@ def finalize(code):
         if name not in BASE and name not in HELD.taken and isinstance(sys.modules[name], types.ModuleType):
             try:
                 modules.insert(-1, weakref.ref(sys.modules[name]))
-            except TypeError:  # a module of C's making, such as cffi's, has nothing of the task's and no weak references
+            except TypeError:  # a module made by C code, such as cffi's, has no weak references, and nothing of the task in it
                 continue
             sys.modules[name] = None
     sys.modules["__main__"] = None
@@ -1185,6 +1210,7 @@ def finalize(code):
 
 
 def flush():
+    """Flushes standard output and error, and says whether that has worked."""
     ok = True
     for f in (sys.stdout, sys.stderr):
         try:
@@ -1196,11 +1222,11 @@ def flush():
 
 
 class Channel:
-    """The attempt's socket. Only the process that was started speaks on it: one that the task forks may leave the task's
-    function too, and runs through all that follows it."""
+    """The attempt's socket. Only the child itself sends messages on it: a process that the task forks may return from the task's
+    function too, and then runs all the code that follows here."""
 
     def __init__(self, fd):
-        # Out of the way of the task's own descriptors, whose numbers are as in a fresh process.
+        # A high number, so that the task's own descriptors have the same numbers as in a fresh process.
         least = min(CHANNEL, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 8)
         number = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(3, least))
         os.close(fd)
@@ -1209,6 +1235,7 @@ class Channel:
         os.register_at_fork(after_in_child=self.close)
 
     def ours(self):
+        """Whether this process is the child itself."""
         return self.getpid() == self.pid
 
     def close(self):
@@ -1219,7 +1246,7 @@ class Channel:
     def say(self, **message):
         if not self.ours():
             return
-        if self.fstat(self.sock.fileno()).st_ino != self.inode:  # the task has closed all descriptors, and this is one of its own
+        if self.fstat(self.sock.fileno()).st_ino != self.inode:  # the task has closed all descriptors, and opened one with this number
             raise OSError(errno.EBADF, "the attempt's socket is closed")
         self.sock.sendall(encode(message).encode() + b"\n")
 
@@ -1227,12 +1254,13 @@ class Channel:
         data = bytearray()
         while len(data) < n:
             if not (part := self.sock.recv(n - len(data))):
-                os._exit(1)  # no supervisor any more, and nothing has started yet
+                os._exit(1)  # the supervisor is gone, or does not want the attempt any more; no user code has run
             data += part
         return data
 
 
 def redirect(req):
+    """Opens standard input, output and error of the attempt."""
     for to, name, how in ((0, os.devnull, os.O_RDONLY), (1, req["stdout"], os.O_WRONLY), (2, req["stderr"], os.O_WRONLY)):
         fd = os.open(name, how | (os.O_CREAT | os.O_APPEND if how else 0), 0o644)
         os.dup2(fd, to)
@@ -1240,7 +1268,7 @@ def redirect(req):
 
 
 def layout():
-    """Where the kernel has what belongs to this process, in the order that PR_SET_MM_MAP wants it; () where it does not tell."""
+    """The addresses of this process's code, data, heap and stack, as PR_SET_MM_MAP wants them; (): the kernel does not tell."""
     with contextlib.suppress(OSError, ValueError, IndexError), open("/proc/self/stat") as f:
         field = [None, None, None, *f.read().rpartition(")")[2].split()]  # as proc(5) numbers them
         LIBC.sbrk.restype = ctypes.c_void_p
@@ -1250,8 +1278,8 @@ def layout():
 
 
 def show(argv, env):
-    """Makes /proc show the command line and the variables of the attempt, as those of a fresh process: they are read from
-    where the kernel believes that they are. One that cannot be told otherwise (before 4.x, or built without it) shows ours."""
+    """Makes /proc show the command line and the variables of the attempt, as of a fresh process: we tell the kernel the address
+    where it is to read them. A kernel that cannot be told (before 4.x, or built without it) goes on to show ours."""
     if not LAYOUT:
         return
     words, variables = (b"".join(os.fsencode(w) + b"\0" for w in part) for part in (command_line(argv), env))
@@ -1281,14 +1309,14 @@ def mount(read_only, writable):
                 bound.append(path)
                 call(LIBC.syscall, 442, -100, path, recursive, struct.pack("4Q", *attributes, 0, 0), 32)  # mount_setattr
     except OSError as e:
-        for path in reversed(bound):  # half of it would be worse than nothing
+        for path in reversed(bound):  # some read-only folders alone would be worse than none
             LIBC.umount2(path, 2)  # MNT_DETACH
         return e.strerror
 
 
 def imported_here():
-    """Names of the modules that were imported since the fork, the last one first. Merely to touch the other names would copy
-    the pages that they are in."""
+    """Names of the modules that were imported since the fork, the last one first. The other names are not even looked at: that
+    would copy their memory pages."""
     for name in reversed(sys.modules):
         if name == "__zygote__":
             return
@@ -1296,9 +1324,9 @@ def imported_here():
 
 
 def learnt_modules(argv, told):
-    """Modules of the environment that this task has imported and the zygote had not; not those of its own package."""
+    """Modules of the environment that this task has imported and the zygote had not, without those of the task's own package."""
     new = []
-    with contextlib.suppress(RuntimeError):  # a thread imports meanwhile: what is missed now is learnt another time
+    with contextlib.suppress(RuntimeError):  # if a thread imports meanwhile, a later task tells these modules
         for m in imported_here():
             if m not in BASE and m not in HELD.modules and m not in told and len(m) <= 200:  # the supervisor takes no more (limit.go)
                 new.append(m)
@@ -1309,7 +1337,7 @@ def learnt_modules(argv, told):
 
 
 def when_loaded(do):
-    """Calls do when flytekit has loaded the task and turns to its inputs; no frame of ours is left in what follows."""
+    """Calls do when flytekit has loaded the task and begins to read its inputs. No frame of ours is on the stack later."""
     from flytekit.core import utils
     load = utils.load_proto_from_file
 
@@ -1321,19 +1349,20 @@ def when_loaded(do):
 
 
 def attempt(channel):
+    """Runs an attempt in a child, from its request to its end."""
     os.setsid()  # so that the attempt and what it started can be signalled as one group
     say = channel.say
     say(pid=os.getpid())
     req = decode(channel.receive(int.from_bytes(channel.receive(4), "big")))
-    for join in req.get("joins") or ():  # control groups; before it allocates anything of its own
+    for join in req.get("joins") or ():  # control groups; before the child allocates memory, which is to be counted there
         with open(join, "w") as f:
             f.write("0")
-    if MARK_AT:  # in place: /proc/<pid>/environ shows it, of this process and of those that it forks
+    if MARK_AT:  # in place: /proc/<pid>/environ shows this memory, of this process and of those that it forks
         ctypes.memmove(MARK_AT, req["mark"].encode(), 32)
     if (mounts := req.get("mounts")) and (why := mount(**mounts)):
         say(unmounted=why)
     argv, code, told, modules = req["argv"], 1, [], []
-    env = sorted(f"{name}={value}" for name, value in req["env"].items())  # in the order in which the supervisor gives them
+    env = sorted(f"{name}={value}" for name, value in req["env"].items())  # in the order in which the supervisor gives them to a fresh process
     show(argv, env)
 
     def unfit(why):
@@ -1344,7 +1373,7 @@ def attempt(channel):
 
     def loaded():
         sys.dont_write_bytecode = writes_no_bytecode
-        took = time.process_time() - begin  # of the processor: a crowded machine makes everything slow
+        took = time.process_time() - begin  # processor time: on a crowded machine every import takes long by the clock
         with contextlib.suppress(Exception):  # the task must not notice
             if channel.ours() and (modules := learnt_modules(argv, ())):
                 told.extend(modules)
@@ -1353,7 +1382,7 @@ def attempt(channel):
         redirect(req)
         os.environ.clear()
         os.environ.update(e.split("=", 1) for e in env)
-        if COERCED and "LC_ALL" not in req["env"]:  # the interpreter sets it when it starts in the C locale
+        if COERCED and "LC_ALL" not in req["env"]:  # a fresh interpreter that starts in the C locale sets this variable
             os.environ.setdefault("LC_CTYPE", COERCED)
         os.chdir(req["cwd"])
         sys.path[0] = HELD.first = first_folder(argv)
@@ -1363,9 +1392,9 @@ def attempt(channel):
         set_up_loggers(req["env"])
         channel.receive(1)
         writes_no_bytecode = sys.dont_write_bytecode
-        with contextlib.suppress(Exception):  # a later flytekit may be built otherwise
+        with contextlib.suppress(Exception):  # a later flytekit may have no such function
             when_loaded(loaded)
-            sys.dont_write_bytecode = True  # its copy of the code is its own: nobody else will read what is compiled of it
+            sys.dont_write_bytecode = True  # the copy of the code is private to the attempt: no other process would use the bytecode
         begin = time.process_time()
         code = entry(argv)
         modules = learnt_modules(argv, set(told)) if channel.ours() else []
@@ -1382,32 +1411,33 @@ def attempt(channel):
             return
         u = resource.getrusage(resource.RUSAGE_SELF)
         try:
-            # Each page of its own was faulted in once; a task that runs for longer may have done that often for one page.
+            # In a short task the number of page faults is that of its own pages; a long one may fault the same page in many times.
             short = u.ru_utime + u.ru_stime < 0.2
             reap_ended()
             say(done=code, user=u.ru_utime, sys=u.ru_stime, children=has_children(), modules=modules,
                 memory=u.ru_minflt * resource.getpagesize() // 1024 if short else 0)
-            if not short:  # 2 ms
+            if not short:  # the kernel takes 2 ms to count
                 with open("/proc/self/smaps_rollup") as f:
                     say(memory=sum(int(line.split()[1]) for line in f if line.startswith("Private_")))
-        except OSError:  # the supervisor is gone: its successor looks for this file
+        except OSError:  # the supervisor is gone: the next supervisor looks for this file
             with contextlib.suppress(OSError), open(req["done_file"], "w") as f:
                 f.write(encode({"done": code}))
     finally:
         os._exit(code)
-HELD = Held()
+HELD = HeldModules()
 
 
 # ---- the loop ------------------------------------------------------------------------------------------------------
 
 def packets(message):
-    """A message as packets that the buffer of a socket has room for. All but the last begin with + and it with a point."""
+    """A message as packets that the buffer of a socket has room for. The last packet begins with a point, all others with +."""
     text, size = encode(message).encode(), 32 << 10
     for i in range(0, len(text), size):
         yield (b"+" if i + size < len(text) else b".") + text[i:i + size]
 
 
 def serve(control, restore):
+    """The loop of a zygote that is ready: it forks a child for each request, and reports the children that have ended."""
     control.setblocking(False)
     wake, woken = socket.socketpair()
     for s in (wake, woken):
@@ -1423,7 +1453,7 @@ def serve(control, restore):
         outgoing.extend(packets(message))
         flush()
 
-    def flush():  # never blocks: what the supervisor does not take now waits here
+    def flush():  # never blocks: packets that the supervisor does not take now wait in outgoing
         with contextlib.suppress(BlockingIOError):
             while outgoing:
                 control.send(outgoing[0])
@@ -1437,7 +1467,7 @@ def serve(control, restore):
             return
         except OSError:
             data, fds = b"", []
-        if not data:  # the supervisor has ended, or needs us no longer; children run on
+        if not data:  # the supervisor has ended, or has no use for this zygote any more; children run on
             reap()
             control.setblocking(True)
             with contextlib.suppress(OSError):
@@ -1449,7 +1479,7 @@ def serve(control, restore):
         try:
             pid = os.fork()
         except OSError:
-            os.close(fds[0])  # the child's end: the supervisor sees that there is none
+            os.close(fds[0])  # the end of the socket tells the supervisor that there is no child
             return
         if pid:
             os.close(fds[0])
@@ -1461,7 +1491,7 @@ def serve(control, restore):
             for sig in (signal.SIGCHLD, signal.SIGTERM):
                 signal.signal(sig, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            for s in (control, wake, woken):  # only our own: others may be a library's, open since its import
+            for s in (control, wake, woken):  # not all sockets: a library may have opened some at its import
                 s.close()
             outgoing.clear()
             restore()
@@ -1495,6 +1525,7 @@ def serve(control, restore):
 
 
 def main():
+    """Imports flytekit and the learnt modules, and then serves."""
     global BASE, ROOTS, OWN, MARK_AT, LAYOUT, READY, BIN, WITHOUT_SCRIPT
     control = socket.socket(fileno=3)
     os.set_inheritable(3, False)
@@ -1515,7 +1546,7 @@ def main():
                 learnt = decode(f.read())
         except (OSError, ValueError):
             learnt = {}
-        # As in the console script that a task would have been started by; spawned pools import it again.
+        # __main__ is as in the console script of a task: processes that multiprocessing spawns import it again.
         BIN, WITHOUT_SCRIPT = os.path.dirname(sys.executable), sys.argv[2]
         compile_scripts()
         sys.path[0] = first_folder(["pyflyte-execute"]) or BIN
@@ -1533,7 +1564,7 @@ def main():
         begun, base, again = time.time_ns(), Recorder(thorough=False), Recorder(thorough=False)
         with base:
             import flytekit.bin.entrypoint
-        if why := audit(sockets()):  # it makes an event loop, with a socket pair that nobody uses
+        if why := fork_danger(sockets()):  # flytekit's import makes an event loop, whose socket pair does no harm
             end(failed="importing flytekit " + why)
         with again:
             reset(None)
@@ -1541,32 +1572,32 @@ def main():
         with base:
             dry_run()
         stop_loops()
-        for _ in range(100):  # a joined thread is a moment longer in the list
-            if not (why := audit(sockets())):
+        for _ in range(100):  # a thread that was joined is still listed for a moment
+            if not (why := fork_danger(sockets())):
                 break
             time.sleep(0.002)
         else:
             end(failed="a dry run " + why)
-        # What a child reads again is right whatever it was here.
+        # Variables and files that reset and set_up_loggers read in each child need not be the same as here.
         base.proofs.pop("_zygote_probe", None)
         reads = {n for p in base.proofs.values() for n in p.variables if base.times[n, False] > again.times[n, True]}
         files = {f: was for p in base.proofs.values() for f, was in p.files.items()
                  if f not in again.ground.files and not f[0].startswith(tempfile.gettempdir())}
         rec, dropped = Recorder(thorough=True), dict(learnt.get("dropped") or {})
-        kept = Kept(sys.argv[1], environ, begun, "anew" not in sys.argv)
+        kept = ProofFile(sys.argv[1], environ, begun, "anew" not in sys.argv)
         with task_mode():
             found = preload(learnt.get("modules") or [], dropped, rec, kept)
 
         if rec.believed and (found.keys() & rec.believed or not kept.holds(rec)):
             end(restart={"how": "anew"})
         if "again" not in sys.argv and any(why == MAKES_FILES or why.startswith("writes ") for why in found.values()):
-            end(restart={"how": "again"})  # it may have made them once for all, such as a list of fonts
+            end(restart={"how": "again"})  # the module may make the file only once for all processes, such as a list of fonts
         if found:
             end(restart={"dropped": found})
         kept.keep(rec)
         HELD.hold(rec)
-        put_in_front(HELD)
-        sys.modules["__zygote__"] = sys.modules.pop("__zygote__")  # the last one: what follows is a child's
+        install_import_hook(HELD)
+        sys.modules["__zygote__"] = sys.modules.pop("__zygote__")  # now the last name: modules after it were imported by a child (imported_here)
         BASE = frozenset(sys.modules)
         reads |= {n for p in rec.proofs.values() for n in (*p.variables, *p.defaults)}
         awake = {n: m for n, m in [*sys.modules.items(), *HELD.modules.items()]
@@ -1576,7 +1607,7 @@ def main():
                  getattr(getattr(awake[n], "__spec__", None), "origin", "built-in") not in ("built-in", "frozen"))}
         names |= {"sitecustomize", "usercustomize"}.union(*(p.missing for p in base.proofs.values()))
         gc.collect()
-        gc.freeze()  # the children's collector never walks, so never copies, what is loaded here
+        gc.freeze()  # the children's collector does not visit, and so does not copy, objects that exist now
         gc.disable()
         collapse()
         with open("/proc/self/statm") as f:

@@ -75,7 +75,7 @@ func (w *world) uploads(t *testing.T) map[string]string {
 	return all
 }
 
-// Case 03: what a task does with its inputs reaches nothing that is stored.
+// Nothing that a task does with its inputs changes a stored object.
 func TestATaskMayDoWhatItLikesWithItsInputs(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -107,7 +107,7 @@ func TestATaskMayDoWhatItLikesWithItsInputs(t *testing.T) {
 	}
 }
 
-// Case 03 by a task that goes looking: it finds objects, and cannot change them; its own folders it can.
+// A task that looks for stored objects finds them, and cannot change them; its own folders it can.
 func TestATaskThatGoesLookingForStoredObjectsCannotChangeThem(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -169,7 +169,7 @@ func TestAnInputThatIsReturnedIsTheStoredObjectOnlyWhileItIsAsItWas(t *testing.T
 		{"rm {{dir}}/a; mkdir {{dir}}/a", "{{dir}}", "", map[string]string{"/b": "stored"}},
 	} {
 		job := shell(fmt.Sprintf("a%d", i), "", "o")
-		// By their keys: 0 is the folder's.
+		// Objects are numbered in the order of their keys: 0 is the folder.
 		of := strings.NewReplacer("{{dir}}", filepath.Join(w.data, "attempts", process.FolderName("p_d_e_"+string(job.ID.Node)+"_0")+".in", "0-0", "dir"),
 			"{{file}}", filepath.Join(w.data, "attempts", process.FolderName("p_d_e_"+string(job.ID.Node)+"_0")+".in", "1-0", "one.txt"))
 		job.Inputs = &core.LiteralMap{Literals: map[string]*core.Literal{"file": file(one.URI()), "dir": file(dir.URI())}}

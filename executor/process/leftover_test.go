@@ -16,8 +16,8 @@ import (
 	"github.com/aloft-dev/aloft/internal/weight/weighttest"
 )
 
-// Attack 5: what a task puts into the place of a file neither blocks the server nor is charged to the system. All of them
-// run at once, so one that blocked would also take a reader from the others.
+// A task that puts something else in the place of a file neither blocks the server nor becomes a failure of the system. All of
+// these tasks run at once, so one that blocked a reader would also delay the others.
 func TestWhateverATaskLeavesInPlaceOfItsFilesEndsIt(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -57,8 +57,8 @@ func TestWhateverATaskLeavesInPlaceOfItsFilesEndsIt(t *testing.T) {
 	}
 }
 
-// What tasks return is weighed before it is decoded: ten megabytes of it would be a gigabyte, of each of several tasks at once,
-// and again after the restart that follows.
+// Outputs are weighed before they are decoded: ten megabytes would become a gigabyte, for each of several tasks at once, and again
+// after the restart that follows.
 func TestResultsThatWouldFillTheMemoryAreTheTasksFailure(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -72,7 +72,7 @@ func TestResultsThatWouldFillTheMemoryAreTheTasksFailure(t *testing.T) {
 	}
 }
 
-// What is returned is the attempt's own, or an input: never a folder in which all attempts write, nor what no file can be called.
+// An output is the attempt's own file or an input: never a folder in which all attempts write, nor a path that no file can have.
 func TestOutputsThatNameNoFileOfTheTaskAreItsFailure(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct{ path, says string }{ // / begins in the store
