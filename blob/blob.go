@@ -6,21 +6,21 @@
 // An object's one name is its [Key], a slash path; in a literal, a record or a journal it is written as a URI,
 // aloft://blob/<key>, without folder, host or port. So a data folder may move and a port may change while every old run
 // stays readable. The URI is rendered at the edges by a [Renderer]: a local path for a task on this machine, a signed
-// HTTP link for a client, and back again from whatever a task or a client returns. URIs that are not ours (s3://, gs://,
-// somebody's https://) pass unchanged in both directions.
+// HTTP link for a client; and the paths and links that a task or a client returns are rendered back. URIs that are not ours
+// (s3://, gs://, https:// of another server) pass unchanged in both directions.
 //
 // # Durability
 //
 // Promise P2 (downstream starts only after all upstream outputs are durable) rests on two sentences of the contract of
 // [Store] and [Local]: when Put returns nil the object survives a power cut, and when Adopt returns nil everything that a
 // task wrote in place below that prefix does. Until then an object is either absent or complete, never partial. When the
-// disk cannot do it (full, read-only, no permission) the error wraps aloft.ErrUnavailable and says in one sentence what to
+// disk fails (full, read-only, no permission) the error wraps aloft.ErrUnavailable and says in one sentence what to
 // do; callers retry the operation, not the task.
 //
 // # Links
 //
 // [Handler] serves links signed by a [Signer]. The signature is a path segment and not a query because flytekit reads
-// links through fsspec, pandas and os.path.join, which append to them. docs of [Handler] state what those clients do.
+// links through fsspec, pandas and os.path.join, which append to them. The doc of [Handler] says what those clients do.
 //
 // A backend is a package of its own: blob/folder keeps objects as plain files. blob/blobtest holds the suite that every
 // backend must pass, and stores that fail or forget on demand.
@@ -46,8 +46,8 @@ import (
 // aloft.ErrInvalid (the bytes are not the ones announced) or aloft.ErrUnavailable (the backend cannot do its part now).
 type Store interface {
 	// Put stores what r yields and returns once it is durable. When it returns an error nothing of r is visible under
-	// the key, except after a crash or an aloft.ErrUnavailable at the last step, when the complete object may be:
-	// putting it again is then a no-op. It reads r to the end; an error of r is returned as *ReadError.
+	// the key, except that after a crash, or an aloft.ErrUnavailable at the last step, the complete object may be there:
+	// putting it again then changes nothing. Put reads r to the end; an error of r is returned as *ReadError.
 	//
 	// An object never changes: putting the same bytes again succeeds, other bytes give aloft.ErrExists, unless
 	// PutOptions says otherwise.
@@ -59,10 +59,10 @@ type Store interface {
 	// Stat returns the object's attributes, digests included; a backend that did not record them reads the object.
 	Stat(ctx context.Context, key Key) (Attributes, error)
 
-	// Check says whether what is at key is what was stored there: the object with this key, or the folder with everything
-	// below it. It answers by what the backend recorded when it was stored, and reads content only where that does not tell;
-	// of what nothing was recorded it is nil. Nothing at key is aloft.ErrNotFound. An object that was changed is
-	// aloft.ErrConflict, and so is a folder that was adopted and of which a file was removed, added or exchanged since.
+	// Check returns nil if the object with this key, or the folder with everything below it, is as it was stored. It compares
+	// with the record that the backend made when the object was stored, and reads content only where file and record differ;
+	// an object without a record passes. Nothing at key is aloft.ErrNotFound. An object that was changed is
+	// aloft.ErrConflict, and so is an adopted folder in which a file was removed, added or exchanged since.
 	Check(ctx context.Context, key Key) error
 
 	// List yields the objects whose key is prefix or is below it, segment by segment ("a/b" yields "a/b" and "a/b/c",
@@ -84,24 +84,25 @@ type Local interface {
 	// KeyOf is the inverse of Path. It is false for a path outside of the store and for one that is no valid key.
 	KeyOf(path string) (Key, bool)
 
-	// Adopt makes durable whatever a process has written in place at or below prefix, and returns those objects with
-	// their digests, in the order of List. Nothing written there is an empty result. Adopting again is harmless. A
-	// symbolic link to a file becomes a copy of the file; anything else that is not a file or folder is refused with
-	// aloft.ErrInvalid, all of them named. A file that changes meanwhile gives aloft.ErrConflict: the writer still runs.
+	// Adopt makes all files durable that a process has written in place at or below prefix, and returns them as objects with
+	// their digests, in the order of List. If nothing was written there the result is empty. Adopting again is harmless. A
+	// symbolic link to a file becomes a copy of the file; other things that are neither file nor folder are refused with
+	// aloft.ErrInvalid, which names all of them. A file that changes meanwhile gives aloft.ErrConflict: the writer still runs.
 	Adopt(ctx context.Context, prefix Key) ([]Object, error)
 
 	// Private makes dst, which must not exist, a copy of the object with this key, or of the folder with everything below
 	// it: writable, and without any connection to what is stored. It is cheap for any size where the file system can
-	// share blocks. Objects must not change while it runs. What Check has an error for is not copied, with the same error; what
-	// was copied until then is left.
+	// share blocks. Objects must not change while Private runs. An object for which Check has an error is not copied, and the
+	// error is the same; files that were copied before that stay.
 	Private(ctx context.Context, key Key, dst string) error
 }
 
-// PutOptions say what the caller knows about the bytes and about the key. The zero value: nothing, and "create".
+// PutOptions say what the caller knows about the bytes, and what is to happen if the key is taken. The zero value: nothing is
+// known, and a key that is taken by other content is aloft.ErrExists.
 type PutOptions struct {
 	ContentMD5 []byte // 16 bytes; the content must have this digest, else aloft.ErrInvalid and nothing is stored
-	SHA256     string // "sha256:<hex>"; likewise
-	Size       *int64 // likewise; nil means unknown
+	SHA256     string // "sha256:<hex>"; the same for this digest; empty means unknown
+	Size       *int64 // the same for the size; nil means unknown
 	IfAbsent   bool   // an object with the same content is aloft.ErrExists, too
 	Overwrite  bool   // replace an object with other content, atomically
 }
@@ -121,7 +122,7 @@ type Entry struct {
 	ModTime time.Time
 }
 
-// Object is a key with the attributes of what is there.
+// Object is a key with the attributes of its object.
 type Object struct {
 	Key Key
 	Attributes
@@ -145,12 +146,12 @@ func (d *Digest) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Attributes returns size and digests of what was written so far.
+// Attributes returns size and digests of the bytes that were written so far.
 func (d *Digest) Attributes() Attributes {
 	return Attributes{Size: d.size, SHA256: "sha256:" + hex.EncodeToString(d.sha.Sum(nil)), MD5: d.md.Sum(nil)}
 }
 
-// Check compares what was received with what the options announced.
+// Check compares the attributes of the received bytes with those that the options announce.
 func (o PutOptions) Check(key Key, got Attributes) error {
 	switch {
 	case o.Size != nil && *o.Size != got.Size:
@@ -163,8 +164,8 @@ func (o PutOptions) Check(key Key, got Attributes) error {
 	return nil
 }
 
-// Verify reads the object and compares its content with a recorded digest. It is how a cache makes sure that it does not
-// serve an object that was deleted (aloft.ErrNotFound) or has rotted (aloft.ErrConflict).
+// Verify reads the object and compares its content with a recorded digest. A cache verifies an object before it serves it: the
+// object may have been deleted (aloft.ErrNotFound) or damaged (aloft.ErrConflict).
 func Verify(ctx context.Context, s Store, key Key, sha256 string) error {
 	r, err := s.Get(ctx, key, Range{})
 	if err != nil {
@@ -181,7 +182,7 @@ func Verify(ctx context.Context, s Store, key Key, sha256 string) error {
 	return nil
 }
 
-// ReadAll reads a small object whole. An object above limit bytes is refused with aloft.ErrExhausted.
+// ReadAll reads the whole of a small object. An object above limit bytes is refused with aloft.ErrExhausted.
 func ReadAll(ctx context.Context, s Store, key Key, limit int64) ([]byte, error) {
 	r, err := s.Get(ctx, key, Range{})
 	if err != nil {

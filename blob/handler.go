@@ -22,13 +22,13 @@ import (
 // Handler serves signed links; mount it at LinkPath.
 //
 // GET and HEAD answer an object, with ranges and its digest as ETag, or a folder as an HTML page of links that its own
-// token covers. PUT stores a body: only complete, only with the right MD5, and again only with the same content.
+// token covers. PUT stores a body if it is complete and has the right MD5; a second PUT must have the same content.
 //
-// What flytekit 1.16 does with a link, as observed, and what follows from it:
+// How flytekit 1.16 was observed to use links, and what follows for this handler:
 //
 //   - A file (FlyteFile): fsspec first GETs the link to see whether it is a folder, which to fsspec is an answer of type
 //     text/html (or none) with links in it; such a file is then not downloaded. So HTML is called HTML only when the client
-//     asks for it, as browsers and frames do; to others it is bytes. Decks alone are HTML to all.
+//     asks for it, as browsers and frames do; to other clients it is bytes. Only decks are HTML for all clients.
 //   - A table (StructuredDataset as pandas.DataFrame): pandas GETs the URI of the *folder* with urllib and takes the body
 //     for a Parquet file. So a folder that holds nothing but flytekit's one part, "00000", answers with that part, unless a
 //     trailing slash or a browser asks for the page. CSV tables are read at <uri>/.csv, below the link. A table as a
@@ -57,10 +57,10 @@ const maxListed = 100_000
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("X-Content-Type-Options", "nosniff")
-	// An object is a user's content on the address of our API and console, and HTML, SVG and PDF are programs: let their
-	// scripts run, but nowhere near us. Framing is allowed, the console shows decks so.
+	// An object is a user's content on the address of our API and console, and HTML, SVG and PDF are programs: their scripts may run,
+	// but without access to API and console. Framing is allowed, since the console shows decks in frames.
 	header.Set("Content-Security-Policy", "sandbox allow-scripts allow-popups allow-downloads allow-forms allow-modals")
-	header.Set("Referrer-Policy", "no-referrer") // the address is the permission
+	header.Set("Referrer-Policy", "no-referrer") // the link is the permission to read, and must not reach other servers
 	switch r.Method {
 	case http.MethodGet, http.MethodHead, http.MethodPut:
 	default:
@@ -80,6 +80,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.get(w, r, key)
 }
 
+// open checks the link of a request.
 func (h *Handler) open(r *http.Request) (Grant, Key, error) {
 	token, key, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, LinkPath), "/")
 	grant, k, err := h.Signer.Open(token, strings.TrimSuffix(key, "/"))
@@ -123,7 +124,7 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, grant Grant, key K
 	if r.ContentLength >= 0 {
 		o.Size = &r.ContentLength
 	} else if bytes.Equal(o.ContentMD5, md5OfNothing) {
-		body = endless{body, http.NewResponseController(w)}
+		body = endlessBody{body, http.NewResponseController(w)}
 	}
 	a, err := h.Store.Put(r.Context(), key, body, o)
 	if err != nil {
@@ -131,27 +132,28 @@ func (h *Handler) put(w http.ResponseWriter, r *http.Request, grant Grant, key K
 		return
 	}
 	w.Header().Set("ETag", `"`+a.SHA256+`"`)
-	w.WriteHeader(http.StatusOK) // flytectl takes nothing else for success
+	w.WriteHeader(http.StatusOK) // flytectl takes no other status for success
 }
 
 // md5OfNothing is the MD5 of an empty file.
 var md5OfNothing = func() []byte { sum := md5.Sum(nil); return sum[:] }()
 
-// endless is the body of an empty file. Python's requests announces chunks for it and sends none, not even the last
-// (psf/requests#4215), so its end never comes: what has not come soon after the header is nothing.
-type endless struct {
+// endlessBody is the body of an upload of an empty file. Python's requests announces chunks for it and sends none, not even the
+// last (psf/requests#4215), so the end of the body never comes: if no byte comes soon after the header, the body counts as empty.
+type endlessBody struct {
 	io.ReadCloser
 	connection *http.ResponseController
 }
 
+// soonAfterHeader is how long endlessBody waits for a byte.
 const soonAfterHeader = 100 * time.Millisecond
 
-func (e endless) Read(p []byte) (int, error) {
-	// Without deadlines (a test's recorder) the body ends by itself. One that has passed also ends the connection after the
-	// answer, instead of waiting for the rest of the body.
+func (e endlessBody) Read(p []byte) (int, error) {
+	// A connection without deadlines (a test's recorder) has a body that ends by itself. A deadline that has passed also ends the
+	// connection after the answer: it is not kept open for the rest of the body.
 	_ = e.connection.SetReadDeadline(time.Now().Add(soonAfterHeader))
 	n, err := e.ReadCloser.Read(p)
-	if n == 0 && err != nil { // also where the watch over slow senders has put an error of its own in the place of the deadline's
+	if n == 0 && err != nil { // the deadline's error, or the one that the watch over slow senders has put in its place
 		err = io.EOF
 	}
 	return n, err
@@ -174,7 +176,8 @@ func (h *Handler) get(w http.ResponseWriter, r *http.Request, key Key) {
 	case len(children) == 0:
 		h.fail(w, r, key, fmt.Errorf("object %s: %w", key, aloft.ErrNotFound))
 	case !folder && browser:
-		// So that the page's relative links mean what they say. Relative, too: a proxy may have put a path before ours.
+		// With a slash at the end, so that the page's relative links lead below the folder. The redirection is relative, too, since a
+		// proxy may have put a path before ours.
 		w.Header().Set("Location", "./"+escapeName(key.Base())+"/")
 		w.WriteHeader(http.StatusMovedPermanently)
 	case !folder && len(children) == 1 && children[0] == datasetPart:
@@ -209,8 +212,8 @@ func (h *Handler) serveObject(w http.ResponseWriter, r *http.Request, key Key, b
 	return nil
 }
 
-// openContent prefers the file itself: the kernel then copies it to the socket. An object is a file and never a link: one
-// that a task left in its place would lead to what is not ours to give away.
+// openContent opens an object, if possible as a file, which the kernel then copies to the socket. It follows no symbolic link: a
+// task may have left one in the place of an object, to a file that is not in the store.
 func (h *Handler) openContent(ctx context.Context, key Key, size int64) (io.ReadSeekCloser, error) {
 	if _, ok := h.Store.(Local); ok {
 		content, err := h.Store.Get(ctx, key, Range{})
@@ -272,8 +275,8 @@ func servePage(w http.ResponseWriter, r *http.Request, key Key, names []string) 
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(page.Bytes()))
 }
 
-// escapeName escapes what would end the attribute or the path, or would be un-escaped on the way. The rest stays as it is:
-// fsspec makes the local file name of it.
+// escapeName escapes the characters that would end the attribute or the path, or would be un-escaped on the way. Others stay as
+// they are: fsspec uses the escaped name as the local file name.
 func escapeName(name string) string {
 	var b strings.Builder
 	for i := range len(name) {
@@ -286,7 +289,7 @@ func escapeName(name string) string {
 	return b.String()
 }
 
-// contentTypes is ours and not the machine's, so that every server answers alike.
+// contentTypes are used in place of the machine's table, so that every server answers alike.
 var contentTypes = map[string]string{
 	".txt": "text/plain; charset=utf-8", ".log": "text/plain; charset=utf-8", ".csv": "text/csv; charset=utf-8",
 	".json": "application/json", ".html": "text/html; charset=utf-8", ".htm": "text/html; charset=utf-8",
@@ -294,7 +297,7 @@ var contentTypes = map[string]string{
 	".pdf": "application/pdf", ".parquet": "application/vnd.apache.parquet", ".gz": "application/gzip", ".zip": "application/zip",
 }
 
-// isDeck tells an attempt's deck from other HTML: nobody takes it for a folder, so it is a page to whoever asks.
+// isDeck says whether an object is the deck of an attempt. No client takes a deck for a folder, so it is served as HTML to all.
 func isDeck(key Key) bool {
 	return strings.HasPrefix(string(key), "run/") && key.Base() == "deck.html"
 }
@@ -311,7 +314,7 @@ func contentType(key Key, browser bool) string {
 	return t
 }
 
-// fail answers with what went wrong, or does nothing if err is nil.
+// fail answers with an error, or does nothing if err is nil.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, key Key, err error) {
 	if err == nil {
 		return
@@ -349,8 +352,8 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, key Key, err erro
 	http.Error(w, text, status)
 }
 
-// seeker reads an object of a remote store by ranges, as http.ServeContent wants it: it asks for bytes only when some are
-// read, from where they are wanted.
+// seeker reads an object of a remote store by ranges, as http.ServeContent wants it: it gets the object only at the first read, from
+// the offset of that read on.
 type seeker struct {
 	ctx    context.Context
 	store  Store

@@ -9,17 +9,17 @@ import (
 )
 
 // Key names an object: slash-separated segments without a leading or trailing slash. Any UTF-8 text without NUL may be a
-// segment, because tasks choose the names of their files; "%", "?", "#" and space are ordinary characters. What no file
-// system or object store could keep is refused: empty segments, "." and "..", segments above 255 bytes, keys above 1,024.
-// A first segment with a leading dot is the backend's own.
+// segment, because tasks choose the names of their files; "%", "?", "#" and space are ordinary characters. Names that no
+// file system or object store can keep are refused: empty segments, "." and "..", segments above 255 bytes, keys above 1,024.
+// A first segment with a leading dot is reserved for the backend.
 type Key string
 
 const (
 	MaxKey     = 1024 // bytes; what S3 allows
 	maxSegment = 255  // bytes; what file systems allow
 
-	// Scheme begins every canonical URI. What follows is the key, byte for byte: nothing is percent-encoded, so a
-	// URI and the path of its file differ in their beginning only and joining a name to either means the same.
+	// Scheme begins every canonical URI. The key follows, byte for byte and not percent-encoded: so the URI of an object and
+	// the path of its file end alike, and a name may be joined to either.
 	Scheme = "aloft://blob/"
 
 	// nativeScheme is an alias of Scheme for clients that must recognise the protocol: see Renderer.Native.
@@ -50,7 +50,7 @@ func JoinKey(segments ...string) (Key, error) { return ParseKey(strings.Join(seg
 // URI returns the canonical URI.
 func (k Key) URI() string { return Scheme + string(k) }
 
-// Join returns the key of something below k.
+// Join returns a key below k.
 func (k Key) Join(segments ...string) (Key, error) {
 	if k == "" {
 		return JoinKey(segments...)
@@ -66,7 +66,7 @@ func (k Key) Within(prefix Key) bool {
 	return prefix == "" || k == prefix || (len(k) > len(prefix) && k[len(prefix)] == '/' && k[:len(prefix)] == prefix)
 }
 
-// below is the path of k in the folder dir; k itself if it is not in it.
+// below is the path of k within the folder dir; k itself if k is not below dir.
 func (k Key) below(dir Key) string {
 	if len(k) > len(dir) && k[len(dir)] == '/' && k[:len(dir)] == dir {
 		return string(k[len(dir)+1:])
@@ -91,6 +91,7 @@ func (k Key) compare(other Key) int {
 	return len(k) - len(other)
 }
 
+// keyProblem says why a text is no key; empty: it is one.
 func keyProblem(s string) string {
 	switch {
 	case s == "":

@@ -22,7 +22,7 @@ import (
 	"github.com/aloft-dev/aloft/blob/folder"
 )
 
-// bench is one store with its links.
+// bench is one store with a signer, a handler and a renderer of its links.
 type bench struct {
 	store    *folder.Store
 	signer   *blob.Signer
@@ -234,7 +234,7 @@ func TestOverTheWire(t *testing.T) {
 	}
 	fmt.Fprintf(conn, "PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nonly this", b.path("PUT", "upload/half", nil))
 	conn.(*net.TCPConn).CloseWrite()
-	text, _ := io.ReadAll(conn) // the server answers or hangs up when it is done with it
+	text, _ := io.ReadAll(conn) // the server answers or hangs up when it has seen the end
 	conn.Close()
 	if bytes.HasPrefix(text, []byte("HTTP/1.1 200")) {
 		t.Errorf("half a body was accepted: %s", text)
@@ -406,7 +406,7 @@ func FuzzURI(f *testing.F) {
 	})
 }
 
-// Python's requests sends both headers for an empty file, and no chunk, not even the last.
+// For an empty file Python's requests sends the headers Content-Length and Transfer-Encoding, and no chunk, not even the last.
 func TestAnEmptyFileIsStoredThoughItsBodyNeverEnds(t *testing.T) {
 	t.Parallel()
 	b := newBench(t)
@@ -419,7 +419,7 @@ func TestAnEmptyFileIsStoredThoughItsBodyNeverEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer connection.Close()
-		if err := connection.SetDeadline(time.Now().Add(time.Minute)); err != nil { // instead of hanging for ever
+		if err := connection.SetDeadline(time.Now().Add(time.Minute)); err != nil { // so that a bug does not hang the test
 			t.Fatal(err)
 		}
 		fmt.Fprintf(connection, "PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n%s", path, more)

@@ -6,9 +6,8 @@ import (
 	"sort"
 )
 
-// DigestBelow is the digest and the size of what a URI with this key means: an object's own, or for a folder the digest of its
-// listing ("<digest> <path below the folder>" and a line feed, for each) and the bytes of all. below are the objects there, in
-// the order of List.
+// DigestBelow is the digest and the size of the object or folder with this key. The digest of a folder is that of its listing: a
+// line "<digest> <path below the folder>" for each object. below are the objects at or below the key, in the order of List.
 func DigestBelow(key Key, below []Object) (digest string, size int64) {
 	if len(below) == 1 && below[0].Key == key {
 		return below[0].SHA256, below[0].Size
@@ -26,8 +25,7 @@ func DigestBelow(key Key, below []Object) (digest string, size int64) {
 	return "sha256:" + hex.EncodeToString(hash.Sum(nil)), size
 }
 
-// Below is the part of objects, which are in the order of List, that a URI with this key means: the object itself, or all that
-// are below the folder.
+// Below is the part of objects (in the order of List) that is at or below a key: the object itself, or all objects of the folder.
 func Below(objects []Object, key Key) []Object {
 	first := sort.Search(len(objects), func(i int) bool { return objects[i].Key.compare(key) >= 0 })
 	rest := objects[first:]

@@ -28,14 +28,14 @@ func TestBelowIsWhatAKeyMeans(t *testing.T) {
 		for _, o := range blob.Below(objects, key) {
 			got = append(got, o.Key)
 		}
-		_ = append(blob.Below(objects, key), blob.Object{Key: "appended"}) // is the caller's own
+		_ = append(blob.Below(objects, key), blob.Object{Key: "appended"}) // must not change objects
 		if !slices.Equal(got, want) {
 			t.Errorf("below %q there is %q, want %q", key, got, want)
 		}
 	}
 }
 
-// A task may return each of many folders in one another with many files in the innermost.
+// A task may return many nested folders as outputs, with many files in the innermost.
 func TestBelowTakesNoMemory(t *testing.T) { //nolint:paralleltest // allocations are counted
 	objects := make([]blob.Object, 1000)
 	for i := range objects {

@@ -15,13 +15,14 @@ import (
 	"github.com/aloft-dev/aloft/internal/weight"
 )
 
-// Literals keeps literal maps that are too large for a row as objects named by their content, so that writing the same
-// map again, by whoever, changes nothing, and mends an object that was damaged.
+// Literals keeps literal maps that are too large for a row as objects named by their content. So writing the same map again
+// changes nothing, or mends an object that was damaged.
 type Literals struct{ Store Store }
 
 // WriteLiterals returns the map with its reference: by value up to aloft.MaxInlineLiterals, else as an object that is
 // durable when it returns. The digest is that of the map in deterministic protobuf. A map that would take more than
-// aloft.MaxDecodedBytes of memory for each who reads it is aloft.ErrExhausted: it may have shared here what it names often.
+// aloft.MaxDecodedBytes of memory when it is read back is aloft.ErrExhausted. The map in memory may take less: it can share a
+// value that it holds many times, and the map that is read back cannot.
 func (l Literals) WriteLiterals(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals, error) {
 	encoded, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
 	if err != nil {
@@ -39,8 +40,8 @@ func (l Literals) WriteLiterals(ctx context.Context, m *core.LiteralMap) (*aloft
 	}
 	name := hex.EncodeToString(digest[:])
 	key := Key("literals/" + name[:2] + "/" + name)
-	// An object that is there may have been damaged since: a cached result that was found to be so is computed again, and
-	// would find the same damage under the same name.
+	// Overwrite, since an object under this name may be damaged: when a cached result is found damaged, it is computed again, and
+	// the same outputs have the same name.
 	if _, err := l.Store.Put(ctx, key, bytes.NewReader(encoded), PutOptions{SHA256: "sha256:" + name, Overwrite: true}); err != nil {
 		return nil, fmt.Errorf("write literals: %w", err)
 	}
@@ -48,7 +49,7 @@ func (l Literals) WriteLiterals(ctx context.Context, m *core.LiteralMap) (*aloft
 	return &aloftv1.Literals{Ref: ref}, nil
 }
 
-// ReadLiterals reads a map that is an object, and checks that it is the one referred to.
+// ReadLiterals reads a map that is kept as an object, and checks its digest.
 func (l Literals) ReadLiterals(ctx context.Context, ref *aloftv1.LiteralRef) (*core.LiteralMap, error) {
 	key, err := ParseURI(ref.GetUri())
 	if err != nil {

@@ -43,10 +43,10 @@ func (r *Renderer) Link(uri, baseURL string, expires time.Time) (string, error) 
 }
 
 // Native renders a canonical URI as the native_url that CreateUploadLocation answers for data (a request with a
-// filename_root; code may have the canonical one). It is location-free, too, but names a protocol that the client's fsspec
+// filename_root; code may have the canonical one). A native URL is location-free, too, but names a protocol that the client's fsspec
 // knows without any configuration: after the upload of a folder, FlyteFS.extract_common asks fsspec for the class of the
-// native URLs' file system, which raises for an unknown protocol such as ours. It cannot be "flyte": modify_literal_uris
-// looks those up in a table of the client's and puts None in the place of what it does not find.
+// native URLs' file system, which raises for an unknown protocol such as ours. The protocol cannot be "flyte":
+// modify_literal_uris looks such URLs up in a table of the client's and puts None in the place of one that it does not find.
 func (r *Renderer) Native(uri string) (string, error) {
 	key, ours, err := KeyOfURI(uri)
 	if err != nil || !ours {
@@ -55,8 +55,8 @@ func (r *Renderer) Native(uri string) (string, error) {
 	return nativeScheme + string(key), nil
 }
 
-// Canonical renders any form back. A link counts as ours if this server's key signed it, whatever its host and port and
-// however old it is: it names the object, and reading it is checked elsewhere.
+// Canonical renders any form back. A link counts as ours if this server's key signed it, with any host and port, and also if it has
+// expired: here the link only names the object, and Handler checks whether the object may be read.
 func (r *Renderer) Canonical(uri string) (string, error) {
 	switch {
 	case strings.HasPrefix(uri, Scheme), strings.HasPrefix(uri, nativeScheme):
@@ -95,14 +95,14 @@ func KeyOfURI(uri string) (key Key, ours bool, err error) {
 	return "", false, nil
 }
 
-// KeyOfText takes the key out of a text that may be any; false: it is no location of ours.
+// KeyOfText takes the key out of any text; false: the text is no URI of ours.
 func KeyOfText(text string) (Key, bool) {
 	key, ours, err := KeyOfURI(text)
 	return key, ours && err == nil
 }
 
-// linkKey takes the key out of a link. flytekit un-escapes the URI of a FlyteFile and leaves others as they were, so both
-// readings are tried; the signature tells which is meant.
+// linkKey takes the key out of a link. flytekit un-escapes the URI of a FlyteFile and leaves other URIs as they are, so both
+// readings are tried: the signature fits one of them.
 func (r *Renderer) linkKey(link string) (Key, bool) {
 	if r.Signer == nil {
 		return "", false

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-// LinkPath is where Handler is mounted and with what every link's path begins.
+// LinkPath is where Handler is mounted: the path of every link begins with it.
 const LinkPath = "/blob/"
 
 // Grant is what a link allows its bearer to do.
@@ -50,11 +50,12 @@ func NewSigner(key []byte) (*Signer, error) {
 }
 
 // OpenSigner reads the signing key from a file, which it creates (mode 0600, random) on first use. Two servers that
-// create it at once agree on one.
+// create the file at once end up with the same key.
 func OpenSigner(path string) (*Signer, error) {
 	text, err := os.ReadFile(path)
 	if err == nil {
-		// Of a process that was killed while it created one. Who creates one just now finds that there is one already.
+		// Incomplete keys are left by processes that were killed in createSigningKey. Another process may be in there just now: it
+		// finds the complete key, and needs its own no more.
 		left, _ := filepath.Glob(filepath.Join(filepath.Dir(path), signingPrefix+"*"))
 		for _, name := range left {
 			_ = os.Remove(name)
@@ -94,7 +95,7 @@ func createSigningKey(path string) (err error) {
 		return err
 	}
 	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		if _, there := os.Stat(path); there != nil { // else another process was quicker, and removed ours
+		if _, there := os.Stat(path); there != nil { // no error: another process was quicker, and removed our file
 			return err
 		}
 	}
@@ -129,14 +130,15 @@ func (s *Signer) token(g Grant) string {
 	return head + s.mac(head, g.Key)
 }
 
+// mac signs a grant: head is the token without the MAC.
 func (s *Signer) mac(head string, key Key) string {
 	m := hmac.New(sha256.New, s.key)
 	m.Write([]byte("aloft link 1\x00" + head + "\x00" + string(key))) // neither part can contain NUL
 	return hex.EncodeToString(m.Sum(nil)[:16])
 }
 
-// Open reads what Path wrote: the grant in the token, and the key that path asks for, which is the grant's or, for GET,
-// below it. It does not look at the clock.
+// Open reads a link that Path made: the grant in the token, and the key that path asks for, which is the grant's or, for GET,
+// below it. It does not check whether the grant has expired.
 func (s *Signer) Open(token, path string) (Grant, Key, error) {
 	fields := strings.Split(token, "-")
 	if len(fields) != 4 || len(fields[0]) < 2 {

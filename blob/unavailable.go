@@ -10,15 +10,15 @@ import (
 	"github.com/aloft-dev/aloft"
 )
 
-// ReadError is what Put returns when its reader failed: the fault of the source, such as a client that went away in the
-// middle, and not of the store.
+// ReadError is Put's error if its reader failed, such as the body of a client that went away in the middle: not a fault of the
+// store.
 type ReadError struct{ Err error }
 
 func (e *ReadError) Error() string { return "read content: " + e.Err.Error() }
 func (e *ReadError) Unwrap() error { return e.Err }
 
-// Unavailable marks an error of the file system as ours to mend (aloft.ErrUnavailable) and adds the way out for the ones
-// that a person must mend. It leaves nil, and errors that are already classified, alone.
+// Unavailable marks an error of the file system as a failure of the store (aloft.ErrUnavailable), and adds the way out for errors
+// that a person must mend. It returns nil, and errors that are already classified, as they are.
 func Unavailable(err error) error {
 	var (
 		advice string

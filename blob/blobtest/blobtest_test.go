@@ -14,7 +14,7 @@ import (
 
 func TestMemoryMeetsTheContractOfAStore(t *testing.T) {
 	t.Parallel()
-	// Without its Local part: nothing can be written to its paths.
+	// Only as a blob.Store: tests of blob.Local would write to its paths, which do not exist.
 	blobtest.Run(t, func(t *testing.T) blob.Store { return struct{ blob.Store }{blobtest.NewMemory()} })
 }
 

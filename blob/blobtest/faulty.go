@@ -21,7 +21,7 @@ type Fault int
 const (
 	None   Fault = iota
 	Before       // the call fails and nothing was done
-	After        // the call is done and fails nevertheless: the caller cannot know
+	After        // the call is done and fails nevertheless: the caller cannot tell this from Before
 )
 
 // Call is one call to the store.
@@ -31,9 +31,9 @@ type Call struct {
 	Key blob.Key
 }
 
-// Faulty is a store that fails when it is told to. It counts calls, so that a sweep can let a program fail at its first
-// call, at its second, and so on until it ends without a failure. It is a blob.Local if the store inside is one; calling
-// a method of Local is a panic otherwise.
+// Faulty is a store that fails as Plan says. It counts calls, so that a test can let a program fail at its first call, then at its
+// second, and so on until the program ends without a failure. It is a blob.Local if the store inside is one; calling a method of
+// Local is a panic otherwise.
 type Faulty struct {
 	blob.Store
 	Plan func(Call) Fault // called one at a time; nil is no failure
@@ -44,7 +44,7 @@ type Faulty struct {
 
 var _ blob.Local = (*Faulty)(nil)
 
-// FailAt is the plan of a sweep: the nth call fails, the others do not.
+// FailAt is a plan by which the nth call fails, and no other.
 func FailAt(n int, f Fault) func(Call) Fault {
 	return func(c Call) Fault {
 		if c.N == n {
@@ -61,7 +61,7 @@ func (f *Faulty) Calls() []Call {
 	return append([]Call(nil), f.calls...)
 }
 
-// decide counts a call and returns the errors to give before and after doing it.
+// decide counts a call and returns the error to return in place of the call (before), or after it.
 func (f *Faulty) decide(op string, key blob.Key) (before, after error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -105,7 +105,7 @@ func (f *Faulty) Get(ctx context.Context, key blob.Key, rng blob.Range) (io.Read
 	return r, err
 }
 
-// breaking yields one byte and then fails.
+// breaking is a reader that yields one byte and then fails.
 type breaking struct {
 	io.ReadCloser
 	err error

@@ -20,8 +20,8 @@ import (
 )
 
 // Memory is a blob.Local for simulations: quick, and forgetful. What a fake task writes with WriteInPlace can be read at
-// once, but Crash drops it unless it was adopted before. So whoever tells the world of outputs before they are durable
-// (promise P2) is caught. Nothing in it reads a clock: times are the number of the write.
+// once, but Crash drops it unless it was adopted before. So a simulation finds code that reports outputs before they are durable
+// (promise P2). Memory reads no clock: the time of an object is the number of its write.
 type Memory struct {
 	mu      sync.Mutex
 	objects map[blob.Key]memoryObject
@@ -41,7 +41,7 @@ func NewMemory() *Memory {
 	return &Memory{objects: map[blob.Key]memoryObject{}, folders: map[blob.Key]string{}}
 }
 
-// memoryRoot is where Path puts objects: a folder that exists nowhere.
+// memoryRoot begins the paths of objects: no such folder exists.
 const memoryRoot = "/memory/blob/"
 
 func (m *Memory) object(content []byte, durable bool) memoryObject {
@@ -53,14 +53,14 @@ func (m *Memory) object(content []byte, durable bool) memoryObject {
 	return o
 }
 
-// WriteInPlace does what a task does that writes a file by its path.
+// WriteInPlace writes an object as a task does that writes a file by its path.
 func (m *Memory) WriteInPlace(key blob.Key, content []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.objects[key] = m.object(bytes.Clone(content), false)
 }
 
-// Crash is a power cut: what was neither put nor adopted is gone.
+// Crash is a power cut: objects that were neither put nor adopted are gone.
 func (m *Memory) Crash() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -78,7 +78,7 @@ func (m *Memory) Durable(key blob.Key) bool {
 	return m.objects[key].durable
 }
 
-// Corrupt changes an object's bytes behind the store's back; what was recorded of it stays.
+// Corrupt changes an object's bytes and leaves its recorded attributes.
 func (m *Memory) Corrupt(key blob.Key) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -123,7 +123,7 @@ func (m *Memory) Put(ctx context.Context, key blob.Key, r io.Reader, o blob.PutO
 		old.durable = true
 		made = old
 	}
-	delete(m.folders, key) // of one that is gone
+	delete(m.folders, key) // there may have been a folder with this key
 	m.objects[key] = made
 	return made.Attributes, nil
 }
@@ -170,7 +170,7 @@ func (m *Memory) Check(ctx context.Context, key blob.Key) error {
 	return m.check(key)
 }
 
-// check compares contents, and the files of a folder, with what was recorded of them.
+// check compares contents, and the files of a folder, with their records.
 func (m *Memory) check(key blob.Key) error {
 	was, adopted := m.folders[key]
 	keys := m.keys(key)
@@ -255,7 +255,7 @@ func (m *Memory) Adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, err
 	defer m.mu.Unlock()
 	keys := m.keys(prefix)
 	folders := map[blob.Key]bool{}
-	for folder := range m.folders { // also those that have lost everything
+	for folder := range m.folders { // also adopted folders in which no file is left
 		if folder.Within(prefix) {
 			folders[folder] = true
 		}

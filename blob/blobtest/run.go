@@ -1,6 +1,6 @@
-// Package blobtest holds what every blob store must do, and stores that fail or forget on demand. It comes after package
-// blob, whose contract it states as tests, and before the tests of every backend and of everything that must survive a
-// failing one.
+// Package blobtest holds the tests that every blob store must pass, and stores that fail or forget on demand. It comes after
+// package blob, whose contract it states as tests, and before the tests of every backend, and of all code that must survive a
+// failing backend.
 package blobtest
 
 import (
@@ -573,7 +573,7 @@ func private(t *testing.T, s blob.Local) {
 	}
 }
 
-// damaged needs a place for records beside objects: a file system with extended attributes, for instance.
+// damaged needs a store that can record attributes of objects, such as a file system with extended attributes.
 func damaged(t *testing.T, s blob.Local) {
 	for name, c := range map[string]struct {
 		damage func(dir string) error

@@ -18,8 +18,8 @@ import (
 	"github.com/aloft-dev/aloft/internal/leftover"
 )
 
-// adoptWorkers sync files at the same time. Syncs that overlap share a commit of the file system's journal, so more of them
-// than processors is right. They hash in turns: see hashing.
+// adoptWorkers is how many files are synced at the same time. Syncs that overlap share a commit of the file system's journal, so
+// there are more workers than processors. Hashing is limited to fewer: see hashing.
 const adoptWorkers = 16
 
 func (s *Store) Adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, error) {
@@ -74,9 +74,9 @@ func (s *Store) adopt(ctx context.Context, prefix blob.Key) ([]blob.Object, erro
 	return objects, s.syncUp(filepath.Dir(s.Path(prefix)))
 }
 
-// recordListings records of each folder what is below it, so that a file that is missing later is noticed. An object is
-// hashed once for each folder above it: a key has at most blob.MaxKey bytes, so those are a few hundred. objects are in the
-// order of a walk, which is that of List.
+// recordListings records for each folder the digest of its listing, so that Check notices a file that is missing later. The digest of
+// an object is hashed once for each folder above it: a key has at most blob.MaxKey bytes, so these are a few hundred. objects are
+// in the order of a walk, which is that of List.
 func (s *Store) recordListings(ctx context.Context, dirs []string, objects []blob.Object) error {
 	for _, dir := range dirs {
 		if err := goesOn(ctx); err != nil {
@@ -89,18 +89,18 @@ func (s *Store) recordListings(ctx context.Context, dirs []string, objects []blo
 	return nil
 }
 
-// goesOn says that the call of ctx gets on, and whether it should.
+// goesOn tells the guard that the call of ctx makes progress, and returns an error if the call is to end.
 func goesOn(ctx context.Context) error {
 	hang.Progress(ctx)
 	return ctx.Err()
 }
 
-// maxProblems is how many of the names that cannot become objects are told.
+// maxProblems is how many names of files that cannot become objects an error lists.
 const maxProblems = 20
 
-// survey finds the files and folders at or below prefix, or says what cannot become an object. What a task left may be
-// anything: links in circles, pipes, files that claim more bytes than there are, folders without the right to enter. All of
-// that is the task's doing, so it is aloft.ErrInvalid: it will not get better.
+// survey finds the files and folders at or below prefix, or says which of them cannot become objects. A task may have left
+// anything: links in circles, pipes, files that claim more bytes than the disk has, folders without the right to enter. These are
+// the task's mistakes, so the error is aloft.ErrInvalid: repeating the call would give the same.
 func (s *Store) survey(ctx context.Context, prefix blob.Key) (objects []blob.Object, dirs []string, err error) {
 	var problems []string
 	count := 0
@@ -148,7 +148,7 @@ func (s *Store) survey(ctx context.Context, prefix blob.Key) (objects []blob.Obj
 			switch {
 			case err != nil:
 				problem("%s is a symbolic link to nothing", key)
-				return nil //nolint:nilerr // it is the task's mistake, and told with the others
+				return nil //nolint:nilerr // it is the task's mistake, and listed with the others
 			case !info.Mode().IsRegular() || ofTheKernel(path):
 				problem("%s is a symbolic link to something that is not a file", key)
 				return nil
@@ -180,7 +180,7 @@ func (s *Store) survey(ctx context.Context, prefix blob.Key) (objects []blob.Obj
 	return objects, dirs, err
 }
 
-// shorten keeps the end of a path that may be longer than the system itself takes.
+// shorten is the end of a path, which may be longer than the system itself takes.
 func shorten(path string) string {
 	if len(path) > 200 {
 		return "…" + path[len(path)-200:]
@@ -188,7 +188,7 @@ func shorten(path string) string {
 	return path
 }
 
-// adoptFile makes one file an object: alone (no other name can change it), read-only, recorded and synced.
+// adoptFile makes one file an object: a file without another name by which it could be changed, read-only, recorded and synced.
 func (s *Store) adoptFile(ctx context.Context, key blob.Key) (blob.Attributes, error) {
 	path := s.Path(key)
 	link, err := os.Lstat(path)
@@ -210,7 +210,7 @@ func (s *Store) adoptFile(ctx context.Context, key blob.Key) (blob.Attributes, e
 	attributes, record := readRecord(f, before)
 	switch {
 	case record == validRecord && before.Mode().Perm()&0o222 == 0 && link.Mode().IsRegular():
-		// Adopted before, or another name of an object: nobody changes either.
+		// The file was adopted before, or is another name of an object: it does not change any more.
 	case !link.Mode().IsRegular() || links(before) > 1:
 		return s.adoptCopy(ctx, key, f)
 	default:
@@ -247,6 +247,7 @@ func (s *Store) adoptCopy(ctx context.Context, key blob.Key, f *os.File) (blob.A
 	return attributes, nil
 }
 
+// vanished classifies an error of opening a file that survey has found.
 func vanished(key blob.Key, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %s was removed meanwhile, somebody still writes", aloft.ErrConflict, key)
@@ -257,6 +258,7 @@ func vanished(key blob.Key, err error) error {
 	return err
 }
 
+// links is how many names a file has.
 func links(info fs.FileInfo) uint64 {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
 		return uint64(st.Nlink) //nolint:unconvert // another type on other systems

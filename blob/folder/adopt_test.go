@@ -11,7 +11,7 @@ import (
 	"github.com/aloft-dev/aloft/blob"
 )
 
-// lazyDisk syncs nothing, and counts the folders that it was to sync.
+// lazyDisk is a disk that syncs nothing, and tells each folder that is to be synced.
 type lazyDisk struct {
 	osDisk
 	synced func()
@@ -35,7 +35,7 @@ func openLazily(t testing.TB) *Store {
 	return s
 }
 
-// leave makes what a task leaves: so many empty folders, and as many files beside them.
+// leave makes n empty folders, and n files beside them, as a task may leave them.
 func leave(t testing.TB, dir string, n int) {
 	t.Helper()
 	for i := range n {
@@ -53,7 +53,7 @@ func TestAdoptionOfFilesBesideManyFoldersCostsTheirSum(t *testing.T) { //nolint:
 		run++
 		key := blob.Key(fmt.Sprint("raw/aa/the-raw-outputs-of-an-attempt-", run))
 		leave(t, s.Path(key), files)
-		return testing.AllocsPerRun(1, func() { // of files that are adopted already
+		return testing.AllocsPerRun(1, func() { // the files are adopted already by the first run
 			if objects, err := s.Adopt(t.Context(), key); err != nil || len(objects) != files {
 				t.Fatalf("%d objects, %v", len(objects), err)
 			}
@@ -117,7 +117,7 @@ func TestTheListingOfEachFolderIsOfWhatIsBelowIt(t *testing.T) {
 	}
 }
 
-// The guard of the disk must see that a list gets on which comes by many folders without an object.
+// The guard of the disk must see progress in a list that walks many folders without an object.
 func TestAListGetsOnAmongFoldersWithoutObjects(t *testing.T) {
 	t.Parallel()
 	s := openLazily(t)

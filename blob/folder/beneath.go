@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// openByParts is openBeneath where the system cannot do it at once. Between its look at the folders and its opening of the
-// file a task could put a link, so it is for systems that leave no choice.
+// openByParts is openBeneath for systems that have no call for that. A task could put a link there between the look at the folders
+// and the opening of the file, so it is used only where there is no other way.
 func openByParts(root, key string) (*os.File, error) {
 	path := root
 	parts := strings.Split(key, "/")

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openBeneath opens a file to read it, and fails with ELOOP where any part of its path is a symbolic link: a task may write
-// below its own prefix, and must not lead others out of the store. root is without links.
+// openBeneath opens a file to read it, and fails with ELOOP where any part of its path is a symbolic link: a task may make
+// links below its own prefix, and must not lead readers out of the store. root has no links in it.
 func openBeneath(root, key string) (*os.File, error) {
 	path := filepath.Join(root, filepath.FromSlash(key))
 	how := unix.OpenHow{Flags: unix.O_RDONLY | unix.O_NONBLOCK | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS}

@@ -36,17 +36,17 @@ func (s *Store) check(ctx context.Context, key blob.Key) error {
 	})
 }
 
-// visitor is what examine shows the parts of what is stored at a key. name is a part's path below the key's own; empty: the
-// key's own.
+// visitor has the functions that examine calls for each folder and file at or below a key. name is the path below the key; empty for
+// the key itself.
 type visitor struct {
-	folder func(name string) error // before what is below it
-	// file returns the attributes of a file that is as it was stored; zero: nothing is recorded of it. It is called from several
-	// goroutines.
+	folder func(name string) error // called before the files in the folder
+	// file returns the attributes of a file that is as it was stored, or zero attributes if it has no record; another file is an
+	// error. It is called from several goroutines.
 	file func(ctx context.Context, path, name string) (blob.Attributes, error)
 }
 
-// examine shows v the object with this key, or the folder and everything below it, and says whether it is what was stored:
-// Check and Private have the same answer because both ask here.
+// examine visits the object with this key, or the folder and everything below it, and returns an error if anything is not as it was
+// stored. Check and Private both use it, and so give the same answer.
 func (s *Store) examine(ctx context.Context, key blob.Key, v visitor) error {
 	if _, err := blob.ParseKey(string(key)); err != nil {
 		return err
@@ -54,7 +54,7 @@ func (s *Store) examine(ctx context.Context, key blob.Key, v visitor) error {
 	path := s.Path(key)
 	info, err := os.Lstat(path)
 	switch {
-	case err == nil && s.led(key):
+	case err == nil && s.belowLink(key):
 		return aloft.ErrNotFound
 	case err != nil:
 		return s.missing(err)
@@ -67,11 +67,11 @@ func (s *Store) examine(ctx context.Context, key blob.Key, v visitor) error {
 	return s.examineFolder(ctx, key, v)
 }
 
-// examiners look at the files of a folder at the same time: making and opening a file is mostly waiting for locks.
+// examiners is how many files of a folder are visited at the same time: making and opening a file is mostly waiting for locks.
 const examiners = 4
 
-// examineFolder shows files and folders, empty ones too. Other things cannot be objects: they are left out. Where it was
-// recorded what the folder held when it was stored, it must hold that now.
+// examineFolder visits all files and folders, empty ones too. Links, pipes and so on are no objects and are left out. If the folder
+// has a recorded listing, its files must be those of the listing.
 func (s *Store) examineFolder(ctx context.Context, key blob.Key, v visitor) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -127,7 +127,7 @@ func (s *Store) examineFolder(ctx context.Context, key blob.Key, v visitor) erro
 	}
 	objects := make([]blob.Object, len(seen))
 	for i, e := range seen {
-		if e.SHA256 == "" { // nothing is recorded of the file itself: its content tells
+		if e.SHA256 == "" { // the file has no record: its content is read
 			if e.Attributes, err = s.stat(ctx, e.Key); err != nil {
 				return err
 			}

@@ -16,14 +16,14 @@ import (
 	"github.com/aloft-dev/aloft/blob"
 )
 
-// recorder is a disk that does everything and writes down in which order, so that a test can cut the power after any
-// step and ask what a disk may show that kept what was synced and whatever else it liked.
+// recorder is a disk that records its steps in order, so that a test can cut the power after any step and look at everything that
+// the disk may hold then: all that was synced, and any part of what was not.
 type recorder struct {
 	osDisk
 	mu       sync.Mutex
 	log      []step
-	lieFiles bool // files are said to be synced and are not
-	lieDirs  bool
+	lieFiles bool // a sync of a file returns nil and does nothing
+	lieDirs  bool // a sync of a folder does
 }
 
 type step struct {
@@ -101,7 +101,7 @@ func (f recordedFile) Sync() error {
 	return f.r.do(step{op: "syncfile", path: f.Name()}, f.file.Sync)
 }
 
-// What a disk holds, as far as this store can tell: what programs see now, and what is sure to be there after a power cut.
+// The images are the content of a disk: now as programs see it, and sure as it is at least after a power cut.
 
 type inodeImage struct {
 	now, sure []byte // content
@@ -173,8 +173,8 @@ func after(steps []step) *folderImage {
 	return root
 }
 
-// survive walks what a disk may show after the power came back. keep decides for every change of a folder, and for every
-// file's content, that was not synced, whether the disk happened to have it.
+// survive collects the files that a disk holds after a power cut. For each change of a folder, and each content of a file, that was
+// not synced, keep decides whether the disk has it.
 func survive(dir *folderImage, prefix string, keep func() bool, found map[string]string) {
 	names := map[string]bool{}
 	for name := range dir.now {
@@ -213,9 +213,9 @@ func mapKeys(m map[string]bool) func(func(string) bool) {
 	}
 }
 
-// losses cuts the power after every step and returns what a user would complain about.
+// losses cuts the power after every step and lists the objects that were acknowledged and are gone or damaged.
 func losses(log []step) (losses []string) {
-	content := map[string]string{} // of what is or will be acknowledged; a key has one content in these tests
+	content := map[string]string{} // of all keys that are acknowledged at some step; a key has one content in these tests
 	for _, s := range log {
 		if s.op == "ack" {
 			content[s.path] = string(s.content)
@@ -284,7 +284,7 @@ func (r *recorder) put(t *testing.T, s *Store, key blob.Key, content string, o b
 	r.do(step{op: "ack", path: string(key), content: []byte(content)}, nil)
 }
 
-// write is what a task does: files in place, and no sync.
+// write writes a file in place as a task does, without a sync.
 func (r *recorder) write(t *testing.T, s *Store, key blob.Key, content string) {
 	t.Helper()
 	for dir, parts := s.root, strings.Split(string(key), "/"); len(parts) > 1; parts = parts[1:] {
@@ -300,7 +300,7 @@ func (r *recorder) write(t *testing.T, s *Store, key blob.Key, content string) {
 	}
 }
 
-// day is a program with everything in it that must be durable.
+// day is a program that makes objects in all ways in which they must be durable.
 func day(t *testing.T, r *recorder) []step {
 	return record(t, r, func(s *Store) {
 		r.put(t, s, "upload/p/d/x/code.tar.gz", strings.Repeat("code", 50), blob.PutOptions{})
@@ -313,7 +313,7 @@ func day(t *testing.T, r *recorder) []step {
 				r.put(t, s, blob.Key(fmt.Sprintf("run/p/d/f/n%d/0/inputs.pb", i%2+i/2*2)), "inputs of "+fmt.Sprint(i), blob.PutOptions{})
 			})
 		}
-		for range 3 { // one object by several
+		for range 3 { // the same object at the same time
 			wg.Go(func() { r.put(t, s, "upload/p/d/y/same", "the same", blob.PutOptions{}) })
 		}
 		wg.Wait()
@@ -327,7 +327,7 @@ func day(t *testing.T, r *recorder) []step {
 		for _, o := range objects {
 			r.do(step{op: "ack", path: string(o.Key), content: []byte("output " + string(o.Key))}, nil)
 		}
-		r.do(step{op: "gone", path: "run/p/d/e/n0/0/error.pb"}, nil) // from here on it may be there or not
+		r.do(step{op: "gone", path: "run/p/d/e/n0/0/error.pb"}, nil) // from here on the object may exist or not
 		if err := s.Delete(context.Background(), "run/p/d/e/n0/0/error.pb"); err != nil {
 			t.Error(err)
 		}
@@ -342,7 +342,7 @@ func TestWhatWasAcknowledgedSurvivesAPowerCutAfterAnyStep(t *testing.T) {
 	}
 }
 
-// A test of the test: a disk that only pretends must be found out.
+// A test of the test: it must fail with a disk that only pretends to sync.
 func TestADiskThatPretendsToSyncIsFoundOut(t *testing.T) {
 	t.Parallel()
 	for name, r := range map[string]*recorder{"files": {lieFiles: true}, "folders": {lieDirs: true}} {

@@ -13,25 +13,25 @@ import (
 )
 
 const (
-	// hashedPart is how many bytes are hashed in one turn: about half a millisecond.
+	// hashedPart is how many bytes are hashed in one turn, which takes about half a millisecond.
 	hashedPart = 256 << 10
 
-	// freelyHashed is how many bytes of what is put are hashed without a turn: what the server itself puts is smaller.
+	// freelyHashed is how many bytes of a Put are hashed without waiting for a turn: the server's own objects are smaller.
 	freelyHashed = 256 << 10
 )
 
-// hashing has a place for each part that is being hashed, of files of all stores: the processors are the process's, too. At
-// least half of them are left to requests.
+// hashing limits how many parts are hashed at the same time, of files of all stores of this process, so that half of the processors
+// are left to requests.
 var hashing = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
 
-// zeros are what a hole is read as.
+// zeros is the content of a hole.
 var zeros [hashedPart]byte
 
-// turnDigest is a blob.Digest that waits for its turn before each part, and ends with its ctx.
+// turnDigest is a blob.Digest that waits for its turn before each part, and fails when its ctx ends.
 type turnDigest struct {
 	*blob.Digest
 	ctx  context.Context
-	free int // bytes that need no turn
+	free int // bytes that may still be hashed without a turn
 }
 
 func (d *turnDigest) Write(p []byte) (n int, err error) {
@@ -75,7 +75,7 @@ func digestOf(ctx context.Context, f *os.File, info fs.FileInfo) (blob.Attribute
 		if at >= hole && at < size {
 			var err error
 			if data, hole, err = clone.NextData(f, at, size); err != nil {
-				data, hole = at, size // it was cut off meanwhile: reading tells
+				data, hole = at, size // the file may have been cut off meanwhile: then ReadAt finds its end
 			}
 		}
 		if data-at >= hashedPart {

@@ -134,7 +134,7 @@ func TestHolesOfAdoptedFilesAreNotRead(t *testing.T) { //nolint:paralleltest // 
 	}
 }
 
-func TestAFileWaitsForItsTurnToBeHashed(t *testing.T) { //nolint:paralleltest // it takes the places of all
+func TestAFileWaitsForItsTurnToBeHashed(t *testing.T) { //nolint:paralleltest // it takes all turns of the process
 	s := openLazily(t)
 	leave(t, s.Path("raw/x"), 20)
 	for i := range 20 {

@@ -16,8 +16,8 @@ import (
 	"github.com/aloft-dev/aloft/blob"
 )
 
-// disk is every change the store makes to the file system, and the opening of objects. A test puts one in between that
-// forgets what was not synced, or does not answer.
+// disk makes all changes of the store to the file system, and opens objects. A test uses a disk that loses everything that was not
+// synced, or that does not answer.
 type disk interface {
 	Open(root, key string) (*os.File, error) // to read it; see openBeneath
 	CreateTemp(dir string) (file, error)
@@ -29,6 +29,7 @@ type disk interface {
 	SyncFile(path string) error
 }
 
+// file is a temporary file of Put.
 type file interface {
 	io.Writer
 	Name() string
@@ -37,6 +38,7 @@ type file interface {
 	Close() error
 }
 
+// osDisk is the disk of the operating system.
 type osDisk struct{}
 
 func (osDisk) Open(root, key string) (*os.File, error) { return openBeneath(root, key) }
@@ -66,7 +68,7 @@ func (osDisk) SyncDir(path string) error  { return syncPath(path) }
 func (osDisk) SyncFile(path string) error { return syncPath(path) }
 
 func syncPath(path string) error {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // not even a pipe that took the file's place blocks us
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // O_NONBLOCK: a pipe may have taken the file's place
 	if err != nil {
 		return err
 	}
@@ -91,14 +93,15 @@ func (f osFile) Seal(a blob.Attributes) (time.Time, error) {
 // recordName is the extended attribute with the digests of a file.
 const recordName = "user.aloft.digest"
 
-// writeRecord is allowed to do nothing: not every file system has extended attributes, and Stat can do without.
+// writeRecord records the attributes of a file. It may fail silently: not every file system has extended attributes, and Stat can do
+// without a record.
 func writeRecord(f *os.File, info fs.FileInfo, a blob.Attributes) {
 	record := fmt.Sprintf("1 %d %d %d %s %x", a.Size, info.ModTime().UnixNano(), inode(info), a.SHA256, a.MD5)
 	_ = unix.Fsetxattr(int(f.Fd()), recordName, []byte(record), 0)
 }
 
-// renewRecord records the attributes of an object that has the recorded content but is another file, or looks different.
-// An owner without further rights may set an attribute on a writable file only.
+// renewRecord records the attributes of an object again, after its content was found to be as recorded although inode, size or time
+// are not. The file is made writable for that: its owner may set an attribute only then.
 func renewRecord(f *os.File, info fs.FileInfo, a blob.Attributes) {
 	if err := f.Chmod(0o600); err == nil {
 		writeRecord(f, info, a)
@@ -109,7 +112,7 @@ func renewRecord(f *os.File, info fs.FileInfo, a blob.Attributes) {
 // listingName is the extended attribute of a folder with the digest of all that was stored below it.
 const listingName = "user.aloft.listing"
 
-// writeListing, as writeRecord, may do nothing.
+// writeListing records the digest of a folder's listing. Like writeRecord, it may fail silently.
 func writeListing(dir string, key blob.Key, below []blob.Object) {
 	digest, _ := blob.DigestBelow(key, below)
 	_ = unix.Lsetxattr(dir, listingName, []byte("1 "+digest), 0)
@@ -129,13 +132,13 @@ func readListing(dir string) string {
 	return digest
 }
 
-// recordState is what the record of a file says of the file.
+// recordState says whether a file has a record, and whether the record fits the file.
 type recordState int
 
 const (
 	noRecord    recordState = iota
-	staleRecord             // it was made for another file, or for this one before it was changed
-	validRecord             // it was made for the file as it is now
+	staleRecord             // the record was made for another file, or before the file was changed
+	validRecord             // the record was made for the file as it is now
 )
 
 // readRecord returns the recorded attributes.

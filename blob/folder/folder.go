@@ -7,8 +7,8 @@
 // Put writes a temporary file in <root>/.partial (the same file system), syncs it, gives it its name and syncs every
 // folder on the way that is not known to be durable: the name in its folder first, then new folders upwards. Only then
 // does it return. A crash before leaves nothing under the name, or the complete object. Adopt does the same in place for
-// files that a task wrote: until it returns they may vanish, and nobody was told of them. What a killed process leaves in
-// .partial is removed a day later.
+// files that a task wrote: until Adopt returns, a power cut may lose them, and no outcome names them yet. Files that a killed
+// process leaves in .partial are removed by the next Open.
 //
 // # Digests without a second file
 //
@@ -16,16 +16,16 @@
 // of their own. The record names the size, modification time and inode it was made for. A file that does not match (it
 // was changed, or copied to another disk) or cannot hold attributes is read again by Stat: slower, never wrong.
 //
-// What tasks leave is hashed in turns that leave half of the processors to requests. Holes are not read for it.
+// Files of tasks are hashed by half of the processors at most, so that the others are left to requests. Holes are not read.
 //
 // Objects are read-only files, so that a task that opens its input for writing gets an error instead of changing what
 // another run produced.
 //
 // # When it fails
 //
-// A full or read-only disk gives aloft.ErrUnavailable with advice; nothing is half done that a repetition would not mend. So
-// does one that does not answer (internal/hang), be it in opening, reading or syncing. What was under way
-// then is done or not, and what it left is removed with the next start.
+// A full or read-only disk gives aloft.ErrUnavailable with advice, and so does a disk that does not answer when a file is opened,
+// read or synced (internal/hang). The call may have been done or not; calling it again does what is missing, and temporary files
+// are removed with the next Open.
 package folder
 
 import (
@@ -50,8 +50,8 @@ import (
 	"github.com/aloft-dev/aloft/internal/removal"
 )
 
-// partialFolder holds files that are being written, those of each Store in a folder of its own that it has locked: what is
-// in one without a lock is of a process that has died. No key can begin with a dot, so it is never an object.
+// partialFolder holds files that are being written. Each Store has a folder of its own in it, which it has locked: a folder
+// without a lock was left by a process that has died. No key can begin with a dot, so these files are never objects.
 const partialFolder = ".partial"
 
 // Store is a blob.Local in one folder. Several processes may open the same folder.
@@ -80,7 +80,7 @@ func open(root string, d disk) (*Store, error) {
 		return nil, fmt.Errorf("open blob folder: %w", blob.Unavailable(err))
 	}
 	for _, dir := range []string{root, filepath.Dir(root)} {
-		// The parent may be read-only to us, such as a mount point's: then it was not we who made the folder.
+		// The parent may be read-only for us, such as that of a mount point: then we have not made the folder in it.
 		if err := d.SyncDir(dir); err != nil && !errors.Is(err, fs.ErrPermission) {
 			return nil, fmt.Errorf("open blob folder: %w", blob.Unavailable(err))
 		}
@@ -97,8 +97,8 @@ func open(root string, d disk) (*Store, error) {
 	return s, nil
 }
 
-// makePartial makes a folder and locks it. The lock goes with the process. On a file system without locks (some network
-// ones) the folder is known by its age alone.
+// makePartial makes a folder and locks it. The lock ends with the process. On a file system without locks (some network file
+// systems) sweep goes by the age of the folder.
 func makePartial(dir string) (*os.File, error) {
 	for {
 		path, err := os.MkdirTemp(dir, "store-*") // mode 0700
@@ -107,7 +107,7 @@ func makePartial(dir string) (*os.File, error) {
 		}
 		f, err := os.Open(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // swept by another process before it was locked
+			continue // removed by the sweep of another process before it was locked
 		}
 		if err != nil {
 			return nil, err
@@ -120,8 +120,8 @@ func makePartial(dir string) (*os.File, error) {
 	}
 }
 
-// sweep removes what processes that died were writing. Where a lock does not tell that, age does: a file that lies in
-// partialFolder itself is of an earlier release, which another server on the same folder may be.
+// sweep removes temporary files of processes that have died. Where no lock can tell that, files from before the given time are
+// removed: on file systems without locks, and files in partialFolder itself, which a server of an earlier release may be writing.
 func (s *Store) sweep(before time.Time) error {
 	dir := filepath.Join(s.root, partialFolder)
 	entries, err := os.ReadDir(dir)
@@ -146,18 +146,19 @@ func (s *Store) sweep(before time.Time) error {
 	return nil
 }
 
+// sweepFolder removes the folder of a Store whose process has died.
 func sweepFolder(path string, before time.Time) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil // another process has swept it
+		return nil // another process has removed the folder
 	}
 	defer f.Close()
 	switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
 	case errors.Is(err, syscall.EWOULDBLOCK):
-		return nil // its process lives
+		return nil // the process of the folder lives
 	case err != nil:
 		if info, err := f.Stat(); err != nil || info.ModTime().After(before) {
-			return nil // no locks here
+			return nil // there are no locks here, and the folder is too young
 		}
 	}
 	return removal.All(context.Background(), path)
@@ -189,12 +190,13 @@ func (s *Store) Put(ctx context.Context, key blob.Key, r io.Reader, o blob.PutOp
 	return a, nil
 }
 
-// lentReader is a caller's reader in a call that the caller may leave. It may take any time: it is not the disk.
+// lentReader is a caller's reader during a guarded call, which the caller may leave while the disk does not answer: then the reader
+// is taken back. The time that the reader itself takes is not counted as the disk's.
 type lentReader struct {
 	ctx  context.Context
 	mu   sync.Mutex
 	r    io.Reader
-	back bool
+	back bool // the caller has left the call: nothing is read any more
 }
 
 func (l *lentReader) under(ctx context.Context) io.Reader {
@@ -237,7 +239,7 @@ func (s *Store) put(ctx context.Context, key blob.Key, r io.Reader, o blob.PutOp
 	return attributes, s.syncUp(filepath.Dir(path))
 }
 
-// writeTemp writes a complete, sealed and synced file that has no name yet, and its attributes.
+// writeTemp writes a complete, sealed and synced temporary file, and returns its path and attributes.
 func (s *Store) writeTemp(ctx context.Context, r io.Reader, check func(blob.Attributes) error) (path string, a blob.Attributes, err error) {
 	f, err := s.disk.CreateTemp(s.partial.Name())
 	if err != nil {
@@ -290,7 +292,7 @@ func (s *Store) name(temp, path string, overwrite bool) error {
 	return err
 }
 
-// putExisting answers a Put whose key was taken: the same content is a success once it is as durable as ours would be.
+// putExisting ends a Put whose key is taken: with the same content it succeeds, once the object there is durable.
 func (s *Store) putExisting(ctx context.Context, key blob.Key, temp string, want blob.Attributes, o blob.PutOptions) (blob.Attributes, error) {
 	path := s.Path(key)
 	if info, err := os.Lstat(path); err == nil && info.IsDir() {
@@ -307,14 +309,14 @@ func (s *Store) putExisting(ctx context.Context, key blob.Key, temp string, want
 	case got.SHA256 != want.SHA256:
 		return blob.Attributes{}, fmt.Errorf("%w with other content (%s, %d bytes; this is %s, %d bytes)", aloft.ErrExists, got.SHA256, got.Size, want.SHA256, want.Size)
 	}
-	// Whoever put it may not have come to its last sync, or may have been a task that never syncs.
+	// The object may not be synced: another Put may be at its last sync, or a task has written the file.
 	if err := s.disk.SyncFile(path); err != nil {
 		return blob.Attributes{}, err
 	}
 	return got, s.syncUp(filepath.Dir(path))
 }
 
-// heal puts what was sent in the place of an object that is no longer what was stored there, if it is that.
+// heal puts the received file in the place of a damaged object, if that is the content that was recorded of the object.
 func (s *Store) heal(key blob.Key, temp string, want blob.Attributes) (blob.Attributes, error) {
 	f, info, err := s.openObject(key)
 	if err != nil {
@@ -354,8 +356,8 @@ func (s *Store) mkdirs(dir string) error {
 	return nil
 }
 
-// syncUp makes the entries of dir durable, and the names of dir and its parents. Only folders whose name was never seen
-// to be synced cost more than one sync: a second no-op fsync of a folder still flushes the disk's cache.
+// syncUp makes the entries of dir durable, and the names of dir and its parents up to the root. A parent is synced only if we do
+// not know already that the name below it is durable: even an fsync that changes nothing flushes the disk's cache.
 func (s *Store) syncUp(dir string) error {
 	if err := s.disk.SyncDir(dir); err != nil {
 		return err
@@ -402,8 +404,8 @@ func (s *Store) Get(ctx context.Context, key blob.Key, rng blob.Range) (io.ReadC
 	}{io.LimitReader(opened, rng.Length), opened}, nil
 }
 
-// openObject opens a regular file. It does not block on a pipe that a task may have left there, and follows no link, neither
-// in its place nor in that of a folder above: an object is never one.
+// openObject opens the file of an object. It does not block on a pipe that a task may have left there, and follows no symbolic
+// link, neither in the place of the file nor of a folder above: an object is always a regular file.
 func (s *Store) openObject(key blob.Key) (*os.File, fs.FileInfo, error) {
 	if _, err := blob.ParseKey(string(key)); err != nil {
 		return nil, nil, err
@@ -430,7 +432,8 @@ func (s *Store) openFile(path string) (*os.File, fs.FileInfo, error) {
 	return f, info, nil
 }
 
-// missing tells absence, which is a fact about the key, from a disk that does not do its part.
+// missing turns an error of opening a file into aloft.ErrNotFound if there is no object, and into aloft.ErrUnavailable if the disk
+// fails.
 func (s *Store) missing(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) ||
 		errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ENAMETOOLONG) {
@@ -442,8 +445,8 @@ func (s *Store) missing(err error) error {
 	return blob.Unavailable(err)
 }
 
-// present says whether the folder that was opened is there. On a volume that is not mounted nothing would be: whoever took
-// that for the absence of an object would give up results that are well.
+// present returns an error if the store's folder is not there, as when its volume is not mounted. Without this check all objects
+// would seem to be missing, and cached results would be given up.
 func (s *Store) present() error {
 	_, err := os.Lstat(filepath.Join(s.root, partialFolder))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -473,8 +476,9 @@ func (s *Store) stat(ctx context.Context, key blob.Key) (blob.Attributes, error)
 	return a, err
 }
 
-// sound returns the attributes that were recorded when the object was stored. If it looks different now, its content tells:
-// the same is recorded anew, another is aloft.ErrConflict. known is false where nothing was ever recorded.
+// sound returns the attributes that were recorded when the object was stored. If size, time or inode differ from the record, the
+// content is read: if it is the same it is recorded anew, if not the error is aloft.ErrConflict. known is false if there is no
+// record.
 func sound(ctx context.Context, f *os.File, info fs.FileInfo) (a blob.Attributes, known bool, err error) {
 	was, state := readRecord(f, info)
 	switch state {
@@ -495,31 +499,31 @@ func sound(ctx context.Context, f *os.File, info fs.FileInfo) (a blob.Attributes
 	return now, true, nil
 }
 
-// listed is what one step of a list gives.
-type listed struct {
+// listItem is an entry of a list, or an error in its place.
+type listItem struct {
 	entry blob.Entry
 	err   error
 }
 
-// mostListed is how many entries a step of a list reads ahead of its caller at most.
+// mostListed is how many entries List reads ahead of its caller at most.
 const mostListed = 256
 
 func (s *Store) List(ctx context.Context, prefix blob.Key) iter.Seq2[blob.Entry, error] {
 	return func(yield func(blob.Entry, error) bool) {
-		var step context.Context // of the guarded call in which the walk goes on
+		var step context.Context // of the guarded call that reads the present batch
 		next, stop := iter.Pull2(s.list(prefix, func() error { return goesOn(step) }))
 		for some, more := 1, true; more; some = min(2*some, mostListed) {
-			batch, err := hang.Do(ctx, &s.guard, func(ctx context.Context) (batch []listed, err error) {
-				step = ctx //nolint:fatcontext // it is that of this call, and not nested in the one before
+			batch, err := hang.Do(ctx, &s.guard, func(ctx context.Context) (batch []listItem, err error) {
+				step = ctx //nolint:fatcontext // each call has a context of its own, not nested in that of the call before
 				for len(batch) < some && more {
-					var l listed
+					var l listItem
 					if l.entry, l.err, more = next(); more {
 						batch = append(batch, l)
 					}
 				}
 				return batch, nil
-			}, func([]listed) { stop() })
-			if err != nil { // the walk was left
+			}, func([]listItem) { stop() })
+			if err != nil { // the call was left, or ctx has ended
 				yield(blob.Entry{}, fmt.Errorf("list objects below %q: %w", prefix, err))
 				return
 			}
@@ -534,10 +538,11 @@ func (s *Store) List(ctx context.Context, prefix blob.Key) iter.Seq2[blob.Entry,
 	}
 }
 
-// list asks goOn before each file and folder, be it an object or not: a task may leave any number that are none.
+// list is List without the guard. It calls goOn before each file and folder, also those that are no objects: a task may leave any
+// number of them.
 func (s *Store) list(prefix blob.Key, goOn func() error) iter.Seq2[blob.Entry, error] {
 	return func(yield func(blob.Entry, error) bool) {
-		if s.led(prefix) {
+		if s.belowLink(prefix) {
 			return
 		}
 		err := filepath.WalkDir(s.Path(prefix), func(path string, d fs.DirEntry, err error) error {
@@ -546,7 +551,7 @@ func (s *Store) list(prefix blob.Key, goOn func() error) iter.Seq2[blob.Entry, e
 			}
 			switch {
 			case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-				return s.present() // without the prefix, or what was deleted meanwhile
+				return s.present() // nothing is at the prefix, or a file was deleted meanwhile
 			case errors.Is(err, syscall.ENAMETOOLONG):
 				return fs.SkipDir // no object has a path that long: a task made it
 			case err != nil:
@@ -577,8 +582,8 @@ func (s *Store) list(prefix blob.Key, goOn func() error) iter.Seq2[blob.Entry, e
 	}
 }
 
-// led says whether a task has put a symbolic link into the path of a key, above its last part: nothing is an object there.
-func (s *Store) led(key blob.Key) bool {
+// belowLink says whether a task has put a symbolic link into the path of a key, above its last part: then there is no object.
+func (s *Store) belowLink(key blob.Key) bool {
 	dir := path.Dir(string(key))
 	if dir == "." {
 		return false
@@ -591,7 +596,7 @@ func (s *Store) led(key blob.Key) bool {
 	return false
 }
 
-// Delete leaves the folders that become empty: removing them would race with a Put that just made sure of them.
+// Delete leaves folders that become empty: a Put may have found such a folder, and be about to put its object there.
 func (s *Store) Delete(ctx context.Context, key blob.Key) error {
 	_, err := hang.Do(ctx, &s.guard, func(context.Context) (struct{}, error) { return struct{}{}, s.remove(key) }, nil)
 	if err != nil {
@@ -605,7 +610,7 @@ func (s *Store) remove(key blob.Key) error {
 		return err
 	}
 	path := s.Path(key)
-	if info, err := os.Lstat(path); err == nil && info.IsDir() || s.led(key) {
+	if info, err := os.Lstat(path); err == nil && info.IsDir() || s.belowLink(key) {
 		return nil // a prefix is not an object
 	}
 	if err := s.disk.Remove(path); err != nil {
@@ -617,11 +622,11 @@ func (s *Store) remove(key blob.Key) error {
 	return s.disk.SyncDir(filepath.Dir(path))
 }
 
-// durableFolders remembers folders whose own name, and the names of all their parents, were synced. A folder that was
-// removed and made again is another one: the inode tells.
+// durableFolders are folders whose own name, and the names of all their parents, were synced. A folder that was removed and made
+// again has another inode, and is not among them.
 type durableFolders struct {
 	mu     sync.Mutex
-	inodes map[string]uint64
+	inodes map[string]uint64 // by path
 }
 
 const maxDurableFolders = 20_000 // entries; forgetting costs some syncs, growing for ever would cost memory
@@ -645,7 +650,8 @@ func (d *durableFolders) add(dirs []string) {
 	}
 }
 
-// contextReader ends a long copy when its context does, and remembers whether it was the reading that failed.
+// contextReader is a reader that fails when its context ends. It keeps its error, so that a failed read can be told from a failed
+// write.
 type contextReader struct {
 	ctx context.Context
 	r   io.Reader

@@ -114,7 +114,7 @@ func TestALinkBelowAPrefixIsNoObject(t *testing.T) {
 	}
 }
 
-// A folder may be a link, too, and lead to what is not in the store.
+// A folder may be a link, too, and lead out of the store.
 func TestNothingIsAnObjectBelowAFolderThatIsALink(t *testing.T) {
 	t.Parallel()
 	s, outside := openFolder(t), t.TempDir()
@@ -256,7 +256,8 @@ func TestPutLeavesNoTemporaryFiles(t *testing.T) {
 	}
 }
 
-// An upload that a kill cut is gone with the next start (attack 18), and one that is going on in another process is not.
+// The next start removes the temporary file of an upload that a kill has cut off, but not that of an upload which is going on in
+// another process.
 func TestTemporaryFilesOfDeadStoresAreRemovedAtOnce(t *testing.T) {
 	t.Parallel()
 	root := filepath.Join(t.TempDir(), "blob")
@@ -291,7 +292,7 @@ func TestTemporaryFilesOfDeadStoresAreRemovedAtOnce(t *testing.T) {
 	}
 }
 
-// attack 18: a task leaves a link below its raw prefix, and asks for a link to what it leads to.
+// A task may leave a symbolic link below its raw prefix, and ask for a signed link to the file to which it leads.
 func TestALinkThatATaskHasLeftIsNoObject(t *testing.T) {
 	t.Parallel()
 	s := openFolder(t)

@@ -11,7 +11,7 @@ import (
 	"github.com/aloft-dev/aloft/blob"
 )
 
-// failingDisk fails one kind of call, as a full or broken disk does.
+// failingDisk is a disk on which one kind of call fails, as on a full or broken one.
 type failingDisk struct {
 	osDisk
 	create, write, sync, syncDir error

@@ -16,7 +16,7 @@ import (
 	"github.com/aloft-dev/aloft/blob"
 )
 
-// hangingDisk does not answer one kind of call before it is thawed.
+// hangingDisk is a disk that does not answer one kind of call before thaw is closed.
 type hangingDisk struct {
 	osDisk
 	thaw       chan struct{}
@@ -65,7 +65,7 @@ func TestCallsReturnWhileTheDiskHangs(t *testing.T) {
 				t.Errorf("%s: %v", what, err)
 			}
 		}
-		// No more of them are let into the kernel than some.
+		// Only some calls wait in the kernel; the others fail at once.
 		before := runtime.NumGoroutine()
 		for range 100 {
 			if _, err := s.Stat(context.Background(), "a/b"); !errors.Is(err, aloft.ErrUnavailable) {
@@ -86,11 +86,11 @@ func TestCallsReturnWhileTheDiskHangs(t *testing.T) {
 	})
 }
 
-// slowReader has nothing for a while.
+// slowReader is a reader that takes an hour for each read.
 type slowReader struct{ io.Reader }
 
 func (s slowReader) Read(p []byte) (int, error) {
-	time.Sleep(time.Hour) //nolint:forbidigo // of the clock of the bubble
+	time.Sleep(time.Hour) //nolint:forbidigo // by synctest's clock
 	return s.Reader.Read(p)
 }
 

@@ -10,17 +10,17 @@ import (
 	"github.com/aloft-dev/aloft/internal/hang"
 )
 
-// object is an object that was opened to be read. Its reads are bounded in time. A read that was left must not write into
-// what is the caller's again, so all go through a buffer.
+// object is an object that was opened to be read. The time of a read is bounded: a read that takes too long is left. Reads go
+// through a buffer, since a read that was left may still write to its memory when the caller uses its own again.
 type object struct {
 	ctx   context.Context
 	guard *hang.Guard
 	file  *os.File
 	size  int64
 
-	array  []byte // what is read into; nil: not made yet, or a read that was left has it
-	buffer []byte // the part of it that was read and not taken
-	err    error  // of the file: nothing comes after the buffer
+	array  []byte // memory for reads; nil: not made yet, or a read that was left may still write to it
+	buffer []byte // the part of array that was read and that the caller has not taken yet
+	err    error  // of the latest read: it is returned once buffer is empty
 }
 
 // readAhead is how much is read at once.
@@ -41,6 +41,7 @@ func (o *object) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// fill reads the next part of the file into the buffer.
 func (o *object) fill() {
 	if o.array == nil {
 		o.array = make([]byte, min(max(o.size+1, 512), readAhead))
@@ -63,5 +64,6 @@ func (o *object) Seek(offset int64, whence int) (int64, error) {
 
 func (o *object) Close() error { return o.file.Close() }
 
-// File is the file itself, for a handler that has the kernel send it: that lasts as long as the connection.
+// File is the file itself, for a handler that has the kernel send it. Such a read has no bound in time: it lasts as long as the
+// connection.
 func (o *object) File() *os.File { return o.file }

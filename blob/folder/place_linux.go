@@ -2,8 +2,8 @@ package folder
 
 import "golang.org/x/sys/unix"
 
-// ofTheKernel says whether a path leads into a file system that the kernel makes up. What looks like a file there may have
-// no end, or wait for what never comes (/proc/kmsg).
+// ofTheKernel says whether a path leads into a file system of the kernel's, such as /proc. Reading a file there may never end, or
+// wait for ever (/proc/kmsg).
 func ofTheKernel(path string) bool {
 	var s unix.Statfs_t
 	if unix.Statfs(path, &s) != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/aloft-dev/aloft/internal/hang"
 )
 
-// maxPlainCopy is the size up to which a file is copied without asking for a clone: one is not faster.
+// maxPlainCopy is the size up to which a file is copied and not cloned: a clone would not be faster.
 const maxPlainCopy = 64 << 10
 
 func (s *Store) Private(ctx context.Context, key blob.Key, dst string) error {
@@ -21,7 +21,7 @@ func (s *Store) Private(ctx context.Context, key blob.Key, dst string) error {
 	return nil
 }
 
-// private makes copies of what is as it was stored. Folders without files are copied, too.
+// private copies an object or a folder, if it is as it was stored. Folders without files are copied, too.
 func (s *Store) private(ctx context.Context, key blob.Key, dst string) error {
 	return s.examine(ctx, key, visitor{
 		folder: func(name string) error { return os.Mkdir(dst+name, 0o755) },
@@ -31,8 +31,8 @@ func (s *Store) private(ctx context.Context, key blob.Key, dst string) error {
 	})
 }
 
-// privateFile copies one object, if it is what was stored, and returns its attributes. The copy has the time of the object,
-// by which a copy that was not changed is told, and is writable.
+// privateFile copies one object, if it is as it was stored, and returns its attributes. The copy is writable. It has the
+// modification time of the object: as long as it has, it was not changed.
 func (s *Store) privateFile(ctx context.Context, path, dst string) (blob.Attributes, error) {
 	hang.Progress(ctx)
 	src, info, err := s.openFile(path)

@@ -52,7 +52,7 @@ func TestAPrivateCopyOfAFolderHasAllThatTheFolderHas(t *testing.T) {
 	})
 }
 
-// tree shows names and contents.
+// tree is the names and contents of all files below a folder.
 func tree(t *testing.T, dir string) string {
 	t.Helper()
 	var all strings.Builder
@@ -163,7 +163,7 @@ func sparseObject(t testing.TB, s *folder.Store, size int64) {
 	}
 	defer f.Close()
 	_, err = f.WriteAt([]byte("data"), size/2)
-	if err := errors.Join(err, f.Truncate(size), f.Chmod(0o444)); err != nil { // without a record: to hash it takes its time
+	if err := errors.Join(err, f.Truncate(size), f.Chmod(0o444)); err != nil { // it gets no record: to hash it takes long
 		t.Fatal(err)
 	}
 }
@@ -198,7 +198,7 @@ func TestHolesStayHoles(t *testing.T) {
 	}
 }
 
-// used is what a file takes of the disk.
+// used is how many bytes of the disk a file takes.
 func used(t testing.TB, path string) int64 {
 	t.Helper()
 	var st syscall.Stat_t
@@ -290,7 +290,7 @@ func BenchmarkPrivateCopy(b *testing.B) {
 	}
 }
 
-// zeros is so many bytes that are written, not left out.
+// zeros is a reader of so many zero bytes: written to a file, they make no hole.
 type zeros struct{ left int }
 
 func (z *zeros) Read(p []byte) (int, error) {
