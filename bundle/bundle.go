@@ -7,10 +7,11 @@
 // gzipped pickle that the notebook resolver opens by that name in the working folder. So a bundle is always a folder; a
 // notebook's holds the one file pkl.gz.
 //
-// An archive is somebody's upload: entries that would leave the folder, devices and sizes beyond any code are refused with
-// aloft.ErrInvalid or aloft.ErrExhausted, all offending names at once. A disk that cannot hold it is aloft.ErrUnavailable,
-// an archive that is gone aloft.ErrNotFound. Nothing under its final name is ever incomplete, not even after a power cut,
-// and everything here can be removed while no server runs: it is unpacked again.
+// An archive is a client's upload and may hold anything. Entries that would leave the folder, devices and names that are too long
+// are left out, each with the reason ([Dir].Omitted); a file that is no archive is aloft.ErrInvalid, and an archive beyond the
+// [Limits] aloft.ErrExhausted. A full disk is aloft.ErrUnavailable, an archive that is gone aloft.ErrNotFound. A bundle under its
+// final name is always complete, also after a power cut, and every bundle can be removed while no server runs: it is unpacked
+// again.
 package bundle
 
 import (
@@ -35,9 +36,9 @@ import (
 
 // Limits bound what a bundle may be. Zero values mean the defaults.
 type Limits struct {
-	Files int   // entries of an archive, and folders that they need; default 100,000
+	Files int   // entries of an archive, and the folders above them; default 100,000
 	Bytes int64 // unpacked; default 4 GiB
-	Cache int64 // bytes of unpacked bundles kept while nobody uses them; default 2 GiB
+	Cache int64 // bytes of unpacked bundles above which those without a user are removed; default 2 GiB
 }
 
 func (l Limits) withDefaults() Limits {
@@ -53,8 +54,8 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
-// Cache holds unpacked bundles in one folder. One process at a time uses the folder: that is what the server's lock on the
-// data folder ensures.
+// Cache holds unpacked bundles in one folder. One process at a time uses the folder: the server's lock on the data folder ensures
+// that.
 type Cache struct {
 	root   string
 	store  blob.Store
@@ -68,22 +69,22 @@ type Cache struct {
 	noClone atomic.Bool  // this file system cannot share blocks between files
 }
 
-// entry is one bundle. Its fields are guarded by Cache.mu, except that ready is closed once.
+// entry is one bundle of the cache. Cache.mu guards its fields; ready is closed once, by finish.
 type entry struct {
 	name  string
 	ready chan struct{} // closed when path may be used or err is set
 	err   error
-	unpacked
-	users int
-	used  time.Time
+	unpackResult
+	users int       // callers that have it open, or wait for it
+	used  time.Time // its latest use
 
 	planning sync.Mutex
-	nodes    []node // what PrivateCopy writes; guarded by planning
+	tree     []treeEntry // the files and folders that PrivateCopy writes; nil: not read yet. Guarded by planning
 }
 
-// Dir is a bundle in use. It is there until Close.
+// Dir is a bundle in use. Its folder exists until Close.
 type Dir struct {
-	Path   string // absolute; nobody may write below it
+	Path   string // absolute; its content must not be changed
 	Digest string // of the archive: "sha256:<hex>"
 
 	Omitted []string // entries of the archive that could not be made here, each with the reason
@@ -93,9 +94,9 @@ type Dir struct {
 	once  sync.Once
 }
 
-const partialPrefix = ".partial-" // folders that are being filled or removed
+const partialPrefix = ".partial-" // begins the names of folders that are being filled or removed
 
-// NewCache uses the folder root, which it makes if needed, and clears what a killed process left half done.
+// NewCache uses the folder root, which it makes if needed, and removes folders that a killed process was filling or removing.
 func NewCache(root string, store blob.Store, limits Limits) (*Cache, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
@@ -117,7 +118,7 @@ func NewCache(root string, store blob.Store, limits Limits) (*Cache, error) {
 }
 
 // Open returns the unpacked code of an archive, unpacking it if need be. Callers that want the same archive at once share
-// one unpacking; one that gives up does not disturb the others. A URI that is not ours is aloft.ErrUnimplemented.
+// one unpacking; a caller that gives up does not disturb the others. A URI that is not ours is aloft.ErrUnimplemented.
 func (c *Cache) Open(ctx context.Context, uri string) (*Dir, error) {
 	dir, err := c.open(ctx, uri)
 	if err != nil {
@@ -147,7 +148,7 @@ func (c *Cache) open(ctx context.Context, uri string) (*Dir, error) {
 	}
 	e, first := c.acquire(name)
 	if first {
-		// Detached: the first caller may give up while others wait.
+		// Not under the ctx of the first caller, who may give up while others wait.
 		go func() {
 			u, err := c.fill(context.WithoutCancel(ctx), key, archive.SHA256, name, unpack)
 			c.finish(e, u, err)
@@ -166,7 +167,7 @@ func (c *Cache) open(ctx context.Context, uri string) (*Dir, error) {
 	return &Dir{Path: filepath.Join(c.root, name), Digest: archive.SHA256, Omitted: e.omitted, cache: c, entry: e}, nil
 }
 
-// acquire counts the caller as a user of the bundle. The first one must fill it and then call finish.
+// acquire counts the caller as a user of the bundle. If the caller is the first it must fill the bundle and then call finish.
 func (c *Cache) acquire(name string) (e *entry, first bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -180,20 +181,22 @@ func (c *Cache) acquire(name string) (e *entry, first bool) {
 	return e, true
 }
 
-func (c *Cache) finish(e *entry, u unpacked, err error) {
+// finish ends the filling of a bundle, for all callers that wait for it.
+func (c *Cache) finish(e *entry, u unpackResult, err error) {
 	c.mu.Lock()
-	e.unpacked, e.err = u, err
+	e.unpackResult, e.err = u, err
 	var doomed []string
 	if err == nil {
 		doomed = c.evict()
 	} else if c.entries[e.name] == e {
-		delete(c.entries, e.name) // the next one tries again
+		delete(c.entries, e.name) // the next Open tries again
 	}
 	close(e.ready)
 	c.mu.Unlock()
 	discard(doomed)
 }
 
+// release ends the use of a bundle by one caller.
 func (c *Cache) release(e *entry) {
 	c.mu.Lock()
 	e.users--
@@ -212,34 +215,35 @@ func (d *Dir) Close() {
 	})
 }
 
-// fill makes the bundle's folder, if an earlier process did not. Beside it stands a file with what was omitted, if anything was.
-func (c *Cache) fill(ctx context.Context, key blob.Key, digest, name string, unpack unpackFunc) (unpacked, error) {
+// fill makes the bundle's folder, unless an earlier process has made it. If entries were omitted, a file beside the folder lists
+// them.
+func (c *Cache) fill(ctx context.Context, key blob.Key, digest, name string, unpack unpackFunc) (unpackResult, error) {
 	final := filepath.Join(c.root, name)
 	now := time.Now()
-	if err := os.Chtimes(final, now, now); err == nil { // the time orders eviction after a restart
-		return unpacked{sizeOf(final), readOmitted(final)}, nil
+	if err := os.Chtimes(final, now, now); err == nil { // the folder's time is that of its latest use, by which evict goes after a restart
+		return unpackResult{sizeOf(final), readOmitted(final)}, nil
 	}
 	c.unpacks.Add(1)
 	temp, err := os.MkdirTemp(c.root, partialPrefix)
 	if err != nil {
-		return unpacked{}, blob.Unavailable(err)
+		return unpackResult{}, blob.Unavailable(err)
 	}
 	defer func() { _ = removal.All(context.Background(), temp) }()
 	u, err := c.unpackInto(ctx, temp, key, digest, unpack)
 	if err != nil {
-		return unpacked{}, blame(err)
+		return unpackResult{}, classify(err)
 	}
 	if err := errors.Join(os.Chmod(temp, 0o755), os.Chtimes(temp, now, now), writeOmitted(final, u.omitted)); err != nil {
-		return unpacked{}, blob.Unavailable(err)
+		return unpackResult{}, blob.Unavailable(err)
 	}
 	if err := os.Rename(temp, final); err != nil && !isDir(final) {
-		return unpacked{}, blob.Unavailable(err)
+		return unpackResult{}, blob.Unavailable(err)
 	}
 	return u, nil
 }
 
-// blame says whether the archive or the disk is to blame for an error of the file system.
-func blame(err error) error {
+// classify makes an error of the file system one of the archive (aloft.ErrInvalid) or of the disk (aloft.ErrUnavailable).
+func classify(err error) error {
 	if errors.Is(err, syscall.ENAMETOOLONG) {
 		return fmt.Errorf("%w: a path in it is too long for this server: shorten it, or give the server a data folder with a shorter path (%s)", aloft.ErrInvalid, aloft.Excerpt(err.Error()))
 	}
@@ -259,7 +263,7 @@ func writeOmitted(bundle string, omitted []string) error {
 	return os.WriteFile(bundle+omittedSuffix, content, 0o600)
 }
 
-// readOmitted is what writeOmitted wrote. A file that a power cut has damaged says nothing: it only informs.
+// readOmitted reads the list of writeOmitted. If a power cut has damaged the file the list is empty: it is information only.
 func readOmitted(bundle string) (omitted []string) {
 	if content, err := os.ReadFile(bundle + omittedSuffix); err == nil {
 		_ = json.Unmarshal(content, &omitted)
@@ -267,8 +271,9 @@ func readOmitted(bundle string) (omitted []string) {
 	return omitted
 }
 
-// evict takes away the bundles that were not used for longest until the rest fits; c.mu is held. A bundle in use stays,
-// whatever its size. It returns folders for discard: they are only renamed here, which frees their names for the next Open.
+// evict takes bundles out of the cache, those without a user and used longest ago first, until the others fit; c.mu is held. A
+// bundle in use stays, of any size. evict only renames the folders, which frees their names for the next Open, and returns them
+// for discard.
 func (c *Cache) evict() (doomed []string) {
 	if !c.scanned {
 		c.scan()
@@ -283,7 +288,7 @@ func (c *Cache) evict() (doomed []string) {
 			if e.users == 0 {
 				idle = append(idle, e)
 			}
-		default: // being filled, even if whoever asked for it has given up
+		default: // the bundle is being filled, and stays even if all its callers have given up
 		}
 	}
 	slices.SortFunc(idle, func(a, b *entry) int { return a.used.Compare(b.used) })
@@ -306,15 +311,14 @@ func (c *Cache) evict() (doomed []string) {
 	return doomed
 }
 
-// discard removes what evict renamed. What cannot be removed now goes at the next start.
+// discard removes folders that evict has renamed. A folder that cannot be removed now is removed by the next NewCache.
 func discard(doomed []string) {
 	for _, dir := range doomed {
 		_ = removal.All(context.Background(), dir)
 	}
 }
 
-// scan enters the bundles of earlier processes, as unused since their last use. It happens at the first eviction and not
-// at the start, which must be quick.
+// scan enters the bundles of earlier processes. It is called at the first eviction and not by NewCache, which must be quick.
 func (c *Cache) scan() {
 	found, err := os.ReadDir(c.root)
 	if err != nil {
@@ -329,7 +333,7 @@ func (c *Cache) scan() {
 			continue
 		}
 		path := filepath.Join(c.root, d.Name())
-		e := &entry{name: d.Name(), ready: make(chan struct{}), used: info.ModTime(), unpacked: unpacked{sizeOf(path), readOmitted(path)}}
+		e := &entry{name: d.Name(), ready: make(chan struct{}), used: info.ModTime(), unpackResult: unpackResult{sizeOf(path), readOmitted(path)}}
 		close(e.ready)
 		c.entries[e.name] = e
 	}

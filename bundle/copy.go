@@ -16,31 +16,31 @@ import (
 	"github.com/aloft-dev/aloft/internal/clone"
 )
 
-// diskErrors are the machine's and not the archive's.
+// diskErrors are errors of the disk or the machine, not of an archive.
 var diskErrors = []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO, syscall.EMFILE, syscall.ENFILE, syscall.EACCES, syscall.EPERM}
 
 // PrivateCopy copies the bundle into the folder dst, which it makes if needed: an attempt's working folder, in which it
 // may change every file. Blocks are shared with the bundle where the file system can (XFS, Btrfs), else copied; never
-// hard links, because a task that writes a file in place would write everybody's. Modes and times are kept: Python decides
-// by them whether compiled modules are current. It is not synced: an attempt does not survive a power cut.
+// hard links, because a task that writes a file in place would change the file of all attempts. Modes and times are kept: by the times
+// Python decides whether compiled modules are current. The copy is not synced: an attempt does not survive a power cut.
 func (d *Dir) PrivateCopy(dst string) error {
 	plan, err := d.entry.plan(d.Path)
 	if err == nil {
 		err = d.cache.copyTree(d.Path, dst, plan)
 	}
 	if err != nil {
-		return fmt.Errorf("copy code bundle to %s: %w", dst, blame(err))
+		return fmt.Errorf("copy code bundle to %s: %w", dst, classify(err))
 	}
 	return nil
 }
 
-// node is what a copy needs to know of one file or folder of a bundle. Folders come before what is in them.
-type node struct {
+// treeEntry is one file, link or folder of a bundle, as PrivateCopy writes it. In a list a folder comes before its entries.
+type treeEntry struct {
 	name    string // relative to the bundle
 	mode    fs.FileMode
 	time    time.Time
 	target  string // of a symbolic link
-	content []byte // of a small file; nil if it must be read
+	content []byte // of a small file; nil: the copy reads the file
 	size    int64
 }
 
@@ -49,22 +49,22 @@ const (
 	maxKeptBundle = 1 << 20  // bytes of content kept in memory for one bundle, as long as it is in the cache
 )
 
-// plan reads the bundle once for all its copies: an attempt then starts with one write per file, not with a walk.
-func (e *entry) plan(dir string) ([]node, error) {
+// plan reads the bundle's folder once for all copies: so an attempt starts with one write per file, and not with a walk.
+func (e *entry) plan(dir string) ([]treeEntry, error) {
 	e.planning.Lock()
 	defer e.planning.Unlock()
-	if e.nodes != nil {
-		return e.nodes, nil
+	if e.tree != nil {
+		return e.tree, nil
 	}
 	nodes, err := planTree(dir)
 	if err == nil {
-		e.nodes = nodes
+		e.tree = nodes
 	}
 	return nodes, err
 }
 
-func planTree(dir string) ([]node, error) {
-	nodes := []node{}
+func planTree(dir string) ([]treeEntry, error) {
+	nodes := []treeEntry{}
 	var kept int64
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || path == dir {
@@ -74,7 +74,7 @@ func planTree(dir string) ([]node, error) {
 		if err != nil {
 			return err
 		}
-		n := node{name: path[len(dir)+1:], mode: info.Mode(), time: info.ModTime(), size: info.Size()}
+		n := treeEntry{name: path[len(dir)+1:], mode: info.Mode(), time: info.ModTime(), size: info.Size()}
 		switch {
 		case d.Type() == fs.ModeSymlink:
 			n.target, err = os.Readlink(path)
@@ -88,7 +88,7 @@ func planTree(dir string) ([]node, error) {
 	return nodes, err
 }
 
-func (c *Cache) copyTree(src, dst string, nodes []node) error {
+func (c *Cache) copyTree(src, dst string, nodes []treeEntry) error {
 	if err := os.MkdirAll(dst, 0o755); err != nil {
 		return err
 	}
@@ -111,8 +111,8 @@ func (c *Cache) copyTree(src, dst string, nodes []node) error {
 			return err
 		}
 	}
-	for _, node := range slices.Backward(nodes) { // filling a folder changed its time
-		if n := node; n.mode.IsDir() {
+	for _, folder := range slices.Backward(nodes) { // after their entries, which change the time of a folder
+		if n := folder; n.mode.IsDir() {
 			to := dst + string(filepath.Separator) + n.name
 			if err := errors.Join(os.Chmod(to, n.mode.Perm()), os.Chtimes(to, n.time, n.time)); err != nil {
 				return err
@@ -122,9 +122,9 @@ func (c *Cache) copyTree(src, dst string, nodes []node) error {
 	return nil
 }
 
-// writeFile is os.WriteFile with the time, without the registration with the poller that os.OpenFile tries: with twenty
-// files in every attempt the calls count.
-func writeFile(path string, n node) error {
+// writeFile is os.WriteFile with a modification time, and without the system calls by which os.OpenFile tries to register the file
+// with the poller: they count with twenty files in every attempt.
+func writeFile(path string, n treeEntry) error {
 	mode := uint32(n.mode.Perm())
 	fd, err := retry(func() (int, error) {
 		return unix.Open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, mode)
@@ -137,7 +137,7 @@ func writeFile(path string, n node) error {
 		written, err = retry(func() (int, error) { return unix.Write(fd, rest) })
 		rest = rest[max(written, 0):]
 	}
-	if err == nil { // whatever the umask
+	if err == nil { // the umask may have taken bits of the mode away
 		err = unix.Fchmod(fd, mode)
 	}
 	if closeErr := unix.Close(fd); err == nil {
@@ -149,6 +149,7 @@ func writeFile(path string, n node) error {
 	return os.Chtimes(path, n.time, n.time)
 }
 
+// retry repeats a system call that a signal has interrupted.
 func retry(call func() (int, error)) (int, error) {
 	for {
 		if n, err := call(); !errors.Is(err, unix.EINTR) {
@@ -157,7 +158,7 @@ func retry(call func() (int, error)) (int, error) {
 	}
 }
 
-func (c *Cache) copyFile(from, to string, n node) error {
+func (c *Cache) copyFile(from, to string, n treeEntry) error {
 	src, err := os.Open(from)
 	if err != nil {
 		return err
@@ -175,7 +176,7 @@ func (c *Cache) copyFile(from, to string, n node) error {
 	if how == clone.Copied {
 		c.noClone.Store(true)
 	}
-	if err := dst.Chmod(n.mode.Perm()); err != nil { // whatever the umask
+	if err := dst.Chmod(n.mode.Perm()); err != nil { // the umask may have taken bits of the mode away
 		return err
 	}
 	return os.Chtimes(to, n.time, n.time)

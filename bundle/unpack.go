@@ -27,63 +27,64 @@ import (
 const pickleName = "pkl.gz"
 
 // unpackFunc fills a folder from an archive.
-type unpackFunc func(dir *os.Root, r io.Reader, limits Limits) (unpacked, error)
+type unpackFunc func(dir *os.Root, r io.Reader, limits Limits) (unpackResult, error)
 
-// unpacked is what became of an archive.
-type unpacked struct {
+// unpackResult is the result of unpacking an archive.
+type unpackResult struct {
 	size    int64    // bytes of its files
-	omitted []string // entries that could not be made, each with the reason
+	omitted []string // entries that were left out, each with the reason
 }
 
-// unpackInto reads the archive once: what is unpacked is what the digest was computed over.
-func (c *Cache) unpackInto(ctx context.Context, dir string, key blob.Key, digest string, unpack unpackFunc) (unpacked, error) {
+// unpackInto unpacks an archive into a folder and checks its digest. It reads the archive only once, so that the unpacked bytes are
+// those of the digest.
+func (c *Cache) unpackInto(ctx context.Context, dir string, key blob.Key, digest string, unpack unpackFunc) (unpackResult, error) {
 	r, err := c.store.Get(ctx, key, blob.Range{})
 	if err != nil {
-		return unpacked{}, err
+		return unpackResult{}, err
 	}
 	defer r.Close()
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return unpacked{}, err
+		return unpackResult{}, err
 	}
 	defer func() { _ = root.Close() }()
 	seen := blob.NewDigest()
 	archive := io.TeeReader(r, seen)
 	u, err := unpack(root, archive, c.limits)
 	if err != nil {
-		return unpacked{}, err
+		return unpackResult{}, err
 	}
 	if _, err := io.Copy(io.Discard, archive); err != nil {
-		return unpacked{}, fmt.Errorf("read archive: %w", err)
+		return unpackResult{}, fmt.Errorf("read archive: %w", err)
 	}
 	if got := seen.Attributes().SHA256; got != digest {
-		return unpacked{}, fmt.Errorf("%w: the archive has digest %s now, it was stored with %s; register the code again", aloft.ErrConflict, got, digest)
+		return unpackResult{}, fmt.Errorf("%w: the archive has digest %s now, it was stored with %s; register the code again", aloft.ErrConflict, got, digest)
 	}
 	return u, syncTree(dir)
 }
 
-func unpackPickle(dir *os.Root, r io.Reader, limits Limits) (unpacked, error) {
+func unpackPickle(dir *os.Root, r io.Reader, limits Limits) (unpackResult, error) {
 	f, err := dir.OpenFile(pickleName, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
-		return unpacked{}, err
+		return unpackResult{}, err
 	}
 	defer f.Close()
 	n, err := io.Copy(f, io.LimitReader(r, limits.Bytes+1))
 	if err == nil && n > limits.Bytes {
 		err = tooLarge(limits)
 	}
-	return unpacked{size: n}, err
+	return unpackResult{size: n}, err
 }
 
-// unpackArchive unpacks a tar, gzipped or not, as tar does: links are made wherever they lead, as Flyte makes them, dangling
-// or not. Nothing is ever written through one: they are made when everything else is there. The folder is an os.Root besides,
-// so that even a mistake here cannot make the system follow a name out of it. What cannot be made is omitted by name.
-func unpackArchive(dir *os.Root, r io.Reader, limits Limits) (unpacked, error) {
+// unpackArchive unpacks a tar archive, gzipped or not, as tar does: like Flyte it makes symbolic links to any target, also to none.
+// No file is written through a link, since links are made last. Besides, the folder is an os.Root, so that even a mistake here
+// cannot make the system follow a name out of it. Entries that cannot be made are omitted by name.
+func unpackArchive(dir *os.Root, r io.Reader, limits Limits) (unpackResult, error) {
 	source := bufio.NewReaderSize(r, 64<<10)
 	if magic, _ := source.Peek(2); bytes.Equal(magic, []byte{0x1f, 0x8b}) {
 		unzipped, err := gzip.NewReader(source)
 		if err != nil {
-			return unpacked{}, malformed(err)
+			return unpackResult{}, malformed(err)
 		}
 		defer func() { _ = unzipped.Close() }()
 		return unpackTar(dir, unzipped, limits)
@@ -91,39 +92,40 @@ func unpackArchive(dir *os.Root, r io.Reader, limits Limits) (unpacked, error) {
 	return unpackTar(dir, source, limits)
 }
 
-func unpackTar(dir *os.Root, r io.Reader, limits Limits) (unpacked, error) {
+func unpackTar(dir *os.Root, r io.Reader, limits Limits) (unpackResult, error) {
 	u := &unpacker{dir: dir, limits: limits, links: map[string]string{}, counted: map[string]bool{}}
-	// Sparse entries and long runs of headers count, too: what is bounded is what the reader yields.
+	// The limits also hold for sparse entries and long runs of headers: the bytes that the reader yields are counted.
 	archive, entries := tar.NewReader(r), 0
 	for {
 		h, err := archive.Next()
 		if err == io.EOF {
 			break
 		} else if err != nil {
-			return unpacked{}, malformed(err)
+			return unpackResult{}, malformed(err)
 		}
 		entries++
 		if err := u.count(1, 0); err != nil {
-			return unpacked{}, err
+			return unpackResult{}, err
 		}
 		if err := u.entry(h, archive); err != nil {
-			return unpacked{}, err
+			return unpackResult{}, err
 		}
 	}
 	if entries == 0 {
-		// A tar without entries is legal: zeros, which Python fills up to 10 KiB. A foreign file reads alike, but for what follows.
+		// A tar archive without entries is legal: zeros, up to 10 KiB of them from Python. A file that is no archive may seem to have no
+		// entries, too, but then not all of it is zeros.
 		rest, err := io.ReadAll(io.LimitReader(r, 64<<10))
 		if err != nil {
-			return unpacked{}, malformed(err)
+			return unpackResult{}, malformed(err)
 		}
 		if len(bytes.Trim(rest, "\x00")) > 0 {
-			return unpacked{}, malformed(errors.New("no entries"))
+			return unpackResult{}, malformed(errors.New("no entries"))
 		}
 	}
 	if err := u.finish(); err != nil {
-		return unpacked{}, err
+		return unpackResult{}, err
 	}
-	return u.unpacked, nil
+	return u.unpackResult, nil
 }
 
 func malformed(err error) error {
@@ -134,35 +136,37 @@ func tooLarge(limits Limits) error {
 	return fmt.Errorf("%w: it holds more than %d bytes; exclude data and environments with .dockerignore or .gitignore", aloft.ErrExhausted, limits.Bytes)
 }
 
+// unpacker unpacks one tar archive.
 type unpacker struct {
-	unpacked
+	unpackResult
 	dir     *os.Root
 	limits  Limits
-	files   int               // entries, and folders that are made for what is in them
-	names   int               // bytes of their paths, and of what links lead to
-	counted map[string]bool   // folders that are in files
-	folders []madeFolder      // their times and modes are set last: filling a folder changes them
-	links   map[string]string // symbolic links by name, made last: nothing is written through one
+	files   int               // entries so far, and folders above them without an entry
+	names   int               // bytes of their paths, and of the targets of links
+	counted map[string]bool   // folders that files counts already
+	folders []madeFolder      // whose times and modes are set last: a file that is made in a folder changes its time
+	links   map[string]string // targets of symbolic links by name; they are made last, so that no file is written through a link
 }
 
+// madeFolder is a folder with an entry in the archive.
 type madeFolder struct {
 	name string
 	mode fs.FileMode
 	time time.Time
 }
 
-// What a path and its parts may have, in bytes. Systems take paths of 4,096: what is left is for the folder in which an attempt has
-// its copy.
+// The limits of a path and its parts, in bytes. Systems take paths of 4,096 bytes: the rest is for the path of the folder in which an
+// attempt has its copy.
 const (
 	maxPath = 3 << 10
 	maxName = 255
 )
 
-// maxNames bounds the bytes of all paths. They are kept in memory for the copies of a bundle, and a path of a thousand folders costs
-// a thousand times as much at each use as one of one.
+// maxNames bounds the bytes of all paths together. The paths are kept in memory for the copies of a bundle, and each use of a path
+// through a thousand folders costs a thousand look-ups.
 const maxNames = 16 << 20
 
-// count takes what an entry makes into account.
+// count adds to files and names, and returns an error if they are above the limits.
 func (u *unpacker) count(files, names int) error {
 	u.files, u.names = u.files+files, u.names+names
 	switch {
@@ -174,8 +178,8 @@ func (u *unpacker) count(files, names int) error {
 	return nil
 }
 
-// countAbove counts the folders above an entry, each once: an archive need not have entries of them, and one path may have
-// a thousand.
+// countAbove counts the folders above an entry, each once: an archive need not have entries for them, and a path may go through a
+// thousand.
 func (u *unpacker) countAbove(name string) error {
 	for dir := path.Dir(name); dir != "." && !u.counted[dir]; dir = path.Dir(dir) {
 		u.counted[dir] = true
@@ -186,7 +190,7 @@ func (u *unpacker) countAbove(name string) error {
 	return nil
 }
 
-// tooLong says what is too long in a path; empty: nothing.
+// tooLong says which part of a path is too long, as the end of a sentence; empty: none.
 func tooLong(name string) string {
 	if len(name) > maxPath {
 		return fmt.Sprintf("is a path of %d bytes, the limit is %d", len(name), maxPath)
@@ -199,7 +203,7 @@ func tooLong(name string) string {
 	return ""
 }
 
-// omit leaves an entry out.
+// omit notes that an entry is left out.
 func (u *unpacker) omit(name, why string) {
 	const most = 20
 	if len(u.omitted) < most {
@@ -209,6 +213,7 @@ func (u *unpacker) omit(name, why string) {
 	}
 }
 
+// entry makes the file or folder of an entry, or notes it for finish.
 func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	switch h.Typeflag {
 	case tar.TypeXGlobalHeader:
@@ -243,7 +248,7 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 			u.counted[name] = true
 			u.folders = append(u.folders, madeFolder{name, h.FileInfo().Mode().Perm() | 0o700, h.ModTime})
 		}
-		return u.named(name, u.dir.MkdirAll(name, 0o755))
+		return u.omitFailed(name, u.dir.MkdirAll(name, 0o755))
 	case tar.TypeReg:
 		return u.file(name, h, content)
 	case tar.TypeLink:
@@ -259,21 +264,21 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 	return nil
 }
 
-// named omits an entry whose name is to blame for an error.
-func (u *unpacker) named(name string, err error) error {
+// omitFailed omits an entry that could not be made, if its name is the reason. It returns errors of the disk, and of limits.
+func (u *unpacker) omitFailed(name string, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, aloft.ErrExhausted), errors.Is(err, aloft.ErrInvalid):
 		return err
-	case blobDisk(err):
+	case isDiskError(err):
 		return err
 	}
 	u.omit(name, fmt.Sprintf("cannot be made: %v", err))
 	return nil
 }
 
-// make creates a file, replacing what an earlier entry of the same name made, as tar does.
+// make creates a file in the place of an earlier entry with the same name, as tar does.
 func (u *unpacker) make(name string, mode fs.FileMode) (*os.File, error) {
 	if parent := path.Dir(name); parent != "." {
 		if err := u.dir.MkdirAll(parent, 0o755); err != nil {
@@ -294,24 +299,25 @@ func (u *unpacker) file(name string, h *tar.Header, content io.Reader) error {
 	mode := h.FileInfo().Mode().Perm() | 0o600
 	f, err := u.make(name, mode)
 	if err != nil {
-		return u.named(h.Name, err)
+		return u.omitFailed(h.Name, err)
 	}
 	defer f.Close()
 	n, err := io.Copy(f, content)
 	u.size += n
 	if err != nil {
-		if blobDisk(err) {
+		if isDiskError(err) {
 			return err
 		}
 		return malformed(err)
 	}
-	if err := f.Chmod(mode); err != nil { // whatever the umask
+	if err := f.Chmod(mode); err != nil { // the umask may have taken bits of the mode away
 		return err
 	}
 	return u.dir.Chtimes(name, h.ModTime, h.ModTime)
 }
 
-// hardLink makes a second file: tar writes a link for what was one file with two names, and code does not depend on it.
+// hardLink copies the file that a hard link leads to. tar writes a hard link for a file that had two names; code does not depend on
+// their being one file.
 func (u *unpacker) hardLink(name string, h *tar.Header) error {
 	target := path.Clean(h.Linkname)
 	if path.IsAbs(h.Linkname) || !filepath.IsLocal(target) {
@@ -329,7 +335,7 @@ func (u *unpacker) hardLink(name string, h *tar.Header) error {
 	}
 	from, err := u.dir.Open(target)
 	if err != nil {
-		return u.named(h.Name, err)
+		return u.omitFailed(h.Name, err)
 	}
 	defer from.Close()
 	copied := *h
@@ -337,7 +343,7 @@ func (u *unpacker) hardLink(name string, h *tar.Header) error {
 	return u.file(name, &copied, from)
 }
 
-// link makes a symbolic link, replacing what an earlier entry of the same name made.
+// link makes a symbolic link in the place of an earlier entry with the same name.
 func (u *unpacker) link(name, target string) error {
 	if parent := path.Dir(name); parent != "." {
 		if err := u.dir.MkdirAll(parent, 0o755); err != nil {
@@ -350,16 +356,17 @@ func (u *unpacker) link(name, target string) error {
 	return u.dir.Symlink(target, name)
 }
 
+// finish makes the symbolic links, and sets modes and times of the folders.
 func (u *unpacker) finish() error {
 	for _, name := range slices.Sorted(maps.Keys(u.links)) {
-		if err := u.named(name, u.link(name, u.links[name])); err != nil {
+		if err := u.omitFailed(name, u.link(name, u.links[name])); err != nil {
 			return err
 		}
 	}
 	for _, f := range slices.Backward(u.folders) {
 		info, err := u.dir.Lstat(f.name)
 		if err != nil || !info.IsDir() {
-			continue // replaced by a later entry
+			continue // a later entry has taken the place of the folder
 		}
 		if err := errors.Join(u.dir.Chmod(f.name, f.mode), u.dir.Chtimes(f.name, f.time, f.time)); err != nil {
 			return err
@@ -368,8 +375,8 @@ func (u *unpacker) finish() error {
 	return nil
 }
 
-// blobDisk says whether the disk and not the archive is to blame.
-func blobDisk(err error) bool {
+// isDiskError says whether an error is the disk's and not the archive's.
+func isDiskError(err error) bool {
 	var wrapped *fs.PathError
 	for _, sign := range diskErrors {
 		if errors.Is(err, sign) {
@@ -379,8 +386,8 @@ func blobDisk(err error) bool {
 	return errors.As(err, &wrapped) && wrapped.Op == "write"
 }
 
-// syncTree makes the files durable before their folder gets its name. Without it a power cut may leave a complete-looking
-// bundle of empty files, which would be used for ever.
+// syncTree makes all files and folders durable before their folder gets its final name. Without that a power cut might leave a bundle
+// of empty files, which would be used for ever.
 func syncTree(dir string) error {
 	var paths []string
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
