@@ -2,7 +2,8 @@
 // hashes them. It comes after registry (a task names an image), before worker (which runs the interpreter).
 //
 // It relies on an interpreter on this machine, and for a managed environment on uv or pip and a package index. When those
-// fail it says in one sentence what to do; nothing half built is ever used (a mark is written last, under a lock).
+// fail the error says in one sentence what to do. An environment that is not complete is never used: a mark is written last, under
+// a lock.
 package environment
 
 import (
@@ -38,14 +39,14 @@ const DefaultFlytekit = "1.16.31"
 
 // Environment is a Python that has flytekit.
 type Environment struct {
-	Interpreter string   `json:"interpreter"` // absolute path, not resolved: a virtual environment is known by its link
+	Interpreter string   `json:"interpreter"` // absolute path, links not resolved: Python finds a virtual environment by the link
 	Kind        Kind     `json:"kind"`
-	Reason      string   `json:"reason"`   // why this one and how it differs from what the image names; one sentence
+	Reason      string   `json:"reason"`   // why this environment was chosen, and how it differs from the versions that the image names; one sentence
 	Python      string   `json:"python"`   // full version, 3.11.7
 	Flytekit    string   `json:"flytekit"` // version
 	Platform    string   `json:"platform"` // linux-x86_64
 	Packages    []string `json:"packages"` // name==version, sorted, names normalized
-	Site        []string `json:"site"`     // what else is read at each start (.pth files, sitecustomize …): name and digest of the content
+	Site        []string `json:"site"`     // other files that Python reads at each start (.pth files, sitecustomize …): name and digest of the content
 	Digest      string   `json:"digest"`   // sha256:… over Python, Platform, Packages and Site
 }
 
@@ -53,7 +54,7 @@ type Environment struct {
 type Request struct {
 	Image    string       // the task's container image; empty: the default
 	Override string       // an interpreter that goes before Config.Python; empty: none
-	Making   func(string) // called with words for people when the environment has to be made, which takes minutes; nil: not
+	Making   func(string) // called with a text for users when the environment has to be made, which takes minutes; nil: not called
 }
 
 // Config of a Resolver.
@@ -61,18 +62,18 @@ type Config struct {
 	DataDir string   // managed environments go to the folder environment in it
 	Python  string   // --python: used for every image; empty: look on PATH, else managed
 	Path    string   // PATH to look for python3 and uv on
-	Env     []string // environment of the tools we run (uv, pip); nil: ours without what may be secret
+	Env     []string // variables of the tools we run (uv, pip); nil: ours, without those that may hold secrets
 	Logger  *slog.Logger
 }
 
 // Resolver finds and builds environments below one data folder. Safe for concurrent use.
 type Resolver struct {
 	config   Config
-	patience time.Duration // with an interpreter that is asked
+	patience time.Duration // how long an interpreter may take to answer
 
-	mu     sync.Mutex
-	probes map[string]*probe      // by interpreter
-	used   map[string]Environment // by interpreter: the last answer
+	mu           sync.Mutex
+	descriptions map[string]*description // by interpreter
+	used         map[string]Environment  // by interpreter: the latest result of Resolve
 }
 
 // New returns a resolver.
@@ -83,32 +84,33 @@ func New(config Config) *Resolver {
 	if config.Env == nil {
 		config.Env = slices.DeleteFunc(os.Environ(), secret) //nolint:forbidigo // the default of a setting
 	}
-	return &Resolver{config: config, patience: 30 * time.Second, probes: map[string]*probe{}, used: map[string]Environment{}}
+	return &Resolver{config: config, patience: 30 * time.Second, descriptions: map[string]*description{}, used: map[string]Environment{}}
 }
 
-// secret says of a variable that it may hold a password of the server's: those of its configuration and of its database.
+// secret says whether a variable may hold a password of the server: the variables of its configuration and of its database may.
 func secret(variable string) bool {
 	return strings.HasPrefix(variable, "ALOFT_") || strings.HasPrefix(variable, "PG")
 }
 
-// wanted is what an image's name says of its Python.
-type wanted struct {
+// imageVersions are the versions that the name of an image tells.
+type imageVersions struct {
 	python   string // 3.11; empty: any
 	flytekit string // 1.16.31; empty: any
 }
 
-// Such as cr.flyte.org/flyteorg/flytekit:py3.11-1.16.31, which flytekit names when the user names no image.
-var imageVersions = regexp.MustCompile(`:py(3\.\d+)-v?(\d+\.\d+\.\d+[0-9A-Za-z.]*)$`)
+// imageTag finds the versions in a name such as cr.flyte.org/flyteorg/flytekit:py3.11-1.16.31, the image that flytekit names when the
+// user names none.
+var imageTag = regexp.MustCompile(`:py(3\.\d+)-v?(\d+\.\d+\.\d+[0-9A-Za-z.]*)$`)
 
-func parseImage(image string) wanted {
-	if m := imageVersions.FindStringSubmatch(image); m != nil {
-		return wanted{python: m[1], flytekit: m[2]}
+func parseImage(image string) imageVersions {
+	if m := imageTag.FindStringSubmatch(image); m != nil {
+		return imageVersions{python: m[1], flytekit: m[2]}
 	}
-	return wanted{}
+	return imageVersions{}
 }
 
-// difference says how an environment differs from what the image names; empty: not that we know.
-func (w wanted) difference(e Environment) string {
+// difference says how an environment differs from the versions of the image; empty: no difference is known.
+func (w imageVersions) difference(e Environment) string {
 	var parts []string
 	if w.python != "" && !strings.HasPrefix(e.Python+".", w.python+".") {
 		parts = append(parts, fmt.Sprintf("Python %s instead of %s", e.Python, w.python))
@@ -119,8 +121,8 @@ func (w wanted) difference(e Environment) string {
 	return strings.Join(parts, ", ")
 }
 
-// Resolve finds the environment for an image, building it where needed. Answers are cached; a call for a known one costs
-// a few stats: packages that were added or removed since give another digest.
+// Resolve finds the environment for an image, and builds it where needed. Results are cached, and a call for a known environment
+// costs a few stats: they show whether packages were added or removed since, which gives another digest.
 func (r *Resolver) Resolve(ctx context.Context, request Request) (Environment, error) {
 	e, err := r.find(ctx, request)
 	if err != nil {
@@ -132,7 +134,7 @@ func (r *Resolver) Resolve(ctx context.Context, request Request) (Environment, e
 	return e, nil
 }
 
-// Used returns the environments that were found so far, by interpreter.
+// Used returns the environments that Resolve has returned so far, sorted by interpreter.
 func (r *Resolver) Used() []Environment {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -150,13 +152,13 @@ func (r *Resolver) find(ctx context.Context, request Request) (Environment, erro
 		if err != nil {
 			return Environment{}, fmt.Errorf("use the Python that was given (--python %s): %w", given, err)
 		}
-		return e.because(KindGiven, "the server was given this interpreter", w, request.Image), nil
+		return e.withReason(KindGiven, "the server was given this interpreter", w, request.Image), nil
 	}
 	var without []string
-	for _, path := range r.all("python3") {
+	for _, path := range r.programs("python3") {
 		e, err := r.describe(ctx, path)
 		if err == nil {
-			return e.because(KindPath, "the first python3 on PATH that has flytekit", w, request.Image), nil
+			return e.withReason(KindPath, "the first python3 on PATH that has flytekit", w, request.Image), nil
 		}
 		if ctx.Err() != nil {
 			return Environment{}, fmt.Errorf("find environment: %w", ctx.Err())
@@ -167,7 +169,7 @@ func (r *Resolver) find(ctx context.Context, request Request) (Environment, erro
 	if err != nil {
 		return Environment{}, errors.Join(err, nonEmpty(without))
 	}
-	return e.because(KindManaged, "made for this image, since no python3 on PATH has flytekit", w, request.Image), nil
+	return e.withReason(KindManaged, "made for this image, since no python3 on PATH has flytekit", w, request.Image), nil
 }
 
 func nonEmpty(lines []string) error {
@@ -177,17 +179,18 @@ func nonEmpty(lines []string) error {
 	return errors.New(strings.Join(lines, "\n"))
 }
 
-func (e Environment) because(kind Kind, reason string, w wanted, image string) Environment {
+// withReason adds to an environment why it was chosen for an image.
+func (e Environment) withReason(kind Kind, reason string, w imageVersions, image string) Environment {
 	e.Kind, e.Reason = kind, reason
 	if d := w.difference(e); d != "" {
 		e.Reason += "; it differs from the image: " + d
-	} else if w == (wanted{}) && image != "" {
+	} else if w == (imageVersions{}) && image != "" {
 		e.Reason += fmt.Sprintf("; what the image %s holds is not known from its name", image)
 	}
 	return e
 }
 
-// Given says whether the interpreter that was given (--python) is there, without asking it anything.
+// Given returns an error if an interpreter was given (--python) and is not there. It does not run the interpreter.
 func (r *Resolver) Given() error {
 	if r.config.Python == "" {
 		return nil
@@ -198,7 +201,7 @@ func (r *Resolver) Given() error {
 	return nil
 }
 
-// sentenceError is one of the root package's errors that says only what its user can use.
+// sentenceError is an error of the kind of a root package's error, whose text is a sentence for users alone.
 type sentenceError struct {
 	text string
 	kind error
@@ -211,7 +214,7 @@ func sentence(kind error, format string, args ...any) error {
 	return &sentenceError{fmt.Sprintf(format, args...), kind}
 }
 
-// lookup finds a program as a shell does.
+// lookup finds a program by name or path as a shell does.
 func (r *Resolver) lookup(name string) (string, error) {
 	if strings.ContainsRune(name, '/') {
 		path, err := filepath.Abs(name)
@@ -223,13 +226,14 @@ func (r *Resolver) lookup(name string) (string, error) {
 		}
 		return path, nil
 	}
-	if found := r.all(name); len(found) > 0 {
+	if found := r.programs(name); len(found) > 0 {
 		return found[0], nil
 	}
 	return "", sentence(aloft.ErrInvalid, "no %s on PATH: give the path of a Python that has flytekit", name)
 }
 
-func (r *Resolver) all(name string) []string {
+// programs are the paths of all programs of this name on PATH, in its order.
+func (r *Resolver) programs(name string) []string {
 	var found []string
 	for _, dir := range filepath.SplitList(cmp.Or(r.config.Path, os.Getenv("PATH"))) { //nolint:forbidigo // the default of a setting
 		path := filepath.Join(dir, name)
@@ -246,7 +250,7 @@ func executable(path string) bool {
 }
 
 // Strict compares the digest that an earlier attempt or a lock recorded with the environment as it is now, and returns an
-// error with the difference (--environment=strict). An empty expectation accepts anything.
+// error with the difference (--environment=strict). With an empty digest any environment is accepted.
 func Strict(expectedDigest string, expectedPackages []string, actual Environment) error {
 	if expectedDigest == "" || expectedDigest == actual.Digest {
 		return nil

@@ -150,7 +150,7 @@ func TestKnownInterpreterIsAskedOnceUntilItsPackagesChange(t *testing.T) {
 	}
 }
 
-// Case (.pth): what the site module reads is part of the environment, so that no warm worker outlives a change of it.
+// The files that Python's site module reads (.pth) are part of the environment, so that no warm worker outlives a change of them.
 func TestWhatIsReadAtEachStartBelongsToTheDigest(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -179,7 +179,7 @@ func TestWhatIsReadAtEachStartBelongsToTheDigest(t *testing.T) {
 		}
 		seen[e.Digest] = change.name
 	}
-	// Where a virtual environment was made does not count.
+	// The folder in which a virtual environment was made does not count.
 	before, _ := r.Resolve(context.Background(), Request{})
 	content := "home = /opt/python/bin\nversion = 3.11.2\ninclude-system-site-packages = true\n"
 	if err := os.WriteFile(filepath.Join(site, "pyvenv.cfg"), []byte(content), 0o644); err != nil {
@@ -241,7 +241,7 @@ func TestManagedEnvironmentThatFailedIsNotUsed(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "no network") || !strings.Contains(err.Error(), "--python") {
 		t.Errorf("got %v", err)
 	}
-	// What a crash leaves: a folder without the mark.
+	// A crash leaves a folder without the mark.
 	if err := os.MkdirAll(filepath.Join(dir, "environment", "py3.11-flytekit-1.16.31", "bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -253,7 +253,7 @@ func TestManagedEnvironmentThatFailedIsNotUsed(t *testing.T) {
 
 func TestImageNames(t *testing.T) {
 	t.Parallel()
-	for name, want := range map[string]wanted{
+	for name, want := range map[string]imageVersions{
 		image: {"3.11", "1.16.31"}, "ghcr.io/flyteorg/flytekit:py3.9-v1.10.0": {"3.9", "1.10.0"},
 		"flytekit:py3.12-1.16.0b1": {"3.12", "1.16.0b1"}, "": {}, "python-env:mine": {}, "localhost:30000/x:abc": {},
 	} {

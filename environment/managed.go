@@ -19,15 +19,15 @@ import (
 	"github.com/aloft-dev/aloft/internal/removal"
 )
 
-// managed returns our own environment for what an image wants, making it the first time. It is built in its final place:
-// byte code and scripts hold the path they were made at. The file mark, written last and synced, says that it is whole;
-// a folder without it is what a crash left, and is made again.
-func (r *Resolver) managed(ctx context.Context, w wanted, making func(string)) (Environment, error) {
+// managed returns our own environment for the versions of an image, and makes it the first time. It is made in its final folder,
+// since byte code and scripts hold the path they were made at. A mark file, which is written last and synced, says that the
+// environment is complete; a folder without it was left by a crash, and is made again.
+func (r *Resolver) managed(ctx context.Context, w imageVersions, making func(string)) (Environment, error) {
 	flytekit := cmp.Or(w.flytekit, DefaultFlytekit)
 	if r.config.DataDir == "" {
 		return Environment{}, fmt.Errorf("make environment: no data folder is given: %w", aloft.ErrPrecondition)
 	}
-	base, err := r.nearest(w.python)
+	base, err := r.nearestPython(w.python)
 	if err != nil {
 		return Environment{}, err
 	}
@@ -56,7 +56,7 @@ func (r *Resolver) managed(ctx context.Context, w wanted, making func(string)) (
 		return Environment{}, fmt.Errorf("make environment %s: %w", dir, err)
 	}
 	defer unlock()
-	if _, err := os.Stat(mark); err == nil { // somebody else made it meanwhile
+	if _, err := os.Stat(mark); err == nil { // another process or attempt has made it meanwhile
 		return r.describe(ctx, interpreter)
 	}
 	if err := removal.All(ctx, dir); err != nil {
@@ -85,13 +85,13 @@ func (r *Resolver) managed(ctx context.Context, w wanted, making func(string)) (
 	return e, nil
 }
 
-// recipe is the commands that make an environment: with uv where there is one, fifteen times as fast, else with pip. Both
-// compile byte code: without it each start of a task takes a second longer.
+// recipe are the commands that make an environment: with uv if there is one, which is fifteen times as fast, else with pip. Both
+// compile byte code: without it each start of a task would take a second longer.
 func (r *Resolver) recipe(base, dir, interpreter, requirement string) [][]string {
 	var uv []string
-	if found := r.all("uv"); len(found) > 0 && r.works(found[0], "--version") {
+	if found := r.programs("uv"); len(found) > 0 && r.runs(found[0], "--version") {
 		uv = []string{found[0]}
-	} else if r.works(base, "-m", "uv", "--version") {
+	} else if r.runs(base, "-m", "uv", "--version") {
 		uv = []string{base, "-m", "uv"}
 	}
 	if uv != nil {
@@ -107,7 +107,8 @@ func (r *Resolver) recipe(base, dir, interpreter, requirement string) [][]string
 	}
 }
 
-func (r *Resolver) works(argv ...string) bool {
+// runs says whether a command runs without an error.
+func (r *Resolver) runs(argv ...string) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), r.patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
@@ -115,9 +116,9 @@ func (r *Resolver) works(argv ...string) bool {
 	return cmd.Run() == nil
 }
 
-// nearest finds the interpreter on this machine whose version is closest to the wanted one: python3.11 itself, else its
-// neighbours, else whatever python3 is.
-func (r *Resolver) nearest(version string) (string, error) {
+// nearestPython finds the interpreter on this machine whose version is closest to the wanted one: python3.11 itself, else one of a
+// neighbouring version, else python3 of any version.
+func (r *Resolver) nearestPython(version string) (string, error) {
 	want := 0
 	if _, minor, ok := strings.Cut(version, "."); ok {
 		want, _ = strconv.Atoi(minor)
@@ -129,8 +130,8 @@ func (r *Resolver) nearest(version string) (string, error) {
 			if away >= distance {
 				continue
 			}
-			for _, found := range r.all("python3." + strconv.Itoa(minor)) {
-				if r.works(found, "-c", "") { // a shim may stand for nothing
+			for _, found := range r.programs("python3." + strconv.Itoa(minor)) {
+				if r.runs(found, "-c", "") { // a shim may stand for an interpreter that is not installed
 					best, distance = found, away
 					break
 				}
@@ -140,14 +141,15 @@ func (r *Resolver) nearest(version string) (string, error) {
 	if best != "" {
 		return best, nil
 	}
-	for _, found := range r.all("python3") {
-		if r.works(found, "-c", "") {
+	for _, found := range r.programs("python3") {
+		if r.runs(found, "-c", "") {
 			return found, nil
 		}
 	}
 	return "", fmt.Errorf("no python3 on PATH: install Python 3.9 or newer, or give one that has flytekit with --python: %w", aloft.ErrPrecondition)
 }
 
+// writeMark writes the mark that an environment is complete.
 func writeMark(path string, e Environment) error {
 	b, err := json.MarshalIndent(e, "", "  ")
 	if err != nil {
@@ -170,6 +172,7 @@ func writeMark(path string, e Environment) error {
 	return nil
 }
 
+// lock takes the lock of a file, and waits for it until ctx ends.
 func lock(ctx context.Context, path string) (func(), error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

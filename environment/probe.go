@@ -19,47 +19,51 @@ import (
 	"github.com/aloft-dev/aloft"
 )
 
-// probe is what an interpreter said of itself, valid while the folders it named are as they were.
-type probe struct {
-	said   answer
-	stamps []stamp
+// description is a cached answer of an interpreter about itself, valid while the stamps of its files are the same.
+type description struct {
+	info   pythonInfo
+	stamps []fileStamp
 	env    Environment
 }
 
-type answer struct {
+// pythonInfo is the output of infoScript.
+type pythonInfo struct {
 	Executable string   `json:"executable"`
 	Version    string   `json:"version"`
 	Platform   string   `json:"platform"`
 	Path       []string `json:"path"`
-	Sites      []string `json:"sites"`  // folders whose .pth files are read at each start, there or not
+	Sites      []string `json:"sites"`  // folders whose .pth files Python reads at each start; some may not exist
 	Prefix     string   `json:"prefix"` // of the virtual environment
 }
 
-type stamp struct {
+// fileStamp is the state of a file or folder, to tell whether it has changed.
+type fileStamp struct {
 	path     string
 	modified time.Time
 	size     int64
 }
 
-const question = `import json, site, sys, sysconfig
+// infoScript prints what an interpreter knows of itself, as JSON.
+const infoScript = `import json, site, sys, sysconfig
 sites = site.getsitepackages() + ([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])
 print(json.dumps({"executable": sys.executable, "version": ".".join(map(str, sys.version_info[:3])),
                   "platform": sysconfig.get_platform(), "path": sys.path, "sites": sites, "prefix": sys.prefix}))`
 
-// describe asks an interpreter once; later calls look whether anything was installed or removed since.
+// describe describes the environment of an interpreter. It runs the interpreter once; a later call runs it again only if a package
+// was installed or removed since.
 func (r *Resolver) describe(ctx context.Context, interpreter string) (Environment, error) {
 	r.mu.Lock()
-	known := r.probes[interpreter]
+	known := r.descriptions[interpreter]
 	r.mu.Unlock()
-	if known != nil && slices.Equal(known.stamps, stamps(interpreter, known.said)) {
+	if known != nil && slices.Equal(known.stamps, stamps(interpreter, known.info)) {
 		return known.env, known.env.check()
 	}
-	p := &probe{}
+	p := &description{}
 	asked, cancel := context.WithTimeout(ctx, r.patience)
 	defer cancel()
-	cmd := exec.CommandContext(asked, interpreter, "-c", question)
-	cmd.WaitDelay = time.Second // something that it started may keep its output open
-	cmd.Dir = "/"               // not some project's folder
+	cmd := exec.CommandContext(asked, interpreter, "-c", infoScript)
+	cmd.WaitDelay = time.Second // a process that the interpreter started may keep the output open
+	cmd.Dir = "/"               // a project's folder may have modules that Python would import
 	for _, variable := range r.config.Env {
 		// A task does not get the server's PYTHONPATH, so the answer must not come from there.
 		if !strings.HasPrefix(variable, "PYTHON") && !strings.HasPrefix(variable, "VIRTUAL_ENV=") {
@@ -69,7 +73,7 @@ func (r *Resolver) describe(ctx context.Context, interpreter string) (Environmen
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	if err != nil && asked.Err() != nil && ctx.Err() == nil { // on a disk that does not answer, most likely
+	if err != nil && asked.Err() != nil && ctx.Err() == nil { // most likely it is on a disk that does not answer
 		return Environment{}, sentence(aloft.ErrUnavailable, "%s did not answer within %s: see whether it can be reached, or give another one with --python",
 			interpreter, r.patience)
 	}
@@ -77,17 +81,17 @@ func (r *Resolver) describe(ctx context.Context, interpreter string) (Environmen
 		return Environment{}, sentence(aloft.ErrPrecondition, "%s cannot be run as a Python (%v: %s): give another one with --python",
 			interpreter, err, lastLine(stderr.String()))
 	}
-	if err := json.Unmarshal(out, &p.said); err != nil {
+	if err := json.Unmarshal(out, &p.info); err != nil {
 		return Environment{}, sentence(aloft.ErrPrecondition, "%s did not answer as a Python does: give another one with --python", interpreter)
 	}
-	p.stamps = stamps(interpreter, p.said) // before the folders are read: a change meanwhile is seen next time
+	p.stamps = stamps(interpreter, p.info) // before the folders are read, so that the next call sees a change made meanwhile
 	p.env = Environment{
-		Interpreter: interpreter, Python: p.said.Version, Platform: p.said.Platform, Packages: packages(p.said.Path),
-		Site: siteFiles(p.said),
+		Interpreter: interpreter, Python: p.info.Version, Platform: p.info.Platform, Packages: packages(p.info.Path),
+		Site: siteFiles(p.info),
 	}
-	// A shim (pyenv, asdf) is not the interpreter, and its folder has not the environment's commands.
-	if p.said.Executable != "" && executable(p.said.Executable) {
-		p.env.Interpreter = p.said.Executable
+	// A shim (pyenv, asdf) is not the interpreter itself, and its folder does not hold the environment's commands.
+	if p.info.Executable != "" && executable(p.info.Executable) {
+		p.env.Interpreter = p.info.Executable
 	}
 	for _, one := range p.env.Packages {
 		if version, ok := strings.CutPrefix(one, "flytekit=="); ok {
@@ -96,7 +100,7 @@ func (r *Resolver) describe(ctx context.Context, interpreter string) (Environmen
 	}
 	p.env.Digest = digest(p.env)
 	r.mu.Lock()
-	r.probes[interpreter] = p
+	r.descriptions[interpreter] = p
 	r.mu.Unlock()
 	return p.env, p.env.check()
 }
@@ -109,29 +113,28 @@ func (e Environment) check() error {
 		e.Interpreter, e.Python, DefaultFlytekit)
 }
 
-// stamps is what changes when a package is installed or removed, or when an interpreter would start otherwise: the folders
-// of packages, the files that are read at each start, and the interpreter. What is not there is left out, so that it is
-// noticed when it comes.
-func stamps(interpreter string, said answer) []stamp {
-	var all []stamp
-	paths := slices.Concat([]string{interpreter, said.Executable}, said.Path, said.Sites, startFiles(said))
+// stamps are the states of all files and folders that matter to a description: the folders of packages, the files that Python reads at
+// each start, and the interpreter. A file that does not exist has no stamp, so that its making is noticed.
+func stamps(interpreter string, python pythonInfo) []fileStamp {
+	var all []fileStamp
+	paths := slices.Concat([]string{interpreter, python.Executable}, python.Path, python.Sites, startFiles(python))
 	slices.Sort(paths)
 	for _, path := range slices.Compact(paths) {
 		if info, err := os.Stat(path); err == nil && path != "" {
-			all = append(all, stamp{path, info.ModTime(), info.Size()})
+			all = append(all, fileStamp{path, info.ModTime(), info.Size()})
 		}
 	}
 	return all
 }
 
-// startFiles is the files that the site module reads, there or not.
-func startFiles(said answer) []string {
-	files := []string{filepath.Join(said.Prefix, "pyvenv.cfg")}
-	for _, dir := range said.Sites {
+// startFiles are the files that Python's site module reads at each start, if they exist.
+func startFiles(python pythonInfo) []string {
+	files := []string{filepath.Join(python.Prefix, "pyvenv.cfg")}
+	for _, dir := range python.Sites {
 		found, _ := filepath.Glob(filepath.Join(escape(dir), "*.pth"))
 		files = append(files, found...)
 	}
-	for _, dir := range said.Path {
+	for _, dir := range python.Path {
 		if filepath.IsAbs(dir) {
 			files = append(files, filepath.Join(dir, "sitecustomize.py"), filepath.Join(dir, "usercustomize.py"))
 		}
@@ -143,15 +146,15 @@ var globbing = strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`)
 
 func escape(path string) string { return globbing.Replace(path) }
 
-// siteFiles is a line for each file that changes how the interpreter starts: its name and what of its content counts.
-func siteFiles(said answer) []string {
+// siteFiles has a line for each file that changes how the interpreter starts: the name, and a digest of the content.
+func siteFiles(python pythonInfo) []string {
 	var lines []string
-	for _, path := range startFiles(said) {
+	for _, path := range startFiles(python) {
 		content, err := os.ReadFile(path)
 		if err != nil {
 			continue
 		}
-		if filepath.Base(path) == "pyvenv.cfg" { // the rest is where it was made and by what
+		if filepath.Base(path) == "pyvenv.cfg" { // the other lines say where and by what program the environment was made
 			for line := range strings.Lines(string(content)) {
 				key, value, _ := strings.Cut(line, "=")
 				if strings.TrimSpace(key) == "include-system-site-packages" && strings.TrimSpace(value) != "false" {
@@ -167,7 +170,7 @@ func siteFiles(said answer) []string {
 	return lines
 }
 
-// packages reads the names and versions of all distributions on the path; of two with one name the first is imported.
+// packages reads the names and versions of all distributions on the path; of two with the same name the first counts, which Python would import.
 func packages(path []string) []string {
 	found := map[string]string{}
 	for _, dir := range path {
@@ -203,6 +206,7 @@ func packages(path []string) []string {
 
 var separators = regexp.MustCompile(`[-_.]+`)
 
+// metadata is the normalized name and the version of a distribution.
 func metadata(path string) (name, version string) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -224,6 +228,7 @@ func metadata(path string) (name, version string) {
 	return name, version
 }
 
+// digest is the digest of an environment: over its Python, platform, packages and start files.
 func digest(e Environment) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "python %s\nplatform %s\n", e.Python, e.Platform)
