@@ -612,8 +612,8 @@ func FuzzUnpack(f *testing.F) {
 			t.Errorf("unpacked %d bytes", size)
 		}
 		if err == nil {
-			nodes, err := planTree(dir)
-			if err := errors.Join(err, new(Cache).copyTree(dir, filepath.Join(parent, "copy"), nodes)); err != nil {
+			tree, err := planTree(dir)
+			if err := errors.Join(err, new(Cache).copyTree(dir, filepath.Join(parent, "copy"), tree)); err != nil {
 				t.Errorf("what was unpacked cannot be copied: %v", err)
 			}
 		}

@@ -56,15 +56,15 @@ func (e *entry) plan(dir string) ([]treeEntry, error) {
 	if e.tree != nil {
 		return e.tree, nil
 	}
-	nodes, err := planTree(dir)
+	tree, err := planTree(dir)
 	if err == nil {
-		e.tree = nodes
+		e.tree = tree
 	}
-	return nodes, err
+	return tree, err
 }
 
 func planTree(dir string) ([]treeEntry, error) {
-	nodes := []treeEntry{}
+	tree := []treeEntry{}
 	var kept int64
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || path == dir {
@@ -82,17 +82,17 @@ func planTree(dir string) ([]treeEntry, error) {
 			n.content, err = os.ReadFile(path)
 			kept += n.size
 		}
-		nodes = append(nodes, n)
+		tree = append(tree, n)
 		return err
 	})
-	return nodes, err
+	return tree, err
 }
 
-func (c *Cache) copyTree(src, dst string, nodes []treeEntry) error {
+func (c *Cache) copyTree(src, dst string, tree []treeEntry) error {
 	if err := os.MkdirAll(dst, 0o755); err != nil {
 		return err
 	}
-	for _, n := range nodes {
+	for _, n := range tree {
 		to := dst + string(filepath.Separator) + n.name
 		var err error
 		switch {
@@ -111,8 +111,8 @@ func (c *Cache) copyTree(src, dst string, nodes []treeEntry) error {
 			return err
 		}
 	}
-	for _, folder := range slices.Backward(nodes) { // after their entries, which change the time of a folder
-		if n := folder; n.mode.IsDir() {
+	for _, n := range slices.Backward(tree) { // after their entries, which change the time of a folder
+		if n.mode.IsDir() {
 			to := dst + string(filepath.Separator) + n.name
 			if err := errors.Join(os.Chmod(to, n.mode.Perm()), os.Chtimes(to, n.time, n.time)); err != nil {
 				return err
