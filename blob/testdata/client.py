@@ -62,7 +62,7 @@ def download(uri):
 
 
 def common(urls):
-    """What becomes of the native URLs of an uploaded folder, up to the literal that is sent."""
+    """The URIs in the literal that a client sends for an uploaded folder, made from its native URLs."""
     from flytekit.core.type_engine import modify_literal_uris
     from flytekit.remote.remote_fs import FlyteFS
 
