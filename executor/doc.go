@@ -1,9 +1,9 @@
 // Package executor takes attempts from the store, gives them to a back end that runs them, finds them again after a
 // restart, and reports how they ended to the inbox of their execution.
 //
-// After the engine has scheduled an attempt, before package worker runs the user's code. The loop is the same for every
-// back end; what runs an attempt is a [Backend], one package each (executor/process, later executor/kube), and
-// executor/executortest is the suite that all of them pass.
+// It comes after the engine, which schedules attempts, and before package worker, which runs the user's code. The loop is the
+// same for every back end. A [Backend] runs attempts in one kind of place; each is a package (executor/process, later
+// executor/kube), and executor/executortest is the suite that all of them pass.
 //
 //	the store's queue ─▶ admission.Choose ─▶ store.Assign ─▶ Backend.Start ─▶ … ─▶ Event ─▶ store.Report ─▶ Backend.Forget
 //
@@ -13,8 +13,8 @@
 //
 // # The life of an attempt
 //
-// Three memories know an attempt: the store has its record, the executor has a run in memory only, and the back end has what
-// survives us in the place where the attempt runs. For processes that is the supervisor with its journal (package worker).
+// An attempt is remembered in three places: the store has its record, the executor has a [run] in memory only, and the back end
+// remembers it where the attempt runs. For processes that is the supervisor with its journal (package worker).
 //
 //	what happens                       phase in the store    run of the executor     state in the supervisor
 //	the engine schedules the attempt   QUEUED                -                       -
@@ -32,22 +32,22 @@
 // What holds at all times:
 //
 //   - a back end has started an attempt ⇒ the store has assigned the attempt to an instance of that back end's place;
-//   - a back end has started an attempt ⇒ every later Start of it attaches, and starts nothing;
-//   - an attempt has an outcome ⇒ the back end can tell it again until the engine has adopted it;
+//   - a back end has started an attempt ⇒ every later Start attaches to it and starts nothing, until Forget;
+//   - an attempt has ended ⇒ the back end can tell its outcome again, until the engine has adopted it;
 //   - the store takes an outcome only from the instance that has the attempt, and with the attempt's token.
 //
 // What happens when a part fails:
 //
 //   - The server ends. Its attempts run on. The next server of the place has the same instance: findAgain starts each attempt
-//     that is assigned to it. The back end attaches, or starts the attempt where that had not come about, and tells the
-//     outcome of one that has ended meanwhile.
+//     that is assigned to it. The back end attaches to it, or starts it if the first start had not come about, and tells
+//     the outcome if the attempt has ended meanwhile.
 //   - The instance does not come back. The engine gives its attempts to another instance of the same place, which finds them
 //     in hold; without one they are lost, and the engine replaces them.
 //   - The supervisor ends: see package worker.
 //   - The store is away. Nothing new starts; reports wait in memory, and are made anew by the back end if we end, too.
 //   - The back end cannot start an attempt. The attempt stays assigned, and tend tries again. If the error names a service
-//     (aloft.ServiceError) and it is certain that nothing was started, requeue ends the attempt: the node gets another one,
-//     which waits in the queue. Nothing more starts until package health says that the service is well.
+//     (aloft.ServiceError), this lasts, and it is certain that nothing was started, requeue ends the attempt: the node gets
+//     another attempt, which waits in the queue. While the service is away nothing more starts.
 //   - The back end cannot keep what an attempt left (a full disk). It holds the outcome back (Event.Held) and tries again: the
 //     task has run, and is not run again.
 //

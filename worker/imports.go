@@ -12,7 +12,7 @@ import (
 // importList is a zygote's account of all that it has imported: flytekit and the preloaded modules.
 type importList struct {
 	Names   []string `json:"names"`   // top-level modules that the zygote found on sys.path, or looked for in vain
-	Folders []string `json:"folders"` // with the files of its modules, and with those that Python's site module reads
+	Folders []string `json:"folders"` // with the files of imported modules, and with files that Python's site module reads
 	Files   []string `json:"files"`   // other files that flytekit's import looked at and that were there
 	Missing []string `json:"missing"` // other files that flytekit's import looked for in vain
 	Changed string   `json:"changed"` // a file of a module that is younger than the zygote; empty: none

@@ -8,8 +8,8 @@ import (
 )
 
 // mounts are folders of ours that are read-only for the processes of an attempt, except for the attempt's own folders below them.
-// The processes live in a mount namespace of their own, which a process inherits from the process that starts it: under every name
-// the folders are read-only there, also for root. Mounts of the machine that come and go later are seen as ever.
+// The processes live in a mount namespace of their own, which a process inherits from the process that starts it: there the folders
+// are read-only under every name, also where the rights on files would allow a write, as for root. Mounts of the machine that come and go later are seen as ever.
 //
 // root makes such a namespace with one call. An ordinary user can make one only inside a user namespace, where the files of other
 // users seem to be owned by the user "nobody": sudo, ssh and containers do not work there, so we do not make one.

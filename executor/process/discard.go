@@ -15,20 +15,20 @@ import (
 
 // # Removing the folders of attempts
 //
-// A task may have left a million files in its folders, or one that cannot be removed at all, as those that root has made
-// immutable. No attempt waits for that, nor does the end of the server: a folder of few files is removed at once, and every
-// other one is given another name, <data>/attempts/gone-<random>, and removed in the background while Watch runs:
+// A task may have left a million files in its folders, or a file that cannot be removed at all, such as one that root has made
+// immutable. No attempt waits for the removal, nor does the end of the server: a folder of few files is removed at once, and
+// every other folder is renamed to <data>/attempts/gone-<random> and removed in the background while Watch runs:
 //
 //	discard ──(few files)──▶ removed
 //	   │
 //	   └──(many, or an error)──▶ gone-… ──▶ discarded ──removeDiscarded──▶ removed
-//	                                            └──(an error)──▶ said once, tried again with growing pauses
+//	                                            └──(an error)──▶ logged once, tried again with growing pauses
 //
 // Folders gone-… that an earlier server has left are found by sweep.
 
 const (
 	discardedPrefix = "gone-"
-	discardAtOnce   = 1000 // entries that are removed while the caller waits, and in one turn of the background
+	discardAtOnce   = 1000 // entries that are removed while the caller waits, and in one try in the background
 	firstPause      = time.Minute
 	longestPause    = time.Hour
 )
@@ -43,7 +43,7 @@ type discardedFolder struct {
 	err   error         // of the last try
 }
 
-// discard removes a folder, or leaves it to the background.
+// discard removes a folder, or leaves it to removeDiscarded.
 func (b *Backend) discard(path string) {
 	if strings.HasPrefix(filepath.Base(path), discardedPrefix) {
 		b.removeLater(path, 0, nil)

@@ -28,13 +28,13 @@ import (
 
 // # Private inputs
 //
-// An attempt never learns where a stored object is: each one that its inputs refer to is copied into the attempt's folder of
-// inputs first, once for each place that refers to it, as a download would be:
+// An attempt never learns where a stored object is: each object that its inputs refer to is copied into the attempt's folder of
+// inputs first, once for each location that refers to it, as by a download:
 //
 //	<data>/attempts/<attempt>.in/<object>-<use>/<last segment of its key>
 //
 // <object> is the number of the object among all that the inputs refer to, in the order of their keys: it follows from the
-// inputs alone, so that a server started meanwhile knows what a location in the outputs means.
+// inputs alone, so that also a server that was started later knows which object a location in the outputs means.
 
 const inputsSuffix = ".in"
 

@@ -87,7 +87,7 @@ type Environments interface {
 type Code interface {
 	// Copy puts the content of the archive at a canonical URI into the folder dst, which exists and is empty.
 	// Entries of the archive that cannot be made here are omitted, each with the reason.
-	// aloft.ErrInvalid: what is there is no archive we can unpack; aloft.ErrNotFound: nothing is there.
+	// aloft.ErrInvalid: the object is no archive that we can unpack; aloft.ErrNotFound: there is no object.
 	Copy(ctx context.Context, uri, dst string) (omitted []string, err error)
 }
 

@@ -209,9 +209,9 @@ func (b *Backend) removeUnknown(name, folder string) {
 	b.discard(filepath.Join(b.config.DataDir, "attempts", folder))
 }
 
-// finish reads what an attempt left and reports its outcome, once. It begins when the task says that it is done (EventDone),
-// some milliseconds before the process is gone; if the files tell no outcome by then, finish reads them again after the exit
-// (EventExited). A Stop ends a reading that takes long: the terabytes that a task left, or a disk that is full, keep no
+// finish reads what an attempt left and reports its outcome, once. It begins at the exit (EventExited) or, for a warm task, some
+// milliseconds before that, when the task says that it is done (EventDone). If the files tell no outcome then, finish reads them
+// again after the exit. A Stop ends a reading that takes long: the terabytes that a task left, or a disk that is full, keep no
 // execution from being terminated.
 func (b *Backend) finish(ctx context.Context, a *attempt, event worker.Event, report func(executor.Event)) {
 	wait := 50 * time.Millisecond
