@@ -19,14 +19,14 @@ import (
 // Client is the server's connection to the supervisor. It reconnects by itself, and starts another supervisor if the old one is
 // gone; calls wait for that until their context ends. All calls may be repeated. Safe for concurrent use.
 type Client struct {
-	config Config
-	folder folder
-	events chan Event
-	queue  *eventQueue
-	ctx    context.Context // ends with Close
-	close  context.CancelFunc
-	done   chan struct{} // closed when stayConnected has returned
-	pump   chan struct{} // closed when deliver has returned
+	config    Config
+	folder    folder
+	events    chan Event
+	queue     *eventQueue
+	ctx       context.Context // ends with Close
+	close     context.CancelFunc
+	done      chan struct{} // closed when stayConnected has returned
+	delivered chan struct{} // closed when deliver has returned
 
 	mu     sync.Mutex
 	link   *link         // nil while there is no connection
@@ -54,7 +54,7 @@ func Connect(ctx context.Context, config Config) (*Client, error) {
 	}
 	c := &Client{
 		config: config, folder: f, events: make(chan Event), queue: newEventQueue(), linked: make(chan struct{}),
-		done: make(chan struct{}), pump: make(chan struct{}),
+		done: make(chan struct{}), delivered: make(chan struct{}),
 	}
 	c.ctx, c.close = context.WithCancel(context.WithoutCancel(ctx))
 	l, reader, err := c.open(ctx)
@@ -483,13 +483,13 @@ func (c *Client) Shutdown(ctx context.Context, grace time.Duration) error {
 func (c *Client) Close() error {
 	c.close()
 	<-c.done
-	<-c.pump
+	<-c.delivered
 	return nil
 }
 
 // deliver moves events from the queue to the channel of Events.
 func (c *Client) deliver() {
-	defer close(c.pump)
+	defer close(c.delivered)
 	defer close(c.events)
 	for {
 		e, ok := c.queue.take(c.ctx)

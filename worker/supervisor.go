@@ -35,14 +35,14 @@ type supervisor struct {
 	groups  *groups
 	mounts  error // why folders cannot be made read-only for tasks; nil: they can
 
-	mu       sync.Mutex
-	attempts map[string]*attempt // by id
-	peers    map[*peer]bool
-	closing  bool // no attempt is started any more
-	undead   []Undead
-	quiet    time.Time // since when no client is connected and no attempt runs; zero: one is
-	ended    chan struct{}
-	endOnce  sync.Once
+	mu         sync.Mutex
+	attempts   map[string]*attempt // by id
+	peers      map[*peer]bool
+	closing    bool // no attempt is started any more
+	undead     []Undead
+	quietSince time.Time // since when no client is connected and no attempt runs; zero: one is
+	ended      chan struct{}
+	endOnce    sync.Once
 }
 
 // attempt is one attempt from its claim to its being forgotten.
@@ -143,8 +143,8 @@ func Main(ctx context.Context, config Config) error {
 	}
 	s.log.Info("supervisor started", "pid", os.Getpid(), "build", config.Build, "attempts", len(s.attempts))
 	s.mu.Lock()
-	if !s.quiet.IsZero() {
-		s.quiet = time.Now() // the time to wait for a client begins now: our start may have taken longer than that
+	if !s.quietSince.IsZero() {
+		s.quietSince = time.Now() // the time to wait for a client begins now: our start may have taken longer than that
 	}
 	s.mu.Unlock()
 	go s.accept(listener)
@@ -204,7 +204,7 @@ func newSupervisor(config Config, f folder) (*supervisor, error) {
 	}
 	s := &supervisor{
 		config: config, log: config.Logger, folder: f, boot: bootID(), dataDir: f.data(), reaper: newReaper(),
-		attempts: map[string]*attempt{}, peers: map[*peer]bool{}, quiet: time.Now(), ended: make(chan struct{}),
+		attempts: map[string]*attempt{}, peers: map[*peer]bool{}, quietSince: time.Now(), ended: make(chan struct{}),
 	}
 	s.groups = newGroups(config.Logger, f, config.ControlGroups)
 	if s.mounts = mountable(f); s.mounts != nil {
@@ -264,7 +264,7 @@ func (s *supervisor) accept(listener net.Listener) {
 	}
 }
 
-// updateQuiet sets quiet after a change of attempts or peers; called with the mutex held.
+// updateQuiet sets quietSince after a change of attempts or peers; called with the mutex held.
 func (s *supervisor) updateQuiet() {
 	busy := len(s.peers) > 0
 	for _, a := range s.attempts {
@@ -272,9 +272,9 @@ func (s *supervisor) updateQuiet() {
 	}
 	switch {
 	case busy:
-		s.quiet = time.Time{}
-	case s.quiet.IsZero():
-		s.quiet = time.Now()
+		s.quietSince = time.Time{}
+	case s.quietSince.IsZero():
+		s.quietSince = time.Now()
 	}
 }
 
@@ -299,7 +299,7 @@ func (s *supervisor) tend() {
 			}
 			s.zygotes.tend(now)
 			s.mu.Lock()
-			over := !s.quiet.IsZero() && now.Sub(s.quiet) > s.config.Grace
+			over := !s.quietSince.IsZero() && now.Sub(s.quietSince) > s.config.Grace
 			s.closing = s.closing || over
 			s.mu.Unlock()
 			if over {
@@ -435,7 +435,7 @@ func (s *supervisor) start(spec Spec) (a *attempt, attached bool, err error) {
 	a = newAttempt(spec, m)
 	a.command = c
 	s.attempts[spec.AttemptID] = a
-	s.quiet = time.Time{}
+	s.quietSince = time.Time{}
 	go s.run(a)
 	return a, false, nil
 }
