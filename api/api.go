@@ -48,14 +48,14 @@ type Config struct {
 	LocalPaths bool
 	Now        func() time.Time // nil: time.Now
 	Logger     *slog.Logger
-	Room       *room.Pool // for requests and answers; nil: DefaultRoom
+	Room       *room.Pool // for messages of requests and answers, of all requests together; nil: DefaultRoom bytes
 
-	// Services are further connect services, such as our own: what New…ServiceHandler returns when it is called with the
-	// given options, which bring the guard.
+	// Services are connect services besides Flyte's, such as aloft's own. Each function calls its New…ServiceHandler with the
+	// given options, which contain the guard.
 	Services []func(options ...connect.HandlerOption) (name, path string, handler http.Handler)
 }
 
-// DefaultRoom is how many bytes requests hold together where nothing else is said.
+// DefaultRoom is how many bytes requests hold together where Config.Room is nil.
 const DefaultRoom = 512 << 20
 
 // Store is what the handlers need of the store: to look, to append to inboxes, and to be woken.
@@ -80,10 +80,10 @@ type API struct {
 	handler http.Handler
 	closing chan struct{} // closed when held calls are to be answered
 	close   sync.Once
-	held    atomic.Int64 // calls that wait for the end of an execution
+	held    atomic.Int64 // calls of GetExecution that are held now (hold.go)
 }
 
-// adminService and dataProxyService have one method per RPC that we serve; the embedded ones answer for all others.
+// adminService and dataProxyService have one method per RPC that we serve; all other RPCs are answered by the embedded handlers.
 type (
 	adminService struct {
 		serviceconnect.UnimplementedAdminServiceHandler
@@ -112,7 +112,7 @@ func New(config Config) (*API, error) {
 		// Compressed requests are read, but answers are not compressed: it costs more than it saves where client and server
 		// are near, and Python's gRPC was seen to hand a compressed answer to its parser as it came, once in 50,000 calls.
 		connect.WithCompressMinBytes(math.MaxInt),
-		connect.WithInterceptors(guarding{a}),
+		connect.WithInterceptors(guardInterceptor{a}),
 		connect.WithCodec(connectJSON("json")),
 		connect.WithCodec(connectJSON("json; charset=utf-8")),
 	}
@@ -144,7 +144,8 @@ func New(config Config) (*API, error) {
 	for _, build := range config.Services {
 		mount(build(options...))
 	}
-	// Questions about services name one, or a file. Of a stream, only this limits what a message is when it is decompressed.
+	// A request to the health or reflection service names a service or a file, so it is short. Reflection is a stream, which the
+	// intake does not decompress: this limit is the only one on its decompressed messages.
 	short := append(slices.Clone(options), connect.WithReadMaxBytes(64<<10))
 	serve(grpchealth.HealthV1ServiceName)(grpchealth.NewHandler(grpchealth.NewStaticChecker(append([]string{"flyteadmin"}, names...)...), short...))
 	reflector := grpcreflect.NewStaticReflector(names...)
@@ -206,6 +207,7 @@ func (a *API) Server() *http.Server {
 	}
 }
 
+// guard runs a call whose message is decoded, and logs it at debug level.
 func (a *API) guard(ctx context.Context, procedure string, call func() error) *connect.Error {
 	slotOf(ctx).release() // the message is decoded
 	if !a.Logger.Enabled(ctx, slog.LevelDebug) {
@@ -221,7 +223,7 @@ func (a *API) guard(ctx context.Context, procedure string, call func() error) *c
 	return failure
 }
 
-// answer is guard for a unary call, with room for its answer. One that only reads is begun anew when there was no room.
+// answer is guard for a unary call, with room for its answer. A call without effect is run again when there was no room.
 func (a *API) answer(ctx context.Context, procedure string, call func() (answer any, err error)) *connect.Error {
 	run := func() error {
 		answer, err := call()
@@ -231,34 +233,35 @@ func (a *API) answer(ctx context.Context, procedure string, call func() (answer 
 		return err
 	}
 	return a.guard(ctx, procedure, func() error {
-		if reads[procedure] {
+		if readOnly[procedure] {
 			return room.Again(ctx, run)
 		}
 		return run()
 	})
 }
 
-// answering is how often an answer is in memory while it is sent: as a message, encoded, and in the buffer of the connection.
-const answering = 3
+// answerCopies is how many times an answer is in memory while it is sent: as a message, encoded, and in the connection's buffer.
+const answerCopies = 3
 
-// roomForAnswer takes room for an answer that is about to be encoded, and for a large one the slot, until it is being sent.
+// roomForAnswer takes room for an answer that is about to be encoded. For a large answer it also takes a slot, which
+// watchedWriter gives back at the first byte that is sent.
 func roomForAnswer(ctx context.Context, answer any) error {
 	m, ok := answer.(proto.Message)
 	if !ok {
 		return nil
 	}
 	size := proto.Size(m)
-	err := room.Take(ctx, answering*int64(size))
+	err := room.Take(ctx, answerCopies*int64(size))
 	if slot := slotOf(ctx); err == nil && slot != nil && size > heavyBytes {
 		err = slot.take(ctx)
 	}
 	return err
 }
 
-// guarding is the guard as connect's interceptor.
-type guarding struct{ api *API }
+// guardInterceptor is the guard as connect's interceptor.
+type guardInterceptor struct{ api *API }
 
-func (g guarding) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+func (g guardInterceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, request connect.AnyRequest) (answer connect.AnyResponse, err error) {
 		if failure := g.api.answer(ctx, request.Spec().Procedure, func() (any, error) {
 			if answer, err = next(ctx, request); err != nil {
@@ -272,11 +275,11 @@ func (g guarding) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	}
 }
 
-func (g guarding) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+func (g guardInterceptor) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return next
 }
 
-func (g guarding) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+func (g guardInterceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
 		if failure := g.api.guard(ctx, conn.Spec().Procedure, func() error { return next(ctx, conn) }); failure != nil {
 			return failure

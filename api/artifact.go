@@ -25,10 +25,10 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// maxArtifactBytes ends a page of artifacts: their data are in it, and an answer is one message.
+// maxArtifactBytes bounds a page of artifacts: each artifact is listed with its data, and an answer is one message.
 const maxArtifactBytes = 16 << 20
 
-// CreateArtifact adds a result. It is found by its id until AddTag gives it a tag, unless it brings tags with it.
+// CreateArtifact adds a result. A result without tags is found by its id alone until AddTag gives it a tag.
 func (s *dataCatalog) CreateArtifact(ctx context.Context, r *datacatalog.CreateArtifactRequest) (*datacatalog.CreateArtifactResponse, error) {
 	var problems field.Problems
 	a := r.GetArtifact()
@@ -54,7 +54,7 @@ func (s *dataCatalog) CreateArtifact(ctx context.Context, r *datacatalog.CreateA
 	}
 	slices.Sort(e.Tags)
 	e.Partitions = s.partitions(ctx, &problems, id, a.GetPartitions())
-	if err := s.put(ctx, &problems, e, artifactData(&problems, "artifact.data", a.GetData())); err != nil {
+	if err := s.completeResult(ctx, &problems, e, artifactData(&problems, "artifact.data", a.GetData())); err != nil {
 		return nil, fmt.Errorf("create artifact: %w", err)
 	}
 	have, err := s.Store.PutResult(ctx, e, false)
@@ -79,8 +79,8 @@ func (s *dataCatalog) GetArtifact(ctx context.Context, r *datacatalog.GetArtifac
 	return &datacatalog.GetArtifactResponse{Artifact: a}, nil
 }
 
-// AddTag names an artifact. A tag that names one already goes on doing so: ALREADY_EXISTS, which Flyte's engine expects when
-// another one was faster.
+// AddTag gives an artifact a tag. If the tag names another artifact already, it keeps doing so and the answer is ALREADY_EXISTS:
+// Flyte's engine expects that when another execution was faster.
 func (s *dataCatalog) AddTag(ctx context.Context, r *datacatalog.AddTagRequest) (*datacatalog.AddTagResponse, error) {
 	var problems field.Problems
 	t := r.GetTag()
@@ -99,7 +99,7 @@ func (s *dataCatalog) AddTag(ctx context.Context, r *datacatalog.AddTagRequest) 
 	return &datacatalog.AddTagResponse{}, nil
 }
 
-// ListArtifacts lists those of a dataset that are not gone. A page ends early where its artifacts are large.
+// ListArtifacts lists the artifacts of a dataset that are not gone. A page ends early where its artifacts are large.
 func (s *dataCatalog) ListArtifacts(ctx context.Context, r *datacatalog.ListArtifactsRequest) (*datacatalog.ListArtifactsResponse, error) {
 	var problems field.Problems
 	id := datasetID(&problems, "dataset", r.GetDataset())
@@ -130,7 +130,7 @@ func (s *dataCatalog) ListArtifacts(ctx context.Context, r *datacatalog.ListArti
 			}
 			e, err := s.Store.GetResult(ctx, row.ID)
 			if errors.Is(err, aloft.ErrNotFound) || err == nil && e.Unreadable != nil {
-				continue // the second is listed by our own service, which can say what is wrong with it
+				continue // an unreadable result is listed by ResultService, which can say what is wrong with it
 			}
 			if err != nil {
 				return nil, fmt.Errorf("list artifacts: %w", err)
@@ -172,7 +172,7 @@ func (s *dataCatalog) UpdateArtifact(ctx context.Context, r *datacatalog.UpdateA
 	if r.GetMetadata() != nil {
 		e.Metadata = r.GetMetadata().GetKeyMap()
 	}
-	if err := s.put(ctx, &problems, e, data); err != nil {
+	if err := s.completeResult(ctx, &problems, e, data); err != nil {
 		return nil, fmt.Errorf("update artifact %s: %w", old.ID, err)
 	}
 	if _, err := s.Store.PutResult(ctx, e, true); err != nil {
@@ -186,8 +186,9 @@ func (s *dataCatalog) UpdateArtifact(ctx context.Context, r *datacatalog.UpdateA
 	return &datacatalog.UpdateArtifactResponse{ArtifactId: e.ID}, nil
 }
 
-// put completes a result from outside: its data location-free and durable, what they refer to measured.
-func (a *API) put(ctx context.Context, problems *field.Problems, e *store.Result, data *core.LiteralMap) error {
+// completeResult completes a result that a client sends: it writes the data to the blob store, with locations in canonical
+// form, and sets the objects to which they refer, the size and the time of use.
+func (a *API) completeResult(ctx context.Context, problems *field.Problems, e *store.Result, data *core.LiteralMap) error {
 	problems.Include(literal.Validate(data))
 	var size int64
 	seen := map[string]bool{}
@@ -218,7 +219,8 @@ func (a *API) put(ctx context.Context, problems *field.Problems, e *store.Result
 	return nil
 }
 
-// objects are what is at a canonical URI, a file or a folder. One that is not there is a mistake: the result could not be used.
+// objects lists the objects at a canonical URI, which is a file or a folder. ErrInvalid if there is none: no task could use a
+// result that refers to it.
 func (a *API) objects(ctx context.Context, uri string) ([]*aloftv1.ObjectDigest, error) {
 	key, _, err := blob.KeyOfURI(uri)
 	if err != nil {
@@ -265,7 +267,7 @@ func artifactHandle(problems *field.Problems, r artifactRequest) (id store.Resul
 	return id, r.GetArtifactId()
 }
 
-// artifact reads the one that a request names, with its data. One that is gone is not found.
+// artifact reads the artifact that a request names, with its data. ErrNotFound also for an artifact that is gone.
 func (s *dataCatalog) artifact(ctx context.Context, r artifactRequest) (*store.Result, error) {
 	var problems field.Problems
 	id, artifact := artifactHandle(&problems, r)
@@ -282,7 +284,7 @@ func (s *dataCatalog) artifact(ctx context.Context, r artifactRequest) (*store.R
 	return e, cmp.Or(err, unreadableResult(e))
 }
 
-// unreadableResult says that a result cannot be understood, and the way out.
+// unreadableResult is the error for a result whose record cannot be decoded, with the way out; nil for any other result.
 func unreadableResult(e *store.Result) error {
 	if e == nil || e.Unreadable == nil {
 		return nil
@@ -290,7 +292,7 @@ func unreadableResult(e *store.Result) error {
 	return fmt.Errorf("%w. Remove it (aloft cache rm %s): what asks for it then computes it again", e.Unreadable, e.ID)
 }
 
-// result reads one by its id, if it is in the dataset and not gone.
+// result reads a result by its id, if it is in the dataset and not gone.
 func (s *dataCatalog) result(ctx context.Context, id store.ResultID, artifact string) (*store.Result, error) {
 	e, err := s.Store.GetResult(ctx, artifact)
 	if err != nil && !errors.Is(err, aloft.ErrNotFound) {
@@ -305,7 +307,7 @@ func (s *dataCatalog) result(ctx context.Context, id store.ResultID, artifact st
 	return e, unreadableResult(e)
 }
 
-// partitions reads an artifact's partitions, which are those that its dataset states.
+// partitions reads an artifact's partitions. Their keys must be those of its dataset.
 func (s *dataCatalog) partitions(ctx context.Context, problems *field.Problems, id store.ResultID, given []*datacatalog.Partition) map[string]string {
 	values := map[string]string{}
 	for i, p := range given {
@@ -369,7 +371,7 @@ func artifactFilters(problems *field.Problems, id store.ResultID, filter *dataca
 	}
 }
 
-// artifactData is the data of an artifact as a map. Their names are those of a task's outputs.
+// artifactData is the data of an artifact as a literal map. The names are those of a task's outputs.
 func artifactData(problems *field.Problems, where string, data []*datacatalog.ArtifactData) *core.LiteralMap {
 	m := &core.LiteralMap{Literals: map[string]*core.Literal{}}
 	for i, d := range data {
@@ -387,10 +389,10 @@ func artifactData(problems *field.Problems, where string, data []*datacatalog.Ar
 	return m
 }
 
-// newResultID is what we call a result that came without an id of its own.
+// newResultID makes an id for a result that came without one.
 func newResultID() string { return strings.ToLower(rand.Text()) }
 
-// artifactMessage is a result as the data catalog shows it, its locations such that the caller can open them.
+// artifactMessage is a result as the data catalog shows it, with locations that the client can open.
 func (s *dataCatalog) artifactMessage(ctx context.Context, e *store.Result) (*datacatalog.Artifact, error) {
 	data, err := s.literals(ctx, e.Outputs)
 	if err != nil {

@@ -24,14 +24,14 @@ import (
 )
 
 // cacheService serves Flyte's newer interface to the same results: a value under one key. The key of a result of the engine
-// is "project/domain/name/version/tag" of its dataset, each part escaped as in a URL; other keys are their client's own, in a
-// dataset of their own.
+// is "project/domain/name/version/tag" of its dataset, each part escaped as in a URL. Any other key is one that a client made
+// up: such results are in the dataset keyDataset.
 type cacheService struct{ *API }
 
-// maxCacheKey is what a key may be long, in bytes: five texts of the data catalog, each letter escaped.
+// maxCacheKey is the longest key, in bytes: five texts of the data catalog, each letter escaped.
 const maxCacheKey = 4096
 
-// keyDataset is where results under keys of clients are. No dataset of the data catalog is without a project.
+// keyDataset is the name of the dataset for keys that clients made up. It has no project, unlike all datasets of the data catalog.
 const keyDataset = "cache_service"
 
 // sourceKey holds the source_identifier of a client's result among its metadata.
@@ -66,7 +66,7 @@ func (s *cacheService) Get(ctx context.Context, r *cacheservice.GetCacheRequest)
 	return &cacheservice.GetCacheResponse{Output: out}, nil
 }
 
-// Put adds a result. ALREADY_EXISTS if the key has one, unless it overwrites that.
+// Put adds a result. ALREADY_EXISTS if the key has a result, unless the request says overwrite.
 func (s *cacheService) Put(ctx context.Context, r *cacheservice.PutCacheRequest) (*cacheservice.PutCacheResponse, error) {
 	var problems field.Problems
 	id := cacheID(&problems, r.GetKey())
@@ -94,7 +94,7 @@ func (s *cacheService) Put(ctx context.Context, r *cacheservice.PutCacheRequest)
 	default:
 		problems.Add("missing output.output_literals or output.output_uri")
 	}
-	if err := s.put(ctx, &problems, e, data); err != nil {
+	if err := s.completeResult(ctx, &problems, e, data); err != nil {
 		return nil, fmt.Errorf("put cache: %w", err)
 	}
 	have, err := s.Store.PutResult(ctx, e, r.GetOverwrite())
@@ -155,7 +155,7 @@ func (s *cacheService) GetOrExtendReservation(ctx context.Context, r *cacheservi
 	}}, nil
 }
 
-// ReleaseReservation gives back what the owner has; what it does not have is no mistake.
+// ReleaseReservation gives back a reservation of the owner. It succeeds also if the owner has none.
 func (s *cacheService) ReleaseReservation(ctx context.Context, r *cacheservice.ReleaseReservationRequest) (*cacheservice.ReleaseReservationResponse, error) {
 	var problems field.Problems
 	id := cacheID(&problems, r.GetKey())
@@ -178,7 +178,7 @@ func (s *cacheService) find(ctx context.Context, key string) (*store.Result, err
 	return e, cmp.Or(err, unreadableResult(e))
 }
 
-// cacheID is where the result of a key is.
+// cacheID is the dataset and the tag that a key stands for.
 func cacheID(problems *field.Problems, key string) store.ResultID {
 	problems.TextUpTo(maxCacheKey, "key", key)
 	own := store.ResultID{Name: keyDataset, Tag: key}

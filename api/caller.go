@@ -7,12 +7,12 @@ import (
 	"strings"
 )
 
-// caller is what the handlers may know about the request besides its message.
+// caller is what handlers know about the client of a request besides its message.
 type caller struct {
 	base       string // URL under which the client reached us, without a trailing slash: links that we give out begin with it
 	userAgent  string
-	local      bool        // from this machine
-	statusRoom int         // bytes that a status of an answer may take; 0: maxStatusBytes
+	local      bool        // the client runs on this machine
+	statusRoom int         // bytes that the status of an answer may take in its headers; 0: maxStatusBytes
 	connection *connection // nil where the server was started without ConnContext
 }
 
@@ -24,8 +24,9 @@ func callerOf(ctx context.Context) caller {
 	return c
 }
 
-// withCaller notes the client of a request. Links begin with the host that the client used, not with a name that the server has of itself: by
-// that host the client reaches us. A host that is not known to be ours may be another's: then links begin with the address that we answer at.
+// withCaller puts the caller into the context of a request. Without public-url, links begin with the host that the client used, because
+// the client can reach the server by it. A host that the gate does not know may belong to another server: then links begin with the
+// address of the connection.
 func (a *API) withCaller(r *http.Request, knownHost bool) *http.Request {
 	c := caller{base: a.PublicURL, userAgent: r.UserAgent(), local: isLocal(r), statusRoom: statusRoom(r)}
 	c.connection, _ = r.Context().Value(connectionKey{}).(*connection)

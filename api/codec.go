@@ -10,7 +10,8 @@ import (
 	"github.com/aloft-dev/aloft/internal/legible"
 )
 
-// connectJSON is connect's JSON under one of its names, which writes answers also if a value in them has no form in JSON.
+// connectJSON is connect's JSON codec under one of its names. Unlike connect's own it also writes answers that have a value without
+// a form in JSON (package legible).
 type connectJSON string
 
 // Name implements connect.Codec.
@@ -25,7 +26,7 @@ func (connectJSON) Marshal(value any) ([]byte, error) {
 	return legible.JSON(m, protojson.Marshal)
 }
 
-// Unmarshal implements connect.Codec. Fields of other releases are no mistake.
+// Unmarshal implements connect.Codec. It ignores unknown fields, which clients of other releases send.
 func (connectJSON) Unmarshal(text []byte, value any) error {
 	m, ok := value.(proto.Message)
 	if !ok {

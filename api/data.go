@@ -24,16 +24,16 @@ const (
 	// linkLife is how long links to inputs and outputs can be opened. A notebook keeps values for a day.
 	linkLife = 24 * time.Hour
 
-	// maxInlineLinked is up to where literals with locations of ours are inline although they are large: the object itself
-	// has the locations in their stored form, which no client can open. flytekit takes messages up to 20 MiB.
+	// maxInlineLinked bounds literals that are above aloft.MaxInlineData and still inline, because they have aloft:// locations:
+	// in the stored object those are in canonical form, which no client can open. flytekit takes messages up to 20 MiB.
 	maxInlineLinked = 16 << 20
 
-	// literalTimes is how much larger literals are once they are read, with the bytes that they are read from.
+	// literalTimes estimates the room that reading literals needs: their encoded size, times this, for the bytes and the message.
 	literalTimes = 8
 )
 
-// inline gives a literal map as an answer holds it: in full, or, above the limit, a link to it. Both are always there,
-// possibly empty. Locations in it are such that the caller can open them.
+// inline gives a literal map for an answer: in full, with locations that the client can open, or, above the limit, as a link to
+// the stored object. Neither return value is nil; one of them is empty.
 func (a *API) inline(ctx context.Context, kept *aloftv1.Literals) (*core.LiteralMap, *admin.UrlBlob, error) {
 	size := kept.GetRef().GetSize()
 	if size == 0 {
@@ -41,20 +41,20 @@ func (a *API) inline(ctx context.Context, kept *aloftv1.Literals) (*core.Literal
 	}
 	tooLarge := size > aloft.MaxInlineData
 	if tooLarge && size > maxInlineLinked {
-		return a.linked(ctx, kept)
+		return a.linkTo(ctx, kept)
 	}
 	m, err := a.literals(ctx, kept)
 	if err != nil {
 		return nil, nil, err
 	}
-	if tooLarge && kept.GetRef().GetUri() != "" && !mentions(m) {
-		return a.linked(ctx, kept)
+	if tooLarge && kept.GetRef().GetUri() != "" && !hasOwnLocation(m) {
+		return a.linkTo(ctx, kept)
 	}
 	a.render(ctx, m)
 	return m, &admin.UrlBlob{}, nil
 }
 
-func (a *API) linked(ctx context.Context, kept *aloftv1.Literals) (*core.LiteralMap, *admin.UrlBlob, error) {
+func (a *API) linkTo(ctx context.Context, kept *aloftv1.Literals) (*core.LiteralMap, *admin.UrlBlob, error) {
 	url, err := a.Renderer.Link(kept.GetRef().GetUri(), callerOf(ctx).base, a.Now().Add(linkLife))
 	if err != nil {
 		return nil, nil, err
@@ -62,7 +62,7 @@ func (a *API) linked(ctx context.Context, kept *aloftv1.Literals) (*core.Literal
 	return &core.LiteralMap{}, &admin.UrlBlob{Url: url, Bytes: kept.GetRef().GetSize()}, nil
 }
 
-// literals reads a literal map, from the record or the object it is in. The caller may change it.
+// literals reads a literal map from its record, or from the object to which the record refers. The map may be changed.
 func (a *API) literals(ctx context.Context, kept *aloftv1.Literals) (*core.LiteralMap, error) {
 	if kept.GetRef().GetUri() == "" {
 		if kept.GetValue() == nil {
@@ -76,17 +76,17 @@ func (a *API) literals(ctx context.Context, kept *aloftv1.Literals) (*core.Liter
 	return a.Literals.ReadLiterals(ctx, kept.GetRef())
 }
 
-// mentions says whether a location in m is ours.
-func mentions(m *core.LiteralMap) bool {
+// hasOwnLocation says whether a location in m is an aloft:// URI.
+func hasOwnLocation(m *core.LiteralMap) bool {
 	found := false
-	_ = literal.RewriteURIs(m, func(uri string) (string, error) { // what cannot be read has no location that could be opened
+	_ = literal.RewriteURIs(m, func(uri string) (string, error) { // a value that cannot be decoded has no location that a client could open
 		found = found || strings.HasPrefix(uri, blob.Scheme)
 		return uri, nil
 	})
 	return found
 }
 
-// render makes our locations in m such that the caller can open them, in place.
+// render replaces the aloft:// locations in m by locations that the client can open.
 func (a *API) render(ctx context.Context, m *core.LiteralMap) {
 	base, expires := callerOf(ctx).base, a.Now().Add(linkLife)
 	local := a.LocalPaths && callerOf(ctx).local
@@ -96,8 +96,8 @@ func (a *API) render(ctx context.Context, m *core.LiteralMap) {
 	}
 }
 
-// renderURI gives a signed link, or a path where only that works: flytekit cannot download a folder by link, nor read an
-// Arrow table, but it can where client and server share their disk.
+// renderURI gives a signed link, or, to a local client, the path of a folder: flytekit can neither download a folder nor read an
+// Arrow table by a link, but it can by a path where client and server share a disk.
 func (a *API) renderURI(uri, base string, expires time.Time, local bool) (string, error) {
 	if local && strings.HasPrefix(uri, blob.Scheme) {
 		path, err := a.Renderer.Path(uri)
@@ -111,7 +111,7 @@ func (a *API) renderURI(uri, base string, expires time.Time, local bool) (string
 	return a.Renderer.Link(uri, base, expires)
 }
 
-// isLocal says whether the request comes from this machine.
+// isLocal says whether the client of a request runs on this machine.
 func isLocal(r *http.Request) bool {
 	if r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Forwarded") != "" {
 		return false // from a proxy on this machine
@@ -124,8 +124,8 @@ func isLocal(r *http.Request) bool {
 	return ip.IsLoopback()
 }
 
-// flyteURL is a location of inputs ("i"), outputs ("o") or the deck ("d") of a node, or of one of its attempts, that
-// GetData answers for: without host and port, so that it may be kept.
+// flyteURL is a location that GetData understands: of the inputs ("i"), the outputs ("o") or the deck ("d") of a node, or of one
+// of its attempts. It has no host and no port, so that clients may keep it.
 func flyteURL(id aloft.ExecutionID, node string, attempt *uint32, what string) string {
 	url := "flyte://v1/" + id.String() + "/" + node + "/"
 	if attempt != nil {

@@ -10,16 +10,16 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// dataCatalog serves Flyte's data catalog: what the engine cached is read by it, and what is put here the engine finds.
-// An artifact is a result of ours, under the same id; a dataset is what its ResultID names without the tag.
+// dataCatalog serves Flyte's data catalog over the results of the engine: clients read what the engine cached, and the engine
+// finds what clients add. An artifact is a store.Result, under the same id. A dataset is a store.ResultID without its tag.
 type dataCatalog struct{ *API }
 
-// What a name may be long, in bytes. A dataset's is that of a task with a prefix, its version a cache version with two hashes.
+// Limits of requests. The name of a dataset is that of a task with a prefix; its version is a cache version with two hashes.
 const (
-	maxDatasetText  = 300
-	maxCatalogKeys  = 64 << 10 // bytes of all metadata together
-	maxArtifactPage = 100
-	maxDatasetPage  = 1000
+	maxDatasetText  = 300      // bytes of a name
+	maxCatalogKeys  = 64 << 10 // bytes of all metadata of one artifact or dataset
+	maxArtifactPage = 100      // rows
+	maxDatasetPage  = 1000     // rows
 )
 
 func catalogOperator(problems *field.Problems, where string, f *datacatalog.SinglePropertyFilter) {
@@ -42,11 +42,11 @@ func catalogPage(problems *field.Problems, p *datacatalog.PaginationOptions, lim
 	if _, ok := datacatalog.PaginationOptions_SortOrder_name[int32(p.GetSortOrder())]; !ok {
 		problems.Add("invalid value for pagination.sortOrder: there is DESCENDING and ASCENDING")
 	}
-	q.Offset = offset(problems, "pagination.token", p.GetToken())
+	q.Offset = parseOffset(problems, "pagination.token", p.GetToken())
 	return q
 }
 
-func offset(problems *field.Problems, where, token string) int {
+func parseOffset(problems *field.Problems, where, token string) int {
 	if token == "" {
 		return 0
 	}

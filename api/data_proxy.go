@@ -24,12 +24,12 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// maxLinkLife is the longest life that a client may ask for, and what it gets when it does not ask.
+// maxLinkLife is the longest life of a link that a client may ask for, and the default.
 const maxLinkLife = time.Hour
 
 // CreateUploadLocation names where a client may put a file. The name is a function of the request alone, because flytekit
-// mixes it into versions: equal code must get an equal one on each server, port and folder. Whether there is such a project is
-// said by what the upload is for: of an error here pyflyte shows a traceback of its own.
+// mixes it into versions: equal code must get an equal name on each server, port and folder. A project that does not exist is no
+// error here, because pyflyte would show it as a traceback: the call that registers the upload's code reports it.
 func (s *dataProxyService) CreateUploadLocation(ctx context.Context, r *service.CreateUploadLocationRequest) (*service.CreateUploadLocationResponse, error) {
 	var problems field.Problems
 	if r.GetProject() == "" || r.GetDomain() == "" {
@@ -59,7 +59,7 @@ func (s *dataProxyService) CreateUploadLocation(ctx context.Context, r *service.
 		return nil, registryError(fmt.Errorf("create upload location: %w", err))
 	}
 	if r.GetFilename() != "" && r.GetFilenameRoot() != "" {
-		// The name does not follow from the content, so there may be something else.
+		// The client chose the name, so there may be an object with other content under it.
 		if err := s.mayUpload(ctx, key, sum); err != nil {
 			return nil, err
 		}
@@ -81,7 +81,7 @@ func (s *dataProxyService) CreateUploadLocation(ctx context.Context, r *service.
 func (s *dataProxyService) mayUpload(ctx context.Context, key blob.Key, sum []byte) error {
 	found, err := s.Blobs.Stat(ctx, key)
 	switch {
-	case errors.Is(err, aloft.ErrNotFound), errors.Is(err, aloft.ErrConflict): // gone, or damaged: the upload mends it
+	case errors.Is(err, aloft.ErrNotFound), errors.Is(err, aloft.ErrConflict): // no object, or a damaged one: the upload mends it
 		return nil
 	case err != nil:
 		return fmt.Errorf("create upload location: %w", err)
@@ -164,7 +164,7 @@ func (a *API) deckLink(ctx context.Context, n *store.Node, life time.Duration) (
 
 var dataURL = regexp.MustCompile(`^flyte://v1/([a-zA-Z0-9_-]+)/([a-zA-Z0-9_-]+)/([a-zA-Z0-9_-]+)/([a-zA-Z0-9_-]+)(?:/(\d+))?/([iod])(?:/([a-zA-Z0-9_-]+))?$`)
 
-// GetData answers for flyte:// locations: inputs, outputs or the deck of a node or an attempt, or one of its values.
+// GetData reads a flyte:// location (flyteURL): inputs, outputs or the deck of a node or an attempt, or one of its values.
 func (s *dataProxyService) GetData(ctx context.Context, r *service.GetDataRequest) (*service.GetDataResponse, error) {
 	match := dataURL.FindStringSubmatch(r.GetFlyteUrl())
 	if match == nil {

@@ -52,7 +52,7 @@ func (s *dataCatalog) GetDataset(ctx context.Context, r *datacatalog.GetDatasetR
 func (s *dataCatalog) ListDatasets(ctx context.Context, r *datacatalog.ListDatasetsRequest) (*datacatalog.ListDatasetsResponse, error) {
 	var problems field.Problems
 	q := catalogPage(&problems, r.GetPagination(), maxDatasetPage)
-	none := false // two conditions on one field that cannot both be
+	none := false // two filters want different values of one field, so no dataset matches
 	for i, f := range r.GetFilter().GetFilters() {
 		where := fmt.Sprintf("filter.filters[%d]", i)
 		catalogOperator(&problems, where, f)
@@ -90,7 +90,7 @@ func (s *dataCatalog) ListDatasets(ctx context.Context, r *datacatalog.ListDatas
 	return answer, nil
 }
 
-// dataset returns one that was stated or has results.
+// dataset returns a dataset that CreateDataset made or that has results.
 func (s *dataCatalog) dataset(ctx context.Context, id store.ResultID) (*store.Dataset, error) {
 	found, err := s.Store.ListDatasets(ctx, store.ResultQuery{Project: id.Project, Domain: id.Domain, Name: id.Name, Version: id.Version, Limit: 1})
 	if err != nil {
@@ -102,7 +102,7 @@ func (s *dataCatalog) dataset(ctx context.Context, id store.ResultID) (*store.Da
 	return found[0], nil
 }
 
-// datasetProperty is the field of a query that a filter is about, and its value; nil: none that there is.
+// datasetProperty is the field of q that a filter sets, and its value; nil if there is no such field.
 func datasetProperty(q *store.ResultQuery, f *datacatalog.DatasetPropertyFilter) (*string, string) {
 	switch p := f.GetProperty().(type) {
 	case *datacatalog.DatasetPropertyFilter_Project:

@@ -7,10 +7,10 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/service/serviceconnect"
 )
 
-// reads has every unary call that we serve, true for one that has no effect but its answer: it is begun anew when what it read
-// found no room. A call that is not here counts as one with an effect. Streams are not here: they have sent a part of their
-// answer, so each of their turns reads anew by itself.
-var reads = map[string]bool{
+// readOnly says of each unary call whether it has no effect but its answer. Such a call is run again (room.Again) when there was no
+// room for what it read. A call that is missing here counts as one with an effect. Streams are not listed, since a stream that has
+// sent a part of its answer cannot be run again: WatchExecution, GetLogs and WatchRecoveryJob call room.Again for each of their reads.
+var readOnly = map[string]bool{
 	serviceconnect.AdminServiceCreateTaskProcedure:                    false,
 	serviceconnect.AdminServiceGetTaskProcedure:                       true,
 	serviceconnect.AdminServiceListTaskIdsProcedure:                   true,

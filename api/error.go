@@ -38,15 +38,15 @@ var errorCodes = []struct {
 	{context.Canceled, connect.CodeCanceled},
 }
 
-// maxStatusBytes is what a status may take in the headers of a reply. flytekit accepts 32 KiB of them in all.
+// maxStatusBytes is the largest status in the headers of a reply. flytekit accepts 32 KiB of headers in all.
 const maxStatusBytes = 28 << 10
 
-// safeStatusBytes is what it may take where the client may keep to gRPC's own limit: from 8 KiB of headers on some are
-// refused, from 16 KiB on all, and then the client has neither code nor text.
+// safeStatusBytes is the largest status for a client that may have gRPC's default limit: such clients refuse some headers above
+// 8 KiB and all above 16 KiB, and then have neither code nor text.
 const safeStatusBytes = 7 << 10
 
-// statusRoom is how much of a status a client takes. Statuses of gRPC travel in headers, and of the clients that are known
-// flytekit (by the header accept, which no other sends) and those written in Go take many.
+// statusRoom is the largest status that a client takes, in bytes. gRPC sends the status in headers. Of the known clients,
+// flytekit (told by its Accept header, which no other gRPC client sends) and clients written in Go take large headers.
 func statusRoom(r *http.Request) int {
 	if !formatOf(r).nativeGRPC() || r.Header.Get("Accept") == "application/grpc" || strings.HasPrefix(r.UserAgent(), "grpc-go") {
 		return maxStatusBytes
@@ -54,42 +54,46 @@ func statusRoom(r *http.Request) int {
 	return safeStatusBytes
 }
 
-// detailed adds a message that programs read to an error that people read.
-type detailed struct {
+// detailedError adds a message that programs read to an error that people read.
+type detailedError struct {
 	error
 	detail proto.Message
 }
 
-func (d *detailed) Unwrap() error { return d.error }
+func (d *detailedError) Unwrap() error { return d.error }
 
-func withDetail(err error, detail proto.Message) error { return &detailed{err, detail} }
+func withDetail(err error, detail proto.Message) error { return &detailedError{err, detail} }
 
 // guard runs a call and turns its error, or its panic, into the error that the client gets.
 func guard(ctx context.Context, log *slog.Logger, procedure string, call func() error) *connect.Error {
-	err := recovered(call)
+	err := catchPanic(call)
 	if err == nil {
 		return nil
 	}
 	return translate(ctx, log, procedure, err)
 }
 
-// panicked is a bug of ours that was met in a call.
-type panicked struct {
+// panicError is a panic in a call, which is a bug of the server.
+type panicError struct {
 	value any
 	stack []byte
 }
 
-func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
+func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }
 
-func recovered(call func() error) (err error) {
+// catchPanic runs a call; its panic becomes a *panicError.
+func catchPanic(call func() error) (err error) {
 	defer func() {
 		if value := recover(); value != nil {
-			err = &panicked{value, debug.Stack()}
+			err = &panicError{value, debug.Stack()}
 		}
 	}()
 	return call()
 }
 
+// translate makes the client's error of a handler's error. An error of connect with a code of its own stays as it is. Any other
+// gets the code of errorCodes, its text without what the code says already, and its detail. An error that no row of errorCodes
+// matches is INTERNAL: the log has the cause, and the client only the id under which the log has it.
 func translate(ctx context.Context, log *slog.Logger, procedure string, err error) *connect.Error {
 	name := strings.TrimPrefix(procedure, "/")
 	var ready *connect.Error
@@ -101,7 +105,7 @@ func translate(ctx context.Context, log *slog.Logger, procedure string, err erro
 	}
 	code := connect.CodeInternal
 	if gone := ctx.Err(); gone != nil && errors.Is(err, gone) {
-		// The caller went away or its time is over: all else that the error says follows from that.
+		// The client went away, or its deadline has passed. What else the error says follows from that.
 		err = fmt.Errorf("%s: %w", name, gone)
 	}
 	for _, row := range errorCodes {
@@ -110,18 +114,18 @@ func translate(ctx context.Context, log *slog.Logger, procedure string, err erro
 			break
 		}
 	}
-	text := plain(err)
+	text := clientText(err)
 	if code == connect.CodeInternal {
 		var id [6]byte
 		rand.Read(id[:])
 		attrs := []any{"rpc", name, "error_id", hex.EncodeToString(id[:]), "error", err}
-		if p, ok := errors.AsType[*panicked](err); ok {
+		if p, ok := errors.AsType[*panicError](err); ok {
 			attrs = append(attrs, "stack", string(p.stack))
 		}
 		log.ErrorContext(ctx, "call ended in an error that is ours", attrs...)
 		text = fmt.Sprintf("internal error %s in %s: this is a fault of the server, whose log names the cause under this id", hex.EncodeToString(id[:]), name)
 	}
-	var d *detailed
+	var d *detailedError
 	hasDetail := errors.As(err, &d)
 	room := cmp.Or(callerOf(ctx).statusRoom, maxStatusBytes)
 	if hasDetail {
@@ -136,9 +140,9 @@ func translate(ctx context.Context, log *slog.Logger, procedure string, err erro
 	return answer
 }
 
-// plain is the text of an error without what its code says already: a sentence that says what is wrong needs no "invalid"
-// after it. That something is not there, or is there already, is all that the others say of it.
-func plain(err error) string {
+// clientText is the text of an error for a client: a sentence that says what is wrong needs no "invalid" after it, because the
+// code says so. Texts of other sentinel errors stay: "workflow x: not found" would say nothing without its end.
+func clientText(err error) string {
 	text := err.Error()
 	for _, said := range []error{aloft.ErrInvalid, aloft.ErrPrecondition} {
 		if errors.Is(err, said) {
@@ -151,7 +155,7 @@ func plain(err error) string {
 // fit makes text valid UTF-8 and cuts it so that its percent-encoded form, which is how gRPC sends it, has at most room bytes.
 func fit(text string, room int) string {
 	const tail = " … (cut)"
-	whole := len(text) <= room // of one that is longer no more than so many bytes are looked at
+	whole := len(text) <= room // a longer text is cut first, so that its rest costs no time
 	text = strings.ToValidUTF8(text[:min(len(text), room)], "�")
 	if whole && encodedLen(text) <= room {
 		return text

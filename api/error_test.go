@@ -46,7 +46,7 @@ func TestTheCodeIsNotSaidAgainInTheMessage(t *testing.T) {
 		{fmt.Errorf("recover: it has not ended: wait: %w", aloft.ErrPrecondition), "recover: it has not ended: wait"},
 		{fmt.Errorf("execution p/d/e: %w", aloft.ErrNotFound), "execution p/d/e: not found"},
 	} {
-		if got := plain(test.err); got != test.want {
+		if got := clientText(test.err); got != test.want {
 			t.Errorf("%v is told as %q, want %q", test.err, got, test.want)
 		}
 	}

@@ -44,8 +44,8 @@ func (s *adminService) RelaunchExecution(ctx context.Context, r *admin.Execution
 	return &admin.ExecutionCreateResponse{Id: id.Proto()}, nil
 }
 
-// RecoverExecution creates an execution that takes over what another one has finished. Of the metadata only the node that
-// asks for it counts, as in Flyte.
+// RecoverExecution creates an execution that takes over what another execution has finished. Of the request's metadata only the
+// parent node counts, as in Flyte.
 func (s *adminService) RecoverExecution(ctx context.Context, r *admin.ExecutionRecoverRequest) (*admin.ExecutionCreateResponse, error) {
 	if err := checkExecution(r.GetId()); err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func (s *adminService) RecoverExecution(ctx context.Context, r *admin.ExecutionR
 	return &admin.ExecutionCreateResponse{Id: id.Proto()}, nil
 }
 
-// GetExecution may hold its answer back for a client that waits for the end: see hold.
+// GetExecution may hold its answer back until the execution has ended: see hold.
 func (s *adminService) GetExecution(ctx context.Context, r *admin.WorkflowExecutionGetRequest) (*admin.Execution, error) {
 	if err := checkExecution(r.GetId()); err != nil {
 		return nil, err
@@ -88,7 +88,7 @@ func (s *adminService) GetExecutionData(ctx context.Context, r *admin.WorkflowEx
 	return answer, nil
 }
 
-// ListExecutions leaves out what is archived, unless a filter is about that.
+// ListExecutions leaves out archived executions, unless a filter names the state.
 func (s *adminService) ListExecutions(ctx context.Context, r *admin.ResourceListRequest) (*admin.ExecutionList, error) {
 	q, err := parseResourceList(r)
 	if err != nil {
@@ -98,14 +98,14 @@ func (s *adminService) ListExecutions(ctx context.Context, r *admin.ResourceList
 	if !slices.ContainsFunc(q.Filters, aboutState) {
 		q.Filters = append(q.Filters, store.Filter{Field: "state", Function: "eq", Values: []string{"0"}})
 	}
-	q = budgeted(ctx, q)
+	q = withBudget(ctx, q)
 	rows, err := s.Store.ListExecutions(ctx, q)
 	if err != nil {
 		return nil, listError("executions", err)
 	}
 	list := &admin.ExecutionList{}
-	list.Executions, list.Token, err = fill(ctx, q, rows, func(row *store.Execution) (*admin.Execution, error) {
-		row.Error = trimmed(row.Error)
+	list.Executions, list.Token, err = fillPage(ctx, q, rows, func(row *store.Execution) (*admin.Execution, error) {
+		row.Error = trimError(row.Error)
 		return executionMessage(row), nil
 	}, func(m *admin.Execution, note string) {
 		m.Spec = &admin.ExecutionSpec{LaunchPlan: m.GetSpec().GetLaunchPlan(), Metadata: m.GetSpec().GetMetadata(),
@@ -115,7 +115,7 @@ func (s *adminService) ListExecutions(ctx context.Context, r *admin.ResourceList
 	return list, err
 }
 
-// UpdateExecution archives an execution or brings it back; its phase is another matter.
+// UpdateExecution archives an execution or makes it active again. It does not touch the phase.
 func (s *adminService) UpdateExecution(ctx context.Context, r *admin.ExecutionUpdateRequest) (*admin.ExecutionUpdateResponse, error) {
 	var problems field.Problems
 	problems.Execution(r.GetId())
@@ -132,7 +132,8 @@ func (s *adminService) UpdateExecution(ctx context.Context, r *admin.ExecutionUp
 	return &admin.ExecutionUpdateResponse{}, nil
 }
 
-// TerminateExecution puts the wish into the inbox. It is granted when this returns; the phase follows, and is ABORTED.
+// TerminateExecution puts the request into the inbox of the execution. When it returns, the execution is sure to end as ABORTED; the
+// phase changes when the engine has read the inbox.
 func (s *adminService) TerminateExecution(ctx context.Context, r *admin.ExecutionTerminateRequest) (*admin.ExecutionTerminateResponse, error) {
 	if err := checkExecution(r.GetId()); err != nil {
 		return nil, err
@@ -188,7 +189,7 @@ func executionError(id aloft.ExecutionID, err error) error {
 	return err
 }
 
-// executionMessage gives the record as Flyte's clients know it. Inputs and outputs are answered by GetExecutionData only.
+// executionMessage is the record as Flyte's clients know it, without inputs and outputs, which only GetExecutionData gives.
 func executionMessage(e *store.Execution) *admin.Execution {
 	closure := &admin.ExecutionClosure{
 		Phase:         e.Phase,
@@ -215,9 +216,9 @@ func executionMessage(e *store.Execution) *admin.Execution {
 	return &admin.Execution{Id: e.ID.Proto(), Spec: e.Spec, Closure: closure}
 }
 
-// trimmed is an error as lists show it: a page of long tracebacks would be too large for clients. flytekit writes the
-// traceback first ("Trace:") and then what it is about ("Message:"), which is what a list is read for.
-func trimmed(err *core.ExecutionError) *core.ExecutionError {
+// trimError is an error as lists show it: a page of long tracebacks would be too large for clients. flytekit writes the
+// traceback first ("Trace:") and then the message ("Message:"), of which the beginning is kept.
+func trimError(err *core.ExecutionError) *core.ExecutionError {
 	const limit = 100
 	if len(err.GetMessage()) <= limit {
 		return err
@@ -231,7 +232,7 @@ func trimmed(err *core.ExecutionError) *core.ExecutionError {
 	return err
 }
 
-// duration is absent until both are known.
+// duration is nil until both times are known.
 func duration(from, to time.Time) *durationpb.Duration {
 	if from.IsZero() || to.IsZero() {
 		return nil

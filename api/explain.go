@@ -15,8 +15,8 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// ExplainCache says what became of the search for a node's result. ErrNotFound names the nodes that there are, ErrInvalid
-// those that are meant by one name.
+// ExplainCache says whether a result was found for a node, and if not, how the nearest earlier result differs. ErrNotFound lists
+// the nodes of the execution; ErrInvalid lists the nodes that share the name.
 func (s *Results) ExplainCache(ctx context.Context, r *aloftv1.ExplainCacheRequest) (*aloftv1.ExplainCacheResponse, error) {
 	var problems field.Problems
 	problems.Execution(r.GetId())
@@ -31,8 +31,8 @@ func (s *Results) ExplainCache(ctx context.Context, r *aloftv1.ExplainCacheReque
 	miss := ""
 	answer := &aloftv1.ExplainCacheResponse{Node: string(n.ID), Lookup: n.Cache, Waiting: n.Waiting}
 	if n.Phase == core.NodeExecution_RECOVERED {
-		// What was looked for and found was so in the execution that it is taken from: here nothing was.
-	} else if computed(n.Cache) {
+		// The lookup is that of the execution from which the node was taken over: this execution made none.
+	} else if cacheMissed(n.Cache) {
 		nearest, differences, err := nearest(ctx, s.Store, n)
 		if err != nil {
 			return nil, fmt.Errorf("explain cache of %s/%s: %w", n.Execution, n.ID, err)
@@ -44,7 +44,7 @@ func (s *Results) ExplainCache(ctx context.Context, r *aloftv1.ExplainCacheReque
 		case err == nil:
 			answer.Nearest = cachedResult(found)
 			if n.Cache.GetKey() == nil {
-				n.Cache.Key = found.Key // that of a hit is kept with its result alone
+				n.Cache.Key = found.Key // the record of a hit has no key: its result has the same
 			}
 		case !errors.Is(err, aloft.ErrNotFound):
 			return nil, fmt.Errorf("explain cache of %s/%s: %w", n.Execution, n.ID, err)
@@ -54,8 +54,8 @@ func (s *Results) ExplainCache(ctx context.Context, r *aloftv1.ExplainCacheReque
 	return answer, nil
 }
 
-// computed says whether a node was looked for and not found.
-func computed(l *aloftv1.CacheLookup) bool {
+// cacheMissed says whether a lookup found no result, so that the node was computed.
+func cacheMissed(l *aloftv1.CacheLookup) bool {
 	switch l.GetStatus() {
 	case core.CatalogCacheStatus_CACHE_MISS, core.CatalogCacheStatus_CACHE_POPULATED, core.CatalogCacheStatus_CACHE_PUT_FAILURE, core.CatalogCacheStatus_CACHE_EVICTED:
 		return true
@@ -63,26 +63,26 @@ func computed(l *aloftv1.CacheLookup) bool {
 	return false
 }
 
-// explainMany is how many results a key is compared with: the latest of those that have something in common with it.
-const explainMany = 500
+// maxCandidates is how many results a key is compared with at most: the latest of each query of catalog.Candidates.
+const maxCandidates = 500
 
-// resultLister is what finds results: a catalog, or the lists of one pass over many nodes.
+// resultLister lists results: a catalog, or the resultLists of one pass over many nodes.
 type resultLister interface {
 	ListResults(context.Context, store.ResultQuery) ([]*store.Result, error)
 }
 
-// nearest is the earlier result that differs least from a node's key, and how. A node's own result is not earlier, even
-// if a clock says so.
+// nearest is the earlier result that differs least from a node's key, and the differences. The node's own result does not count,
+// although by the clock of another server it may seem earlier than the node.
 func nearest(ctx context.Context, results resultLister, n *store.Node) (*store.Result, []*aloftv1.CacheDifference, error) {
 	for _, q := range catalog.Candidates(n.Cache.GetKey()) {
-		q.Before, q.Limit = n.CreatedAt, explainMany
+		q.Before, q.Limit = n.CreatedAt, maxCandidates
 		found, err := results.ListResults(ctx, q)
 		if err != nil {
 			return nil, nil, err
 		}
 		own := func(e *store.Result) bool { return e.Source.Execution == n.Execution && e.Source.Node == n.ID }
 		if slices.ContainsFunc(found, own) {
-			found = slices.DeleteFunc(slices.Clone(found), own) // a list may be another node's too
+			found = slices.DeleteFunc(slices.Clone(found), own) // resultLists may give the same list for another node
 		}
 		if e, differences := catalog.Nearest(n.Cache.GetKey(), found); e != nil {
 			return e, differences, nil
@@ -107,12 +107,12 @@ func summary(n *store.Node, answer *aloftv1.ExplainCacheResponse, miss string) s
 	case status == core.CatalogCacheStatus_CACHE_HIT:
 		text = "hit: computed by " + foundName(n.Execution, lookup.GetFound())
 		if at := answer.GetNearest().GetCreatedAt(); at != nil {
-			text += ", " + span1(n.CreatedAt.Sub(at.AsTime())) + " before"
+			text += ", " + roundedSpan(n.CreatedAt.Sub(at.AsTime())) + " before"
 		}
-	case computed(lookup):
+	case cacheMissed(lookup):
 		text = "miss: " + miss
 		if nearest := answer.GetNearest(); nearest != nil {
-			text += fmt.Sprintf(" (nearest earlier result: %s, %s before)", sourceName(n.Execution, nearest.GetSource(), nearest.GetId()), span1(n.CreatedAt.Sub(nearest.GetCreatedAt().AsTime())))
+			text += fmt.Sprintf(" (nearest earlier result: %s, %s before)", sourceName(n.Execution, nearest.GetSource(), nearest.GetId()), roundedSpan(n.CreatedAt.Sub(nearest.GetCreatedAt().AsTime())))
 		}
 		if status == core.CatalogCacheStatus_CACHE_PUT_FAILURE {
 			text += "; what it computed could not be kept"
@@ -126,14 +126,14 @@ func summary(n *store.Node, answer *aloftv1.ExplainCacheResponse, miss string) s
 	return text
 }
 
-// cacheNote is what a status says of a node in a few words; empty: nothing.
+// cacheNote says in a few words how a node's lookup ended; empty: there was no lookup. miss is the reason of a miss.
 func cacheNote(from aloft.ExecutionID, lookup *aloftv1.CacheLookup, miss string) string {
 	switch status := lookup.GetStatus(); {
 	case lookup == nil:
 		return ""
 	case status == core.CatalogCacheStatus_CACHE_HIT:
 		return "cached from " + foundName(from, lookup.GetFound())
-	case computed(lookup):
+	case cacheMissed(lookup):
 		return "miss: " + miss
 	case status == core.CatalogCacheStatus_CACHE_SKIPPED:
 		return withReason("computed anew: the execution overwrites cached results", lookup.GetReason())
@@ -150,29 +150,32 @@ func withReason(text, reason string) string {
 	return text + ": " + reason
 }
 
-// cacheNotes makes the notes of the nodes of one execution. The reason of a miss is the one that ExplainCache gives, or none.
+// cacheNotes makes the cache notes of the nodes of one execution, in passes, each over the nodes of one read. The reason of a
+// miss is that of ExplainCache, or is left out once maxNoted is reached: 0 ≤ spent < maxNoted + the cost of one node.
 type cacheNotes struct {
 	store     store.Catalog
 	execution aloft.ExecutionID
-	made      map[aloft.NodeID]string // of nodes that were computed: what differed does not change
-	lists     *resultLists            // of this pass; nil: nothing was looked for
-	spent     int                     // results that were listed, in all passes
+	made      map[aloft.NodeID]string // finished notes of nodes that were computed: a later pass would find the same
+	lists     *resultLists            // of this pass; nil: no result was listed yet
+	spent     int                     // cost of all lists, in all passes (resultLists.cost)
 }
 
-// maxNoted is how many results the nodes of one execution are compared with, in all. Nodes beyond say that they were a miss
-// and not why, which `aloft cache explain` says of each.
+// maxNoted is how many results the nodes of one execution are compared with, in all. After that the notes say "miss" without a
+// reason; `aloft cache explain` gives the reason for a single node.
 const maxNoted = 100_000
 
-// pass begins with nodes that were just read: results that are listed from now on are all that were there before them.
+// pass begins a pass over nodes that were just read. It drops the lists of the pass before: they may lack results that are earlier
+// than the newest of these nodes.
 func (c *cacheNotes) pass() {
 	c.lists = nil
 }
 
+// of is the note of a node.
 func (c *cacheNotes) of(ctx context.Context, n *store.Node) (string, error) {
 	if n.Phase == core.NodeExecution_RECOVERED && n.Cache.GetStatus() != core.CatalogCacheStatus_CACHE_HIT {
-		return "", nil // what it was compared with was so in the execution that it is taken from
+		return "", nil // the lookup is that of the execution from which the node was taken over
 	}
-	if !computed(n.Cache) {
+	if !cacheMissed(n.Cache) {
 		return cacheNote(c.execution, n.Cache, ""), nil
 	}
 	if note, ok := c.made[n.ID]; ok {
@@ -198,18 +201,19 @@ func (c *cacheNotes) of(ctx context.Context, n *store.Node) (string, error) {
 	return note, nil
 }
 
-// resultLists answers what many nodes of the same tasks ask with few queries: a list that is whole answers for all times,
-// and the list of a task also for one key; a list that is cut answers for nodes that were created at the same time.
+// resultLists lists results for many nodes of the same tasks with few queries. A list that is complete (shorter than its limit)
+// serves for all values of Before, and the complete list of a task also for one of its versions or tags. A list that reached
+// its limit serves only the same query again, as of nodes that were created at the same time.
 type resultLists struct {
 	store store.Catalog
 	lists map[store.ResultQuery][]*store.Result
-	cost  int // results that were listed, and queryCost for each query
+	cost  int // results that were given, plus queryCost for each query of the store
 }
 
-// queryCost is how many results could be looked at while a query finds nothing.
+// queryCost is what a query costs that finds nothing, counted in results that could be compared in that time.
 const queryCost = 20
 
-// ListResults gives a list that is not to be changed.
+// ListResults implements resultLister. The list must not be changed.
 func (l *resultLists) ListResults(ctx context.Context, q store.ResultQuery) ([]*store.Result, error) {
 	whole := q
 	whole.Before = time.Time{}
@@ -248,7 +252,7 @@ func (l *resultLists) list(ctx context.Context, q store.ResultQuery) ([]*store.R
 	return found, nil
 }
 
-// missReason says why there was nothing: what differs, or, where nothing does, what the search met.
+// missReason says why no result was found: how the nearest one differs, or, without a difference, the reason of the lookup.
 func missReason(lookup *aloftv1.CacheLookup, nearest *store.Result, differences []*aloftv1.CacheDifference) string {
 	if lookup.GetReason() != "" && len(differences) == 0 {
 		return lookup.GetReason()
@@ -256,12 +260,13 @@ func missReason(lookup *aloftv1.CacheLookup, nearest *store.Result, differences 
 	return catalog.Summary(nearest, differences)
 }
 
-// foundName names what a hit was computed by.
+// foundName is the node that computed the result of a hit.
 func foundName(from aloft.ExecutionID, found *core.CatalogMetadata) string {
 	return sourceName(from, found.GetSourceTaskExecution(), found.GetArtifactTag().GetArtifactId())
 }
 
-// sourceName is EXECUTION/NODE, with project and domain if they are not those of the one who asks; a result from outside has its id.
+// sourceName is EXECUTION/NODE of the node that computed a result, with project and domain if they are not those of from. A result
+// that a client added is named by its id.
 func sourceName(from aloft.ExecutionID, source *core.TaskExecutionIdentifier, id string) string {
 	node := source.GetNodeExecutionId()
 	if node == nil {
@@ -274,8 +279,8 @@ func sourceName(from aloft.ExecutionID, source *core.TaskExecutionIdentifier, id
 	return execution.String() + "/" + node.GetNodeId()
 }
 
-// span1 is a duration in one unit, which is enough to know what is meant.
-func span1(d time.Duration) string {
+// roundedSpan is a duration in one unit, rounded down.
+func roundedSpan(d time.Duration) string {
 	switch {
 	case d < time.Second:
 		return "less than 1 s"

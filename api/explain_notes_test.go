@@ -13,7 +13,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// keptResults is a catalog that lists, the newest first, and counts how often it was asked.
+// keptResults is a catalog that lists results, the newest first, and counts how often it was asked.
 type keptResults struct {
 	store.Catalog
 	results []*store.Result // the oldest first
@@ -32,7 +32,7 @@ func (k *keptResults) ListResults(_ context.Context, q store.ResultQuery) (found
 	return found, nil
 }
 
-// cachedNode is a node that computes a task's result for x, as it was created at a second, and the result, of the next one.
+// cachedNode is a node that computes a task's result for x and was created at a given second, and its result, created a second later.
 func cachedNode(execution, task string, node, second, x int) (*store.Node, *store.Result) {
 	key := &aloftv1.CacheKey{Project: "p", Domain: "d", Task: task, CacheVersion: "1", InputsHash: strings.Repeat("i", 11), OutputsHash: strings.Repeat("o", 11), Tag: fmt.Sprint("tag", x),
 		Inputs: []*aloftv1.CacheInput{{Name: "x", Hash: fmt.Sprint(x), Preview: fmt.Sprint(x)}}}
@@ -58,8 +58,8 @@ func TestAStatusSaysOfAMissWhatItsExplanationSays(t *testing.T) {
 	}{
 		{"the first run of a chain", 0, 4, 1, map[int]string{0: "miss: never computed before", 1: `miss: input "x" was 0 and is 1`}, 0, 20},
 		{"a later run", 30, 4, 1, map[int]string{0: `miss: input "x" was -1 and is 0`}, 0, 5},
-		{"a map beside many results", explainMany + 10, 30, 30, map[int]string{29: `miss: input "x" was -1 and is 29`}, 0, 40},
-		{"a chain longer than what is compared", explainMany, 300, 1, map[int]string{}, 300, 400},
+		{"a map beside many results", maxCandidates + 10, 30, 30, map[int]string{29: `miss: input "x" was -1 and is 29`}, 0, 40},
+		{"a chain longer than what is compared", maxCandidates, 300, 1, map[int]string{}, 300, 400},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

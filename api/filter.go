@@ -33,7 +33,7 @@ func parseFilters(text string) ([]store.Filter, error) {
 	}
 	var problems field.Problems
 	var filters []store.Filter
-	if n := len(text); n > aloft.MaxFilterBytes { // it is matched as a whole, which cannot be stopped
+	if n := len(text); n > aloft.MaxFilterBytes { // a match of the regular expression cannot be cancelled
 		problems.Add("invalid value for filters: they have %d bytes, the limit is %d", n, aloft.MaxFilterBytes)
 		return nil, problems.Err()
 	}
@@ -77,7 +77,7 @@ func parseFilters(text string) ([]store.Filter, error) {
 	return filters, nil
 }
 
-// parseDuration reads seconds or Go's notation and gives seconds.
+// parseDuration reads a number of seconds, or a duration in Go's notation, and gives seconds.
 func parseDuration(text string) (string, error) {
 	if d, err := time.ParseDuration(text); err == nil {
 		return strconv.FormatFloat(d.Seconds(), 'f', -1, 64), nil
@@ -107,7 +107,7 @@ func parseList(problems *field.Problems, r listRequest, filters string, needLimi
 	}
 	if token := r.GetToken(); token != "" {
 		offset, err := strconv.Atoi(token)
-		if position, ok := parsePosition(token); ok && byCreation(q) {
+		if position, ok := parsePosition(token); ok && sortedByCreation(q) {
 			q.After = position
 		} else if err != nil || offset < 0 {
 			problems.Add("invalid pagination token %q: it is what the answer before this one gave, or a number of rows", aloft.Excerpt(token))
@@ -121,8 +121,8 @@ func parseList(problems *field.Problems, r listRequest, filters string, needLimi
 	return q
 }
 
-// parseChildren reads a list within an execution. Clients that state no order show what they get as the course of the
-// execution: flytectl takes one page and sorts by a time that nodes of one moment share.
+// parseChildren reads a request for a list of nodes or attempts, by default in order of creation: a client that states no order shows
+// the rows as the course of the execution. flytectl takes one page and sorts it by a time that several nodes share.
 func parseChildren(problems *field.Problems, r listRequest, filters string) store.Query {
 	q := parseList(problems, r, filters, true)
 	if q.SortBy == "" {
@@ -131,7 +131,7 @@ func parseChildren(problems *field.Problems, r listRequest, filters string) stor
 	return q
 }
 
-// nextToken is empty when there is nothing more.
+// nextToken is the token of the next page; empty after the last one.
 func nextToken(q store.Query, rows int) string {
 	if q.Limit > 0 && rows == q.Limit {
 		return strconv.Itoa(q.Offset + rows)
@@ -139,7 +139,7 @@ func nextToken(q store.Query, rows int) string {
 	return ""
 }
 
-// listError keeps what the store says of a filter or an order that the entity does not have.
+// listError adds the noun to an error of the store, which names a filter or an order that the entity does not have.
 func listError(noun string, err error) error { return fmt.Errorf("list %s: %w", noun, err) }
 
 // missingEntity reports that an entity with all its words is not there.

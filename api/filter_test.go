@@ -45,7 +45,7 @@ func TestAllMistakesInFiltersAreReported(t *testing.T) {
 	}
 }
 
-// TestFiltersAreBoundedBeforeTheyAreMatched: 8 MiB took seconds, which no caller who has gone ends.
+// TestFiltersAreBoundedBeforeTheyAreMatched: a match of 8 MiB took seconds, and went on when the client was gone.
 func TestFiltersAreBoundedBeforeTheyAreMatched(t *testing.T) {
 	t.Parallel()
 	_, err := parseFilters("eq(name," + strings.Repeat("x,", 4<<20) + ")")

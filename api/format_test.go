@@ -15,8 +15,8 @@ import (
 	"github.com/aloft-dev/aloft/internal/weight/weighttest"
 )
 
-// whole is all that stands on the port, over HTTP/2.
-func whole(t *testing.T) *receiving {
+// whole is a server with gate, intake and all handlers, over HTTP/2.
+func whole(t *testing.T) *intakeServer {
 	t.Helper()
 	pool := room.NewPool(DefaultRoom)
 	runs := func(options ...connect.HandlerOption) (string, string, http.Handler) {
@@ -27,7 +27,7 @@ func whole(t *testing.T) *receiving {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &receiving{Server: httptest.NewUnstartedServer(a.Handler()), pool: pool}
+	s := &intakeServer{Server: httptest.NewUnstartedServer(a.Handler()), pool: pool}
 	s.EnableHTTP2 = true
 	s.StartTLS()
 	t.Cleanup(s.Close)
@@ -84,7 +84,7 @@ func TestAMessageIsWeighedAsItIsDecoded(t *testing.T) {
 	}
 }
 
-// What a client streams is no message that the intake could weigh: each of its messages has a small limit, and all together have one.
+// The intake cannot weigh the messages that a client streams: each of them has a small limit, and all of them together have one.
 func TestStreamsOfClientsAreLimited(t *testing.T) {
 	t.Parallel()
 	s := whole(t)

@@ -15,8 +15,8 @@ import (
 	"github.com/aloft-dev/aloft/blob"
 )
 
-// A gate decides which requests enter the port at all, before a handler sees them: there is no login yet, so what a request
-// reaches it may do, and a browser lets every page that its user opens send requests to this machine.
+// A gate decides which requests enter the port at all, before a handler sees them. There is no login yet, so a request that reaches a
+// handler may do anything, and a browser lets every page that its user opens send requests to this machine.
 //
 // Programs pass. They send neither Origin nor Sec-Fetch headers, and flytekit, flytectl and curl are such programs. A page
 // gives itself away by these headers, which a browser sets and a page cannot:
@@ -32,11 +32,11 @@ import (
 // public-url, the name we listen on, or one in the setting hosts. Native gRPC is exempt, since no page can send it over
 // HTTP/2 in cleartext, and since flytekit would take the refusal of a host (HTTP 421) for "log in".
 //
-// At last, bodies of REST calls are of the types that a page may not send without asking first.
+// Finally, the body of a REST call must be of a type that a page cannot send without asking the server first (a preflight).
 type gate struct {
-	origins      []string // that may call; "*": any that has a name
-	hosts        []string // known besides localhost and addresses: lower case, without port
-	publicOrigin string   // that of public-url; empty: none is set
+	origins      []string // origins whose pages may call, in lower case; "*": all but "null"
+	hosts        []string // known hosts besides localhost and addresses: lower case, without port
+	publicOrigin string   // origin of public-url; empty: public-url is not set
 }
 
 func newGate(c Config) *gate {
@@ -54,16 +54,16 @@ func newGate(c Config) *gate {
 	return g
 }
 
-// entry is all that a gate looks at in a request.
+// entry is the part of a request that a gate looks at.
 type entry struct {
 	method, path     string
 	host             string // Host, or :authority
 	origin           string // Origin
 	site, mode, dest string // Sec-Fetch-Site, Sec-Fetch-Mode, Sec-Fetch-Dest
-	requestedMethod  string // Access-Control-Request-Method: it is a preflight
+	requestedMethod  string // Access-Control-Request-Method; empty: the request is no preflight
 	format           format
 	http2            bool
-	body             bool // there is one
+	body             bool // the request has a body
 }
 
 func entryOf(r *http.Request) entry {
@@ -76,12 +76,12 @@ func entryOf(r *http.Request) entry {
 	}
 }
 
-// verdict is what a gate says of a request.
+// verdict is the decision of a gate about a request.
 type verdict struct {
-	refusal   *refusal // nil: it may enter
-	knownHost bool     // links may be made of its host
-	reader    string   // value of Access-Control-Allow-Origin; empty: no other page may read the answer
-	preflight bool     // the browser asks whether a page may call: yes
+	refusal   *refusal // nil: the request may enter
+	knownHost bool     // links in the answer may begin with the request's host
+	reader    string   // value of Access-Control-Allow-Origin; empty: no page of another origin may read the answer
+	preflight bool     // the request is a preflight of a page that may call: it is answered here, with yes
 }
 
 // refusal says why a request may not enter.
@@ -91,7 +91,7 @@ type refusal struct {
 	reason string
 }
 
-// decide is a function of its arguments alone.
+// decide depends on the gate's settings and the entry alone.
 func (g *gate) decide(e entry) verdict {
 	v := verdict{knownHost: g.knows(e.host)}
 	foreign := g.foreign(e)
@@ -117,14 +117,14 @@ func (g *gate) decide(e entry) verdict {
 // anyOrigin stands for every origin in the setting origins.
 const anyOrigin = "*"
 
-// allows says whether pages of an origin may call. A page without an origin is not one that can be named. Requests that
-// leave the origin out, such as those of images, pass where any page may call.
+// allows says whether pages of an origin may call by the setting origins. The origin "null" is never allowed, since it stands for all
+// pages without an origin. Requests without the header, such as those of images, are allowed where any page may call.
 func (g *gate) allows(origin string) bool {
 	return origin != "null" && slices.Contains(g.origins, anyOrigin) || origin != "" && slices.Contains(g.origins, strings.ToLower(origin))
 }
 
-// foreign says whether a page of another origin sent the request. Browsers say where a request comes from, but older ones do not, and
-// none does that asks another machine without TLS: then the origin tells, which is there for all but safe methods.
+// foreign says whether a page of another origin sent the request. Browsers say so in Sec-Fetch-Site, except older browsers and all
+// browsers that call another machine without TLS. Then the Origin header decides, which browsers send with all but safe methods.
 func (g *gate) foreign(e entry) bool {
 	switch e.site {
 	case "same-origin":
@@ -136,11 +136,13 @@ func (g *gate) foreign(e entry) bool {
 	}
 }
 
+// ours says whether an origin is that of a page of this server: the host of the request, or public-url.
 func (g *gate) ours(origin, host string) bool {
 	u, err := url.Parse(origin)
 	return err == nil && u.Host != "" && (strings.EqualFold(u.Host, host) || strings.ToLower(origin) == g.publicOrigin)
 }
 
+// knows says whether a host is known as a name of this server.
 func (g *gate) knows(host string) bool {
 	name := hostName(host)
 	if name == "" || name == "localhost" || strings.HasSuffix(name, ".localhost") || slices.Contains(g.hosts, name) {
@@ -158,12 +160,12 @@ func hostName(host string) string {
 	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
 }
 
-// nativeGRPC says of a request that a gRPC client sent it, no page.
+// nativeGRPC says whether a gRPC client sent the request: a page cannot.
 func (e entry) nativeGRPC() bool {
 	return e.http2 && e.format.nativeGRPC() && e.origin == "" && e.site == "" && e.mode == ""
 }
 
-// link says whether a link was followed, in a tab of its own. Prefetching is that, too.
+// link says whether the user followed a link, as a navigation of a whole tab. Prefetching a link looks the same.
 func (e entry) link() bool {
 	return (e.method == http.MethodGet || e.method == http.MethodHead) && e.origin == "" && e.mode == "navigate" && e.dest == "document"
 }
@@ -179,7 +181,8 @@ func foreignReason(origin string) string {
 	}
 }
 
-// bodyRefusal refuses types that a browser sends for any page without asking first, and what no client of ours sends.
+// bodyRefusal refuses a body of a type that a browser sends for any page without a preflight, and of a type that no client of the
+// REST API sends.
 func bodyRefusal(said format) *refusal {
 	switch said {
 	case "application/json", "application/octet-stream":
@@ -191,7 +194,7 @@ func bodyRefusal(said format) *refusal {
 		"a body of type %+q is not taken; send Content-Type: application/json, or application/octet-stream for binary protobuf", fit(string(said), 200))}
 }
 
-// printable leaves out what could not be pasted into a command line.
+// printable removes the characters that could not be pasted into a command line.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r > ' ' && r < 0x7f && !strings.ContainsRune("\"'`\\$;&|<>()", r) {
@@ -201,7 +204,7 @@ func printable(text string) string {
 	}, text)
 }
 
-// withGate lets requests enter as the gate decides, and notes who asks.
+// withGate puts the gate before next: it refuses requests or passes them on with their caller, and sets the headers that browsers read.
 func (a *API) withGate(next http.Handler) http.Handler {
 	g := newGate(a.Config)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -218,7 +221,7 @@ func (a *API) withGate(next http.Handler) http.Handler {
 		if !e.nativeGRPC() {
 			h.Set("X-Content-Type-Options", "nosniff")
 			if v.reader == "" && !strings.HasPrefix(e.path, blob.LinkPath) {
-				// For browsers that do not say where a request comes from: other pages cannot embed the answer, either.
+				// For browsers without Sec-Fetch headers: pages of other origins cannot embed the answer, either.
 				h.Set("Cross-Origin-Resource-Policy", "same-origin")
 			}
 		}
@@ -236,7 +239,7 @@ func (a *API) withGate(next http.Handler) http.Handler {
 		case v.preflight:
 			h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE, HEAD")
 			h.Set("Access-Control-Allow-Headers", "Content-Type, Content-MD5, Range, flyte-authorization, X-Grpc-Web, X-User-Agent, Grpc-Timeout, Connect-Protocol-Version, Connect-Timeout-Ms")
-			h.Set("Access-Control-Max-Age", "600") // a setting may be taken back
+			h.Set("Access-Control-Max-Age", "600") // seconds; short, because an origin may be taken out of the setting
 			if r.Header.Get("Access-Control-Request-Private-Network") == "true" {
 				h.Set("Access-Control-Allow-Private-Network", "true")
 			}

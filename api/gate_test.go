@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// from is what a browser says of a request that a page of an origin makes.
+// from is a request that a page of an origin makes, with the headers that the browser sets.
 func from(origin, site, mode, dest string) entry {
 	return entry{method: "GET", path: "/api/v1/version", host: "localhost:30080", origin: origin, site: site, mode: mode, dest: dest}
 }

@@ -22,8 +22,8 @@ import (
 	"github.com/aloft-dev/aloft/internal/legible"
 )
 
-// inProcess is a client connection that ends in our own methods: the gateway speaks to it as if it were a network, so that
-// REST passes the same guard as everything else and no method is wrapped by hand.
+// inProcess is a gRPC client connection that calls the methods of API directly. The gateway uses it as if it were a network
+// connection, so that REST passes the same guard as all other protocols and no method is wrapped by hand.
 type inProcess struct {
 	api     *API
 	methods map[string]inProcessMethod // by full name, "/flyteidl.service.AdminService/GetTask"
@@ -77,8 +77,8 @@ func grpcStatus(err *connect.Error) *status.Status {
 	return s
 }
 
-// newGateway serves Flyte's REST paths. JSON has the names of the .proto files and shows defaults, as flyteadmin's does;
-// application/octet-stream is binary protobuf in both directions, which is all that flyteconsole speaks.
+// newGateway serves Flyte's REST paths. JSON has the field names of the .proto files and contains default values, as flyteadmin's
+// does; application/octet-stream is binary protobuf in both directions, the only format of flyteconsole.
 func newGateway(ctx context.Context, conn grpc.ClientConnInterface, log *slog.Logger) (http.Handler, error) {
 	mux := runtime.NewServeMux(
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &restJSON{runtime.JSONPb{
@@ -87,7 +87,7 @@ func newGateway(ctx context.Context, conn grpc.ClientConnInterface, log *slog.Lo
 		}}),
 		runtime.WithMarshalerOption("application/octet-stream", &octetStream{}),
 		runtime.WithErrorHandler(func(ctx context.Context, mux *runtime.ServeMux, m runtime.Marshaler, w http.ResponseWriter, r *http.Request, err error) {
-			if body, ok := r.Body.(*heldBody); ok && body.refused != nil { // the gateway would tell only that the request is invalid
+			if body, ok := r.Body.(*receivedBody); ok && body.refused != nil { // the gateway's own error says only that the request is invalid
 				err = grpcStatus(body.refused).Err()
 			}
 			_, ready := status.FromError(err)
@@ -117,7 +117,7 @@ func newGateway(ctx context.Context, conn grpc.ClientConnInterface, log *slog.Lo
 	return mux, nil
 }
 
-// restJSON is runtime.JSONPb, which writes answers also if a value in them has no form in JSON.
+// restJSON is runtime.JSONPb that also writes answers with a value that has no form in JSON (package legible).
 type restJSON struct{ runtime.JSONPb }
 
 func (j *restJSON) Marshal(value any) ([]byte, error) {
@@ -128,7 +128,8 @@ func (j *restJSON) Marshal(value any) ([]byte, error) {
 	return legible.JSON(m, func(m proto.Message) ([]byte, error) { return j.JSONPb.Marshal(m) })
 }
 
-// octetStream is runtime.ProtoMarshaller with an answer for what is no message: the gateway marshals statuses, too, by it.
+// octetStream is runtime.ProtoMarshaller whose decoder weighs a message before it decodes it: the intake does not know the type of
+// a binary REST body, and this decoder does.
 type octetStream struct{ runtime.ProtoMarshaller }
 
 func (*octetStream) NewDecoder(reader io.Reader) runtime.Decoder {
@@ -137,11 +138,11 @@ func (*octetStream) NewDecoder(reader io.Reader) runtime.Decoder {
 		if !ok {
 			return fmt.Errorf("a binary body is not possible for %T", value)
 		}
-		body, ok := reader.(*heldBody)
+		body, ok := reader.(*receivedBody)
 		if !ok {
 			return fmt.Errorf("a binary body is not possible in %T", reader)
 		}
-		if err := body.incoming.weigh(message.ProtoReflect().Descriptor(), body.data, false); err != nil {
+		if err := body.reader.weigh(message.ProtoReflect().Descriptor(), body.data, false); err != nil {
 			body.refused = refusalOf(err)
 			return body.refused
 		}

@@ -14,7 +14,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 )
 
-// unwritable answers with a text that no encoding takes.
+// unwritable answers with a text that cannot be encoded.
 type unwritable struct{ grpc.ClientConnInterface }
 
 func (unwritable) Invoke(_ context.Context, _ string, _, reply any, _ ...grpc.CallOption) error {
@@ -22,7 +22,7 @@ func (unwritable) Invoke(_ context.Context, _ string, _, reply any, _ ...grpc.Ca
 	return nil
 }
 
-// An error of the marshaller was UNKNOWN, which flytekit takes for a request to log in, and in no log.
+// An error of the marshaller was UNKNOWN, which flytekit takes for a request to log in, and was not logged.
 func TestAnAnswerThatCannotBeWrittenIsInternalWithAnIDInTheLog(t *testing.T) {
 	t.Parallel()
 	var log strings.Builder

@@ -15,7 +15,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Info serves aloft.v1.ServerService: what those who run a server ask it.
+// Info serves aloft.v1.ServerService: the state of a server, for the people who run it (aloft doctor).
 type Info struct {
 	Store interface {
 		Instances(ctx context.Context) ([]store.Instance, error)
@@ -26,32 +26,32 @@ type Info struct {
 	Version, DataDir, Database, Listen          string
 	StartedAt                                   time.Time
 	TaskTimeout, QueueTimeout, ExecutionTimeout time.Duration                                       // 0: none
-	Room                                        func() (running, waiting int64)                     // of this server's executor
-	Environments                                func() []*aloftv1.EnvironmentInfo                   // those that tasks have used so far
-	Python                                      func(context.Context) (interpreter, problem string) // of the tasks to come; both empty: it depends
+	Room                                        func() (running, waiting int64)                     // attempts of this server's executor
+	Environments                                func() []*aloftv1.EnvironmentInfo                   // environments that tasks have used so far
+	Python                                      func(context.Context) (interpreter, problem string) // for tasks to come; both empty: it depends on the image
 	Away                                        func() []store.Service                              // services that are away; nil: none ever
-	StoreMounts                                 func() string                                       // whether stored objects are read-only for tasks: "yes", or why not
-	Remains                                     func(context.Context) []string                      // what is left of attempts that have ended; nil: no executor
-	Now                                         func() time.Time                                    // of those who ask services; nil: time.Now
+	StoreMounts                                 func() string                                       // "yes" if stored objects are read-only for tasks, else why not
+	Remains                                     func(context.Context) []string                      // leftovers of attempts that have ended; nil: no executor
+	Now                                         func() time.Time                                    // clock of the health monitor that Away asks; nil: time.Now
 }
 
 // stuckLimit is how many stuck executions are counted; one is already too many.
 const stuckLimit = 1000
 
-// waitsLimit is how many executions that wait are named; all are counted.
+// waitsLimit is how many waiting executions are named; all are counted.
 const waitsLimit = 10
 
-// GetServerInfo says what this server is, where it keeps what, and how it is.
+// GetServerInfo gives the version of the server, its settings, its state, and the services that are away.
 func (i *Info) GetServerInfo(ctx context.Context, _ *aloftv1.GetServerInfoRequest) (*aloftv1.GetServerInfoResponse, error) {
 	answer := &aloftv1.GetServerInfoResponse{
 		Version: i.Version, DataDir: i.DataDir, Database: i.Database, Listen: i.Listen, StartedAt: timestamppb.New(i.StartedAt),
 		Environments: i.Environments(),
 	}
 	now := i.now()
-	for _, s := range away(i.Away, now) {
+	for _, s := range awayServices(i.Away, now) {
 		answer.Away = append(answer.Away, &aloftv1.ServiceInfo{Name: s.Name, AwaySince: stamp(s.AwaySince), Reason: s.Reason, ProbeAt: stamp(s.ProbeAt)})
 	}
-	// A database that cannot be read is what one asks for: the rest is said all the same.
+	// A database that is away is among the things that this call reports, so the call does not fail with it.
 	if err := i.count(ctx, answer); errors.Is(err, aloft.ErrUnavailable) && ctx.Err() == nil {
 		if !slices.ContainsFunc(answer.Away, func(s *aloftv1.ServiceInfo) bool { return s.GetName() == aloft.ServiceDatabase }) {
 			answer.Away = append(answer.Away, &aloftv1.ServiceInfo{Name: aloft.ServiceDatabase, AwaySince: timestamppb.New(now), Reason: err.Error(), ProbeAt: timestamppb.New(now)})
@@ -79,12 +79,12 @@ func (i *Info) now() time.Time {
 	return i.Now()
 }
 
-// countFor is how long the database may take: who asks how a server is does not ask for long.
-const countFor = 10 * time.Second
+// countTimeout is how long the database may take: a user of aloft doctor does not wait for long.
+const countTimeout = 10 * time.Second
 
-// count adds what the database knows: all of it or nothing.
+// count adds the counts and lists from the database: all of them, or none if it returns an error.
 func (i *Info) count(ctx context.Context, answer *aloftv1.GetServerInfoResponse) error {
-	ctx, cancel := context.WithTimeout(ctx, countFor)
+	ctx, cancel := context.WithTimeout(ctx, countTimeout)
 	defer cancel()
 	counts, err := i.Store.Counts(ctx)
 	if err != nil {
@@ -115,18 +115,19 @@ func (i *Info) count(ctx context.Context, answer *aloftv1.GetServerInfoResponse)
 	return nil
 }
 
-// forgotten is after how long without a probe a service is left out: the server that probed it is gone.
-const forgotten = 10 * time.Minute
+// probeExpiry is how old the probe of a service that is away may be. After that the service is left out, because the server that
+// probed it is gone.
+const probeExpiry = 10 * time.Minute
 
-// away are the services that are away and still probed.
-func away(of func() []store.Service, now time.Time) []store.Service {
+// awayServices are the services that are away and were probed lately.
+func awayServices(of func() []store.Service, now time.Time) []store.Service {
 	if of == nil {
 		return nil
 	}
-	return slices.DeleteFunc(of(), func(s store.Service) bool { return now.Sub(s.ProbeAt) > forgotten })
+	return slices.DeleteFunc(of(), func(s store.Service) bool { return now.Sub(s.ProbeAt) > probeExpiry })
 }
 
-// span leaves out a limit that there is not.
+// span is nil for 0, which means that there is no limit.
 func span(d time.Duration) *durationpb.Duration {
 	if d == 0 {
 		return nil

@@ -27,64 +27,67 @@ import (
 	"github.com/aloft-dev/aloft/internal/weight"
 )
 
-// How long the parts of a request may take on the wire.
+// How long a client may take on the wire before its request is cut off.
 const (
-	bodyIdle   = 10 * time.Second // without a byte of a call's message
-	bodyGrace  = 20 * time.Second // before a message must have come at bodyRate
-	bodyRate   = 64 << 10         // bytes a second
-	uploadIdle = time.Minute      // without a byte of a file
-	answerIdle = time.Minute      // without a byte of the answer being taken
+	bodyIdle   = 10 * time.Second // without sending a byte of a call's message
+	bodyGrace  = 20 * time.Second // from the first byte of a message on, before bodyRate is demanded
+	bodyRate   = 64 << 10         // bytes a second, on average since the message began
+	uploadIdle = time.Minute      // without sending a byte of a file
+	answerIdle = time.Minute      // without taking a byte of the answer
 )
 
 const (
-	maxRatio       = 100      // of a compressed message, above freeInflated
-	freeInflated   = 10 << 20 // bytes up to which any ratio is fine
-	heavyBytes     = 256 << 10
-	streamedBytes  = 1 << 20   // of all messages together that a client streams to us
-	copiedBytes    = 256 << 10 // at once: the scheduler interrupts no copy, and new memory is slow at its first touch
-	headerRoom     = 4 << 10   // headers up to this many bytes are not worth counting
-	decodingCopies = 2         // of a message: connect reads it into a buffer that doubles as it grows
+	maxRatio       = 100       // decompressed bytes per compressed byte, above freeInflated
+	freeInflated   = 10 << 20  // a decompressed message up to this size may have any ratio
+	heavyBytes     = 256 << 10 // a message above this size is large: it is decompressed, weighed, decoded and encoded with a slot
+	streamedBytes  = 1 << 20   // all messages together that a client streams in one call
+	copiedBytes    = 256 << 10 // copied without a pause: the scheduler interrupts no copy, and new memory is slow at its first touch
+	headerRoom     = 4 << 10   // headers up to this size take no room
+	decodingCopies = 2         // of a message while it is decoded: connect reads it into a buffer that doubles as it grows
 )
 
-// intake stands before all handlers. It receives the message of a call within the time and the room that there are for
-// it, decompresses it, weighs it, and takes room for what it will be when it is decoded; only then does the handler that
-// decodes it run. What it refuses it answers in the protocol of the caller.
+// intake stands between the gate and all handlers. It receives the message of a call within the time and the room that a request
+// has, decompresses it, weighs it, and takes room for the decoded message. Only then does the handler that decodes it run. The
+// package doc tells this with its bounds and an example.
 //
 //	header ─▶ receive (idle, rate, room) ─▶ decompress (ratio, room) ─▶ weigh (limit, room) ─▶ decode, handle, answer ─▶ release
 //
-// Files are streamed by their handler: of them only the time on the wire is bounded.
+// A request that exceeds a bound is refused in the protocol of its client; a panic of a handler releases the room as its return
+// does. Files of signed links are streamed by their handler: only their time on the wire is bounded. Two kinds of bodies reach the
+// handler unweighed: the messages of a stream of the client's (at most streamedBytes), and a binary REST body, whose type only the
+// gateway knows: octetStream weighs it before it decodes it.
 type intake struct {
-	pool    *room.Pool
-	heavy   chan struct{} // held while a large message is decompressed, weighed and decoded, or encoded
-	inputs  sync.Map      // protoreflect.MessageDescriptor by path; nil where none is known
-	next    http.Handler
-	timings timings
+	pool       *room.Pool
+	heavy      chan struct{} // one entry for each slot that is taken; its capacity is the number of slots
+	inputs     sync.Map      // protoreflect.MessageDescriptor of a call's request, by path
+	next       http.Handler
+	wireLimits wireLimits
 }
 
-// timings are the constants above, shorter in tests.
-type timings struct{ idle, grace, upload, answer time.Duration }
+// wireLimits are bodyIdle, bodyGrace, uploadIdle and answerIdle, shorter in tests.
+type wireLimits struct{ idle, grace, upload, answer time.Duration }
 
 func newIntake(pool *room.Pool, next http.Handler) *intake {
 	return &intake{
 		pool: pool, next: next,
-		heavy:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
-		timings: timings{bodyIdle, bodyGrace, uploadIdle, answerIdle},
+		heavy:      make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
+		wireLimits: wireLimits{bodyIdle, bodyGrace, uploadIdle, answerIdle},
 	}
 }
 
 func (i *intake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.URL.Path, blob.LinkPath) {
-		watch := watchWire(w, i.timings.upload, i.timings.answer)
+		watch := watchWire(w, i.wireLimits.upload, i.wireLimits.answer)
 		defer watch.end()
 		r.Body = &wireBody{body: r.Body, watch: watch}
-		i.next.ServeHTTP(w, r) // the writer is left as it is: files are sent by the kernel
+		i.next.ServeHTTP(w, r) // with the writer as it is: a watchedWriter would keep the kernel from sending the file itself
 		return
 	}
 	claim := i.pool.Claim()
 	defer claim.Release()
 	slot := &heavySlot{places: i.heavy, claim: claim}
 	defer slot.release()
-	watch := watchWire(w, i.timings.idle, i.timings.answer)
+	watch := watchWire(w, i.wireLimits.idle, i.wireLimits.answer)
 	defer watch.end()
 	ctx := context.WithValue(room.With(r.Context(), claim), heavyKey{}, slot)
 	r = r.WithContext(ctx)
@@ -96,7 +99,7 @@ func (i *intake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	i.next.ServeHTTP(w, r)
 }
 
-// receive puts the message of a call, whole and decompressed, in the place of its body.
+// receive replaces the body of a call by its message, whole and decompressed.
 func (i *intake) receive(r *http.Request, claim *room.Claim, slot *heavySlot, watch *wireWatch) error {
 	if size := headerSize(r.Header); size > headerRoom {
 		if err := claim.Take(r.Context(), size); err != nil {
@@ -106,23 +109,23 @@ func (i *intake) receive(r *http.Request, claim *room.Claim, slot *heavySlot, wa
 	if r.Body == nil || r.Body == http.NoBody {
 		return nil
 	}
-	body := &wireBody{body: r.Body, watch: watch, began: time.Now(), grace: i.timings.grace}
+	body := &wireBody{body: r.Body, watch: watch, began: time.Now(), grace: i.wireLimits.grace}
 	format, input := formatOf(r), i.input(r.URL.Path)
-	in := &incoming{ctx: r.Context(), body: body, claim: claim, slot: slot}
+	in := &messageReader{ctx: r.Context(), body: body, claim: claim, slot: slot}
 	var message []byte
 	var err error
 	switch {
 	case isREST(r.URL.Path):
-		if message, err = in.all(r.ContentLength); err == nil && !format.binary() {
-			err = in.weigh(nil, message, true) // its binary messages are weighed where their type is known
+		if message, err = in.readBody(r.ContentLength); err == nil && !format.binary() {
+			err = in.weigh(nil, message, true) // a binary message is weighed by octetStream, which knows its type
 		}
-	case input == nil: // a stream of the client's, or no call of ours: connect says which
+	case input == nil: // a call to which clients stream, or an unknown path: the handler tells which
 		r.Body = &limitedBody{ReadCloser: body, left: streamedBytes}
 		return nil
 	case format.enveloped():
-		message, err = in.envelope(format.encoding(r.Header), input, format.json())
+		message, err = in.readEnvelope(format.encoding(r.Header), input, format.json())
 	default:
-		if message, err = in.all(r.ContentLength); err == nil && r.Header.Get("Content-Encoding") == "gzip" {
+		if message, err = in.readBody(r.ContentLength); err == nil && r.Header.Get("Content-Encoding") == "gzip" {
 			message, err = in.inflate(message, 0)
 			r.Header.Del("Content-Encoding")
 		}
@@ -133,7 +136,7 @@ func (i *intake) receive(r *http.Request, claim *room.Claim, slot *heavySlot, wa
 	if err != nil {
 		return err
 	}
-	r.Body, r.ContentLength = &heldBody{Reader: *bytes.NewReader(message), data: message, incoming: in}, int64(len(message))
+	r.Body, r.ContentLength = &receivedBody{Reader: *bytes.NewReader(message), data: message, reader: in}, int64(len(message))
 	return nil
 }
 
@@ -146,7 +149,7 @@ func headerSize(h http.Header) (size int64) {
 	return size
 }
 
-// input is what the one message of a call is; nil if the path is no call, or one to which clients stream.
+// input is the type of a call's request message; nil if the path is no call, or a call to which clients stream messages.
 func (i *intake) input(path string) protoreflect.MessageDescriptor {
 	if known, ok := i.inputs.Load(path); ok {
 		desc, _ := known.(protoreflect.MessageDescriptor)
@@ -158,7 +161,7 @@ func (i *intake) input(path string) protoreflect.MessageDescriptor {
 	}
 	found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(service))
 	if err != nil {
-		return nil // not remembered: there is any number of them
+		return nil // not remembered: a client can make up any number of paths
 	}
 	if s, ok := found.(protoreflect.ServiceDescriptor); ok {
 		if m := s.Methods().ByName(protoreflect.Name(method)); m != nil && !m.IsStreamingClient() {
@@ -169,39 +172,40 @@ func (i *intake) input(path string) protoreflect.MessageDescriptor {
 	return nil
 }
 
+// refusalOf is the client's error for an error of the intake. An error that no row of errorCodes matches comes from the wire.
 func refusalOf(err error) *connect.Error {
 	if ready, ok := errors.AsType[*connect.Error](err); ok {
 		return ready
 	}
 	for _, row := range errorCodes {
 		if errors.Is(err, row.err) {
-			return connect.NewError(row.code, errors.New(fit(plain(err), maxStatusBytes)))
+			return connect.NewError(row.code, errors.New(fit(clientText(err), maxStatusBytes)))
 		}
 	}
 	return connect.NewError(connect.CodeCanceled, fmt.Errorf("the request was cut off: %w", err))
 }
 
-// incoming is a message on its way into memory.
-type incoming struct {
+// messageReader reads, decompresses and weighs the message of one request, and takes room and slot for that.
+type messageReader struct {
 	ctx   context.Context
 	body  io.Reader
-	claim *room.Claim
-	slot  *heavySlot
+	claim *room.Claim // of the request
+	slot  *heavySlot  // of the request
 }
 
 var errTooLarge = fmt.Errorf("%w: the request has more than %d MiB, the limit of one message", aloft.ErrExhausted, aloft.MaxMessageBytes>>20)
 
-// all reads the whole body.
-func (in *incoming) all(declared int64) ([]byte, error) {
+// readBody reads the whole body. declared is its Content-Length, -1 if that is missing.
+func (in *messageReader) readBody(declared int64) ([]byte, error) {
 	if declared > aloft.MaxMessageBytes {
 		return nil, errTooLarge
 	}
-	return in.read(in.body, declared, nil)
+	return in.readAll(in.body, declared, nil)
 }
 
-// read reads all of r into a buffer that grows as bytes come, not to the size that was declared at once: a client that
-// declares much and sends nothing takes no room. check is asked after each part.
-func (in *incoming) read(r io.Reader, declared int64, check func(size int) error) ([]byte, error) {
+// readAll reads all of r into a buffer that grows as bytes come, not to the size that was declared at once: a client that
+// declares much and sends nothing takes no room. check, if not nil, may end the reading after each part.
+func (in *messageReader) readAll(r io.Reader, declared int64, check func(size int) error) ([]byte, error) {
 	if declared <= 0 {
 		declared = aloft.MaxMessageBytes
 	}
@@ -212,7 +216,7 @@ func (in *incoming) read(r io.Reader, declared int64, check func(size int) error
 	buffer := make([]byte, 0, first)
 	for {
 		if len(buffer) == cap(buffer) {
-			if int64(len(buffer)) == declared { // the rest is nothing, or more than was said
+			if int64(len(buffer)) == declared { // r has ended, or it has more than was declared
 				var one [1]byte
 				n, err := io.ReadFull(r, one[:])
 				if n == 0 && errors.Is(err, io.EOF) {
@@ -256,8 +260,9 @@ func (in *incoming) read(r io.Reader, declared int64, check func(size int) error
 	}
 }
 
-// grow copies what has come into a larger buffer: a large one with the slot, which it gives back before it waits for the wire.
-func (in *incoming) grow(buffer []byte, size int64) ([]byte, error) {
+// grow copies the buffer into a larger one. It does so with the slot if that is large, and gives the slot back, because the next
+// step waits for the wire.
+func (in *messageReader) grow(buffer []byte, size int64) ([]byte, error) {
 	if size > heavyBytes && !in.slot.has {
 		if err := in.slot.take(in.ctx); err != nil {
 			return nil, err
@@ -277,12 +282,12 @@ const (
 	envelopeCompressed = 1
 )
 
-// envelope reads the one message of a gRPC, gRPC-Web or streaming Connect call, and gives it as one that is not compressed.
-func (in *incoming) envelope(encoding string, input protoreflect.MessageDescriptor, json bool) ([]byte, error) {
+// readEnvelope reads the one message of a gRPC, gRPC-Web or streaming Connect call, and returns it with its envelope, decompressed.
+func (in *messageReader) readEnvelope(encoding string, input protoreflect.MessageDescriptor, json bool) ([]byte, error) {
 	var prefix [envelopeHeader]byte
 	if n, err := io.ReadFull(in.body, prefix[:]); err != nil {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return prefix[:n], nil // connect says what is missing
+			return prefix[:n], nil // connect's handler answers what is wrong with it
 		}
 		return nil, err
 	}
@@ -291,7 +296,7 @@ func (in *incoming) envelope(encoding string, input protoreflect.MessageDescript
 		return nil, errTooLarge
 	}
 	whole := io.MultiReader(bytes.NewReader(prefix[:]), in.body)
-	message, err := in.read(whole, envelopeHeader+size, nil)
+	message, err := in.readAll(whole, envelopeHeader+size, nil)
 	if errors.Is(err, aloft.ErrInvalid) {
 		return nil, fmt.Errorf("the call has one message, and another one came after it: %w", aloft.ErrInvalid)
 	}
@@ -299,7 +304,7 @@ func (in *incoming) envelope(encoding string, input protoreflect.MessageDescript
 		return nil, err
 	}
 	if int64(len(message)) < envelopeHeader+size {
-		return message, nil // connect says that it is not whole
+		return message, nil // connect's handler answers that the message is not complete
 	}
 	if message[0]&envelopeCompressed != 0 && encoding == "gzip" {
 		if message, err = in.inflate(message[envelopeHeader:], envelopeHeader); err != nil {
@@ -311,8 +316,8 @@ func (in *incoming) envelope(encoding string, input protoreflect.MessageDescript
 	return message, in.weigh(input, message[envelopeHeader:], json)
 }
 
-// inflate decompresses a message behind so many bytes that are left free.
-func (in *incoming) inflate(compressed []byte, free int) ([]byte, error) {
+// inflate decompresses a message into a buffer, behind free bytes for an envelope.
+func (in *messageReader) inflate(compressed []byte, free int) ([]byte, error) {
 	if err := in.slot.take(in.ctx); err != nil {
 		return nil, err
 	}
@@ -320,25 +325,26 @@ func (in *incoming) inflate(compressed []byte, free int) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the request is said to be compressed with gzip, and is not: %w: %w", err, aloft.ErrInvalid)
 	}
-	message, err := in.read(io.MultiReader(bytes.NewReader(make([]byte, free)), z), 0, func(size int) error {
+	message, err := in.readAll(io.MultiReader(bytes.NewReader(make([]byte, free)), z), 0, func(size int) error {
 		if size > freeInflated && size > maxRatio*len(compressed) {
 			return fmt.Errorf("%w: the request is compressed to less than a %dth of its size; above %d MiB that is not taken: send it uncompressed",
 				aloft.ErrExhausted, maxRatio, freeInflated>>20)
 		}
 		return nil
 	})
-	var corrupt interface{ Timeout() bool } // of the wire there is nothing here, so any other error is about the text
+	var corrupt interface{ Timeout() bool } // no error of the wire can come here: any other error is about the compressed bytes
 	if err != nil && !errors.Is(err, aloft.ErrExhausted) && !errors.As(err, &corrupt) && in.ctx.Err() == nil {
 		err = fmt.Errorf("the request cannot be decompressed: %w: %w", err, aloft.ErrInvalid)
 	}
 	if err == nil {
-		in.claim.Give(int64(cap(compressed) + free)) // it came behind as many bytes
+		in.claim.Give(int64(cap(compressed) + free)) // compressed is a slice of a buffer that has the envelope, of free bytes, before it
 	}
 	return message, err
 }
 
-// weigh takes the room that a message needs from now on.
-func (in *incoming) weigh(input protoreflect.MessageDescriptor, message []byte, json bool) error {
+// weigh takes the room that a message needs from now on, for its decoded form and the copies of the decoder. If the message is
+// large it keeps the slot, until API.guard runs after the decoding.
+func (in *messageReader) weigh(input protoreflect.MessageDescriptor, message []byte, json bool) error {
 	if len(message) > heavyBytes {
 		if err := in.slot.take(in.ctx); err != nil {
 			return err
@@ -357,8 +363,9 @@ func (in *incoming) weigh(input protoreflect.MessageDescriptor, message []byte, 
 	return in.take(heavy + decodingCopies*int64(len(message)))
 }
 
-// take takes room. The slot is given away while it waits, for others that have their room already.
-func (in *incoming) take(n int64) error {
+// take takes n bytes of room. While it waits it gives the slot back, for requests that have their room already, and takes it
+// again afterwards.
+func (in *messageReader) take(n int64) error {
 	err := in.claim.TryTake(n)
 	if _, short := errors.AsType[*room.Shortage](err); !short {
 		return err
@@ -371,17 +378,17 @@ func (in *incoming) take(n int64) error {
 	return in.slot.take(in.ctx)
 }
 
-// heldBody is the body of a request whose message has been received.
-type heldBody struct {
+// receivedBody is the body of a request whose message is in memory.
+type receivedBody struct {
 	bytes.Reader
-	data     []byte
-	incoming *incoming
-	refused  *connect.Error // why it was not decoded
+	data    []byte         // the message
+	reader  *messageReader // which octetStream needs to weigh the message
+	refused *connect.Error // by octetStream, instead of decoding; nil: not refused
 }
 
-func (*heldBody) Close() error { return nil }
+func (*receivedBody) Close() error { return nil }
 
-// limitedBody ends with an error after so many bytes.
+// limitedBody ends with an error after left bytes.
 type limitedBody struct {
 	io.ReadCloser
 	left int64
@@ -398,11 +405,13 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 
 type heavyKey struct{}
 
-// heavySlot is the right to keep a processor busy with a large message: there are few, so that small requests find one free.
+// heavySlot is one request's slot: the right to keep a processor busy with a large message. There are half as many slots as
+// processors, so that small requests always find a free processor. A request that waits for room or for the wire has no slot:
+// otherwise requests that have room and wait for a slot would wait for requests that have a slot and wait for room.
 type heavySlot struct {
-	places chan struct{}
-	claim  *room.Claim // whose patience it is
-	has    bool
+	places chan struct{} // intake.heavy
+	claim  *room.Claim   // its patience is spent when the request waits for a slot
+	has    bool          // the request has a slot
 }
 
 func (s *heavySlot) take(ctx context.Context) (err error) {
@@ -422,55 +431,56 @@ func (s *heavySlot) release() {
 	}
 }
 
-// slotOf is the slot of a call, nil where it has none.
+// slotOf is the slot of a request, nil outside of one that passed the intake.
 func slotOf(ctx context.Context) *heavySlot {
 	slot, _ := ctx.Value(heavyKey{}).(*heavySlot)
 	return slot
 }
 
-// wireWatch cuts a request whose client does not go on. It costs one timer for each request, which is stopped at its end.
+// wireWatch cuts a request off whose client sends nothing, or takes nothing, for too long. It costs one timer for each request.
 type wireWatch struct {
 	control     *http.ResponseController
-	read, write wireTurn
+	read, write wireDirection
 	mu          sync.Mutex
-	timer       *time.Timer
-	ended       bool
+	timer       *time.Timer // runs check
+	ended       bool        // the request has ended
 }
 
-// wireTurn is one direction.
-type wireTurn struct {
+// wireDirection is the reading of a request's body, or the writing of its answer.
+type wireDirection struct {
 	limit time.Duration
-	since atomic.Int64 // nanoseconds since the epoch of the call that waits; 0: none does
-	cut   atomic.Bool
+	since atomic.Int64 // when the Read or Write began that is going on, in nanoseconds since 1970; 0: none is going on
+	cut   atomic.Bool  // it took longer than limit, and its deadline was set into the past
 }
 
-func (t *wireTurn) late(now time.Time) bool {
+// overdue says whether a Read or Write has been going on for longer than the limit.
+func (t *wireDirection) overdue(now time.Time) bool {
 	since := t.since.Load()
 	return since != 0 && now.Sub(time.Unix(0, since)) >= t.limit
 }
 
-func (t *wireTurn) begin() { t.since.Store(time.Now().UnixNano()) }
-func (t *wireTurn) done()  { t.since.Store(0) }
+func (t *wireDirection) begin() { t.since.Store(time.Now().UnixNano()) }
+func (t *wireDirection) done()  { t.since.Store(0) }
 
 func watchWire(w http.ResponseWriter, read, write time.Duration) *wireWatch {
 	watch := &wireWatch{control: http.NewResponseController(w)}
 	watch.read.limit, watch.write.limit = read, write
-	watch.timer = time.AfterFunc(min(read, write), watch.look)
+	watch.timer = time.AfterFunc(min(read, write), watch.check)
 	return watch
 }
 
-// look runs now and then while the request lasts.
-func (w *wireWatch) look() {
+// check runs now and then while the request lasts, and cuts off each direction that is overdue.
+func (w *wireWatch) check() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.ended { // the writer is another request's by now
+	if w.ended { // net/http may be using the writer for the next request of the connection
 		return
 	}
 	now, past := time.Now(), time.Unix(1, 0)
-	if w.read.late(now) && !w.read.cut.Swap(true) {
+	if w.read.overdue(now) && !w.read.cut.Swap(true) {
 		_ = w.control.SetReadDeadline(past)
 	}
-	if w.write.late(now) && !w.write.cut.Swap(true) {
+	if w.write.overdue(now) && !w.write.cut.Swap(true) {
 		_ = w.control.SetWriteDeadline(past)
 	}
 	w.timer.Reset(max(min(w.read.limit, w.write.limit)/4, time.Millisecond))
@@ -483,13 +493,13 @@ func (w *wireWatch) end() {
 	w.timer.Stop()
 }
 
-// wireBody reads a body under a watch.
+// wireBody reads the body of a request under a watch.
 type wireBody struct {
 	body     io.ReadCloser
 	watch    *wireWatch
-	began    time.Time // zero: there is no rate
-	grace    time.Duration
-	received int64
+	began    time.Time     // from when on the rate is measured; zero: no rate is demanded
+	grace    time.Duration // from began on, without a demand
+	received int64         // bytes
 }
 
 func (b *wireBody) Read(p []byte) (int, error) {
@@ -515,7 +525,7 @@ func (b *wireBody) Close() error { return b.body.Close() }
 type watchedWriter struct {
 	http.ResponseWriter
 	watch *wireWatch
-	slot  *heavySlot // held while the answer was encoded
+	slot  *heavySlot // which a large answer was encoded with; given back at the first byte
 }
 
 func (w *watchedWriter) Write(p []byte) (int, error) {

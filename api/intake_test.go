@@ -32,17 +32,17 @@ import (
 
 const createPath = "/flyteidl.service.AdminService/CreateExecution"
 
-// receiving is a server whose handler only reads what the intake lets through.
-type receiving struct {
+// intakeServer is a server whose handler only reads what the intake lets through.
+type intakeServer struct {
 	*httptest.Server
 	pool   *room.Pool
-	passed atomic.Int64 // bytes that reached the handler last
-	most   atomic.Int64 // bytes that were taken at once
+	passed atomic.Int64 // bytes of the last body that reached the handler
+	most   atomic.Int64 // bytes of room that were taken at once, at most
 }
 
-func takeIn(t *testing.T, size int64, idle time.Duration) *receiving {
+func takeIn(t *testing.T, size int64, idle time.Duration) *intakeServer {
 	t.Helper()
-	s := &receiving{pool: room.NewPatientPool(size, 200*time.Millisecond)}
+	s := &intakeServer{pool: room.NewPatientPool(size, 200*time.Millisecond)}
 	a := newIntake(s.pool, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.most.Store(max(s.most.Load(), s.pool.Taken()))
 		n, err := io.Copy(io.Discard, r.Body)
@@ -51,13 +51,13 @@ func takeIn(t *testing.T, size int64, idle time.Duration) *receiving {
 		}
 		s.passed.Store(n)
 	}))
-	a.timings = timings{idle: idle, grace: time.Hour, upload: time.Second, answer: time.Hour}
+	a.wireLimits = wireLimits{idle: idle, grace: time.Hour, upload: time.Second, answer: time.Hour}
 	s.Server = httptest.NewServer(a)
 	t.Cleanup(s.Close)
 	return s
 }
 
-func (s *receiving) post(t *testing.T, path string, header http.Header, body []byte) string {
+func (s *intakeServer) post(t *testing.T, path string, header http.Header, body []byte) string {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.URL+path, bytes.NewReader(body))
 	if err != nil {
@@ -94,7 +94,7 @@ func gzipped(t *testing.T, data []byte) []byte {
 	return b.Bytes()
 }
 
-// TestMessagesThatWouldFillTheMemoryAreRefused is attack 2: what is small on the wire and large in memory.
+// TestMessagesThatWouldFillTheMemoryAreRefused is attack 2: messages that are small on the wire and large in memory.
 func TestMessagesThatWouldFillTheMemoryAreRefused(t *testing.T) {
 	t.Parallel()
 	s := takeIn(t, DefaultRoom, time.Minute)
@@ -132,7 +132,7 @@ func TestMessagesThatWouldFillTheMemoryAreRefused(t *testing.T) {
 			t.Errorf("%s reached the handler", name)
 		}
 	}
-	// What is well compressed but small, and what is large but is only text, are as good as any.
+	// A message that is well compressed but small, and one that is large but only text, pass.
 	if got := s.post(t, createPath, grpc.Clone(), frame(1, gzipped(t, append([]byte{0x1a, 0x80, 0x80, 0x80, 0x04}, make([]byte, 8<<20)...)))); !strings.HasPrefix(got, "200") || s.passed.Load() != 5+5+8<<20 {
 		t.Errorf("8 MiB of zeros: %.200s, %d bytes reached the handler", got, s.passed.Load())
 	}
@@ -197,16 +197,16 @@ func TestBodiesThatStopGiveTheirRoomBack(t *testing.T) {
 	waitUntil(t, "all room to be given back", func() bool { return s.pool.Taken() == 0 })
 }
 
-// TestTheSlotForLargeMessagesIsFreeWhileOneWaitsForRoom: a message that was decompressed or weighed kept the only slot while it
-// waited for room, and no other large message was looked at, those with room for them either.
+// TestTheSlotForLargeMessagesIsFreeWhileOneWaitsForRoom: a request kept the only slot while it waited for room to decompress or to
+// decode, and no other large message was received, not even one for which there was room.
 func TestTheSlotForLargeMessagesIsFreeWhileOneWaitsForRoom(t *testing.T) {
 	t.Parallel()
 	message := bytes.Repeat([]byte{0x1a, 0x02, 'a', 'b'}, 1<<18) // 1 MiB
 	compressed := gzipped(t, message)
 	input := (&admin.ExecutionCreateRequest{}).ProtoReflect().Descriptor()
-	for name, take := range map[string]func(in *incoming) error{
-		"to decompress": func(in *incoming) error { _, err := in.inflate(compressed, 0); return err },
-		"to decode":     func(in *incoming) error { return in.weigh(input, message, false) },
+	for name, take := range map[string]func(in *messageReader) error{
+		"to decompress": func(in *messageReader) error { _, err := in.inflate(compressed, 0); return err },
+		"to decode":     func(in *messageReader) error { return in.weigh(input, message, false) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -217,7 +217,7 @@ func TestTheSlotForLargeMessagesIsFreeWhileOneWaitsForRoom(t *testing.T) {
 					t.Fatal(err)
 				}
 				places := make(chan struct{}, 1)
-				in := &incoming{ctx: t.Context(), claim: claim, slot: &heavySlot{places: places, claim: claim}}
+				in := &messageReader{ctx: t.Context(), claim: claim, slot: &heavySlot{places: places, claim: claim}}
 				ended := make(chan error, 1)
 				go func() { ended <- take(in) }()
 				synctest.Wait()
@@ -235,7 +235,7 @@ func TestTheSlotForLargeMessagesIsFreeWhileOneWaitsForRoom(t *testing.T) {
 	}
 }
 
-// creating is a service whose handler shows what it finds when it runs.
+// creating is a service whose handler shows the room and the slot that its request has when it runs.
 type creating struct {
 	serviceconnect.UnimplementedAdminServiceHandler
 	found func()
@@ -246,8 +246,8 @@ func (c creating) CreateExecution(context.Context, *admin.ExecutionCreateRequest
 	return &admin.ExecutionCreateResponse{}, nil
 }
 
-// TestWhatALargeMessageHoldsWhenItsHandlerRuns: the slot has been given back once it is decoded, and the room is there for the
-// message as it came, for the copies of the decoder, and for what was decoded.
+// TestWhatALargeMessageHoldsWhenItsHandlerRuns: the slot has been given back, because the message is decoded, and the request has
+// room for the message as it came, for the copies of the decoder, and for the decoded message.
 func TestWhatALargeMessageHoldsWhenItsHandlerRuns(t *testing.T) {
 	t.Parallel()
 	message := bytes.Repeat([]byte{0x1a, 0x02, 'a', 'b'}, 1<<18) // the name, again and again: 1 MiB
@@ -262,8 +262,8 @@ func TestWhatALargeMessageHoldsWhenItsHandlerRuns(t *testing.T) {
 	var slots int
 	var taken int64
 	mux.Handle(serviceconnect.NewAdminServiceHandler(creating{found: func() { slots, taken = len(a.heavy), pool.Taken() }},
-		connect.WithInterceptors(guarding{&API{Config: Config{Logger: slog.New(slog.DiscardHandler)}}})))
-	s := &receiving{Server: httptest.NewServer(a), pool: pool}
+		connect.WithInterceptors(guardInterceptor{&API{Config: Config{Logger: slog.New(slog.DiscardHandler)}}})))
+	s := &intakeServer{Server: httptest.NewServer(a), pool: pool}
 	defer s.Close()
 	for name, call := range map[string]struct {
 		header http.Header
@@ -287,16 +287,16 @@ func TestWhatALargeMessageHoldsWhenItsHandlerRuns(t *testing.T) {
 	waitUntil(t, "all room to be given back", func() bool { return pool.Taken() == 0 })
 }
 
-// TestLargeBuffersAreCopiedWithTheSlot: bodies were copied into larger buffers by all who received one at once, and no small
-// request found a processor meanwhile. The slot is not kept for what is still to come.
+// TestLargeBuffersAreCopiedWithTheSlot: all requests that received a body copied it into larger buffers at once, and no small
+// request found a processor meanwhile. The slot is not kept while more of the body is to come.
 func TestLargeBuffersAreCopiedWithTheSlot(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		pool := room.NewPool(64 << 20)
 		claim := pool.Claim()
 		places := make(chan struct{}, 1)
-		places <- struct{}{} // another one's
-		in := &incoming{ctx: t.Context(), claim: claim, slot: &heavySlot{places: places, claim: claim}}
+		places <- struct{}{} // another request's slot
+		in := &messageReader{ctx: t.Context(), claim: claim, slot: &heavySlot{places: places, claim: claim}}
 		body, sender := io.Pipe()
 		sent, ended := 0, make(chan error, 1)
 		go func() {
@@ -306,7 +306,7 @@ func TestLargeBuffersAreCopiedWithTheSlot(t *testing.T) {
 				}
 			}
 		}()
-		go func() { _, err := in.read(body, 8*heavyBytes, nil); ended <- err }()
+		go func() { _, err := in.readAll(body, 8*heavyBytes, nil); ended <- err }()
 		synctest.Wait()
 		if sent < heavyBytes/2 || sent > heavyBytes+1<<10 {
 			t.Errorf("without the slot %d bytes were received, want about %d", sent, heavyBytes)
@@ -324,7 +324,7 @@ func TestLargeBuffersAreCopiedWithTheSlot(t *testing.T) {
 	})
 }
 
-// naming answers with as long a name as it is told.
+// naming answers with a name of a given length.
 type naming struct {
 	serviceconnect.UnimplementedAdminServiceHandler
 	size int
@@ -338,16 +338,16 @@ func (n naming) CreateExecution(context.Context, *admin.ExecutionCreateRequest) 
 // the answer does not keep the slot.
 func TestLargeAnswersAreEncodedWithTheSlot(t *testing.T) {
 	t.Parallel()
-	serve := func(size int) (*intake, *receiving) {
+	serve := func(size int) (*intake, *intakeServer) {
 		pool := room.NewPatientPool(DefaultRoom, 50*time.Millisecond)
 		mux := http.NewServeMux()
 		a := newIntake(pool, mux)
 		mux.Handle(serviceconnect.NewAdminServiceHandler(naming{size: size},
-			connect.WithInterceptors(guarding{&API{Config: Config{Logger: slog.New(slog.DiscardHandler)}}})))
-		s := &receiving{Server: httptest.NewServer(a), pool: pool}
+			connect.WithInterceptors(guardInterceptor{&API{Config: Config{Logger: slog.New(slog.DiscardHandler)}}})))
+		s := &intakeServer{Server: httptest.NewServer(a), pool: pool}
 		t.Cleanup(s.Close)
 		for len(a.heavy) < cap(a.heavy) {
-			a.heavy <- struct{}{} // of others
+			a.heavy <- struct{}{} // slots of other requests
 		}
 		return a, s
 	}

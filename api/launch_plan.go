@@ -22,7 +22,7 @@ func (s *adminService) CreateLaunchPlan(ctx context.Context, r *admin.LaunchPlan
 	return &admin.LaunchPlanCreateResponse{}, nil
 }
 
-// GetLaunchPlan reads the store and not the cache: the state may have changed.
+// GetLaunchPlan reads the store and not the cache of the registry, where the state may be an old one.
 func (s *adminService) GetLaunchPlan(ctx context.Context, r *admin.ObjectGetRequest) (*admin.LaunchPlan, error) {
 	if err := checkGet(r.GetId(), core.ResourceType_LAUNCH_PLAN); err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func (s *adminService) ListActiveLaunchPlans(ctx context.Context, r *admin.Activ
 }
 
 func (s *adminService) listLaunchPlans(ctx context.Context, q store.Query) (*admin.LaunchPlanList, error) {
-	q = budgeted(ctx, q)
+	q = withBudget(ctx, q)
 	rows, err := s.Store.ListLaunchPlans(ctx, q)
 	if err != nil {
 		return nil, listError("launch plans", err)
@@ -87,7 +87,7 @@ func (s *adminService) listLaunchPlans(ctx context.Context, q store.Query) (*adm
 		m.Spec = &admin.LaunchPlanSpec{WorkflowId: m.GetSpec().GetWorkflowId(), Annotations: &admin.Annotations{Values: map[string]string{"aloft/spec": note}}}
 		m.Closure = &admin.LaunchPlanClosure{State: m.GetClosure().GetState(), CreatedAt: m.GetClosure().GetCreatedAt(), UpdatedAt: m.GetClosure().GetUpdatedAt()}
 	}
-	list.LaunchPlans, list.Token, err = fill(ctx, q, rows, func(row *store.LaunchPlan) (*admin.LaunchPlan, error) {
+	list.LaunchPlans, list.Token, err = fillPage(ctx, q, rows, func(row *store.LaunchPlan) (*admin.LaunchPlan, error) {
 		m := launchPlanMessage(row)
 		if row.Unreadable != nil {
 			slim(m, row.Unreadable.Error())

@@ -17,11 +17,11 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// A page has at most aloft.MaxPageRows rows and as many bytes as its client takes. What there is more of it says with a token,
-// also where the request asks for more: a client that goes on as long as there is one gets everything.
+// A page has at most aloft.MaxPageRows rows and as many bytes as its client takes, even if the request asks for more. A page that
+// is not the last has a token: a client that goes on until there is no token gets all rows.
 
-// pageBytes is how large a page may be. flytectl, and most programs with gRPC's own libraries, take no message above 4 MiB;
-// flytekit, which speaks as grpc-python, raises that to 20 MiB, and other clients have none.
+// pageBytes is the size limit of a page. flytectl, and most programs with gRPC's own libraries, take no message above 4 MiB;
+// flytekit, whose user agent is grpc-python, raises that to 20 MiB; clients of other protocols have no limit.
 func pageBytes(ctx context.Context) int {
 	if agent := callerOf(ctx).userAgent; strings.HasPrefix(agent, "grpc-") && !strings.HasPrefix(agent, "grpc-python") {
 		return aloft.MaxSmallPageBytes
@@ -29,16 +29,16 @@ func pageBytes(ctx context.Context) int {
 	return aloft.MaxPageBytes
 }
 
-// budgeted bounds what a list reads. Records are a little larger than the messages that are made of them, or a little smaller:
-// the page is cut by its messages.
-func budgeted(ctx context.Context, q store.Query) store.Query {
+// withBudget bounds the bytes that a list reads from the store, at twice the size of a page: a record may be somewhat larger or
+// smaller than its message. fillPage then cuts the page by the size of its messages.
+func withBudget(ctx context.Context, q store.Query) store.Query {
 	q.Budget = &store.Budget{Bytes: 2 * pageBytes(ctx)}
 	return q
 }
 
-// fill makes the messages of a page, and its token. A row that is larger than a page is on it without its content, which slim
-// takes out of its message; note says that it did.
-func fill[R any, M proto.Message](ctx context.Context, q store.Query, rows []R, message func(R) (M, error), slim func(m M, note string)) (page []M, token string, err error) {
+// fillPage makes the messages of a page, and its token. A row that is larger than a page is listed without its content: slim takes
+// the content out of the message and puts the note there.
+func fillPage[R any, M proto.Message](ctx context.Context, q store.Query, rows []R, message func(R) (M, error), slim func(m M, note string)) (page []M, token string, err error) {
 	limit, size := pageBytes(ctx), 0
 	var buffer []byte
 	for i, row := range rows {
@@ -50,7 +50,7 @@ func fill[R any, M proto.Message](ctx context.Context, q store.Query, rows []R, 
 		if own > limit-pageMargin {
 			slim(m, fmt.Sprintf("%.1f MiB were left out of this list: get it by its id", float64(own)/(1<<20)))
 		}
-		if m, err = listable(ctx, &buffer, m, slim); err != nil {
+		if m, err = makeListable(ctx, &buffer, m, slim); err != nil {
 			return nil, "", err
 		}
 		own = proto.Size(m)
@@ -70,10 +70,10 @@ const (
 	rowMargin  = 8       // for a row's tag and length
 )
 
-// listable makes of a message one that all clients can read in a list, where one that some cannot would cost them all others:
-// it is without content if it is nested too deep, as those of an earlier release may be, and what has no form in JSON has
-// another one, because flytekit makes JSON of what tasks have. buffer is for any number of messages, one after the other.
-func listable[M proto.Message](ctx context.Context, buffer *[]byte, m M, slim func(m M, note string)) (M, error) {
+// makeListable returns a message that all clients can read in a list, because a row that a client cannot read takes the whole list
+// from it. A message that is nested too deep, which an earlier release may have accepted, loses its content. A value without a form in
+// JSON is replaced, because flytekit turns the custom part of tasks into JSON. buffer is reused for one message after the other.
+func makeListable[M proto.Message](ctx context.Context, buffer *[]byte, m M, slim func(m M, note string)) (M, error) {
 	if size := proto.Size(m); size > cap(*buffer) {
 		if err := room.Take(ctx, int64(size)); err != nil {
 			return m, err
@@ -87,10 +87,10 @@ func listable[M proto.Message](ctx context.Context, buffer *[]byte, m M, slim fu
 		return legible.Look(m.ProtoReflect().Descriptor(), *buffer), nil
 	}
 	seen, err := look()
-	if err != nil || seen.Formed && seen.Depth < legible.MaxDepth { // the list is a level, too
+	if err != nil || seen.Formed && seen.Depth < legible.MaxDepth { // below, not at: the list around the message is a level, too
 		return m, err
 	}
-	m = proto.CloneOf(m) // of which others may have parts
+	m = proto.CloneOf(m) // parts of m may belong to a record in a cache
 	if seen.Depth >= legible.MaxDepth {
 		legible.Known(m)
 		if seen, err = look(); err == nil && seen.Depth >= legible.MaxDepth {
@@ -101,19 +101,20 @@ func listable[M proto.Message](ctx context.Context, buffer *[]byte, m M, slim fu
 	return m, err
 }
 
-// tokenBehind is where the list goes on behind its first n rows: at a position, if there is one in its order, else at a number of rows.
+// tokenBehind is the token of the page behind the first n rows: a position if the rows are executions in order of creation, else the
+// number of rows before it.
 func tokenBehind[R any](q store.Query, rows []R, n int) string {
-	if e, ok := any(rows[n-1]).(*store.Execution); ok && byCreation(q) {
+	if e, ok := any(rows[n-1]).(*store.Execution); ok && sortedByCreation(q) {
 		return positionToken(store.PositionOf(e))
 	}
 	return strconv.Itoa(q.Offset + n)
 }
 
-func byCreation(q store.Query) bool {
+func sortedByCreation(q store.Query) bool {
 	return q.SortBy == "" || strings.TrimPrefix(q.SortBy, "execution.") == "created_at"
 }
 
-// A token is a number of rows, which flytectl computes itself, or a position behind this letter.
+// A token is a number of rows, which flytectl also computes itself, or a position, which begins with this letter.
 const positionLetter = "p"
 
 func positionToken(p *store.Position) string {

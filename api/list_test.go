@@ -19,8 +19,8 @@ import (
 	"github.com/aloft-dev/aloft/store/sqlstore"
 )
 
-// TestPagesAreCutByBytesAndTheirTokensGiveEverything is attack 13: specs of another release that are too large for a page of a
-// client break no list, and neither do many that are only large together.
+// TestPagesAreCutByBytesAndTheirTokensGiveEverything is attack 13: a spec of another release that is too large for a page of a
+// client breaks no list, and neither do many specs that are only large together.
 func TestPagesAreCutByBytesAndTheirTokensGiveEverything(t *testing.T) {
 	t.Parallel()
 	s, err := sqlstore.Open(t.Context(), sqlstore.Options{Path: t.TempDir() + "/aloft.db"})

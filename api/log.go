@@ -17,14 +17,14 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// logChunk is what is read of a log at once.
+// logChunk is how many bytes of a log are read at once.
 const logChunk = 64 << 10
 
-// followLogs is how often a log that is being written is looked at.
-const followLogs = 150 * time.Millisecond
+// logInterval is the time between two reads of a log that is being written.
+const logInterval = 150 * time.Millisecond
 
-// GetLogs sends what an execution's attempts wrote, those that began first coming first; while following, new lines of
-// all of them as they come. ErrNotFound for an execution, node or attempt that is not there.
+// GetLogs sends what an execution's attempts wrote, in the order in which the attempts were created; while following, also new
+// lines of all attempts as they come. ErrNotFound if there is no such execution, node or attempt.
 func (r *Runs) GetLogs(ctx context.Context, request *aloftv1.GetLogsRequest, stream *connect.ServerStream[aloftv1.GetLogsResponse]) error {
 	if n := request.GetTailLines(); n < 0 {
 		return fmt.Errorf("get logs: tail_lines is %d; want a number of lines, or 0 for all of them: %w", n, aloft.ErrInvalid)
@@ -37,23 +37,23 @@ func (r *Runs) GetLogs(ctx context.Context, request *aloftv1.GetLogsRequest, str
 		if err != nil || over {
 			return err
 		}
-		if err := pause(ctx, wake, followLogs/3, followLogs); err != nil {
+		if err := pause(ctx, wake, logInterval/3, logInterval); err != nil {
 			return err
 		}
 	}
 }
 
-// logReader is what a call of GetLogs knows.
+// logReader is the state of one call of GetLogs.
 type logReader struct {
 	*Runs
 	id      aloft.ExecutionID
-	node    string // as it was asked for, and by its id from when it is known; empty: all
+	node    string // as the client names it; the node's id as soon as the node is found; empty: all nodes
 	request *aloftv1.GetLogsRequest
-	logs    map[blob.Key]*log
-	began   bool // the first sendNew is over: streams that appear now are sent from their beginning
+	logs    map[blob.Key]*log // of which a part may have been sent
+	began   bool              // the first sendNew is over: logs that appear now are sent from their beginning
 }
 
-// sendNew sends what is new. The room that it takes is free again when it has been sent.
+// sendNew sends what was written since the last call, and says whether the call is over. It gives back the room that it took.
 func (l *logReader) sendNew(ctx context.Context, stream *connect.ServerStream[aloftv1.GetLogsResponse]) (over bool, err error) {
 	defer room.Part(ctx)()
 	var attempts []*store.Attempt
@@ -85,8 +85,8 @@ func (l *logReader) sendNew(ctx context.Context, stream *connect.ServerStream[al
 	return over, nil
 }
 
-// look finds the attempts whose logs were asked for, and whether nothing is added to these after. That is looked at first: what
-// is written before an end and after the look is sent then.
+// look finds the attempts whose logs the client wants, and whether all of these attempts have ended (over). It must run before the
+// logs are read: then a log that is read after the end of its attempt has all lines.
 func (l *logReader) look(ctx context.Context) (over bool, attempts []*store.Attempt, err error) {
 	execution, err := l.Store.GetExecution(ctx, l.id)
 	if err != nil {
@@ -107,7 +107,8 @@ func (l *logReader) look(ctx context.Context) (over bool, attempts []*store.Atte
 	return over, attempts, err
 }
 
-// attempts lists those that were asked for, in order of creation. While following, one that has not begun is no mistake.
+// attempts lists the attempts that the client wants, in order of creation. While following, an attempt that does not exist yet is no
+// error.
 func (l *logReader) attempts(ctx context.Context, over bool) ([]*store.Attempt, error) {
 	all, err := l.Store.ListAttempts(ctx, l.id, aloft.NodeID(l.node), store.Query{Ascending: true})
 	if err != nil {
@@ -134,7 +135,7 @@ func (l *logReader) attempts(ctx context.Context, over bool) ([]*store.Attempt, 
 	return attempts, nil
 }
 
-// log is one stream of one attempt, as far as it has been sent.
+// log is stdout or stderr of one attempt, of which the first offset bytes have been sent or skipped.
 type log struct {
 	node    string
 	attempt uint32
@@ -156,7 +157,7 @@ func (l *log) send(ctx context.Context, blobs blob.Store, stream *connect.Server
 	}
 }
 
-// read returns the next bytes; none if there is nothing yet.
+// read returns the next bytes; none if no more are written yet.
 func (l *log) read(ctx context.Context, blobs blob.Store, limit int64) ([]byte, error) {
 	reader, err := blobs.Get(ctx, l.key, blob.Range{Offset: l.offset, Length: limit})
 	if errors.Is(err, aloft.ErrNotFound) {
@@ -173,9 +174,9 @@ func (l *log) read(ctx context.Context, blobs blob.Store, limit int64) ([]byte, 
 	return data, nil
 }
 
-// skipTo moves to the last lines.
+// skipTo moves offset to the beginning of the last lines.
 func (l *log) skipTo(ctx context.Context, blobs blob.Store, lines int64) error {
-	var starts []int64 // of the last lines, a ring
+	var starts []int64 // offsets at which the last lines begin, at most lines of them
 	begin := int64(0)
 	for {
 		data, err := l.read(ctx, blobs, logChunk)
@@ -199,7 +200,7 @@ func (l *log) skipTo(ctx context.Context, blobs blob.Store, lines int64) error {
 		}
 		l.offset += int64(len(data))
 	}
-	if begin < l.offset { // a last line without an end
+	if begin < l.offset { // the last line has no newline
 		starts = append(starts, begin)
 		if int64(len(starts)) > lines {
 			starts = starts[1:]

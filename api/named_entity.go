@@ -14,8 +14,8 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// ListNamedEntities lists names with their metadata. As Flyte does, it leaves out the names that we made for executions of
-// single tasks only if there is no filter at all; clients that filter ask for the state.
+// ListNamedEntities lists names with their metadata. As in Flyte, generated names (of executions of single tasks) are left out only
+// if the request has no filter at all; clients that filter ask for the state.
 func (s *adminService) ListNamedEntities(ctx context.Context, r *admin.NamedEntityListRequest) (*admin.NamedEntityList, error) {
 	var problems field.Problems
 	checkNamedKind(&problems, r.GetResourceType())
@@ -33,7 +33,7 @@ func (s *adminService) ListNamedEntities(ctx context.Context, r *admin.NamedEnti
 	return &admin.NamedEntityList{Entities: entities, Token: nextToken(q, len(entities))}, nil
 }
 
-// listNames answers the lists of names alone, never with those that we made.
+// listNames lists names without metadata, and without generated ones.
 func (s *adminService) listNames(ctx context.Context, kind core.ResourceType, r *admin.NamedEntityIdentifierListRequest) (*admin.NamedEntityIdentifierList, error) {
 	var problems field.Problems
 	q := parseNames(&problems, r)
@@ -67,9 +67,8 @@ func (s *adminService) GetNamedEntity(ctx context.Context, r *admin.NamedEntityG
 	return e, nil
 }
 
-// UpdateNamedEntity sets the state always, and the description unless it is empty: flytectl sends what is to change and
-// nothing else, and its --archive must not take the description away. What is archived is only hidden by clients: it can be
-// launched as before.
+// UpdateNamedEntity always sets the state, and the description unless it is empty: flytectl sends only the fields that change,
+// and its --archive must not remove the description. Clients hide an archived name; it can be launched as before.
 func (s *adminService) UpdateNamedEntity(ctx context.Context, r *admin.NamedEntityUpdateRequest) (*admin.NamedEntityUpdateResponse, error) {
 	var problems field.Problems
 	checkNamed(&problems, r.GetResourceType(), r.GetId())
@@ -84,7 +83,7 @@ func (s *adminService) UpdateNamedEntity(ctx context.Context, r *admin.NamedEnti
 	return &admin.NamedEntityUpdateResponse{}, nil
 }
 
-// namesRequest is what the lists of names have in common.
+// namesRequest is a request for a list of names.
 type namesRequest interface {
 	listRequest
 	GetProject() string
@@ -137,7 +136,7 @@ func checkMetadata(problems *field.Problems, m *admin.NamedEntityMetadata) {
 	}
 }
 
-// namedError says what it means that a name is not there, with Flyte's words for it.
+// namedError explains ErrNotFound of a name, in Flyte's words.
 func namedError(kind core.ResourceType, id *admin.NamedEntityIdentifier, err error) error {
 	name := store.NamedEntityText(kind, id)
 	if errors.Is(err, aloft.ErrNotFound) {

@@ -14,7 +14,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// ListNodeExecutions lists the nodes of the top level, or those that a node contains.
+// ListNodeExecutions lists the nodes of the top level of an execution, or the nodes that a node contains.
 func (s *adminService) ListNodeExecutions(ctx context.Context, r *admin.NodeExecutionListRequest) (*admin.NodeExecutionList, error) {
 	var problems field.Problems
 	problems.Execution(r.GetWorkflowExecutionId())
@@ -28,14 +28,14 @@ func (s *adminService) ListNodeExecutions(ctx context.Context, r *admin.NodeExec
 			return nil, err
 		}
 	}
-	q = budgeted(ctx, q)
+	q = withBudget(ctx, q)
 	rows, err := s.Store.ListNodes(ctx, id, parent, false, q)
 	if err != nil && !errors.Is(err, aloft.ErrNotFound) { // an execution that does not exist has no nodes
 		return nil, listError("node executions", err)
 	}
 	list := &admin.NodeExecutionList{}
-	list.NodeExecutions, list.Token, err = fill(ctx, q, rows, func(row *store.Node) (*admin.NodeExecution, error) {
-		row.Error = trimmed(row.Error)
+	list.NodeExecutions, list.Token, err = fillPage(ctx, q, rows, func(row *store.Node) (*admin.NodeExecution, error) {
+		row.Error = trimError(row.Error)
 		row.Execution = id
 		return s.nodeExecutionMessage(ctx, row)
 	}, func(m *admin.NodeExecution, _ string) { m.Closure.TargetMetadata = nil })
@@ -50,7 +50,7 @@ func (s *adminService) GetNodeExecution(ctx context.Context, r *admin.NodeExecut
 	return s.nodeExecutionMessage(ctx, n)
 }
 
-// GetNodeExecutionData leaves dynamic_workflow unset: clients take a node that has it for a dynamic one.
+// GetNodeExecutionData leaves dynamic_workflow unset: clients take a node with that field for a dynamic node.
 func (s *adminService) GetNodeExecutionData(ctx context.Context, r *admin.NodeExecutionGetDataRequest) (*admin.NodeExecutionGetDataResponse, error) {
 	n, err := s.nodeOf(ctx, r.GetId())
 	if err != nil {
@@ -127,7 +127,7 @@ func (a *API) nodeExecutionMessage(ctx context.Context, n *store.Node) (*admin.N
 			RetryGroup: n.RetryGroup, IsParentNode: n.IsParent, SpecNodeId: n.SpecNodeID, IsDynamic: n.IsDynamic, IsArray: n.IsArray,
 		},
 	}
-	if n.SpecNodeID != aloft.StartNode { // which has outputs only: the inputs of its workflow
+	if n.SpecNodeID != aloft.StartNode { // the start node has only outputs: the inputs of its workflow
 		m.InputUri = flyteURL(n.Execution, string(n.ID), nil, "i")
 	}
 	return m, nil

@@ -19,8 +19,8 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// flytekit prints a link to the console for each execution. Until there is a console the link leads to this page.
-var pages = template.Must(template.New("").Parse(`
+// pageTemplates are the pages that stand in for a console: flytekit prints a link to it for each execution.
+var pageTemplates = template.Must(template.New("").Parse(`
 {{define "head"}}<!doctype html><html lang="en"><meta charset="utf-8"><title>{{.}} · aloft</title>
 <meta name="viewport" content="width=device-width">
 <style>body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem}table{border-collapse:collapse;width:100%}
@@ -48,8 +48,7 @@ type nodeRow struct {
 	ID, Name, Phase, Took, Cache, Deck, Message string
 }
 
-// pageOf is the handler of a page. What it shows is read as an answer to a call is: anew when there was no room, with a panic
-// and an error of ours told as an id of the log.
+// pageOf is the handler of a page. Like a call without effect, read runs under the guard and is run again when there was no room.
 func (a *API) pageOf(name string, read func(ctx context.Context, r *http.Request) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var data any
@@ -60,10 +59,10 @@ func (a *API) pageOf(name string, read func(ctx context.Context, r *http.Request
 			})
 		})
 		if failure != nil {
-			a.page(w, r, runtime.HTTPStatusFromCode(codes.Code(failure.Code())), "problem", failure.Message())
+			a.writePage(w, r, runtime.HTTPStatusFromCode(codes.Code(failure.Code())), "problem", failure.Message())
 			return
 		}
-		a.page(w, r, http.StatusOK, name, data)
+		a.writePage(w, r, http.StatusOK, name, data)
 	}
 }
 
@@ -71,7 +70,7 @@ func (a *API) readExecutionPage(ctx context.Context, r *http.Request) (any, erro
 	id := aloft.ExecutionID{Project: r.PathValue("project"), Domain: r.PathValue("domain"), Name: r.PathValue("name")}
 	e, err := a.execution(ctx, id)
 	if errors.Is(err, aloft.ErrNotFound) {
-		err = fmt.Errorf("execution %s: %w", id, aloft.ErrNotFound) // which Flyte's clients read in words of their own
+		err = fmt.Errorf("execution %s: %w", id, aloft.ErrNotFound) // a.execution says it in the words of Flyte's clients
 	}
 	if err != nil {
 		return nil, err
@@ -118,7 +117,7 @@ func (a *API) took(from, to time.Time) string {
 	return to.Sub(from).Round(time.Millisecond).String()
 }
 
-// maxOnIndex is how many executions the index has, of all projects together, about.
+// maxOnIndex is about how many executions the index page has, of all projects together.
 const maxOnIndex = 500
 
 // readIndexPage lists the newest executions of each project and domain.
@@ -154,13 +153,13 @@ func (a *API) readIndexPage(ctx context.Context, _ *http.Request) (any, error) {
 	return sections, nil
 }
 
-func (a *API) page(w http.ResponseWriter, r *http.Request, status int, name string, data any) {
+func (a *API) writePage(w http.ResponseWriter, r *http.Request, status int, name string, data any) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
 	w.Header().Set("Referrer-Policy", "no-referrer")
 	w.Header().Set("Cross-Origin-Opener-Policy", "same-origin")
 	w.WriteHeader(status)
-	if err := pages.ExecuteTemplate(w, name, data); err != nil {
+	if err := pageTemplates.ExecuteTemplate(w, name, data); err != nil {
 		a.Logger.DebugContext(r.Context(), "a page was not delivered", "error", err)
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// faultyStore is one that says what is wrong with it.
+// faultyStore is a store whose reads fail with a given error.
 type faultyStore struct {
 	roomyStore
 	fault error
@@ -30,7 +30,7 @@ func (s *faultyStore) GetExecution(ctx context.Context, id aloft.ExecutionID) (*
 	return s.roomyStore.GetExecution(ctx, id)
 }
 
-// A page is read as an answer is.
+// A page waits for room and has errors like an answer of a call.
 func TestAPageWaitsForRoomAndKeepsOurErrorsToItself(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

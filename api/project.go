@@ -32,7 +32,7 @@ func (s *adminService) GetProject(ctx context.Context, r *admin.ProjectGetReques
 	return s.Registry.Project(ctx, r.GetId())
 }
 
-// ListProjects shows active projects, by id, unless filters or an order say otherwise. No limit means all.
+// ListProjects lists active projects in the order of their ids, unless the request has a filter or an order. Limit 0 means all.
 func (s *adminService) ListProjects(ctx context.Context, r *admin.ProjectListRequest) (*admin.Projects, error) {
 	var problems field.Problems
 	q := parseList(&problems, r, r.GetFilters(), false)

@@ -16,12 +16,12 @@ type Recoveries struct {
 	Jobs *job.Jobs
 }
 
-// PlanRecovery says what a job would do.
+// PlanRecovery says what a recovery job would do, without creating it.
 func (r *Recoveries) PlanRecovery(ctx context.Context, request *aloftv1.PlanRecoveryRequest) (*aloftv1.PlanRecoveryResponse, error) {
 	return r.Jobs.Plan(ctx, request.GetSelection(), request.GetNodes())
 }
 
-// CreateRecoveryJob begins one.
+// CreateRecoveryJob creates a recovery job, which the server then carries out.
 func (r *Recoveries) CreateRecoveryJob(ctx context.Context, request *aloftv1.CreateRecoveryJobRequest) (*aloftv1.RecoveryJob, error) {
 	return r.Jobs.Create(ctx, request)
 }
@@ -42,7 +42,7 @@ func (r *Recoveries) GetRecoveryJob(ctx context.Context, request *aloftv1.GetRec
 // defaultJobs is how many jobs are listed where no limit is given.
 const defaultJobs = 100
 
-// ListRecoveryJobs returns the latest first.
+// ListRecoveryJobs lists the jobs of a project and domain, the latest first.
 func (r *Recoveries) ListRecoveryJobs(ctx context.Context, request *aloftv1.ListRecoveryJobsRequest) (*aloftv1.ListRecoveryJobsResponse, error) {
 	limit := int(request.GetLimit())
 	if limit == 0 {
@@ -74,7 +74,7 @@ func (r *Recoveries) WatchRecoveryJob(ctx context.Context, request *aloftv1.Watc
 	}
 }
 
-// sendJob reads a job, and sends it unless it has the version that was sent last. The room that it takes is free again after.
+// sendJob reads a job, and sends it unless its version is the one that was sent last. It gives back the room that it took.
 func (r *Recoveries) sendJob(ctx context.Context, name string, sent int64, stream *connect.ServerStream[aloftv1.RecoveryJob]) (found *aloftv1.RecoveryJob, err error) {
 	defer room.Part(ctx)()
 	if err := room.Again(ctx, func() error {
@@ -89,17 +89,17 @@ func (r *Recoveries) sendJob(ctx context.Context, name string, sent int64, strea
 	return found, stream.Send(found)
 }
 
-// PauseRecoveryJob stops new starts.
+// PauseRecoveryJob keeps a job from starting further recoveries.
 func (r *Recoveries) PauseRecoveryJob(ctx context.Context, request *aloftv1.PauseRecoveryJobRequest) (*aloftv1.RecoveryJob, error) {
 	return r.Jobs.Pause(ctx, request.GetName())
 }
 
-// ResumeRecoveryJob lets it go on.
+// ResumeRecoveryJob lets a paused job go on.
 func (r *Recoveries) ResumeRecoveryJob(ctx context.Context, request *aloftv1.ResumeRecoveryJobRequest) (*aloftv1.RecoveryJob, error) {
 	return r.Jobs.Resume(ctx, request.GetName())
 }
 
-// RemoveRecoveryJob forgets it.
+// RemoveRecoveryJob deletes a job and its items. The executions that it created stay.
 func (r *Recoveries) RemoveRecoveryJob(ctx context.Context, request *aloftv1.RemoveRecoveryJobRequest) (*aloftv1.RemoveRecoveryJobResponse, error) {
 	return &aloftv1.RemoveRecoveryJobResponse{}, r.Jobs.Store.RemoveRecoveryJob(ctx, request.GetName())
 }

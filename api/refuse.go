@@ -15,11 +15,11 @@ import (
 	"github.com/aloft-dev/aloft"
 )
 
-// failures writes errors for clients of gRPC, gRPC-Web and Connect.
-var failures = connect.NewErrorWriter()
+// errorWriter writes errors for clients of gRPC, gRPC-Web and Connect.
+var errorWriter = connect.NewErrorWriter()
 
-// refuse answers a request that reaches no handler in the protocol of its caller, so that a client finds the reason where it
-// looks for one. The status is that of REST and of what is no call; 0: the one that goes with the code.
+// refuse answers a request that reaches no handler with an error in the protocol of its client, so that the client finds the reason
+// where it looks for one. status is the HTTP status for REST and for requests that are no call; 0: the one that goes with the code.
 func refuse(w http.ResponseWriter, r *http.Request, status int, failure *connect.Error) {
 	if status == 0 {
 		status = runtime.HTTPStatusFromCode(codes.Code(failure.Code()))
@@ -28,8 +28,8 @@ func refuse(w http.ResponseWriter, r *http.Request, status int, failure *connect
 	switch {
 	case isREST(r.URL.Path):
 		writeRESTError(w, status, failure)
-	case (r.Method == http.MethodPost || r.URL.Query().Has("connect")) && failures.IsSupported(r): // which it says of every GET
-		_ = failures.Write(w, r, failure) // a caller that is gone does not hear it
+	case (r.Method == http.MethodPost || r.URL.Query().Has("connect")) && errorWriter.IsSupported(r): // IsSupported alone is true of every GET
+		_ = errorWriter.Write(w, r, failure) // it fails only if the client is gone
 	case formatOf(r).grpc():
 		writeGRPCStatus(w, formatOf(r), failure)
 	default:
@@ -48,8 +48,8 @@ func writeRESTError(w http.ResponseWriter, status int, failure *connect.Error) {
 	_, _ = w.Write(text)
 }
 
-// writeGRPCStatus answers a gRPC call in an encoding that we do not have. gRPC-Web, too, has the status in the header where
-// there is no message.
+// writeGRPCStatus answers a gRPC call whose codec the server does not have. Without a message the status is in the header, for
+// gRPC-Web, too.
 func writeGRPCStatus(w http.ResponseWriter, said format, failure *connect.Error) {
 	w.Header().Set("Content-Type", string(said))
 	w.Header().Set("Grpc-Status", strconv.Itoa(int(failure.Code())))
@@ -57,8 +57,8 @@ func writeGRPCStatus(w http.ResponseWriter, said format, failure *connect.Error)
 	w.WriteHeader(http.StatusOK)
 }
 
-// unknownCalls answers gRPC calls of services that are not registered: a bare 404 would reach the client as UNIMPLEMENTED
-// without a word of what.
+// unknownCalls serves mux, and answers gRPC calls of services that are not registered: a bare 404 would reach the client as
+// UNIMPLEMENTED without the name of the call.
 func unknownCalls(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		handler, pattern := mux.Handler(r)
@@ -76,7 +76,7 @@ func unknownCalls(mux *http.ServeMux) http.Handler {
 	})
 }
 
-// restPaths are those of Flyte's REST, as patterns of http.ServeMux: one that ends in a slash stands for all below it.
+// restPaths are the paths of Flyte's REST, as patterns of http.ServeMux: a path that ends in a slash stands for all paths below it.
 var restPaths = []string{"/api/v1/", "/me", "/.well-known/", "/config/v1/"}
 
 func isREST(path string) bool {

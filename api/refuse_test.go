@@ -11,7 +11,7 @@ import (
 	"connectrpc.com/connect"
 )
 
-// TestARESTPathIsOneForAll: /meX was one for the intake and none for the gate and the handlers.
+// TestARESTPathIsOneForAll: /meX was a REST path for the intake, and none for the gate and the handlers.
 func TestARESTPathIsOneForAll(t *testing.T) {
 	t.Parallel()
 	mux := http.NewServeMux()
@@ -26,7 +26,7 @@ func TestARESTPathIsOneForAll(t *testing.T) {
 	}
 }
 
-// TestARefusalIsInTheProtocolOfTheCaller: gate, intake and what looks for unknown calls each had a way of their own.
+// TestARefusalIsInTheProtocolOfTheCaller: gate, intake and unknownCalls each wrote refusals in their own way.
 func TestARefusalIsInTheProtocolOfTheCaller(t *testing.T) {
 	t.Parallel()
 	const call = "/flyteidl.service.AdminService/CreateExecution"

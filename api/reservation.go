@@ -28,7 +28,7 @@ func (s *dataCatalog) GetOrExtendReservation(ctx context.Context, r *datacatalog
 	}}, nil
 }
 
-// ReleaseReservation gives back what the owner has; what it does not have is no mistake, as in Flyte.
+// ReleaseReservation gives back a reservation of the owner. As in Flyte, it succeeds also if the owner has none.
 func (s *dataCatalog) ReleaseReservation(ctx context.Context, r *datacatalog.ReleaseReservationRequest) (*datacatalog.ReleaseReservationResponse, error) {
 	var problems field.Problems
 	id := reservationID(&problems, r.GetReservationId())
@@ -38,13 +38,14 @@ func (s *dataCatalog) ReleaseReservation(ctx context.Context, r *datacatalog.Rel
 	return &datacatalog.ReleaseReservationResponse{}, nil
 }
 
-// Flyte's catalog takes no longer heartbeat, and lets a reservation hold for three of them.
+// As in Flyte's catalog, a longer heartbeat is taken for maxHeartbeat, and a reservation expires after heartbeatGrace heartbeats.
 const (
 	maxHeartbeat   = 10 * time.Second
 	heartbeatGrace = 3
 )
 
-// reserve asks for the right to compute a result. The reservation that comes back may be another owner's: then that one computes it.
+// reserve asks for the right to compute a result. The reservation that it returns may be another owner's: then that owner computes
+// the result.
 func (a *API) reserve(ctx context.Context, problems *field.Problems, id store.ResultID, owner string, heartbeat *durationpb.Duration) (store.Reservation, error) {
 	problems.TextUpTo(maxDatasetText, "owner_id", owner)
 	interval := maxHeartbeat
@@ -63,7 +64,7 @@ func (a *API) reserve(ctx context.Context, problems *field.Problems, id store.Re
 	if err != nil {
 		return store.Reservation{}, fmt.Errorf("%s: %w", id.Tag, err)
 	}
-	if have.Expires.IsZero() { // a node of ours has it until it ends: a client that waits looks again
+	if have.Expires.IsZero() { // a node has it until the node ends: the client is told a time, after which it asks again
 		have.Heartbeat, have.Expires = interval, now.Add(heartbeatGrace*interval)
 	}
 	return have, nil

@@ -16,7 +16,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Results serves aloft.v1.ResultService: why a node was computed or was not, and which results there are.
+// Results serves aloft.v1.ResultService: why a node was computed or taken from the cache, and which results there are.
 type Results struct {
 	Store interface {
 		store.Queries
@@ -47,7 +47,7 @@ func (s *Results) ListResults(ctx context.Context, r *aloftv1.ListResultsRequest
 	} else if n > 0 {
 		q.Limit = int(n)
 	}
-	q.Offset = offset(&problems, "token", r.GetToken())
+	q.Offset = parseOffset(&problems, "token", r.GetToken())
 	if err := problems.Err(); err != nil {
 		return nil, fmt.Errorf("list results: %w", err)
 	}
@@ -65,7 +65,7 @@ func (s *Results) ListResults(ctx context.Context, r *aloftv1.ListResultsRequest
 	return answer, nil
 }
 
-// RemoveResults makes results gone. ErrNotFound names all that are not there, and then none is removed.
+// RemoveResults makes results gone. If one of them does not exist, none is removed, and ErrNotFound names all that do not exist.
 func (s *Results) RemoveResults(ctx context.Context, r *aloftv1.RemoveResultsRequest) (*aloftv1.RemoveResultsResponse, error) {
 	var problems field.Problems
 	if n := len(r.GetReason()); n > maxReason {
@@ -85,7 +85,8 @@ func (s *Results) RemoveResults(ctx context.Context, r *aloftv1.RemoveResultsReq
 	return &aloftv1.RemoveResultsResponse{Removed: uint32(n)}, nil
 }
 
-// PinResults exempts results from limits, or ends that. ErrNotFound names all that are not there, and then none is changed.
+// PinResults exempts results from the limits of age and size, or ends that. If one of them does not exist, none is changed, and
+// ErrNotFound names all that do not exist.
 func (s *Results) PinResults(ctx context.Context, r *aloftv1.PinResultsRequest) (*aloftv1.PinResultsResponse, error) {
 	var problems field.Problems
 	if err := s.known(ctx, &problems, r.GetIds()); err != nil {
@@ -131,8 +132,8 @@ func (s *Results) now() time.Time {
 	return time.Now()
 }
 
-// findNode finds a node by what people call it: its unique id, its id in the template, or its name. ErrNotFound names those
-// that there are; ErrInvalid those that are meant, if it is several.
+// findNode finds a node by its unique id, its id in the template, or its name. ErrNotFound lists the nodes of the execution;
+// ErrInvalid lists the nodes that share the name.
 func findNode(ctx context.Context, queries store.Queries, id aloft.ExecutionID, text string) (*store.Node, error) {
 	n, err := queries.GetNode(ctx, id, aloft.NodeID(text))
 	if err == nil {
@@ -166,7 +167,7 @@ func findNode(ctx context.Context, queries store.Queries, id aloft.ExecutionID, 
 	}
 	switch len(meant) {
 	case 0:
-		return nil, fmt.Errorf("execution %s has no node %q; it has %s: %w", id, aloft.Excerpt(text), listed(names), aloft.ErrNotFound)
+		return nil, fmt.Errorf("execution %s has no node %q; it has %s: %w", id, aloft.Excerpt(text), shortList(names), aloft.ErrNotFound)
 	case 1:
 		n, err := queries.GetNode(ctx, id, found)
 		if err != nil {
@@ -175,11 +176,11 @@ func findNode(ctx context.Context, queries store.Queries, id aloft.ExecutionID, 
 		n.Execution = id
 		return n, nil
 	}
-	return nil, fmt.Errorf("execution %s has several nodes %q: name one of %s: %w", id, aloft.Excerpt(text), listed(meant), aloft.ErrInvalid)
+	return nil, fmt.Errorf("execution %s has several nodes %q: name one of %s: %w", id, aloft.Excerpt(text), shortList(meant), aloft.ErrInvalid)
 }
 
-// listed writes out a few of many.
-func listed(names []string) string {
+// shortList names the first few of many nodes.
+func shortList(names []string) string {
 	const shown = 10
 	if len(names) == 0 {
 		return "none yet"

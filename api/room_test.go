@@ -29,12 +29,12 @@ import (
 
 // roomyStore is a store of one running execution and one recovery job, each read of which takes room.
 type roomyStore struct {
-	store.Store // nil: what is not below is not called
+	store.Store // nil: the methods that are not below are not called
 	store.Recoveries
 	pool *room.Pool
 
 	mu    sync.Mutex
-	taken []int64 // of the pool, at each read
+	taken []int64 // bytes that were taken of the pool, at each read
 }
 
 const roomyRead = 1 << 20 // bytes
@@ -78,11 +78,11 @@ func (s *roomyStore) GetRecoveryJob(ctx context.Context, name string) (*aloftv1.
 	return &aloftv1.RecoveryJob{Name: name, Version: 1}, s.read(ctx)
 }
 
-// serveRoomy serves our streams behind the intake, from such a store.
+// serveRoomy serves RunService and RecoveryService behind the intake, from a roomyStore.
 func serveRoomy(t *testing.T) (*roomyStore, *httptest.Server) {
 	t.Helper()
 	s := &roomyStore{pool: room.NewPatientPool(64<<20, time.Minute)}
-	options := connect.WithInterceptors(guarding{&API{Config: Config{Logger: slog.New(slog.DiscardHandler)}}})
+	options := connect.WithInterceptors(guardInterceptor{&API{Config: Config{Logger: slog.New(slog.DiscardHandler)}}})
 	mux := http.NewServeMux()
 	mux.Handle(aloftv1connect.NewRunServiceHandler(&Runs{Store: s}, options))
 	mux.Handle(aloftv1connect.NewRecoveryServiceHandler(&Recoveries{Jobs: job.New(job.Config{Store: s})}, options))
@@ -93,7 +93,7 @@ func serveRoomy(t *testing.T) (*roomyStore, *httptest.Server) {
 
 var roomyID = &core.WorkflowExecutionIdentifier{Project: "p", Domain: "d", Name: "e"}
 
-// TestACallThatLastsTakesNoMoreRoomAsItGoesOn: GetLogs kept what each of its turns had read, until there was no room left.
+// TestACallThatLastsTakesNoMoreRoomAsItGoesOn: GetLogs kept the room of each of its reads, until there was no room left.
 func TestACallThatLastsTakesNoMoreRoomAsItGoesOn(t *testing.T) {
 	t.Parallel()
 	for name, call := range map[string]func(ctx context.Context, url string) error{
@@ -142,8 +142,8 @@ func toTheEnd[T any](stream *connect.ServerStreamForClient[T], err error) error 
 	return stream.Err()
 }
 
-// TestAStreamWaitsForRoom: GetLogs was begun anew with a request that had been read, and the client was told that there is no
-// such call.
+// TestAStreamWaitsForRoom: GetLogs was run again with a request whose body was read already, and the client was told that there is
+// no such call.
 func TestAStreamWaitsForRoom(t *testing.T) {
 	t.Parallel()
 	s, server := serveRoomy(t)
@@ -186,8 +186,8 @@ func (*endingStore) ListAttempts(_ context.Context, id aloft.ExecutionID, _ alof
 	return []*store.Attempt{{ID: aloft.AttemptID{Execution: id, Node: "n0"}, AttemptKey: store.AttemptKey{Node: "n0", Token: "t"}}}, nil
 }
 
-// TestTheLastLinesOfANodeAreSent: what a node wrote between the last look at its log and its end was never sent, as its end was
-// looked at after the log.
+// TestTheLastLinesOfANodeAreSent: what a node wrote between the last read of its log and its end was never sent, because GetLogs
+// read the phase after the log.
 func TestTheLastLinesOfANodeAreSent(t *testing.T) {
 	t.Parallel()
 	blobs := blobtest.NewMemory()
@@ -215,7 +215,7 @@ func TestTheLastLinesOfANodeAreSent(t *testing.T) {
 	}
 }
 
-// TestOfEachCallItIsSaidWhetherItHasAnEffect: which calls may be begun anew was told by what their names begin with.
+// TestOfEachCallItIsSaidWhetherItHasAnEffect: which calls may be run again was told by the beginning of their names.
 func TestOfEachCallItIsSaidWhetherItHasAnEffect(t *testing.T) {
 	t.Parallel()
 	notServed := map[protoreflect.FullName]bool{ // each of their calls answers UNIMPLEMENTED
@@ -224,7 +224,7 @@ func TestOfEachCallItIsSaidWhetherItHasAnEffect(t *testing.T) {
 		"flyteidl.service.ExternalPluginService": true,
 	}
 	left := map[string]bool{}
-	for procedure := range reads {
+	for procedure := range readOnly {
 		left[procedure] = true
 	}
 	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
@@ -237,7 +237,7 @@ func TestOfEachCallItIsSaidWhetherItHasAnEffect(t *testing.T) {
 			for k := range service.Methods().Len() {
 				method := service.Methods().Get(k)
 				procedure := "/" + string(service.FullName()) + "/" + string(method.Name())
-				_, said := reads[procedure]
+				_, said := readOnly[procedure]
 				if want := !notServed[service.FullName()] && !method.IsStreamingClient() && !method.IsStreamingServer(); said != want {
 					t.Errorf("%s is in the table: %v, want %v", procedure, said, want)
 				}
@@ -269,8 +269,8 @@ func (s *heldStore) GetExecution(ctx context.Context, id aloft.ExecutionID) (*st
 	return e, room.Of(ctx).TryTake(s.size)
 }
 
-// TestAHeldCallWaitsForRoomBeforeItReadsAgain: it read the database without a pause while there was room for the first record
-// and not for the second.
+// TestAHeldCallWaitsForRoomBeforeItReadsAgain: a held call read the database without a pause while there was room for the first
+// record and not for the second.
 func TestAHeldCallWaitsForRoomBeforeItReadsAgain(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

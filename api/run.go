@@ -20,7 +20,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Runs serves aloft.v1.RunService: what people who watch a run want and Flyte's protocol has no call for.
+// Runs serves aloft.v1.RunService: calls to watch a running execution, which Flyte's protocol does not have.
 type Runs struct {
 	Store interface {
 		store.Queries
@@ -29,18 +29,18 @@ type Runs struct {
 	}
 	Blobs blob.Store
 	Away  func() []store.Service // services that are away; nil: none ever
-	Now   func() time.Time       // of those who ask services; nil: time.Now
+	Now   func() time.Time       // clock of the health monitor that Away asks; nil: time.Now
 }
 
-// How often a watcher looks at most, so that a run of thousands of short nodes is not read thousands of times, and at
-// least, because with several servers on one store a wake-up may not come.
+// How often a watch looks at the store.
 const (
-	watchAtMost  = 100 * time.Millisecond
-	watchAtLeast = 2 * time.Second
-	watchShare   = 9 // times as long as a look took there is a pause before the next one
+	watchAtMost  = 100 * time.Millisecond // the shortest pause: a run of thousands of short nodes is not read thousands of times
+	watchAtLeast = 2 * time.Second        // the longest pause: with several servers on one store a wake-up may not come
+	watchShare   = 9                      // a pause lasts at least so many times as long as the last look: at most 1/10 of the time is spent looking
 )
 
-// WatchExecution sends the tree of an execution and then what changes. ErrNotFound.
+// WatchExecution sends all nodes of an execution with their attempts, and then the nodes that change, until the execution has
+// ended. ErrNotFound.
 func (r *Runs) WatchExecution(ctx context.Context, request *aloftv1.WatchExecutionRequest, stream *connect.ServerStream[aloftv1.WatchExecutionResponse]) error {
 	id := aloft.ExecutionIDOf(request.GetId())
 	wake, cancel := r.Store.Subscribe(store.TopicExecution(id))
@@ -55,32 +55,38 @@ func (r *Runs) WatchExecution(ctx context.Context, request *aloftv1.WatchExecuti
 		if request.GetOnce() || aloft.Terminal(phase) {
 			return nil
 		}
-		// A run of many open nodes is not looked at all the time.
+		// A look at an execution with many open nodes takes long, so the pause after it is longer.
 		if err := pause(ctx, wake, max(watchAtMost, watchShare*time.Since(began)), watchAtLeast); err != nil {
 			return err
 		}
 	}
 }
 
-// watch is what a watcher has been told. No time decides what is new: servers' clocks differ, and what is decided first may be
-// committed last. Nodes that were added are those whose number is larger than all before; and what has changed is one of those
-// that had not ended when they were last sent, for what has ended stays as it is. So each look compares these with what was
-// sent, with all that executors and the engine may change of their attempts while they run.
+// watch is the state of one call of WatchExecution: what its client has been sent. It does not find changes by their times, because
+// servers' clocks differ and a change that was decided first may be committed last. Instead:
+//
+//   - a node is new if its number is larger than last;
+//   - a node can have changed only if it was open when it was last sent: a node that has ended, with all its attempts, never changes.
+//     A look compares the fingerprint of each open node with the one that was sent.
+//
+// For example: last = 2 and open = {n1}. A look reads the open nodes (n1, and n3, which is new), the nodes with a number above 2 (n3,
+// and n4, which has begun and ended since), and sends n3, n4, and n1 if its fingerprint differs. If a look fails, the call ends with
+// the error; a new call of the client begins with the whole tree.
 type watch struct {
 	*Runs
 	id    aloft.ExecutionID
 	last  int64                   // number of the newest node that was sent
-	sent  bool                    // the whole tree was
-	open  map[aloft.NodeID]string // nodes that had not ended, or had attempts that had not, with what was sent of them
+	sent  bool                    // the whole tree has been sent
+	open  map[aloft.NodeID]string // fingerprints of the nodes that had not ended, or had attempts that had not ended, when they were sent
 	notes cacheNotes
 }
 
-// sendChanged sends what has changed. The room that it takes is free again when it has been sent.
+// sendChanged sends the nodes that have changed since the last call. It gives back the room that it took.
 func (w *watch) sendChanged(ctx context.Context, stream *connect.ServerStream[aloftv1.WatchExecutionResponse]) (core.WorkflowExecution_Phase, error) {
 	defer room.Part(ctx)()
 	var response *aloftv1.WatchExecutionResponse
 	var phase core.WorkflowExecution_Phase
-	var seen looked
+	var seen treeChanges
 	if err := room.Again(ctx, func() error {
 		execution, err := w.Store.GetExecution(ctx, w.id)
 		if err != nil {
@@ -100,7 +106,7 @@ func (w *watch) sendChanged(ctx context.Context, stream *connect.ServerStream[al
 			if n.CacheNote, err = w.notes.of(ctx, seen.nodes[i]); err != nil {
 				return err
 			}
-			n.Cache.Key = nil // it is large where there are many nodes, and ExplainCache has it
+			n.Cache.Key = nil // the keys of many nodes are large, and ExplainCache has them
 		}
 		phase = execution.Phase
 		response = &aloftv1.WatchExecutionResponse{Execution: w.status(execution), Nodes: seen.changed}
@@ -115,21 +121,21 @@ func (w *watch) sendChanged(ctx context.Context, stream *connect.ServerStream[al
 	return phase, stream.Send(response)
 }
 
-// looked is what a look has found.
-type looked struct {
-	changed []*aloftv1.NodeStatus // with all their attempts
-	nodes   []*store.Node         // what they were made of
-	last    int64
-	open    map[aloft.NodeID]string
+// treeChanges is the result of one look of a watch: the nodes to send, and the state of the watch once they are sent.
+type treeChanges struct {
+	changed []*aloftv1.NodeStatus   // with all their attempts
+	nodes   []*store.Node           // records of changed, in the same order
+	last    int64                   // the next watch.last
+	open    map[aloft.NodeID]string // the next watch.open
 }
 
-// openNodes and openAttempts are filters on what has not ended.
+// openNodes and openAttempts are filters for nodes and attempts that have not ended.
 var (
-	openNodes    = []store.Filter{{Field: "phase", Function: "value_in", Values: open(core.NodeExecution_Phase_name, func(n int32) bool { return aloft.Terminal(core.NodeExecution_Phase(n)) })}}
-	openAttempts = []store.Filter{{Field: "phase", Function: "value_in", Values: open(core.TaskExecution_Phase_name, func(n int32) bool { return aloft.Terminal(core.TaskExecution_Phase(n)) })}}
+	openNodes    = []store.Filter{{Field: "phase", Function: "value_in", Values: openPhases(core.NodeExecution_Phase_name, func(n int32) bool { return aloft.Terminal(core.NodeExecution_Phase(n)) })}}
+	openAttempts = []store.Filter{{Field: "phase", Function: "value_in", Values: openPhases(core.TaskExecution_Phase_name, func(n int32) bool { return aloft.Terminal(core.TaskExecution_Phase(n)) })}}
 )
 
-func open(phases map[int32]string, terminal func(int32) bool) (names []string) {
+func openPhases(phases map[int32]string, terminal func(int32) bool) (names []string) {
 	for n, name := range phases {
 		if !terminal(n) {
 			names = append(names, name)
@@ -138,13 +144,13 @@ func open(phases map[int32]string, terminal func(int32) bool) (names []string) {
 	return names
 }
 
-// nodesAtOnce is how many nodes one list names.
+// nodesAtOnce is how many nodes a query names at most.
 const nodesAtOnce = 500
 
-// look finds the nodes that are new or not as they were sent. The nodes that are open are read first: one that ends afterwards
-// is found by not being among them, now or in the next look.
-func (w *watch) look(ctx context.Context) (looked, error) {
-	found := looked{last: w.last, open: map[aloft.NodeID]string{}}
+// look finds the nodes that are new or differ from what was sent. It reads the open nodes first: a node of w.open that is not among
+// them has ended, and is read by its id. A node that ends after that first read is still open here, and the next look finds its end.
+func (w *watch) look(ctx context.Context) (treeChanges, error) {
+	found := treeChanges{last: w.last, open: map[aloft.NodeID]string{}}
 	var nodes []*store.Node
 	list := func(filters ...store.Filter) error {
 		more, err := w.Store.ListNodes(ctx, w.id, "", true, store.Query{Ascending: true, Filters: filters})
@@ -191,7 +197,7 @@ func (w *watch) look(ctx context.Context) (looked, error) {
 		if n.SpecNodeID == aloft.StartNode || n.SpecNodeID == aloft.EndNode || byID[n.ID] != nil {
 			continue
 		}
-		state := stateOf(n, running[n.ID])
+		state := fingerprint(n, running[n.ID])
 		if !aloft.Terminal(n.Phase) || len(running[n.ID]) > 0 { // an attempt may be stopped after its node has ended
 			found.open[n.ID] = state
 		}
@@ -234,9 +240,9 @@ func (w *watch) attempts(ctx context.Context, node aloft.NodeID, filters []store
 	return of, nil
 }
 
-// stateOf is all that may change of a node and of its attempts that run. One that has ended says so by the node, or by the
-// attempt that follows it.
-func stateOf(n *store.Node, running []*store.Attempt) string {
+// fingerprint is all that may change of a node and of its attempts that run. The end of an attempt changes it, too: the attempt is no
+// longer among those that run.
+func fingerprint(n *store.Node, running []*store.Attempt) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d %d %q", n.Phase, n.UpdatedAt.UnixNano(), n.Waiting)
 	for _, a := range running {
@@ -252,14 +258,15 @@ func (r *Runs) now() time.Time {
 	return r.Now()
 }
 
-// status says of an execution that does not say itself what it waits for which services are away: its attempts may need them.
+// status is the status of an execution. If the record of a running execution has no waiting reason, the status names the services
+// that are away, because its attempts may need them.
 func (r *Runs) status(e *store.Execution) *aloftv1.ExecutionStatus {
 	status := executionStatus(e)
 	if status.Waiting != "" || aloft.Terminal(e.Phase) {
 		return status
 	}
 	var waiting []string
-	for _, s := range away(r.Away, r.now()) {
+	for _, s := range awayServices(r.Away, r.now()) {
 		waiting = append(waiting, s.Waiting())
 	}
 	status.Waiting = strings.Join(waiting, "; ")
@@ -301,7 +308,7 @@ func attemptStatus(a *store.Attempt) *aloftv1.AttemptStatus {
 	return status
 }
 
-// stamp leaves out what has not happened.
+// stamp is nil for the zero time, which stands for an event that has not happened.
 func stamp(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
 		return nil
@@ -309,9 +316,9 @@ func stamp(t time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t)
 }
 
-// pause waits for a wake-up, but no shorter than atMost often and no longer than atLeast often.
-func pause(ctx context.Context, wake <-chan struct{}, atMost, atLeast time.Duration) error {
-	timer := time.NewTimer(atLeast)
+// pause waits for a wake-up and then for shortest, or for longest if no wake-up comes.
+func pause(ctx context.Context, wake <-chan struct{}, shortest, longest time.Duration) error {
+	timer := time.NewTimer(longest)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
@@ -320,7 +327,7 @@ func pause(ctx context.Context, wake <-chan struct{}, atMost, atLeast time.Durat
 		return nil
 	case <-wake:
 	}
-	timer.Reset(atMost)
+	timer.Reset(shortest)
 	select {
 	case <-ctx.Done():
 		return ctx.Err()

@@ -23,7 +23,7 @@ func TestBodiesThatComeTooSlowlyAreCutOff(t *testing.T) {
 		format   string
 		size     int           // of the message
 		eachTime int           // bytes that come each second
-		cut      time.Duration // after which it is; none: the handler gets it
+		cut      time.Duration // after which the request is cut off; none: the handler gets the message
 		want     string        // of the answer
 	}{
 		"a KiB a second":                 {"application/proto", 4 << 20, 1 << 10, bodyGrace + time.Second, "deadline_exceeded"},

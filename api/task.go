@@ -34,7 +34,7 @@ func (s *adminService) ListTasks(ctx context.Context, r *admin.ResourceListReque
 	if err != nil {
 		return nil, listError("tasks", err)
 	}
-	q = budgeted(ctx, q)
+	q = withBudget(ctx, q)
 	rows, err := s.Store.ListTasks(ctx, q)
 	if err != nil {
 		return nil, listError("tasks", err)
@@ -45,7 +45,7 @@ func (s *adminService) ListTasks(ctx context.Context, r *admin.ResourceListReque
 			Id: m.GetId(), Type: m.GetClosure().GetCompiledTask().GetTemplate().GetType()}}}
 		m.ShortDescription = note
 	}
-	list.Tasks, list.Token, err = fill(ctx, q, rows, func(row *store.Task) (*admin.Task, error) {
+	list.Tasks, list.Token, err = fillPage(ctx, q, rows, func(row *store.Task) (*admin.Task, error) {
 		m := taskMessage(row)
 		if row.Unreadable != nil {
 			slim(m, row.Unreadable.Error())
@@ -67,7 +67,7 @@ func taskMessage(t *store.Task) *admin.Task {
 	}
 }
 
-// checkGet checks the id of a version. A kind that is left out is the one that the call implies.
+// checkGet checks the id of a version. A resource type that is left out is set to kind, which the call implies.
 func checkGet(id *core.Identifier, kind core.ResourceType) error {
 	var problems field.Problems
 	problems.Identifier("id", id, kind, true)
@@ -78,7 +78,7 @@ func checkGet(id *core.Identifier, kind core.ResourceType) error {
 	return nil
 }
 
-// parseResourceList reads the list requests of everything that is registered, and of executions.
+// parseResourceList reads a request for a list of tasks, workflows, launch plans or executions.
 func parseResourceList(r *admin.ResourceListRequest) (store.Query, error) {
 	var problems field.Problems
 	problems.Text("project", r.GetId().GetProject())

@@ -27,17 +27,17 @@ func (s *adminService) ListTaskExecutions(ctx context.Context, r *admin.TaskExec
 		return nil, listError("task executions", err)
 	}
 	id := aloft.ExecutionIDOf(r.GetNodeExecutionId().GetExecutionId())
-	q = budgeted(ctx, q)
+	q = withBudget(ctx, q)
 	rows, err := s.Store.ListAttempts(ctx, id, aloft.NodeID(r.GetNodeExecutionId().GetNodeId()), q)
 	if err != nil && !errors.Is(err, aloft.ErrNotFound) {
 		return nil, listError("task executions", err)
 	}
 	list := &admin.TaskExecutionList{}
-	list.TaskExecutions, list.Token, err = fill(ctx, q, rows, func(row *store.Attempt) (*admin.TaskExecution, error) { return s.taskExecutionMessage(ctx, row) },
+	list.TaskExecutions, list.Token, err = fillPage(ctx, q, rows, func(row *store.Attempt) (*admin.TaskExecution, error) { return s.taskExecutionMessage(ctx, row) },
 		func(m *admin.TaskExecution, note string) {
 			m.Closure.Reason, m.Closure.Reasons = note, nil
 			if failure := m.GetClosure().GetError(); failure != nil {
-				m.Closure.OutputResult = &admin.TaskExecutionClosure_Error{Error: trimmed(failure)}
+				m.Closure.OutputResult = &admin.TaskExecutionClosure_Error{Error: trimError(failure)}
 			}
 		})
 	return list, err
@@ -71,8 +71,8 @@ func (s *adminService) GetTaskExecutionData(ctx context.Context, r *admin.TaskEx
 	return answer, nil
 }
 
-// attemptLiterals finds what went into an attempt and came out of it. Values are kept with the node: all attempts have
-// the same inputs, and the outputs are those of the one that succeeded.
+// attemptLiterals finds the inputs and outputs of an attempt. They are kept with the node: all attempts of a node have the same
+// inputs, and only the attempt that succeeded has outputs.
 func (a *API) attemptLiterals(ctx context.Context, attempt *store.Attempt) (inputs, outputs *aloftv1.Literals, err error) {
 	n, err := a.node(ctx, attempt.ID.Execution, attempt.ID.Node)
 	if err != nil {
@@ -116,7 +116,7 @@ func (a *API) attempt(ctx context.Context, id aloft.AttemptID) (*store.Attempt, 
 	return attempt, err
 }
 
-// eventVersion 1 is what clients need to believe the metadata of a task execution.
+// eventVersion is 1, without which clients ignore the metadata of a task execution.
 const eventVersion = 1
 
 func (a *API) taskExecutionMessage(ctx context.Context, t *store.Attempt) (*admin.TaskExecution, error) {
@@ -169,7 +169,7 @@ func (a *API) taskExecutionMessage(ctx context.Context, t *store.Attempt) (*admi
 	}, nil
 }
 
-// logLinks lead to what the attempt wrote. The files grow while it runs.
+// logLinks are links to stdout and stderr of an attempt. The files grow while it runs.
 func (a *API) logLinks(ctx context.Context, t *store.Attempt) ([]*core.TaskLog, error) {
 	var logs []*core.TaskLog
 	for _, name := range []string{"stdout", "stderr"} {

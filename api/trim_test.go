@@ -19,11 +19,11 @@ func TestListsSayWhatAnErrorIsAbout(t *testing.T) {
 		"x" + strings.Repeat("ä", 100):                                              "x" + strings.Repeat("ä", 49),
 	} {
 		e := &core.ExecutionError{Code: "c", Message: message}
-		if got := trimmed(e); got.GetMessage() != want || got.GetCode() != "c" || e.GetMessage() != message {
+		if got := trimError(e); got.GetMessage() != want || got.GetCode() != "c" || e.GetMessage() != message {
 			t.Errorf("of %q: got %q, want %q", message, got.GetMessage(), want)
 		}
 	}
-	if trimmed(nil) != nil {
+	if trimError(nil) != nil {
 		t.Error("no error must stay none")
 	}
 }

@@ -30,19 +30,19 @@ func (s *adminService) GetWorkflow(ctx context.Context, r *admin.ObjectGetReques
 	return workflowMessage(w), nil
 }
 
-// ListWorkflows answers without nodes and tasks: a page of workflows with all their nodes would be too large for clients.
+// ListWorkflows lists workflows without nodes and tasks: a page with all of them would be too large for clients.
 func (s *adminService) ListWorkflows(ctx context.Context, r *admin.ResourceListRequest) (*admin.WorkflowList, error) {
 	q, err := parseResourceList(r)
 	if err != nil {
 		return nil, listError("workflows", err)
 	}
-	q = budgeted(ctx, q)
+	q = withBudget(ctx, q)
 	rows, err := s.Store.ListWorkflows(ctx, q)
 	if err != nil {
 		return nil, listError("workflows", err)
 	}
 	list := &admin.WorkflowList{}
-	list.Workflows, list.Token, err = fill(ctx, q, rows, func(row *store.Workflow) (*admin.Workflow, error) {
+	list.Workflows, list.Token, err = fillPage(ctx, q, rows, func(row *store.Workflow) (*admin.Workflow, error) {
 		slim := *row
 		slim.Compiled = &core.CompiledWorkflowClosure{Primary: &core.CompiledWorkflow{Template: &core.WorkflowTemplate{
 			Interface: row.Compiled.GetPrimary().GetTemplate().GetInterface(),
@@ -69,7 +69,7 @@ func workflowMessage(w *store.Workflow) *admin.Workflow {
 	}
 }
 
-// registryError adds what programs read: flytectl and schedulers look at the details and not at the text.
+// registryError adds the detail that programs read: flytectl and schedulers look at the detail of an error and not at its text.
 func registryError(err error) error {
 	var conflict *registry.Conflict
 	var inactive *registry.InactiveProject
