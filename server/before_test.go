@@ -80,8 +80,8 @@ func releaseCommit(ctx context.Context) (string, error) {
 	return commit, nil
 }
 
-// Releases may run side by side on one database (P7): each creates executions and finishes what the other has begun, while now
-// the one and now the other is killed.
+// Releases may run side by side on one database (P7): each creates executions and finishes those that the other has begun, while the
+// servers of both are killed in turn.
 func TestThisReleaseAndTheOneBeforeShareADatabase(t *testing.T) {
 	t.Parallel()
 	postgrestest.Server(t)
@@ -93,7 +93,7 @@ func TestThisReleaseAndTheOneBeforeShareADatabase(t *testing.T) {
 	for n := range 6 {
 		m := c.members[n%2]
 		c.kill(m)
-		c.afterEnds(5) // the other one alone
+		c.afterEnds(5) // of the other server alone
 		c.start(m)
 		for c.shards(m) == 0 { // it takes part again
 			c.afterEnds(1)

@@ -29,8 +29,8 @@ func (s *catalogServer) registerCached(name string) {
 	s.ok(err)
 }
 
-// ran is an execution that has succeeded: its output, and what became of the search for its node's result.
-func (s *catalogServer) ran(name string, x int64) (e *core.WorkflowExecutionIdentifier, y int64, explained *aloftv1.ExplainCacheResponse) {
+// runCached runs an execution, which must succeed: its output, and the explanation of its node's lookup.
+func (s *catalogServer) runCached(name string, x int64) (e *core.WorkflowExecutionIdentifier, y int64, explained *aloftv1.ExplainCacheResponse) {
 	s.t.Helper()
 	e = s.create(execute(id(core.ResourceType_LAUNCH_PLAN, name), map[string]*core.Literal{"x": integer(x)}))
 	if phase := s.wait(e).GetClosure().GetPhase(); phase != core.WorkflowExecution_SUCCEEDED {
@@ -47,11 +47,11 @@ func TestWhatTheEngineCachedIsReadByCatalogAndCacheServiceAndWhatIsPutThereIsFou
 	t.Parallel()
 	s := newCatalog(t)
 	s.registerCached("shared")
-	first, y, why := s.ran("shared", 5)
+	first, y, why := s.runCached("shared", 5)
 	if y != 5 || why.GetSummary() != "miss: never computed before" {
 		t.Fatalf("the first run gave %d: %s", y, why.GetSummary())
 	}
-	_, y, why = s.ran("shared", 5)
+	_, y, why = s.runCached("shared", 5)
 	if want := "hit: computed by " + first.GetName() + "/n0"; y != 5 || !strings.HasPrefix(why.GetSummary(), want) {
 		t.Fatalf("the second run gave %d: %s, want %s", y, why.GetSummary(), want)
 	}
@@ -77,22 +77,22 @@ func TestWhatTheEngineCachedIsReadByCatalogAndCacheServiceAndWhatIsPutThereIsFou
 		t.Errorf("in CacheService it is %v", cached)
 	}
 
-	// What a client puts, the engine finds.
+	// The engine finds a result that a client adds.
 	_, err = s.catalog.UpdateArtifact(t.Context(), &datacatalog.UpdateArtifactRequest{
 		Dataset: d, QueryHandle: &datacatalog.UpdateArtifactRequest_ArtifactId{ArtifactId: a.GetId()}, Data: artifact("", d, 99).GetData()})
 	s.ok(err)
-	if _, y, why = s.ran("shared", 5); y != 99 || !strings.Contains(why.GetSummary(), "hit: computed by a client") {
+	if _, y, why = s.runCached("shared", 5); y != 99 || !strings.Contains(why.GetSummary(), "hit: computed by a client") {
 		t.Errorf("after an update the run gave %d: %s", y, why.GetSummary())
 	}
 	_, err = s.cache.Delete(t.Context(), &cacheservice.DeleteCacheRequest{Key: cacheKey})
 	s.ok(err)
-	if _, y, why = s.ran("shared", 5); y != 5 || !strings.Contains(why.GetSummary(), "removed through CacheService") {
+	if _, y, why = s.runCached("shared", 5); y != 5 || !strings.Contains(why.GetSummary(), "removed through CacheService") {
 		t.Errorf("after a removal the run gave %d: %s", y, why.GetSummary())
 	}
 	_, err = s.cache.Put(t.Context(), &cacheservice.PutCacheRequest{Key: cacheKey, Overwrite: true, Output: &cacheservice.CachedOutput{
 		Output: &cacheservice.CachedOutput_OutputLiterals{OutputLiterals: &core.LiteralMap{Literals: map[string]*core.Literal{"o0": integer(77)}}}}})
 	s.ok(err)
-	if _, y, why = s.ran("shared", 5); y != 77 {
+	if _, y, why = s.runCached("shared", 5); y != 77 {
 		t.Errorf("after a put the run gave %d: %s", y, why.GetSummary())
 	}
 }
@@ -101,9 +101,9 @@ func TestAStatusSaysOfEachNodeWhyItWasComputedOrNot(t *testing.T) {
 	t.Parallel()
 	s := newCatalog(t)
 	s.registerCached("told")
-	first, _, _ := s.ran("told", 5)
-	hit, _, _ := s.ran("told", 5)
-	miss, _, why := s.ran("told", 6)
+	first, _, _ := s.runCached("told", 5)
+	hit, _, _ := s.runCached("told", 5)
+	miss, _, why := s.runCached("told", 6)
 	if d := why.GetDifferences(); len(d) != 1 || d[0].GetComponent() != aloftv1.CacheDifference_INPUT || d[0].GetName() != "x" || d[0].GetBefore() != "5" || d[0].GetNow() != "6" {
 		t.Errorf("differences are %v, want input x with both values", d)
 	}

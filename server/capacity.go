@@ -17,10 +17,10 @@ import (
 	"github.com/aloft-dev/aloft/internal/room"
 )
 
-// anyNumber of slots: cores and memory are what bounds tasks.
-const anyNumber = 1 << 20
+// unlimitedSlots is the number of slots if none is configured: cores and memory limit tasks then.
+const unlimitedSlots = 1 << 20
 
-// capacity is what tasks may use together: what is configured, else all of this machine, or of the container we are in.
+// capacity is what all tasks may use together: what is configured, else all of this machine, or of the server's container.
 func capacity(c config.Config) (admission.Room, error) {
 	memory, err := config.ParseBytes(c.Memory)
 	if err != nil {
@@ -34,7 +34,7 @@ func capacity(c config.Config) (admission.Room, error) {
 		all.Memory = machineMemory()
 	}
 	if all.Slots == 0 {
-		all.Slots = anyNumber
+		all.Slots = unlimitedSlots
 	}
 	return all, nil
 }
@@ -42,20 +42,20 @@ func capacity(c config.Config) (admission.Room, error) {
 // ownMemory is what the server takes at most beside requests: what runs, caches, and the garbage of both.
 const ownMemory = 256 << 20
 
-// requestRoom is what requests may take together. The garbage collector is told to keep to it, unless the environment says
-// something else: it would let the heap become twice as large as what is used.
+// requestRoom is the room of all requests together. It also sets the memory limit of the Go runtime to that plus ownMemory, unless
+// GOMEMLIMIT is set: without a limit the garbage collector lets the heap become twice as large as what is in use.
 func requestRoom(c config.Config) *room.Pool {
 	size, _ := config.ParseBytes(c.RequestMemory) // validated
 	if size == 0 {
 		size = max(64<<20, min(api.DefaultRoom, machineMemory()/8))
 	}
-	if os.Getenv("GOMEMLIMIT") == "" { //nolint:forbidigo // the Go runtime's own, which goes before ours
+	if os.Getenv("GOMEMLIMIT") == "" { //nolint:forbidigo // a variable of the Go runtime, which takes precedence
 		debug.SetMemoryLimit(size + ownMemory)
 	}
 	return room.NewPool(size)
 }
 
-// fallbackMemory is assumed where the machine does not say.
+// fallbackMemory is assumed where the memory of the machine cannot be read.
 const fallbackMemory = 8 << 30
 
 func machineMemory() int64 {
@@ -74,16 +74,16 @@ func machineMemory() int64 {
 
 func describeRoom(r admission.Room) string {
 	text := fmt.Sprintf("%g cores, %.1f GiB", float64(r.MilliCPU)/1000, float64(r.Memory)/(1<<30))
-	if r.Slots < anyNumber {
+	if r.Slots < unlimitedSlots {
 		text += fmt.Sprintf(", %d at once", r.Slots)
 	}
 	return text
 }
 
-// maxQueue is up to where waiting attempts are counted for people.
+// maxQueue is up to how many waiting attempts are counted.
 const maxQueue = 10_000
 
-// queue counts the attempts that run and that wait for room.
+// queue counts the attempts that this server's executor runs, and the attempts that wait for room of any executor.
 func (s *Server) queue() (running, waiting int64) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
@@ -94,8 +94,8 @@ func (s *Server) queue() (running, waiting int64) {
 	return int64(len(s.executor.Running())), int64(len(attempts))
 }
 
-// python is the interpreter that tasks will get, or why the one that the server was given is of no use; both empty: there is
-// none yet, and what a task asks for may be made.
+// python is the interpreter that tasks will get, or the problem of the configured interpreter; both empty: there is none yet, and an
+// environment may be made when a task needs one.
 func (s *Server) python(ctx context.Context) (interpreter, problem string) {
 	e, err := s.resolver.Present(ctx)
 	switch {
@@ -107,7 +107,7 @@ func (s *Server) python(ctx context.Context) (interpreter, problem string) {
 	return "", ""
 }
 
-// environments are those that tasks have used so far.
+// environments are the environments that tasks have used so far.
 func (s *Server) environments() []*aloftv1.EnvironmentInfo {
 	var infos []*aloftv1.EnvironmentInfo
 	for _, e := range s.resolver.Used() {

@@ -21,7 +21,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/service"
 )
 
-// catalogServer is a server with clients of everything that shows cached results.
+// catalogServer is a server with clients of all services that show cached results.
 type catalogServer struct {
 	*testServer
 	catalog datacatalogconnect.DataCatalogClient
@@ -396,7 +396,7 @@ func TestAReservationIsHeldForThreeHeartbeatsOfAtMostTenSeconds(t *testing.T) {
 		t.Errorf("extended: %v, want later than %v", extended, first)
 	}
 	_, err := s.catalog.ReleaseReservation(t.Context(), &datacatalog.ReleaseReservationRequest{ReservationId: id, OwnerId: "grace"})
-	s.ok(err) // what one does not have one cannot give back
+	s.ok(err) // grace has no reservation: to release it is no error and changes nothing
 	if have := reserve("alan", nil); have.GetOwnerId() != "ada" {
 		t.Errorf("after grace's release it is %s's, want ada's", have.GetOwnerId())
 	}

@@ -11,8 +11,9 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// counting saves how far it came. Its second attempt dies before it has saved anything, the third one waits for the test.
-const counting = `
+// countingScript is a task that saves its progress as a checkpoint. Its second attempt dies before it has saved anything, the third
+// attempt waits for the test.
+const countingScript = `
 import os, time
 from flytekit import current_context, task
 from flytekit.exceptions.user import FlyteRecoverableException
@@ -40,7 +41,7 @@ func TestFlytekitsCheckpointsReachLaterAttemptsAcrossARestart(t *testing.T) {
 		t.Skip("ALOFT_TEST_PYTHON names no Python with flytekit")
 	}
 	dir, code := t.TempDir(), t.TempDir()
-	if err := os.WriteFile(filepath.Join(code, "counting.py"), []byte(counting), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(code, "counting.py"), []byte(countingScript), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	task := &core.TaskTemplate{

@@ -42,8 +42,8 @@ const killsVariable = "ALOFT_TEST_KILLS"
 // beforeVariable names the test binary of this package, made by go test -c, of an earlier release than the one before.
 const beforeVariable = "ALOFT_TEST_BEFORE"
 
-// member is what a server of the cluster, a process of its own, is told.
-type member struct {
+// memberConfig is the configuration of a server of the cluster, which is a process of its own.
+type memberConfig struct {
 	Dir      string        `json:"dir"`
 	Database string        `json:"database"`
 	LeaseTTL time.Duration `json:"lease_ttl"`
@@ -51,12 +51,12 @@ type member struct {
 
 const (
 	clusterClients = 6
-	clusterLease   = 1500 * time.Millisecond // short: what is suspended or killed is waited for again and again
+	clusterLease   = 1500 * time.Millisecond // short: the test waits for the leases of killed and suspended servers to run out, many times
 )
 
-// serve is that process.
+// serve runs a server of the cluster in this process.
 func serve(text string) error {
-	var m member
+	var m memberConfig
 	if err := json.Unmarshal([]byte(text), &m); err != nil {
 		return err
 	}
@@ -79,22 +79,22 @@ func serve(text string) error {
 type cluster struct {
 	testing.TB
 	database *postgrestest.Cluster
-	store    *sqlstore.Store // of the test, to look and to be woken
-	members  []*running
+	store    *sqlstore.Store // the test's own, to read records and to subscribe
+	members  []*clusterServer
 
 	stop     atomic.Bool
 	clients  sync.WaitGroup
 	created  atomic.Int64
 	ended    chan struct{} // one for each execution that has ended
 	mu       sync.Mutex
-	names    []string // of those whose creation was acknowledged
-	unsought int      // of names: have been looked at
+	names    []string // of executions whose creation was acknowledged
+	unsought int      // names[:unsought] have been compared
 }
 
-// running is one server of it.
-type running struct {
-	member
-	release string // the binary that it runs
+// clusterServer is one server of a cluster.
+type clusterServer struct {
+	memberConfig
+	release string // path of the binary that it runs
 	process *exec.Cmd
 	address atomic.Value // string
 	admin   serviceconnect.AdminServiceClient
@@ -114,7 +114,7 @@ func startCluster(t *testing.T, releases ...string) *cluster {
 		t.Fatal(err)
 	}
 	for _, release := range releases {
-		m := &running{member: member{Dir: t.TempDir(), Database: c.database.URL, LeaseTTL: clusterLease}, release: release}
+		m := &clusterServer{memberConfig: memberConfig{Dir: t.TempDir(), Database: c.database.URL, LeaseTTL: clusterLease}, release: release}
 		data := filepath.Join(m.Dir, "data")
 		if err := errors.Join(os.MkdirAll(data, 0o700), os.MkdirAll(filepath.Join(shared, "blob"), 0o700),
 			os.Symlink(filepath.Join(shared, "blob"), filepath.Join(data, "blob")), os.Symlink(filepath.Join(shared, "signing.key"), filepath.Join(data, "signing.key"))); err != nil {
@@ -133,9 +133,9 @@ func startCluster(t *testing.T, releases ...string) *cluster {
 	return c
 }
 
-// toAddress sends to where the server listens now.
+// toAddress sends requests to the address at which a server listens now.
 type toAddress struct {
-	member    *running
+	member    *clusterServer
 	transport *http.Transport
 }
 
@@ -146,9 +146,9 @@ func (a toAddress) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 // start returns when the server answers.
-func (c *cluster) start(m *running) {
+func (c *cluster) start(m *clusterServer) {
 	c.Helper()
-	text, err := json.Marshal(m.member)
+	text, err := json.Marshal(m.memberConfig)
 	if err != nil {
 		c.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func (c *cluster) start(m *running) {
 	m.address.Store(lines.Text())
 }
 
-func (c *cluster) kill(m *running) {
+func (c *cluster) kill(m *clusterServer) {
 	c.Helper()
 	if err := m.process.Process.Kill(); err != nil {
 		c.Fatal(err)
@@ -176,8 +176,8 @@ func (c *cluster) kill(m *running) {
 	_ = m.process.Wait()
 }
 
-// identity is the name under which a server has its shards; a process of it may add one of its own after a dot.
-func (m *running) identity(t testing.TB) string {
+// identity is the name of a server. Its leases are under this name, to which a process adds a dot and its nonce.
+func (m *clusterServer) identity(t testing.TB) string {
 	t.Helper()
 	content, err := os.ReadFile(filepath.Join(m.Dir, "data", "server.id"))
 	if err != nil {
@@ -186,7 +186,7 @@ func (m *running) identity(t testing.TB) string {
 	return strings.TrimSpace(string(content))
 }
 
-// testLog passes on what a server says. It may say it after the test.
+// testLog passes the log of a server on to the test. The server may log after the test has ended.
 type testLog struct {
 	t    testing.TB
 	name string
@@ -199,7 +199,7 @@ func (l testLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// anywhere makes a call at one server after the other until one answers something else than that it cannot now.
+// anywhere makes a call at one server after the other until one answers something else than UNAVAILABLE.
 func (c *cluster) anywhere(what string, call func(context.Context, serviceconnect.AdminServiceClient) error) error {
 	from := rand.IntN(len(c.members))
 	for try := 0; ; try++ {
@@ -261,7 +261,7 @@ func executionID(name string) aloft.ExecutionID {
 	return aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: name}
 }
 
-// wait returns when the execution has ended; that it does not is a failure.
+// wait returns when the execution has ended; if it does not, the test fails.
 func (c *cluster) wait(name string) bool {
 	wake, cancel := c.store.Subscribe(store.TopicExecution(executionID(name)))
 	defer cancel()
@@ -303,8 +303,8 @@ func (c *cluster) afterEnds(n int) {
 	}
 }
 
-// shards counts those of a server by the records.
-func (c *cluster) shards(of *running) (n int) {
+// shards counts the shards that a server leases, by the records of leases.
+func (c *cluster) shards(of *clusterServer) (n int) {
 	c.Helper()
 	conn := postgrestest.Connect(c.TB, c.database.URL)
 	defer conn.Close(context.Background())
@@ -314,8 +314,8 @@ func (c *cluster) shards(of *running) (n int) {
 	return n
 }
 
-// compare looks at every execution that has ended since the last time: nothing acknowledged is lost, everything has
-// succeeded, no node twice, each by the attempt that the journal says, and nothing is stuck.
+// compare looks at every execution that has ended since the last call: no acknowledged execution is lost, all have succeeded, no node
+// ran twice, each node has succeeded by the attempt that the journal names, and no execution is stuck.
 func (c *cluster) compare() {
 	c.Helper()
 	c.mu.Lock()
@@ -369,7 +369,7 @@ func (c *cluster) compare() {
 	}
 }
 
-// register makes what the clients run: a chain that sleeps between what it computes, and a process.
+// register registers the workflows that the clients run: a chain that sleeps between its nodes, and a process.
 func (c *cluster) register() (plans []*core.Identifier) {
 	c.Helper()
 	slow := chain("slow", "slow.echo", 3)
@@ -425,7 +425,7 @@ func TestKillsOfServersAndTheirDatabaseLoseNothing(t *testing.T) {
 	for n := range kills {
 		m := c.members[random.IntN(len(c.members))]
 		switch n % 6 {
-		case 2: // one is suspended until the others have what it had, and does not know
+		case 2: // a server is suspended until the others have its shards, which it does not know when it goes on
 			done["suspended"]++
 			if err := m.process.Process.Signal(syscall.SIGSTOP); err != nil {
 				t.Fatal(err)
@@ -471,7 +471,7 @@ func TestKillsOfServersAndTheirDatabaseLoseNothing(t *testing.T) {
 	t.Logf("%v, %d executions", done, len(c.names))
 }
 
-// drain lets what runs end, and compares.
+// drain lets all running executions end, and compares.
 func (c *cluster) drain() {
 	c.Helper()
 	c.stop.Store(true)

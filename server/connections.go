@@ -8,25 +8,24 @@ import (
 	"syscall"
 )
 
-// connections bounds how many clients are connected at once, so that the store, uploads and the start of tasks find a file
-// descriptor when clients have opened more connections than the system allows this process files. It closes the connection
-// that has been without a request for longest, which its client opens again when it has one.
-//
-// open counts connections, and quiet holds those without a request: len(quiet) ≤ open.
+// connections bounds how many connections clients have at once. Otherwise clients could take all file descriptors of the process, and
+// the store, uploads and the start of tasks would find none. If there are too many, the connection that has been without a request for
+// longest is closed: its client opens a new one for its next request. If all connections have requests, the new one is closed.
 type connections struct {
 	limit int
 
 	mu    sync.Mutex
-	open  int
-	quiet *list.List // of net.Conn, the one that has been quiet for longest first
-	place map[net.Conn]*list.Element
+	open  int                        // connections; open ≤ limit, but for those that are just being closed
+	quiet *list.List                 // net.Conn of connections without a request, the longest quiet first; len(quiet) ≤ open
+	place map[net.Conn]*list.Element // element of quiet, by connection
 }
 
 func newConnections(limit int) *connections {
 	return &connections{limit: limit, quiet: list.New(), place: map[net.Conn]*list.Element{}}
 }
 
-// maxConnections is half of what this process may open, less what the server always has open: a request may need a file, too.
+// maxConnections is half of the file descriptors that this process may have, because a request may need a file, too, less those that
+// the server always has open.
 func maxConnections() int {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur > 1<<20 {
@@ -35,7 +34,7 @@ func maxConnections() int {
 	return max(16, int(files.Cur)/2-32)
 }
 
-// state is the hook http.Server.ConnState.
+// state implements the hook http.Server.ConnState.
 func (c *connections) state(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -58,7 +57,7 @@ func (c *connections) state(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// makeRoom closes one connection; the new one where all others have requests. That it is closed comes back as a state.
+// makeRoom closes the quietest connection, or the new one if all others have requests. open is counted down in state.
 func (c *connections) makeRoom(fresh net.Conn) {
 	if oldest := c.quiet.Front(); oldest != nil {
 		fresh = c.quiet.Remove(oldest).(net.Conn) //nolint:forcetypeassert // see quiet

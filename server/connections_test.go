@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// TestQuietConnectionsMakeRoomForNewOnes is attack 18: as many idle connections as there are descriptors kept new clients out.
+// TestQuietConnectionsMakeRoomForNewOnes is attack 18: idle connections took all descriptors and kept new clients out.
 func TestQuietConnectionsMakeRoomForNewOnes(t *testing.T) {
 	t.Parallel()
 	busy, release := make(chan struct{}), make(chan struct{})

@@ -17,8 +17,8 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Rows of each kind are damaged between two starts of a server: what they are about says so and how one goes on, and nothing
-// else is hindered by them.
+// Rows of each kind are damaged between two starts of a server: calls about them say so, with the way out, and calls about other rows
+// work as before.
 func TestDamagedRowsCostThemselvesAlone(t *testing.T) {
 	t.Parallel()
 	c := testConfig(t.TempDir())
@@ -111,7 +111,7 @@ func TestDamagedRowsCostThemselvesAlone(t *testing.T) {
 	s.wantCode(err, connect.CodeAlreadyExists)
 	succeeds("bad")
 
-	// The execution that cannot be read waits, and says so wherever one looks.
+	// The execution that cannot be read waits, and says so in each call.
 	info := aloftv1connect.NewServerServiceClient(s.http, "http://"+s.Address, connect.WithGRPC())
 	s.until(asleep, "an execution that waits by name", func([]*store.Attempt) bool {
 		answer, err := info.GetServerInfo(ctx, &aloftv1.GetServerInfoRequest{})

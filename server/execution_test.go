@@ -21,7 +21,7 @@ func TestASingleTaskRunsInAWorkflowOfItsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	var all sync.WaitGroup
-	for range 8 { // the wrapper is made once, whoever comes first
+	for range 8 { // the workflow around a single task is made once, although 8 clients need it at the same time
 		all.Go(func() {
 			if _, err := s.admin.CreateExecution(t.Context(), execute(id(core.ResourceType_TASK, "pkg.mod.t1"), map[string]*core.Literal{"x": integer(1)})); err != nil {
 				t.Error(err)
@@ -242,7 +242,7 @@ func TestExecutionsAreListedByTheirTagsAndLabels(t *testing.T) {
 	s.wantCode(err, connect.CodeInvalidArgument, `bbb…" has 256 characters, the limit is 255`)
 }
 
-// flytectl states no order, takes one page and sorts it by a time that all nodes of one moment share.
+// flytectl states no order, takes one page and sorts it by a time that several nodes share.
 func TestNodesAreListedInTheOrderTheyWereCreatedUnlessAnotherIsAskedFor(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
@@ -357,7 +357,7 @@ func TestLargeInputsAreKeptAsObjectsAndComeBack(t *testing.T) {
 	}
 }
 
-// What is valid is registered, so that one such task keeps nothing else out; a run of it is refused, by name.
+// A task that this server cannot run is registered all the same, together with the tasks beside it; an execution of it is refused.
 func TestARunThatCannotSucceedIsRefusedByName(t *testing.T) {
 	t.Parallel()
 	c := testConfig(t.TempDir())

@@ -21,7 +21,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/service"
 )
 
-// smallDisk mounts a file system of its own that holds so many bytes; root may.
+// smallDisk mounts a file system of a given size, which only root may do.
 func smallDisk(t *testing.T, bytes int) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -35,7 +35,7 @@ func smallDisk(t *testing.T, bytes int) string {
 	return dir
 }
 
-// fill leaves nothing of the disk and returns what gives it back.
+// fill takes all free space of the disk and returns a function that gives it back.
 func fill(t *testing.T, dir string) (free func()) {
 	t.Helper()
 	path := filepath.Join(dir, "ballast")
@@ -84,7 +84,7 @@ func TestAFullDiskStopsWritesAndNothingElseUntilThereIsRoom(t *testing.T) {
 	}
 	refused := &core.WorkflowExecutionIdentifier{Project: "flytesnacks", Domain: "development", Name: request.Name}
 
-	// What is there can be read.
+	// Records that are there can be read.
 	if got := s.get(done).GetClosure().GetPhase(); got != core.WorkflowExecution_SUCCEEDED {
 		t.Errorf("an execution that has ended is %s", got)
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/service"
 )
 
-// follower is a client as flytekit is one: its user agent, one connection, a deadline of a minute while it waits.
+// follower is a client like flytekit: its user agent, one connection, a deadline of a minute while it waits.
 type follower struct {
 	t *testing.T
 	service.AdminServiceClient
@@ -46,7 +46,7 @@ func (f *follower) start(d string) *core.WorkflowExecutionIdentifier {
 	return answer.GetId()
 }
 
-// ask asks once, as flytekit's wait does, and says in which phase the answer shows the execution.
+// ask calls GetExecution once, as flytekit's wait does, and returns the phase in the answer.
 func (f *follower) ask(e *core.WorkflowExecutionIdentifier, deadline time.Duration) core.WorkflowExecution_Phase {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(f.t.Context(), deadline)
@@ -95,7 +95,7 @@ func TestNobodyElseIsHeld(t *testing.T) {
 		e := f.start("1h")
 		for range 3 {
 			if got := f.ask(e, c.deadline); got == core.WorkflowExecution_SUCCEEDED {
-				t.Errorf("%s: %s", name, got) // reached at all: it was answered while the execution runs
+				t.Errorf("%s: %s", name, got) // that this is reached shows that the call was answered while the execution runs
 			}
 		}
 	}
@@ -142,7 +142,7 @@ func TestAHeldCallIsAnsweredWhenAnotherExecutionHasEnded(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	f := s.follower(python)
-	s.wait(f.start("0s")) // it has ended, and the client does not know
+	s.wait(f.start("0s")) // an execution that has ended without the client's knowledge
 	if got := f.ask(f.start("300ms"), time.Minute); got != core.WorkflowExecution_SUCCEEDED {
 		t.Errorf("the answer shows %s, want SUCCEEDED: an execution that has ended is not followed", got)
 	}
@@ -183,7 +183,7 @@ func TestThePythonClientWaitsForARunOfASecondNotForThirty(t *testing.T) {
 	if _, err := s.admin.CreateTask(t.Context(), sleepTask("sleep")); err != nil {
 		t.Fatal(err)
 	}
-	// polls counts how often flytekit asks: twice after the create when the answer is held, and it never sleeps.
+	// polls counts flytekit's calls of GetExecution: two after the create when the second is held, and flytekit never sleeps.
 	script := exec.CommandContext(t.Context(), interpreter, "-c", `
 import datetime, sys, time
 from flytekit.configuration import Config, PlatformConfig

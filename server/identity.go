@@ -19,17 +19,21 @@ import (
 )
 
 // A server, its data folder, its database and its blob store belong together, and all of them can be copied, moved, restored
-// and mixed up. What follows tells the original from the copy at the start, where a sentence can say what is wrong:
+// and mixed up. The functions in this file find that out at the start, when an error can still say what is wrong. They compare:
 //
-//   - server.id in the data folder is the name of the server, under which its attempts are found again;
-//   - the place is the folder itself, wherever it was moved to: a copy has the same server.id and another place;
-//   - the nonce is the process: two that have one name are told apart by it, and the later one wins;
-//   - the id of the blob store is an object in it and a row of the database;
-//   - in the blob store each server that shares a database leaves its nonce, so that a copy of the blob store is told from
-//     the one that is shared.
+//   - the identity: the name of the server, in the file server.id of the data folder. Its attempts are recorded under this name;
+//   - the place: the folder itself, not its path (worker.Place). A folder that was renamed keeps it, until the machine starts again; a
+//     copy has the same server.id and another place;
+//   - the nonce: a random text of one process. Two processes with one identity have different nonces, and the later process wins;
+//   - the id of the blob store: an object in the blob store and a row of the database, which must be equal;
+//   - the sign of a server: an object with its nonce, which each server that shares a database leaves in the blob store. A copy of the
+//     blob store lacks the signs that the other servers have left since.
+//
+// For example, a data folder is copied, and the copy started while the original runs on the same PostgreSQL database. The copy has the
+// identity of the original and another place. So it waits for maxSilence, sees a heartbeat of the original, and ends with twinError.
 
-// identify returns the name under which the executor of this data folder is known, made on first use. It moves with the
-// folder, so that a server which follows another one finds what that one had.
+// identify returns the identity of the server of this data folder, which is made on first use. It moves with the folder, so
+// that the next server on the folder finds the attempts of the server before.
 func identify(dir string) (string, error) {
 	path := filepath.Join(dir, "server.id")
 	content, err := os.ReadFile(path)
@@ -50,19 +54,20 @@ func identify(dir string) (string, error) {
 	return name, nil
 }
 
-// quiet is how long a process that has our name must not have been heard before we take its place.
-const quiet = 15 * time.Second
+// maxSilence is how long a server waits for a heartbeat of another process with its identity before it takes that process for ended.
+const maxSilence = 15 * time.Second
 
-// predecessor returns the nonce of the process that was this instance before; empty: there was none, or one of release
-// 0.1.0. The lock of the data folder says that a process of this very folder has ended. One that ran on another folder, of
-// which ours is a copy (or which ours was before it was moved to another disk), is given the time for a heartbeat.
+// predecessor returns the nonce of the process that had this identity before; empty: there was none, or it was of release 0.1.0.
+// If that process ran on this very folder it has ended, because this process has the lock. If it ran on another folder, this
+// folder may be a copy, or was moved to another disk: then the predecessor is given maxSilence for a heartbeat, and if there is one
+// the error is twinError.
 func (s *Server) predecessor(ctx context.Context, identity, place string) (string, error) {
 	before, err := s.instance(ctx, identity)
-	ours := before.Place == place || before.Place == s.config.DataDir // release 0.1.0 took the path for the folder
-	if err != nil || before.ID == "" || ours || s.config.Database == "" {
+	sameFolder := before.Place == place || before.Place == s.config.DataDir // release 0.1.0 recorded the path as the place
+	if err != nil || before.ID == "" || sameFolder || s.config.Database == "" {
 		return before.Nonce, err
 	}
-	wait := cmp.Or(s.options.quiet, quiet)
+	wait := cmp.Or(s.options.maxSilence, maxSilence)
 	s.log.Info("the data folder is not where it was: waiting to see whether another server has its name", "name", identity, "at_most", wait)
 	for deadline := time.Now().Add(wait); time.Now().Before(deadline); {
 		if err := sleep(ctx, 200*time.Millisecond); err != nil {
@@ -79,7 +84,7 @@ func (s *Server) predecessor(ctx context.Context, identity, place string) (strin
 	return before.Nonce, nil
 }
 
-// leaseOwner names the engine of a process. The leases of another process are another's, even if it has our name.
+// leaseOwner names the engine of a process in leases. Two processes with one identity are different owners.
 func leaseOwner(identity, nonce string) string {
 	if nonce == "" {
 		return identity // release 0.1.0
@@ -94,6 +99,7 @@ func (s *Server) twinError(identity string) error {
 		dir, identity, filepath.Join(dir, "server.id"))
 }
 
+// instance reads the record of an executor; the zero value if there is none.
 func (s *Server) instance(ctx context.Context, id string) (store.Instance, error) {
 	instances, err := s.store.Instances(ctx)
 	if err != nil {
@@ -114,12 +120,13 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// blobStoreKey is where a blob store has its id. It is written once.
+// blobStoreKey is the object with the id of a blob store. It is written once.
 const blobStoreKey blob.Key = "installation.id"
 
-// belongTogether refuses a blob store and a database of which one belongs elsewhere. Those of an installation that has no id
-// yet, because it is new or of release 0.1.0, get one: first the database, then the blob store, then the database notes
-// that both have it. So one without the other is a step that was interrupted, or a mistake.
+// belongTogether refuses a blob store and a database with different ids. If neither has an id, because the installation is new or of
+// release 0.1.0, it writes one, in three steps that may be repeated: the id into the database, the id into the blob store, and into
+// the database that both have it (sealed). A start that was interrupted in between has an id in the database that is not
+// sealed, and the next start goes on. Any other difference is a mistake of the user's.
 func (s *Server) belongTogether(ctx context.Context, blobs blob.Store) error {
 	for try := 1; ; try++ {
 		there, err := smallObject(ctx, blobs, blobStoreKey)
@@ -139,7 +146,7 @@ func (s *Server) belongTogether(ctx context.Context, blobs blob.Store) error {
 			if sealed {
 				return nil
 			}
-		case try < 2: // another server may be giving both their id just now: it was in between what we read
+		case try < 2: // another server may have written the id between the two reads: read again
 			continue
 		default:
 			return s.strangersError(id, there)
@@ -152,7 +159,7 @@ func (s *Server) belongTogether(ctx context.Context, blobs blob.Store) error {
 	}
 }
 
-// strangersError says which of the two is wrong and how to go on, also with what was meant so.
+// strangersError says that the ids of database and blob store differ, how to correct that, and how to go on if the user wants it so.
 func (s *Server) strangersError(database, blobs string) error {
 	folder := filepath.Join(s.config.DataDir, "blob")
 	file := filepath.Join(folder, string(blobStoreKey))
@@ -179,8 +186,8 @@ func smallObject(ctx context.Context, blobs blob.Store, key blob.Key) (string, e
 	return strings.TrimSpace(string(content)), err
 }
 
-// shareBlobs refuses a blob store that is a copy of the one that the other servers of the database share: what they write
-// would not be found here.
+// shareBlobs leaves the sign of this server in the blob store, and refuses a blob store that is a copy of the one that the other
+// servers of the database use: objects that they write would be missing here.
 func (s *Server) shareBlobs(ctx context.Context, blobs blob.Store, identity, nonce string) error {
 	if s.config.Database == "" {
 		return nil
@@ -203,10 +210,11 @@ func (s *Server) shareBlobs(ctx context.Context, blobs blob.Store, identity, non
 	return nil
 }
 
-// sharesWith looks for the sign of another server, and if there is none, or one of an earlier process, whether it lives.
+// sharesWith looks for the sign of another server. If its current sign is missing, the server has ended, or it uses another blob store:
+// a heartbeat within maxSilence tells that it lives, and is an error.
 func (s *Server) sharesWith(ctx context.Context, blobs blob.Store, other store.Instance) error {
 	seen := other.SeenAt
-	for deadline := time.Now().Add(cmp.Or(s.options.quiet, quiet)); ; {
+	for deadline := time.Now().Add(cmp.Or(s.options.maxSilence, maxSilence)); ; {
 		sign, err := smallObject(ctx, blobs, witnessKey(other.ID))
 		switch {
 		case err != nil:
@@ -217,7 +225,7 @@ func (s *Server) sharesWith(ctx context.Context, blobs blob.Store, other store.I
 			return fmt.Errorf("open blob folder %s: it is not the one of server %s, which runs on the same database, but perhaps a copy; servers that share "+
 				"a database share the folder blob and the file signing.key (a mount or links)", filepath.Join(s.config.DataDir, "blob"), other.ID)
 		case time.Now().After(deadline):
-			return nil // it has ended
+			return nil // the other server has ended
 		}
 		if err := sleep(ctx, 200*time.Millisecond); err != nil {
 			return err

@@ -18,8 +18,8 @@ import (
 	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
 )
 
-// copied is the configuration of a server on a copy of another one's data folder.
-func copied(t *testing.T, c config.Config) config.Config {
+// configOfCopy is the configuration of a server on a copy of a data folder.
+func configOfCopy(t *testing.T, c config.Config) config.Config {
 	t.Helper()
 	other := testConfig(t.TempDir())
 	other.Database = c.Database
@@ -29,18 +29,18 @@ func copied(t *testing.T, c config.Config) config.Config {
 	return other
 }
 
-// tryStart starts a server that waits less long for signs of life of others.
+// tryStart starts a server with a shorter maxSilence.
 func tryStart(t *testing.T, c config.Config) (*Server, error) {
 	t.Helper()
-	s, err := Start(t.Context(), c, Options{quiet: 500 * time.Millisecond})
+	s, err := Start(t.Context(), c, Options{maxSilence: 500 * time.Millisecond})
 	if err == nil {
 		t.Cleanup(func() { _ = s.Close() })
 	}
 	return s, err
 }
 
-// breathe sends heartbeats of a server, whose executor these tests do not run, until the function that is returned is called.
-func breathe(t *testing.T, s *Server) (stop func()) {
+// sendHeartbeats sends heartbeats of a server, whose executor these tests do not run, until stop is called.
+func sendHeartbeats(t *testing.T, s *Server) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -86,8 +86,8 @@ func TestACopyOfADataFolderIsRefusedWhileItsServerRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := copied(t, c)
-	stop := breathe(t, first)
+	other := configOfCopy(t, c)
+	stop := sendHeartbeats(t, first)
 	_, err = tryStart(t, other)
 	stop()
 	wantError(t, err, "it is a copy of one whose server runs on the same database", "delete "+filepath.Join(other.DataDir, "server.id"), "share the folder blob")
@@ -111,7 +111,7 @@ func TestAServerThatStoodStillWhileItsPlaceWasTakenIsFenced(t *testing.T) {
 	if err != nil || before.Nonce == "" {
 		t.Fatalf("the instance is %+v (%v)", before, err)
 	}
-	if _, err := tryStart(t, copied(t, c)); err != nil { // it hears nothing of the first one
+	if _, err := tryStart(t, configOfCopy(t, c)); err != nil { // the first server sends no heartbeats
 		t.Fatal(err)
 	}
 	if err := first.executor.Register(t.Context()); !errors.Is(err, aloft.ErrFenced) {
@@ -121,7 +121,8 @@ func TestAServerThatStoodStillWhileItsPlaceWasTakenIsFenced(t *testing.T) {
 	if !errors.Is(err, aloft.ErrConflict) || !strings.Contains(err.Error(), "another process") {
 		t.Errorf("the first takes an attempt: %v", err)
 	}
-	// Each has leases of its own: those of the first end, or it gives up what is above its share, as soon as the second asks.
+	// The two processes are different owners of leases: the leases of the first run out, or it gives up those above its share, as soon as
+	// the second one asks for leases.
 	for deadline := time.After(time.Minute); ; {
 		leases, err := first.store.AcquireShards(t.Context(), leaseOwner(identity, before.Nonce), time.Now(), time.Second)
 		if err != nil {
@@ -153,7 +154,7 @@ func TestAServerGoesOnAtOnceWhereOneOfItsOwnFolderWasKilled(t *testing.T) {
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// As if it had been killed: its leases and its heartbeat are there, and fresh.
+	// As if the server had been killed: its leases and its heartbeat are there, and fresh.
 	s, err := sqlstore.Open(t.Context(), sqlstore.Options{URL: c.Database})
 	if err != nil {
 		t.Fatal(err)
@@ -187,13 +188,13 @@ func TestServersWhoseBlobFoldersAreNotSharedAreRefused(t *testing.T) {
 	_, err = tryStart(t, apart)
 	wantError(t, err, "open blob folder "+filepath.Join(apart.DataDir, "blob"), "it is empty", "servers that share a database share it")
 
-	// A copy is no better, although it has the same id. Only a server that lives can say so.
-	other := copied(t, c)
+	// A copy has the same id and is wrong, too. That can be told only while the other server runs.
+	other := configOfCopy(t, c)
 	if err := os.Remove(filepath.Join(other.DataDir, "server.id")); err != nil {
 		t.Fatal(err)
 	}
-	stop := breathe(t, first)
-	// What the copy has of the first server's sign is of an earlier process.
+	stop := sendHeartbeats(t, first)
+	// The first server's sign in the copy is that of an earlier process.
 	sign := filepath.Join(other.DataDir, "blob", "servers", "x")
 	identity, _ := identify(c.DataDir)
 	sign = strings.TrimSuffix(sign, "x") + identity
@@ -204,7 +205,7 @@ func TestServersWhoseBlobFoldersAreNotSharedAreRefused(t *testing.T) {
 	stop()
 	wantError(t, err, "it is not the one of server "+identity, "share the folder blob")
 
-	// Shared it is right.
+	// A shared blob store is right.
 	if err := errors.Join(os.RemoveAll(filepath.Join(other.DataDir, "blob")),
 		os.Symlink(filepath.Join(c.DataDir, "blob"), filepath.Join(other.DataDir, "blob"))); err != nil {
 		t.Fatal(err)
@@ -269,7 +270,7 @@ func TestADatabaseAndABlobFolderThatDoNotBelongTogetherAreRefused(t *testing.T) 
 	sh(wayOut)
 	goesOn(a)
 
-	// They were deleted.
+	// The blobs were deleted.
 	must(os.RemoveAll(at(a, "blob")))
 	sh(refused(a, "open blob folder "+at(a, "blob"), "it is empty", "if it was deleted on purpose"))
 	goesOn(a)
@@ -281,7 +282,7 @@ func TestADatabaseAndABlobFolderThatDoNotBelongTogetherAreRefused(t *testing.T) 
 	sh(refused(a, "open the database sqlite "+at(a, "aloft.db"), "it is new", "to use the files with the new database"))
 	goesOn(a)
 
-	// Neither has an id: an installation of release 0.1.0. Or it was interrupted between the two.
+	// Neither has an id: an installation of release 0.1.0. Or a start was interrupted after the first of the two had its id.
 	ctx := t.Context()
 	s, err := sqlstore.Open(ctx, sqlstore.Options{Path: at(b, "aloft.db")})
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/aloft-dev/aloft/internal/legible"
 )
 
-// deepStruct has so many lists in it.
+// deepStruct has a number of lists in it, one in the other.
 func deepStruct(lists int) *structpb.Struct {
 	v := structpb.NewBoolValue(true)
 	for range lists {
@@ -136,11 +136,11 @@ func TestWhatClientsCouldNotReadIsRefused(t *testing.T) {
 	if _, err := s.admin.CreateTask(t.Context(), known); err != nil {
 		t.Errorf("a task whose id has unknown fields: %v", err)
 	}
-	s.legible()
+	s.checkLists()
 }
 
-// legible checks that each list is one that all clients can read, and that REST gives each; what it gives is returned.
-func (s *testServer) legible() (rest map[string]string) {
+// checkLists checks that all clients can read each list, and returns the lists as REST gives them.
+func (s *testServer) checkLists() (rest map[string]string) {
 	s.t.Helper()
 	all := &admin.ResourceListRequest{Id: &admin.NamedEntityIdentifier{Project: "flytesnacks", Domain: "development"}, Limit: 100}
 	tasks, err1 := s.admin.ListTasks(s.t.Context(), all)

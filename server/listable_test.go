@@ -17,8 +17,8 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// TestARowThatSomeClientsCannotReadTakesNoListFromAnybody has rows of an earlier release, which took them, and values that
-// flytekit sends.
+// TestARowThatSomeClientsCannotReadTakesNoListFromAnybody has rows that an earlier release accepted and this one would refuse, and
+// values that flytekit sends.
 func TestARowThatSomeClientsCannotReadTakesNoListFromAnybody(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
@@ -43,7 +43,7 @@ func TestARowThatSomeClientsCannotReadTakesNoListFromAnybody(t *testing.T) {
 			t.Fatalf("%s: %v", what, err)
 		}
 	}
-	rest := s.legible()
+	rest := s.checkLists()
 	for noun, texts := range map[string][]string{
 		"tasks":      {`"nan":"NaN"`, `"nothing":null`, `"name":"old"`, "leftoutofthislist"},
 		"executions": {`"code":"Old"`, "9999-12-31T23:59:59Z"},

@@ -24,8 +24,8 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// intact fails unless the server still does everything and holds nothing that it refused.
-func (s *testServer) intact() {
+// checkIntact fails unless the server still works and has given back the room of the requests that it refused.
+func (s *testServer) checkIntact() {
 	s.t.Helper()
 	where := &admin.NamedEntityIdentifier{Project: "flytesnacks", Domain: "development"}
 	tasks, err := s.admin.ListTasks(s.t.Context(), &admin.ResourceListRequest{Id: where, Limit: 100})
@@ -116,7 +116,7 @@ func TestMalformedMessagesAreInvalidArgumentAndLeaveNothing(t *testing.T) {
 			}
 		})
 	}
-	s.intact()
+	s.checkIntact()
 }
 
 func TestBrokenFramesAndForeignContentTypesAreRefused(t *testing.T) {
@@ -174,13 +174,13 @@ func TestBrokenFramesAndForeignContentTypesAreRefused(t *testing.T) {
 			}
 		})
 	}
-	s.intact()
+	s.checkIntact()
 }
 
-// TestWhatIsRefusedCostsNoMultipleOfItsSize: what is wrong with a name of 60 MB was said in sentences that quoted it, which took
-// several times as much memory and a quarter of a second. Each text of each request is made large, of requests that are right but
-// for that and of empty ones, and what its refusal allocates is compared with that of the cheapest one of the call.
-func TestWhatIsRefusedCostsNoMultipleOfItsSize(t *testing.T) { //nolint:paralleltest // what others allocate would be counted
+// TestWhatIsRefusedCostsNoMultipleOfItsSize: refusals of a name of 60 MB quoted the name, which took several times as much memory and a
+// quarter of a second. The test makes each text of each request large, once in a request that is right but for that and once in an empty
+// request, and compares what the refusal allocates with the cheapest refusal of the same call.
+func TestWhatIsRefusedCostsNoMultipleOfItsSize(t *testing.T) { //nolint:paralleltest // allocations of other tests would be counted
 	if testing.Short() {
 		t.Skip("under the race detector other buffers are used again")
 	}
@@ -204,13 +204,13 @@ func TestWhatIsRefusedCostsNoMultipleOfItsSize(t *testing.T) { //nolint:parallel
 	for procedure, input := range unaryCalls() {
 		type refusal struct {
 			field, text string
-			beyond      int64 // bytes: what it allocated, without what receiving and decoding so large a request takes
+			beyond      int64 // bytes that the refusal allocated, without those to receive and decode the request
 		}
 		var refusals []refusal
 		for _, base := range append(bases[procedure], dynamicpb.NewMessage(input)) {
 			eachText(base.ProtoReflect(), 0, func(field string, set func(string) (undo func())) {
 				if named, ok := base.(interface{ GetId() *core.Identifier }); ok {
-					named.GetId().Name = fmt.Sprint("other", tried) // of a version that is there the differences are looked for
+					named.GetId().Name = fmt.Sprint("other", tried) // a name that is registered would be compared with the version that is there
 				}
 				undo := set(large)
 				request, err := proto.Marshal(base)
@@ -226,7 +226,7 @@ func TestWhatIsRefusedCostsNoMultipleOfItsSize(t *testing.T) { //nolint:parallel
 				if answer.StatusCode == http.StatusOK {
 					return
 				}
-				const receiving = 8 // times its size, by the client, too
+				const receiving = 8 // what receiving and decoding allocate, in sizes of the request, that of the client included
 				refusals = append(refusals, refusal{field, string(text), int64(after.TotalAlloc-before.TotalAlloc) - receiving*int64(len(request))})
 			})
 		}
@@ -246,7 +246,7 @@ func TestWhatIsRefusedCostsNoMultipleOfItsSize(t *testing.T) { //nolint:parallel
 	}
 }
 
-// unaryCalls are the calls of all services that are served here, with what each is sent.
+// unaryCalls are the unary calls of all services of the server, with the types of their requests.
 func unaryCalls() map[string]protoreflect.MessageDescriptor {
 	calls := map[string]protoreflect.MessageDescriptor{}
 	protoregistry.GlobalFiles.RangeFiles(func(file protoreflect.FileDescriptor) bool {
@@ -263,7 +263,7 @@ func unaryCalls() map[string]protoreflect.MessageDescriptor {
 	return calls
 }
 
-// eachText visits every text that a message has, and those that it could have, as far as its first few levels go.
+// eachText visits every text field of a message, set or not, in its first few levels.
 func eachText(m protoreflect.Message, depth int, visit func(field string, set func(string) (undo func()))) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {

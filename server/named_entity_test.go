@@ -19,7 +19,7 @@ func namedID(name string) *admin.NamedEntityIdentifier {
 	return &admin.NamedEntityIdentifier{Project: "flytesnacks", Domain: "development", Name: name}
 }
 
-// listed is what a list of named entities gives, as "name description state", through all of its pages.
+// listed gives all pages of a list of named entities, each entity as "name description state".
 func (s *testServer) listed(r *admin.NamedEntityListRequest) (entities []string) {
 	s.t.Helper()
 	r.Project, r.Domain = "flytesnacks", "development"
@@ -73,7 +73,7 @@ func TestNamedEntitiesAreListedAsClientsAsk(t *testing.T) {
 	s.wantListed(list("eq(state,0)", byName), a, b)
 	s.wantListed(list("eq(state,1)", newest), c)
 	s.wantListed(list("eq(state,2)", nil), generated)
-	s.wantListed(list("contains(name,a)", byName), generated, a) // any filter at all shows what we made, as in Flyte
+	s.wantListed(list("contains(name,a)", byName), generated, a) // with any filter at all, generated names are listed, as in Flyte
 	s.wantListed(list("contains(named_entity_metadata.description,last)", nil), c)
 	s.wantListed(&admin.NamedEntityListRequest{ResourceType: core.ResourceType_TASK, Limit: 10}, a, b, `c "" NAMED_ENTITY_ACTIVE`)
 	s.wantListed(&admin.NamedEntityListRequest{ResourceType: core.ResourceType_LAUNCH_PLAN, Limit: 10, Filters: "ne(state,0)"}, generated)

@@ -12,8 +12,8 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// TestTheDataFolderIsReadableByItsOwnerAlone is attack 18: a folder that was there with mode 0755 stayed so, and the database
-// was 0644 whatever the folder.
+// TestTheDataFolderIsReadableByItsOwnerAlone is attack 18: an existing folder with mode 0755 kept that mode, and the database had
+// 0644 in any folder.
 func TestTheDataFolderIsReadableByItsOwnerAlone(t *testing.T) {
 	t.Parallel()
 	c := testConfig(t.TempDir())

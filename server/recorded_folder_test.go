@@ -24,12 +24,12 @@ import (
 	"github.com/aloft-dev/aloft/store/sqlstore/postgrestest"
 )
 
-// Data folders of every release are in testdata/release, as test/record.py and that release's binary left them when they were
-// killed: tar -czf 0.1.0.sqlite.tar.gz --exclude=aloft.db-shm data. Those of servers on PostgreSQL have beside the other files
+// testdata/release has data folders of every release, as test/record.py and the binary of that release left them when they were
+// killed: tar -czf 0.1.0.sqlite.tar.gz --exclude=aloft.db-shm data. The folder of a server on PostgreSQL has one more file,
 // database.sql, which is pg_dump --inserts --no-owner --no-privileges URL without the lines that only psql understands.
 
-// TestDataFoldersOfEveryReleaseGoOn: whatever a run was in when the release before was killed, it comes to its right end here. The
-// processes of its tasks are gone, and so is the machine that they ran on.
+// TestDataFoldersOfEveryReleaseGoOn: an execution that was in any phase when the server of an earlier release was killed comes to its
+// right end here. The processes of its tasks are gone, and so is the machine that they ran on.
 func TestDataFoldersOfEveryReleaseGoOn(t *testing.T) {
 	t.Parallel()
 	python := os.Getenv("ALOFT_TEST_PYTHON")
@@ -68,7 +68,7 @@ func TestDataFoldersOfEveryReleaseGoOn(t *testing.T) {
 	}
 }
 
-// recordedServer runs what test/record.py has left.
+// recordedServer is a server on a data folder that test/record.py has left.
 type recordedServer struct{ *testServer }
 
 func (s *recordedServer) execution(name string) *core.WorkflowExecutionIdentifier {
@@ -103,7 +103,7 @@ func (s *recordedServer) node(e *core.WorkflowExecutionIdentifier, node string) 
 	return n
 }
 
-// goesOn waits for all that was in flight, and looks at what had ended.
+// goesOn waits for the executions that were running, and checks those that had ended.
 func (s *recordedServer) goesOn() {
 	s.t.Helper()
 	const succeeded = core.WorkflowExecution_SUCCEEDED
@@ -128,7 +128,7 @@ func (s *recordedServer) goesOn() {
 	}
 }
 
-// recovers recovers an execution that had failed.
+// recovers recovers an execution that had failed under the earlier release.
 func (s *recordedServer) recovers() {
 	s.t.Helper()
 	answer, err := s.admin.RecoverExecution(s.t.Context(), &admin.ExecutionRecoverRequest{Id: s.execution("broken-alone"), Name: "again"})
@@ -142,7 +142,7 @@ func (s *recordedServer) recovers() {
 	}
 }
 
-// hits runs what the release before had cached.
+// hits runs a task whose result the earlier release had cached.
 func (s *recordedServer) hits() {
 	s.t.Helper()
 	plan := &core.Identifier{ResourceType: core.ResourceType_LAUNCH_PLAN, Project: "flytesnacks", Domain: "development", Name: "released.cached", Version: "recorded"}
@@ -155,7 +155,7 @@ func (s *recordedServer) hits() {
 	}
 }
 
-// resumes lets the recovery job go on that had paused.
+// resumes lets a recovery job go on that was paused under the earlier release.
 func (s *recordedServer) resumes() {
 	s.t.Helper()
 	recoveries := aloftv1connect.NewRecoveryServiceClient(s.http, "http://"+s.Address, connect.WithGRPC())
@@ -167,13 +167,13 @@ func (s *recordedServer) resumes() {
 	if _, err := recoveries.ResumeRecoveryJob(s.t.Context(), &aloftv1.ResumeRecoveryJobRequest{Name: name}); err != nil {
 		s.t.Fatal(err)
 	}
-	job := (&gated{testServer: s.testServer}).job(name, over)
+	job := (&gatedWorkflow{testServer: s.testServer}).job(name, over)
 	if n := job.GetCounts(); job.GetPhase() != aloftv1.RecoveryJob_ENDED || n.GetSucceeded() != 2 || n.GetFailed() != 1 {
 		s.t.Errorf("the job ended so: %v", job)
 	}
 }
 
-// unpack makes a folder of what a file of testdata/release has below data.
+// unpack unpacks the folder data of a file of testdata/release.
 func unpack(t *testing.T, file, dir string) {
 	t.Helper()
 	packed, err := os.Open(file)

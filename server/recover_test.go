@@ -19,9 +19,9 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// gated is a workflow of two nodes that are processes: the first one notes that it ran, the second one too and then fails
-// until its cause is fixed. What it writes is in dir.
-type gated struct {
+// gatedWorkflow is a workflow of two nodes that run processes: both note that they ran, and the second one fails until its cause is
+// fixed. The notes are in dir.
+type gatedWorkflow struct {
 	*testServer
 	dir  string
 	plan *core.Identifier
@@ -31,7 +31,7 @@ func text(s string) *core.Literal {
 	return primitive(&core.Primitive{Value: &core.Primitive_StringValue{StringValue: s}})
 }
 
-func newGated(s *testServer, dir string) *gated {
+func newGated(s *testServer, dir string) *gatedWorkflow {
 	s.t.Helper()
 	inputs := &core.VariableMap{Variables: map[string]*core.Variable{"cause": {Type: simple(core.SimpleType_STRING)}, "number": {Type: simple(core.SimpleType_INTEGER)}}}
 	task := func(name, script string) {
@@ -58,27 +58,27 @@ func newGated(s *testServer, dir string) *gated {
 	if _, err := s.admin.CreateLaunchPlan(s.t.Context(), launchPlan("gated", "gated")); err != nil {
 		s.t.Fatal(err)
 	}
-	return &gated{s, dir, id(core.ResourceType_LAUNCH_PLAN, "gated")}
+	return &gatedWorkflow{s, dir, id(core.ResourceType_LAUNCH_PLAN, "gated")}
 }
 
-func (g *gated) inputs(cause string, number int64) map[string]*core.Literal {
+func (g *gatedWorkflow) inputs(cause string, number int64) map[string]*core.Literal {
 	return map[string]*core.Literal{"cause": text(cause), "number": integer(number)}
 }
 
-func (g *gated) start(cause string, number int64) *core.WorkflowExecutionIdentifier {
+func (g *gatedWorkflow) start(cause string, number int64) *core.WorkflowExecutionIdentifier {
 	g.t.Helper()
 	return g.create(execute(g.plan, g.inputs(cause, number)))
 }
 
-func (g *gated) fix(cause string) {
+func (g *gatedWorkflow) fix(cause string) {
 	g.t.Helper()
 	if err := os.WriteFile(filepath.Join(g.dir, "fixed-"+cause), nil, 0o644); err != nil {
 		g.t.Fatal(err)
 	}
 }
 
-// ran is which tasks ran for a number, in order.
-func (g *gated) ran(number int64) string {
+// ran lists the tasks that ran for a number, in order.
+func (g *gatedWorkflow) ran(number int64) string {
 	g.t.Helper()
 	content, err := os.ReadFile(filepath.Join(g.dir, fmt.Sprintf("ran-%d", number)))
 	if err != nil {
@@ -87,12 +87,12 @@ func (g *gated) ran(number int64) string {
 	return strings.Join(strings.Fields(string(content)), " ")
 }
 
-func (g *gated) recover(e *core.WorkflowExecutionIdentifier, name string) (*core.WorkflowExecutionIdentifier, error) {
+func (g *gatedWorkflow) recover(e *core.WorkflowExecutionIdentifier, name string) (*core.WorkflowExecutionIdentifier, error) {
 	answer, err := g.admin.RecoverExecution(g.t.Context(), &admin.ExecutionRecoverRequest{Id: e, Name: name})
 	return answer.GetId(), err
 }
 
-func (g *gated) wantEnd(e *core.WorkflowExecutionIdentifier, want core.WorkflowExecution_Phase) *admin.Execution {
+func (g *gatedWorkflow) wantEnd(e *core.WorkflowExecutionIdentifier, want core.WorkflowExecution_Phase) *admin.Execution {
 	g.t.Helper()
 	got := g.wait(e)
 	if got.GetClosure().GetPhase() != want {
@@ -149,7 +149,7 @@ func TestARecoveryRunsOnlyWhatFailed(t *testing.T) {
 	}
 }
 
-// What a node is refused as a lost input (InputLost), its recovery must find lost, too, or each recovery would end as the run did.
+// If a node failed because of a lost input (InputLost), its recovery must find the input lost, too, or each recovery would fail likewise.
 func TestARecoveryComputesAFolderAgainThatLostFiles(t *testing.T) {
 	t.Parallel()
 	for name, lost := range map[string][]string{"one file": {"a"}, "all files": {"a", "b"}} {
@@ -183,7 +183,7 @@ func TestARecoveryComputesAFolderAgainThatLostFiles(t *testing.T) {
 			if _, err := s.admin.CreateLaunchPlan(t.Context(), launchPlan("w", "w")); err != nil {
 				t.Fatal(err)
 			}
-			// made is where an execution's folder is; how it is returned lies ready for the task.
+			// made is the folder of an execution; the literal that refers to it is prepared for the task.
 			made := func(execution string) string {
 				attempt := aloft.AttemptID{Execution: aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: execution}, Node: "makes"}
 				path := filepath.Join(c.DataDir, "blob", "raw", attempt.RawOutputKey(), "o")
@@ -293,7 +293,7 @@ func TestWhatCannotBeRecoveredIsSaidWithTheWayOut(t *testing.T) {
 	}
 }
 
-// flytectl's `create execution --recover` is this call by gRPC, the console's button this one by REST.
+// flytectl's `create execution --recover` makes this call by gRPC, the console's button makes it by REST.
 func TestAnExecutionIsRecoveredByREST(t *testing.T) {
 	t.Parallel()
 	g := newGated(startRunning(t, testConfig(t.TempDir())), t.TempDir())

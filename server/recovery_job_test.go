@@ -18,12 +18,12 @@ import (
 	"github.com/aloft-dev/aloft/recovery"
 )
 
-func (g *gated) recovery() aloftv1connect.RecoveryServiceClient {
+func (g *gatedWorkflow) recovery() aloftv1connect.RecoveryServiceClient {
 	return aloftv1connect.NewRecoveryServiceClient(g.http, "http://"+g.Address, connect.WithGRPC())
 }
 
 // failures starts executions of each cause and waits until they have failed.
-func (g *gated) failures(causes ...string) []*core.WorkflowExecutionIdentifier {
+func (g *gatedWorkflow) failures(causes ...string) []*core.WorkflowExecutionIdentifier {
 	g.t.Helper()
 	all := make([]*core.WorkflowExecutionIdentifier, len(causes))
 	for n, cause := range causes {
@@ -35,8 +35,8 @@ func (g *gated) failures(causes ...string) []*core.WorkflowExecutionIdentifier {
 	return all
 }
 
-// until watches a job until it is as wanted.
-func (g *gated) job(name string, is func(*aloftv1.RecoveryJob) bool) *aloftv1.RecoveryJob {
+// job watches a job until it is as wanted.
+func (g *gatedWorkflow) job(name string, is func(*aloftv1.RecoveryJob) bool) *aloftv1.RecoveryJob {
 	g.t.Helper()
 	ctx, cancel := context.WithTimeout(g.t.Context(), time.Minute)
 	defer cancel()
@@ -63,7 +63,7 @@ func everything() *aloftv1.RecoverySelection {
 	return &aloftv1.RecoverySelection{Project: "flytesnacks", Domain: "development"}
 }
 
-func (g *gated) begin(r *aloftv1.CreateRecoveryJobRequest) *aloftv1.RecoveryJob {
+func (g *gatedWorkflow) begin(r *aloftv1.CreateRecoveryJobRequest) *aloftv1.RecoveryJob {
 	g.t.Helper()
 	job, err := g.recovery().CreateRecoveryJob(g.t.Context(), r)
 	if err != nil {
@@ -121,7 +121,7 @@ func TestABatchIsPlannedPausesAfterItsCanaryAndRecoversNothingTwice(t *testing.T
 	if n := first.GetCounts(); first.GetPhase() != aloftv1.RecoveryJob_ENDED || n.GetSucceeded() != 2 || n.GetFailed() != 1 || n.GetSkipped() != 2 {
 		t.Errorf("the first job ended as %v", first)
 	}
-	// What failed in the canary stands for what it recovered; all else is done.
+	// The failed recovery of the canary is recovered in place of the execution that it recovered; all others are done.
 	third := g.job(g.begin(&aloftv1.CreateRecoveryJobRequest{Selection: everything(), Name: "third"}).GetName(), over)
 	if n := third.GetCounts(); n.GetSucceeded() != 1 || n.GetSkipped() != 4 || n.GetFailed() != 0 {
 		t.Errorf("the third job ended as %v", third)
@@ -163,7 +163,7 @@ func TestAPausedJobStartsNothingAndARestartedServerGoesOn(t *testing.T) {
 	g := newGated(startRunning(t, c), t.TempDir())
 	g.failures("disk", "disk", "disk", "disk", "disk", "disk")
 	g.fix("disk")
-	job := g.begin(&aloftv1.CreateRecoveryJobRequest{Selection: everything(), Rate: 0.001}) // one, and the next in a quarter of an hour
+	job := g.begin(&aloftv1.CreateRecoveryJobRequest{Selection: everything(), Rate: 0.001}) // one execution, and the next in a quarter of an hour
 	job = g.job(job.GetName(), func(j *aloftv1.RecoveryJob) bool { return j.GetCounts().GetSucceeded() == 1 })
 	if n := job.GetCounts(); n.GetWaiting() != 5 {
 		t.Fatalf("at one in 1,000 s the job is %v", job)
@@ -173,12 +173,12 @@ func TestAPausedJobStartsNothingAndARestartedServerGoesOn(t *testing.T) {
 		t.Fatalf("pause: %v, %v", paused, err)
 	}
 	g.close()
-	again := &gated{startRunning(t, c), g.dir, g.plan}
+	again := &gatedWorkflow{startRunning(t, c), g.dir, g.plan}
 	got, err := again.recovery().GetRecoveryJob(t.Context(), &aloftv1.GetRecoveryJobRequest{Name: job.GetName()})
 	if err != nil || got.GetJob().GetPhase() != aloftv1.RecoveryJob_PAUSED || got.GetJob().GetCounts().GetSucceeded() != 1 || len(got.GetItems()) != 6 {
 		t.Errorf("after a restart: %v, %v", got, err)
 	}
-	rest := again.begin(&aloftv1.CreateRecoveryJobRequest{Selection: everything()}) // nobody has to wait for the paused one
+	rest := again.begin(&aloftv1.CreateRecoveryJobRequest{Selection: everything()}) // a new job need not wait for the paused one
 	if n := again.job(rest.GetName(), over).GetCounts(); n.GetSucceeded() != 5 || n.GetSkipped() != 1 {
 		t.Errorf("the rest ended as %v", n)
 	}
@@ -237,7 +237,8 @@ func TestMistakesOfASelectionAreSaidAtOnce(t *testing.T) {
 	}
 }
 
-// A termination of what a job has started meets its success: acknowledged means ABORTED, and the job says so.
+// An execution that a job has started is terminated just as it succeeds: if the termination was acknowledged it ends as ABORTED, and the
+// job says so.
 func TestAnAcknowledgedTerminationOfARecoveryEndsInAborted(t *testing.T) {
 	t.Parallel()
 	g := newGated(startRunning(t, testConfig(t.TempDir())), t.TempDir())

@@ -54,7 +54,7 @@ func TestTheSameIsFoundByContentAfterARestart(t *testing.T) {
 	first := start(t, c)
 	first.registerChain("same", 2)
 	first.close()
-	s := start(t, c) // nothing is cached any more
+	s := start(t, c) // with an empty cache of the registry
 	_, err := s.admin.CreateTask(t.Context(), echoTask("same"))
 	s.wantCode(err, connect.CodeAlreadyExists)
 	_, err = s.admin.CreateWorkflow(t.Context(), chain("same", "same", 2))

@@ -3,7 +3,20 @@
 //
 // It relies on having the data folder for itself, which a lock ensures. When something is in the way (the folder locked,
 // read-only or not a folder, the port taken) Start says so in one sentence with the way out and leaves nothing behind. When
-// the process is killed at any moment, the next one goes on where it was: nothing is kept in memory that is not in the store.
+// the process is killed at any moment, the next server goes on where it was: all state is in the store, the blob store and the
+// data folder, and none in memory alone.
+//
+// A running server is these parts, each in a goroutine of its own (Server.run). A part that ends by itself ends the server (Wait).
+//
+//	health         probes the services that are away
+//	engine         decides for the executions of the shards that it leases
+//	catalog        removes cached results above the limits
+//	executor       starts attempts through the supervisor (only with Options.Worker)
+//	recovery jobs  starts the recoveries of jobs
+//	listener       serves the API
+//
+// Close ends them in this order: the listener, so that no request comes in; all others; the tasks, if stop-tasks is set; the store;
+// the lock. If the process dies in between, the next start finds the same as after a kill.
 package server
 
 import (
@@ -51,21 +64,21 @@ import (
 	"github.com/aloft-dev/aloft/worker"
 )
 
-// Options are what the program knows of itself.
+// Options are what a server needs besides its configuration: facts about the program that runs it.
 type Options struct {
 	Version api.Version
-	Path    string   // where python3 and uv are looked for, as PATH has it
-	Environ []string // the environment of the server, of which task-env passes on what it names
+	Path    string   // folders in which python3 and uv are looked for, in the form of PATH
+	Environ []string // the environment of the server; tasks get the variables of it that task-env names
 	Worker  []string // command line that starts a supervisor, such as {"/usr/bin/aloft", "worker"}; empty: tasks that need a process wait
 	Logger  *slog.Logger
 
-	leaseTTL time.Duration // zero: the engine's default; tests that wait for leases to run out take less
-	quiet    time.Duration // zero: the constant; likewise of tests
+	leaseTTL   time.Duration // zero: the engine's default; shorter in tests that wait for leases to run out
+	maxSilence time.Duration // zero: the constant of this name; shorter in tests
 }
 
 // Server is a running server.
 type Server struct {
-	Address string // host:port on which it listens; the port is the real one where 0 was asked for
+	Address string // host:port on which it listens; if the configured port is 0, the one that the system chose
 
 	config     config.Config
 	options    Options
@@ -81,15 +94,15 @@ type Server struct {
 	executor   *executor.Executor
 	recoveries *job.Jobs
 	resolver   *environment.Resolver
-	remains    func(context.Context) []string // of attempts that have ended
+	remains    func(context.Context) []string // leftovers of attempts that have ended
 	mounts     func() string                  // whether stored objects are read-only for tasks
 
 	stop    context.CancelFunc // ends engine, executor and recovery jobs
 	running sync.WaitGroup     // engine, executor, recovery jobs and the HTTP server
-	failed  chan error         // the first of them that ended by itself
+	failed  chan error         // errors of parts that ended by themselves; Wait returns the first
 
 	mu         sync.Mutex
-	supervisor *worker.Client // nil until the executor needed it
+	supervisor *worker.Client // nil until the executor asked for it
 }
 
 // Start builds a server and returns when it answers. ctx bounds starting only; Close ends the server.
@@ -109,7 +122,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 		}
 	}()
 
-	// A port that is taken is found before a data folder is made that no server will use.
+	// If the port is taken, say so before a data folder is made that no server would use.
 	if _, err := os.Stat(c.DataDir); errors.Is(err, fs.ErrNotExist) {
 		l, err := listen(ctx, c.Listen)
 		if err == nil {
@@ -208,7 +221,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	if err != nil {
 		return nil, err
 	}
-	clock := engine.NewClock(now) // one for all: when a service was well is compared with when it failed an attempt
+	clock := engine.NewClock(now) // shared by health and engine: times at which a service was well are compared with times of failed attempts
 	s.health = health.New(health.Config{Store: s.store, Logger: s.log, Probes: probes, Watched: []string{aloft.ServiceDatabase}, Now: clock.Now})
 	s.engine = engine.New(engine.Config{
 		Store: s.store, Literals: literals, Catalog: s.results, Logger: s.log, Owner: leaseOwner(identity, nonce), Policy: policy(c),
@@ -236,13 +249,13 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	s.http = s.api.Server()
 	s.http.ConnState = newConnections(maxConnections()).state
 
-	// An executor is known before the engine looks for those that are gone. The rest starts in the order of the flow.
+	// The executor registers before the engine starts, which looks for executors that are gone. The rest starts in the order of the flow.
 	err = s.executor.Register(ctx)
 	if errors.Is(err, aloft.ErrFenced) {
 		err = s.twinError(identity)
 	}
 	if err == nil {
-		err = s.store.ReleaseShards(ctx, leaseOwner(identity, before)) // it has ended, and they are free at once
+		err = s.store.ReleaseShards(ctx, leaseOwner(identity, before)) // the process before has ended: its leases need not run out
 	}
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
@@ -267,7 +280,7 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	return s, nil
 }
 
-// policy is what the configuration says of every execution.
+// policy is the part of the configuration that the engine applies to every execution.
 func policy(c config.Config) machine.Policy {
 	return machine.Policy{
 		Timeout: config.Limit(c.TaskTimeout), QueueTimeout: config.Limit(c.QueueTimeout), ExecutionTimeout: config.Limit(c.ExecutionTimeout),
@@ -279,7 +292,7 @@ func (s *Server) newAPI(c api.Config) (*api.API, error) {
 	runs := &api.Runs{Store: s.store, Blobs: c.Blobs, Away: s.health.All, Now: s.engine.Now}
 	results := &api.Results{Store: s.store}
 	info := &api.Info{
-		Store: s.store, Version: s.options.Version.Version, DataDir: s.config.DataDir, Database: s.database(), Listen: s.listens(),
+		Store: s.store, Version: s.options.Version.Version, DataDir: s.config.DataDir, Database: s.database(), Listen: s.listenAddress(),
 		StartedAt: time.Now(), Room: s.queue, Environments: s.environments, Python: s.python, Away: s.health.All, Now: s.engine.Now, StoreMounts: s.mounts, Remains: s.remains,
 		TaskTimeout: config.Limit(s.config.TaskTimeout), QueueTimeout: config.Limit(s.config.QueueTimeout), ExecutionTimeout: config.Limit(s.config.ExecutionTimeout),
 	}
@@ -304,7 +317,7 @@ func (s *Server) newAPI(c api.Config) (*api.API, error) {
 	return api.New(c)
 }
 
-// run starts a part of the server. One that ends by itself before Close ends the server.
+// run starts a part of the server. A part that ends with an error before Close ends the server (Wait).
 func (s *Server) run(name string, part func() error) {
 	s.running.Go(func() {
 		if err := part(); err != nil && !errors.Is(err, context.Canceled) {
@@ -323,17 +336,17 @@ func (s *Server) Wait(ctx context.Context) error {
 	}
 }
 
-// closeGrace is how long calls in flight may take when the server ends. Uploads that take longer are sent again by clients.
+// closeGrace is how long calls in flight may take when the server ends. Clients repeat uploads that take longer.
 const closeGrace = 2 * time.Second
 
-// Close ends the server: first what comes in, then what decides and starts, then tasks if so configured, then the store.
-// What runs goes on unless StopTasks is set, and the next server finds it.
+// Close ends the server: first the listener, then the engine, the executor and the other parts, then the tasks if StopTasks is set,
+// then the store. Without StopTasks the tasks go on running, and the next server finds them.
 func (s *Server) Close() error {
 	s.api.Close()
 	grace, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
 	if err := s.http.Shutdown(grace); err != nil {
-		_ = s.http.Close() // streams to watchers, which have no end of their own
+		_ = s.http.Close() // calls such as WatchExecution and GetLogs, which would go on
 	}
 	s.stop()
 	s.running.Wait()
@@ -346,7 +359,7 @@ func (s *Server) Close() error {
 	return err
 }
 
-// stopTasksGrace is what tasks have to clean up between SIGTERM and SIGKILL.
+// stopTasksGrace is the time that tasks have to clean up, between SIGTERM and SIGKILL.
 const stopTasksGrace = 10 * time.Second
 
 func (s *Server) stopTasks() error {
@@ -376,19 +389,19 @@ func (s *Server) release() error {
 		err = errors.Join(err, s.store.Close())
 	}
 	if s.lock != nil {
-		// Not by closing alone: a child that is just being started has a copy of the descriptor for a moment.
+		// Closing the descriptor is not enough: a child that is just being started has a copy of it for a moment.
 		err = errors.Join(err, syscall.Flock(int(s.lock.Fd()), syscall.LOCK_UN), s.lock.Close())
 	}
 	return err
 }
 
-// Running returns the attempts that run now.
+// Running returns the attempts that the executor of this server runs now.
 func (s *Server) Running() []aloft.AttemptID { return s.executor.Running() }
 
-// databaseFile is where SQLite is, unless the configuration names another database.
+// databaseFile is the path of the SQLite database, which is used unless the configuration names a PostgreSQL database.
 func (s *Server) databaseFile() string { return filepath.Join(s.config.DataDir, "aloft.db") }
 
-// database names the database for people to read, without a password.
+// database names the database for messages, without a password.
 func (s *Server) database() string {
 	if s.config.Database != "" {
 		return "postgresql " + sqlstore.Redacted(s.config.Database)
@@ -413,7 +426,7 @@ func (s *Server) connectWorker(ctx context.Context) (*worker.Client, error) {
 	return client, nil
 }
 
-// Describe says in three lines where everything is, and then what a client must be told.
+// Describe is the text of a started server: where its data, its port and its tasks are, and how clients are configured.
 func (s *Server) Describe() string {
 	address := s.Address
 	python := s.config.Python
@@ -434,7 +447,7 @@ func (s *Server) Describe() string {
 	return b.String()
 }
 
-// Farewell says what still runs; empty if nothing does.
+// Farewell is the text of a server that ends, about the attempts that still run; empty if none does.
 func (s *Server) Farewell(running []aloft.AttemptID) string {
 	if len(running) == 0 {
 		return ""
@@ -456,7 +469,7 @@ func (s *Server) Farewell(running []aloft.AttemptID) string {
 	return b.String()
 }
 
-// lockDataDir makes the data folder if need be and takes it for this process. The lock goes with the process.
+// lockDataDir makes the data folder if need be and locks it for this process. The lock ends with the process.
 func lockDataDir(dir, address string) (*os.File, error) {
 	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
 		return nil, fmt.Errorf("open data folder %s: it is a file; choose another one with --data-dir", dir)
@@ -489,13 +502,13 @@ func lockDataDir(dir, address string) (*os.File, error) {
 	return f, nil
 }
 
-// kept is what a data folder holds.
-var kept = []string{"aloft.db*", "attempts", "blob", "bundle", "environment*", "server.*", "signing.key", "worker"}
+// dataFolderParts are the files and folders of a data folder, as patterns.
+var dataFolderParts = []string{"aloft.db*", "attempts", "blob", "bundle", "environment*", "server.*", "signing.key", "worker"}
 
-// tighten takes a data folder of an earlier release, or one that was made by hand, from other users. One that cannot be taken
-// from them is used as it is: whose it is may have meant it.
+// tighten takes the permissions of other users from a data folder that an earlier release, or a user by hand, made too open. If that
+// fails, the server uses the folder as it is and warns: its owner may want it so.
 func (s *Server) tighten() {
-	changed, err := private.Tighten(s.config.DataDir, kept...)
+	changed, err := private.Tighten(s.config.DataDir, dataFolderParts...)
 	if len(changed) > 0 {
 		s.log.Info("other users could read the data folder, and cannot any more", "data", s.config.DataDir, "changed", changed)
 	}
@@ -527,7 +540,7 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	return l, nil
 }
 
-// hostsOf is the name in an address to listen on, if there is one.
+// hostsOf is the host in an address to listen on, or none if it has no host.
 func hostsOf(listen string) []string {
 	if host, _, err := net.SplitHostPort(listen); err == nil && host != "" {
 		return []string{host}
@@ -535,8 +548,8 @@ func hostsOf(listen string) []string {
 	return nil
 }
 
-// listens is the address as it was configured, which says who reaches it, with the port that we got.
-func (s *Server) listens() string {
+// listenAddress is the configured address, whose host says from where the server can be reached, with the real port.
+func (s *Server) listenAddress() string {
 	host, _, err := net.SplitHostPort(s.config.Listen)
 	_, port, perr := net.SplitHostPort(s.Address)
 	if err != nil || perr != nil {
@@ -545,7 +558,7 @@ func (s *Server) listens() string {
 	return net.JoinHostPort(host, port)
 }
 
-// refusal says why a task cannot run here as a node asks for it; empty: it can, as a process or in the engine.
+// refusal says why this server cannot run a task with the resources that a node wants; empty: it can, as a process or in the engine.
 func (s *Server) refusal(task *core.TaskTemplate, node *core.TaskNode) string {
 	switch task.GetType() {
 	case machine.TaskSleep, machine.TaskEcho:
@@ -554,19 +567,19 @@ func (s *Server) refusal(task *core.TaskTemplate, node *core.TaskNode) string {
 	if reason := process.Refusal(task); reason != "" {
 		return reason
 	}
-	if asks, err := machine.GPUs(task, node); err == nil && asks > s.room.GPU { // what cannot be read the compiler has refused
+	if asks, err := machine.GPUs(task, node); err == nil && asks > s.room.GPU { // an error cannot occur: the compiler has refused numbers that cannot be read
 		return fmt.Sprintf("task %s asks for %d GPU, and no machine of this server has one to give: leave gpu out of its Resources, or override it where the task is called, with_overrides(requests=Resources(gpu=\"0\"), limits=Resources(gpu=\"0\"))",
 			task.GetId().GetName(), asks)
 	}
 	return ""
 }
 
-// platform is how tasks of this machine reach us.
+// platform is how tasks of this machine reach the server.
 func (s *Server) platform() executor.Platform {
 	return executor.Platform{Endpoint: s.Address, URL: strings.TrimSuffix(cmp.Or(s.config.PublicURL, "http://"+s.Address), "/")}
 }
 
-// publicAddress is the host that was configured, with the port that we got. Clients cannot connect to "any address".
+// publicAddress is the configured host with the real port. An unspecified host, to which clients cannot connect, becomes localhost.
 func publicAddress(configured string, actual net.Addr) string {
 	host, _, err := net.SplitHostPort(configured)
 	_, port, perr := net.SplitHostPort(actual.String())

@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// testServer is a server with clients, each test its own.
+// testServer is a server with clients. Each test has its own.
 type testServer struct {
 	*Server
 	t     *testing.T
@@ -57,7 +57,7 @@ func testConfig(dir string) config.Config {
 	return c
 }
 
-// start starts a server without an executor: what it runs, the engine runs by itself.
+// start starts a server without an executor: its tasks are those that the engine runs by itself.
 func start(t *testing.T, c config.Config) *testServer {
 	t.Helper()
 	return startWith(t, c, nil)
@@ -167,7 +167,7 @@ func sleepTask(name string) *admin.TaskCreateRequest {
 	}}}
 }
 
-// chain is a workflow of n echo tasks, each of which gets what the one before gave.
+// chain is a workflow of n echo tasks, each with the output of the one before as its input.
 func chain(name, task string, n int) *admin.WorkflowCreateRequest {
 	template := &core.WorkflowTemplate{
 		Id: id(core.ResourceType_WORKFLOW, name), Metadata: &core.WorkflowMetadata{},
@@ -234,7 +234,7 @@ func (s *testServer) get(e *core.WorkflowExecutionIdentifier) *admin.Execution {
 	return answer
 }
 
-// wait returns the execution when it has ended. It is woken, and does not ask again and again.
+// wait returns the execution when it has ended. It waits for wake-ups and does not poll.
 func (s *testServer) wait(e *core.WorkflowExecutionIdentifier) *admin.Execution {
 	s.t.Helper()
 	wake, cancel := s.store.Subscribe(store.TopicExecution(aloft.ExecutionIDOf(e)))

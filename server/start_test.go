@@ -38,7 +38,7 @@ func TestASecondServerOnADataFolderIsRefused(t *testing.T) {
 	s := start(t, c)
 	refused(t, c, c.DataDir, "process", "stop that server", "--data-dir")
 	s.close()
-	start(t, c) // and the lock went with the first
+	start(t, c) // the lock has ended with the first server
 }
 
 func TestAPortInUseIsRefusedAndTheDataFolderIsFreeAgain(t *testing.T) {

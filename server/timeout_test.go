@@ -28,7 +28,7 @@ func shellTask(name, script string, metadata *core.TaskMetadata) *admin.TaskCrea
 	}}}
 }
 
-// startRunning starts a server that runs processes, too.
+// startRunning starts a server with an executor.
 func startRunning(t *testing.T, c config.Config) *testServer {
 	t.Helper()
 	return startWith(t, c, []string{os.Args[0], "worker"})
@@ -43,7 +43,7 @@ func (s *testServer) shell(name, script string, metadata *core.TaskMetadata) *co
 	return s.create(execute(id(core.ResourceType_TASK, name), nil))
 }
 
-// until waits for records of an execution, without asking again and again.
+// until waits until the attempts of an execution are as wanted, without polling.
 func (s *testServer) until(e *core.WorkflowExecutionIdentifier, what string, is func([]*store.Attempt) bool) []*store.Attempt {
 	s.t.Helper()
 	wake, cancel := s.store.Subscribe(store.TopicExecution(aloft.ExecutionIDOf(e)))
@@ -66,7 +66,7 @@ func (s *testServer) until(e *core.WorkflowExecutionIdentifier, what string, is 
 	}
 }
 
-// hanging writes the ids of its processes to a file and never ends: a child, and one that has left its session.
+// hanging is a script that never ends, with two children, of which one has left its session. It writes their process ids to a file.
 func hanging(file string) string {
 	return `echo $$ >>` + file + `; sleep 1000 & echo $! >>` + file + `; setsid sleep 1000 & echo $! >>` + file + `; echo hangs >>` + file + `; wait; sleep 1000`
 }
@@ -130,7 +130,7 @@ func TestADeadlineSurvivesARestartOfTheServer(t *testing.T) {
 	if _, living := alive(t, file); len(living) == 0 {
 		t.Fatal("the task ended with its server")
 	}
-	c.TaskTimeout = "1000h" // what was decided at the start holds
+	c.TaskTimeout = "1000h" // the timeout that was decided when the attempt began holds
 	second := startRunning(t, c)
 	closure := second.wait(e).GetClosure()
 	if got := closure.GetError().GetCode(); got != "RetriesExhausted|TimeoutExpired" {

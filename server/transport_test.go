@@ -247,7 +247,7 @@ func TestAMessageAboveTheLimitIsResourceExhausted(t *testing.T) {
 	}
 }
 
-// TestPagesElsewhereAreRefusedOnEveryPath is attack 1: refused means that nothing was done.
+// TestPagesElsewhereAreRefusedOnEveryPath is attack 1: a refused request has no effect.
 func TestPagesElsewhereAreRefusedOnEveryPath(t *testing.T) {
 	t.Parallel()
 	c := testConfig(t.TempDir())
@@ -316,7 +316,7 @@ func TestPagesElsewhereAreRefusedOnEveryPath(t *testing.T) {
 	}
 }
 
-// A plain gRPC client gives up on headers of more than 16 KiB, and has no word of the error then (attack 18).
+// A plain gRPC client gives up on headers of more than 16 KiB, and then has no text of the error (attack 18).
 func TestErrorsFitTheHeadersThatAClientTakes(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)

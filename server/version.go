@@ -7,7 +7,7 @@ import (
 	"github.com/aloft-dev/aloft/api"
 )
 
-// BuildVersion completes the version that the linker was told with what the Go tools wrote into the program.
+// BuildVersion is the version of the program: linked, which the linker was given, and what the Go tools wrote into the program.
 func BuildVersion(linked string) api.Version {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -16,8 +16,8 @@ func BuildVersion(linked string) api.Version {
 	return versionOf(linked, info)
 }
 
-// versionOf says v0.1.0 of what is known to be that release. What comes after it, or is not known to be it, has more after a
-// plus: the commit, or that it is unknown.
+// versionOf is v0.1.0 for a program that is known to be that release. Any other program has a suffix after a plus: the commit, or
+// "unknown".
 func versionOf(linked string, info *debug.BuildInfo) api.Version {
 	v := api.Version{Version: linked, Build: "unknown"}
 	after := "+unknown"
