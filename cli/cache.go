@@ -62,7 +62,7 @@ the workflow, or its name. A * marks what differs. Values are shown by their beg
 	return command
 }
 
-// keyRows are the components of a node's key, beside those of the nearest result if something differs.
+// keyRows are the components of a node's key, with those of the nearest result beside them if the keys differ.
 func keyRows(answer *aloftv1.ExplainCacheResponse) [][]string {
 	now, before := answer.GetLookup().GetKey(), answer.GetNearest().GetKey()
 	if now == nil {
@@ -110,7 +110,7 @@ func keyRows(answer *aloftv1.ExplainCacheResponse) [][]string {
 		}
 		text := inputText(is[name])
 		if is[name].GetPreview() == "" && was[name].GetHash() == is[name].GetHash() {
-			text = inputText(was[name]) // a hit leaves its values to the result that was found
+			text = inputText(was[name]) // the key of a hit has no values of inputs: its result has them
 		}
 		add(component, "input "+name, inputText(was[name]), text)
 	}
@@ -140,7 +140,7 @@ func inputText(i *aloftv1.CacheInput) string {
 	return i.GetPreview()
 }
 
-// resultFilter is which results a command is about, where it names none by their ids.
+// resultFilter selects the results of a command that names no ids.
 type resultFilter struct {
 	task, execution string
 	gone            bool
@@ -161,7 +161,7 @@ func (f *resultFilter) request(c *client) (*aloftv1.ListResultsRequest, error) {
 		if err != nil {
 			return nil, err
 		}
-		// Results belong to the project of their task, which an execution of another one may run.
+		// Results belong to the project of their task, which an execution of another project may run.
 		request.Execution, request.Project, request.Domain = id, "", ""
 	}
 	return request, nil
@@ -170,7 +170,7 @@ func (f *resultFilter) request(c *client) (*aloftv1.ListResultsRequest, error) {
 func newCacheList(defaults Defaults) *cobra.Command {
 	var (
 		f resultFilter
-		p page
+		p listFlags
 	)
 	command := &cobra.Command{
 		Use:     "ls",
@@ -212,7 +212,7 @@ execution computed. With --gone also those that cannot be found any more, and wh
 		if f.execution != "" {
 			what += " that execution " + printable(f.execution) + " computed"
 		}
-		if err := c.listed(command, what, rows, answer.GetToken() != "", named{}); err != nil || len(answer.GetResults()) > 0 {
+		if err := c.printList(command, what, rows, answer.GetToken() != "", nameQuery{}); err != nil || len(answer.GetResults()) > 0 {
 			return err
 		}
 		return c.noResults(command, request)
@@ -220,8 +220,8 @@ execution computed. With --gone also those that cannot be found any more, and wh
 	return command
 }
 
-// noResults says of a list of results that is empty which flag shows more, or which task was meant. Clients of the cache need
-// not register what they put there: that there is no such task is no error.
+// noResults says for an empty list of results which flag shows more, or suggests a task. That a task is not registered is no error:
+// clients may add results under any name.
 func (c *client) noResults(command *cobra.Command, request *aloftv1.ListResultsRequest) error {
 	if !request.GetGone() {
 		request.Gone, request.Limit = true, 1
@@ -237,7 +237,7 @@ func (c *client) noResults(command *cobra.Command, request *aloftv1.ListResultsR
 	if request.GetTask() == "" {
 		return nil
 	}
-	found, _, err := c.meant(command.Context(), named{core.ResourceType_TASK, request.GetTask()})
+	found, _, err := c.nearestName(command.Context(), nameQuery{core.ResourceType_TASK, request.GetTask()})
 	if err == nil && found != "" {
 		fmt.Fprintf(command.ErrOrStderr(), "did you mean --task %s?\n", printable(found))
 	}
@@ -271,7 +271,7 @@ func resultNote(r *aloftv1.CachedResult) string {
 	return strings.Join(notes, ", ")
 }
 
-// bytesText is a size as people say it.
+// bytesText is a size in the largest unit that fits.
 func bytesText(n int64) string {
 	const unit = 1024
 	if n < unit {
@@ -372,7 +372,7 @@ func results(n uint32) string {
 	return fmt.Sprintf("%d results", n)
 }
 
-// resultIDs are those of all pages.
+// resultIDs are the ids of all results of a request, through all pages.
 func (c *client) resultIDs(ctx context.Context, request *aloftv1.ListResultsRequest) ([]string, error) {
 	var ids []string
 	request.Limit = 1000

@@ -35,7 +35,7 @@ func TestAMissIsShownBesideTheNearestResultWithAMarkAtWhatDiffers(t *testing.T) 
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	hit := &aloftv1.ExplainCacheResponse{Lookup: &aloftv1.CacheLookup{Key: key("6", "")}, Nearest: &aloftv1.CachedResult{Key: key("6", "")}}
-	hit.Lookup.Key.Inputs[0].Preview = "" // it is kept with the result
+	hit.Lookup.Key.Inputs[0].Preview = "" // the result has the preview
 	if rows := keyRows(hit); len(rows) != 8 || len(rows[0]) != 3 || rows[7][0] != " " || rows[7][2] != "6" {
 		t.Errorf("on a hit: %v, want the key alone, without marks", rows)
 	}

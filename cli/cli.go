@@ -1,10 +1,10 @@
-// Package cli is the command line of people who run and watch pipelines: get, status, logs, cache, terminate, recover,
+// Package cli is the command line for users who run and watch pipelines: get, status, logs, cache, terminate, recover,
 // doctor, demo.
 //
-// It stands beside the flow and speaks to a server as everybody else does, through the public API. When the server cannot
-// be reached it says which address it tried and how to start one. Human output by default, -o json for machines; exit
-// code 0: it worked, 1: it did not, 2: the command line is wrong, 3: the execution that was waited for did not succeed,
-// 130: Ctrl-C ended the waiting.
+// It stands beside the flow and calls a server through the public API, as all clients do. When the server cannot be reached, the
+// message says which address was tried and how to start a server. Output is for people by default, and JSON with -o json. Exit
+// codes: 0: the command succeeded; 1: it failed; 2: the command line is wrong; 3: the execution that the command waited for did not
+// succeed; 130: Ctrl-C ended the waiting.
 package cli
 
 import (
@@ -29,14 +29,14 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/service/serviceconnect"
 )
 
-// Defaults are what the configuration says of a client's flags.
+// Defaults are the values of a client's flags that the configuration gives.
 type Defaults struct {
 	Server  string // host:port
 	Project string
 	Domain  string
 }
 
-// ExitError ends the program with a code of its own; the message has been shown already if it is empty.
+// ExitError ends the program with an exit code. An empty message means that it has been shown already.
 type ExitError struct {
 	Code    int
 	Message string
@@ -63,13 +63,13 @@ func Commands(defaults Defaults) []*cobra.Command {
 
 // client is a connection to a server and the project and domain that names are looked up in.
 type client struct {
-	server  string // that is asked
-	own     string // that flag or configuration name; the address of a page may name another
-	usual   string // that the configuration names
-	project string
-	domain  string
-	asked   *core.WorkflowExecutionIdentifier // that the command line names; nil: none
-	output  string                            // "" or "json"
+	server      string // that is called: as given, or that of a page's address
+	givenServer string // that the flag names, or else the configuration
+	configured  string // that the configuration names
+	project     string
+	domain      string
+	execID      *core.WorkflowExecutionIdentifier // of the execution that the command line names; nil: it names none
+	output      string                            // "" or "json"
 
 	admin    serviceconnect.AdminServiceClient
 	run      aloftv1connect.RunServiceClient
@@ -78,9 +78,9 @@ type client struct {
 	info     aloftv1connect.ServerServiceClient
 }
 
-// flags adds the flags that every verb has and returns the client that they describe; it connects on first use.
+// flags adds the flags that every verb has and returns the client that they describe. The client connects before the verb runs.
 func flags(command *cobra.Command, defaults Defaults) *client {
-	c := &client{usual: defaults.Server}
+	c := &client{configured: defaults.Server}
 	f := command.Flags()
 	f.StringVar(&c.server, "server", defaults.Server, "address of the server, host:port or URL; also ALOFT_SERVER, FLYTE_PLATFORM_URL")
 	f.StringVarP(&c.project, "project", "p", defaults.Project, "project")
@@ -91,7 +91,7 @@ func flags(command *cobra.Command, defaults Defaults) *client {
 		if c.output != "" && c.output != "json" {
 			return &ExitError{Code: 2, Message: fmt.Sprintf("output %q: there is json only", c.output)}
 		}
-		c.own = c.server
+		c.givenServer = c.server
 		return c.connect()
 	}
 	return c
@@ -117,42 +117,42 @@ func (c *client) connect() error {
 	return nil
 }
 
-// explain turns an error of a call into a sentence for people.
+// explain turns an error of a call into a sentence for users.
 func (c *client) explain(err error) error {
 	var failure *connect.Error
 	if !errors.As(err, &failure) {
 		return err
 	}
-	if text := c.unreached(failure); text != "" {
+	if text := c.unreachedReason(failure); text != "" {
 		return &ExitError{Code: 1, Message: text}
 	}
 	switch {
 	case failure.Code() == connect.CodeCanceled:
 		return &ExitError{Code: 1, Message: "interrupted"}
-	case connect.IsWireError(err): // the server's own
+	case connect.IsWireError(err): // the answer of the server
 	case failure.Code() == connect.CodeDeadlineExceeded:
 		return &ExitError{Code: 1, Message: fmt.Sprintf("the server at %s has not answered in time", c.server)}
-	case failure.Code() == connect.CodeResourceExhausted: // a limit of ours, which the message names
+	case failure.Code() == connect.CodeResourceExhausted: // a limit of this client, which the message names
 	default:
 		return &ExitError{Code: 1, Message: fmt.Sprintf("the connection to the server at %s was lost before it had answered; whether it did what was asked is not known: look, and ask again (%s)",
 			c.server, printable(failure.Message()))}
 	}
 	if failure.Code() == connect.CodeNotFound {
-		ctx, cancel := context.WithTimeout(context.Background(), placeTime)
+		ctx, cancel := context.WithTimeout(context.Background(), placeTimeout)
 		defer cancel()
-		if err := c.noPlace(ctx); err != nil {
-			return err // nothing can be in it
+		if err := c.checkPlace(ctx); err != nil {
+			return err // there is no such project or domain, so nothing can be in it
 		}
 	}
-	message := saidBy(failure)
+	message := serverText(failure)
 	if failure.Code() == connect.CodeNotFound && strings.HasSuffix(message, "not found") {
-		message += " at " + c.server // it may be there on another one
+		message += " at " + c.server // another server than the configured one was asked
 	}
 	return &ExitError{Code: 1, Message: message}
 }
 
-// unreached says why a call has not come to a server of aloft; empty: it has, as far as can be told.
-func (c *client) unreached(failure *connect.Error) string {
+// unreachedReason says why a call has not reached a server of aloft; empty: it has, as far as the client can tell.
+func (c *client) unreachedReason(failure *connect.Error) string {
 	const name = "name the server's address with --server or ALOFT_SERVER"
 	var host *net.DNSError
 	var dial *net.OpError
@@ -176,11 +176,11 @@ func (c *client) unreached(failure *connect.Error) string {
 	return ""
 }
 
-// placeTime is how long a server may take to say whether a project is there before we do without.
-const placeTime = 5 * time.Second
+// placeTimeout is how long a server may take to say whether a project exists; after that the message goes without.
+const placeTimeout = 5 * time.Second
 
-// saidBy is what a server's error says, as people say it.
-func saidBy(failure *connect.Error) string {
+// serverText is the text of a server's error, with names as users write them.
+func serverText(failure *connect.Error) string {
 	message := failure.Message()
 	if failure.Code() == connect.CodeNotFound {
 		message = missingEntity.ReplaceAllStringFunc(message, func(text string) string {
@@ -194,27 +194,27 @@ func saidBy(failure *connect.Error) string {
 	return printable(message)
 }
 
-// watched is what to say of something that goes on although it is not watched any more.
-type watched struct {
+// backgroundWork is the message about an execution or a job that goes on when its command has ended.
+type backgroundWork struct {
 	goesOn string // a sentence without its end: "The job goes on"
-	away   string // how it goes on while the server is away
-	again  string // the command that shows it
+	away   string // the end of that sentence if the server is away: " when the server does"
+	again  string // the command that shows the execution or the job again
 }
 
-// interruptedCode is the exit code of shells for a program that Ctrl-C ended.
+// interruptedCode is the exit code that shells have for a program that Ctrl-C ended.
 const interruptedCode = 130
 
-// interruptible ends a context at Ctrl-C, so that a command can say what goes on without it. A second Ctrl-C ends the program.
+// interruptible ends a context at Ctrl-C, so that the command can say what goes on (backgroundWork). A second Ctrl-C ends the program.
 func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
 }
 
-// explainEnd is explain for the end of a stream. Neither a server that went away in the middle nor Ctrl-C has ended what was
-// watched: that is said, and how to look on.
-func (c *client) explainEnd(ctx context.Context, err error, w watched) error {
-	if c.server != c.usual {
+// explainEnd is explain for the end of a stream. If the server went away in the middle, or after Ctrl-C, the message says that the
+// watched execution or job goes on, and by which command to watch it again.
+func (c *client) explainEnd(ctx context.Context, err error, w backgroundWork) error {
+	if c.server != c.configured {
 		w.again += " --server " + c.server
 	}
 	if ctx.Err() != nil {
@@ -224,20 +224,21 @@ func (c *client) explainEnd(ctx context.Context, err error, w watched) error {
 		return nil
 	}
 	var failure *connect.Error
-	if connect.IsWireError(err) || !errors.As(err, &failure) || failure.Code() == connect.CodeResourceExhausted || c.unreached(failure) != "" {
+	if connect.IsWireError(err) || !errors.As(err, &failure) || failure.Code() == connect.CodeResourceExhausted || c.unreachedReason(failure) != "" {
 		return c.explain(err)
 	}
 	return &ExitError{Code: 1, Message: fmt.Sprintf("the server at %s went away before the end. %s%s: %s", c.server, w.goesOn, w.away, w.again)}
 }
 
-// missingEntity is how Flyte's services say what is not there. Ours, and people, say "execution flytesnacks/development/a".
+// missingEntity is the text of Flyte's services for something that does not exist. The other services of aloft, and users, write
+// "execution flytesnacks/development/a".
 var missingEntity = regexp.MustCompile(`missing entity of type ([\w ]+) with identifier project:"([^"]*)" domain:"([^"]*)" name:"([^"]*)"(?: version:"([^"]*)")?`)
 
-// execution takes an execution's id from an argument: a name, or project/domain/name, or the address of its page, whose
-// server is asked then.
+// execution reads the id of an execution from an argument: a name, or project/domain/name, or the address of its page. In the last
+// case the client connects to the server of that page.
 func (c *client) execution(argument string) (*core.WorkflowExecutionIdentifier, error) {
 	wrong := &ExitError{Code: 2, Message: fmt.Sprintf("execution %q: want a name, project/domain/name, or the address of its page", argument)}
-	id, server := &core.WorkflowExecutionIdentifier{Project: c.project, Domain: c.domain, Name: argument}, c.own
+	id, server := &core.WorkflowExecutionIdentifier{Project: c.project, Domain: c.domain, Name: argument}, c.givenServer
 	if page, path, ok := strings.Cut(argument, "/console/projects/"); ok {
 		path, _, _ = strings.Cut(path, "?")
 		path, _, _ = strings.Cut(path, "#")
@@ -263,15 +264,15 @@ func (c *client) execution(argument string) (*core.WorkflowExecutionIdentifier, 
 			return nil, err
 		}
 	}
-	c.asked = id
+	c.execID = id
 	return id, nil
 }
 
-// group makes a command that only holds others. Of a word that is none of them it says what was meant, if that is clear.
+// group makes a command that only holds other commands. For an unknown word it suggests the member whose name is near.
 func group(command *cobra.Command, members ...*cobra.Command) *cobra.Command {
 	command.AddCommand(members...)
 	command.SuggestionsMinimumDistance = 2
-	command.DisableFlagParsing = true // it has none, and a word that is none of them comes before flags of what was meant
+	command.DisableFlagParsing = true // the group has no flags; those behind an unknown word are not understood either, and the word is to be reported
 	command.Args = func(command *cobra.Command, args []string) error {
 		if len(args) == 0 || args[0] == "--help" || args[0] == "-h" {
 			return nil

@@ -20,8 +20,8 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/service/serviceconnect"
 )
 
-// answering is a server of which a test says what it answers; it remembers the last request of each kind.
-type answering struct {
+// fakeServer is a server whose answers a test sets; it remembers the last request of each kind.
+type fakeServer struct {
 	aloftv1connect.UnimplementedRunServiceHandler
 	aloftv1connect.UnimplementedResultServiceHandler
 	aloftv1connect.UnimplementedRecoveryServiceHandler
@@ -33,14 +33,14 @@ type answering struct {
 	data       *admin.WorkflowExecutionGetDataResponse
 	executions *admin.ExecutionList
 	only       string   // the filters of which executions are the answer; empty: any
-	workflows  []string // names of those that are registered
+	workflows  []string // names of the registered workflows
 	message    string   // the error of each execution
 	gone       bool     // there is a cached result, which is gone
 
 	askedLogs *aloftv1.GetLogsRequest
 }
 
-func (a *answering) GetLogs(_ context.Context, r *aloftv1.GetLogsRequest, stream *connect.ServerStream[aloftv1.GetLogsResponse]) error {
+func (a *fakeServer) GetLogs(_ context.Context, r *aloftv1.GetLogsRequest, stream *connect.ServerStream[aloftv1.GetLogsResponse]) error {
 	a.askedLogs = r
 	for _, chunk := range a.logs {
 		if err := stream.Send(chunk); err != nil {
@@ -50,29 +50,29 @@ func (a *answering) GetLogs(_ context.Context, r *aloftv1.GetLogsRequest, stream
 	return nil
 }
 
-func (a *answering) WatchExecution(_ context.Context, r *aloftv1.WatchExecutionRequest, stream *connect.ServerStream[aloftv1.WatchExecutionResponse]) error {
+func (a *fakeServer) WatchExecution(_ context.Context, r *aloftv1.WatchExecutionRequest, stream *connect.ServerStream[aloftv1.WatchExecutionResponse]) error {
 	if a.status == nil {
 		return connect.NewError(connect.CodeNotFound, errors.New("execution "+r.GetId().GetName()+": not found"))
 	}
 	return stream.Send(a.status)
 }
 
-func (a *answering) GetExecution(_ context.Context, r *admin.WorkflowExecutionGetRequest) (*admin.Execution, error) {
+func (a *fakeServer) GetExecution(_ context.Context, r *admin.WorkflowExecutionGetRequest) (*admin.Execution, error) {
 	return &admin.Execution{Id: r.GetId(), Closure: &admin.ExecutionClosure{OutputResult: &admin.ExecutionClosure_Error{Error: &core.ExecutionError{Message: a.message}}}}, nil
 }
 
-func (a *answering) GetExecutionData(context.Context, *admin.WorkflowExecutionGetDataRequest) (*admin.WorkflowExecutionGetDataResponse, error) {
+func (a *fakeServer) GetExecutionData(context.Context, *admin.WorkflowExecutionGetDataRequest) (*admin.WorkflowExecutionGetDataResponse, error) {
 	return a.data, nil
 }
 
-func (a *answering) ListExecutions(_ context.Context, r *admin.ResourceListRequest) (*admin.ExecutionList, error) {
+func (a *fakeServer) ListExecutions(_ context.Context, r *admin.ResourceListRequest) (*admin.ExecutionList, error) {
 	if a.only != "" && r.GetFilters() != a.only {
 		return &admin.ExecutionList{}, nil
 	}
 	return a.executions, nil
 }
 
-func (a *answering) ListNamedEntities(_ context.Context, r *admin.NamedEntityListRequest) (*admin.NamedEntityList, error) {
+func (a *fakeServer) ListNamedEntities(_ context.Context, r *admin.NamedEntityListRequest) (*admin.NamedEntityList, error) {
 	list := &admin.NamedEntityList{}
 	for _, name := range a.workflows {
 		list.Entities = append(list.Entities, &admin.NamedEntity{Id: &admin.NamedEntityIdentifier{Project: r.GetProject(), Domain: r.GetDomain(), Name: name}})
@@ -80,7 +80,7 @@ func (a *answering) ListNamedEntities(_ context.Context, r *admin.NamedEntityLis
 	return list, nil
 }
 
-func (a *answering) ListResults(_ context.Context, r *aloftv1.ListResultsRequest) (*aloftv1.ListResultsResponse, error) {
+func (a *fakeServer) ListResults(_ context.Context, r *aloftv1.ListResultsRequest) (*aloftv1.ListResultsResponse, error) {
 	answer := &aloftv1.ListResultsResponse{}
 	if r.GetGone() && a.gone {
 		answer.Results = []*aloftv1.CachedResult{{Id: "r", GoneReason: "replaced"}}
@@ -88,15 +88,15 @@ func (a *answering) ListResults(_ context.Context, r *aloftv1.ListResultsRequest
 	return answer, nil
 }
 
-func (a *answering) GetProject(_ context.Context, r *admin.ProjectGetRequest) (*admin.Project, error) {
+func (a *fakeServer) GetProject(_ context.Context, r *admin.ProjectGetRequest) (*admin.Project, error) {
 	if r.GetId() != "p" {
 		return nil, connect.NewError(connect.CodeNotFound, errors.New("there is no project ["+r.GetId()+"]; there is p: not found"))
 	}
 	return &admin.Project{Id: "p", Domains: []*admin.Domain{{Id: "d"}, {Id: "e"}}}, nil
 }
 
-// address is where it listens.
-func (a *answering) address(t *testing.T) string {
+// address starts the server and returns the address at which it listens.
+func (a *fakeServer) address(t *testing.T) string {
 	t.Helper()
 	mux := http.NewServeMux()
 	mux.Handle(aloftv1connect.NewRunServiceHandler(a))
@@ -113,14 +113,14 @@ func (a *answering) address(t *testing.T) string {
 	return server.URL
 }
 
-// typed runs a command line; code is the exit code, and what is said on stderr has the error.
-func typed(t *testing.T, server string, args ...string) (code int, stdout, stderr string) {
+// runCommand runs a command line; code is the exit code, and stderr includes the error.
+func runCommand(t *testing.T, server string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
-	return typedUntil(t.Context(), t, server, args...)
+	return runCommandUntil(t.Context(), t, server, args...)
 }
 
-// typedUntil is typed for a command that is interrupted when the context ends.
-func typedUntil(ctx context.Context, t *testing.T, server string, args ...string) (code int, stdout, stderr string) {
+// runCommandUntil is runCommand for a command that is interrupted when the context ends.
+func runCommandUntil(ctx context.Context, t *testing.T, server string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, said bytes.Buffer
 	for _, command := range Commands(Defaults{Server: server, Project: "p", Domain: "d"}) {
@@ -146,22 +146,22 @@ func typedUntil(ctx context.Context, t *testing.T, server string, args ...string
 
 func TestAttemptsAreCountedAsAStatusShowsThem(t *testing.T) {
 	t.Parallel()
-	a := &answering{
+	a := &fakeServer{
 		logs: []*aloftv1.GetLogsResponse{{Node: "n0", Data: []byte("one\n")}, {Node: "n0", Attempt: 1, Data: []byte("two\n")}},
 		status: &aloftv1.WatchExecutionResponse{Execution: &aloftv1.ExecutionStatus{Id: &core.WorkflowExecutionIdentifier{Name: "x"}}, Nodes: []*aloftv1.NodeStatus{
 			{Id: "n0", Attempts: []*aloftv1.AttemptStatus{{Phase: core.TaskExecution_FAILED}, {Attempt: 1, Phase: core.TaskExecution_SUCCEEDED}}}}},
 	}
 	server := a.address(t)
-	if _, out, _ := typed(t, server, "status", "x"); !strings.Contains(out, "attempt 2") {
+	if _, out, _ := runCommand(t, server, "status", "x"); !strings.Contains(out, "attempt 2") {
 		t.Errorf("a status says:\n%s", out)
 	}
-	if _, out, _ := typed(t, server, "logs", "x"); out != "n0 | one\nn0 (attempt 2) | two\n" {
+	if _, out, _ := runCommand(t, server, "logs", "x"); out != "n0 | one\nn0 (attempt 2) | two\n" {
 		t.Errorf("logs:\n%s", out)
 	}
 	if a.askedLogs.Attempt != nil {
 		t.Errorf("asked for attempt %d", a.askedLogs.GetAttempt())
 	}
-	if code, _, said := typed(t, server, "logs", "x", "--attempt", "2"); code != 0 || a.askedLogs.Attempt == nil || a.askedLogs.GetAttempt() != 1 {
+	if code, _, said := runCommand(t, server, "logs", "x", "--attempt", "2"); code != 0 || a.askedLogs.Attempt == nil || a.askedLogs.GetAttempt() != 1 {
 		t.Errorf("asked for attempt %v (%s)", a.askedLogs.Attempt, said)
 	}
 }
@@ -178,7 +178,7 @@ func TestANumberThatMeansNothingIsRefused(t *testing.T) {
 		"get launch-plans --limit 0": "from 1 on",
 		"cache ls --limit -3":        "from 1 on",
 	} {
-		if code, out, said := typed(t, "nowhere.invalid:1", strings.Fields(line)...); code != 2 || !strings.Contains(said, want) {
+		if code, out, said := runCommand(t, "nowhere.invalid:1", strings.Fields(line)...); code != 2 || !strings.Contains(said, want) {
 			t.Errorf("%s: exit code %d, %q %q, want %q", line, code, out, said, want)
 		}
 	}
@@ -188,14 +188,14 @@ func TestASilentRunSaysThatNothingWasWritten(t *testing.T) {
 	t.Parallel()
 	for _, logs := range [][]*aloftv1.GetLogsResponse{
 		nil,
-		{{Node: "n0", Data: []byte("\n")}}, // flytekit's
+		{{Node: "n0", Data: []byte("\n")}}, // the empty line that flytekit writes
 		{{Node: "n0"}, {Node: "n0", Data: []byte("  ")}},
 	} {
-		server := (&answering{logs: logs}).address(t)
-		if code, out, said := typed(t, server, "logs", "x"); code != 0 || out != "" || said != "nothing was written\n" {
+		server := (&fakeServer{logs: logs}).address(t)
+		if code, out, said := runCommand(t, server, "logs", "x"); code != 0 || out != "" || said != "nothing was written\n" {
 			t.Errorf("%v: exit code %d, %q, %q", logs, code, out, said)
 		}
-		if _, _, said := typed(t, server, "logs", "x", "-o", "json"); said != "" {
+		if _, _, said := runCommand(t, server, "logs", "x", "-o", "json"); said != "" {
 			t.Errorf("%v: for machines: %q", logs, said)
 		}
 	}
@@ -203,7 +203,7 @@ func TestASilentRunSaysThatNothingWasWritten(t *testing.T) {
 
 func TestALineOfALogIsAnObjectForMachines(t *testing.T) {
 	t.Parallel()
-	server := (&answering{logs: []*aloftv1.GetLogsResponse{
+	server := (&fakeServer{logs: []*aloftv1.GetLogsResponse{
 		{Node: "n0", Data: []byte("one <a>\ntw")}, {Node: "n0", Attempt: 1, Stream: aloftv1.GetLogsResponse_STDERR, Data: []byte("\xffbad\xfe\x1b[2J\n")},
 		{Node: "n0", Data: []byte("o\n\nlast")},
 	}}).address(t)
@@ -213,7 +213,7 @@ func TestALineOfALogIsAnObjectForMachines(t *testing.T) {
 {"node":"n0","attempt":1,"stream":"stdout","text":""}
 {"node":"n0","attempt":1,"stream":"stdout","text":"last"}
 `
-	if code, out, said := typed(t, server, "logs", "x", "-o", "json"); code != 0 || out != want || said != "" {
+	if code, out, said := runCommand(t, server, "logs", "x", "-o", "json"); code != 0 || out != want || said != "" {
 		t.Errorf("exit code %d, %s\n%swant\n%s", code, said, out, want)
 	}
 }
@@ -223,7 +223,7 @@ func TestTheAddressOfAPageNamesItsServer(t *testing.T) {
 	execution := func(name string) *aloftv1.WatchExecutionResponse {
 		return &aloftv1.WatchExecutionResponse{Execution: &aloftv1.ExecutionStatus{Id: &core.WorkflowExecutionIdentifier{Name: name}}}
 	}
-	here, there := (&answering{status: execution("here")}).address(t), (&answering{status: execution("there")}).address(t)
+	here, there := (&fakeServer{status: execution("here")}).address(t), (&fakeServer{status: execution("there")}).address(t)
 	page := "/console/projects/p/domains/d/executions/x"
 	for argument, want := range map[string]string{
 		"x":                             "here",
@@ -233,16 +233,16 @@ func TestTheAddressOfAPageNamesItsServer(t *testing.T) {
 		there + page + "/?tab=nodes#n0": "there",
 		strings.TrimPrefix(there, "http://") + page: "there",
 	} {
-		if code, out, said := typed(t, here, "status", argument); code != 0 || !strings.Contains(out, "/"+want+" ") {
+		if code, out, said := runCommand(t, here, "status", argument); code != 0 || !strings.Contains(out, "/"+want+" ") {
 			t.Errorf("%s: exit code %d, %q %q, want what %s answers", argument, code, out, said, want)
 		}
 	}
 	for _, argument := range []string{there + "/console/projects/p", "a/b", "p//x", ""} {
-		if code, out, said := typed(t, here, "status", argument); code != 2 {
+		if code, out, said := runCommand(t, here, "status", argument); code != 2 {
 			t.Errorf("%q: exit code %d, %q %q", argument, code, out, said)
 		}
 	}
-	if code, _, said := typed(t, here, "recover", "x", there+page); code != 2 || !strings.Contains(said, "by themselves") {
+	if code, _, said := runCommand(t, here, "recover", "x", there+page); code != 2 || !strings.Contains(said, "by themselves") {
 		t.Errorf("executions of two servers: exit code %d, %q", code, said)
 	}
 }
@@ -250,21 +250,21 @@ func TestTheAddressOfAPageNamesItsServer(t *testing.T) {
 func TestAWorkflowIsFoundByTheNameThatListsShow(t *testing.T) {
 	t.Parallel()
 	shown := &admin.Execution{Id: &core.WorkflowExecutionIdentifier{Name: "x"}, Closure: &admin.ExecutionClosure{WorkflowId: &core.Identifier{Name: ".flytegen.bad.fails"}}}
-	a := &answering{workflows: []string{"bad.chain", "bad.fails"}, executions: &admin.ExecutionList{Executions: []*admin.Execution{shown}}, only: "eq(workflow.name,.flytegen.bad.fails)"}
+	a := &fakeServer{workflows: []string{"bad.chain", "bad.fails"}, executions: &admin.ExecutionList{Executions: []*admin.Execution{shown}}, only: "eq(workflow.name,.flytegen.bad.fails)"}
 	server := a.address(t)
-	if code, out, said := typed(t, server, "get", "executions", "--workflow", "bad.fails"); code != 0 || !strings.Contains(out, "x     bad.fails") {
+	if code, out, said := runCommand(t, server, "get", "executions", "--workflow", "bad.fails"); code != 0 || !strings.Contains(out, "x     bad.fails") {
 		t.Errorf("exit code %d, %q %q", code, out, said)
 	}
-	if code, _, said := typed(t, server, "get", "executions", "--workflow", "bad.fails", "--phase", "failed"); code != 0 || !strings.HasPrefix(said, "no executions") {
+	if code, _, said := runCommand(t, server, "get", "executions", "--workflow", "bad.fails", "--phase", "failed"); code != 0 || !strings.HasPrefix(said, "no executions") {
 		t.Errorf("that has no such execution: exit code %d, %q", code, said)
 	}
 	for given, meant := range map[string]string{"chain": "bad.chain", "bad.chian": "bad.chain"} {
-		if code, _, said := typed(t, server, "get", "executions", "--workflow", given); code != 1 || !strings.Contains(said, "did you mean "+meant+"?") {
+		if code, _, said := runCommand(t, server, "get", "executions", "--workflow", given); code != 1 || !strings.Contains(said, "did you mean "+meant+"?") {
 			t.Errorf("%s: exit code %d, %q", given, code, said)
 		}
 	}
 	a.executions.Token, a.only = "more", ""
-	if _, _, said := typed(t, server, "get", "executions"); said != "the newest 1 are shown: --limit for more\n" {
+	if _, _, said := runCommand(t, server, "get", "executions"); said != "the newest 1 are shown: --limit for more\n" {
 		t.Errorf("of a list that goes on it says %q", said)
 	}
 }
@@ -275,25 +275,25 @@ func TestAListShowsTheCauseAlsoOfAnErrorThatTheListHasCut(t *testing.T) {
 		return &admin.Execution{Closure: &admin.ExecutionClosure{OutputResult: &admin.ExecutionClosure_Error{Error: &core.ExecutionError{Message: message}}}}
 	}
 	const whole = "Trace:\n\n    Traceback (most recent call last):\n    x\n\nMessage:\n\n    TypeTransformerFailedError: Error converting input 'df':\n    Literal value: scalar {\n    }\n    Exception: no such column"
-	a := &answering{message: whole, executions: &admin.ExecutionList{Executions: []*admin.Execution{
+	a := &fakeServer{message: whole, executions: &admin.ExecutionList{Executions: []*admin.Execution{
 		failed(("TypeTransformerFailedError: Error converting input 'df':\n    Literal value: " + strings.Repeat("x", 100))[:listedError]), failed("ValueError: bad"), failed("KeyError:"),
 	}}}
 	server := a.address(t)
-	code, out, said := typed(t, server, "get", "executions")
+	code, out, said := runCommand(t, server, "get", "executions")
 	if code != 0 || !strings.Contains(out, "input df: no such column\n") || !strings.Contains(out, "ValueError: bad\n") || !strings.Contains(out, "KeyError\n") {
 		t.Errorf("exit code %d, %s\n%s", code, said, out)
 	}
 	for range fewItems {
 		a.executions.Executions = append(a.executions.Executions, failed("E: "+strings.Repeat("x", listedError-3)))
 	}
-	if _, out, _ = typed(t, server, "get", "executions"); strings.Count(out, "input df: no such column\n") != fewItems || strings.Count(out, "xxx…\n") != 1 {
+	if _, out, _ = runCommand(t, server, "get", "executions"); strings.Count(out, "input df: no such column\n") != fewItems || strings.Count(out, "xxx…\n") != 1 {
 		t.Errorf("of many: %s", out)
 	}
 }
 
 func TestWhatIsNotThereIsSaidInOneWay(t *testing.T) {
 	t.Parallel()
-	server := (&answering{executions: &admin.ExecutionList{}}).address(t)
+	server := (&fakeServer{executions: &admin.ExecutionList{}}).address(t)
 	noProject, noDomain := "there is no project [nope]; there is p", "there is no domain [nope] in project p; there is d, e"
 	for line, want := range map[string]string{
 		"get executions -p nope":  noProject,
@@ -305,11 +305,11 @@ func TestWhatIsNotThereIsSaidInOneWay(t *testing.T) {
 		"status x":                "execution x: not found at " + server,
 		"status x -o json":        "execution x: not found at " + server,
 	} {
-		if code, out, said := typed(t, server, strings.Fields(line)...); code != 1 || said != want {
+		if code, out, said := runCommand(t, server, strings.Fields(line)...); code != 1 || said != want {
 			t.Errorf("%s: exit code %d, %q %q, want %q", line, code, out, said, want)
 		}
 	}
-	if code, _, said := typed(t, server, "cache", "ls", "--task", "nope"); code != 0 || !strings.HasPrefix(said, "no cached results of task nope in") {
+	if code, _, said := runCommand(t, server, "cache", "ls", "--task", "nope"); code != 0 || !strings.HasPrefix(said, "no cached results of task nope in") {
 		t.Errorf("cache ls: exit code %d, %q", code, said)
 	}
 }
@@ -317,8 +317,8 @@ func TestWhatIsNotThereIsSaidInOneWay(t *testing.T) {
 func TestAnEmptyListSaysWhatWasAskedForAndWhereTheRestIs(t *testing.T) {
 	t.Parallel()
 	const place = " in project p, domain d\n"
-	here := (&answering{executions: &admin.ExecutionList{}, workflows: []string{"m.square"}}).address(t)
-	gone := (&answering{gone: true}).address(t)
+	here := (&fakeServer{executions: &admin.ExecutionList{}, workflows: []string{"m.square"}}).address(t)
+	gone := (&fakeServer{gone: true}).address(t)
 	for _, c := range []struct{ server, line, want string }{
 		{here, "get executions", "no executions" + place},
 		{here, "get executions --phase running", "no executions with phase running" + place},
@@ -329,11 +329,11 @@ func TestAnEmptyListSaysWhatWasAskedForAndWhereTheRestIs(t *testing.T) {
 		{here, "cache ls --task square --gone", "no cached results of task square" + place + "did you mean --task m.square?\n"},
 		{gone, "cache ls --execution x", "no cached results that execution x computed" + place + "there were some, which are gone: --gone shows them, and why\n"},
 	} {
-		if code, out, said := typed(t, c.server, strings.Fields(c.line)...); code != 0 || out != "" || said != c.want {
+		if code, out, said := runCommand(t, c.server, strings.Fields(c.line)...); code != 0 || out != "" || said != c.want {
 			t.Errorf("%s: exit code %d, %q %q, want %q", c.line, code, out, said, c.want)
 		}
 	}
-	if _, out, _ := typed(t, gone, "cache", "ls", "--gone"); !strings.Contains(out, "replaced") && !strings.Contains(out, "\nr ") {
+	if _, out, _ := runCommand(t, gone, "cache", "ls", "--gone"); !strings.Contains(out, "replaced") && !strings.Contains(out, "\nr ") {
 		t.Errorf("with --gone: %q", out)
 	}
 }
@@ -372,7 +372,7 @@ func TestWhatListensAndIsNotAloftIsSaidToBeNone(t *testing.T) {
 	flyte.Config.Handler, flyte.Config.Protocols = mux, other.Config.Protocols
 	flyte.Start()
 	t.Cleanup(flyte.Close)
-	aloft := (&answering{}).address(t)
+	aloft := (&fakeServer{}).address(t)
 	for server, want := range map[string]string{
 		"http://" + old.Addr().String(): "is not aloft (",
 		other.URL:                       "is not aloft (",
@@ -385,7 +385,7 @@ func TestWhatListensAndIsNotAloftIsSaidToBeNone(t *testing.T) {
 			if server == flyte.URL && line == "get executions" {
 				continue // a service of Flyte's
 			}
-			code, out, said := typed(t, server, strings.Fields(line)...)
+			code, out, said := runCommand(t, server, strings.Fields(line)...)
 			if code != 1 || !strings.Contains(said, want) || out != "" {
 				t.Errorf("%s at %s: exit code %d, %q %q, want %q", line, server, code, out, said, want)
 			}
@@ -399,10 +399,10 @@ func TestExecutionsAreListedByThePhasesThatListsShow(t *testing.T) {
 		"failed":            "value_in(phase,FAILED)",
 		"failed,timed-out":  "value_in(phase,FAILED;TIMED_OUT)",
 		"aborted,TIMED_OUT": "value_in(phase,ABORTED;TIMED_OUT)",
-		"queued":            "value_in(phase,QUEUED;UNDEFINED)", // which is shown as QUEUED
+		"queued":            "value_in(phase,QUEUED;UNDEFINED)", // UNDEFINED is shown as QUEUED
 	} {
-		a := &answering{only: want, executions: &admin.ExecutionList{Executions: []*admin.Execution{{Id: &core.WorkflowExecutionIdentifier{Name: "x"}}}}}
-		if code, out, said := typed(t, a.address(t), "get", "executions", "--phase", given); code != 0 || !strings.Contains(out, "\nx ") {
+		a := &fakeServer{only: want, executions: &admin.ExecutionList{Executions: []*admin.Execution{{Id: &core.WorkflowExecutionIdentifier{Name: "x"}}}}}
+		if code, out, said := runCommand(t, a.address(t), "get", "executions", "--phase", given); code != 0 || !strings.Contains(out, "\nx ") {
 			t.Errorf("--phase %s: exit code %d, %q %q, want the filter %s", given, code, out, said, want)
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 )
 
-// Completions ask the server and are silent about what goes wrong: they run while somebody types.
+// Completions of the shell call the server while the user types, so they are silent about errors and end after completionTime.
 
 const completionTime = 2 * time.Second
 
@@ -30,7 +30,7 @@ func (c *client) completeExecutions(ctx context.Context) []string {
 	if c.connect() != nil {
 		return nil
 	}
-	list, err := c.admin.ListExecutions(ctx, (&page{limit: 50}).request(c, nil))
+	list, err := c.admin.ListExecutions(ctx, (&listFlags{limit: 50}).request(c, nil))
 	if err != nil {
 		return nil
 	}

@@ -171,7 +171,7 @@ func (d *demo) startServer(ctx context.Context, python string) (*demoServer, err
 	s := &demoServer{output: &bytes.Buffer{}, ended: make(chan error, 1)}
 	s.process = exec.Command(self, "serve", "--data-dir", d.data, "--listen", d.listen, "--python", python, "--stop-tasks")
 	s.process.Stdout, s.process.Stderr = s.output, s.output
-	s.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // our Ctrl-C ends it in order
+	s.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C reaches the demo alone, which then stops the server
 	begin := time.Now()
 	if err := s.process.Start(); err != nil {
 		return nil, fmt.Errorf("start the server: %w", err)
@@ -199,21 +199,21 @@ func (d *demo) startServer(ctx context.Context, python string) (*demoServer, err
 	return s, nil
 }
 
-// stop ends the server and the tasks that are left.
+// stop ends the server and the tasks that still run.
 func (s *demoServer) stop() {
 	if s.process.ProcessState != nil {
 		return
 	}
 	_ = s.process.Process.Signal(syscall.SIGTERM)
 	select {
-	case <-s.ended: //nolint:errcheck // how it ended changes nothing any more
+	case <-s.ended: //nolint:errcheck // the error of the server changes nothing any more
 	case <-time.After(15 * time.Second):
 		_ = s.process.Process.Kill()
 		<-s.ended //nolint:errcheck // as above
 	}
 }
 
-// freeAddress is the address itself, or the same host with a free port where it is taken.
+// freeAddress is the address itself, or, if its port is taken, the same host with a free port.
 func freeAddress(address string) string {
 	if listener, err := net.Listen("tcp", address); err == nil {
 		listener.Close()

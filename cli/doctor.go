@@ -58,17 +58,17 @@ answer), and findings, a list of {"level": "ok", "note" or "to do", "text": …}
 	return command
 }
 
-// manySlots is a number that nobody states: CPU and memory are what limits then.
+// manySlots is more slots than a configuration states: from there on, slots are no limit and are not shown.
 const manySlots = 100_000
 
-// diagnosis is what was found, which is said at once.
+// diagnosis collects findings and prints each of them at once.
 type diagnosis struct {
 	out      io.Writer
 	findings []finding
 	problems int
 }
 
-// finding is a sentence of a diagnosis for machines.
+// finding is a sentence of a diagnosis, as -o json has it.
 type finding struct {
 	Level string `json:"level"` // ok, note or to do
 	Text  string `json:"text"`
@@ -93,7 +93,7 @@ func (d *diagnosis) server(c *client, info *aloftv1.GetServerInfoResponse, err e
 		return
 	}
 	d.ok("server: aloft %s at %s, up for %s", info.GetVersion(), c.server, took(time.Since(info.GetStartedAt().AsTime())))
-	if info.GetCounts() == nil { // what keeps it from being read is said below
+	if info.GetCounts() == nil { // the database cannot be read; the reason follows with the services that are away
 		d.note("data: %s", info.GetDatabase())
 	} else {
 		d.ok("data: %s; executions: %d, running: %d", info.GetDatabase(), info.GetCounts().GetExecutions(), info.GetCounts().GetRunning())
@@ -104,7 +104,7 @@ func (d *diagnosis) server(c *client, info *aloftv1.GetServerInfoResponse, err e
 	if counts := info.GetCounts(); counts.GetWaiting() > 0 {
 		d.note("executions that wait for something outside of them: %d (waits in all: %d)", counts.GetWaiting(), counts.GetWaits())
 		for _, w := range info.GetWaits() {
-			d.note("  %s %s", aloft.ExecutionIDOf(w.GetId()), waits(w.GetReason()))
+			d.note("  %s %s", aloft.ExecutionIDOf(w.GetId()), waitText(w.GetReason()))
 		}
 		if more := counts.GetWaiting() - int64(len(info.GetWaits())); more > 0 {
 			d.note("  and %d more", more)
@@ -139,7 +139,7 @@ func (d *diagnosis) server(c *client, info *aloftv1.GetServerInfoResponse, err e
 	}
 }
 
-// python looks on this machine where the server does not know yet what tasks will get.
+// python reports the interpreter of tasks. If no server answers, it looks for an interpreter on this machine.
 func (d *diagnosis) python(ctx context.Context, info *aloftv1.GetServerInfoResponse) {
 	switch {
 	case len(info.GetEnvironments()) > 0:
@@ -150,7 +150,7 @@ func (d *diagnosis) python(ctx context.Context, info *aloftv1.GetServerInfoRespo
 	case info.GetPython() != "":
 		d.ok("python: the server runs tasks with %s", info.GetPython())
 		return
-	case info.GetVersion() != "": // it answers, and this machine's is not what its tasks run with
+	case info.GetVersion() != "": // the server answers, and has no interpreter yet; one of this machine would say nothing about it
 		d.note("python: no python3 on the server's PATH has flytekit: the first task of an image has an environment made, which takes minutes; or name one with `aloft serve --python PATH`")
 		return
 	}
@@ -177,7 +177,7 @@ func (d *diagnosis) machine() {
 	}
 }
 
-// access says who may do what, as far as it can be seen from here.
+// access reports who may run commands and read data, as far as this machine can tell.
 func (d *diagnosis) access(info *aloftv1.GetServerInfoResponse) {
 	switch mounts := info.GetStoreMounts(); mounts {
 	case "yes":
@@ -195,7 +195,7 @@ func (d *diagnosis) access(info *aloftv1.GetServerInfoResponse) {
 	}
 	folder, err := os.Stat(info.GetDataDir())
 	if err != nil {
-		return // on another machine, or another user's
+		return // the data folder is on another machine, or of another user
 	}
 	if folder.Mode().Perm()&0o077 != 0 {
 		d.problem("data: other users can read %s; run `chmod 700 %s`, or start the server as its owner", info.GetDataDir(), info.GetDataDir())

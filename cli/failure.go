@@ -12,17 +12,17 @@ const (
 	messageMark = "\n\nMessage:\n\n"
 )
 
-// counted is what Flyte writes before the error of a node that has no retries left; before it may be a code. In what many
-// failures have in common numbers are "<n>".
-var counted = regexp.MustCompile(`^((?:[\w:|]+: )?)\[(?:\d+|<n>)/(?:\d+|<n>)\] currentAttempt done\. Last Error: (?:USER|SYSTEM)::`)
+// retryCount is the text that Flyte writes before the error of a node that has no retries left; a code may stand before it. In the
+// messages of causes the numbers are "<n>".
+var retryCount = regexp.MustCompile(`^((?:[\w:|]+: )?)\[(?:\d+|<n>)/(?:\d+|<n>)\] currentAttempt done\. Last Error: (?:USER|SYSTEM)::`)
 
-// uncounted is an error without the count of attempts, which a status says of each attempt.
-func uncounted(message string) string { return counted.ReplaceAllString(message, "$1") }
+// withoutRetryCount removes the count of attempts from an error: a status shows each attempt anyway.
+func withoutRetryCount(message string) string { return retryCount.ReplaceAllString(message, "$1") }
 
-// firstLine is the line of an error that says what happened: the first one, of a Python error that of its message, of an error
-// within which flytekit tells of another one that of the cause, with what it was about.
+// firstLine is the line of an error that says what happened. That is its first line; for a Python error the first line of its
+// message; for an error of flytekit that wraps another error, the line of the wrapped error, with what the wrapper is about.
 func firstLine(message string) string {
-	message = uncounted(message)
+	message = withoutRetryCount(message)
 	trace, said, ok := strings.Cut(message, messageMark)
 	switch {
 	case ok:
@@ -34,16 +34,16 @@ func firstLine(message string) string {
 	return headline(message, "") // also of a Python error in a list, which has no trace
 }
 
-// wrapping is a way in which flytekit tells of an error within the message of another one.
-type wrapping struct {
-	begins *regexp.Regexp // the first line
-	mark   string         // what the line of the cause begins with; empty: it is the next line
+// wrapper is a form in which flytekit puts an error into the message of another one.
+type wrapper struct {
+	begins *regexp.Regexp // the first line of the wrapping message
+	mark   string         // the beginning of the line with the wrapped error; empty: it is the second line
 	about  string         // the first line in short
 }
 
 const errorMessage = "Error Message: "
 
-var wrappings = []wrapping{
+var wrappers = []wrapper{
 	{regexp.MustCompile(`^Failed to convert outputs of task '(.*)' at position (.*)\.$`), errorMessage, "output $2 of $1"}, // core/base_task.py
 	{regexp.MustCompile(`^Failed to convert inputs of task '(.*)':$`), "", "inputs of $1"},
 	{regexp.MustCompile(`^Error converting input '(.*)':$`), "Exception: ", "input $1"},                                                  // core/type_engine.py
@@ -54,7 +54,7 @@ var wrappings = []wrapping{
 var (
 	// className is the class that entrypoint.py writes before a message.
 	className = regexp.MustCompile(`^\w+: `)
-	// flyteCode is what an exception of flytekit begins its text with (exceptions/base.py). ", cause=…" is the end of some.
+	// flyteCode is the beginning of the text of flytekit's exceptions (exceptions/base.py). Some texts end with ", cause=…".
 	flyteCode = regexp.MustCompile(`^((?:\w+: )?)(?:(?:USER|SYSTEM):)?\w+: error=`)
 	// typeDump is the beginning of a type that flytekit writes as a protocol message of several lines.
 	typeDump = regexp.MustCompile(`/Flyte Serialized object \(LiteralType\):$`)
@@ -75,8 +75,8 @@ func headline(message, trace string) string {
 	return first
 }
 
-// unwrap is the first line of a message, and what the message is about and the error in it, if it wraps another one. Both
-// are empty if it wraps none; the error may be without a text.
+// unwrap is the first line of a message, and, if the message wraps another error, what the message is about and the wrapped error.
+// Otherwise about and cause are empty. The wrapped error may be empty, too.
 func unwrap(message string) (first, about, cause string) {
 	message = strings.TrimSpace(message)
 	if flyteCode.MatchString(message) {
@@ -85,7 +85,7 @@ func unwrap(message string) (first, about, cause string) {
 	first, rest, _ := strings.Cut(message, "\n")
 	first = typeDump.ReplaceAllString(strings.TrimSpace(first), "")
 	said := className.ReplaceAllString(first, "")
-	for _, w := range wrappings {
+	for _, w := range wrappers {
 		m := w.begins.FindStringSubmatchIndex(said)
 		if m == nil {
 			continue
@@ -97,7 +97,7 @@ func unwrap(message string) (first, about, cause string) {
 			if cause, ok := strings.CutPrefix(strings.TrimSpace(line), strings.TrimSpace(w.mark)); ok {
 				cause = strings.TrimSpace(cause + "\n" + rest)
 				if w.mark == errorMessage {
-					cause = strings.TrimSuffix(cause, ".") // flytekit's
+					cause = strings.TrimSuffix(cause, ".") // flytekit adds the full stop
 				}
 				return first, about, cause
 			}
@@ -106,7 +106,7 @@ func unwrap(message string) (first, about, cause string) {
 	return first, about, ""
 }
 
-// rootCause is the error that the first of chained tracebacks ends with; empty: there are no chained ones.
+// rootCause is the error at the end of the first of several chained tracebacks; empty: the traceback is not chained.
 func rootCause(trace string) string {
 	first, _, chained := strings.Cut(trace, "\n\n    During handling of the above exception")
 	if one, _, ok := strings.Cut(first, "\n\n    The above exception was the direct cause"); ok {
@@ -131,10 +131,11 @@ var (
 	ofAttempt  = regexp.MustCompile(`(File ")/[^"]*/attempts/[^/"]+/`)
 )
 
-// readable makes an error fit for people: without the count of attempts; a Python error without the frames of flytekit, with paths that begin where the code does.
-// Where nothing would remain of the trace it is left as it is, but for an error that has another one in its message: that says it all.
+// readable makes an error readable for users: without the count of attempts, and a Python error without the frames of flytekit and with
+// paths that begin at the code. A trace of which nothing would remain stays as it is, unless the message wraps another error: then the
+// message alone is shown.
 func readable(message string) string {
-	message = uncounted(message)
+	message = withoutRetryCount(message)
 	if !strings.Contains(message, "Traceback (most recent call last)") {
 		return message
 	}
@@ -164,7 +165,7 @@ func readable(message string) string {
 	return strings.Join(out, "\n")
 }
 
-// flytekitLine is a line of flytekit's own log, which it writes as JSON in a container.
+// flytekitLine is a line of flytekit's own log, which is JSON in a container.
 type flytekitLine struct {
 	Time    string `json:"asctime"`
 	Name    string `json:"name"`
@@ -172,7 +173,7 @@ type flytekitLine struct {
 	Message string `json:"message"`
 }
 
-// readableLog makes a line of a task's log fit for people: flytekit's JSON becomes lines of text. Others stay as they are.
+// readableLog turns a line of a task's log into readable lines: flytekit's JSON becomes text, other lines stay as they are.
 func readableLog(line string) []string {
 	if !strings.HasPrefix(line, `{"asctime":`) {
 		return []string{line}

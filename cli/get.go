@@ -36,10 +36,10 @@ func newGet(defaults Defaults) *cobra.Command {
 	return group(command, newGetExecutions(defaults), newGetWorkflows(defaults), newGetTasks(defaults), newGetLaunchPlans(defaults))
 }
 
-// page is what every list has.
-type page struct{ limit int }
+// listFlags are the flags that every list of get has.
+type listFlags struct{ limit int }
 
-func (p *page) flags(command *cobra.Command) {
+func (p *listFlags) flags(command *cobra.Command) {
 	command.Flags().IntVar(&p.limit, "limit", 20, "at most so many, newest first")
 	connects := command.PreRunE
 	command.PreRunE = func(command *cobra.Command, args []string) error {
@@ -50,7 +50,7 @@ func (p *page) flags(command *cobra.Command) {
 	}
 }
 
-func (p *page) request(c *client, args []string) *admin.ResourceListRequest {
+func (p *listFlags) request(c *client, args []string) *admin.ResourceListRequest {
 	request := &admin.ResourceListRequest{
 		Id: &admin.NamedEntityIdentifier{Project: c.project, Domain: c.domain}, Limit: uint32(p.limit),
 		SortBy: &admin.Sort{Key: "created_at", Direction: admin.Sort_DESCENDING},
@@ -63,7 +63,7 @@ func (p *page) request(c *client, args []string) *admin.ResourceListRequest {
 
 func newGetExecutions(defaults Defaults) *cobra.Command {
 	var (
-		p        page
+		p        listFlags
 		phases   []string
 		workflow string
 	)
@@ -113,8 +113,8 @@ LiteralMap that is too large to show.`,
 		}
 		request.Filters = of(workflow)
 		list, err := c.admin.ListExecutions(command.Context(), request)
-		if err == nil && workflow != "" && len(list.GetExecutions()) == 0 { // two equalities have an index, a list of names has none
-			request.Filters = of(ofTask + workflow)
+		if err == nil && workflow != "" && len(list.GetExecutions()) == 0 { // two queries by equality, which have an index, instead of one by a list of names, which has none
+			request.Filters = of(generatedPrefix + workflow)
 			list, err = c.admin.ListExecutions(command.Context(), request)
 		}
 		if err != nil {
@@ -150,18 +150,18 @@ LiteralMap that is too large to show.`,
 		if workflow != "" {
 			what += " of workflow " + printable(workflow)
 		}
-		return c.listed(command, what, rows, list.GetToken() != "", named{core.ResourceType_WORKFLOW, workflow})
+		return c.printList(command, what, rows, list.GetToken() != "", nameQuery{core.ResourceType_WORKFLOW, workflow})
 	}
 	return command
 }
 
-// listedError is how many bytes of an error lists have, as in Flyte. What happened may be in the rest.
+// listedError is how many bytes of an error a list has, as in Flyte. The line that says what happened may be missing then.
 const listedError = 100
 
-// executionPhases are those that people ask for.
+// executionPhases are the phases that the help and messages name.
 const executionPhases = "queued, running, succeeded, failed, aborted, timed_out"
 
-// parsePhase reads a phase in small letters, with '-' or '_'; there says which there are.
+// parsePhase reads a phase in small letters, with '-' or '_'. there is the list of phases for the message.
 func parsePhase(name, there string) (core.WorkflowExecution_Phase, error) {
 	phase, known := core.WorkflowExecution_Phase_value[strings.ToUpper(strings.ReplaceAll(name, "-", "_"))]
 	if !known {
@@ -175,10 +175,10 @@ func executionTook(cl *admin.ExecutionClosure) string {
 	switch {
 	case cl.GetStartedAt() != nil && cl.GetDuration() != nil:
 		end = timestamppb.New(cl.GetStartedAt().AsTime().Add(cl.GetDuration().AsDuration()))
-	case aloft.Terminal(cl.GetPhase()): // before it had started
+	case aloft.Terminal(cl.GetPhase()): // the execution ended before it had started
 		end = cl.GetUpdatedAt()
 	}
-	return ran(cl.GetCreatedAt(), cl.GetStartedAt(), end, time.Now())
+	return executionTime(cl.GetCreatedAt(), cl.GetStartedAt(), end, time.Now())
 }
 
 // showExecution prints one execution with its inputs and outputs.
@@ -222,7 +222,7 @@ func (c *client) showExecution(command *cobra.Command, argument string) error {
 	return nil
 }
 
-// valuesOf is values, or, of those that are too many for an answer, where they can be read.
+// valuesOf are the values of an answer, or, if they are too large for an answer, the link to them.
 func valuesOf(m *core.LiteralMap, rest *admin.UrlBlob) proto.Message {
 	if len(m.GetLiterals()) == 0 && rest.GetUrl() != "" {
 		return rest
@@ -230,7 +230,7 @@ func valuesOf(m *core.LiteralMap, rest *admin.UrlBlob) proto.Message {
 	return m
 }
 
-// printLiterals shows values, or, of those that are too many for an answer, how large they are and where they can be read.
+// printLiterals prints the values of an answer, or, if they are too large for an answer, their size and the link to them.
 func printLiterals(w io.Writer, title string, m *core.LiteralMap, rest *admin.UrlBlob) {
 	if len(m.GetLiterals()) == 0 && rest.GetUrl() != "" {
 		fmt.Fprintf(w, "%s: %s, which is too much to show; as a LiteralMap at %s\n", title, bytesText(rest.GetBytes()), rest.GetUrl())
@@ -246,7 +246,7 @@ func printLiterals(w io.Writer, title string, m *core.LiteralMap, rest *admin.Ur
 }
 
 func newGetWorkflows(defaults Defaults) *cobra.Command {
-	var p page
+	var p listFlags
 	command := &cobra.Command{Use: "workflows [NAME]", Aliases: []string{"workflow"}, Short: "List versions of workflows, newest first", Args: cobra.MaximumNArgs(1)}
 	c := flags(command, defaults)
 	p.flags(command)
@@ -263,13 +263,13 @@ func newGetWorkflows(defaults Defaults) *cobra.Command {
 			i := w.GetClosure().GetCompiledWorkflow().GetPrimary().GetTemplate().GetInterface()
 			rows = append(rows, []string{w.GetId().GetName(), w.GetId().GetVersion(), variables(i.GetInputs()), variables(i.GetOutputs()), ago(w.GetClosure().GetCreatedAt())})
 		}
-		return c.listed(command, "workflows", rows, list.GetToken() != "", named{core.ResourceType_WORKFLOW, strings.Join(args, "")})
+		return c.printList(command, "workflows", rows, list.GetToken() != "", nameQuery{core.ResourceType_WORKFLOW, strings.Join(args, "")})
 	}
 	return command
 }
 
 func newGetTasks(defaults Defaults) *cobra.Command {
-	var p page
+	var p listFlags
 	command := &cobra.Command{Use: "tasks [NAME]", Aliases: []string{"task"}, Short: "List versions of tasks, newest first", Args: cobra.MaximumNArgs(1)}
 	c := flags(command, defaults)
 	p.flags(command)
@@ -287,13 +287,13 @@ func newGetTasks(defaults Defaults) *cobra.Command {
 			rows = append(rows, []string{t.GetId().GetName(), t.GetId().GetVersion(), template.GetType(),
 				variables(template.GetInterface().GetInputs()), variables(template.GetInterface().GetOutputs()), ago(t.GetClosure().GetCreatedAt())})
 		}
-		return c.listed(command, "tasks", rows, list.GetToken() != "", named{core.ResourceType_TASK, strings.Join(args, "")})
+		return c.printList(command, "tasks", rows, list.GetToken() != "", nameQuery{core.ResourceType_TASK, strings.Join(args, "")})
 	}
 	return command
 }
 
 func newGetLaunchPlans(defaults Defaults) *cobra.Command {
-	var p page
+	var p listFlags
 	command := &cobra.Command{Use: "launch-plans [NAME]", Aliases: []string{"launch-plan", "launchplans", "launchplan"}, Short: "List versions of launch plans, newest first", Args: cobra.MaximumNArgs(1)}
 	c := flags(command, defaults)
 	p.flags(command)
@@ -309,20 +309,20 @@ func newGetLaunchPlans(defaults Defaults) *cobra.Command {
 		for _, l := range list.GetLaunchPlans() {
 			rows = append(rows, []string{l.GetId().GetName(), l.GetId().GetVersion(), l.GetClosure().GetState().String(), l.GetSpec().GetWorkflowId().GetName(), ago(l.GetClosure().GetCreatedAt())})
 		}
-		return c.listed(command, "launch plans", rows, list.GetToken() != "", named{core.ResourceType_LAUNCH_PLAN, strings.Join(args, "")})
+		return c.printList(command, "launch plans", rows, list.GetToken() != "", nameQuery{core.ResourceType_LAUNCH_PLAN, strings.Join(args, "")})
 	}
 	return command
 }
 
-// named is what a list was asked for by its name; empty: all of a kind.
-type named struct {
+// nameQuery is the name that a list was limited to; empty: all names of a kind.
+type nameQuery struct {
 	kind core.ResourceType
 	name string
 }
 
-// listed prints rows and whether there are more, or says that there are none and where was looked. That there is no such
-// project or domain, or nothing of that name, is an error, which says what was meant.
-func (c *client) listed(command *cobra.Command, what string, rows [][]string, more bool, of named) error {
+// printList prints rows and whether there are more, or says that there are none in this project and domain. If the project, the domain
+// or the name does not exist, that is an error with a suggestion.
+func (c *client) printList(command *cobra.Command, what string, rows [][]string, more bool, of nameQuery) error {
 	if len(rows) > 1 {
 		if err := table(command.OutOrStdout(), rows); err != nil {
 			return err
@@ -332,11 +332,11 @@ func (c *client) listed(command *cobra.Command, what string, rows [][]string, mo
 		}
 		return nil
 	}
-	if err := c.noPlace(command.Context()); err != nil {
+	if err := c.checkPlace(command.Context()); err != nil {
 		return err
 	}
 	if of.name != "" {
-		if err := c.missing(command.Context(), of); err != nil {
+		if err := c.checkName(command.Context(), of); err != nil {
 			return err
 		}
 	}
@@ -344,18 +344,18 @@ func (c *client) listed(command *cobra.Command, what string, rows [][]string, mo
 	return nil
 }
 
-// noPlace says that the project, or the domain, that was asked for is not there; nil: it is, or that is not known.
-func (c *client) noPlace(ctx context.Context) error {
+// checkPlace is an error if the project or the domain of the command does not exist; nil also if that cannot be found out.
+func (c *client) checkPlace(ctx context.Context) error {
 	id, domain := c.project, c.domain
-	if c.asked != nil {
-		id, domain = c.asked.GetProject(), c.asked.GetDomain()
+	if c.execID != nil {
+		id, domain = c.execID.GetProject(), c.execID.GetDomain()
 	}
 	project, err := c.admin.GetProject(ctx, &admin.ProjectGetRequest{Id: id})
 	if failure := new(connect.Error); errors.As(err, &failure) && failure.Code() == connect.CodeNotFound {
-		return &ExitError{Code: 1, Message: saidBy(failure)}
+		return &ExitError{Code: 1, Message: serverText(failure)}
 	}
 	var domains []string
-	for _, d := range project.GetDomains() { // none where that could not be asked
+	for _, d := range project.GetDomains() { // none if the call failed
 		domains = append(domains, d.GetId())
 	}
 	if len(domains) == 0 || slices.Contains(domains, domain) {
@@ -364,9 +364,9 @@ func (c *client) noPlace(ctx context.Context) error {
 	return &ExitError{Code: 1, Message: fmt.Sprintf("there is no domain [%s] in project %s; there is %s", printable(domain), printable(id), strings.Join(domains, ", "))}
 }
 
-// missing says that nothing of this name is registered, and what was meant; nil: something is.
-func (c *client) missing(ctx context.Context, of named) error {
-	found, known, err := c.meant(ctx, of)
+// checkName is an error, with a suggestion, if nothing of this name is registered.
+func (c *client) checkName(ctx context.Context, of nameQuery) error {
+	found, known, err := c.nearestName(ctx, of)
 	if err != nil || known {
 		return err
 	}
@@ -378,14 +378,14 @@ func (c *client) missing(ctx context.Context, of named) error {
 	return &ExitError{Code: 1, Message: message}
 }
 
-// meant is the registered name that a name stands for of which nothing is registered, if one is near. known: something is
-// registered of it, or that cannot be told.
-func (c *client) meant(ctx context.Context, of named) (found string, known bool, err error) {
+// nearestName is the registered name that is nearest to a name, if one is near enough. known: something is registered under the name
+// itself, or that cannot be told.
+func (c *client) nearestName(ctx context.Context, of nameQuery) (found string, known bool, err error) {
 	list, err := c.admin.ListNamedEntities(ctx, &admin.NamedEntityListRequest{ResourceType: of.kind, Project: c.project, Domain: c.domain, Limit: 1000})
 	if err != nil {
 		return "", false, c.explain(err)
 	}
-	var tasks *admin.NamedEntityList // each has a workflow, which is not listed
+	var tasks *admin.NamedEntityList // each task can have a generated workflow, and those are not listed
 	if of.kind == core.ResourceType_WORKFLOW {
 		tasks, err = c.admin.ListNamedEntities(ctx, &admin.NamedEntityListRequest{ResourceType: core.ResourceType_TASK, Project: c.project, Domain: c.domain, Limit: 1000})
 		if err != nil {
@@ -396,20 +396,22 @@ func (c *client) meant(ctx context.Context, of named) (found string, known bool,
 	for _, e := range append(list.GetEntities(), tasks.GetEntities()...) {
 		names = append(names, e.GetId().GetName())
 	}
-	if slices.Contains(names, strings.TrimPrefix(of.name, ofTask)) || list.GetToken() != "" || tasks.GetToken() != "" {
+	if slices.Contains(names, strings.TrimPrefix(of.name, generatedPrefix)) || list.GetToken() != "" || tasks.GetToken() != "" {
 		return "", true, nil
 	}
 	if i := slices.IndexFunc(names, func(name string) bool { return strings.HasSuffix(name, "."+of.name) }); i >= 0 {
-		return names[i], false, nil // its module was left out
+		return names[i], false, nil // the user left the module out
 	}
 	return near.Name(of.name, names), false, nil
 }
 
-// ofTask is what names of the workflows begin with that flytekit makes to run one task; people know these by the task.
-const ofTask = ".flytegen."
+// generatedPrefix begins the names of workflows that are generated to run one task; users know such a workflow by its task.
+const generatedPrefix = ".flytegen."
 
-// workflowName is a workflow's name as it is shown, and taken as a filter.
-func workflowName(id *core.Identifier) string { return strings.TrimPrefix(id.GetName(), ofTask) }
+// workflowName is a workflow's name as commands show it and take it as a filter.
+func workflowName(id *core.Identifier) string {
+	return strings.TrimPrefix(id.GetName(), generatedPrefix)
+}
 
 // variables is an interface in one line: "x: integer, y: string".
 func variables(m *core.VariableMap) string {

@@ -70,7 +70,7 @@ from 1), stream (stdout or stderr) and text.`,
 			ctx, stop = interruptible(ctx)
 			defer stop()
 		}
-		goesOn := watched{"The tasks go on, and their logs are kept", "", "aloft logs " + strings.Join(args, " ") + " --follow"}
+		goesOn := backgroundWork{"The tasks go on, and their logs are kept", "", "aloft logs " + strings.Join(args, " ") + " --follow"}
 		stream, err := c.run.GetLogs(ctx, request)
 		if err != nil {
 			return c.explainEnd(ctx, err, goesOn)
@@ -99,8 +99,8 @@ type logPrinter struct {
 	prefix   bool
 	raw      bool
 	json     bool
-	begun    map[string]bool // streams of which a line was written
-	partial  map[string][]byte
+	begun    map[string]bool   // streams of which a line was written
+	partial  map[string][]byte // bytes after the last newline, by stream
 	order    []string
 	last     map[string]*aloftv1.GetLogsResponse
 }
@@ -129,7 +129,7 @@ func (p *logPrinter) print(chunk *aloftv1.GetLogsResponse) error {
 	return nil
 }
 
-// flush writes last lines that have no end.
+// flush writes the last lines that have no newline.
 func (p *logPrinter) flush() error {
 	for _, key := range p.order {
 		if len(p.partial[key]) > 0 {
@@ -141,7 +141,7 @@ func (p *logPrinter) flush() error {
 	return nil
 }
 
-// logLine is a line of a log for machines.
+// logLine is a line of a log, as -o json has it.
 type logLine struct {
 	Node    string `json:"node"`
 	Attempt uint32 `json:"attempt"` // from 1
@@ -161,7 +161,7 @@ func (p *logPrinter) line(key string, chunk *aloftv1.GetLogsResponse, line []byt
 	lines := []string{string(line)}
 	if !p.raw {
 		if !p.begun[key] && len(bytes.TrimSpace(line)) == 0 {
-			return nil // flytekit's, at the beginning of each
+			return nil // flytekit writes an empty line at the beginning of each log
 		}
 		lines = readableLog(string(line))
 	}

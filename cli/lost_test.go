@@ -18,44 +18,44 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/service/serviceconnect"
 )
 
-// ending is a server that is killed, or left by its client, in the middle of each answer.
-type ending struct {
+// brokenServer is a server whose process is killed, or whose client is interrupted, in the middle of each answer.
+type brokenServer struct {
 	aloftv1connect.UnimplementedRecoveryServiceHandler
 	aloftv1connect.UnimplementedRunServiceHandler
 	serviceconnect.UnimplementedAdminServiceHandler
 	kill func()
 }
 
-func (e *ending) CreateRecoveryJob(context.Context, *aloftv1.CreateRecoveryJobRequest) (*aloftv1.RecoveryJob, error) {
+func (e *brokenServer) CreateRecoveryJob(context.Context, *aloftv1.CreateRecoveryJobRequest) (*aloftv1.RecoveryJob, error) {
 	return &aloftv1.RecoveryJob{Name: "recovery-x"}, nil
 }
 
-func (e *ending) WatchRecoveryJob(ctx context.Context, _ *aloftv1.WatchRecoveryJobRequest, stream *connect.ServerStream[aloftv1.RecoveryJob]) error {
+func (e *brokenServer) WatchRecoveryJob(ctx context.Context, _ *aloftv1.WatchRecoveryJobRequest, stream *connect.ServerStream[aloftv1.RecoveryJob]) error {
 	_ = stream.Send(&aloftv1.RecoveryJob{Name: "recovery-x"})
 	return e.end(ctx)
 }
 
-func (e *ending) WatchExecution(ctx context.Context, r *aloftv1.WatchExecutionRequest, stream *connect.ServerStream[aloftv1.WatchExecutionResponse]) error {
+func (e *brokenServer) WatchExecution(ctx context.Context, r *aloftv1.WatchExecutionRequest, stream *connect.ServerStream[aloftv1.WatchExecutionResponse]) error {
 	_ = stream.Send(&aloftv1.WatchExecutionResponse{Execution: &aloftv1.ExecutionStatus{Id: r.GetId()}})
 	return e.end(ctx)
 }
 
-func (e *ending) GetLogs(ctx context.Context, _ *aloftv1.GetLogsRequest, stream *connect.ServerStream[aloftv1.GetLogsResponse]) error {
+func (e *brokenServer) GetLogs(ctx context.Context, _ *aloftv1.GetLogsRequest, stream *connect.ServerStream[aloftv1.GetLogsResponse]) error {
 	_ = stream.Send(&aloftv1.GetLogsResponse{Data: []byte("a line")})
 	return e.end(ctx)
 }
 
-func (e *ending) TerminateExecution(ctx context.Context, _ *admin.ExecutionTerminateRequest) (*admin.ExecutionTerminateResponse, error) {
+func (e *brokenServer) TerminateExecution(ctx context.Context, _ *admin.ExecutionTerminateRequest) (*admin.ExecutionTerminateResponse, error) {
 	return nil, e.end(ctx)
 }
 
-func (e *ending) end(ctx context.Context) error {
+func (e *brokenServer) end(ctx context.Context) error {
 	go e.kill()
 	<-ctx.Done()
 	return ctx.Err()
 }
 
-func (e *ending) start(t *testing.T) *httptest.Server {
+func (e *brokenServer) start(t *testing.T) *httptest.Server {
 	t.Helper()
 	mux := http.NewServeMux()
 	mux.Handle(aloftv1connect.NewRecoveryServiceHandler(e))
@@ -83,7 +83,7 @@ func TestAServerThatGoesAwayInTheMiddleIsSaidAndHowToGoOn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			e := &ending{}
+			e := &brokenServer{}
 			server := e.start(t)
 			e.kill = server.CloseClientConnections
 			said := run(t, c.args, server.URL)
@@ -107,7 +107,7 @@ func TestCtrlCSaysWhatGoesOnAndHowToLookAgain(t *testing.T) {
 		t.Run(line, func(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithCancel(t.Context())
-			code, _, said := typedUntil(ctx, t, (&ending{kill: cancel}).start(t).URL, strings.Fields(line)...)
+			code, _, said := runCommandUntil(ctx, t, (&brokenServer{kill: cancel}).start(t).URL, strings.Fields(line)...)
 			if code != 130 || !strings.Contains(said, want) {
 				t.Errorf("exit code %d, %q, want %q", code, said, want)
 			}
@@ -118,13 +118,13 @@ func TestCtrlCSaysWhatGoesOnAndHowToLookAgain(t *testing.T) {
 func TestHowToLookAgainNamesAServerThatIsNotTheUsualOne(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
-	url := (&ending{kill: cancel}).start(t).URL
-	if _, _, said := typedUntil(ctx, t, "localhost:1", "status", "one", "--follow", "--server", url); !strings.HasSuffix(said, ": aloft status p/d/one --follow --server "+url) {
+	url := (&brokenServer{kill: cancel}).start(t).URL
+	if _, _, said := runCommandUntil(ctx, t, "localhost:1", "status", "one", "--follow", "--server", url); !strings.HasSuffix(said, ": aloft status p/d/one --follow --server "+url) {
 		t.Errorf("it says %q", said)
 	}
 }
 
-func TestCtrlCEndsWhatCanSayWhatGoesOn(t *testing.T) { //nolint:paralleltest // it interrupts this process
+func TestCtrlCEndsWhatCanSayWhatGoesOn(t *testing.T) { //nolint:paralleltest // the test interrupts its own process
 	ctx, stop := interruptible(t.Context())
 	defer stop()
 	if err := syscall.Kill(os.Getpid(), syscall.SIGINT); err != nil {
@@ -133,7 +133,7 @@ func TestCtrlCEndsWhatCanSayWhatGoesOn(t *testing.T) { //nolint:paralleltest // 
 	<-ctx.Done()
 }
 
-// run is what a command says, with its error.
+// run is the output of a command, with its error.
 func run(t *testing.T, args []string, server string) string {
 	t.Helper()
 	var said bytes.Buffer

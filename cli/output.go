@@ -35,7 +35,7 @@ func printJSON(w io.Writer, m proto.Message) error {
 	return err
 }
 
-// printJSONWith is printJSON with fields of ours beside those of the message.
+// printJSONWith is printJSON with more fields beside those of the message.
 func printJSONWith(w io.Writer, m proto.Message, more map[string]any) error {
 	encoded, err := forMachines(m)
 	if err != nil {
@@ -56,18 +56,17 @@ func printJSONWith(w io.Writer, m proto.Message, more map[string]any) error {
 	return e.Encode(document)
 }
 
-// table writes rows in columns; the first row is the heading. On a terminal, the last column takes what the others leave of
-// a line.
+// table writes rows in columns; the first row is the heading. On a terminal, the last column gets the rest of the line.
 func table(w io.Writer, rows [][]string) error {
 	width := 0
 	if isTerminal(w) {
-		width, _ = size(w)
+		width, _ = terminalSize(w)
 	}
 	return tableWithin(w, rows, width)
 }
 
-// tableWithin writes rows in columns, in lines of at most so many characters, unless the last column would have less than 20;
-// 0: as long as they are.
+// tableWithin writes rows in columns, in lines of at most width characters, unless the last column would have less than 20;
+// width 0 means any length.
 func tableWithin(w io.Writer, rows [][]string, width int) error {
 	const between = 2
 	widths := map[int]int{}
@@ -91,7 +90,7 @@ func tableWithin(w io.Writer, rows [][]string, width int) error {
 	return t.Flush()
 }
 
-// shorten makes a text so many characters long at most; "…" is where it goes on.
+// shorten cuts a text to at most width characters; "…" marks the cut.
 func shorten(text string, width int) string {
 	if utf8.RuneCountInString(text) <= width {
 		return text
@@ -99,7 +98,7 @@ func shorten(text string, width int) string {
 	return strings.TrimRight(string([]rune(text)[:width-1]), " ") + "…"
 }
 
-// took is a duration as people say it.
+// took is a duration in the one or two largest units.
 func took(d time.Duration) string {
 	switch {
 	case d < 0:
@@ -116,8 +115,8 @@ func took(d time.Duration) string {
 	return fmt.Sprintf("%d days", int(d.Hours()/24))
 }
 
-// between is how long something took, or takes until now if it has not ended; empty if it has not begun.
-func between(start, end *timestamppb.Timestamp, now time.Time) string {
+// elapsed is the time from start to end, or to now if end is nil; empty if start is nil.
+func elapsed(start, end *timestamppb.Timestamp, now time.Time) string {
 	switch {
 	case start == nil:
 		return ""
@@ -127,29 +126,29 @@ func between(start, end *timestamppb.Timestamp, now time.Time) string {
 	return took(end.AsTime().Sub(start.AsTime()))
 }
 
-// ran is how long an execution has run, in all lists the same: from its start on, or, as long as it waits for that, from its
-// creation on.
-func ran(created, started, ended *timestamppb.Timestamp, now time.Time) string {
+// executionTime is how long an execution has run, the same in all lists: since its start, or, as long as it has not started, since its
+// creation.
+func executionTime(created, started, ended *timestamppb.Timestamp, now time.Time) string {
 	if started == nil {
 		started = created
 	}
-	return between(started, ended, now)
+	return elapsed(started, ended, now)
 }
 
-// isTerminal says whether somebody is looking.
+// isTerminal says whether the output is a terminal.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// drawable says whether a terminal takes escapes that move and erase; one that is TERM=dumb shows them.
-func drawable(w io.Writer) bool { return isTerminal(w) && os.Getenv("TERM") != "dumb" } //nolint:forbidigo // where terminals say what they are
+// takesEscapes says whether the output is a terminal that takes escapes that move the cursor and erase; with TERM=dumb it shows them.
+func takesEscapes(w io.Writer) bool { return isTerminal(w) && os.Getenv("TERM") != "dumb" } //nolint:forbidigo // by convention the kind of a terminal is in this variable
 
-// coloured says whether colours are wanted (https://no-color.org).
-func coloured(w io.Writer) bool { return drawable(w) && os.Getenv("NO_COLOR") == "" } //nolint:forbidigo // where people say so to all programs
+// wantsColours says whether colours are wanted (https://no-color.org).
+func wantsColours(w io.Writer) bool { return takesEscapes(w) && os.Getenv("NO_COLOR") == "" } //nolint:forbidigo // by convention users set this variable for all programs
 
-// size of the terminal in characters.
-func size(w io.Writer) (width, height int) {
+// terminalSize is the size of the terminal, in characters.
+func terminalSize(w io.Writer) (width, height int) {
 	if f, ok := w.(*os.File); ok {
 		if width, height, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
 			return width, height
@@ -158,7 +157,7 @@ func size(w io.Writer) (width, height int) {
 	return 100, 40
 }
 
-// clip shortens a line to a width; our own colours do not count, and there are no other escapes (printable).
+// clip shortens a line to a width. Escapes of colours do not count, and there are no other escapes (printable).
 func clip(line string, width int) string {
 	visible, escape, coloured := 0, false, false
 	for i, r := range line {

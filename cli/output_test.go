@@ -269,7 +269,7 @@ func TestARunTakesAsLongInEachList(t *testing.T) {
 	}
 }
 
-func TestColoursAreLeftOutWhereTheyAreNotWanted(t *testing.T) { //nolint:paralleltest // it sets variables
+func TestColoursAreLeftOutWhereTheyAreNotWanted(t *testing.T) { //nolint:paralleltest // the test sets environment variables
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
 		t.Skipf("no pseudo-terminal: %v", err)
@@ -281,8 +281,8 @@ func TestColoursAreLeftOutWhereTheyAreNotWanted(t *testing.T) { //nolint:paralle
 	}{{"xterm", "", true, true}, {"xterm", "1", true, false}, {"dumb", "", false, false}} {
 		t.Setenv("TERM", c.term)
 		t.Setenv("NO_COLOR", c.noColor)
-		if drawable(terminal) != c.drawn || coloured(terminal) != c.inColours {
-			t.Errorf("TERM=%s NO_COLOR=%s: drawn %v, coloured %v", c.term, c.noColor, drawable(terminal), coloured(terminal))
+		if takesEscapes(terminal) != c.drawn || wantsColours(terminal) != c.inColours {
+			t.Errorf("TERM=%s NO_COLOR=%s: drawn %v, coloured %v", c.term, c.noColor, takesEscapes(terminal), wantsColours(terminal))
 		}
 	}
 }
@@ -292,7 +292,7 @@ func TestAValueIsEscapedOnceAndOneThatIsTooLargeIsSaidToBe(t *testing.T) {
 	text := func(s string) *core.Literal {
 		return &core.Literal{Value: &core.Literal_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Primitive{Primitive: &core.Primitive{Value: &core.Primitive_StringValue{StringValue: s}}}}}}
 	}
-	a := &answering{
+	a := &fakeServer{
 		status: &aloftv1.WatchExecutionResponse{Execution: &aloftv1.ExecutionStatus{Id: &core.WorkflowExecutionIdentifier{Name: "x"}, Phase: core.WorkflowExecution_SUCCEEDED}},
 		data: &admin.WorkflowExecutionGetDataResponse{
 			FullOutputs: &core.LiteralMap{Literals: map[string]*core.Literal{"o0": text("a\x1b[31m \u202eb \\x1b \u0085")}},
@@ -300,7 +300,7 @@ func TestAValueIsEscapedOnceAndOneThatIsTooLargeIsSaidToBe(t *testing.T) {
 		},
 	}
 	server := a.address(t)
-	if _, out, said := typed(t, server, "status", "x"); !strings.Contains(out, `o0 = "a\x1b[31m \u202eb \\x1b \u0085"`+"\n") {
+	if _, out, said := runCommand(t, server, "status", "x"); !strings.Contains(out, `o0 = "a\x1b[31m \u202eb \\x1b \u0085"`+"\n") {
 		t.Errorf("%s%s", out, said)
 	}
 	var one struct {
@@ -313,14 +313,14 @@ func TestAValueIsEscapedOnceAndOneThatIsTooLargeIsSaidToBe(t *testing.T) {
 			Bytes    string         `json:"bytes"`
 		} `json:"outputs"`
 	}
-	if _, out, said := typed(t, server, "get", "executions", "x", "-o", "json"); json.Unmarshal([]byte(out), &one) != nil || one.ID.Name != "x" || one.Outputs.Literals["o0"] == nil {
+	if _, out, said := runCommand(t, server, "get", "executions", "x", "-o", "json"); json.Unmarshal([]byte(out), &one) != nil || one.ID.Name != "x" || one.Outputs.Literals["o0"] == nil {
 		t.Errorf("for machines: %s%s", out, said)
 	}
 	a.data.FullOutputs = nil
-	if _, out, said := typed(t, server, "get", "executions", "x", "-o", "json"); json.Unmarshal([]byte(out), &one) != nil || one.Outputs.URL != "http://there/outputs.pb" || one.Outputs.Bytes != "3145728" {
+	if _, out, said := runCommand(t, server, "get", "executions", "x", "-o", "json"); json.Unmarshal([]byte(out), &one) != nil || one.Outputs.URL != "http://there/outputs.pb" || one.Outputs.Bytes != "3145728" {
 		t.Errorf("for machines: %s%s", out, said)
 	}
-	if _, out, said := typed(t, server, "status", "x"); !strings.Contains(out, "outputs: 3.0 MiB, which is too much to show; as a LiteralMap at http://there/outputs.pb\n") {
+	if _, out, said := runCommand(t, server, "status", "x"); !strings.Contains(out, "outputs: 3.0 MiB, which is too much to show; as a LiteralMap at http://there/outputs.pb\n") {
 		t.Errorf("%s%s", out, said)
 	}
 }

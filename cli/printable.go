@@ -13,15 +13,15 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// printable makes a text safe for a terminal: what would move the cursor, colour, hide or reorder what follows is shown as
-// Go writes it (\x1b, \u202e). Lines and tabs stay.
+// printable makes a text safe for a terminal: characters that would move the cursor, or colour, hide or reorder the text after them,
+// are written in Go's notation (\x1b, \u202e). Newlines and tabs stay.
 func printable(text string) string {
-	if strings.IndexFunc(text, moves) < 0 {
+	if strings.IndexFunc(text, movesCursor) < 0 {
 		return text
 	}
 	var b strings.Builder
 	for _, r := range text {
-		if moves(r) {
+		if movesCursor(r) {
 			quoted := fmt.Sprintf("%+q", r)
 			b.WriteString(quoted[1 : len(quoted)-1])
 		} else {
@@ -31,15 +31,15 @@ func printable(text string) string {
 	return b.String()
 }
 
-// moves says whether a character does something else than stand where it is. unicode.Bidi_Control has what changes the
-// direction of the text around it.
-func moves(r rune) bool {
+// movesCursor says whether a character has another effect than to be shown. The characters of unicode.Bidi_Control change the
+// direction of the text around them.
+func movesCursor(r rune) bool {
 	return r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r))
 }
 
-// printableAnswers makes every text in answers of the server printable, once for all that is printed of them: names, errors
-// and causes are of the tasks' and clients' making. Logs are bytes and stay what they are; values are made printable when
-// they have been printed, which escapes what they hold. For machines, active is false: JSON has its own escapes.
+// printableAnswers is an interceptor that makes every text in answers of the server printable, because names, errors and causes come
+// from tasks and other clients. Logs are bytes and stay as they are. Literals are made printable by printLiterals, after they were
+// written as text. With -o json, active is false: JSON has its own escapes.
 type printableAnswers struct{ active func() bool }
 
 func (p printableAnswers) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
@@ -85,7 +85,7 @@ var literalName = (&core.Literal{}).ProtoReflect().Descriptor().FullName()
 
 func cleanMessage(m protoreflect.Message) {
 	if m.Descriptor().FullName() == literalName {
-		return // printLiterals: a backslash of ours would be escaped by the quotes that it gets
+		return // see printLiterals: it quotes texts, and would escape a backslash that is added here once more
 	}
 	m.Range(func(field protoreflect.FieldDescriptor, value protoreflect.Value) bool {
 		text := field.Kind() == protoreflect.StringKind

@@ -18,7 +18,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// recoverFlags are what selects executions and how they are recovered.
+// recoverFlags select executions and say how they are recovered.
 type recoverFlags struct {
 	phases                []string
 	since                 time.Duration
@@ -100,7 +100,7 @@ func (c *client) recover(command *cobra.Command, args []string, f recoverFlags) 
 		return c.explain(err)
 	}
 	if c.output != "json" && len(args) > 0 {
-		if answer, err := c.recovery.GetRecoveryJob(ctx, &aloftv1.GetRecoveryJobRequest{Name: job.GetName()}); err == nil { // the job goes on without
+		if answer, err := c.recovery.GetRecoveryJob(ctx, &aloftv1.GetRecoveryJobRequest{Name: job.GetName()}); err == nil { // without the items only the message about stand-ins is missing
 			var items []*core.WorkflowExecutionIdentifier
 			for _, i := range answer.GetItems() {
 				items = append(items, i.GetExecution())
@@ -123,8 +123,8 @@ func (c *client) recover(command *cobra.Command, args []string, f recoverFlags) 
 	return nil
 }
 
-// standIns says which executions that were named are not recovered themselves: one whose recovery failed is recovered by a
-// recovery of that, which has more of it.
+// standIns says which of the named executions are not recovered themselves: if an execution was recovered before and its recovery
+// failed, that recovery is recovered in its place, because more of its nodes have finished.
 func standIns(named, recovered []*core.WorkflowExecutionIdentifier) string {
 	only := func(these, those []*core.WorkflowExecutionIdentifier) (names []string) {
 		for _, id := range these {
@@ -232,7 +232,7 @@ func printPlan(w io.Writer, plan *aloftv1.PlanRecoveryResponse) error {
 func printCauses(w io.Writer, causes []*aloftv1.RecoveryCause) error {
 	rows := [][]string{{"", "EXECUTIONS", "SUCCEEDED", "FAILED", "CAUSE"}}
 	for i, c := range causes {
-		text := uncounted(c.GetMessage())
+		text := withoutRetryCount(c.GetMessage())
 		if c.GetCode() != "" {
 			text = c.GetCode() + ": " + text
 		}
@@ -259,10 +259,10 @@ func jobLine(job *aloftv1.RecoveryJob) string {
 	return line
 }
 
-// follow shows a job until it has ended or pauses, and returns it.
+// follow shows a job until it has ended or is paused, and returns it.
 func (c *client) follow(ctx context.Context, w io.Writer, job *aloftv1.RecoveryJob) (*aloftv1.RecoveryJob, error) {
 	screen := &screen{w: w}
-	live := c.output != "json" && drawable(w)
+	live := c.output != "json" && takesEscapes(w)
 	show := func(last bool) error {
 		switch {
 		case live:
@@ -278,7 +278,7 @@ func (c *client) follow(ctx context.Context, w io.Writer, job *aloftv1.RecoveryJ
 	over := func() bool {
 		return job.GetPhase() == aloftv1.RecoveryJob_ENDED || job.GetPhase() == aloftv1.RecoveryJob_PAUSED
 	}
-	goesOn := watched{"The job goes on", " when the server does", "aloft recover show " + job.GetName()}
+	goesOn := backgroundWork{"The job goes on", " when the server does", "aloft recover show " + job.GetName()}
 	for !over() {
 		stream, err := c.recovery.WatchRecoveryJob(ctx, &aloftv1.WatchRecoveryJobRequest{Name: job.GetName()})
 		if err != nil {
@@ -380,14 +380,14 @@ func newRecoverShow(defaults Defaults) *cobra.Command {
 	return command
 }
 
-// fewItems is up to how many executions are shown one by one without being asked for.
+// fewItems is up to how many executions are shown one by one without a flag.
 const fewItems = 20
 
 func printItems(w io.Writer, items []*aloftv1.RecoveryItem) error {
 	fmt.Fprintln(w)
 	rows := [][]string{{"EXECUTION", "CAUSE", "PHASE", "RECOVERY", ""}}
 	for _, i := range items {
-		rows = append(rows, []string{i.GetExecution().GetName(), strconv.Itoa(int(i.GetCause()) + 1), i.GetPhase().String(), i.GetRecovery().GetName(), uncounted(i.GetReason())})
+		rows = append(rows, []string{i.GetExecution().GetName(), strconv.Itoa(int(i.GetCause()) + 1), i.GetPhase().String(), i.GetRecovery().GetName(), withoutRetryCount(i.GetReason())})
 	}
 	return table(w, rows)
 }

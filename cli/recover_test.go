@@ -81,7 +81,7 @@ func TestARecoveryThatStandsForWhatWasNamedIsSaidToDoSo(t *testing.T) {
 	for _, c := range [][3]string{
 		{"x", "x", ""},
 		{"x y", "y r", "x: recovered before, without success; what is recovered now is the latest recovery: r\n"},
-		{"", "x y", ""}, // by phase and the like
+		{"", "x y", ""}, // executions selected by phase, not by name
 		{"x x2", "x", ""},
 	} {
 		if got := standIns(ids(c[0]), ids(c[1])); got != c[2] {

@@ -92,9 +92,9 @@ func (c *client) statusJSON(ctx context.Context, id *core.WorkflowExecutionIdent
 	return c.explainEnd(ctx, stream.Err(), statusGoesOn(id))
 }
 
-// statusGoesOn is what to know when an execution is not watched any more.
-func statusGoesOn(id *core.WorkflowExecutionIdentifier) watched {
-	return watched{"The execution goes on", " when the server does", "aloft status " + aloft.ExecutionIDOf(id).String() + " --follow"}
+// statusGoesOn is the message about an execution that goes on when its status is not watched any more.
+func statusGoesOn(id *core.WorkflowExecutionIdentifier) backgroundWork {
+	return backgroundWork{"The execution goes on", " when the server does", "aloft status " + aloft.ExecutionIDOf(id).String() + " --follow"}
 }
 
 // watch shows the tree, once or until the execution ends, and returns the last phase.
@@ -106,7 +106,7 @@ func (c *client) watch(ctx context.Context, id *core.WorkflowExecutionIdentifier
 		return 0, c.explainEnd(ctx, err, statusGoesOn(id))
 	}
 	defer func() { _ = stream.Close() }()
-	live := follow && drawable(w)
+	live := follow && takesEscapes(w)
 	messages := make(chan *aloftv1.WatchExecutionResponse)
 	go func() {
 		defer close(messages)
@@ -144,17 +144,17 @@ func (c *client) watch(ctx context.Context, id *core.WorkflowExecutionIdentifier
 				t.printChanges(w, changed)
 			}
 			if live {
-				screen.draw(t.fitted(w, time.Now()), false)
+				screen.draw(t.fitTerminal(w, time.Now()), false)
 			}
 		case <-clock.C:
 			if live && t.execution != nil {
-				screen.draw(t.fitted(w, time.Now()), false)
+				screen.draw(t.fitTerminal(w, time.Now()), false)
 			}
 		}
 	}
 }
 
-// printOutputs shows what an execution that has succeeded gave.
+// printOutputs prints the outputs of an execution that has succeeded.
 func (c *client) printOutputs(ctx context.Context, id *core.WorkflowExecutionIdentifier, w io.Writer) error {
 	data, err := c.admin.GetExecutionData(ctx, &admin.WorkflowExecutionGetDataRequest{Id: id})
 	if err != nil {
@@ -164,7 +164,7 @@ func (c *client) printOutputs(ctx context.Context, id *core.WorkflowExecutionIde
 	return nil
 }
 
-// retries is how many a task states; 0 if that is not known.
+// retries is how many retries a task states; 0 if that is not known.
 func (c *client) retries(ctx context.Context, task *core.Identifier) uint32 {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -181,9 +181,10 @@ type screen struct {
 	drawn int
 }
 
-// draw replaces what was drawn. While it goes on, lines end where the terminal does.
+// draw replaces the lines that were drawn before. Unless these lines are the last, they are clipped to the terminal's width, because a
+// line that wraps could not be replaced.
 func (s *screen) draw(lines []string, last bool) {
-	width, _ := size(s.w)
+	width, _ := terminalSize(s.w)
 	var b strings.Builder
 	if s.drawn > 0 {
 		fmt.Fprintf(&b, "\x1b[%dA", s.drawn)
@@ -199,7 +200,7 @@ func (s *screen) draw(lines []string, last bool) {
 	_, _ = io.WriteString(s.w, b.String())
 }
 
-// tree is an execution as it has been told so far.
+// tree is an execution with its nodes, as the messages of WatchExecution have told so far.
 type tree struct {
 	execution *aloftv1.ExecutionStatus
 	nodes     map[string]*aloftv1.NodeStatus
@@ -207,18 +208,18 @@ type tree struct {
 	colour    bool
 	raw       bool   // errors as they are
 	verbose   bool   // a line for each attempt
-	place     string // "project/domain/" of those executions of which the name is enough where there is little room
+	place     string // "project/domain/" of the client: it is left out of an execution's id where there is little room
 	room      int    // characters that the first line may have; 0: any number
 
-	retriesFunc func(task *core.Identifier) uint32 // how many a task states; nil: that is not known
-	retries     map[string]uint32                  // what it said, by task
+	retriesFunc func(task *core.Identifier) uint32 // how many retries a task states; nil: that is not known
+	retries     map[string]uint32                  // results of retriesFunc, by task
 }
 
 func newTree(w io.Writer) *tree {
-	return &tree{nodes: map[string]*aloftv1.NodeStatus{}, colour: coloured(w)}
+	return &tree{nodes: map[string]*aloftv1.NodeStatus{}, colour: wantsColours(w)}
 }
 
-// update takes a message in and returns the nodes of which there is something to tell: a phase, a wait, an attempt.
+// update takes a message over and returns the nodes that have changed in a way to tell: a phase, a waiting reason, an attempt.
 func (t *tree) update(message *aloftv1.WatchExecutionResponse) []*aloftv1.NodeStatus {
 	t.execution = message.GetExecution()
 	var changed []*aloftv1.NodeStatus
@@ -241,7 +242,7 @@ func (t *tree) print(w io.Writer, now time.Time) {
 	}
 }
 
-// printChanges writes a line for each node that got on, for logs and pipes.
+// printChanges writes a line for each node that has changed, for output that is no terminal.
 func (t *tree) printChanges(w io.Writer, changed []*aloftv1.NodeStatus) {
 	for _, n := range changed {
 		fmt.Fprintf(w, "%s  %s  %s%s\n", time.Now().Format("15:04:05"), pad(n.GetPhase().String(), 9), t.path(n), t.note(n, time.Now()))
@@ -253,7 +254,7 @@ func (t *tree) printChanges(w io.Writer, changed []*aloftv1.NodeStatus) {
 	}
 }
 
-// printEnd writes how it ended.
+// printEnd writes how the execution ended.
 func (t *tree) printEnd(w io.Writer, now time.Time) {
 	fmt.Fprintln(w, t.head(now))
 	for _, line := range t.failure() {
@@ -261,7 +262,7 @@ func (t *tree) printEnd(w io.Writer, now time.Time) {
 	}
 }
 
-// path is a node's name with those of the nodes that contain it.
+// path is a node's name behind the names of the nodes that contain it.
 func (t *tree) path(n *aloftv1.NodeStatus) string {
 	if parent := t.nodes[n.GetParent()]; parent != nil {
 		return t.path(parent) + " / " + label(n)
@@ -269,7 +270,7 @@ func (t *tree) path(n *aloftv1.NodeStatus) string {
 	return label(n)
 }
 
-// label is a node's name with the id that logs, explain and pages know it by.
+// label is a node's name with its id, by which `aloft logs` and `aloft cache explain` find it.
 func label(n *aloftv1.NodeStatus) string {
 	name := strings.Join(strings.Fields(n.GetName()), " ")
 	if name == "" || name == n.GetId() {
@@ -278,10 +279,10 @@ func label(n *aloftv1.NodeStatus) string {
 	return name + "  " + n.GetId()
 }
 
-func (t *tree) lines(now time.Time) []string { return t.drawn(t.rows(now), now) }
+func (t *tree) lines(now time.Time) []string { return t.render(t.rows(now), now) }
 
-// drawn is the tree with these rows.
-func (t *tree) drawn(rows []row, now time.Time) []string {
+// render is the first line of the execution, the rows, and the error.
+func (t *tree) render(rows []row, now time.Time) []string {
 	lines := []string{t.head(now)}
 	for _, r := range rows {
 		lines = append(lines, r.text)
@@ -289,23 +290,23 @@ func (t *tree) drawn(rows []row, now time.Time) []string {
 	return append(lines, t.failure()...)
 }
 
-// fitted is lines for a terminal on which the tree is drawn again and again. Where it has too few of them, nodes that failed
-// or run are shown before those that are still to come, and these before those that have ended.
-func (t *tree) fitted(w io.Writer, now time.Time) []string {
-	width, height := size(w)
+// fitTerminal is the tree in as many lines as the terminal has, so that it can be redrawn in place. If the lines are too few, nodes
+// that failed or run are shown before nodes that are still to come, and these before nodes that have ended.
+func (t *tree) fitTerminal(w io.Writer, now time.Time) []string {
+	width, height := terminalSize(w)
 	t.room = width - 1
-	return t.within(height-1, now)
+	return t.fitTo(height-1, now)
 }
 
-// within is at most so many lines. Where the nodes need all of them, the error, which their lines name, is left out.
-func (t *tree) within(height int, now time.Time) []string {
+// fitTo is the tree in at most height lines. If the nodes need all of them, the error is left out: the lines of the nodes name it.
+func (t *tree) fitTo(height int, now time.Time) []string {
 	rows := t.rows(now)
-	if lines := t.drawn(rows, now); len(lines) <= height {
+	if lines := t.render(rows, now); len(lines) <= height {
 		return lines
 	}
 	lines := []string{t.head(now)}
 	if len(rows) > height-1 {
-		most := mostUrgent(rows, max(height-2, 0)) // there is a line for how many are left out
+		most := mostUrgent(rows, max(height-2, 0)) // one line says how many nodes are left out
 		lines = append(lines, fmt.Sprintf("   … %d more", len(rows)-len(most)))
 		rows = most
 	}
@@ -315,7 +316,7 @@ func (t *tree) within(height int, now time.Time) []string {
 	return lines
 }
 
-// mostUrgent are so many of the rows, in their order: of those that have ended the latest, of others the first.
+// mostUrgent are the n most urgent rows, in the order of rows. Among rows of one urgency the first are taken, among ended nodes the last.
 func mostUrgent(rows []row, n int) []row {
 	byUrgency := make([]int, len(rows))
 	for i := range byUrgency {
@@ -342,7 +343,7 @@ type row struct {
 	urgency urgency
 }
 
-// urgency is the order in which nodes are shown that cannot all be.
+// urgency is the order in which nodes are chosen where not all can be shown.
 type urgency int
 
 const (
@@ -410,7 +411,7 @@ func (t *tree) rows(now time.Time) []row {
 func (t *tree) head(now time.Time) string {
 	e := t.execution
 	id, workflow := aloft.ExecutionIDOf(e.GetId()).String(), workflowName(e.GetWorkflow())
-	phase, lasted := phaseName(e.GetPhase()), ran(e.GetCreatedAt(), e.GetStartedAt(), e.GetEndedAt(), now)
+	phase, lasted := phaseName(e.GetPhase()), executionTime(e.GetCreatedAt(), e.GetStartedAt(), e.GetEndedAt(), now)
 	if left := t.room - len(phase+lasted+"      "); t.room > 0 && utf8.RuneCountInString(id+workflow) > left {
 		id = strings.TrimPrefix(id, t.place)
 		workflow = shorten(workflow, max(left-utf8.RuneCountInString(id), 8))
@@ -426,7 +427,7 @@ func (t *tree) head(now time.Time) string {
 		head += fmt.Sprintf("  recovers %s: %d recovered", e.GetRecovers().GetName(), recovered)
 	}
 	if e.GetWaiting() != "" {
-		head += "  " + waits(e.GetWaiting())
+		head += "  " + waitText(e.GetWaiting())
 	}
 	if n := t.waiting(); n > 0 {
 		head += fmt.Sprintf("  nodes that wait for something outside: %d", n)
@@ -447,7 +448,7 @@ func (t *tree) waiting() (n int) {
 	return n
 }
 
-// phaseName names the time before an engine has seen an execution as clients do.
+// phaseName is a phase as commands show it: UNDEFINED, before an engine has seen the execution, is QUEUED.
 func phaseName(p core.WorkflowExecution_Phase) string {
 	if p == core.WorkflowExecution_UNDEFINED {
 		return "QUEUED"
@@ -455,17 +456,17 @@ func phaseName(p core.WorkflowExecution_Phase) string {
 	return p.String()
 }
 
-// note is what there is to say of a node besides its phase.
+// note is the text behind a node's phase: its time, waiting reason, cache note, attempts and error.
 func (t *tree) note(n *aloftv1.NodeStatus, now time.Time) string {
 	var notes []string
-	if duration := between(n.GetStartedAt(), n.GetEndedAt(), now); duration != "" {
+	if duration := elapsed(n.GetStartedAt(), n.GetEndedAt(), now); duration != "" {
 		notes = append(notes, duration)
 	}
 	if n.GetCacheNote() != "" {
 		notes = append(notes, n.GetCacheNote())
 	}
 	if n.GetWaiting() != "" && !aloft.Terminal(n.GetPhase()) {
-		notes = append(notes, waits(n.GetWaiting()))
+		notes = append(notes, waitText(n.GetWaiting()))
 	}
 	attempts := n.GetAttempts()
 	if len(attempts) > 1 {
@@ -474,7 +475,7 @@ func (t *tree) note(n *aloftv1.NodeStatus, now time.Time) string {
 	if len(attempts) > 0 && !aloft.Terminal(n.GetPhase()) {
 		last := attempts[len(attempts)-1]
 		if last.GetWaiting() != "" {
-			notes = append(notes, waits(last.GetWaiting()))
+			notes = append(notes, waitText(last.GetWaiting()))
 		}
 		if last.GetStop() != "" {
 			notes = append(notes, "is being stopped: "+last.GetStop())
@@ -496,8 +497,8 @@ func (t *tree) note(n *aloftv1.NodeStatus, now time.Time) string {
 	return "  " + strings.Join(notes, "  ")
 }
 
-// notRetried says of a node that failed why its task's retries were not used. The engine ends a node with retries left, and
-// says so by a charge of no budget, only where the failure is not recoverable.
+// notRetried says why a failed node has retries of its task left. That is so only for a failure that is not recoverable; the engine
+// marks it by a charge of no budget.
 func (t *tree) notRetried(n *aloftv1.NodeStatus) string {
 	attempts := n.GetAttempts()
 	if len(attempts) == 0 || t.retriesFunc == nil || n.GetTarget().GetResourceType() != core.ResourceType_TASK {
@@ -528,7 +529,7 @@ func (t *tree) notRetried(n *aloftv1.NodeStatus) string {
 // attemptLine says how an attempt went, and how its process was made: forked from a warm interpreter, or fresh and why.
 func attemptLine(a *aloftv1.AttemptStatus, now time.Time) string {
 	notes := []string{fmt.Sprintf("attempt %d", a.GetAttempt()+1), a.GetPhase().String()}
-	if duration := between(a.GetStartedAt(), a.GetEndedAt(), now); duration != "" {
+	if duration := elapsed(a.GetStartedAt(), a.GetEndedAt(), now); duration != "" {
 		notes = append(notes, duration)
 	}
 	switch {
@@ -538,7 +539,7 @@ func attemptLine(a *aloftv1.AttemptStatus, now time.Time) string {
 		notes = append(notes, a.GetMode()+" start")
 	}
 	if a.GetWaiting() != "" {
-		notes = append(notes, waits(a.GetWaiting()))
+		notes = append(notes, waitText(a.GetWaiting()))
 	}
 	if a.GetError() != nil {
 		notes = append(notes, firstLine(a.GetError().GetMessage())+budget(a.GetCharge()))
@@ -546,15 +547,15 @@ func attemptLine(a *aloftv1.AttemptStatus, now time.Time) string {
 	return strings.Join(notes, "  ")
 }
 
-// waits says what is waited for, once: some reasons begin with the word.
-func waits(reason string) string {
+// waitText is a waiting reason with the word "waits" before it, unless the reason begins with it.
+func waitText(reason string) string {
 	if strings.HasPrefix(reason, "waits ") || strings.HasPrefix(reason, "waiting for ") {
 		return reason
 	}
 	return "waits: " + reason
 }
 
-// budget says what the failure of an attempt took from the retries of its node.
+// budget says which retry of its node the failure of an attempt has used.
 func budget(c *aloftv1.AttemptCharge) string {
 	if c.GetBudget() == aloftv1.AttemptEnded_NONE {
 		if c.GetNextAt() != 0 {
@@ -563,13 +564,13 @@ func budget(c *aloftv1.AttemptCharge) string {
 		return ""
 	}
 	kind := strings.ToLower(c.GetBudget().String())
-	if c.GetNextAt() == 0 { // it got no other attempt; the reason says so
+	if c.GetNextAt() == 0 { // there is no further attempt; the reason says why
 		return fmt.Sprintf(" (%d of %d %s retries used: %s)", c.GetRetriesUsed(), c.GetRetriesAllowed(), kind, c.GetReason())
 	}
 	return fmt.Sprintf(" (%s retry %d of %d: %s)", kind, c.GetRetriesUsed(), c.GetRetriesAllowed(), c.GetReason())
 }
 
-// failure is the error of an execution that failed, whole: it is what one came to read.
+// failure is the error of an execution that failed, in full length.
 func (t *tree) failure() []string {
 	e := t.execution.GetError()
 	if e == nil {

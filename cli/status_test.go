@@ -29,7 +29,7 @@ func TestANodeThatWaitsForItsRetrySaysWhichBudgetPaidAndWhenItStarts(t *testing.
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	if got, want := budget(&aloftv1.AttemptCharge{Budget: aloftv1.AttemptEnded_SYSTEM, RetriesUsed: 3, RetriesAllowed: 3, Reason: "a failure of the system (X), and its retries are used up"}),
-		" (3 of 3 system retries used: a failure of the system (X), and its retries are used up)"; got != want { // its last one reads otherwise
+		" (3 of 3 system retries used: a failure of the system (X), and its retries are used up)"; got != want { // the message of the last attempt is another one
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	node.Attempts[1] = &aloftv1.AttemptStatus{Attempt: 1, Phase: core.TaskExecution_RUNNING, StartedAt: timestamppb.New(now), Stop: "task execution timeout [10s] expired"}
@@ -60,7 +60,7 @@ func TestANodeThatFailedWithRetriesLeftSaysWhyTheyWereNotUsed(t *testing.T) {
 		{"retried", exception, core.ExecutionError_SYSTEM, none, "  ValueError: bad (not retried: it is not recoverable)"},
 		{"retried", "its outputs.pb is too large", core.ExecutionError_USER, none, "  its outputs.pb is too large (not retried: it is not recoverable)"},
 		{"retried", exception, core.ExecutionError_USER, used, "  ValueError: bad"},
-		{"retried", exception, core.ExecutionError_USER, nil, "  ValueError: bad"}, // of a server that does not say
+		{"retried", exception, core.ExecutionError_USER, nil, "  ValueError: bad"}, // of a server that does not tell the charge
 		{"plain", exception, core.ExecutionError_USER, none, "  ValueError: bad"},
 	} {
 		node := &aloftv1.NodeStatus{
@@ -90,7 +90,7 @@ func TestATreeThatHasMoreNodesThanTheTerminalLinesShowsThoseThatFailedOrRun(t *t
 		8: "n0 n1 n2 n3 n4 n5 n6", 7: "… 2 more n1 n2 n3 n5 n6", 6: "… 3 more n1 n2 n3 n6", 5: "… 4 more n1 n2 n3", 4: "… 5 more n1 n3", 3: "… 6 more n1", 2: "… 7 more", 1: "… 7 more",
 	} {
 		var got []string
-		for _, line := range tree.within(height, time.Now())[1:] {
+		for _, line := range tree.fitTo(height, time.Now())[1:] {
 			line, _, _ = strings.Cut(strings.TrimSpace(strings.TrimLeft(line, "├└─ ")), "  ")
 			got = append(got, line)
 		}
@@ -99,10 +99,10 @@ func TestATreeThatHasMoreNodesThanTheTerminalLinesShowsThoseThatFailedOrRun(t *t
 		}
 	}
 	status.Execution.Error = &core.ExecutionError{Message: "so\nit\nis"}
-	if got := tree.within(8, time.Now()); len(got) != 8 || !strings.Contains(got[7], "n6") {
+	if got := tree.fitTo(8, time.Now()); len(got) != 8 || !strings.Contains(got[7], "n6") {
 		t.Errorf("an error took the room of nodes:\n%s", strings.Join(got, "\n"))
 	}
-	if got := tree.within(13, time.Now()); len(got) != 13 || got[12] != "  is" {
+	if got := tree.fitTo(13, time.Now()); len(got) != 13 || got[12] != "  is" {
 		t.Errorf("an error that has room:\n%s", strings.Join(got, "\n"))
 	}
 }
@@ -119,7 +119,7 @@ func TestTheFirstLineOfATreeKeepsThePhaseWhereThereIsLittleRoom(t *testing.T) {
 		{"p", 41, "a7xk  module.workflow  SUCCEEDED  0 ms"},
 		{"p", 37, "a7xk  module.workfl…  SUCCEEDED  0 ms"},
 		{"p", 10, "a7xk  module.…  SUCCEEDED  0 ms"},
-		{"q", 41, "q/d/a7xk  module.workfl…  SUCCEEDED  0 ms"}, // the name alone would be another one
+		{"q", 41, "q/d/a7xk  module.workfl…  SUCCEEDED  0 ms"}, // the name alone would be an execution of another project
 	} {
 		tree := &tree{place: "p/d/", room: c.room, execution: &aloftv1.ExecutionStatus{
 			Id: &core.WorkflowExecutionIdentifier{Project: c.project, Domain: "d", Name: "a7xk"}, Workflow: &core.Identifier{Name: "module.workflow"},
@@ -141,7 +141,7 @@ func TestANodeSaysWhetherItsResultWasThereAndWhatItWaitsFor(t *testing.T) {
 		{&aloftv1.NodeStatus{Phase: core.NodeExecution_QUEUED, CacheNote: `miss: input "x" was 5 and is 6`, Waiting: "waits for the result that a7/n0 computes"},
 			`  miss: input "x" was 5 and is 6  waits for the result that a7/n0 computes`},
 		{&aloftv1.NodeStatus{Phase: core.NodeExecution_QUEUED, Waiting: "the blob store"}, "  waits: the blob store"},
-		{&aloftv1.NodeStatus{Phase: core.NodeExecution_SUCCEEDED, Waiting: "the blob store"}, ""}, // it is over
+		{&aloftv1.NodeStatus{Phase: core.NodeExecution_SUCCEEDED, Waiting: "the blob store"}, ""}, // the node has ended
 	} {
 		if got := (&tree{}).note(c.node, time.Now()); got != c.want {
 			t.Errorf("got  %q\nwant %q", got, c.want)
