@@ -1,9 +1,9 @@
-// Package config is all that a user can set: one struct with defaults, read from a file, ALOFT_… variables and flags, and
-// checked in one place with all mistakes reported at once.
+// Package config has all settings: one struct with defaults, read from a file, ALOFT_… variables and flags, and checked in one
+// place with all mistakes reported at once.
 //
-// It comes before everything: cmd/aloft loads it, server hands each package its part. Nothing else reads flags or the
-// environment. Without any of it everything works, in one data folder below the home folder. aloft.example.yaml shows every
-// key; a test parses it and compares it with the struct.
+// It comes first: cmd/aloft loads the settings, and package server hands each package its part. No other package reads flags or the
+// environment. All settings have defaults with which a server works, in one data folder below the home folder. aloft.example.yaml
+// shows every key; a test parses it and compares it with the struct.
 package config
 
 import (
@@ -24,8 +24,8 @@ import (
 	"github.com/aloft-dev/aloft"
 )
 
-// Config is everything that can be set. A key is the name of a flag (--data-dir), of a line in the file (data-dir: …) and,
-// in capitals, of a variable (ALOFT_DATA_DIR).
+// Config has all settings. A key is the name of a flag (--data-dir), of a line in the file (data-dir: …) and, in capitals, of an
+// environment variable (ALOFT_DATA_DIR).
 type Config struct {
 	DataDir          string   `key:"data-dir" help:"folder for everything the server keeps"`
 	Database         string   `key:"database" help:"PostgreSQL database, postgres://user:password@host:5432/name, which several servers may share; empty: SQLite in the data folder. Files stay in the data folder: servers that share a database share its folder blob, too"`
@@ -58,16 +58,16 @@ type Config struct {
 	LogLevel         string   `key:"log-level" help:"debug, info, warn or error"`
 	LogFormat        string   `key:"log-format" help:"text or json"`
 
-	// What the commands of a client assume.
+	// Defaults of the commands of a client.
 	Server  string `key:"server" help:"address of the server, host:port or URL; where nothing names one, that of FLYTE_PLATFORM_URL"`
 	Project string `key:"project" help:"project"`
 	Domain  string `key:"domain" help:"domain"`
 }
 
-// clientKeys are settings of clients: commands of package cli have flags of their own for them.
+// clientKeys are the settings of clients: the commands of package cli have flags of their own for them.
 var clientKeys = []string{"server", "project", "domain"}
 
-// Default is what holds where nothing is set. home is the user's home folder.
+// Default has the defaults of all settings. home is the user's home folder.
 func Default(home string) Config {
 	return Config{
 		DataDir:          filepath.Join(home, ".aloft"),
@@ -96,12 +96,12 @@ func Default(home string) Config {
 	}
 }
 
-// Mistakes are all that is wrong with a configuration, a sentence each, with the place where it was set.
+// Mistakes are all mistakes of a configuration, a sentence each, with the place where the setting was set.
 type Mistakes []string
 
 func (m Mistakes) Error() string { return "configuration: " + strings.Join(m, "; ") }
 
-// Validate reports everything that cannot work.
+// Validate reports all settings that cannot work. The error is a Mistakes.
 func (c Config) Validate() error {
 	var m Mistakes
 	wrong := func(format string, args ...any) { m = append(m, fmt.Sprintf(format, args...)) }
@@ -109,7 +109,7 @@ func (c Config) Validate() error {
 		wrong("data-dir is empty: name a folder")
 	}
 	if c.Database != "" {
-		// The text is not repeated: there may be a password in it.
+		// The URL is not quoted: there may be a password in it.
 		if u, err := url.Parse(c.Database); err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" || strings.Trim(u.Path, "/") == "" {
 			wrong("database is not a URL such as postgres://user:password@host:5432/name; letters such as @ and / in a password are written %%40 and %%2F")
 		}
@@ -222,7 +222,7 @@ func (c Config) Validate() error {
 
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// TaskVariables are the variables of task-env, those without a value as the server's environment has them.
+// TaskVariables are the variables of task-env; a variable without a value gets that of the server's environment.
 func (c Config) TaskVariables(environ []string) (map[string]string, error) {
 	own := map[string]string{}
 	for _, line := range environ {
@@ -257,7 +257,7 @@ func (c Config) PasswordInDatabase() bool {
 	return has || u.Query().Has("password")
 }
 
-// loopback says of the host in an address to listen on that only this machine reaches it.
+// loopback says whether only this machine reaches the host of an address to listen on.
 func loopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || strings.HasSuffix(host, ".localhost") || err == nil && ip.Unmap().IsLoopback()
@@ -299,19 +299,19 @@ func (c Config) Retries() []aloft.RetryPolicy {
 	return policies
 }
 
-// System is what becomes of attempts that the system failed. The configuration is valid.
+// System is the policy for retries of attempts that failed by the system's fault. The configuration is valid.
 func (c Config) System() aloft.SystemRetries {
 	r, _ := aloft.ParseSystemRetries(c.SystemRetries)
 	return r
 }
 
-// Limit reads one of the durations. The configuration is valid.
+// Limit reads a duration of the configuration, which is valid. 0 means no limit.
 func Limit(text string) time.Duration {
 	d, _ := time.ParseDuration(text)
 	return d
 }
 
-// Level is the log level as slog has it.
+// Level is the log level as a level of slog.
 func (c Config) Level() slog.Level {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
@@ -320,7 +320,7 @@ func (c Config) Level() slog.Level {
 	return level
 }
 
-// Logger writes to a stream as the configuration says.
+// Logger is a logger with the level and the format of the configuration.
 func (c Config) Logger(to *os.File) *slog.Logger {
 	options := &slog.HandlerOptions{Level: c.Level()}
 	if c.LogFormat == "json" {

@@ -103,7 +103,7 @@ func TestTheServerOfFlytesClientsIsAskedWhereNothingElseNamesOne(t *testing.T) {
 		{[]string{"FLYTE_PLATFORM_URL=", plain}, "localhost:30080"},
 		{[]string{"FLYTE_PLATFORM_URL=localhost:30081", plain}, "localhost:30081"},
 		{[]string{"FLYTE_PLATFORM_URL=dns:///flyte:81", "FLYTE_PLATFORM_INSECURE=1"}, "flyte:81"},
-		{[]string{"FLYTE_PLATFORM_URL=flyte.example.com"}, "https://flyte.example.com"}, // flytekit speaks TLS then
+		{[]string{"FLYTE_PLATFORM_URL=flyte.example.com"}, "https://flyte.example.com"}, // without FLYTE_PLATFORM_INSECURE flytekit uses TLS
 		{[]string{"FLYTE_PLATFORM_URL=flyte:81", "FLYTE_PLATFORM_INSECURE=False"}, "https://flyte:81"},
 		{[]string{"FLYTE_PLATFORM_URL=http://flyte:81"}, "http://flyte:81"},
 		{[]string{"FLYTE_PLATFORM_URL=flyte:81", file}, "file:1"},

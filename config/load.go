@@ -19,7 +19,7 @@ import (
 	"github.com/aloft-dev/aloft/internal/near"
 )
 
-// FlagSet is what Flags needs of a command's flags.
+// FlagSet is the part of a command's flag set that AddFlags needs.
 type FlagSet interface {
 	String(name, value, usage string) *string
 	StringSlice(name string, value []string, usage string) *[]string
@@ -31,7 +31,7 @@ type FlagSet interface {
 // Flags are the settings that were given on the command line.
 type Flags struct {
 	file   *string
-	values map[string]reflect.Value // by key, pointers to what the flags hold
+	values map[string]reflect.Value // pointers to the values of the flags, by key
 }
 
 // AddFlags adds a flag for each setting of the server to a command, with its default in the help.
@@ -72,8 +72,8 @@ func Variable(key string) string {
 	return variablePrefix + strings.ToUpper(strings.ReplaceAll(key, "-", "_"))
 }
 
-// flyteServer is the server that Flyte's own clients ask, in the way they read it: with TLS unless they are told that it has
-// none. Empty: nothing names one.
+// flyteServer is the server that Flyte's own clients use by the environment, read as they do: with TLS unless
+// FLYTE_PLATFORM_INSECURE says that it has none. Empty: the environment names none.
 func flyteServer(environ []string) string {
 	var server string
 	insecure := false
@@ -91,9 +91,8 @@ func flyteServer(environ []string) string {
 	return "https://" + server
 }
 
-// Load puts the configuration together: a flag that was given (changed says so) comes before a variable, that before the
-// file, that before the default. The server that clients ask may also be named for Flyte's own (flyteServer), which comes
-// after the file. All mistakes are reported at once. flags may be nil.
+// Load reads the configuration. For each setting the first of these counts: a flag that was given (changed says so), a variable, the
+// file, for the setting server also flyteServer, the default. All mistakes are reported at once. flags may be nil.
 func Load(defaults Config, flags *Flags, changed func(flag string) bool, environ []string) (Config, error) {
 	c := defaults
 	if server := flyteServer(environ); server != "" {
@@ -160,8 +159,8 @@ func Load(defaults Config, flags *Flags, changed func(flag string) bool, environ
 	return c, nil
 }
 
-// Meant is the setting that a name stands for which is none: one that is nearly called so, or one that other programs
-// call so; "" if there is none.
+// Meant suggests a setting for a name that is no setting: one with a similar name, or one that other programs call so; "" if there is
+// none.
 func Meant(key string, keys []string) string {
 	switch key {
 	case "port", "host", "address", "addr", "bind":
@@ -169,13 +168,13 @@ func Meant(key string, keys []string) string {
 			return "listen"
 		}
 	}
-	if slices.Contains(keys, key) { // in other letters, as a variable
+	if slices.Contains(keys, key) { // a variable that is written in other letters
 		return key
 	}
 	return near.Name(key, keys)
 }
 
-// meant is how a message about an unknown setting goes on: in a file (no prefix) or in the environment.
+// meant is the end of the message about an unknown setting, in a file (prefix is empty) or in the environment.
 func meant(key string, keys []string, prefix string) string {
 	found := Meant(key, keys)
 	switch {
@@ -187,8 +186,8 @@ func meant(key string, keys []string, prefix string) string {
 	return "; did you mean " + found + "?"
 }
 
-// otherVariable says whether a variable with our prefix is no setting but of something else: which file to read, a task's
-// mark, our tests, and what Kubernetes tells all programs beside a service that is called aloft.
+// otherVariable says whether a variable with the prefix ALOFT_ has another use than a setting: the file to read, a task's mark,
+// variables of the project's tests, and those that Kubernetes sets for a service that is called aloft.
 func otherVariable(name, value string) bool {
 	rest := strings.TrimPrefix(name, variablePrefix)
 	for _, prefix := range []string{"TEST_", "HOSTILE_", "POSTGRES_DIR", "SQLSTORE_TEST_", "SERVICE_HOST", "SERVICE_PORT", "PORT_"} {
@@ -199,7 +198,7 @@ func otherVariable(name, value string) bool {
 	return name == fileVariable || rest == "ATTEMPT_MARK" || rest == "PORT" && strings.Contains(value, "://")
 }
 
-// keyDelimiter separates levels of a key. There are none, and no key contains it.
+// keyDelimiter separates levels of a key for koanf. The settings have no levels, so no key contains it.
 const keyDelimiter = "\x00"
 
 func plain(err error) error {
@@ -209,11 +208,11 @@ func plain(err error) error {
 	return err
 }
 
-// set takes a value as YAML has it.
+// set sets a setting to a value that the YAML parser returns.
 func set(s setting, value any) error {
 	switch v := value.(type) {
 	case nil:
-		return nil // an empty line: the default
+		return nil // a key without a value: the default stays
 	case string:
 		return parse(s, v)
 	case []any:
@@ -264,10 +263,10 @@ func parse(s setting, text string) error {
 	return nil
 }
 
-// SearchPath is where programs are looked for.
+// SearchPath is the PATH of the process.
 func SearchPath() string { return os.Getenv("PATH") }
 
-// Home is the folder below which the data folder is by default; the current one for users without a home.
+// Home is the folder below which the data folder is by default: the user's home, or the current folder for users without one.
 func Home() string {
 	home, err := os.UserHomeDir()
 	if err != nil {

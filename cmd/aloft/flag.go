@@ -12,7 +12,7 @@ import (
 	"github.com/aloft-dev/aloft/config"
 )
 
-// explainFlag says of a flag that is not understood what is wrong with it, and which one was meant.
+// explainFlag says what is wrong with a flag that is not understood, and suggests the flag whose name is near.
 func explainFlag(command *cobra.Command, err error) error {
 	if missing, ok := errors.AsType[*pflag.NotExistError](err); ok {
 		if missing.GetSpecifiedShortnames() != "" {
@@ -47,7 +47,7 @@ func explainFlag(command *cobra.Command, err error) error {
 	return fmt.Errorf("--%s %q %s", wrong.GetFlag().Name, wrong.GetValue(), kind)
 }
 
-// explainArguments lets all commands say of arguments that are too many or too few what they take.
+// explainArguments makes all commands say what they take if they get too many or too few arguments.
 func explainArguments(command *cobra.Command) {
 	if takes := command.Args; takes != nil {
 		command.Args = func(command *cobra.Command, args []string) error {
@@ -67,7 +67,7 @@ func explainArguments(command *cobra.Command) {
 	}
 }
 
-// newHelp is `aloft help`, which fails where there is no such command.
+// newHelp is `aloft help`, which fails if there is no such command.
 func newHelp(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use: "help [COMMAND]", Short: "Show the help of a command",

@@ -1,5 +1,5 @@
-// Command aloft is everything in one program: the server, the supervisor of its tasks, and the commands of people who run
-// pipelines. It parses and then calls package server, worker or cli, which do the work.
+// Command aloft is everything in one program: the server, the supervisor of its tasks, and the commands for users who run
+// pipelines. It parses the command line and calls package server, worker or cli, which do the work.
 package main
 
 import (
@@ -35,13 +35,13 @@ func main() {
 	root.InitDefaultCompletionCmd()
 	for _, command := range root.Commands() {
 		if command.Name() == "completion" {
-			command.Args = cobra.NoArgs // of a shell that it does not know it showed its help, with exit code 0
+			command.Args = cobra.NoArgs // otherwise an unknown shell would show the help, with exit code 0
 			command.RunE = func(command *cobra.Command, _ []string) error { return command.Help() }
 		}
 	}
 	root.SetFlagErrorFunc(explainFlag)
 	explainArguments(root)
-	understood := false // the command line: a command has begun
+	understood := false // the command line was understood and the command has begun
 	root.PersistentPreRun = func(*cobra.Command, []string) { understood = true }
 	if err := root.Execute(); err != nil {
 		code := 1

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"aloft": main})
 }
 
-// What people see on their terminal, one story per file in testdata. Besides testscript's own commands there are:
+// TestTerminal runs the stories in testdata, each of which is a terminal session. Besides testscript's own commands there are:
 //
 //	exits CODE COMMAND...     the command ends with this code; its output is there for stdout and stderr
 //	serving DIR [FLAG...]     starts a server on a data folder and waits until it answers; $SERVER is its address

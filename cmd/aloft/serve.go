@@ -50,7 +50,7 @@ func newServe() *cobra.Command {
 		}
 		fmt.Fprint(command.OutOrStdout(), s.Describe())
 		failure := s.Wait(ctx)
-		stop() // a second Ctrl-C ends us at once
+		stop() // a second Ctrl-C ends the program at once
 		fmt.Fprint(command.OutOrStdout(), s.Farewell(s.Running()))
 		return errors.Join(failure, s.Close())
 	}
