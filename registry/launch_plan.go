@@ -20,11 +20,11 @@ import (
 // is taken.
 func (r *Registry) CreateLaunchPlan(ctx context.Context, id *core.Identifier, spec *admin.LaunchPlanSpec) error {
 	var problems field.Problems
-	problems.Include(r.mayCreate(ctx, id, core.ResourceType_LAUNCH_PLAN, spec))
+	problems.Include(r.checkCreate(ctx, id, core.ResourceType_LAUNCH_PLAN, spec))
 	if spec != nil {
 		problems.Identifier("spec.workflow_id", spec.GetWorkflowId(), core.ResourceType_WORKFLOW, true)
 		problems.Labels(spec.GetLabels())
-		problems.Spec("spec", described(spec))
+		problems.Spec("spec", withoutInputs(spec))
 		problems.RawOutput("spec.raw_output_data_config", spec.GetRawOutputDataConfig())
 		if policy := spec.GetConcurrencyPolicy(); policy.GetBehavior() != admin.ConcurrencyLimitBehavior_CONCURRENCY_LIMIT_BEHAVIOR_UNSPECIFIED {
 			problems.Include(fmt.Errorf("spec.concurrency_policy: %w", aloft.ErrUnimplemented))
@@ -33,7 +33,7 @@ func (r *Registry) CreateLaunchPlan(ctx context.Context, id *core.Identifier, sp
 	if err := problems.Err(); err != nil {
 		return fmt.Errorf("create launch plan: %w", err)
 	}
-	hash, err := r.kept(id, spec)
+	hash, err := r.checkRemembered(id, spec)
 	if err != nil {
 		return err
 	}
@@ -53,15 +53,15 @@ func (r *Registry) CreateLaunchPlan(ctx context.Context, id *core.Identifier, sp
 			return err
 		}
 		if string(old.Digest) != string(l.Digest) {
-			return &Conflict{ID: id, Difference: bound(compiler.Difference(old.Spec, l.Spec))}
+			return &Conflict{ID: id, Difference: cutDifference(compiler.Difference(old.Spec, l.Spec))}
 		}
-		r.keep(core.ResourceType_LAUNCH_PLAN, id, hash)
+		r.remember(core.ResourceType_LAUNCH_PLAN, id, hash)
 		return &Conflict{ID: id, Identical: true}
 	}
 	if err != nil {
 		return fmt.Errorf("create launch plan %s: %w", id.GetName(), err)
 	}
-	r.keep(core.ResourceType_LAUNCH_PLAN, id, hash)
+	r.remember(core.ResourceType_LAUNCH_PLAN, id, hash)
 	return nil
 }
 
@@ -70,7 +70,7 @@ func (r *Registry) compileLaunchPlan(id *core.Identifier, spec *admin.LaunchPlan
 	if err != nil {
 		return nil, err
 	}
-	// State and times belong to the server and change: they are not a part of what was registered.
+	// The digest leaves out the state and the times, which the server sets and changes.
 	compiled.Id = id
 	digest := literal.StructureDigest(compiled)
 	now := r.Now()
@@ -78,8 +78,8 @@ func (r *Registry) compileLaunchPlan(id *core.Identifier, spec *admin.LaunchPlan
 	return &store.LaunchPlan{ID: id, Digest: digest[:], Spec: compiled.GetSpec(), Closure: compiled.GetClosure(), CreatedAt: now, UpdatedAt: now}, nil
 }
 
-// described is a launch plan's spec without what may be larger: its inputs.
-func described(spec *admin.LaunchPlanSpec) *admin.LaunchPlanSpec {
+// withoutInputs is a launch plan's spec without its inputs, which have a larger limit.
+func withoutInputs(spec *admin.LaunchPlanSpec) *admin.LaunchPlanSpec {
 	return &admin.LaunchPlanSpec{
 		EntityMetadata: spec.GetEntityMetadata(), Labels: spec.GetLabels(), Annotations: spec.GetAnnotations(), Auth: spec.GetAuth(),
 		AuthRole: spec.GetAuthRole(), SecurityContext: spec.GetSecurityContext(), RawOutputDataConfig: spec.GetRawOutputDataConfig(), Envs: spec.GetEnvs(),

@@ -18,7 +18,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// InactiveProject refuses what would add to a project that is archived.
+// InactiveProject is the error of a call that would add something to an archived project.
 type InactiveProject struct{ ID string }
 
 func (e *InactiveProject) Error() string {
@@ -28,24 +28,25 @@ func (e *InactiveProject) Error() string {
 // Unwrap is aloft.ErrInvalid.
 func (e *InactiveProject) Unwrap() error { return aloft.ErrInvalid }
 
-// projects remembers for a moment which projects may be used: each create asks, and several processes may write them.
-type projects struct {
+// projectCache remembers for projectCacheTime whether a project may be used. Every create needs to know, and another server on
+// the same database may change it.
+type projectCache struct {
 	mu    sync.Mutex
 	known map[string]knownProject
 }
 
 type knownProject struct {
-	err error // nil: it is active
+	err error // nil: the project is active
 	at  time.Time
 }
 
-// projectMoment is how long a change to a project that another process made may go unnoticed.
-const projectMoment = time.Second
+// projectCacheTime is how long a change that another server made to a project may go unnoticed.
+const projectCacheTime = time.Second
 
-// CheckProject refuses projects that are not registered or archived, and unknown domains.
+// CheckProject refuses unknown projects, archived projects, and unknown domains.
 func (r *Registry) CheckProject(ctx context.Context, project, domain string) error {
 	var problems field.Problems
-	if err := r.active(ctx, project); err != nil {
+	if err := r.checkActive(ctx, project); err != nil {
 		if !errors.Is(err, aloft.ErrInvalid) {
 			return err
 		}
@@ -57,19 +58,19 @@ func (r *Registry) CheckProject(ctx context.Context, project, domain string) err
 	return problems.Err()
 }
 
-func (r *Registry) active(ctx context.Context, project string) error {
+func (r *Registry) checkActive(ctx context.Context, project string) error {
 	now := r.Now()
 	r.projects.mu.Lock()
 	known, ok := r.projects.known[project]
 	r.projects.mu.Unlock()
-	if age := now.Sub(known.at); ok && age >= 0 && age < projectMoment {
+	if age := now.Sub(known.at); ok && age >= 0 && age < projectCacheTime {
 		return known.err
 	}
 	p, err := r.Store.GetProject(ctx, project)
 	switch {
 	case errors.Is(err, aloft.ErrNotFound):
-		// Not remembered: the next call may follow its registration.
-		return fmt.Errorf("%w: %s; `flytectl create project` makes one", aloft.ErrInvalid, r.missing(ctx, project))
+		// Not remembered: the project may be registered before the next call.
+		return fmt.Errorf("%w: %s; `flytectl create project` makes one", aloft.ErrInvalid, r.missingProject(ctx, project))
 	case err != nil:
 		return fmt.Errorf("read project %s: %w", project, err)
 	case p.GetState() == admin.Project_ARCHIVED || p.GetState() == admin.Project_SYSTEM_ARCHIVED:
@@ -84,7 +85,7 @@ func (r *Registry) active(ctx context.Context, project string) error {
 	return err
 }
 
-// Seed registers a project unless it is there.
+// Seed registers a project unless it is registered already.
 func (r *Registry) Seed(ctx context.Context, id string) error {
 	err := r.RegisterProject(ctx, &admin.Project{Id: id, Name: id, Description: id})
 	if err != nil && !errors.Is(err, aloft.ErrExists) {
@@ -98,13 +99,14 @@ const (
 	maxProjectDescription = 300
 )
 
-// missing says that there is no such project, and which there are: of many the one that was meant, or the latest.
-func (r *Registry) missing(ctx context.Context, id string) string {
+// missingProject is the message that a project does not exist, with the projects that do: all if they are few, else the one with a
+// similar name, or the latest.
+func (r *Registry) missingProject(ctx context.Context, id string) string {
 	const shown = 5
 	text := fmt.Sprintf("there is no project [%s]", aloft.Excerpt(id))
 	projects, err := r.Store.ListProjects(ctx, store.Query{Limit: 1000})
 	if err != nil {
-		return text // what is missing is known all the same
+		return text // the message without the other projects
 	}
 	var names []string
 	for _, p := range projects {
@@ -150,7 +152,7 @@ func (r *Registry) RegisterProject(ctx context.Context, p *admin.Project) error 
 	return nil
 }
 
-// UpdateProject overwrites what is not empty, and the state always. ErrNotFound.
+// UpdateProject overwrites the fields that are not empty in change, and always the state. ErrNotFound.
 func (r *Registry) UpdateProject(ctx context.Context, change *admin.Project) error {
 	var problems field.Problems
 	problems.Need("id", change.GetId())
@@ -200,7 +202,7 @@ func checkProject(problems *field.Problems, p *admin.Project) {
 func (r *Registry) Project(ctx context.Context, id string) (*admin.Project, error) {
 	p, err := r.Store.GetProject(ctx, id)
 	if errors.Is(err, aloft.ErrNotFound) {
-		return nil, fmt.Errorf("%s: %w", r.missing(ctx, id), aloft.ErrNotFound)
+		return nil, fmt.Errorf("%s: %w", r.missingProject(ctx, id), aloft.ErrNotFound)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read project %s: %w", id, err)

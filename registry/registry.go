@@ -1,13 +1,13 @@
 // Package registry keeps immutable versions of tasks, workflows and launch plans, and the projects they belong to.
 //
 // It comes after api, before compiler (which makes a workflow out of a template, or the list of all reasons why not) and
-// store. A version is what was registered first under its id, for ever: registering the same again is ErrExists, which
-// clients take for success, and anything else under that id is ErrInvalid with the difference. Nothing that was read is
-// read again: versions never change, so they are cached without a way to become old, except the state of a launch plan,
-// for which callers that care ask the store.
+// store. What is registered first under the id of a version stays: registering the same again is ErrExists, which clients
+// take for success, and registering something else under that id is ErrInvalid with the difference. Since versions never
+// change, they are cached and a cached version is never stale. The exception is the state of a launch plan: a caller that needs
+// it reads the store.
 //
-// It relies on the unique ids of the store, so that of several that register at once exactly one creates and all others
-// compare. When the store cannot be reached, nothing has been registered or exactly what was asked for.
+// It relies on the unique ids of the store: if several clients register one id at the same time, exactly one of them creates it
+// and all others compare. When the store cannot be reached, either nothing was registered or exactly what the client sent.
 package registry
 
 import (
@@ -37,7 +37,7 @@ type Store interface {
 // Config of a Registry.
 type Config struct {
 	Store   Store
-	Domains []string         // the same for all projects
+	Domains []string         // of each project
 	Now     func() time.Time // nil: time.Now
 }
 
@@ -48,12 +48,12 @@ type Registry struct {
 	tasks       *lru.Cache[aloft.Key, *store.Task]
 	workflows   *lru.Cache[aloft.Key, *store.Workflow]
 	launchPlans *lru.Cache[aloft.Key, *store.LaunchPlan]
-	requests    *lru.Cache[aloft.Key, request] // what was registered under an id, byte for byte: a repeat costs one hash
-	projects    projects
-	generating  sync.Mutex // one wrapper of a single task is made at a time
+	requests    *lru.Cache[aloft.Key, rememberedRequest] // the request that registered an id: to register the same again costs one hash
+	projects    projectCache
+	generating  sync.Mutex // held while the workflow of a single task is generated
 }
 
-// Bytes of what is kept in memory. A workflow of 1,000 nodes takes about a megabyte.
+// Sizes of the caches, in bytes. A workflow of 1,000 nodes takes about a megabyte.
 const (
 	cachedTasks       = 32 << 20
 	cachedWorkflows   = 128 << 20
@@ -71,15 +71,15 @@ func New(config Config) *Registry {
 		tasks:       lru.New[aloft.Key, *store.Task](cachedTasks),
 		workflows:   lru.New[aloft.Key, *store.Workflow](cachedWorkflows),
 		launchPlans: lru.New[aloft.Key, *store.LaunchPlan](cachedLaunchPlans),
-		requests:    lru.New[aloft.Key, request](cachedRequests),
+		requests:    lru.New[aloft.Key, rememberedRequest](cachedRequests),
 	}
 }
 
-// Conflict says that an id is taken, by the same or by something else.
+// Conflict says that an id is taken, by an identical version or by a different one.
 type Conflict struct {
 	ID         *core.Identifier
 	Identical  bool
-	Difference string // what differs; empty if nothing does
+	Difference string // between the two versions; empty if Identical
 }
 
 func (c *Conflict) Error() string {
@@ -91,7 +91,7 @@ func (c *Conflict) Error() string {
 		c.ID.GetName(), kind, c.ID.GetVersion(), c.Difference)
 }
 
-// Unwrap makes the two cases aloft.ErrExists, which clients take for success, and aloft.ErrInvalid.
+// Unwrap is aloft.ErrExists if the versions are identical, which clients take for success, and otherwise aloft.ErrInvalid.
 func (c *Conflict) Unwrap() error {
 	if c.Identical {
 		return aloft.ErrExists
@@ -99,11 +99,11 @@ func (c *Conflict) Unwrap() error {
 	return aloft.ErrInvalid
 }
 
-// maxDifference bounds the difference in a message: after that nobody reads on.
+// maxDifference bounds the difference in a message, in bytes. A longer one helps no user.
 const maxDifference = 8000
 
-// bound cuts a difference at a line.
-func bound(text string) string {
+// cutDifference cuts a difference that is too long at the end of a line.
+func cutDifference(text string) string {
 	if len(text) <= maxDifference {
 		return text
 	}
@@ -117,50 +117,51 @@ func bound(text string) string {
 	return text[:cut] + "\n… and more"
 }
 
-// kept returns the error for an id that is registered with this very request; nil when that is not known.
-func (r *Registry) kept(id *core.Identifier, request proto.Message) (hash [sha256.Size]byte, err error) {
+// checkRemembered returns a *Conflict if this very request registered the id within requestCacheTime, and otherwise nil. hash is
+// that of the request, for remember.
+func (r *Registry) checkRemembered(id *core.Identifier, request proto.Message) (hash [sha256.Size]byte, err error) {
 	content, err := proto.MarshalOptions{Deterministic: true}.Marshal(request)
 	if err != nil {
 		return hash, fmt.Errorf("%w: %s %s: %w", aloft.ErrInvalid, aloft.Kind(id.GetResourceType()), id.GetName(), err)
 	}
 	hash = sha256.Sum256(content)
-	if known, ok := r.requests.Get(aloft.KeyOf(id).Of(id.GetResourceType())); ok && known.hash == hash && r.Now().Sub(known.at) < requestLasts {
+	if known, ok := r.requests.Get(aloft.KeyOf(id).Of(id.GetResourceType())); ok && known.hash == hash && r.Now().Sub(known.at) < requestCacheTime {
 		return hash, &Conflict{ID: id, Identical: true}
 	}
 	return hash, nil
 }
 
-// keep remembers which request registered an id.
-func (r *Registry) keep(kind core.ResourceType, id *core.Identifier, hash [sha256.Size]byte) {
-	r.requests.Put(aloft.KeyOf(id).Of(kind), request{hash, r.Now()}, int64(requestBytes+len(id.GetProject())+len(id.GetDomain())+len(id.GetName())+len(id.GetVersion())))
+// remember stores the hash of the request that registered an id.
+func (r *Registry) remember(kind core.ResourceType, id *core.Identifier, hash [sha256.Size]byte) {
+	r.requests.Put(aloft.KeyOf(id).Of(kind), rememberedRequest{hash, r.Now()}, int64(requestBytes+len(id.GetProject())+len(id.GetDomain())+len(id.GetName())+len(id.GetVersion())))
 }
 
-// request is what was registered.
-type request struct {
+// rememberedRequest is the request that registered an id.
+type rememberedRequest struct {
 	hash [sha256.Size]byte
 	at   time.Time
 }
 
-// requestLasts is how long a request is remembered: then registering the same again looks at what is stored, and mends a
-// record that cannot be understood.
-const requestLasts = time.Minute
+// requestCacheTime is how long a request is remembered. After that, registering the same again compares it with the stored version,
+// and replaces a record that cannot be decoded.
+const requestCacheTime = time.Minute
 
-// Memory that a remembered request takes beside its names, about.
+// requestBytes is about the memory that a remembered request takes besides the texts of its id.
 const requestBytes = 320
 
-// Task returns a version.
+// Task returns a version of a task. ErrNotFound.
 func (r *Registry) Task(ctx context.Context, id *core.Identifier) (*store.Task, error) {
 	return find(ctx, r.tasks, id, core.ResourceType_TASK, r.Store.GetTask,
 		func(t *store.Task) int { return proto.Size(t.Compiled) + proto.Size(t.Description) })
 }
 
-// Workflow returns a version.
+// Workflow returns a version of a workflow. ErrNotFound.
 func (r *Registry) Workflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error) {
 	return find(ctx, r.workflows, id, core.ResourceType_WORKFLOW, r.Store.GetWorkflow,
 		func(w *store.Workflow) int { return proto.Size(w.Compiled) + proto.Size(w.Description) })
 }
 
-// LaunchPlan returns a version. Its state, which is the one thing that changes, may be old.
+// LaunchPlan returns a version of a launch plan. Its state, the only part that changes, may be stale. ErrNotFound.
 func (r *Registry) LaunchPlan(ctx context.Context, id *core.Identifier) (*store.LaunchPlan, error) {
 	return find(ctx, r.launchPlans, id, core.ResourceType_LAUNCH_PLAN, r.Store.GetLaunchPlan,
 		func(l *store.LaunchPlan) int { return proto.Size(l.Spec) + proto.Size(l.Closure) })
@@ -175,14 +176,14 @@ func find[V any](ctx context.Context, cache *lru.Cache[aloft.Key, V], id *core.I
 	v, err := read(ctx, id)
 	if err != nil {
 		var none V
-		return none, lookup(kind, id, err)
+		return none, notFound(kind, id, err)
 	}
 	cache.Put(aloft.KeyOf(id), v, weight.Decoded(int64(size(v))))
 	return v, nil
 }
 
-// lookup says in Flyte's words what was not found.
-func lookup(kind core.ResourceType, id *core.Identifier, err error) error {
+// notFound puts ErrNotFound into Flyte's words; other errors stay as they are.
+func notFound(kind core.ResourceType, id *core.Identifier, err error) error {
 	if !errors.Is(err, aloft.ErrNotFound) {
 		return err
 	}

@@ -17,16 +17,16 @@ import (
 )
 
 const (
-	// GeneratedPrefix begins the names of workflows and launch plans that we make for executions of single tasks.
+	// GeneratedPrefix begins the names of workflows and launch plans that are generated for executions of single tasks.
 	GeneratedPrefix = ".flytegen."
 
 	maxSingleNodeID    = 63 // characters of the task's name that become the node's id, counted from its end
-	singleTaskRetries  = 3  // of a task whose metadata say nothing
+	singleTaskRetries  = 3  // of a task whose metadata state none
 	generatedShortText = "runs one task"
 )
 
-// SingleTask returns the launch plan of the workflow that runs nothing but the task, and makes both on first use. It has
-// no defaults: all inputs of the task are required.
+// SingleTask returns the launch plan of a workflow that runs only the task. Both are generated on first use. The launch plan has no
+// defaults: all inputs of the task are required.
 func (r *Registry) SingleTask(ctx context.Context, taskID *core.Identifier) (*store.LaunchPlan, error) {
 	planID := proto.CloneOf(taskID)
 	planID.ResourceType = core.ResourceType_LAUNCH_PLAN
@@ -49,8 +49,8 @@ func (r *Registry) SingleTask(ctx context.Context, taskID *core.Identifier) (*st
 	return r.LaunchPlan(ctx, planID)
 }
 
-// generate registers the workflow and then the launch plan. Each may be there already: a crash between them, or another
-// server.
+// generate registers the workflow and then the launch plan. Each of them may exist already, if the server died between the two, or
+// if another server generates them at the same time.
 func (r *Registry) generate(ctx context.Context, planID *core.Identifier, task *store.Task) error {
 	workflowID := proto.CloneOf(planID)
 	workflowID.ResourceType = core.ResourceType_WORKFLOW

@@ -18,13 +18,13 @@ import (
 
 // CreateTask registers a version of a task. A *Conflict if the id is taken.
 func (r *Registry) CreateTask(ctx context.Context, id *core.Identifier, spec *admin.TaskSpec) error {
-	if err := r.mayCreate(ctx, id, core.ResourceType_TASK, spec); err != nil {
+	if err := r.checkCreate(ctx, id, core.ResourceType_TASK, spec); err != nil {
 		return fmt.Errorf("create task: %w", err)
 	}
 	if n := proto.Size(spec); n > aloft.MaxTaskBytes {
 		return fmt.Errorf("create task %s: invalid value for spec: it has %d bytes, the limit is %d: %w", id.GetName(), n, aloft.MaxTaskBytes, aloft.ErrInvalid)
 	}
-	hash, err := r.kept(id, spec)
+	hash, err := r.checkRemembered(id, spec)
 	if err != nil {
 		return err
 	}
@@ -48,21 +48,21 @@ func (r *Registry) CreateTask(ctx context.Context, id *core.Identifier, spec *ad
 			return err
 		}
 		if string(old.Digest) != string(digest[:]) {
-			return &Conflict{ID: id, Difference: bound(compiler.Difference(old.Compiled, compiled))}
+			return &Conflict{ID: id, Difference: cutDifference(compiler.Difference(old.Compiled, compiled))}
 		}
-		r.keep(core.ResourceType_TASK, id, hash)
+		r.remember(core.ResourceType_TASK, id, hash)
 		return &Conflict{ID: id, Identical: true}
 	}
 	if err != nil {
 		return fmt.Errorf("create task %s: %w", id.GetName(), err)
 	}
-	r.keep(core.ResourceType_TASK, id, hash)
+	r.remember(core.ResourceType_TASK, id, hash)
 	return nil
 }
 
-// mayCreate checks what all creates have in common. An unspecified kind becomes the one that is created, and of the id only
-// what we know of it is kept.
-func (r *Registry) mayCreate(ctx context.Context, id *core.Identifier, kind core.ResourceType, spec proto.Message) error {
+// checkCreate makes the checks that all creates have in common. It sets an unspecified resource type of the id to kind, and removes
+// unknown fields from the id.
+func (r *Registry) checkCreate(ctx context.Context, id *core.Identifier, kind core.ResourceType, spec proto.Message) error {
 	var problems field.Problems
 	problems.Identifier("id", id, kind, true)
 	if spec.ProtoReflect().IsValid() {

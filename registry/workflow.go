@@ -17,10 +17,10 @@ import (
 // CreateWorkflow compiles and registers a version of a workflow, whose tasks must be registered already. A *Conflict if
 // the id is taken.
 func (r *Registry) CreateWorkflow(ctx context.Context, id *core.Identifier, spec *admin.WorkflowSpec) error {
-	if err := r.mayCreate(ctx, id, core.ResourceType_WORKFLOW, spec); err != nil {
+	if err := r.checkCreate(ctx, id, core.ResourceType_WORKFLOW, spec); err != nil {
 		return fmt.Errorf("create workflow: %w", err)
 	}
-	hash, err := r.kept(id, spec)
+	hash, err := r.checkRemembered(id, spec)
 	if err != nil {
 		return err
 	}
@@ -37,15 +37,15 @@ func (r *Registry) CreateWorkflow(ctx context.Context, id *core.Identifier, spec
 			return err
 		}
 		if string(old.Digest) != string(w.Digest) {
-			return &Conflict{ID: id, Difference: bound(compiler.Difference(old.Compiled, w.Compiled))}
+			return &Conflict{ID: id, Difference: cutDifference(compiler.Difference(old.Compiled, w.Compiled))}
 		}
-		r.keep(core.ResourceType_WORKFLOW, id, hash)
+		r.remember(core.ResourceType_WORKFLOW, id, hash)
 		return &Conflict{ID: id, Identical: true}
 	}
 	if err != nil {
 		return fmt.Errorf("create workflow %s: %w", id.GetName(), err)
 	}
-	r.keep(core.ResourceType_WORKFLOW, id, hash)
+	r.remember(core.ResourceType_WORKFLOW, id, hash)
 	return nil
 }
 
@@ -62,7 +62,7 @@ func (r *Registry) compile(ctx context.Context, id *core.Identifier, spec *admin
 	for _, taskID := range required.Tasks {
 		t, err := r.Task(ctx, taskID)
 		if errors.Is(err, aloft.ErrNotFound) {
-			continue // the compiler reports it, together with everything else that is missing
+			continue // the compiler reports it, together with all other entities that are missing
 		}
 		if err != nil {
 			return nil, failed(err)
