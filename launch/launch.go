@@ -1,9 +1,13 @@
 // Package launch turns inputs and a launch plan (or a task) into a queued execution, and launches an old one again.
 //
-// It comes after api and registry, before store: its last step is one transaction that commits the execution's row and the
-// first message of its inbox, and from then on the execution exists and the engine runs it. Everything that can be wrong is
-// found before that and reported at once. When the store cannot say whether the commit happened, the same row is offered
-// again, which is harmless; when an object cannot be written, nothing has been created.
+// It comes after api and registry, before store. A launch has these steps:
+//
+//	check the request ─▶ find the launch plan ─▶ resolve inputs ─▶ check what tasks need ─▶ write objects ─▶ commit row and inbox
+//
+// All mistakes of a request are found before the first write and reported at once. The commit is one transaction with the
+// execution's row and the first message of its inbox; from then on the execution exists and the engine runs it. If the store
+// cannot say whether the commit happened, the same row is committed again, which is harmless. If an object cannot be written, or
+// the server dies before the commit, there is no execution, and objects that were written stay without a reference.
 package launch
 
 import (
@@ -27,25 +31,26 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Registry is where versions come from. What it returns is shared and must not be changed.
+// Registry gives the launcher versions: registry.Registry. The values that it returns are shared and must not be changed.
 type Registry interface {
-	// CheckProject refuses projects that are not registered or archived, and unknown domains.
+	// CheckProject refuses unknown projects, archived projects, and unknown domains.
 	CheckProject(ctx context.Context, project, domain string) error
-	// LaunchPlan returns a version; its state may be old. ErrNotFound.
+	// LaunchPlan returns a version; its state may be stale. ErrNotFound.
 	LaunchPlan(ctx context.Context, id *core.Identifier) (*store.LaunchPlan, error)
-	// SingleTask returns the launch plan of the workflow that runs nothing but the task, made on first use. ErrNotFound.
+	// SingleTask returns the launch plan of a workflow that runs only the task, generated on first use. ErrNotFound.
 	SingleTask(ctx context.Context, task *core.Identifier) (*store.LaunchPlan, error)
 	// Workflow returns a version. ErrNotFound.
 	Workflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error)
 }
 
-// Literals keeps literal maps: small ones by value, others as objects that are durable when it returns.
+// Literals stores literal maps: blob.Literals. Small maps are returned by value; others become objects, which are durable when
+// WriteLiterals returns.
 type Literals interface {
 	WriteLiterals(ctx context.Context, m *core.LiteralMap) (*aloftv1.Literals, error)
 	ReadLiterals(ctx context.Context, ref *aloftv1.LiteralRef) (*core.LiteralMap, error)
 }
 
-// Store is what launch needs of the store.
+// Store is the part of the store that a launcher needs.
 type Store interface {
 	CreateExecution(ctx context.Context, e *store.Execution, create *aloftv1.Inbox) error
 	GetExecution(ctx context.Context, id aloft.ExecutionID) (*store.Execution, error)
@@ -61,36 +66,36 @@ type Config struct {
 	CanonicalFunc  func(uri string) (string, error) // the location-free form of a location in an input
 	Now            func() time.Time                 // nil: time.Now
 
-	// RefusalFunc says why a task can never run on this server as a node asks for it, with the way out; empty: it may. Nil:
-	// all may.
+	// RefusalFunc says why this server can never run a task with the resources that a node wants, with the way out; empty: it can.
+	// Nil: it can run all tasks.
 	RefusalFunc func(*core.TaskTemplate, *core.TaskNode) string
 
-	Variables map[string]string // that all tasks get, secrets among them
+	Variables map[string]string // environment variables of all tasks, secrets among them
 }
 
 // Launcher creates executions. Safe for concurrent use.
 type Launcher struct {
 	Config
 
-	needed *lru.Cache[aloft.Key, needs] // by workflow
+	needsCache *lru.Cache[aloft.Key, taskNeeds] // by workflow
 }
 
-// neededBytes bounds what is kept of what workflows need.
-const neededBytes = 4 << 20
+// needsCacheBytes bounds the memory of Launcher.needsCache.
+const needsCacheBytes = 4 << 20
 
 // New returns a Launcher.
 func New(config Config) *Launcher {
 	if config.Now == nil {
 		config.Now = time.Now
 	}
-	return &Launcher{Config: config, needed: lru.New[aloft.Key, needs](neededBytes)}
+	return &Launcher{Config: config, needsCache: lru.New[aloft.Key, taskNeeds](needsCacheBytes)}
 }
 
 // Request asks for an execution. The launcher takes Spec and Inputs over and changes them.
 type Request struct {
 	Project string
 	Domain  string
-	Name    string // empty: a name is made up
+	Name    string // empty: a name is generated
 	Spec    *admin.ExecutionSpec
 	Inputs  *core.LiteralMap
 }
@@ -103,7 +108,7 @@ func (l *Launcher) Create(ctx context.Context, r Request) (aloft.ExecutionID, er
 	}
 	given := r.Inputs
 	if len(given.GetLiterals()) == 0 && len(spec.GetInputs().GetLiterals()) > 0 {
-		given = spec.GetInputs() // deprecated, but the only place where flyteconsole puts them
+		given = spec.GetInputs() // a deprecated field, and the only one in which flyteconsole sends inputs
 	}
 	if given == nil {
 		given = &core.LiteralMap{}
@@ -121,7 +126,7 @@ func (l *Launcher) Create(ctx context.Context, r Request) (aloft.ExecutionID, er
 	problems.Labels(spec.GetLabels())
 	problems.Tags(spec.GetTags())
 	if spec != nil {
-		spec.Inputs = nil // they are kept by themselves
+		spec.Inputs = nil // inputs are stored apart from the spec
 		problems.Spec("spec", spec)
 		problems.Legible("spec", spec)
 	}
@@ -131,7 +136,7 @@ func (l *Launcher) Create(ctx context.Context, r Request) (aloft.ExecutionID, er
 	if spec.GetMetadata().GetMode() == admin.ExecutionMetadata_RECOVERED {
 		var err error
 		if recovered, err = l.recoverable(ctx, r.Project, r.Domain, spec.GetMetadata().GetReferenceExecution()); err != nil {
-			return aloft.ExecutionID{}, fmt.Errorf("recover: %w", err) // what else there is to say depends on it
+			return aloft.ExecutionID{}, fmt.Errorf("recover: %w", err) // without that execution the other checks make no sense
 		}
 		if len(given.GetLiterals()) == 0 {
 			if given, err = l.load(ctx, recovered.UserInputs); err != nil {
@@ -151,16 +156,16 @@ func (l *Launcher) Create(ctx context.Context, r Request) (aloft.ExecutionID, er
 	plan, err := l.target(ctx, spec.GetLaunchPlan())
 	problems.Include(err)
 	var inputs *core.LiteralMap
-	var needed needs
+	var needed taskNeeds
 	if err == nil {
 		inputs, err = l.resolve(plan, given)
 		problems.Include(err)
 		var refused error
-		needed, refused = l.check(ctx, plan, spec)
+		needed, refused = l.checkNeeds(ctx, plan, spec)
 		problems.Include(refused)
 	}
 	if recovered != nil && err == nil {
-		problems.Include(l.sameRun(ctx, recovered, plan, inputs))
+		problems.Include(l.checkSameRun(ctx, recovered, plan, inputs))
 	}
 	if err := problems.Err(); err != nil {
 		return aloft.ExecutionID{}, fmt.Errorf("create execution: %w", err)
@@ -173,7 +178,7 @@ func (l *Launcher) Create(ctx context.Context, r Request) (aloft.ExecutionID, er
 		MaxParallelism: parallelism(spec.GetMaxParallelism(), l.MaxParallelism),
 		Interruptible:  spec.GetInterruptible().GetValue(),
 		OverwriteCache: spec.GetOverwriteCache(),
-		Seed:           seed(),
+		Seed:           newSeed(),
 	}
 	if recovered != nil {
 		create.Recovers = recovered.ID.Proto()
@@ -181,8 +186,8 @@ func (l *Launcher) Create(ctx context.Context, r Request) (aloft.ExecutionID, er
 	return l.commit(ctx, e, create, r.Name == "", given, inputs)
 }
 
-// Relaunch creates an execution like an old one: its spec, and the inputs as a user gave them, so that defaults which
-// changed since are the new ones. ErrNotFound if there is no such execution.
+// Relaunch creates an execution with the spec of an old one and with the inputs that its user gave. Inputs that the user did not
+// give get the present defaults. ErrNotFound if there is no such execution.
 func (l *Launcher) Relaunch(ctx context.Context, id aloft.ExecutionID, name string, overwriteCache bool) (aloft.ExecutionID, error) {
 	old, err := l.Store.GetExecution(ctx, id)
 	if err != nil {
@@ -198,13 +203,13 @@ func (l *Launcher) Relaunch(ctx context.Context, id aloft.ExecutionID, name stri
 	return l.Create(ctx, Request{Project: id.Project, Domain: id.Domain, Name: name, Spec: spec, Inputs: given})
 }
 
-// target finds what is to be launched.
+// target finds the launch plan of an id: of a launch plan itself, or the generated one of a task.
 func (l *Launcher) target(ctx context.Context, id *core.Identifier) (*store.LaunchPlan, error) {
 	var problems field.Problems
 	kind := id.GetResourceType()
 	if id != nil && kind != core.ResourceType_LAUNCH_PLAN && kind != core.ResourceType_TASK {
 		problems.Add("invalid value for spec.launch_plan: an execution is of a launch plan or a task, not of a %s", aloft.Kind(kind))
-		kind = id.GetResourceType() // told once
+		kind = id.GetResourceType() // so that the mistake is not reported twice
 	}
 	problems.Identifier("spec.launch_plan", id, kind, true)
 	if err := problems.Err(); err != nil {
@@ -216,7 +221,8 @@ func (l *Launcher) target(ctx context.Context, id *core.Identifier) (*store.Laun
 	return l.Registry.LaunchPlan(ctx, id)
 }
 
-// resolve completes the inputs. The plan is shared, so what comes from it is copied before locations in it are rewritten.
+// resolve completes the inputs with those of the launch plan. The plan is shared, so its values are copied before their locations
+// are rewritten.
 func (l *Launcher) resolve(plan *store.LaunchPlan, given *core.LiteralMap) (*core.LiteralMap, error) {
 	inputs, err := literal.ResolveInputs(plan.Closure.GetExpectedInputs(), given, plan.Spec.GetFixedInputs())
 	if err != nil {
@@ -232,7 +238,7 @@ func (l *Launcher) resolve(plan *store.LaunchPlan, given *core.LiteralMap) (*cor
 	return inputs, l.canonical(own)
 }
 
-// canonical makes the locations in m location-free, in place.
+// canonical rewrites the locations in m to canonical URIs, in place.
 func (l *Launcher) canonical(m *core.LiteralMap) error {
 	if l.CanonicalFunc == nil || len(m.GetLiterals()) == 0 {
 		return nil
@@ -244,18 +250,19 @@ func (l *Launcher) canonical(m *core.LiteralMap) error {
 	return problems.Err()
 }
 
-// execution is the row, complete but for name, inputs and the version of its journal. Whatever the request leaves open is taken from the launch plan.
+// execution is the row of the execution, complete but for its name, its inputs and the version of its journal. Settings that the
+// request leaves empty are those of the launch plan.
 func (l *Launcher) execution(r Request, spec *admin.ExecutionSpec, plan *store.LaunchPlan) *store.Execution {
 	now := l.Now()
 	notifications := spec.GetNotifications().GetNotifications()
 	if len(notifications) == 0 && !spec.GetDisableAll() {
 		notifications = plan.Spec.GetEntityMetadata().GetNotifications()
 	}
-	merge(spec, plan.Spec, l.MaxParallelism)
+	fillFromPlan(spec, plan.Spec, l.MaxParallelism)
 	if spec.Metadata == nil {
 		spec.Metadata = &admin.ExecutionMetadata{}
 	}
-	spec.Metadata.Principal = "" // who is signed in, whatever the client says: nobody, as long as there is no sign-in
+	spec.Metadata.Principal = "" // the user who has signed in, not what the client claims; empty, because there is no sign-in
 	spec.Metadata.SystemMetadata = &admin.SystemMetadata{Namespace: r.Project + "-" + r.Domain}
 
 	e := &store.Execution{
@@ -275,9 +282,9 @@ func (l *Launcher) execution(r Request, spec *admin.ExecutionSpec, plan *store.L
 	return e
 }
 
-// merge fills each setting that the request left empty from the launch plan. Empty messages count as absent, because
-// flytekit always sends them; maps are taken whole and not merged.
-func merge(spec *admin.ExecutionSpec, plan *admin.LaunchPlanSpec, maxParallelism int) {
+// fillFromPlan fills each setting that is empty in the spec from the launch plan. Empty messages count as absent, because flytekit
+// always sends them; a map is taken as a whole and not merged.
+func fillFromPlan(spec *admin.ExecutionSpec, plan *admin.LaunchPlanSpec, maxParallelism int) {
 	if spec.MaxParallelism == 0 {
 		spec.MaxParallelism = plan.GetMaxParallelism()
 	}
@@ -323,8 +330,8 @@ func asRole(role *admin.AuthRole) *core.SecurityContext {
 	return &core.SecurityContext{RunAs: &core.Identity{IamRole: role.GetAssumableIamRole(), K8SServiceAccount: role.GetKubernetesServiceAccount()}}
 }
 
-// parallelism is how many task nodes may run at once, 0 for any number. A negative number is how a user says "no limit"
-// where the server has one: 0 has meant "the default" since Flyte.
+// parallelism is how many task nodes may run at once, 0 for any number. A user states a negative number for "no limit", because 0
+// means "the server's default", as in Flyte.
 func parallelism(stated int32, byDefault int) uint32 {
 	if stated < 0 || stated == 0 && byDefault <= 0 {
 		return 0
@@ -340,7 +347,7 @@ const (
 	maxCommitTries = 3
 )
 
-// commit writes objects and then the row. A name that was made up and is taken by chance is replaced.
+// commit writes the inputs as objects and then the row. If anyName, the name is generated, and generated again on a collision.
 func (l *Launcher) commit(ctx context.Context, e *store.Execution, create *aloftv1.Create, anyName bool, given, inputs *core.LiteralMap) (aloft.ExecutionID, error) {
 	var err error
 	if e.Inputs, err = l.Literals.WriteLiterals(ctx, inputs); err != nil {
@@ -354,7 +361,7 @@ func (l *Launcher) commit(ctx context.Context, e *store.Execution, create *aloft
 		if anyName {
 			e.ID.Name = generateName()
 		}
-		err := l.offer(ctx, e, create)
+		err := l.commitRow(ctx, e, create)
 		if err == nil {
 			return e.ID, nil
 		}
@@ -364,8 +371,9 @@ func (l *Launcher) commit(ctx context.Context, e *store.Execution, create *aloft
 	}
 }
 
-// offer commits the row, and again while the outcome is unknown: the store knows its own row by the seed.
-func (l *Launcher) offer(ctx context.Context, e *store.Execution, create *aloftv1.Create) error {
+// commitRow commits the row, and does so again if the store cannot say whether it was committed: the store recognises a row that is
+// there already by its seed.
+func (l *Launcher) commitRow(ctx context.Context, e *store.Execution, create *aloftv1.Create) error {
 	message := &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: create}}
 	for try := 1; ; try++ {
 		err := l.Store.CreateExecution(ctx, e, message)
@@ -402,7 +410,7 @@ const nameAlphabet = "bcdfghjklmnpqrstvwxz2456789"
 
 const generatedNameLength = 20
 
-// generateName makes up a name with 19 random characters (90 bits) after a letter.
+// generateName generates a name: a letter and 19 random characters (90 bits).
 func generateName() string {
 	name := make([]byte, 1, generatedNameLength)
 	name[0] = 'a'
@@ -411,7 +419,7 @@ func generateName() string {
 		rand.Read(random[:])
 		for _, b := range random {
 			if int(b) >= 256/len(nameAlphabet)*len(nameAlphabet) {
-				continue // would make the first letters likelier
+				continue // to take it would make the first letters of the alphabet likelier
 			}
 			if name = append(name, nameAlphabet[int(b)%len(nameAlphabet)]); len(name) == generatedNameLength {
 				return string(name)
@@ -420,7 +428,7 @@ func generateName() string {
 	}
 }
 
-func seed() string {
+func newSeed() string {
 	var random [16]byte
 	rand.Read(random[:])
 	return hex.EncodeToString(random[:])

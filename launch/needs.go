@@ -15,28 +15,30 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// needs are what the tasks of one workflow need of a run, beside inputs. They follow from the workflow, which never changes.
-type needs struct {
-	secrets []secret
-	refused []string // tasks that cannot run here, each with its reason
-	journal int      // the version of the journal that its runs are written in
+// taskNeeds are what the tasks of one workflow need of the server and of an execution besides inputs. They follow from the workflow
+// alone, which never changes.
+type taskNeeds struct {
+	secrets []secretNeed
+	refused []string // reasons of tasks that this server cannot run
+	journal int      // the version of the journal that executions of the workflow are written in
 }
 
-// secret is one that a task asks for and does not state itself.
-type secret struct {
+// secretNeed is a secret that a task asks for and whose value it does not state itself.
+type secretNeed struct {
 	task, name string
-	variables  []string // any of them, as a variable of the run, gives it to flytekit's SecretsManager
+	variables  []string // environment variables; flytekit's SecretsManager finds the secret in any of them
 }
 
 // needsBytes is about what the needs of a workflow take in memory: most have none.
 const needsBytes = 256
 
-// check returns what the tasks of a plan need, and refuses a run that cannot succeed: of a task that cannot run here, or without a secret. Such tasks may be
-// registered, because one of them must not keep all that is registered with it out.
-func (l *Launcher) check(ctx context.Context, plan *store.LaunchPlan, spec *admin.ExecutionSpec) (needs, error) {
+// checkNeeds returns what the tasks of a plan need. It refuses an execution that cannot succeed, because this server cannot run a task
+// of it, or because a secret is missing. Such tasks can be registered all the same: one of them must not keep out all entities that are
+// registered together with it.
+func (l *Launcher) checkNeeds(ctx context.Context, plan *store.LaunchPlan, spec *admin.ExecutionSpec) (taskNeeds, error) {
 	n, err := l.needs(ctx, plan.Spec.GetWorkflowId())
 	if err != nil {
-		return needs{}, err
+		return taskNeeds{}, err
 	}
 	envs := spec.GetEnvs().GetValues()
 	if len(envs) == 0 {
@@ -55,16 +57,16 @@ func (l *Launcher) check(ctx context.Context, plan *store.LaunchPlan, spec *admi
 	return n, problems.Err()
 }
 
-func (l *Launcher) needs(ctx context.Context, workflow *core.Identifier) (needs, error) {
+func (l *Launcher) needs(ctx context.Context, workflow *core.Identifier) (taskNeeds, error) {
 	key := aloft.KeyOf(workflow)
-	if n, ok := l.needed.Get(key); ok {
+	if n, ok := l.needsCache.Get(key); ok {
 		return n, nil
 	}
 	w, err := l.Registry.Workflow(ctx, workflow)
 	if err != nil {
-		return needs{}, fmt.Errorf("read workflow %s: %w", workflow.GetName(), err)
+		return taskNeeds{}, fmt.Errorf("read workflow %s: %w", workflow.GetName(), err)
 	}
-	n := needs{journal: journalVersion(w.Compiled)}
+	n := taskNeeds{journal: journalVersion(w.Compiled)}
 	size := int64(needsBytes)
 	tasks := make(map[aloft.Key]*core.TaskTemplate, len(w.Compiled.GetTasks()))
 	for _, t := range w.Compiled.GetTasks() {
@@ -87,12 +89,12 @@ func (l *Launcher) needs(ctx context.Context, workflow *core.Identifier) (needs,
 			size += int64(len(s.task) + len(s.name) + len(strings.Join(s.variables, "")) + needsBytes)
 		}
 	}
-	l.needed.Put(key, n, size)
+	l.needsCache.Put(key, n, size)
 	return n, nil
 }
 
-// journalVersion is the version of the journal that runs of a workflow need: no later one, so that the release before runs those that
-// it can.
+// journalVersion is the version of the journal that executions of a workflow need: no later one, so that the release before runs those
+// that it can.
 func journalVersion(c *core.CompiledWorkflowClosure) int {
 	for _, w := range append([]*core.CompiledWorkflow{c.GetPrimary()}, c.GetSubWorkflows()...) {
 		for n := range nodes.All(w.GetTemplate()) {
@@ -104,7 +106,7 @@ func journalVersion(c *core.CompiledWorkflowClosure) int {
 	return store.PlainJournalVersion
 }
 
-// taskNodes are the nodes of a workflow and of those inside it that run tasks.
+// taskNodes are the nodes of a workflow and of its sub-workflows that run tasks.
 func taskNodes(c *core.CompiledWorkflowClosure) iter.Seq[*core.TaskNode] {
 	return func(yield func(*core.TaskNode) bool) {
 		for _, w := range append([]*core.CompiledWorkflow{c.GetPrimary()}, c.GetSubWorkflows()...) {
@@ -117,10 +119,10 @@ func taskNodes(c *core.CompiledWorkflowClosure) iter.Seq[*core.TaskNode] {
 	}
 }
 
-// secretsOf are the secrets that a task asks for and does not state as variables of its own.
+// secretsOf are the secrets that a task asks for and does not state as environment variables of its own.
 // Source: flytekit's SecretsManager (core/context_manager.py, get_secrets_env_var).
-func secretsOf(task *core.TaskTemplate) []secret {
-	var out []secret
+func secretsOf(task *core.TaskTemplate) []secretNeed {
+	var out []secretNeed
 	for _, s := range task.GetSecurityContext().GetSecrets() {
 		parts := slices.DeleteFunc([]string{s.GetGroup(), s.GetGroupVersion(), s.GetKey()}, func(part string) bool { return part == "" })
 		variables := []string{"_FSEC_" + strings.ToUpper(strings.Join(parts, "_"))}
@@ -128,7 +130,7 @@ func secretsOf(task *core.TaskTemplate) []secret {
 			variables = append(variables, s.GetEnvVar())
 		}
 		if !slices.ContainsFunc(task.GetContainer().GetEnv(), func(kv *core.KeyValuePair) bool { return slices.Contains(variables, kv.GetKey()) }) {
-			out = append(out, secret{task.GetId().GetName(), strings.Join(parts, "/"), variables})
+			out = append(out, secretNeed{task.GetId().GetName(), strings.Join(parts, "/"), variables})
 		}
 	}
 	return out

@@ -16,9 +16,9 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Recover creates an execution that takes over what another one has finished and runs the rest: the same version, the same
-// inputs, the same settings. Parent is the node that asks for it, if it is one. ErrNotFound if there is no such execution,
-// ErrPrecondition if it still runs or has succeeded, ErrExists if the name is taken.
+// Recover creates an execution that takes over what the execution id has finished and runs the rest, with the same version, inputs
+// and settings. parent is the node whose task made the call, or nil. ErrNotFound if there is no such execution, ErrPrecondition if
+// it still runs or has succeeded, ErrExists if the name is taken.
 func (l *Launcher) Recover(ctx context.Context, id aloft.ExecutionID, name string, parent *core.NodeExecutionIdentifier) (aloft.ExecutionID, error) {
 	old, err := l.recoverable(ctx, id.Project, id.Domain, id.Proto())
 	if err != nil {
@@ -33,7 +33,8 @@ func (l *Launcher) Recover(ctx context.Context, id aloft.ExecutionID, name strin
 	return l.Create(ctx, Request{Project: id.Project, Domain: id.Domain, Name: name, Spec: spec, Inputs: given})
 }
 
-// recoverable reads the execution that is to be recovered. That it has ended stays true.
+// recoverable reads the execution that is to be recovered and checks that it may be. The check holds later, too: an execution that
+// has ended never changes.
 func (l *Launcher) recoverable(ctx context.Context, project, domain string, reference *core.WorkflowExecutionIdentifier) (*store.Execution, error) {
 	var problems field.Problems
 	if reference == nil {
@@ -61,10 +62,11 @@ func (l *Launcher) recoverable(ctx context.Context, project, domain string, refe
 	return old, nil
 }
 
-// sameRun says what a recovery would run that the execution did not: its results would not be those of the new execution.
-func (l *Launcher) sameRun(ctx context.Context, old *store.Execution, plan *store.LaunchPlan, inputs *core.LiteralMap) error {
+// checkSameRun refuses a recovery with another workflow version or other inputs than the old execution, whose results would be wrong
+// in the new one.
+func (l *Launcher) checkSameRun(ctx context.Context, old *store.Execution, plan *store.LaunchPlan, inputs *core.LiteralMap) error {
 	var problems field.Problems
-	if was, is := old.Workflow, plan.Spec.GetWorkflowId(); !proto.Equal(unkinded(was), unkinded(is)) {
+	if was, is := old.Workflow, plan.Spec.GetWorkflowId(); !proto.Equal(withoutKind(was), withoutKind(is)) {
 		problems.Add("invalid value for spec.launch_plan: it runs workflow %s, version %s, but execution %s ran %s, version %s: recover it with that, or relaunch",
 			is.GetName(), is.GetVersion(), old.ID, was.GetName(), was.GetVersion())
 	}
@@ -90,8 +92,8 @@ func (l *Launcher) sameRun(ctx context.Context, old *store.Execution, plan *stor
 	return problems.Err()
 }
 
-// unkinded is an identifier without its resource type, which some clients leave out.
-func unkinded(id *core.Identifier) *core.Identifier {
+// withoutKind is an identifier without its resource type, which some clients leave out.
+func withoutKind(id *core.Identifier) *core.Identifier {
 	id = proto.CloneOf(id)
 	id.ResourceType = 0
 	return id
