@@ -8,10 +8,10 @@ import (
 	"github.com/aloft-dev/aloft/literal"
 )
 
-// maxErrors is when looking for more of them ends: a node of a task with a thousand inputs can lack them all.
+// maxErrors is the number of errors after which the compiler stops looking for more: many nodes can lack a thousand inputs each.
 const maxErrors = 100_000
 
-// maxErrorsOfInput is the same for one list or map that is bound to an input.
+// maxErrorsOfInput is the same for a single list or map that is bound to an input.
 const maxErrorsOfInput = 20
 
 func (g *graph) checkBindings() {
@@ -28,7 +28,7 @@ func (g *graph) checkBindings() {
 	}
 }
 
-// checkInputs: every input is bound once, to a value of its type; one that may be none may stay unbound.
+// checkInputs checks that every input of a node is bound once, to a value of its type. An optional input may stay unbound.
 func (g *graph) checkInputs(n *node) {
 	if n.unknown {
 		return
@@ -52,7 +52,7 @@ func (g *graph) checkInputs(n *node) {
 			g.errs.add(VariableNameNotFound, id, "Variable [%s] not found on node [%s].", name, id)
 			continue
 		}
-		c := check{graph: g, node: n, input: name, errs: &g.errs, limit: len(g.errs) + maxErrorsOfInput}
+		c := bindingCheck{graph: g, node: n, input: name, errs: &g.errs, limit: len(g.errs) + maxErrorsOfInput}
 		if bound[name] = c.binding(b.GetBinding(), variable.GetType(), 0); !bound[name] {
 			g.errs.add(ParameterNotBound, id, "Parameter not bound [%s].", name)
 		}
@@ -64,24 +64,25 @@ func (g *graph) checkInputs(n *node) {
 	}
 }
 
-// check is the check of one input of a node. Its errors go to errs: trying the variants of a union must not report.
-type check struct {
+// bindingCheck checks the binding of one input of a node. Its errors go to errs, which is not that of the graph while variants of a
+// union are tried.
+type bindingCheck struct {
 	*graph
 	node  *node
 	input string
 	errs  *Errors
-	limit int // of errors in errs, from which on the elements of a list or map are not looked at
+	limit int // once errs has so many errors, further elements of a list or map are not checked
 }
 
-func (c check) enough() bool { return len(*c.errs) >= c.limit }
+func (c bindingCheck) enough() bool { return len(*c.errs) >= c.limit }
 
-func (c check) add(code Code, format string, args ...any) {
+func (c bindingCheck) add(code Code, format string, args ...any) {
 	c.errs.add(code, c.node.GetId(), format, args...)
 }
 
-// binding checks a binding against the declared type. It is false when the binding leads nowhere, so that the input counts
-// as not bound; a value of the wrong type is reported, and bound.
-func (c check) binding(data *core.BindingData, declared *core.LiteralType, depth int) bool {
+// binding checks a binding against the declared type. It returns false if the binding refers to nothing, so that the input counts as
+// not bound. A value of the wrong type is reported, and the input counts as bound.
+func (c bindingCheck) binding(data *core.BindingData, declared *core.LiteralType, depth int) bool {
 	if depth > literal.MaxDepth {
 		c.add(InvalidValue, "The binding of '%s' is nested deeper than %d levels.", c.input, literal.MaxDepth)
 		return true
@@ -132,8 +133,8 @@ func (c check) binding(data *core.BindingData, declared *core.LiteralType, depth
 	return true
 }
 
-// union: exactly one variant takes the list or map.
-func (c check) union(data *core.BindingData, union *core.UnionType, depth int) bool {
+// union checks that exactly one variant of a union takes a list or map of bindings.
+func (c bindingCheck) union(data *core.BindingData, union *core.UnionType, depth int) bool {
 	fitting := 0
 	for _, variant := range union.GetVariants() {
 		var errs Errors
@@ -153,7 +154,7 @@ func (c check) union(data *core.BindingData, union *core.UnionType, depth int) b
 	return true
 }
 
-func (c check) constant(l *core.Literal, declared *core.LiteralType) {
+func (c bindingCheck) constant(l *core.Literal, declared *core.LiteralType) {
 	t, err := literal.TypeOf(l)
 	if err != nil {
 		c.add(InvalidLiteralType, "The literal bound to the input variable '%s' has no type: %v.", c.name(c.node, c.input), err)
@@ -169,15 +170,15 @@ func (c check) constant(l *core.Literal, declared *core.LiteralType) {
 	}
 }
 
-// name is how messages call a variable: with the name of its node where the client gave one.
-func (check) name(n *node, variable string) string {
+// name is a variable's name in messages, with the name of its node if the client gave one.
+func (bindingCheck) name(n *node, variable string) string {
 	if name := n.GetMetadata().GetName(); name != "" {
 		return name + "." + variable
 	}
 	return variable
 }
 
-func (c check) promise(p *core.OutputReference, declared *core.LiteralType) bool {
+func (c bindingCheck) promise(p *core.OutputReference, declared *core.LiteralType) bool {
 	from, ok := c.nodes[p.GetNodeId()]
 	if !ok {
 		c.errs.add(NodeReferenceNotFound, p.GetNodeId(), "Referenced node [%s] not found.", p.GetNodeId())
@@ -215,9 +216,9 @@ func (c check) promise(p *core.OutputReference, declared *core.LiteralType) bool
 	return true
 }
 
-// attribute follows an attribute path through a type. It is false when the type at its end is not known: the path goes
-// into a struct that says nothing about its fields, or into a union, or nowhere, which it reports.
-func (c check) attribute(p *core.OutputReference, t *core.LiteralType, path []*core.PromiseAttribute) (*core.LiteralType, bool) {
+// attribute follows an attribute path through a type. It returns false if the type at its end is not known, because the path goes
+// into a struct that does not describe its fields, or into a union, or into a type without attributes, which is reported.
+func (c bindingCheck) attribute(p *core.OutputReference, t *core.LiteralType, path []*core.PromiseAttribute) (*core.LiteralType, bool) {
 	wrong := func(i int, reason string) (*core.LiteralType, bool) {
 		c.add(FieldNotFound, "Cannot resolve [%s] for the input variable '%s': %s.",
 			literal.Reference(p.GetNodeId(), p.GetVar(), path[:i+1]), c.name(c.node, c.input), reason)

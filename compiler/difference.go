@@ -17,20 +17,20 @@ const (
 	maxDifferenceValue = 200 // bytes of one value
 )
 
-// Difference says in which places two messages differ, a line each: the path in their JSON form, what was there before and
-// what is there now. Elements of a list that have ids are compared by id, others by position. It is empty for equal
-// messages, and stops after a hundred lines.
+// Difference lists the places in which two messages differ, a line each: the path in their JSON form, the value before and the value
+// now. Elements of a list that have ids are compared by id, others by position. It is empty for equal messages, and stops after
+// maxDifferences lines.
 func Difference(before, after proto.Message) string {
 	d := &difference{}
-	d.compare("", plain(before), plain(after))
+	d.compare("", jsonValue(before), jsonValue(after))
 	if d.more > 0 {
 		d.lines = append(d.lines, fmt.Sprintf("and %d more differences", d.more))
 	}
 	return strings.Join(d.lines, "\n")
 }
 
-// plain is a message as JSON values. One that has no JSON form (a time out of range) is its size.
-func plain(m proto.Message) any {
+// jsonValue is the JSON form of a message. A message without one, such as with a time out of range, is represented by its size.
+func jsonValue(m proto.Message) any {
 	if m == nil || !m.ProtoReflect().IsValid() {
 		return nil
 	}
@@ -63,8 +63,8 @@ func (d *difference) line(path, was, is string) {
 	d.lines = append(d.lines, path+": "+was+" → "+is)
 }
 
-// absent stands for a field that is not there: null is a value.
-type absent struct{}
+// absentValue stands for a field that is absent; null is a value.
+type absentValue struct{}
 
 func (d *difference) compare(path string, before, after any) {
 	switch b := before.(type) {
@@ -112,17 +112,17 @@ func get(m map[string]any, key string) any {
 	if v, ok := m[key]; ok {
 		return v
 	}
-	return absent{}
+	return absentValue{}
 }
 
 func at(list []any, i int) any {
 	if i < len(list) {
 		return list[i]
 	}
-	return absent{}
+	return absentValue{}
 }
 
-// withIDs is a list of objects by their ids; false when an element has none or shares it.
+// withIDs is a list of objects by their ids; false if an element has no id or two have the same.
 func withIDs(list []any) (map[string]any, bool) {
 	byID := make(map[string]any, len(list))
 	for _, e := range list {
@@ -153,17 +153,17 @@ func sameKeys(a, b map[string]any) bool {
 	return true
 }
 
-// equalScalars: two long texts may look equal after they were cut.
+// equalScalars compares two values as they are, because two long texts may look equal once they are cut (show).
 func equalScalars(a, b any) bool {
 	switch a.(type) {
-	case string, bool, json.Number, nil, absent:
+	case string, bool, json.Number, nil, absentValue:
 		return a == b
 	}
 	return true
 }
 
 func show(v any) string {
-	if _, ok := v.(absent); ok {
+	if _, ok := v.(absentValue); ok {
 		return "absent"
 	}
 	b, err := json.Marshal(v)

@@ -2,8 +2,8 @@
 // plan with its expected inputs, or the complete list of what is wrong with it.
 //
 // It comes after api and registry, which load what a workflow refers to (Requirements) and store the result, and before
-// launch, which runs nothing that was not compiled. It is pure: the same request gives the same closure, byte for byte in
-// its structure digest, on which the answer to a second registration depends.
+// launch, which launches only compiled workflows. It is pure: the same request gives a closure with the same structure digest, by
+// which the registry tells whether a second registration is identical.
 //
 // It relies on package literal for types and on nothing else. It trusts nothing about its input except that it was decoded
 // by the protobuf runtime: nesting and size are bounded here (literal.MaxDepth, aloft.MaxWorkflowNodes), and each bound has its message.
@@ -16,5 +16,5 @@
 //	                                              ▼   everything can be reached      graph.go
 //	                                  CompiledWorkflowClosure, or Errors
 //
-// The rules are those of Flyte's compiler; docs/differences.md lists where we know better.
+// The rules are those of Flyte's compiler; docs/differences.md lists the exceptions.
 package compiler

@@ -9,7 +9,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// Code is Flyte's name for a kind of mistake. Clients and people search for them, so they are kept as they are.
+// Code is Flyte's name for a kind of mistake. The names are Flyte's, because programs and users look for them.
 type Code string
 
 const (
@@ -38,14 +38,14 @@ const (
 	IncompatibleBindingUnionValue Code = "IncompatibleBindingUnionValue"
 	FieldNotFound                 Code = "FieldNotFound"
 	InvalidLiteralType            Code = "InvalidLiteralType"
-	Unsupported                   Code = "Unsupported" // ours: a part of the protocol that a later release brings
+	Unsupported                   Code = "Unsupported" // not a code of Flyte: a part of the protocol that this release does not have yet
 )
 
 // Error is one mistake.
 type Error struct {
 	Code        Code
-	NodeID      string // where; the id of the task or the workflow when it concerns no node
-	Workflow    string // the name of the sub-workflow it is in, empty for the workflow itself
+	NodeID      string // the node with the mistake; the id of the task or the workflow if the mistake concerns no node
+	Workflow    string // the name of the sub-workflow with the mistake; empty: the workflow itself
 	Description string
 }
 
@@ -57,10 +57,10 @@ func (e Error) String() string {
 	return s
 }
 
-// Errors are all mistakes, each once, sorted by code and then text. It wraps aloft.ErrInvalid.
+// Errors are all mistakes of a request, each once, sorted by code and then text. They wrap aloft.ErrInvalid.
 type Errors []Error
 
-// maxErrorsShown is how many of them are written out: one wrong interface can make a mistake of each of 50,000 nodes.
+// maxErrorsShown is how many mistakes a message lists: one wrong interface can cause a mistake at each of 50,000 nodes.
 const maxErrorsShown = 200
 
 func (e Errors) Error() string {
@@ -81,7 +81,7 @@ func (e *Errors) add(code Code, node, format string, args ...any) {
 	*e = append(*e, Error{Code: code, NodeID: aloft.Excerpt(node), Description: aloft.Messagef(format, args...)})
 }
 
-// err is what was collected, in order, or nil.
+// err is the collected mistakes, sorted and each once, or nil.
 func (e Errors) err() error {
 	if len(e) == 0 {
 		return nil

@@ -12,8 +12,8 @@ import (
 	"github.com/aloft-dev/aloft/literal"
 )
 
-// FuzzCompileWorkflow: any workflow is compiled, the same each time, or refused with errors; and what is compiled compiles
-// again to the same.
+// FuzzCompileWorkflow: any workflow is compiled, the same each time, or refused with errors; and a compiled workflow compiles to
+// itself.
 func FuzzCompileWorkflow(f *testing.F) {
 	tasks := sampleTasks(f)
 	for _, path := range samples(f, "WorkflowSpec") {
@@ -75,7 +75,7 @@ func FuzzCompileWorkflow(f *testing.F) {
 	})
 }
 
-// FuzzCompileTask and launch plans: the same for any task template, and for any launch plan of its interface.
+// FuzzCompileTask does the same for any task template, and for any launch plan of its interface.
 func FuzzCompileTask(f *testing.F) {
 	var plans [][]byte
 	for _, path := range samples(f, "LaunchPlan") {

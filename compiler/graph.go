@@ -38,8 +38,8 @@ func yieldProducers(data *core.BindingData, yield func(string) bool, depth int) 
 	return true
 }
 
-// connect draws the edges: those that are stated, those that data takes, and one to the start or the end for every node that has none.
-// The failure node gets upstream edges only: it is no part of the run until the run has failed.
+// connect adds the edges: stated ones, one for each promise in a binding, and, for every node without an upstream or downstream edge,
+// one from the start node or to the end node. The failure node gets upstream edges only, because it runs only when the execution has failed.
 func (g *graph) connect() {
 	edge := func(from, to *node) {
 		to.upstream = append(to.upstream, from.GetId())
@@ -127,7 +127,8 @@ func (g *graph) connections() *core.ConnectionSet {
 	return set
 }
 
-// checkReachability walks from the start node, depth first in the order of ids. It keeps its own stack: a chain is as long as a workflow may be.
+// checkReachability checks that the graph has no cycle and that the start node leads to every node. It walks depth first, in the order of
+// ids, with a stack of its own, because a chain may have as many nodes as a workflow.
 func (g *graph) checkReachability() {
 	type step struct {
 		node  *node
@@ -181,18 +182,18 @@ func (g *graph) checkReachability() {
 	}
 	slices.Sort(lost)
 	g.errs.add(UnreachableNodes, aloft.StartNode, "The Workflow contain unreachable nodes [%s]. They wait for each other: %s.",
-		shorten(lost, ","), shorten(g.circle(g.nodes[lost[0]], func(n *node) bool { return state[n] == 0 }), ">"))
+		shorten(lost, ","), shorten(g.findCycle(g.nodes[lost[0]], func(n *node) bool { return state[n] == 0 }), ">"))
 }
 
-// circle finds nodes that wait for each other, going upstream from one that cannot be reached: all nodes that it waits for
-// and that cannot be reached either lead into a circle, because a node without upstream would hang on the start node.
-func (g *graph) circle(n *node, lost func(*node) bool) []string {
+// findCycle finds nodes that wait for each other. It goes upstream from a node n that cannot be reached (lost), through lost nodes only.
+// This always ends in a cycle: a lost node has a lost upstream node, because a node without upstream has an edge from the start node.
+func (g *graph) findCycle(n *node, lost func(*node) bool) []string {
 	seen := make(map[*node]int)
 	var path []string
 	for {
 		if at, ok := seen[n]; ok {
 			circle := append(slices.Clone(path[at:]), path[at])
-			slices.Reverse(circle) // it was walked against the edges
+			slices.Reverse(circle) // the path was walked against the edges
 			return circle
 		}
 		seen[n] = len(path)

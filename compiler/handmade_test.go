@@ -105,7 +105,7 @@ func bind(kv ...any) (out []*core.Binding) {
 	return out
 }
 
-// The tasks of the hand-made graphs: t1 and t2 do nothing, one takes an integer a and gives an integer o.
+// handmadeTasks are the tasks of the hand-made graphs: t1 and t2 have no inputs and outputs, one takes an integer a and gives an integer o.
 func handmadeTasks() []*core.CompiledTask {
 	return []*core.CompiledTask{
 		task("t1", nil, nil), task("t2", nil, nil),
@@ -117,7 +117,7 @@ func compile(t *core.WorkflowTemplate, subs ...*core.WorkflowTemplate) (*core.Co
 	return compiler.CompileWorkflow(compiler.Request{Template: t, SubWorkflows: subs, Tasks: handmadeTasks()})
 }
 
-// plainWorkflow has an integer input x and no outputs.
+// plainWorkflow is a workflow with an integer input x and no outputs.
 func plainWorkflow(nodes ...*core.Node) *core.WorkflowTemplate {
 	return workflow("w", variables("x", integer), nil, nil, nodes...)
 }
@@ -144,8 +144,8 @@ func handmade() map[string]*core.WorkflowTemplate {
 	}
 }
 
-// Where we know better than the reference: what it accepts silently or words differently.
-var better = map[string]string{
+// differsFromReference are graphs that the reference compiler accepts although they are wrong, or refuses in other words.
+var differsFromReference = map[string]string{
 	"dup":              "\tError 0: Code: DuplicateId, Node Id: n0, Description: Node id [n0] is used more than once: the ids of nodes are unique in their workflow.\n",
 	"unknown upstream": "\tError 0: Code: NodeReferenceNotFound, Node Id: zzz, Description: Referenced node [zzz] not found: node [n1] names it in upstream_node_ids.\n",
 	"reserved":         "\tError 0: Code: DuplicateId, Node Id: start-node, Description: Node id [start-node] is reserved: name the node otherwise.\n\tError 1: Code: NoNodesFound, Node Id: resource_type:WORKFLOW project:\"p\" domain:\"d\" name:\"w\" version:\"v\", Description: Can't find any nodes in workflow [resource_type:WORKFLOW project:\"p\" domain:\"d\" name:\"w\" version:\"v\"].\n",
@@ -175,7 +175,7 @@ func TestWrongGraphsGetTheReferenceCompilersErrors(t *testing.T) {
 		}
 		closure, err := compile(graph)
 		want, wrong := strings.CutPrefix(answer, "ERR ")
-		if lines, ok := better[name]; ok {
+		if lines, ok := differsFromReference[name]; ok {
 			_, lines, _ = strings.Cut("\n"+lines, "\n")
 			wrong, want = true, "Collected Errors: "+string(rune('0'+strings.Count(lines, "\n")))+"\n"+strings.TrimSuffix(lines, "\n")
 		}
@@ -192,7 +192,7 @@ func TestWrongGraphsGetTheReferenceCompilersErrors(t *testing.T) {
 	}
 }
 
-// edges writes connections as handmade.txt has them.
+// edges writes connections in the form of handmade.txt.
 func edges(w *core.CompiledWorkflow) string {
 	var parts []string
 	side := func(name string, ids map[string]*core.ConnectionSet_IdList) {

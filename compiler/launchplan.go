@@ -15,11 +15,11 @@ import (
 	"github.com/aloft-dev/aloft/literal"
 )
 
-// CompileLaunchPlan checks a launch plan against the interface of its workflow and works out which inputs an execution has
-// to give: every input that is not fixed, with the launch plan's default or else required. They are written into the
-// closure and, as Flyte does, into the spec's default inputs. The result has no id; its state is INACTIVE.
+// CompileLaunchPlan checks a launch plan against the interface of its workflow and computes its expected inputs: every input that is
+// not fixed, with the launch plan's default, or required if it has none. It writes them into the closure and, as Flyte does, into the
+// spec's default inputs. The result has no id; its state is INACTIVE.
 //
-// The error is a literal.Mistakes. That the workflow exists is the caller's business.
+// The error is a literal.Mistakes. The caller has to know that the workflow exists.
 func CompileLaunchPlan(spec *admin.LaunchPlanSpec, workflow *core.TypedInterface) (*admin.LaunchPlan, error) {
 	var mistakes literal.Mistakes
 	wrong := func(format string, args ...any) { mistakes = append(mistakes, aloft.Messagef(format, args...)) }
@@ -113,8 +113,8 @@ func checkParameter(wrong func(string, ...any), name string, p *core.Parameter, 
 	}
 }
 
-// CheckNotifications reports, through wrong, notifications that nobody would get or that no end of an execution sends.
-// Executions may carry their own.
+// CheckNotifications reports, through wrong, notifications without a recipient, or with phases in which no execution ends. It is
+// also used for the notifications of an execution's spec.
 func CheckNotifications(wrong func(string, ...any), notifications []*admin.Notification) {
 	for i, n := range notifications {
 		at := "notifications[" + strconv.Itoa(i) + "]"
@@ -146,7 +146,7 @@ func CheckNotifications(wrong func(string, ...any), notifications []*admin.Notif
 	}
 }
 
-// checkSchedule looks at the schedule's form, and whether a start that nobody attends has all inputs.
+// checkSchedule checks the form of a schedule, and that a scheduled start, for which no user gives inputs, has all inputs.
 func checkSchedule(wrong func(string, ...any), s *admin.Schedule, expected map[string]*core.Parameter, fixed map[string]*core.Literal) {
 	switch expression := s.GetScheduleExpression().(type) {
 	case *admin.Schedule_CronExpression:
@@ -185,7 +185,7 @@ func checkSchedule(wrong func(string, ...any), s *admin.Schedule, expected map[s
 
 var cronNames = []string{"@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"}
 
-// checkCron looks at the form only; the schedule package parses it for good.
+// checkCron checks the form of a cron expression only.
 func checkCron(wrong func(string, ...any), text string) {
 	text = strings.TrimSpace(text)
 	if every, ok := strings.CutPrefix(text, "@every "); ok {

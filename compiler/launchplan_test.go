@@ -151,7 +151,7 @@ func TestLaunchPlansOfFlytekitCompile(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 			continue
 		}
-		// flytekit works out the same inputs before it sends them.
+		// flytekit computes the same inputs before it sends a launch plan.
 		if diff := compiler.Difference(sent.GetSpec().GetDefaultInputs(), got.GetClosure().GetExpectedInputs()); diff != "" {
 			t.Errorf("%s: flytekit's expected inputs → ours\n%s", path, diff)
 		}

@@ -5,8 +5,8 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// target finds what a node runs and with it the node's inputs and outputs. Each kind that this release runs has its
-// function; the kinds that it does not run yet are refused here and nowhere else.
+// target finds the target of a node (task, sub-workflow …) and with it the node's inputs and outputs. Each kind of node that this
+// release runs has its function. Kinds that it does not run yet are refused here and nowhere else.
 func (g *graph) target(n *node) {
 	switch target := n.GetTarget().(type) {
 	case *core.Node_TaskNode:
@@ -52,7 +52,7 @@ func (g *graph) task(n *node, target *core.TaskNode) {
 		g.errs.add(TaskReferenceNotFound, n.GetId(), "Referenced Task [%s] not found.", describe(target.GetReferenceId()))
 		return
 	}
-	n.face = g.face(task.GetTemplate().GetInterface())
+	n.nodeInterface = g.nodeInterface(task.GetTemplate().GetInterface())
 	o := target.GetOverrides()
 	checkResources(&g.errs, n.GetId(), "task_node.overrides.resources", o.GetResources())
 	if o.GetPodTemplate().GetPodSpec() != nil {
@@ -63,15 +63,15 @@ func (g *graph) task(n *node, target *core.TaskNode) {
 func (g *graph) subWorkflowNode(n *node, ref *core.Identifier) {
 	i, nodes := g.subWorkflow(ref, g.depth)
 	if i == nil {
-		n.unknown = true // reported where the sub-workflow was compiled or looked for
+		n.unknown = true // the mistake was reported when the sub-workflow was compiled or not found
 		return
 	}
-	n.face = g.face(i)
+	n.nodeInterface = g.nodeInterface(i)
 	g.count += nodes
 }
 
-// addFailureNode takes the node that runs when the workflow has failed. This release runs a task there, with inputs that
-// are there whatever failed: constants and the workflow's own.
+// addFailureNode adds the node that runs when the workflow has failed. In this release it must run a task, and its inputs must be
+// constants or inputs of the workflow, because any other node may be the one that failed.
 func (g *graph) addFailureNode() {
 	template := g.template.GetFailureNode()
 	if template == nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// quantityForm is Kubernetes' way to write amounts: "500m", "1.5", "200Mi", "1e3".
+// quantityForm is the form of Kubernetes' quantities: "500m", "1.5", "200Mi", "1e3".
 var quantityForm = regexp.MustCompile(`^([+-]?(?:[0-9]{1,40}(?:\.[0-9]{0,40})?|\.[0-9]{1,40}))(?:([KMGTPE]i|[numkMGTPE])|[eE]([+-]?[0-9]{1,2}))?$`)
 
 var quantityUnits = map[string]*big.Rat{
@@ -52,7 +52,8 @@ func parseQuantity(text string) (*big.Rat, bool) {
 	return amount, true
 }
 
-// checkResources: amounts can be read and are not negative, no request is above its limit, GPUs are whole and not shared.
+// checkResources checks that amounts can be read and are not negative, that no request is above its limit, and that GPUs are whole
+// numbers and not shared.
 func checkResources(errs *Errors, node, where string, r *core.Resources) {
 	read := func(field string, entries []*core.Resources_ResourceEntry) map[core.Resources_ResourceName]*big.Rat {
 		amounts := make(map[core.Resources_ResourceName]*big.Rat, len(entries))

@@ -10,16 +10,16 @@ import (
 	"github.com/aloft-dev/aloft/literal"
 )
 
-// Required are the ids of what must be registered before a workflow can be: sorted, each once.
+// Required are the ids of the entities that must be registered before a workflow: sorted, each once.
 type Required struct {
 	Tasks        []*core.Identifier
 	LaunchPlans  []*core.Identifier
 	SubWorkflows []*core.Identifier // those that the specification does not bring along
 }
 
-// Requirements finds what a workflow and its sub-workflows refer to, in branches, maps and failure nodes too.
+// Requirements finds the entities to which a workflow and its sub-workflows refer, also in branches, maps and failure nodes.
 func Requirements(spec *admin.WorkflowSpec) Required {
-	s := newScan()
+	s := newReferenceScan()
 	s.template(spec.GetTemplate())
 	for _, sub := range spec.GetSubWorkflows() {
 		s.template(sub)
@@ -30,31 +30,31 @@ func Requirements(spec *admin.WorkflowSpec) Required {
 	return Required{Tasks: sorted(s.tasks), LaunchPlans: sorted(s.launchPlans), SubWorkflows: sorted(s.workflows)}
 }
 
-type scan struct {
+type referenceScan struct {
 	tasks, launchPlans, workflows map[aloft.Key]*core.Identifier
 }
 
-func newScan() *scan {
-	return &scan{map[aloft.Key]*core.Identifier{}, map[aloft.Key]*core.Identifier{}, map[aloft.Key]*core.Identifier{}}
+func newReferenceScan() *referenceScan {
+	return &referenceScan{map[aloft.Key]*core.Identifier{}, map[aloft.Key]*core.Identifier{}, map[aloft.Key]*core.Identifier{}}
 }
 
-func (s *scan) template(t *core.WorkflowTemplate) {
+func (s *referenceScan) template(t *core.WorkflowTemplate) {
 	for _, n := range t.GetNodes() {
 		s.node(n, 0)
 	}
 	s.node(t.GetFailureNode(), 0)
 }
 
-func (s *scan) node(n *core.Node, depth int) {
+func (s *referenceScan) node(n *core.Node, depth int) {
 	if depth > literal.MaxDepth {
-		return // refused by the compiler
+		return // CompileWorkflow refuses such a workflow
 	}
 	switch target := n.GetTarget().(type) {
 	case *core.Node_TaskNode:
-		note(s.tasks, target.TaskNode.GetReferenceId())
+		addID(s.tasks, target.TaskNode.GetReferenceId())
 	case *core.Node_WorkflowNode:
-		note(s.launchPlans, target.WorkflowNode.GetLaunchplanRef())
-		note(s.workflows, target.WorkflowNode.GetSubWorkflowRef())
+		addID(s.launchPlans, target.WorkflowNode.GetLaunchplanRef())
+		addID(s.workflows, target.WorkflowNode.GetSubWorkflowRef())
 	case *core.Node_ArrayNode:
 		s.node(target.ArrayNode.GetNode(), depth+1)
 	case *core.Node_BranchNode:
@@ -67,7 +67,7 @@ func (s *scan) node(n *core.Node, depth int) {
 	}
 }
 
-func note(ids map[aloft.Key]*core.Identifier, id *core.Identifier) {
+func addID(ids map[aloft.Key]*core.Identifier, id *core.Identifier) {
 	if id != nil {
 		ids[aloft.KeyOf(id)] = id
 	}

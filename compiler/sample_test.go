@@ -138,7 +138,7 @@ func TestClosuresEqualTheReferenceCompilers(t *testing.T) {
 		}
 		var errs compiler.Errors
 		if errors.As(err, &errs) && !slices.ContainsFunc(errs, func(e compiler.Error) bool { return e.Code != compiler.Unsupported }) {
-			continue // told in TestNodesOfLaterReleasesAreRefusedByName
+			continue // see TestNodesOfLaterReleasesAreRefusedByName
 		}
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -170,7 +170,7 @@ func TestNodesOfLaterReleasesAreRefusedByName(t *testing.T) {
 	} {
 		var spec admin.WorkflowSpec
 		load(t, "testdata/"+file+".WorkflowSpec.textproto", &spec)
-		// What the arms of a branch run is not in the samples of every file.
+		// Not every sample has the tasks that the arms of its branches run.
 		for _, id := range compiler.Requirements(&spec).Tasks {
 			if tasks[id.GetName()] == nil {
 				tasks[id.GetName()] = &core.CompiledTask{Template: &core.TaskTemplate{Id: id, Interface: &core.TypedInterface{}}}

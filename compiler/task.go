@@ -15,8 +15,8 @@ import (
 	"github.com/aloft-dev/aloft/literal"
 )
 
-// CompileTask checks a template and gives it the id it is registered under. The error is an Errors. Whether the project
-// exists and whether a task type may be used is not its business.
+// CompileTask checks a template and gives it the id under which it is registered. The error is an Errors. It does not check whether
+// the project exists or whether the server can run the type of the task.
 func CompileTask(id *core.Identifier, template *core.TaskTemplate) (*core.CompiledTask, error) {
 	var errs Errors
 	name := id.GetName()
@@ -76,7 +76,7 @@ func checkRetries(errs *Errors, node, field string, r *core.RetryStrategy) {
 	}
 }
 
-// checkCacheVersion bounds what becomes a part of the name of every cached result.
+// checkCacheVersion bounds the cache version, which is a part of the name of every cached result.
 func checkCacheVersion(errs *Errors, node, field, version string) {
 	if n := len(version); n > aloft.MaxCacheVersion {
 		errs.add(InvalidValue, node, "Invalid value for %s: it has %d bytes, the limit is %d; a long cache version can be replaced by its hash.", field, n, aloft.MaxCacheVersion)
@@ -113,7 +113,7 @@ func checkInterface(errs *Errors, node string, i *core.TypedInterface) {
 
 var podName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 
-// checkPod looks at what must be right for Kubernetes to read the pod at all; the cluster judges the rest.
+// checkPod checks only that Kubernetes can read the pod; all else is for the cluster to check.
 func checkPod(errs *Errors, node, where string, pod *core.K8SPod) {
 	if pod.GetPodSpec() == nil {
 		errs.add(ValueRequired, node, "Value required [%s.pod_spec].", where)

@@ -12,21 +12,21 @@ import (
 	"github.com/aloft-dev/aloft/literal"
 )
 
-// Request is all that a workflow is compiled from.
+// Request has all that a workflow is compiled from.
 type Request struct {
-	ID           *core.Identifier         // the id it is registered under; replaces the template's, nil keeps that
-	Template     *core.WorkflowTemplate   // left as it is
-	SubWorkflows []*core.WorkflowTemplate // those it calls, and those that they call; each is compiled once, when it is reached
-	Tasks        []*core.CompiledTask     // at least those that Requirements names; the closure shares them
+	ID           *core.Identifier         // under which the workflow is registered, in place of the template's; nil: the template's
+	Template     *core.WorkflowTemplate   // is not changed
+	SubWorkflows []*core.WorkflowTemplate // sub-workflows of the workflow and of each other; each is compiled once, when it is reached
+	Tasks        []*core.CompiledTask     // at least those that Requirements names; the closure shares their memory
 }
 
-// CompileWorkflow compiles a workflow with its sub-workflows. The error is an Errors that holds all that is wrong.
+// CompileWorkflow compiles a workflow with its sub-workflows. The error is an Errors with all mistakes.
 func CompileWorkflow(request Request) (*core.CompiledWorkflowClosure, error) {
-	b := &build{
-		tasks:    make(map[aloft.Key]*core.CompiledTask, len(request.Tasks)),
-		faces:    make(map[*core.TypedInterface]face),
-		subs:     make(map[aloft.Key]*core.WorkflowTemplate, len(request.SubWorkflows)),
-		compiled: make(map[aloft.Key]*subWorkflow),
+	b := &compilation{
+		tasks:      make(map[aloft.Key]*core.CompiledTask, len(request.Tasks)),
+		interfaces: make(map[*core.TypedInterface]nodeInterface),
+		subs:       make(map[aloft.Key]*core.WorkflowTemplate, len(request.SubWorkflows)),
+		compiled:   make(map[aloft.Key]*subWorkflow),
 	}
 	if request.Template == nil {
 		b.errs.add(ValueRequired, "root", "Value required [template].")
@@ -64,34 +64,35 @@ func CompileWorkflow(request Request) (*core.CompiledWorkflowClosure, error) {
 	return closure, nil
 }
 
-// build is one compilation: what may be referred to and what was found wrong so far.
-type build struct {
-	tasks    map[aloft.Key]*core.CompiledTask
-	faces    map[*core.TypedInterface]face // of tasks and sub-workflows, worked out once for all nodes that run them
-	subs     map[aloft.Key]*core.WorkflowTemplate
-	compiled map[aloft.Key]*subWorkflow
-	errs     Errors
+// compilation is one call of CompileWorkflow: the entities to which nodes may refer, and the mistakes so far.
+type compilation struct {
+	tasks      map[aloft.Key]*core.CompiledTask
+	interfaces map[*core.TypedInterface]nodeInterface // of tasks and sub-workflows, computed once for all nodes that run them
+	subs       map[aloft.Key]*core.WorkflowTemplate
+	compiled   map[aloft.Key]*subWorkflow
+	errs       Errors
 }
 
+// subWorkflow is a sub-workflow that was reached. It is entered before it is compiled, so that one that calls itself is found.
 type subWorkflow struct {
-	compiled *core.CompiledWorkflow
-	nodes    int // with those of the sub-workflows it calls, once per call
-	open     bool
+	compiled   *core.CompiledWorkflow
+	nodes      int // that one run has, with those of the sub-workflows that it calls, once per call
+	inProgress bool
 }
 
-func (b *build) face(i *core.TypedInterface) face {
-	f, ok := b.faces[i]
+func (b *compilation) nodeInterface(i *core.TypedInterface) nodeInterface {
+	f, ok := b.interfaces[i]
 	if !ok {
-		f = faceOf(i)
-		b.faces[i] = f
+		f = nodeInterfaceOf(i)
+		b.interfaces[i] = f
 	}
 	return f
 }
 
-// references checks that everything referred to was given, and returns the tasks among it in order. What is missing makes
-// every later message pointless, so compilation ends there.
-func (b *build) references(template *core.WorkflowTemplate, subs []*core.WorkflowTemplate) []*core.CompiledTask {
-	s := newScan()
+// references checks that the request has all tasks and sub-workflows to which nodes refer, and returns the tasks, sorted. If one is
+// missing, the compilation ends, because later messages would only be consequences.
+func (b *compilation) references(template *core.WorkflowTemplate, subs []*core.WorkflowTemplate) []*core.CompiledTask {
+	s := newReferenceScan()
 	s.template(template)
 	for _, sub := range subs {
 		s.template(sub)
@@ -114,14 +115,14 @@ func (b *build) references(template *core.WorkflowTemplate, subs []*core.Workflo
 }
 
 // subWorkflow compiles a sub-workflow when it is reached for the first time and gives its interface and number of nodes.
-func (b *build) subWorkflow(id *core.Identifier, depth int) (*core.TypedInterface, int) {
+func (b *compilation) subWorkflow(id *core.Identifier, depth int) (*core.TypedInterface, int) {
 	template, ok := b.subs[aloft.KeyOf(id)]
 	if !ok {
-		return nil, 0 // a scan that stopped at its depth; the caller reports
+		return nil, 0 // references did not look so deep; the caller reports the mistake
 	}
 	done, ok := b.compiled[aloft.KeyOf(id)]
 	if !ok {
-		done = &subWorkflow{open: true}
+		done = &subWorkflow{inProgress: true}
 		b.compiled[aloft.KeyOf(id)] = done
 		outer := b.errs
 		b.errs = nil
@@ -130,15 +131,15 @@ func (b *build) subWorkflow(id *core.Identifier, depth int) (*core.TypedInterfac
 			b.errs[i].Workflow = cmp.Or(b.errs[i].Workflow, id.GetName())
 		}
 		b.errs = append(outer, b.errs...)
-		done.open = false
-	} else if done.open {
+		done.inProgress = false
+	} else if done.inProgress {
 		b.errs.add(CycleDetected, id.GetName(), "Sub-workflow [%s] calls itself, directly or through another.", describe(id))
 	}
 	return template.GetInterface(), done.nodes
 }
 
-// workflow compiles one template, which it changes, and counts the nodes that one run of it has.
-func (b *build) workflow(t *core.WorkflowTemplate, depth int) (*core.CompiledWorkflow, int) {
+// workflow compiles one template, which it changes, and returns the number of nodes that one run of it has.
+func (b *compilation) workflow(t *core.WorkflowTemplate, depth int) (*core.CompiledWorkflow, int) {
 	id := describe(t.GetId())
 	if depth > literal.MaxDepth {
 		b.errs.add(WorkflowBuildError, id, "Sub-workflows are nested deeper than %d levels.", literal.MaxDepth)
@@ -149,7 +150,7 @@ func (b *build) workflow(t *core.WorkflowTemplate, depth int) (*core.CompiledWor
 		return nil, 0
 	}
 	checkInterface(&b.errs, id, t.GetInterface())
-	g := &graph{build: b, template: t, depth: depth, nodes: make(map[string]*node, len(t.GetNodes())+2)}
+	g := &graph{compilation: b, template: t, depth: depth, nodes: make(map[string]*node, len(t.GetNodes())+2)}
 	g.addUserNodes()
 	switch {
 	case len(g.order) == 0:
@@ -168,9 +169,9 @@ func (b *build) workflow(t *core.WorkflowTemplate, depth int) (*core.CompiledWor
 	return &core.CompiledWorkflow{Template: t, Connections: g.connections()}, g.count
 }
 
-// graph is one workflow while it is compiled.
+// graph is one workflow or sub-workflow while it is compiled.
 type graph struct {
-	*build
+	*compilation
 	template *core.WorkflowTemplate
 	depth    int // of sub-workflows
 	nodes    map[string]*node
@@ -182,11 +183,11 @@ type graph struct {
 	count    int             // nodes that one run has
 }
 
-// node is a node with what its target says about its inputs and outputs.
+// node is a node while its workflow is compiled.
 type node struct {
 	*core.Node
-	face
-	unknown    bool              // the target could not be used, so nothing is said about inputs and outputs
+	nodeInterface
+	unknown    bool              // its target is not known, so its inputs and outputs are not checked
 	aliases    map[string]string // alias → output
 	upstream   []string
 	downstream []string
@@ -194,14 +195,14 @@ type node struct {
 	needed     []string // branches of which an arm takes a value from the node
 }
 
-// face is what a node shows of its target.
-type face struct {
+// nodeInterface are the inputs and outputs of a node, which are those of its target.
+type nodeInterface struct {
 	inputs, outputs map[string]*core.Variable
 	required        []string // the inputs that must be bound
 }
 
-func faceOf(i *core.TypedInterface) face {
-	f := face{inputs: i.GetInputs().GetVariables(), outputs: i.GetOutputs().GetVariables()}
+func nodeInterfaceOf(i *core.TypedInterface) nodeInterface {
+	f := nodeInterface{inputs: i.GetInputs().GetVariables(), outputs: i.GetOutputs().GetVariables()}
 	for name, variable := range f.inputs {
 		if !literal.Optional(variable.GetType()) {
 			f.required = append(f.required, name)
@@ -210,7 +211,7 @@ func faceOf(i *core.TypedInterface) face {
 	return f
 }
 
-// addUserNodes takes over the user's nodes. A compiled template that is registered again brings its start and end node along.
+// addUserNodes adds the nodes of the template but for a start and an end node, which a template has that was compiled before.
 func (g *graph) addUserNodes() {
 	for i, n := range g.template.GetNodes() {
 		id := n.GetId()
@@ -247,15 +248,15 @@ func (g *graph) addUserNodes() {
 
 var nodeID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
-// checkNodeID keeps ids of nodes to what can be a part of a path and of a name in a cluster. flytekit's are shorter still: it
-// makes names with other characters fit.
+// checkNodeID limits the id of a node to characters that can be part of a path and of a name in a cluster. The ids that flytekit makes
+// have even fewer: flytekit replaces other characters.
 func checkNodeID(errs *Errors, id string) {
 	if id != "" && !nodeID.MatchString(id) {
 		errs.add(InvalidValue, id, "Invalid value for id: the id of node [%q] has other characters than letters, digits, '-', '_' and '.', or does not begin with a letter or digit.", aloft.Excerpt(id))
 	}
 }
 
-// prepare does what every node needs whatever its target.
+// prepare checks and completes the parts of a node that do not depend on its target.
 func (g *graph) prepare(n *node) {
 	id := n.GetId()
 	checkNodeID(&g.errs, id)
@@ -279,13 +280,13 @@ func (g *graph) prepare(n *node) {
 }
 
 func (g *graph) addStartAndEnd() {
-	g.start = &node{Node: &core.Node{Id: aloft.StartNode}, face: face{outputs: g.template.GetInterface().GetInputs().GetVariables()}}
+	g.start = &node{Node: &core.Node{Id: aloft.StartNode}, nodeInterface: nodeInterface{outputs: g.template.GetInterface().GetInputs().GetVariables()}}
 	for _, b := range g.template.GetOutputs() {
 		nameStartNode(b.GetBinding(), 0)
 	}
 	g.end = &node{
-		Node: &core.Node{Id: aloft.EndNode, Inputs: g.template.GetOutputs()},
-		face: faceOf(&core.TypedInterface{Inputs: g.template.GetInterface().GetOutputs()}),
+		Node:          &core.Node{Id: aloft.EndNode, Inputs: g.template.GetOutputs()},
+		nodeInterface: nodeInterfaceOf(&core.TypedInterface{Inputs: g.template.GetInterface().GetOutputs()}),
 	}
 	g.nodes[aloft.StartNode], g.nodes[aloft.EndNode] = g.start, g.end
 	all := make([]*core.Node, 0, len(g.order)+2)
@@ -296,7 +297,7 @@ func (g *graph) addStartAndEnd() {
 	g.template.Nodes = all
 }
 
-// nameStartNode writes the start node's id where a promise means an input of the workflow.
+// nameStartNode writes the id of the start node into promises that have no node id: they refer to inputs of the workflow.
 func nameStartNode(data *core.BindingData, depth int) {
 	if depth > literal.MaxDepth {
 		return
