@@ -14,18 +14,18 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// The codes a node fails with when its inputs cannot be built from what its upstream nodes produced.
+// The codes with which a node fails when its inputs cannot be built from the outputs of its upstream nodes.
 const (
 	CodeAttribute  = "PromiseAttributeResolveError" // the attribute path does not fit the value
-	CodeBinding    = "BindingResolutionFailure"     // the binding itself makes no sense, or several things are wrong
+	CodeBinding    = "BindingResolutionFailure"     // the binding itself is wrong, or several inputs have different codes
 	CodeNoVariable = "OutputsNotFoundError"         // the upstream node has no such output
 )
 
-// Unresolved says why one binding has no value. It is the user's failure: trying again does not help.
+// Unresolved says why one binding has no value. It is a failure of the user's: a retry does not help.
 type Unresolved struct {
-	Input    string // the input that was to be bound
-	NodeID   string // the producer; empty when the binding has none
-	Variable string // the producer's output
+	Input    string // of the node
+	NodeID   string // the upstream node of the promise; empty: the binding is no promise
+	Variable string // the output of that node
 	Path     []*core.PromiseAttribute
 	Code     string
 	Reason   string
@@ -51,7 +51,7 @@ func (u UnresolvedInputs) Error() string {
 
 func (u UnresolvedInputs) Unwrap() error { return aloft.ErrInvalid }
 
-// Code is what the node fails with.
+// Code is the code with which the node fails.
 func (u UnresolvedInputs) Code() string {
 	code := u[0].Code
 	for _, e := range u {
@@ -62,7 +62,7 @@ func (u UnresolvedInputs) Code() string {
 	return code
 }
 
-// Reference renders a promise as people write it: n0.o0[1].name.
+// Reference renders a promise for messages: n0.o0[1].name.
 func Reference(nodeID, variable string, path []*core.PromiseAttribute) string {
 	var b strings.Builder
 	b.WriteString(nodeID + "." + variable)
@@ -79,19 +79,20 @@ func Reference(nodeID, variable string, path []*core.PromiseAttribute) string {
 	return b.String()
 }
 
-// Lookup gives an output of a node that has succeeded; nil for one it does not have. An empty node id means the workflow's
-// inputs. An error means that the fact cannot be had now: it ends Resolve and says nothing about the binding.
+// Lookup gives an output of a node that has succeeded; nil if the node has no such output. An empty node id means the inputs of
+// the workflow. An error means that the output cannot be read now: it ends Resolve, and the binding is not to blame.
 type Lookup func(nodeID, variable string) (*core.Literal, error)
 
-// Resolve builds the inputs of a node. The result shares memory with the bindings and with what lookup returned.
-// declared are the inputs of the node's interface (for an end node the outputs of its workflow); what it does not name, or
-// names without a type, is bound as its value suggests.
+// Resolve builds the inputs of a node. The result shares memory with the bindings and with the values that lookup returned.
+// declared are the inputs of the node's interface (for an end node the outputs of its workflow). An input that declared does not
+// have, or has without a type, is bound without conversion.
 //
-// A binding can name a value many times, and the next node's what came of that. So what is bound is counted: above
-// aloft.MaxMessageBytes it is given up, as what is nested deeper than MaxDepth.
+// A binding can refer to one value many times, and a binding of the next node can do the same with the result, so that sizes would
+// grow exponentially. So the bytes of all bound values are added up: above aloft.MaxMessageBytes the binding is unresolved, and so is
+// one that is nested deeper than MaxDepth.
 //
-// When bindings have no value the error is an UnresolvedInputs with all of them. Any other error is lookup's. A value
-// that is bound to a union is not wrapped into one: Flyte's engine does not either and the client's types take both.
+// If bindings have no value, the error is an UnresolvedInputs with all of them. Any other error is lookup's. A value that is bound
+// to a union is not wrapped into a union literal: Flyte's engine does not do so either, and clients take both.
 func Resolve(bindings []*core.Binding, declared *core.VariableMap, lookup Lookup) (*core.LiteralMap, error) {
 	inputs := make(map[string]*core.Literal, len(bindings))
 	var unresolved UnresolvedInputs
@@ -122,14 +123,14 @@ type resolver struct {
 	input    string
 	lookup   Lookup
 	promises int
-	size     int // of the values of all promises but the first, which is within the limits where it comes from
+	size     int // of the values of all promises but the first, which was within the limits as an output
 }
 
 func (r *resolver) wrong(format string, args ...any) error {
 	return &Unresolved{Input: r.input, Code: CodeBinding, Reason: fmt.Sprintf(format, args...)}
 }
 
-// resolve gives a binding its value. declared is the type of what is bound; nil where it is not known.
+// resolve computes the value of a binding. declared is the type of the input, or of the element within it; nil: not known.
 func (r *resolver) resolve(data *core.BindingData, declared *core.LiteralType, depth int) (*core.Literal, error) {
 	if depth > MaxDepth {
 		return nil, r.wrong("%v", errDepth)
@@ -165,7 +166,7 @@ func (r *resolver) resolve(data *core.BindingData, declared *core.LiteralType, d
 	return nil, r.wrong("the binding has no value")
 }
 
-// SplitVariable takes apart the old way to name an element of a list output: "[3].o0" is element 3 of o0.
+// SplitVariable splits the old notation for an element of a list output: "[3].o0" is element 3 of o0.
 func SplitVariable(variable string) (name string, index int32, ok bool) {
 	digits, name, ok := strings.Cut(strings.TrimPrefix(variable, "["), "].")
 	if !ok || !strings.HasPrefix(variable, "[") {
@@ -212,9 +213,9 @@ func (r *resolver) promise(p *core.OutputReference, declared *core.LiteralType) 
 // Attribute follows an attribute path into a literal: list elements by index, map entries by key, fields of structs.
 // A union is the value in it. A list inside a struct becomes a collection, a map stays a struct, everything else is a primitive.
 //
-// A plain value inside a msgpack struct becomes a primitive only where declared, the type that it shall have, is one that
-// flytekit packs as it is: a date, a duration or a type with a transformer of its own is packed as a string or a number, which
-// only its transformer can read. Such a value stays msgpack, as all of them do in Flyte. Where declared is nil the value decides.
+// A scalar inside a msgpack struct becomes a primitive only if flytekit packs values of the declared type as they are. A date, a
+// duration or a type with a transformer of its own is packed as a string or a number that only its transformer can read. Such a value
+// stays msgpack, as all values do in Flyte. If declared is nil, the kind of the scalar decides.
 func Attribute(l *core.Literal, path []*core.PromiseAttribute, declared *core.LiteralType) (*core.Literal, error) {
 	for len(path) > 0 {
 		step := path[0]
@@ -281,7 +282,7 @@ func index(step *core.PromiseAttribute, n int) (int, error) {
 }
 
 func packedAttribute(data []byte, path []*core.PromiseAttribute, declared *core.LiteralType) (*core.Literal, error) {
-	p := newPacked(data)
+	p := newPackedReader(data)
 	for _, step := range path {
 		kind, err := p.kind()
 		if err != nil {
@@ -322,7 +323,7 @@ func packedAttribute(data []byte, path []*core.PromiseAttribute, declared *core.
 }
 
 // field moves to the value of a string key.
-func (p *packed) field(name string) (bool, error) {
+func (p *packedReader) field(name string) (bool, error) {
 	n, err := p.d.DecodeMapLen()
 	if err != nil {
 		return false, fmt.Errorf("read msgpack: %w", err)
@@ -342,8 +343,8 @@ func (p *packed) field(name string) (bool, error) {
 	return false, nil
 }
 
-// literal gives the value at hand as a literal of the declared type.
-func (p *packed) literal(declared *core.LiteralType) (*core.Literal, error) {
+// literal gives the next value as a literal of the declared type.
+func (p *packedReader) literal(declared *core.LiteralType) (*core.Literal, error) {
 	kind, err := p.kind()
 	if err != nil {
 		return nil, err
@@ -398,8 +399,8 @@ func (p *packed) literal(declared *core.LiteralType) (*core.Literal, error) {
 	return packedLiteral(p.data[from:p.offset()]), nil
 }
 
-// packedPlainly says whether a value of the type is its own msgpack form: a number, a text, a truth value, an enum's name. A
-// union is if one of its variants is; nil, an unknown type, is taken for one.
+// packedPlainly says whether flytekit packs values of a type as they are: numbers, texts, booleans, names of enums. Of a union, one
+// such variant is enough; an unknown type, nil, counts as packed plainly.
 func packedPlainly(t *core.LiteralType) bool {
 	switch t := t.GetType().(type) {
 	case nil:

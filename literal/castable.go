@@ -12,9 +12,9 @@ import (
 // Castable says whether a value of type up may be assigned where type down is declared. The rules are Flyte's compiler's:
 // no numeric widening, no wrapping of a value into a list, a union takes what exactly one of its variants takes.
 //
-// In two places it takes what Flyte refuses. NONE offered to a union of a dataset and NONE is the NONE variant (Flyte finds
-// it ambiguous, so an optional DataFrame could have no default). When several variants of a union accept a type, the one
-// that is the same type is meant: a file goes to the file of Union[FlyteFile, FlyteDirectory], a dataclass to its own among several.
+// In two cases it accepts what Flyte refuses. NONE for a union of a dataset and NONE is the NONE variant (Flyte finds it ambiguous,
+// so that an optional DataFrame could have no default). If several variants of a union accept a type, the variant of the same type
+// is taken: a file for the file of Union[FlyteFile, FlyteDirectory], a dataclass for its own among several.
 func Castable(up, down *core.LiteralType) bool { return castable(up, down, 0) }
 
 func castable(up, down *core.LiteralType, depth int) bool {
@@ -93,7 +93,7 @@ func castableToUnion(up *core.LiteralType, variants []*core.LiteralType, depth i
 	return Variant(up, variants) >= 0
 }
 
-// Variant is the index of the one variant of a union that takes the type, -1 when none or several do.
+// Variant is the index of the one variant of a union that accepts a type; -1 if none does, or several.
 func Variant(up *core.LiteralType, variants []*core.LiteralType) int {
 	if isNone(up) {
 		if i := slices.IndexFunc(variants, isNone); i >= 0 {
@@ -135,10 +135,11 @@ func castableToSimple(up, down *core.LiteralType) bool {
 	return false
 }
 
-// sameTag: a tag says which Python type wrote the value, so a tagged value fits only the same tag; an untagged one fits any.
+// sameTag compares the tags of types, which name the Python type that wrote a value: a tagged value fits only the same tag, a value
+// without a tag fits any.
 func sameTag(up, down *core.LiteralType) bool { return tag(up) == "" || tag(up) == tag(down) }
 
-// sameType compares what a type is without what only tells the client how to read it.
+// sameType compares types without the parts that only tell the client how to read a value.
 func sameType(a, b *core.LiteralType) bool {
 	return proto.Equal(&core.LiteralType{Type: a.GetType(), Metadata: a.GetMetadata()}, &core.LiteralType{Type: b.GetType(), Metadata: b.GetMetadata()})
 }
@@ -172,7 +173,7 @@ func schemaColumns(s *core.SchemaType) []*column {
 	return columns
 }
 
-// castableColumns: what down asks for must be in up. A side without columns promises and asks nothing.
+// castableColumns says whether up has all columns of down. Two types fit if one of them states no columns.
 func castableColumns(up, down []*column, depth int) bool {
 	if len(up) == 0 || len(down) == 0 {
 		return true

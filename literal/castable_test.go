@@ -56,7 +56,7 @@ var (
 	multi    = core.BlobType_MULTIPART
 )
 
-// The pairs behind the names in testdata/castable.txt.
+// referencePairs are the pairs of types behind the names in testdata/castable.txt.
 var referencePairs = map[string][2]*typ{
 	"int->float":                           {integer, float},
 	"float->int":                           {float, integer},
@@ -242,8 +242,8 @@ func TestUnsetAndEndlessTypesCastToNothing(t *testing.T) {
 
 func TestSchemasThatReferToThemselvesManyTimesAreCompared(t *testing.T) {
 	t.Parallel()
-	// Every property is the whole again, in two ways, and the two sides differ at the very end: without a bound the
-	// comparison would look at more pairs than there are atoms.
+	// Every property refers to the whole schema again, in two ways, and the two sides differ at the very end: without a bound the
+	// comparison would never end.
 	side := func(last string) string {
 		var b strings.Builder
 		b.WriteString(`{"type":"object","properties":{`)

@@ -1,12 +1,11 @@
 // Package literal knows Flyte's typed values: it infers, checks, casts, binds, hashes, rewrites and prints them.
 //
 // It stands beside the flow rather than in it: api and launch check and merge inputs with it (Validate, ResolveInputs),
-// compiler asks it what may be assigned to what (TypeOf, Castable), engine/machine resolves the inputs of a node that is
+// compiler checks which type may be assigned to which (TypeOf, Castable), engine/machine resolves the inputs of a node that is
 // ready (Resolve), catalog computes keys (HashInputs), executor and api turn locations into paths and back (RewriteURIs), cli prints.
 //
-// Everything here is a pure function of its arguments. It relies on messages that were decoded by the protobuf runtime and
-// on nothing else about them: any message a client can send is answered, with an error where it makes no sense, and nothing
-// here panics. What recurses stops at MaxDepth.
+// All functions depend on their arguments alone. They rely only on the fact that messages were decoded by the protobuf runtime: for
+// any message that a client can send they return a result or an error, and never panic. Recursion stops at MaxDepth.
 package literal
 
 import (
@@ -16,10 +15,10 @@ import (
 )
 
 // MaxDepth is how deep collections, maps, unions and types may be nested. Python clients cannot read messages that are
-// nested deeper than a hundred levels, and a level here is at least two of theirs.
+// nested deeper than a hundred levels, and a nested literal takes at least two levels of messages.
 const MaxDepth = 64
 
-// Mistakes are all that is wrong with an input, one sentence each. It wraps aloft.ErrInvalid.
+// Mistakes are all mistakes of a request's literals, one sentence each. They wrap aloft.ErrInvalid.
 type Mistakes []string
 
 func (m Mistakes) Error() string { return strings.Join(m, "; ") }
@@ -30,7 +29,7 @@ func (m *Mistakes) add(format string, args ...any) {
 	*m = append(*m, aloft.Messagef(format, args...))
 }
 
-// err is nil when nothing is wrong.
+// err is nil if there is no mistake.
 func (m Mistakes) err() error {
 	if len(m) == 0 {
 		return nil

@@ -9,8 +9,7 @@ import (
 	"github.com/aloft-dev/aloft/literal"
 )
 
-// FuzzLiteral: whatever decodes as a literal and a type is answered by everything here without a panic, and what is said
-// about it is consistent.
+// FuzzLiteral: no function of the package panics for a literal and a type that can be decoded, and their answers are consistent.
 func FuzzLiteral(f *testing.F) {
 	for _, form := range flytekitForms(f) {
 		l, _ := proto.Marshal(form.lit)
@@ -76,7 +75,8 @@ func FuzzLiteral(f *testing.F) {
 	})
 }
 
-// inferredDepthOK: an offloaded literal may state any type, and Validate does not read it.
+// inferredDepthOK says whether the inferred type is not too deep. It may be: an offloaded literal states any type, which Validate does
+// not check.
 func inferredDepthOK(l *core.Literal) bool {
 	ok := true
 	literal.Walk(l, func(*string) {})

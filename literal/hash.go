@@ -39,14 +39,14 @@ func Digest(m *core.LiteralMap) (string, error) {
 // Hash is a structure hash.
 type Hash [sha256.Size]byte
 
-// String is how Flyte shows structure digests of registered entities.
+// String is the form in which Flyte shows structure digests of registered entities.
 func (h Hash) String() string { return base64.StdEncoding.EncodeToString(h[:]) }
 
-// Key is how Flyte writes the hash into cache tags and signatures.
+// Key is the form in which Flyte writes a hash into cache tags and signatures.
 func (h Hash) Key() string { return base64.RawURLEncoding.EncodeToString(h[:]) }
 
-// StructureDigest is Flyte's digest of a message: that of its JSON form, in which neither the order of maps nor fields with
-// default values count. Two registrations with equal digests are the same; cache keys are made of it.
+// StructureDigest is Flyte's digest of a message: the digest of its JSON form, which does not depend on the order of maps and on
+// fields with default values. Two registrations with equal digests are identical, and cache keys contain such digests.
 //
 // It walks the message instead of printing JSON, which is some ten times faster.
 func StructureDigest(m proto.Message) Hash {
@@ -60,7 +60,7 @@ func StructureDigest(m proto.Message) Hash {
 type InputHash struct {
 	Name   string
 	Hash   Hash // structure hash of the literal
-	ByHash bool // it, or something in its lists and maps, counts with a hash of its own (flytekit's HashMethod)
+	ByHash bool // the literal, or one in its lists and maps, carries a hash of its own (flytekit's HashMethod)
 }
 
 // HashInputs is the hash of a task's inputs in a cache tag. A literal that carries a hash of its own (flytekit's
@@ -70,21 +70,21 @@ func HashInputs(m *core.LiteralMap, ignored []string) Hash {
 	return h
 }
 
-// HashEachInput is HashInputs together with what it is made of: those inputs that count, by name.
+// HashEachInput is HashInputs together with the hashes of the inputs that count, sorted by name.
 func HashEachInput(m *core.LiteralMap, ignored []string) ([]InputHash, Hash) {
 	inputs := make([]InputHash, 0, len(m.GetLiterals()))
 	for name, l := range m.GetLiterals() {
 		if slices.Contains(ignored, name) {
 			continue
 		}
-		counts := byHash(l, 0)
+		counts := replaceHashed(l, 0)
 		inputs = append(inputs, InputHash{Name: name, Hash: hashMessage(counts.ProtoReflect()), ByHash: counts != l})
 	}
 	slices.SortFunc(inputs, func(a, b InputHash) int { return strings.Compare(a.Name, b.Name) })
 	if len(inputs) == 0 {
 		return nil, hashObject(nil)
 	}
-	// What StructureDigest makes of the LiteralMap: an object with one field, an object of the literals.
+	// As StructureDigest hashes a LiteralMap: an object with one field, which is an object of the literals.
 	var short [8]hashPair
 	pairs := short[:0]
 	for _, in := range inputs {
@@ -95,8 +95,9 @@ func HashEachInput(m *core.LiteralMap, ignored []string) ([]InputHash, Hash) {
 
 var literalsKey = hashString("literals")
 
-// byHash replaces literals that have a hash; what has none below it is returned as it is.
-func byHash(l *core.Literal, depth int) *core.Literal {
+// replaceHashed replaces the literals that carry a hash, in lists and maps, too, by ones that have the hash alone. A literal
+// without any hash in it is returned as it is.
+func replaceHashed(l *core.Literal, depth int) *core.Literal {
 	if l.GetHash() != "" {
 		return &core.Literal{Hash: l.GetHash()}
 	}
@@ -107,7 +108,7 @@ func byHash(l *core.Literal, depth int) *core.Literal {
 	case *core.Literal_Collection:
 		var changed []*core.Literal
 		for i, e := range v.Collection.GetLiterals() {
-			h := byHash(e, depth+1)
+			h := replaceHashed(e, depth+1)
 			if h != e && changed == nil {
 				changed = slices.Clone(v.Collection.GetLiterals())
 			}
@@ -122,7 +123,7 @@ func byHash(l *core.Literal, depth int) *core.Literal {
 		entries := make(map[string]*core.Literal, len(v.Map.GetLiterals()))
 		changed := false
 		for key, e := range v.Map.GetLiterals() {
-			entries[key] = byHash(e, depth+1)
+			entries[key] = replaceHashed(e, depth+1)
 			changed = changed || entries[key] != e
 		}
 		if changed {
@@ -213,7 +214,7 @@ func hashBool(b bool) Hash {
 	return hashFalse
 }
 
-// hashNumber hashes any JSON number as the float it is: sign, exponent, and the bits of a mantissa above ½ and up to 1.
+// hashNumber hashes a JSON number as a float: its sign, its exponent, and the bits of its mantissa, which is above ½ and up to 1.
 func hashNumber(f float64) Hash {
 	switch {
 	case math.IsNaN(f):
@@ -263,7 +264,7 @@ func hashObject(pairs []hashPair) Hash {
 	return sha256.Sum256(buf)
 }
 
-// fieldKeys holds the hash of the JSON name of every field met so far: names repeat in every message.
+// fieldKeys caches the hash of the JSON name of each field, since names repeat in every message.
 var fieldKeys sync.Map // protoreflect.FullName → Hash
 
 func fieldKey(fd protoreflect.FieldDescriptor) Hash {
@@ -276,7 +277,7 @@ func fieldKey(fd protoreflect.FieldDescriptor) Hash {
 }
 
 func hashMessage(m protoreflect.Message) Hash {
-	// Literals are nearly all that is hashed in bulk, and reflection costs more than SHA-256 does.
+	// Special cases for literals, which are nearly all that is hashed: reflection costs more than SHA-256.
 	switch v := m.Interface().(type) {
 	case *core.Literal:
 		if h, ok := hashSimpleLiteral(v); ok {
@@ -297,7 +298,7 @@ func hashMessage(m protoreflect.Message) Hash {
 	case name == "google.protobuf.Any":
 		return hashAny(m)
 	case name.Parent() == "google.protobuf" && strings.HasSuffix(string(name.Name()), "Value"):
-		// Wrappers are their value.
+		// In JSON a wrapper is its value.
 		fd := m.Descriptor().Fields().ByName("value")
 		return hashField(fd, m.Get(fd))
 	}
@@ -357,7 +358,7 @@ func hashField(fd protoreflect.FieldDescriptor, v protoreflect.Value) Hash {
 	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
 		return hashNumber(float64(v.Uint()))
 	case protoreflect.FloatKind:
-		// JSON has the shortest text of the 32 bits, which reads as another 64.
+		// JSON has the shortest text for the 32 bits; read as a float of 64 bits, that text is another number than the converted one.
 		f, err := strconv.ParseFloat(strconv.FormatFloat(v.Float(), 'g', -1, 32), 64)
 		if err != nil {
 			f = v.Float()
@@ -372,7 +373,7 @@ var literalKeys = struct{ scalar, primitive, integer, floatValue, stringValue, b
 	hashString("scalar"), hashString("primitive"), hashString("integer"), hashString("floatValue"), hashString("stringValue"), hashString("boolean"),
 }
 
-// hashSimpleLiteral hashes a literal that is a number, a text or a truth value and nothing else.
+// hashSimpleLiteral hashes a literal that is only a number, a text or a boolean; false for any other literal.
 func hashSimpleLiteral(l *core.Literal) (Hash, bool) {
 	if l.GetHash() != "" || len(l.GetMetadata()) > 0 || len(l.ProtoReflect().GetUnknown()) > 0 {
 		return Hash{}, false
@@ -441,7 +442,7 @@ func hashValue(v *structpb.Value) Hash {
 	return hashNull
 }
 
-// hashAny goes the long way: the JSON of an Any is that of the message in it. One of a type we do not know counts by its bytes.
+// hashAny hashes the JSON form of an Any, which is that of the message in it. An Any of an unknown type is hashed by its bytes.
 func hashAny(m protoreflect.Message) Hash {
 	if b, err := protojson.Marshal(m.Interface()); err == nil {
 		var v any
@@ -455,8 +456,8 @@ func hashAny(m protoreflect.Message) Hash {
 	return hashTagged('u', b)
 }
 
-// timestampJSON and durationJSON are the protocol's JSON forms: no decimals, or three, six or nine. What is out of the
-// protocol's range has no such form; its text is still one of a kind.
+// timestampJSON and durationJSON are the protocol's JSON forms: no decimals, or three, six or nine. A value out of the protocol's
+// range has no JSON form; its text is unique all the same.
 func timestampJSON(t *timestamppb.Timestamp) string {
 	if t.CheckValid() != nil {
 		return fmt.Sprintf("%d.%d", t.GetSeconds(), t.GetNanos())

@@ -11,8 +11,8 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// Validate says everything that no literal in an input may have: no value, no key, a time or duration out of the
-// protocol's range, nesting deeper than MaxDepth. The error is a Mistakes.
+// Validate reports literals that are no valid input of any type: without a value, with an empty key, with a time or duration out of
+// the protocol's range, or nested deeper than MaxDepth. The error is a Mistakes.
 func Validate(m *core.LiteralMap) error {
 	var mistakes Mistakes
 	for _, name := range slices.Sorted(maps.Keys(m.GetLiterals())) {
@@ -24,7 +24,7 @@ func Validate(m *core.LiteralMap) error {
 	return mistakes.err()
 }
 
-// maxMistakes is how many mistakes of one kind are told: a list of a million wrong elements has one cause.
+// maxMistakes is how many mistakes of one kind are reported: a million wrong elements of a list have one cause.
 const maxMistakes = 100
 
 func validate(mistakes *Mistakes, where string, l *core.Literal, depth int) {
@@ -61,7 +61,7 @@ func validate(mistakes *Mistakes, where string, l *core.Literal, depth int) {
 		}
 	case *core.Literal_Collection:
 		for i, e := range v.Collection.GetLiterals() {
-			if depth == MaxDepth || !plain(e) {
+			if depth == MaxDepth || !alwaysValid(e) {
 				validate(mistakes, fmt.Sprintf("%s[%d]", where, i), e, depth+1)
 			}
 		}
@@ -78,8 +78,8 @@ func validate(mistakes *Mistakes, where string, l *core.Literal, depth int) {
 	}
 }
 
-// plain is true for values that cannot be wrong, so that long lists of them cost nothing to name.
-func plain(l *core.Literal) bool {
+// alwaysValid says whether a literal is of a kind that is always valid. In long lists of such values no paths need be made for messages.
+func alwaysValid(l *core.Literal) bool {
 	switch l.GetScalar().GetPrimitive().GetValue().(type) {
 	case *core.Primitive_Integer, *core.Primitive_FloatValue, *core.Primitive_StringValue, *core.Primitive_Boolean:
 		return true
@@ -87,11 +87,11 @@ func plain(l *core.Literal) bool {
 	return false
 }
 
-// ResolveInputs gives an execution its inputs: what was given, the defaults of what was not, and what the launch plan
-// fixes. All that is wrong is told at once, in a Mistakes whose sentences begin as Flyte's do: "invalid input k",
+// ResolveInputs computes the inputs of an execution: the given ones, defaults for those that are not given, and the fixed inputs of
+// the launch plan. The error is a Mistakes with all mistakes, whose sentences begin as Flyte's do: "invalid input k",
 // "expected_inputs k missing", "invalid k input wrong type".
 //
-// Unlike Flyte it checks enum values here, where the user still sits in front of the command that sent them.
+// Unlike Flyte it checks the values of enums, so that the user gets the error from the command that launches the execution.
 func ResolveInputs(expected *core.ParameterMap, given, fixed *core.LiteralMap) (*core.LiteralMap, error) {
 	var mistakes Mistakes
 	parameters := expected.GetParameters()
@@ -153,7 +153,7 @@ func names[V any](m map[string]V) string {
 	return strings.Join(all, ", ")
 }
 
-// CheckValue says why a literal may not stand where a type is declared: its type does not fit, or it is no value of an enum.
+// CheckValue says why a literal is no value of a declared type: its type does not fit, or it is not in an enum.
 func CheckValue(l *core.Literal, declared *core.LiteralType) error {
 	t, err := TypeOf(l)
 	if err != nil {
@@ -165,7 +165,7 @@ func CheckValue(l *core.Literal, declared *core.LiteralType) error {
 	return CheckEnum(l, declared)
 }
 
-// CheckEnum says which text in the literal is not a value of the enum that is declared for it. The types fit already.
+// CheckEnum says which text in a literal is no value of its declared enum. The types must fit already.
 func CheckEnum(l *core.Literal, declared *core.LiteralType) error { return checkEnum(l, declared, 0) }
 
 func checkEnum(l *core.Literal, declared *core.LiteralType, depth int) error {
@@ -209,7 +209,7 @@ func checkEnum(l *core.Literal, declared *core.LiteralType, depth int) error {
 	return nil
 }
 
-// variantOf is the variant of the declared union that takes the type; the declared type itself when it is no union.
+// variantOf is the variant of a declared union that accepts a type; the declared type itself if it is no union.
 func variantOf(t, declared *core.LiteralType) *core.LiteralType {
 	variants := declared.GetUnionType().GetVariants()
 	if len(variants) == 0 {

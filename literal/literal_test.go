@@ -43,7 +43,7 @@ func flytekitForms(t testing.TB) map[string]struct {
 		case "LiteralType":
 			form.typ = &typ{}
 			err = prototext.Unmarshal([]byte(body), form.typ)
-			if form.typ.Type == nil { // the two that are only described
+			if form.typ.Type == nil { // two forms have only a description of their type
 				form.typ = object
 				if strings.HasPrefix(name, "List") {
 					form.typ = list(object)
@@ -183,7 +183,7 @@ func TestTextOfAValueInACommandLine(t *testing.T) {
 	}
 }
 
-// Each level of what is quoted within what is quoted doubles the text: a literal of a kilobyte would have one of gigabytes.
+// Each level of quotes within quotes doubles the text: a literal of a kilobyte would have a text of gigabytes.
 func TestTextsOfNestedLiteralsEndAtTheLimit(t *testing.T) {
 	t.Parallel()
 	const limit = 10_000

@@ -12,20 +12,20 @@ import (
 	"github.com/vmihailenco/msgpack/v5/msgpcode"
 )
 
-// packed reads one MessagePack value in place, so that a part of it can be cut out as it was written: integers keep
-// their width and maps their order, which re-encoding a decoded value would lose.
-type packed struct {
+// packedReader reads one MessagePack value in place, so that a part of it can be cut out as it was written: integers keep their width
+// and maps their order, both of which would be lost by decoding and encoding.
+type packedReader struct {
 	data []byte
 	r    *bytes.Reader
 	d    *msgpack.Decoder
 }
 
-func newPacked(data []byte) *packed {
+func newPackedReader(data []byte) *packedReader {
 	r := bytes.NewReader(data)
-	return &packed{data: data, r: r, d: msgpack.NewDecoder(r)}
+	return &packedReader{data: data, r: r, d: msgpack.NewDecoder(r)}
 }
 
-func (p *packed) offset() int { return len(p.data) - p.r.Len() }
+func (p *packedReader) offset() int { return len(p.data) - p.r.Len() }
 
 type packedKind int
 
@@ -35,7 +35,7 @@ const (
 	packedMap
 )
 
-func (p *packed) kind() (packedKind, error) {
+func (p *packedReader) kind() (packedKind, error) {
 	code, err := p.d.PeekCode()
 	if err != nil {
 		return 0, errTruncated
@@ -51,8 +51,8 @@ func (p *packed) kind() (packedKind, error) {
 
 var errTruncated = errors.New("the msgpack value is cut off")
 
-// skip passes over one value.
-func (p *packed) skip(depth int) error {
+// skip moves behind the next value.
+func (p *packedReader) skip(depth int) error {
 	if depth > MaxDepth {
 		return errDepth
 	}
@@ -81,8 +81,8 @@ func (p *packed) skip(depth int) error {
 	return nil
 }
 
-// skipScalar moves by the stated length without reading: a length that lies must not make us allocate.
-func (p *packed) skipScalar() error {
+// skipScalar moves behind a scalar by its stated length, without reading it: a wrong length must not cause an allocation.
+func (p *packedReader) skipScalar() error {
 	at := p.offset()
 	n, err := scalarLen(p.data[at:])
 	if err != nil {
@@ -142,13 +142,13 @@ func scalarLen(b []byte) (int, error) {
 	return n, nil
 }
 
-// isText says whether b is one MessagePack string.
+// isText says whether a value that begins with code is a MessagePack string.
 func isText(code byte) bool {
 	return msgpcode.IsFixedString(code) || code == msgpcode.Str8 || code == msgpcode.Str16 || code == msgpcode.Str32
 }
 
-// scalar reads a scalar: nil, bool, int64, uint64, float64, string, []byte. An extension (a timestamp) is its raw bytes.
-func (p *packed) scalar() (any, error) {
+// scalar reads a scalar: nil, bool, int64, uint64, float64, string, []byte. An extension (a timestamp) is read as its raw bytes.
+func (p *packedReader) scalar() (any, error) {
 	at := p.offset()
 	if err := p.skipScalar(); err != nil {
 		return nil, err
@@ -165,7 +165,7 @@ func (p *packed) scalar() (any, error) {
 }
 
 // key reads the key of a map entry as text; only string keys can be looked up.
-func (p *packed) key(depth int) (string, bool, error) {
+func (p *packedReader) key(depth int) (string, bool, error) {
 	kind, err := p.kind()
 	if err != nil {
 		return "", false, err
@@ -178,8 +178,8 @@ func (p *packed) key(depth int) (string, bool, error) {
 	return s, ok, err
 }
 
-// rewriteText copies one value with f applied to every string that is not a key.
-func (p *packed) rewriteText(out *bytes.Buffer, f func(string) string, depth int) error {
+// rewriteText copies the next value to out, with f applied to every string that is not a key.
+func (p *packedReader) rewriteText(out *bytes.Buffer, f func(string) string, depth int) error {
 	if depth > MaxDepth {
 		return errDepth
 	}
@@ -226,9 +226,9 @@ func (p *packed) rewriteText(out *bytes.Buffer, f func(string) string, depth int
 	return nil
 }
 
-// print writes a MessagePack value as JSON. A key that is no text is quoted; in a key there is no map, of which each level
-// would about double the text.
-func (p *packed) print(to *printer, key bool, depth int) error {
+// print writes the next value as JSON. A key that is no text is written as a quoted text. A key that contains a map is an error,
+// because each level of maps in keys would about double the text.
+func (p *packedReader) print(to *printer, key bool, depth int) error {
 	if to.full() {
 		return nil
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// printer writes until its limit and then drops the rest, so that a message about a huge value costs little.
+// printer collects a text up to its limit and drops the rest, so that a message about a huge value costs little.
 type printer struct {
 	strings.Builder
 	limit int // in bytes, 0 for no limit
@@ -29,7 +29,7 @@ func (p *printer) full() bool { return p.limit > 0 && p.Len() > p.limit }
 
 func (p *printer) write(s string) {
 	if p.limit > 0 {
-		s = s[:min(len(s), p.limit+1-p.Len())] // one byte more than the limit tells that it is full
+		s = s[:min(len(s), p.limit+1-p.Len())] // one byte above the limit marks the printer as full
 	}
 	p.WriteString(s)
 }
@@ -42,10 +42,10 @@ func (p *printer) text() string {
 	return strings.ToValidUTF8(s[:p.limit], "") + "…"
 }
 
-// maxMessageText is how much of a value or a type goes into an error message.
+// maxMessageText is how many bytes of a value or a type an error message has.
 const maxMessageText = 240
 
-// PrintType renders a type for people, in Flyte's words: "integer", "collection<string>", "union<integer | none>".
+// PrintType renders a type for messages, in Flyte's words: "integer", "collection<string>", "union<integer | none>".
 func PrintType(t *core.LiteralType) string {
 	p := &printer{limit: 4 << 10}
 	p.typ(t, 0)
@@ -130,7 +130,7 @@ func (p *printer) columns(kind, format string, columns []*column, depth int) {
 	p.write(">")
 }
 
-// Print renders a literal for people, on one line: 5, "text", [1, 2], {k: 1}; a file or a dataset is its URI.
+// Print renders a literal for messages, on one line: 5, "text", [1, 2], {k: 1}; a file or a dataset is its URI.
 func Print(l *core.Literal) string { return PrintMax(l, 0) }
 
 // PrintMax is Print cut after about limit bytes; 0 is no limit.
@@ -196,7 +196,7 @@ func (p *printer) scalar(s *core.Scalar, depth int) {
 			text = "unset"
 		}
 		if _, float := v.Primitive.GetValue().(*core.Primitive_FloatValue); float && strings.Trim(text, "-0123456789") == "" {
-			text += ".0" // as Python does: another value than the whole number
+			text += ".0" // as in Python, because a float is another value than the integer
 		}
 		p.write(text)
 	case *core.Scalar_NoneType:
@@ -210,7 +210,7 @@ func (p *printer) scalar(s *core.Scalar, depth int) {
 	case *core.Scalar_Binary:
 		if v.Binary.GetTag() == MsgPackTag {
 			packed := &printer{limit: p.limit}
-			if newPacked(v.Binary.GetValue()).print(packed, false, 0) == nil {
+			if newPackedReader(v.Binary.GetValue()).print(packed, false, 0) == nil {
 				p.write(packed.String())
 				return
 			}
@@ -227,12 +227,12 @@ func (p *printer) scalar(s *core.Scalar, depth int) {
 	}
 }
 
-// Text renders a literal into the command line of a task ("{{ .inputs.x }}"). Strings, numbers and lists look as Flyte
-// writes them except that no float is written with an exponent below 1e21 and durations are seconds ("90.5s"); structs and
-// maps are JSON, which Flyte refuses or writes in Go's notation. A value without text, such as none, is an error.
+// Text renders a literal for the command line of a task ("{{ .inputs.x }}"). Strings, numbers and lists have Flyte's form, except
+// that floats below 1e21 have no exponent and durations are seconds ("90.5s"). Structs and maps are JSON, where Flyte refuses them or
+// writes Go's notation. A value without a text, such as none, is an error.
 //
-// A text that would have more than limit bytes is not made: the error is ErrExhausted. Each level of maps in lists in maps
-// about doubles it. A string is its own text, whatever its length; a limit of 0 is none.
+// A text of more than limit bytes is not made, and the error is ErrExhausted: each level of maps in lists in maps about doubles the
+// text. The limit does not apply to a literal that is a string; 0 means no limit.
 func Text(l *core.Literal, limit int) (string, error) {
 	if s, ok := l.GetScalar().GetPrimitive().GetValue().(*core.Primitive_StringValue); ok {
 		return s.StringValue, nil
@@ -247,7 +247,7 @@ func Text(l *core.Literal, limit int) (string, error) {
 	return p.String(), nil
 }
 
-// argument writes what Text makes of a literal; what comes after the limit may be left out, with its mistakes.
+// argument writes the text of a literal for Text. Parts behind the limit may be left out, and mistakes in them not be reported.
 func (p *printer) argument(l *core.Literal, depth int) error {
 	if p.full() {
 		return nil
@@ -278,7 +278,7 @@ func (p *printer) argument(l *core.Literal, depth int) error {
 			return nil
 		case *core.Scalar_Binary:
 			if s.Binary.GetTag() == MsgPackTag {
-				return newPacked(s.Binary.GetValue()).print(p, false, 0)
+				return newPackedReader(s.Binary.GetValue()).print(p, false, 0)
 			}
 			return errors.New("a binary value has no text")
 		case *core.Scalar_NoneType:
@@ -365,7 +365,7 @@ func primitiveText(p *core.Primitive) (string, error) {
 	return "", errors.New("the primitive has no value")
 }
 
-// floatText is the shortest text that reads back as the same number, without an exponent where that is readable.
+// floatText is the shortest text that reads back as the same number, without an exponent from 1e-6 to 1e21.
 func floatText(f float64) string {
 	if abs := math.Abs(f); abs == 0 || abs >= 1e-6 && abs < 1e21 {
 		return strconv.FormatFloat(f, 'f', -1, 64)
@@ -375,14 +375,14 @@ func floatText(f float64) string {
 
 func timeText(t *timestamppb.Timestamp) string { return t.AsTime().Format(time.RFC3339Nano) }
 
-// durationText is the protocol's JSON form: seconds with as many decimals as there are.
+// durationText is the protocol's JSON form: seconds with as many decimals as needed.
 func durationText(d *durationpb.Duration) string {
 	s, n := d.GetSeconds(), d.GetNanos()
 	sign := ""
 	if s < 0 || n < 0 {
 		sign = "-"
 	}
-	// Negated as unsigned so that the smallest integer stays right.
+	// Negated as unsigned numbers, because the smallest integer has no positive counterpart.
 	us, un := uint64(s), uint64(int64(n))
 	if s < 0 {
 		us = -us
@@ -397,7 +397,7 @@ func durationText(d *durationpb.Duration) string {
 	return text + "s"
 }
 
-// structure writes a value of a struct as JSON.
+// structure writes a value of a generic struct as JSON.
 func (p *printer) structure(v *structpb.Value, depth int) {
 	if p.full() {
 		return
@@ -438,7 +438,7 @@ func (p *printer) structure(v *structpb.Value, depth int) {
 	}
 }
 
-// quote writes a text as JSON. The quoted text is never shorter, so that of one above the limit not all need be quoted.
+// quote writes a text as JSON. Quoting never shortens a text, so a text above the limit is cut before it is quoted.
 func (p *printer) quote(s string) {
 	if p.limit > 0 && len(s) > p.limit {
 		p.write(s[:p.limit+1])

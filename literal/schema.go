@@ -8,9 +8,8 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// schemaWithin says whether every value of the JSON schema up is a value of the JSON schema down, as far as the two say
-// something about types, properties, items, enumerations and alternatives. What it does not understand passes, as in Flyte.
-// A side without a schema takes and gives anything.
+// schemaWithin says whether every value of the JSON schema up is a value of the JSON schema down, by their types, properties, items,
+// enumerations and alternatives. Other parts of schemas are ignored, as in Flyte. If one of the two is empty, the answer is yes.
 func schemaWithin(up, down *structpb.Struct) bool {
 	if len(up.GetFields()) == 0 || len(down.GetFields()) == 0 || proto.Equal(up, down) {
 		return true
@@ -19,8 +18,8 @@ func schemaWithin(up, down *structpb.Struct) bool {
 	return c.within(structpb.NewStructValue(up), structpb.NewStructValue(down), 0)
 }
 
-// maxSchemaSteps bounds the work on schemas that refer to themselves through many alternatives. A step is about one key,
-// name or value that is looked at.
+// maxSchemaSteps bounds the comparison of schemas that refer to themselves through many alternatives. A step is about one key, name
+// or value that is compared.
 const maxSchemaSteps = 500_000
 
 type schemaComparison struct {
@@ -61,7 +60,7 @@ func (c *schemaComparison) within(u, d *structpb.Value, depth int) bool {
 	return typesWithin(us, ds) && valuesWithin(us, ds) && c.propertiesWithin(us, ds, depth) && c.itemsWithin(us, ds, depth)
 }
 
-// cost is how much there is to look at in one schema without what is nested in it.
+// cost is how many steps one schema takes without the schemas that are nested in it.
 func cost(s map[string]*structpb.Value) int {
 	n := 0
 	for _, key := range []string{"required", "type", "enum"} {
@@ -72,7 +71,7 @@ func cost(s map[string]*structpb.Value) int {
 	return n + len(s["properties"].GetStructValue().GetFields()) + len(s["const"].GetStringValue())/16 + len(s["type"].GetStringValue())/16
 }
 
-// deref follows a "$ref" into the definitions of its own document.
+// deref follows a "$ref" into the definitions of root, the document of the schema.
 func deref(root *structpb.Struct, v *structpb.Value) *structpb.Value {
 	for range MaxDepth {
 		ref, ok := v.GetStructValue().GetFields()["$ref"]
@@ -137,7 +136,7 @@ func valuesWithin(u, d map[string]*structpb.Value) bool {
 	if len(uv) == 0 {
 		return false
 	}
-	// By a map: two long enumerations must not cost the product of their lengths. What is no plain value is not compared.
+	// A map, because two long enumerations must not cost the product of their lengths. Lists and objects are not compared.
 	allowed := make(map[any]bool, len(dv))
 	for _, v := range dv {
 		p, ok := plainValue(v)

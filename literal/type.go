@@ -15,7 +15,7 @@ import (
 // MsgPackTag marks a binary that holds a struct (a dataclass, a dict) as MessagePack.
 const MsgPackTag = "msgpack"
 
-// simpleTypes are shared: most literals are simple, and lists of them are long.
+// simpleTypes are the simple types, one shared message for each: most literals are simple, and lists of them are long.
 var simpleTypes = func() (types [core.SimpleType_STRUCT + 1]*core.LiteralType) {
 	for i := range types {
 		types[i] = &core.LiteralType{Type: &core.LiteralType_Simple{Simple: core.SimpleType(i)}}
@@ -25,7 +25,7 @@ var simpleTypes = func() (types [core.SimpleType_STRUCT + 1]*core.LiteralType) {
 
 func simpleType(s core.SimpleType) *core.LiteralType { return simpleTypes[s] }
 
-// TypeOf infers the type of a literal. The result shares memory with the literal and with other results: read it only.
+// TypeOf infers the type of a literal. The result shares memory with the literal and with other results and must not be changed.
 func TypeOf(l *core.Literal) (*core.LiteralType, error) { return typeOf(l, 0) }
 
 func typeOf(l *core.Literal, depth int) (*core.LiteralType, error) {
@@ -70,14 +70,14 @@ func typeOf(l *core.Literal, depth int) (*core.LiteralType, error) {
 
 var errDepth = fmt.Errorf("nested deeper than %d levels", MaxDepth)
 
-// typeOfAll is the type that all elements have in common: NONE for no element, a union of the distinct types when they differ.
+// typeOfAll is the type of the elements of a list or map: NONE if it is empty, a union of the distinct types if they differ.
 func typeOfAll(n int, elements func(func(*core.Literal) bool), depth int) (*core.LiteralType, error) {
 	if n == 0 {
 		return simpleType(core.SimpleType_NONE), nil
 	}
 	var first *core.LiteralType
 	var firstKey string
-	var distinct map[string]*core.LiteralType // by canonical bytes; made when a second pointer shows up
+	var distinct map[string]*core.LiteralType // by canonical bytes; nil as long as all elements have the same pointer
 	var failure error
 	elements(func(e *core.Literal) bool {
 		t, err := typeOf(e, depth+1)
@@ -125,8 +125,8 @@ func typeOfAll(n int, elements func(func(*core.Literal) bool), depth int) (*core
 	return &core.LiteralType{Type: &core.LiteralType_UnionType{UnionType: union}}, nil
 }
 
-// withoutEmpty drops the types of empty lists and maps beside those of full ones: [[], [1]] is a list of lists of integers.
-// Flyte finds two types there and refuses the value.
+// withoutEmpty drops the types of empty lists and maps if there is the type of one with elements: [[], [1]] is a list of lists of
+// integers. Flyte finds two types there and refuses the value.
 func withoutEmpty(keys []string, types map[string]*core.LiteralType) []string {
 	if len(keys) > maxVariants {
 		return keys
@@ -154,7 +154,7 @@ func mentionsNone(t *core.LiteralType) bool {
 	}
 }
 
-// emptyOf says whether t is the type other with nothing in its innermost list or map. The two are not equal.
+// emptyOf says whether t is the type other but with an empty innermost list or map. The two must not be equal.
 func emptyOf(t, other *core.LiteralType) bool {
 	for {
 		var inner, otherInner *core.LiteralType
@@ -174,7 +174,7 @@ func emptyOf(t, other *core.LiteralType) bool {
 	}
 }
 
-// typeKey is equal for equal types. A type that cannot be marshalled (text that is not UTF-8) is its own kind.
+// typeKey is equal for equal types. A type that cannot be marshalled (text that is not UTF-8) equals no other.
 func typeKey(t *core.LiteralType) string {
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(t)
 	if err != nil {
@@ -239,10 +239,10 @@ func typeOfScalar(s *core.Scalar) (*core.LiteralType, error) {
 	return nil, errors.New("the scalar has no value")
 }
 
-// CheckType says what is wrong with a declared type: no variant set, somewhere, or nested too deep.
+// CheckType says what is wrong with a declared type: a type within it is not set, or it is nested too deep.
 func CheckType(t *core.LiteralType) error { return checkType(t, 0) }
 
-// maxVariants bounds declared unions: each value bound to one is tried against each variant.
+// maxVariants bounds the variants of a declared union: each bound value is checked against each variant.
 const maxVariants = 1_000
 
 func checkType(t *core.LiteralType, depth int) error {
@@ -281,7 +281,7 @@ func checkType(t *core.LiteralType, depth int) error {
 	}
 	for field, f := range t.GetStructure().GetDataclassType() {
 		if f.GetType() == nil {
-			continue // a field whose Python type the client could not express
+			continue // a field of a Python type that flytekit cannot express
 		}
 		if err := checkType(f, depth+1); err != nil {
 			return fmt.Errorf("field %q: %w", aloft.Excerpt(field), err)

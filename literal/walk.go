@@ -10,9 +10,9 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// Walk shows visit every URI that the literal declares: of blobs, structured datasets, schemas and offloaded values, in
-// collections, maps and unions. What visit stores in *uri is the literal's new URI. Nesting deeper than MaxDepth is not
-// entered; Validate refuses such literals.
+// Walk calls visit for every URI that a literal declares: of blobs, structured datasets, schemas and offloaded values, also in
+// collections, maps and unions. visit may change *uri, which changes the literal. Literals below MaxDepth are not visited; Validate
+// refuses them.
 func Walk(l *core.Literal, visit func(uri *string)) { walk(l, visit, 0) }
 
 // WalkMap is Walk over every literal of the map.
@@ -87,18 +87,18 @@ func deep(l *core.Literal, depth int) bool {
 	return false
 }
 
-// ReferenceKind is how values refer to a location. Where they do so more than once the strongest kind counts, which is the largest.
+// ReferenceKind is the way in which a value refers to a location. A larger kind is stronger.
 type ReferenceKind int
 
 const (
-	InText   ReferenceKind = iota + 1 // a string that is a value by itself: it may be no location at all
-	InStruct                          // a text in a struct: a dataclass holds the location of its file as one
-	Declared                          // what Walk shows
+	InText   ReferenceKind = iota + 1 // a string that is a value of its own, and perhaps no location at all
+	InStruct                          // a text in a struct, such as the location of a file in a dataclass
+	Declared                          // a URI that Walk visits
 )
 
-// References are the locations that the map refers to, by the names that nameOf gives them (false: a text is no location that
-// matters), each with the strongest kind of its references. The map is only read. Of a struct that cannot be read they are those
-// before the place where it breaks off.
+// References are the locations to which the map refers, each with the strongest kind of its references. nameOf gives the name of a
+// location, under which it is returned; false: the text is none that matters. The map is not changed. If a struct cannot be read to
+// its end, the locations before that place count.
 func References[Name comparable](m *core.LiteralMap, nameOf func(text string) (Name, bool)) map[Name]ReferenceKind {
 	found := map[Name]ReferenceKind{}
 	note := func(text string, kind ReferenceKind) {
@@ -116,7 +116,7 @@ func References[Name comparable](m *core.LiteralMap, nameOf func(text string) (N
 	return found
 }
 
-// WalkFolders is WalkMap over the URIs of folders (FlyteDirectory) alone.
+// WalkFolders is WalkMap for the URIs of folders (FlyteDirectory) alone.
 func WalkFolders(m *core.LiteralMap, visit func(uri *string)) {
 	scalars(m, func(s *core.Scalar) {
 		if s.GetBlob().GetMetadata().GetType().GetDimensionality() == core.BlobType_MULTIPART {
@@ -125,7 +125,7 @@ func WalkFolders(m *core.LiteralMap, visit func(uri *string)) {
 	})
 }
 
-// scalars visits the scalars of the map, in collections, maps and unions, too.
+// scalars calls visit for all scalars of the map, also in collections, maps and unions.
 func scalars(m *core.LiteralMap, visit func(*core.Scalar)) {
 	for _, l := range m.GetLiterals() {
 		scalarsOf(l, visit, 0)
@@ -153,12 +153,12 @@ func scalarsOf(l *core.Literal, visit func(*core.Scalar), depth int) {
 	}
 }
 
-// RewriteURIs replaces every URI of the map, in place, by what render gives for it, and also texts: a dataclass holds the
-// location of its file as plain text, and a program may hand on the location of an upload as a string. So render must give
-// back what is not a location it knows; a text for which it has an error stays as it is.
+// RewriteURIs replaces every URI of the map, in place, by the result of render. It does the same with texts, because a dataclass has
+// the location of its file as a text, and a program may pass the location of an upload on as a string. So render must return a text
+// that is no known location as it is. A text for which render returns an error stays as it is.
 //
-// The error has everything that could not be rewritten: URIs that render refused, and structs that cannot be read. What it
-// names stayed as it was, everything else is rewritten.
+// The error names all URIs that render refused and all structs that cannot be read. These stay as they are, all others are
+// rewritten.
 func RewriteURIs(m *core.LiteralMap, render func(uri string) (string, error)) error {
 	var problems []error
 	WalkMap(m, func(uri *string) {
@@ -183,7 +183,7 @@ func RewriteURIs(m *core.LiteralMap, render func(uri string) (string, error)) er
 	return errors.Join(problems...)
 }
 
-// rewriteTexts replaces every text by what render gives for it. It writes only where that is another one.
+// rewriteTexts replaces every text by the result of render. It writes only texts that differ.
 func rewriteTexts(l *core.Literal, render func(text string, kind ReferenceKind) string, depth int) error {
 	if depth > MaxDepth {
 		return errDepth
@@ -213,7 +213,7 @@ func rewriteTexts(l *core.Literal, render func(text string, kind ReferenceKind) 
 				return nil
 			}
 			var out bytes.Buffer
-			p := newPacked(s.Binary.GetValue())
+			p := newPackedReader(s.Binary.GetValue())
 			if err := p.rewriteText(&out, inStruct, 0); err != nil {
 				return err
 			}
