@@ -15,28 +15,36 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// Failed is an execution that may be recovered.
-type Failed struct {
+// FailedExecution is an execution that has failed or was aborted, and may be recovered.
+type FailedExecution struct {
 	ID    aloft.ExecutionID
-	Error *core.ExecutionError // nil: it was aborted
+	Error *core.ExecutionError // nil: the execution was aborted
 }
 
-// Batch is a job with all of its items, and its state machine: facts in, changed items out. Whoever carries it out saves what
-// changed before it acts on it.
+// Batch is a recovery job with all of its items, and its state machine. Its methods take facts and change the items and the job. Package
+// recovery/job saves what has changed before it acts on it.
 //
 //	item: waiting ──▶ starting ──▶ started ──▶ succeeded │ failed
-//	         └─▶ skipped     └─▶ failed (it cannot be created)
+//	         └─▶ skipped     └─▶ failed (the recovery cannot be created)
 //
-//	job:  canary ──▶ running ──▶ ended          paused ⇄ either
+//	job:  canary ──▶ running ──▶ ended          paused ⇄ canary or running
+//
+// While an item is starting, its recovery may exist or not: a server may have died in between. Starting it again finds the
+// recovery by its name (RecoveryName), so an execution is recovered once. In all phases
+//
+//	waiting + running + succeeded + failed + skipped = number of items,   running = starting + started
+//
+// For example, a job with canary 3 of 100 items starts 3 items. When all three have ended and one has failed, the job pauses,
+// with 97 waiting; Resume lets it run the rest.
 type Batch struct {
 	Job   *aloftv1.RecoveryJob
 	Items []*aloftv1.RecoveryItem // by position
 }
 
-// Group finds the causes of failures, those with most executions first, and orders the executions so that the first ones have
-// different causes: a canary is to be of all kinds.
-func Group(all []Failed) (causes []*aloftv1.RecoveryCause, items []*aloftv1.RecoveryItem) {
-	byCause := map[Cause][]Failed{}
+// Group finds the causes of failures, the cause with most executions first, and orders the executions so that the first ones have
+// different causes: a canary should contain all causes.
+func Group(all []FailedExecution) (causes []*aloftv1.RecoveryCause, items []*aloftv1.RecoveryItem) {
+	byCause := map[Cause][]FailedExecution{}
 	var order []Cause
 	for _, f := range all {
 		c := Cause{Message: "aborted"}
@@ -62,8 +70,8 @@ func Group(all []Failed) (causes []*aloftv1.RecoveryCause, items []*aloftv1.Reco
 	return causes, items
 }
 
-// NewBatch is a job that has not begun. The job has its name and what was asked for.
-func NewBatch(job *aloftv1.RecoveryJob, all []Failed, now time.Time) *Batch {
+// NewBatch is the batch of a new job, whose name, selection, canary and rate are set.
+func NewBatch(job *aloftv1.RecoveryJob, all []FailedExecution, now time.Time) *Batch {
 	b := &Batch{Job: job}
 	job.Causes, b.Items = Group(all)
 	job.CreatedAt = timestamppb.New(now)
@@ -75,8 +83,8 @@ func NewBatch(job *aloftv1.RecoveryJob, all []Failed, now time.Time) *Batch {
 	return b
 }
 
-// RecoveryName is the name of the execution with which a batch recovers another: the same for all jobs, so that no two of
-// them, and no two servers, ever recover it twice.
+// RecoveryName is the name of the execution with which a batch recovers another one. It is the same for all jobs, so that two jobs, or
+// two servers, never recover an execution twice.
 func RecoveryName(of aloft.ExecutionID) string {
 	const alphabet = "bcdfghjklmnpqrstvwxz2456789"
 	digest := sha256.Sum256([]byte("recovery of " + of.String()))
@@ -87,8 +95,8 @@ func RecoveryName(of aloft.ExecutionID) string {
 	return string(name)
 }
 
-// Pass is what may be begun now: waiting items, in order, and when there may be more although nothing else happens (zero: not
-// before something has ended). Limit bounds their number.
+// Pass returns the waiting items that may begin now, in order and at most limit, and the time from which on the rate lets more begin
+// (zero: more may begin only after an item has ended).
 func (b *Batch) Pass(now time.Time, limit int) (begin []*aloftv1.RecoveryItem, again time.Time) {
 	switch b.Job.GetPhase() {
 	case aloftv1.RecoveryJob_CANARY:
@@ -103,9 +111,9 @@ func (b *Batch) Pass(now time.Time, limit int) (begin []*aloftv1.RecoveryItem, a
 		if now.Before(next) {
 			return nil, next
 		}
-		allowed = 1 // one at a time: then the rate holds over any time
+		allowed = 1 // one at a time, so that the rate holds over any time
 		if rate > 1 {
-			allowed = int(rate) // or a second's worth
+			allowed = int(rate) // as many as in a second
 		}
 	}
 	for _, i := range b.Items {
@@ -119,7 +127,7 @@ func (b *Batch) Pass(now time.Time, limit int) (begin []*aloftv1.RecoveryItem, a
 	return begin, time.Time{}
 }
 
-// begun counts what was not skipped.
+// begun counts the items that have begun and were not skipped.
 func (b *Batch) begun() int {
 	n := 0
 	for _, i := range b.Items {
@@ -130,20 +138,20 @@ func (b *Batch) begun() int {
 	return n
 }
 
-// Facts are what is known of an execution when its turn comes.
-type Facts struct {
-	Recoveries []Known           // executions that recover it
-	Equal      aloft.ExecutionID // one that did the same with equal inputs later, and succeeded; zero: none
+// History has the other executions that decide whether an item is skipped. It is read when the item may begin.
+type History struct {
+	Recoveries []ExecutionPhase  // executions that recover or have recovered the item's execution
+	Equal      aloft.ExecutionID // a later execution of the same version with equal inputs that succeeded; zero: none
 }
 
-// Known is an execution and its phase.
-type Known struct {
+// ExecutionPhase is an execution and its phase.
+type ExecutionPhase struct {
 	ID    aloft.ExecutionID
 	Phase core.WorkflowExecution_Phase
 }
 
-// Skip says why an execution is not recovered; empty: it is.
-func (f Facts) Skip() string {
+// Skip says why an execution is not recovered; empty: it is recovered.
+func (f History) Skip() string {
 	for _, r := range f.Recoveries {
 		switch {
 		case r.Phase == core.WorkflowExecution_SUCCEEDED:
@@ -161,9 +169,10 @@ func (f Facts) Skip() string {
 	return ""
 }
 
-// Begin decides a waiting item: it is starting under its one name, or skipped. Nothing is done before that is saved.
-func (b *Batch) Begin(i *aloftv1.RecoveryItem, facts Facts, now time.Time) {
-	if reason := facts.Skip(); reason != "" {
+// Begin moves a waiting item to starting, with the name of its recovery, or to skipped. The recovery must not be created before that is
+// saved.
+func (b *Batch) Begin(i *aloftv1.RecoveryItem, history History, now time.Time) {
+	if reason := history.Skip(); reason != "" {
 		i.Phase, i.Reason = aloftv1.RecoveryItem_SKIPPED, reason
 		return
 	}
@@ -175,7 +184,7 @@ func (b *Batch) Begin(i *aloftv1.RecoveryItem, facts Facts, now time.Time) {
 	}
 }
 
-// Started notes that the recovering execution of a starting item exists, or why it never will.
+// Started moves a starting item to started, because its recovery exists, or to failed: then refused says why there will never be one.
 func (b *Batch) Started(i *aloftv1.RecoveryItem, refused string) {
 	i.Phase, i.Reason = aloftv1.RecoveryItem_STARTED, refused
 	if refused != "" {
@@ -183,7 +192,7 @@ func (b *Batch) Started(i *aloftv1.RecoveryItem, refused string) {
 	}
 }
 
-// Observe notes the phase of the execution of a started item and says whether that changed the item.
+// Observe takes the phase of the recovery of a started item, and says whether that changed the item: only a terminal phase does.
 func (b *Batch) Observe(i *aloftv1.RecoveryItem, phase core.WorkflowExecution_Phase, failure *core.ExecutionError) bool {
 	if i.GetPhase() != aloftv1.RecoveryItem_STARTED || !aloft.Terminal(phase) {
 		return false
@@ -200,7 +209,8 @@ func (b *Batch) Observe(i *aloftv1.RecoveryItem, phase core.WorkflowExecution_Ph
 	return true
 }
 
-// Advance counts, and moves the job: the canary is judged when all of it has ended, the job ends with its last item.
+// Advance counts the items by phase and moves the job: when all items of the canary have ended, the job runs or pauses; when all items
+// have ended, the job ends.
 func (b *Batch) Advance(now time.Time) {
 	job := b.Job
 	job.Counts = &aloftv1.RecoveryCounts{}
@@ -208,8 +218,8 @@ func (b *Batch) Advance(now time.Time) {
 		c.Counts = &aloftv1.RecoveryCounts{}
 	}
 	for _, i := range b.Items {
-		count(job.GetCounts(), i)
-		count(job.GetCauses()[i.GetCause()].GetCounts(), i)
+		countItem(job.GetCounts(), i)
+		countItem(job.GetCauses()[i.GetCause()].GetCounts(), i)
 	}
 	job.UpdatedAt = timestamppb.New(now)
 	n := job.GetCounts()
@@ -227,7 +237,7 @@ func (b *Batch) Advance(now time.Time) {
 	}
 }
 
-func count(n *aloftv1.RecoveryCounts, i *aloftv1.RecoveryItem) {
+func countItem(n *aloftv1.RecoveryCounts, i *aloftv1.RecoveryItem) {
 	switch i.GetPhase() {
 	case aloftv1.RecoveryItem_WAITING:
 		n.Waiting++
@@ -257,7 +267,7 @@ func (b *Batch) pause(reason string) {
 
 var errEnded = errors.New("the job has ended")
 
-// Pause stops new starts. A job that pauses already keeps its reason. ErrPrecondition if it has ended.
+// Pause keeps a job from starting further items. A job that is paused already keeps its reason. ErrPrecondition if it has ended.
 func Pause(job *aloftv1.RecoveryJob, now time.Time) error {
 	switch job.GetPhase() {
 	case aloftv1.RecoveryJob_ENDED:
@@ -269,7 +279,7 @@ func Pause(job *aloftv1.RecoveryJob, now time.Time) error {
 	return nil
 }
 
-// Resume lets a job go on where it paused: in its canary, unless that has been judged. ErrPrecondition if it has ended.
+// Resume lets a paused job go on: in its canary, unless all items of the canary have ended. ErrPrecondition if the job has ended.
 func Resume(job *aloftv1.RecoveryJob, now time.Time) error {
 	switch job.GetPhase() {
 	case aloftv1.RecoveryJob_ENDED:

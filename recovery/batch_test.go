@@ -19,7 +19,7 @@ func execution(n int) aloft.ExecutionID {
 	return aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: fmt.Sprintf("e%d", n)}
 }
 
-// story is a batch of which each execution has the cause that is its letter: "aab" are three executions of two causes.
+// story is a batch in which the cause of each execution is a letter: "aab" are three executions with two causes.
 type story struct {
 	*testing.T
 	*recovery.Batch
@@ -28,25 +28,25 @@ type story struct {
 
 func newStory(t *testing.T, causes string, canary uint32, rate float64) *story {
 	t.Helper()
-	var all []recovery.Failed
+	var all []recovery.FailedExecution
 	for n, c := range causes {
-		all = append(all, recovery.Failed{ID: execution(n), Error: &core.ExecutionError{Code: "USER:" + string(c), Message: fmt.Sprintf("row %d", n)}})
+		all = append(all, recovery.FailedExecution{ID: execution(n), Error: &core.ExecutionError{Code: "USER:" + string(c), Message: fmt.Sprintf("row %d", n)}})
 	}
 	return &story{t, recovery.NewBatch(&aloftv1.RecoveryJob{Name: "job", Canary: canary, Rate: rate}, all, start), start}
 }
 
-// pass decides what may begin, and starts it.
+// pass starts the items that may begin.
 func (s *story) pass() int {
 	begin, _ := s.Pass(s.now, 64)
 	for _, i := range begin {
-		s.Begin(i, recovery.Facts{}, s.now)
+		s.Begin(i, recovery.History{}, s.now)
 		s.Started(i, "")
 	}
 	s.Advance(s.now)
 	return len(begin)
 }
 
-// end ends all that runs; those of the causes that are named fail.
+// end ends all recoveries that run; those of the causes in failing fail.
 func (s *story) end(failing string) {
 	for _, i := range s.Items {
 		phase, failure := core.WorkflowExecution_SUCCEEDED, (*core.ExecutionError)(nil)
@@ -58,7 +58,7 @@ func (s *story) end(failing string) {
 	s.Advance(s.now)
 }
 
-// want holds phase and counts of waiting, running, succeeded, failed and skipped items.
+// want compares the phase and the counts of waiting, running, succeeded, failed and skipped items.
 func (s *story) want(phase aloftv1.RecoveryJob_Phase, counts string) {
 	s.Helper()
 	n := s.Job.GetCounts()
@@ -118,12 +118,12 @@ func TestTheOthersStartWhenTheCanaryHasSucceeded(t *testing.T) {
 	s.began(s.pass(), 0)
 	s.Observe(s.Items[0], core.WorkflowExecution_SUCCEEDED, nil)
 	s.Advance(s.now)
-	s.want(aloftv1.RecoveryJob_CANARY, "3 1 1 0 0") // all of it has to
+	s.want(aloftv1.RecoveryJob_CANARY, "3 1 1 0 0") // all items of the canary have to end
 	s.began(s.pass(), 0)
 	s.end("")
 	s.want(aloftv1.RecoveryJob_RUNNING, "3 0 2 0 0")
 	s.began(s.pass(), 3)
-	s.end("a") // a failure after the canary stops nobody
+	s.end("a") // a failure after the canary does not pause the job
 	s.want(aloftv1.RecoveryJob_ENDED, "0 0 2 3 0")
 }
 
@@ -151,7 +151,7 @@ func TestWhatIsSkippedIsNoCanary(t *testing.T) {
 	s := newStory(t, "aaaa", 1, 0)
 	begin, _ := s.Pass(s.now, 64)
 	s.began(len(begin), 1)
-	s.Begin(begin[0], recovery.Facts{Equal: execution(9)}, s.now)
+	s.Begin(begin[0], recovery.History{Equal: execution(9)}, s.now)
 	s.Advance(s.now)
 	s.want(aloftv1.RecoveryJob_CANARY, "3 0 0 0 1")
 	s.began(s.pass(), 1)
@@ -174,7 +174,7 @@ func TestAPausedJobStartsNothingAndGoesOnWhereItWas(t *testing.T) {
 	if err := recovery.Pause(s.Job, s.now); err != nil {
 		t.Fatal(err)
 	}
-	s.end("") // what runs goes on
+	s.end("") // recoveries that run go on while the job is paused
 	s.want(aloftv1.RecoveryJob_PAUSED, "2 0 1 0 0")
 	if err := recovery.Resume(s.Job, s.now); err != nil {
 		t.Fatal(err)
@@ -208,17 +208,17 @@ func TestTheRateHoldsOverAnyTime(t *testing.T) {
 
 func TestWhatIsDoneOrBeingDoneIsSkipped(t *testing.T) {
 	t.Parallel()
-	known := func(phase core.WorkflowExecution_Phase) recovery.Facts {
-		return recovery.Facts{Recoveries: []recovery.Known{{ID: execution(5), Phase: phase}}}
+	known := func(phase core.WorkflowExecution_Phase) recovery.History {
+		return recovery.History{Recoveries: []recovery.ExecutionPhase{{ID: execution(5), Phase: phase}}}
 	}
-	for want, facts := range map[string]recovery.Facts{
+	for want, history := range map[string]recovery.History{
 		"":                                   {},
 		"execution e5 has recovered it":      known(core.WorkflowExecution_SUCCEEDED),
 		"execution e5 is recovering it":      known(core.WorkflowExecution_RUNNING),
 		"ended FAILED: recover that one":     known(core.WorkflowExecution_FAILED),
 		"e6 has succeeded with equal inputs": {Equal: execution(6)},
 	} {
-		if got := facts.Skip(); (got == "") != (want == "") || !strings.Contains(got, want) {
+		if got := history.Skip(); (got == "") != (want == "") || !strings.Contains(got, want) {
 			t.Errorf("got %q, want %q", got, want)
 		}
 	}

@@ -12,10 +12,10 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Path is the place of a node in a graph: the ids of the templates from the top, "n1/n0". It names no attempt.
+// Path is the place of a node in a graph: the ids in the templates from the top, "n1/n0". It names no attempt.
 type Path string
 
-// Join is the path of a node inside of the one at p; p is empty at the top.
+// Join is the path of a node inside the node at p; p is empty at the top.
 func (p Path) Join(specNodeID string) Path {
 	if p == "" {
 		return Path(specNodeID)
@@ -23,21 +23,21 @@ func (p Path) Join(specNodeID string) Path {
 	return p + "/" + Path(specNodeID)
 }
 
-// Node is what a finished run has of one node. Its inputs and outputs stay in the store.
+// Node is the part of a finished run's node record that decisions need. Inputs and outputs stay in the store.
 type Node struct {
 	ID         aloft.NodeID
-	Group      int // the attempt of the parent in which it ran
+	Group      int // the attempt of the parent in which the node ran
 	Phase      core.NodeExecution_Phase
 	Code       string           // of its error; empty: none
-	Target     *core.Identifier // what it ran; nil: neither a task nor a workflow
+	Target     *core.Identifier // the task, sub-workflow or launch plan that it ran; nil: none of these
 	DeckURI    string
-	Cache      *aloftv1.CacheLookup // nil: it was not cached
-	Checkpoint string               // canonical URI of the last checkpoint that it was known to have; empty: none
+	Cache      *aloftv1.CacheLookup // nil: the node was not cached
+	Checkpoint string               // canonical URI of its last known checkpoint; empty: none
 }
 
-// Run is a finished run, ready to be asked. It never changes.
+// Run is a finished run: its nodes by path. It never changes.
 type Run struct {
-	byPath map[Path][]Node // the one to go by first
+	byPath map[Path][]Node // of one path there is a node for each attempt of the parent; the first one counts
 	paths  map[aloft.NodeID]Path
 }
 
@@ -50,7 +50,7 @@ func NewRun(records []*store.Node) *Run {
 	}
 	for _, n := range records {
 		if n.Unreadable != nil {
-			continue // it runs again
+			continue // the node runs again
 		}
 		group, _ := strconv.Atoi(n.RetryGroup) // empty: 0
 		path := r.path(byID, n)
@@ -60,7 +60,7 @@ func NewRun(records []*store.Node) *Run {
 		})
 	}
 	for _, same := range r.byPath {
-		// What finished in any attempt of the parent is finished. Of equals the latest counts.
+		// A node that succeeded in any attempt of its parent counts first, then the node of the latest attempt.
 		slices.SortFunc(same, func(a, b Node) int {
 			if aloft.Succeeded(a.Phase) != aloft.Succeeded(b.Phase) {
 				if aloft.Succeeded(a.Phase) {
@@ -87,16 +87,16 @@ func (r *Run) path(byID map[aloft.NodeID]*store.Node, n *store.Node) Path {
 	return path
 }
 
-// Decision is what becomes of one node of the target.
+// Decision is the decision about one node of the target. Without Take and Enter the node runs.
 type Decision struct {
-	Take       bool   // the results of Source are taken over, and nothing of the node runs
-	Enter      bool   // it contains nodes, and each of them is decided by itself; never together with Take
-	Source     Node   // what the run has of it; zero: nothing
-	Checkpoint string // what its first attempt may go on from; empty: nothing
-	Reason     string // for people
+	Take       bool   // the results of Source are taken over, and the node does not run
+	Enter      bool   // the node contains nodes, each of which has a decision of its own; never together with Take
+	Source     Node   // the node of the finished run; zero: there is none
+	Checkpoint string // from which the first attempt may go on; empty: none
+	Reason     string // for messages
 }
 
-// Decide says what becomes of a node of the target graph that is to begin.
+// Decide decides about a node of the target graph that is to begin.
 func (r *Run) Decide(path Path, node *core.Node) Decision {
 	shape := shapeOf(node)
 	if shape.never != "" {
@@ -108,7 +108,7 @@ func (r *Run) Decide(path Path, node *core.Node) Decision {
 	}
 	found := same[0]
 	if was := found.Target; was != nil && shape.target != nil && !sameVersion(was, shape.target) {
-		return Decision{Enter: shape.contains, Source: found, Reason: fmt.Sprintf("it ran %s there and is to run %s", name(was), name(shape.target))}
+		return Decision{Enter: shape.contains, Source: found, Reason: fmt.Sprintf("it ran %s there and is to run %s", versionText(was), versionText(shape.target))}
 	}
 	if aloft.Succeeded(found.Phase) {
 		reason := "it had succeeded"
@@ -117,7 +117,7 @@ func (r *Run) Decide(path Path, node *core.Node) Decision {
 		}
 		return Decision{Take: true, Source: found, Reason: reason}
 	}
-	d := Decision{Enter: shape.contains, Source: found, Reason: unfinished(found)}
+	d := Decision{Enter: shape.contains, Source: found, Reason: unfinishedReason(found)}
 	if d.Enter {
 		return d
 	}
@@ -130,13 +130,14 @@ func (r *Run) Decide(path Path, node *core.Node) Decision {
 	return d
 }
 
-// Again is the decision on a node that was to be taken over and whose results are not all there: problem says what is lost.
-// What contains nodes is entered: those inside whose results are there are taken over.
+// Again is the decision about a node that was to be taken over but whose results are not all there: problem says what is lost.
+// A node that contains nodes is entered, so that the nodes inside whose results are there are taken over.
 func (d Decision) Again(node *core.Node, problem string) Decision {
 	return Decision{Enter: shapeOf(node).contains, Source: d.Source, Reason: d.Reason + ", but " + problem}
 }
 
-func unfinished(n Node) string {
+// unfinishedReason says in which phase a node was that had not succeeded.
+func unfinishedReason(n Node) string {
 	switch n.Phase {
 	case core.NodeExecution_FAILED, core.NodeExecution_FAILING:
 		if n.Code != "" {
@@ -153,11 +154,11 @@ func unfinished(n Node) string {
 	return "it had not finished"
 }
 
-// shape is all that a decision depends on of what kind a node is of: the one place where a new kind plugs in.
+// shape is all that a decision needs to know about the kind of a node. A new kind of node is added in shapeOf alone.
 type shape struct {
-	target   *core.Identifier // what it runs, as its record says; nil: nothing that has a version of its own
-	contains bool             // nodes, which are decided one by one if it had not finished as a whole
-	never    string           // why it is never taken over; empty: it may be
+	target   *core.Identifier // the task, sub-workflow or launch plan that the node runs; nil: none of these
+	contains bool             // the node contains nodes, which are decided one by one if it had not finished as a whole
+	never    string           // why such a node is never taken over; empty: it may be
 }
 
 func shapeOf(n *core.Node) shape {
@@ -181,17 +182,17 @@ func sameVersion(a, b *core.Identifier) bool {
 	return a.GetProject() == b.GetProject() && a.GetDomain() == b.GetDomain() && a.GetName() == b.GetName() && a.GetVersion() == b.GetVersion()
 }
 
-func name(id *core.Identifier) string { return id.GetName() + " " + id.GetVersion() }
+func versionText(id *core.Identifier) string { return id.GetName() + " " + id.GetVersion() }
 
 // Step is one node of a plan.
 type Step struct {
 	Path Path
-	Name string // what its author called it
+	Name string // that the author gave the node
 	Decision
 }
 
-// Plan is what a recovery does, node by node in the order of the graphs. What contains nodes and is entered has no step of
-// its own; failure nodes have none, because whether they run is decided by how the recovery goes.
+// Plan is what a recovery will do, node by node in the order of the graphs. A node that is entered has no step of its own, but its
+// nodes have. Failure nodes have no step, because they run only if the recovery fails.
 type Plan struct{ Steps []Step }
 
 // Reused is the number of steps whose results are taken over.
@@ -208,8 +209,8 @@ func (p *Plan) Reused() int {
 // Runs is the number of steps that run.
 func (p *Plan) Runs() int { return len(p.Steps) - p.Reused() }
 
-// NewPlan decides every node of the target, which may be of another version than the run. lost has those finished nodes whose
-// results are not all there any more, each with what is lost.
+// NewPlan decides about every node of the target, which may be of another version than the run. lost has the finished nodes whose
+// results are not all there any more, with a text about what is lost.
 func NewPlan(run *Run, target *core.CompiledWorkflowClosure, lost map[aloft.NodeID]string) *Plan {
 	subs := make(map[aloft.Key]*core.WorkflowTemplate, len(target.GetSubWorkflows()))
 	for _, sub := range target.GetSubWorkflows() {

@@ -26,11 +26,11 @@ func workflowNode(id string) *core.Node {
 		Reference: &core.WorkflowNode_SubWorkflowRef{SubWorkflowRef: identifier(core.ResourceType_WORKFLOW, "sub", "v1")}}}}
 }
 
-// kind is one kind of node. A new one gets a row here and then has to pass every case below.
+// kind is a kind of node. A new kind gets a row in kinds and then has to pass every case below.
 type kind struct {
 	name     string
 	node     *core.Node
-	target   *core.Identifier // as its record says
+	target   *core.Identifier // in the node's record
 	contains bool
 }
 
@@ -66,9 +66,9 @@ func TestEveryKindOfNodeIsTakenOverOrRunsByTheSameRules(t *testing.T) {
 			name       string
 			records    []*store.Node
 			path       recovery.Path
-			take       aloft.NodeID // empty: it runs, or is entered
+			take       aloft.NodeID // empty: the node runs, or is entered
 			reason     string
-			checkpoint string // where it contains nothing
+			checkpoint string // of a node that contains no nodes
 		}{
 			{name: "succeeded", records: []*store.Node{record("n0", core.NodeExecution_SUCCEEDED)}, take: "n0", reason: "it had succeeded"},
 			{name: "recovered before", records: []*store.Node{record("n0", core.NodeExecution_RECOVERED)}, take: "n0", reason: "it had been recovered"},
@@ -106,7 +106,7 @@ func TestEveryKindOfNodeIsTakenOverOrRunsByTheSameRules(t *testing.T) {
 					t.Errorf("the reason is %q, want %q", d.Reason, c.reason)
 				}
 				if k.contains {
-					c.checkpoint = "" // those inside have their own
+					c.checkpoint = "" // the nodes inside have checkpoints of their own
 				}
 				if d.Checkpoint != c.checkpoint {
 					t.Errorf("the checkpoint is %q, want %q", d.Checkpoint, c.checkpoint)
@@ -157,7 +157,7 @@ func TestAPlanTakesFinishedSubWorkflowsAsAWholeAndEntersTheOthers(t *testing.T) 
 		reused int
 	}{
 		{nil, "n0 true, n1 true, n2/n0 true, n2/n1 false, n3/n0 false, n3/n1 false", 3},
-		// What a node returned is not there any more: it runs again. What contains nodes is entered.
+		// A node whose outputs are lost runs again. A node that contains nodes is entered.
 		{map[aloft.NodeID]string{"n0": gone, "n2-0-n0": gone, "n1": gone, "n1-0-n1": gone},
 			"n0 false, n1/n0 true, n1/n1 false, n2/n0 false, n2/n1 false, n3/n0 false, n3/n1 false", 1},
 	} {

@@ -1,13 +1,13 @@
-// Package job carries out recoveries of many executions: it selects them, plans, and moves jobs until every item has its end.
+// Package job carries out recoveries of many executions: it selects them, plans, and moves jobs until every item has ended.
 //
-// It stands beside launch, which creates the recovering executions, and before store, where jobs and items are rows. What is
-// done next is decided by recovery.Batch, which is pure; this package reads, saves what was decided, and then acts on it:
+// It stands beside launch, which creates the recovering executions, and before store, where jobs and items are rows.
+// recovery.Batch, which is pure, decides what a job does next; this package reads, saves the decision, and then acts on it:
 //
 //	selection ─▶ job with its items (one transaction) ─▶ pass: observe · decide · save · create executions ─▶ pass …
 //
-// A server may die at any point. What is decided is saved before it is done; an item is recovered by an execution whose name
-// follows from what it recovers, so doing it again, here or on another server or for another job, finds that execution. A job
-// has one owner at a time, by a lease; one that works on a job which is not its own any more is refused by the job's version.
+// A server may die at any point. A decision is saved before it is carried out. The name of a recovering execution follows from the
+// execution that it recovers, so that a second try, by any server and for any job, finds the first. A job has one owner at a time, by
+// a lease. If the owner of an expired lease saves a job, the store refuses that by the job's version.
 package job
 
 import (
@@ -30,7 +30,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Store is what jobs need of the store.
+// Store is the part of the store that jobs need.
 type Store interface {
 	store.Recoveries
 	store.Wakes
@@ -41,7 +41,7 @@ type Store interface {
 	NodeValues(ctx context.Context, id aloft.ExecutionID, nodes []aloft.NodeID) ([]*store.Node, error)
 }
 
-// Results sees whether the outputs of a finished node are there: catalog.Catalog.
+// Results tells whether the outputs of a finished node are lost: catalog.Catalog.
 type Results interface {
 	Lost(ctx context.Context, outputs *aloftv1.Literals) (problem string, err error)
 }
@@ -56,22 +56,22 @@ type Config struct {
 	Store    Store
 	Launcher Launcher
 	Results  Results
-	Owner    string // of the jobs that this server works on: as of the engine
+	Owner    string // of the jobs that this server works on
 	Logger   *slog.Logger
 
-	Now      func() time.Time // time.Now
-	Poll     time.Duration    // 250 ms; how often executions that recover are looked at
-	LeaseTTL time.Duration    // 10 s
+	Now      func() time.Time // default: time.Now
+	Poll     time.Duration    // between two reads of the phases of recoveries; default: 250 ms
+	LeaseTTL time.Duration    // of a job's lease; default: 10 s
 }
 
-// Jobs selects, plans and runs. Safe for concurrent use; Run once.
+// Jobs creates, plans and runs recovery jobs. Safe for concurrent use; Run may be called once.
 type Jobs struct {
 	Config
-	held map[string]held // by job, only in the goroutine that runs them
+	held map[string]heldItems // by the name of the job; used by the goroutine of Run alone
 }
 
-// held is what was read or saved last: the items of that version.
-type held struct {
+// heldItems are the items of a job at the version that was read or saved last.
+type heldItems struct {
 	version int64
 	items   []*aloftv1.RecoveryItem
 }
@@ -83,13 +83,13 @@ func New(config Config) *Jobs {
 	}
 	config.Poll = cmp.Or(config.Poll, 250*time.Millisecond)
 	config.LeaseTTL = cmp.Or(config.LeaseTTL, 10*time.Second)
-	return &Jobs{Config: config, held: map[string]held{}}
+	return &Jobs{Config: config, held: map[string]heldItems{}}
 }
 
-// startsPerPass bounds what is decided at once, so that progress is saved often.
+// startsPerPass bounds the items that begin in one pass, so that progress is saved often.
 const startsPerPass = 64
 
-// idlePoll is how often free jobs are looked for without being told of one.
+// idlePoll is the time between two looks for jobs without an owner, if no wake-up comes.
 const idlePoll = 2 * time.Second
 
 // Run moves the jobs of this server until ctx ends.
@@ -113,7 +113,7 @@ func (j *Jobs) Run(ctx context.Context) error {
 	return nil
 }
 
-// Pass does once what is to be done now and says when to look again.
+// Pass moves each job of this server once, and says how long to wait before the next pass.
 func (j *Jobs) Pass(ctx context.Context) (pause time.Duration, err error) {
 	jobs, err := j.Store.AcquireRecoveryJobs(ctx, j.Owner, j.Now(), j.LeaseTTL)
 	if err != nil {
@@ -124,32 +124,33 @@ func (j *Jobs) Pass(ctx context.Context) (pause time.Duration, err error) {
 	var errs []error
 	for _, job := range jobs {
 		mine[job.GetName()] = true
-		again, err := j.move(ctx, job)
+		again, err := j.moveJob(ctx, job)
 		if err != nil {
 			delete(j.held, job.GetName())
 			if !errors.Is(err, errOvertaken) {
 				errs = append(errs, fmt.Errorf("recovery job %s: %w", job.GetName(), err))
 				continue
 			}
-			again = j.Poll // another call has changed it: it is read again
+			again = j.Poll // another call has changed the job, which is read again
 		}
 		pause = min(pause, again)
 	}
-	maps.DeleteFunc(j.held, func(name string, _ held) bool { return !mine[name] })
+	maps.DeleteFunc(j.held, func(name string, _ heldItems) bool { return !mine[name] })
 	return pause, errors.Join(errs...)
 }
 
-// errOvertaken says that a job was changed between reading and saving it. What an item's own recovery says is another matter,
-// whatever sentinel it wraps.
+// errOvertaken says that a job was changed between reading and saving it. It is a sentinel of its own, because an error of a single
+// item may wrap aloft.ErrConflict, too.
 var errOvertaken = errors.New("the job was changed meanwhile")
 
-// away says that an error is no answer: a service could not do its part, or we are ending.
-func away(ctx context.Context, err error) bool {
+// isAway says whether a call has to be repeated: a service could not do its part, or the server is ending.
+func isAway(ctx context.Context, err error) bool {
 	return errors.Is(err, aloft.ErrUnavailable) || ctx.Err() != nil
 }
 
-// move is one pass over one job: what was decided is done, what runs is looked at, and what comes next is decided and saved.
-func (j *Jobs) move(ctx context.Context, job *aloftv1.RecoveryJob) (again time.Duration, err error) {
+// moveJob is one pass over one job. It creates the recoveries of starting items, reads the phases of started ones, decides which items
+// begin, and saves the job.
+func (j *Jobs) moveJob(ctx context.Context, job *aloftv1.RecoveryJob) (again time.Duration, err error) {
 	items, err := j.items(ctx, job)
 	if err != nil {
 		return 0, err
@@ -159,7 +160,7 @@ func (j *Jobs) move(ctx context.Context, job *aloftv1.RecoveryJob) (again time.D
 	before := proto.CloneOf(job)
 
 	var running []aloft.ExecutionID
-	var later error // of items for which something is away: they stay as they are, and the others go on
+	var later error // of items for which a service is away: they stay as they are, and the others go on
 	for _, i := range items {
 		switch i.GetPhase() {
 		case aloftv1.RecoveryItem_STARTING:
@@ -193,15 +194,15 @@ func (j *Jobs) move(ctx context.Context, job *aloftv1.RecoveryJob) (again time.D
 		}
 	}
 	now := j.Now()
-	b.Advance(now) // a canary that is over lets the others begin in this pass
+	b.Advance(now) // before Pass, so that the items behind a finished canary begin in this pass
 	begin, at := b.Pass(now, startsPerPass)
 	if len(begin) > 0 {
-		for k, f := range j.factsOfEach(ctx, begin) {
+		for k, f := range j.historyOfEach(ctx, begin) {
 			switch i := begin[k]; {
 			case f.err == nil:
-				b.Begin(i, f.Facts, now)
+				b.Begin(i, f.History, now)
 				changed = append(changed, i)
-			case away(ctx, f.err):
+			case isAway(ctx, f.err):
 				later = f.err
 			default:
 				b.Started(i, f.err.Error())
@@ -220,12 +221,12 @@ func (j *Jobs) move(ctx context.Context, job *aloftv1.RecoveryJob) (again time.D
 			j.Logger.Info("recovery job", "job", job.GetName(), "phase", job.GetPhase().String(), "reason", job.GetReason())
 		}
 	}
-	j.held[job.GetName()] = held{job.GetVersion(), items}
+	j.held[job.GetName()] = heldItems{job.GetVersion(), items}
 	switch {
 	case later != nil:
 		return 0, later
 	case len(begin) > 0:
-		return 0, nil // they are to be started
+		return 0, nil // the next pass creates their recoveries
 	case !at.IsZero():
 		return min(j.Poll, max(0, at.Sub(now))), nil
 	case job.GetCounts().GetRunning() > 0:
@@ -245,7 +246,7 @@ func (j *Jobs) items(ctx context.Context, job *aloftv1.RecoveryJob) ([]*aloftv1.
 	return items, nil
 }
 
-// start creates the execution of an item, or finds that it is there. Refused says why there will never be one.
+// start creates the recovery of an item, or finds that it exists. refused says why there will never be one.
 func (j *Jobs) start(ctx context.Context, i *aloftv1.RecoveryItem) (refused string, err error) {
 	of, as := aloft.ExecutionIDOf(i.GetExecution()), aloft.ExecutionIDOf(i.GetRecovery())
 	_, err = j.Launcher.Recover(ctx, of, as.Name, nil)
@@ -259,54 +260,55 @@ func (j *Jobs) start(ctx context.Context, i *aloftv1.RecoveryItem) (refused stri
 			return fmt.Sprintf("there is an execution %s that does not recover it", as.Name), nil
 		}
 		return "", nil
-	case err == nil || away(ctx, err):
+	case err == nil || isAway(ctx, err):
 		return "", err
 	}
 	return err.Error(), nil
 }
 
-// factsOf are the facts of one item, or why they cannot be had.
-type factsOf struct {
-	recovery.Facts
+// itemHistory is the history of one item, or the error of reading it.
+type itemHistory struct {
+	recovery.History
 	err error
 }
 
-// factsOfEach asks for all at once, and if that goes wrong for each by itself: one that cannot be read stops no other.
-func (j *Jobs) factsOfEach(ctx context.Context, items []*aloftv1.RecoveryItem) []factsOf {
-	each := make([]factsOf, len(items))
-	all, err := j.facts(ctx, items)
+// historyOfEach reads the histories of all items at once. If that fails it reads each by itself, so that an item whose history cannot be
+// read does not stop the others.
+func (j *Jobs) historyOfEach(ctx context.Context, items []*aloftv1.RecoveryItem) []itemHistory {
+	each := make([]itemHistory, len(items))
+	all, err := j.histories(ctx, items)
 	for k := range items {
 		switch {
 		case err == nil:
-			each[k].Facts = all[k]
-		case away(ctx, err):
+			each[k].History = all[k]
+		case isAway(ctx, err):
 			each[k].err = err
 		default:
-			one, err := j.facts(ctx, items[k:k+1])
+			one, err := j.histories(ctx, items[k:k+1])
 			if each[k].err = err; err == nil {
-				each[k].Facts = one[0]
+				each[k].History = one[0]
 			}
 		}
 	}
 	return each
 }
 
-// facts are what is known of items whose turn has come.
-func (j *Jobs) facts(ctx context.Context, items []*aloftv1.RecoveryItem) ([]recovery.Facts, error) {
+// histories reads the histories of items.
+func (j *Jobs) histories(ctx context.Context, items []*aloftv1.RecoveryItem) ([]recovery.History, error) {
 	ids := make([]aloft.ExecutionID, len(items))
 	place := make(map[aloft.ExecutionID]int, len(items))
 	for k, i := range items {
 		ids[k] = aloft.ExecutionIDOf(i.GetExecution())
 		place[ids[k]] = k
 	}
-	all := make([]recovery.Facts, len(items))
+	all := make([]recovery.History, len(items))
 	found, err := j.Store.RecoveriesOf(ctx, ids)
 	if err != nil {
 		return nil, err
 	}
 	for _, r := range found {
 		f := &all[place[r.Execution]]
-		f.Recoveries = append(f.Recoveries, recovery.Known{ID: r.Recovery, Phase: r.Phase})
+		f.Recoveries = append(f.Recoveries, recovery.ExecutionPhase{ID: r.Recovery, Phase: r.Phase})
 	}
 	for k, id := range ids {
 		if all[k].Equal, err = j.Store.SucceededSince(ctx, id); err != nil {
@@ -316,7 +318,7 @@ func (j *Jobs) facts(ctx context.Context, items []*aloftv1.RecoveryItem) ([]reco
 	return all, nil
 }
 
-// change reads a job, changes it and saves it, again if somebody else did so meanwhile.
+// change reads a job, changes it and saves it, and begins again if another call or server has saved it meanwhile.
 func (j *Jobs) change(ctx context.Context, name string, change func(job *aloftv1.RecoveryJob, now time.Time) error) (*aloftv1.RecoveryJob, error) {
 	for {
 		job, err := j.Store.GetRecoveryJob(ctx, name)
@@ -333,7 +335,7 @@ func (j *Jobs) change(ctx context.Context, name string, change func(job *aloftv1
 	}
 }
 
-// Pause stops new starts of a job. ErrNotFound, ErrPrecondition.
+// Pause keeps a job from starting further items. ErrNotFound, ErrPrecondition.
 func (j *Jobs) Pause(ctx context.Context, name string) (*aloftv1.RecoveryJob, error) {
 	return j.change(ctx, name, recovery.Pause)
 }
@@ -343,8 +345,9 @@ func (j *Jobs) Resume(ctx context.Context, name string) (*aloftv1.RecoveryJob, e
 	return j.change(ctx, name, recovery.Resume)
 }
 
-// tips replaces executions whose recoveries have failed by the latest of those, each once.
-func (j *Jobs) tips(ctx context.Context, selected []recovery.Failed) ([]recovery.Failed, error) {
+// latestRecoveries replaces each execution whose recoveries have all failed by the latest of these recoveries, and does the same with
+// that. Each execution is in the result once.
+func (j *Jobs) latestRecoveries(ctx context.Context, selected []recovery.FailedExecution) ([]recovery.FailedExecution, error) {
 	ask := make([]int, len(selected))
 	for k := range ask {
 		ask[k] = k
@@ -369,14 +372,14 @@ func (j *Jobs) tips(ctx context.Context, selected []recovery.Failed) ([]recovery
 				return r.Phase == core.WorkflowExecution_SUCCEEDED || !aloft.Terminal(r.Phase)
 			})
 			if len(all) > 0 && !settled {
-				selected[k] = recovery.Failed{ID: all[0].Recovery, Error: all[0].Error}
+				selected[k] = recovery.FailedExecution{ID: all[0].Recovery, Error: all[0].Error}
 				next = append(next, k)
 			}
 		}
 		ask = next
 	}
 	seen := map[aloft.ExecutionID]bool{}
-	return slices.DeleteFunc(selected, func(f recovery.Failed) bool {
+	return slices.DeleteFunc(selected, func(f recovery.FailedExecution) bool {
 		again := seen[f.ID]
 		seen[f.ID] = true
 		return again

@@ -24,35 +24,35 @@ func id(name string) aloft.ExecutionID {
 	return aloft.ExecutionID{Project: "flytesnacks", Domain: "development", Name: name}
 }
 
-// world is a store with executions that ended as they were created.
-type world struct {
+// endedStore is a store and a launcher whose executions have ended when they are created.
+type endedStore struct {
 	testing.TB
 	*sqlstore.Store
 
 	mu    sync.Mutex
-	asked map[aloft.ExecutionID]int // how often a recovery was asked for
-	made  map[aloft.ExecutionID]int // how often one was made
+	asked map[aloft.ExecutionID]int // calls of Recover
+	made  map[aloft.ExecutionID]int // recoveries that were created
 	fails map[aloft.ExecutionID]bool
 
-	workflow string // of executions that are made; empty: wf
+	workflow string // of new executions; empty: wf
 }
 
-func newWorld(t testing.TB) *world {
+func newEndedStore(t testing.TB) *endedStore {
 	t.Helper()
 	s, err := sqlstore.Open(t.Context(), sqlstore.Options{Path: filepath.Join(t.TempDir(), "aloft.db")})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	return &world{TB: t, Store: s, asked: map[aloft.ExecutionID]int{}, made: map[aloft.ExecutionID]int{}, fails: map[aloft.ExecutionID]bool{}}
+	return &endedStore{TB: t, Store: s, asked: map[aloft.ExecutionID]int{}, made: map[aloft.ExecutionID]int{}, fails: map[aloft.ExecutionID]bool{}}
 }
 
-func (w *world) create(ctx context.Context, name string, phase core.WorkflowExecution_Phase, of *core.WorkflowExecutionIdentifier) error {
+func (w *endedStore) create(ctx context.Context, name string, phase core.WorkflowExecution_Phase, of *core.WorkflowExecutionIdentifier) error {
 	mode := admin.ExecutionMetadata_MANUAL
 	if of != nil {
 		mode = admin.ExecutionMetadata_RECOVERED
 	}
-	source := name // a recovery has the inputs of what it recovers
+	source := name // a recovery has the inputs of the execution that it recovers
 	if of != nil {
 		source = of.GetName()
 	}
@@ -68,8 +68,8 @@ func (w *world) create(ctx context.Context, name string, phase core.WorkflowExec
 	return w.CreateExecution(ctx, e, &aloftv1.Inbox{Kind: &aloftv1.Inbox_Create{Create: &aloftv1.Create{}}})
 }
 
-// Recover is the launcher: what it makes ends at once.
-func (w *world) Recover(ctx context.Context, of aloft.ExecutionID, name string, _ *core.NodeExecutionIdentifier) (aloft.ExecutionID, error) {
+// Recover implements job.Launcher: it creates an execution that has ended.
+func (w *endedStore) Recover(ctx context.Context, of aloft.ExecutionID, name string, _ *core.NodeExecutionIdentifier) (aloft.ExecutionID, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.asked[of]++
@@ -84,17 +84,17 @@ func (w *world) Recover(ctx context.Context, of aloft.ExecutionID, name string, 
 	return id(name), err
 }
 
-// mortal is a store and a launcher of a server that is killed at its n-th call: before the call has done anything, or
-// after it has but before anybody knows.
-type mortal struct {
-	*world
+// mortalServer is the store and the launcher of a server that is killed at its n-th call: before the call has an effect, or after, but
+// before the server gets its answer.
+type mortalServer struct {
+	*endedStore
 	calls, killed int
 	after         bool
 }
 
 var errKilled = fmt.Errorf("killed: %w", aloft.ErrUnavailable)
 
-func (m *mortal) die(call func() error) error {
+func (m *mortalServer) die(call func() error) error {
 	m.calls++
 	if m.killed > 0 && (m.calls > m.killed || m.calls == m.killed && !m.after) {
 		return errKilled
@@ -106,31 +106,31 @@ func (m *mortal) die(call func() error) error {
 	return err
 }
 
-func (m *mortal) AcquireRecoveryJobs(ctx context.Context, owner string, now time.Time, ttl time.Duration) (jobs []*aloftv1.RecoveryJob, err error) {
-	err = m.die(func() error { jobs, err = m.world.AcquireRecoveryJobs(ctx, owner, now, ttl); return err })
+func (m *mortalServer) AcquireRecoveryJobs(ctx context.Context, owner string, now time.Time, ttl time.Duration) (jobs []*aloftv1.RecoveryJob, err error) {
+	err = m.die(func() error { jobs, err = m.endedStore.AcquireRecoveryJobs(ctx, owner, now, ttl); return err })
 	return jobs, err
 }
 
-func (m *mortal) SaveRecoveryJob(ctx context.Context, j *aloftv1.RecoveryJob, items []*aloftv1.RecoveryItem) error {
-	return m.die(func() error { return m.world.SaveRecoveryJob(ctx, j, items) })
+func (m *mortalServer) SaveRecoveryJob(ctx context.Context, j *aloftv1.RecoveryJob, items []*aloftv1.RecoveryItem) error {
+	return m.die(func() error { return m.endedStore.SaveRecoveryJob(ctx, j, items) })
 }
 
-func (m *mortal) RecoveriesOf(ctx context.Context, ids []aloft.ExecutionID) (all []store.Recovered, err error) {
-	err = m.die(func() error { all, err = m.world.RecoveriesOf(ctx, ids); return err })
+func (m *mortalServer) RecoveriesOf(ctx context.Context, ids []aloft.ExecutionID) (all []store.Recovered, err error) {
+	err = m.die(func() error { all, err = m.endedStore.RecoveriesOf(ctx, ids); return err })
 	return all, err
 }
 
-func (m *mortal) Recover(ctx context.Context, of aloft.ExecutionID, name string, parent *core.NodeExecutionIdentifier) (made aloft.ExecutionID, err error) {
-	err = m.die(func() error { made, err = m.world.Recover(ctx, of, name, parent); return err })
+func (m *mortalServer) Recover(ctx context.Context, of aloft.ExecutionID, name string, parent *core.NodeExecutionIdentifier) (made aloft.ExecutionID, err error) {
+	err = m.die(func() error { made, err = m.endedStore.Recover(ctx, of, name, parent); return err })
 	return made, err
 }
 
-func (w *world) jobs(s job.Store, l job.Launcher, owner string) *job.Jobs {
+func (w *endedStore) jobs(s job.Store, l job.Launcher, owner string) *job.Jobs {
 	return job.New(job.Config{Store: s, Launcher: l, Owner: owner, Logger: slog.New(slog.DiscardHandler)})
 }
 
-// begin makes failed executions and a job that recovers them.
-func (w *world) begin(n int, canary uint32) string {
+// begin creates n failed executions and a job that recovers them.
+func (w *endedStore) begin(n int, canary uint32) string {
 	w.Helper()
 	for i := range n {
 		if err := w.create(w.Context(), fmt.Sprintf("e%d", i), core.WorkflowExecution_FAILED, nil); err != nil {
@@ -144,8 +144,8 @@ func (w *world) begin(n int, canary uint32) string {
 	return j.GetName()
 }
 
-// ended moves jobs until this one has ended.
-func (w *world) ended(name string, all ...*job.Jobs) *aloftv1.RecoveryJob {
+// waitEnded runs passes until a job has ended.
+func (w *endedStore) waitEnded(name string, all ...*job.Jobs) *aloftv1.RecoveryJob {
 	w.Helper()
 	for range 100 {
 		for _, jobs := range all {
@@ -165,7 +165,7 @@ func (w *world) ended(name string, all ...*job.Jobs) *aloftv1.RecoveryJob {
 	return nil
 }
 
-func (w *world) onceEach(n int) {
+func (w *endedStore) onceEach(n int) {
 	w.Helper()
 	for i := range n {
 		if made := w.made[id(fmt.Sprintf("e%d", i))]; made != 1 {
@@ -180,9 +180,9 @@ func TestAServerThatIsKilledAnywhereRecoversEachOnce(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		again := 0
 		for killed := 1; ; killed++ {
-			w := newWorld(t)
+			w := newEndedStore(t)
 			name := w.begin(n, 1)
-			m := &mortal{world: w, killed: killed, after: after}
+			m := &mortalServer{endedStore: w, killed: killed, after: after}
 			first := w.jobs(m, m, "server")
 			var err error
 			for range 50 {
@@ -190,7 +190,7 @@ func TestAServerThatIsKilledAnywhereRecoversEachOnce(t *testing.T) {
 					break
 				}
 			}
-			done := w.ended(name, w.jobs(w.Store, w, "server"))
+			done := w.waitEnded(name, w.jobs(w.Store, w, "server"))
 			if got := done.GetCounts(); got.GetSucceeded() != n {
 				t.Errorf("killed %d (after: %t): it ended as %v", killed, after, got)
 			}
@@ -198,7 +198,7 @@ func TestAServerThatIsKilledAnywhereRecoversEachOnce(t *testing.T) {
 			for _, asked := range w.asked {
 				again += asked - 1
 			}
-			if m.calls < killed { // it was never killed
+			if m.calls < killed { // the server was never killed
 				break
 			}
 			if killed > 30 {
@@ -214,7 +214,7 @@ func TestAServerThatIsKilledAnywhereRecoversEachOnce(t *testing.T) {
 func TestTwoWhoThinkThatAJobIsTheirsRecoverEachOnce(t *testing.T) {
 	t.Parallel()
 	const n = 200
-	w := newWorld(t)
+	w := newEndedStore(t)
 	name := w.begin(n, 2)
 	var all sync.WaitGroup
 	for range 3 {
@@ -232,7 +232,7 @@ func TestTwoWhoThinkThatAJobIsTheirsRecoverEachOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if got := w.ended(name, w.jobs(w.Store, w, "the same")).GetCounts(); got.GetSucceeded() != n {
+	if got := w.waitEnded(name, w.jobs(w.Store, w, "the same")).GetCounts(); got.GetSucceeded() != n {
 		t.Errorf("it ended as %v", got)
 	}
 	w.onceEach(n)
@@ -241,7 +241,7 @@ func TestTwoWhoThinkThatAJobIsTheirsRecoverEachOnce(t *testing.T) {
 func TestTwoJobsRecoverEachOnceAndAFailedRecoveryStandsForItsSource(t *testing.T) {
 	t.Parallel()
 	const n = 3
-	w := newWorld(t)
+	w := newEndedStore(t)
 	w.fails[id("e1")] = true
 	first := w.begin(n, 0)
 	selection := &aloftv1.RecoverySelection{Project: "flytesnacks", Domain: "development"}
@@ -250,31 +250,31 @@ func TestTwoJobsRecoverEachOnceAndAFailedRecoveryStandsForItsSource(t *testing.T
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.ended(first, jobs)
-	w.ended(second.GetName(), jobs)
+	w.waitEnded(first, jobs)
+	w.waitEnded(second.GetName(), jobs)
 	w.onceEach(n)
 	third, err := jobs.Create(t.Context(), &aloftv1.CreateRecoveryJobRequest{Selection: selection})
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := w.ended(third.GetName(), jobs)
+	done := w.waitEnded(third.GetName(), jobs)
 	if got := done.GetCounts(); got.GetSucceeded() != 1 || got.GetSkipped() != 2 {
 		t.Errorf("the third job ended as %v", got)
 	}
-	w.onceEach(n) // what was recovered again is the recovery that had failed
+	w.onceEach(n) // the third job has recovered a recovery that had failed
 	if len(w.made) != n+1 {
 		t.Errorf("%d executions were recovered, want %d", len(w.made), n+1)
 	}
 }
 
-// troubled is a launcher that some recoveries cannot be had of.
-type troubled struct {
-	*world
+// faultyLauncher is a launcher that cannot create some recoveries.
+type faultyLauncher struct {
+	*endedStore
 	errs map[aloft.ExecutionID]error
-	away map[aloft.ExecutionID]int // how often something is away
+	away map[aloft.ExecutionID]int // how many more calls find a service away
 }
 
-func (l *troubled) Recover(ctx context.Context, of aloft.ExecutionID, name string, parent *core.NodeExecutionIdentifier) (aloft.ExecutionID, error) {
+func (l *faultyLauncher) Recover(ctx context.Context, of aloft.ExecutionID, name string, parent *core.NodeExecutionIdentifier) (aloft.ExecutionID, error) {
 	if err := l.errs[of]; err != nil {
 		return aloft.ExecutionID{}, err
 	}
@@ -282,16 +282,17 @@ func (l *troubled) Recover(ctx context.Context, of aloft.ExecutionID, name strin
 		l.away[of]--
 		return aloft.ExecutionID{}, fmt.Errorf("the blob store does not answer: %w", aloft.ErrUnavailable)
 	}
-	return l.world.Recover(ctx, of, name, parent)
+	return l.endedStore.Recover(ctx, of, name, parent)
 }
 
-// TestAnItemThatCannotBeRecoveredStopsNoOther: inputs that have rotted are a conflict of digests, which is not one of the job.
+// TestAnItemThatCannotBeRecoveredStopsNoOther: damaged inputs of an execution are an ErrConflict of digests, which is no conflict of
+// the job.
 func TestAnItemThatCannotBeRecoveredStopsNoOther(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newEndedStore(t)
 	name := w.begin(6, 0)
-	l := &troubled{
-		world: w,
+	l := &faultyLauncher{
+		endedStore: w,
 		errs: map[aloft.ExecutionID]error{
 			id("e0"): fmt.Errorf("read literals: object x has another digest: %w", aloft.ErrConflict),
 			id("e1"): fmt.Errorf("the inputs are too large: %w", aloft.ErrExhausted),
@@ -333,7 +334,7 @@ func TestAnItemThatCannotBeRecoveredStopsNoOther(t *testing.T) {
 
 func TestRunsOfOneTaskAreSelectedByTheNameThatListsShow(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w := newEndedStore(t)
 	for name, workflow := range map[string]string{"one": ".flytegen.bad.fails", "two": "bad.chain"} {
 		w.workflow = workflow
 		if err := w.create(t.Context(), name, core.WorkflowExecution_FAILED, nil); err != nil {

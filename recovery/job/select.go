@@ -20,11 +20,11 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// pageSize is how many executions are read at once.
+// pageSize is how many executions one query reads.
 const pageSize = 500
 
-// selected finds the executions that are meant. All mistakes of the selection are reported at once.
-func (j *Jobs) selected(ctx context.Context, s *aloftv1.RecoverySelection) ([]recovery.Failed, error) {
+// selectExecutions finds the executions of a selection. All mistakes of the selection are reported at once.
+func (j *Jobs) selectExecutions(ctx context.Context, s *aloftv1.RecoverySelection) ([]recovery.FailedExecution, error) {
 	var problems field.Problems
 	pattern, err := errorPattern(s.GetError())
 	if err != nil {
@@ -55,20 +55,20 @@ func (j *Jobs) selected(ctx context.Context, s *aloftv1.RecoverySelection) ([]re
 	if err := problems.Err(); err != nil {
 		return nil, err
 	}
-	var all []recovery.Failed
+	var all []recovery.FailedExecution
 	if named {
-		all, err = j.named(ctx, s.GetExecutions())
+		all, err = j.readNamed(ctx, s.GetExecutions())
 	} else {
-		all, err = j.matching(ctx, s, pattern)
+		all, err = j.findMatching(ctx, s, pattern)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return j.tips(ctx, all)
+	return j.latestRecoveries(ctx, all)
 }
 
-// errorPattern reads a regular expression. Matching takes up to as many steps as its program has instructions for each byte,
-// and cannot be stopped. A short text may be a long program: (?:a?){1000} is.
+// errorPattern reads a regular expression and bounds the number of its instructions, which is how many steps a match takes for each
+// byte: a match cannot be cancelled. A short expression may have many instructions, as (?:a?){1000} has.
 func errorPattern(text string) (*regexp.Regexp, error) {
 	if n := len(text); n > aloft.MaxPattern {
 		return nil, fmt.Errorf("it has %d bytes, the limit is %d", n, aloft.MaxPattern)
@@ -87,8 +87,9 @@ func errorPattern(text string) (*regexp.Regexp, error) {
 	return regexp.Compile(text)
 }
 
-// matched is what a pattern is matched with. A long error of Python begins with a traceback and ends with what it is about.
-func matched(e *core.ExecutionError) string {
+// matchedText is the text of an error that a pattern is matched with. The middle of a long error is left out: an error of Python
+// begins with a traceback and ends with its message.
+func matchedText(e *core.ExecutionError) string {
 	text := e.GetCode() + ": " + e.GetMessage()
 	const half = aloft.MaxMatched / 2
 	if len(text) > aloft.MaxMatched {
@@ -101,9 +102,9 @@ func tooMany() error {
 	return fmt.Errorf("more than %d executions: narrow the selection, or recover them in several jobs: %w", aloft.MaxRecoveryItems, aloft.ErrExhausted)
 }
 
-// named reads executions that the user named.
-func (j *Jobs) named(ctx context.Context, ids []*core.WorkflowExecutionIdentifier) ([]recovery.Failed, error) {
-	var all []recovery.Failed
+// readNamed reads executions that the user named.
+func (j *Jobs) readNamed(ctx context.Context, ids []*core.WorkflowExecutionIdentifier) ([]recovery.FailedExecution, error) {
+	var all []recovery.FailedExecution
 	var errs []error
 	for _, id := range ids {
 		e, err := j.Store.GetExecution(ctx, aloft.ExecutionIDOf(id))
@@ -117,25 +118,26 @@ func (j *Jobs) named(ctx context.Context, ids []*core.WorkflowExecutionIdentifie
 		case !aloft.Terminal(e.Phase):
 			errs = append(errs, fmt.Errorf("execution %s has not ended: wait for its end, or terminate it: %w", e.ID, aloft.ErrPrecondition))
 		default:
-			all = append(all, recovery.Failed{ID: e.ID, Error: e.Error})
+			all = append(all, recovery.FailedExecution{ID: e.ID, Error: e.Error})
 		}
 	}
 	return all, errors.Join(errs...)
 }
 
-// matching reads the executions that a selection describes, in order of creation, those that are archived left out.
-func (j *Jobs) matching(ctx context.Context, s *aloftv1.RecoverySelection, pattern *regexp.Regexp) ([]recovery.Failed, error) {
-	all, err := j.matchingOf(ctx, s, s.GetWorkflow(), pattern)
+// findMatching reads the executions that a selection describes, in order of creation, without archived ones. If none runs a workflow of
+// the name, the name is taken for that of a task.
+func (j *Jobs) findMatching(ctx context.Context, s *aloftv1.RecoverySelection, pattern *regexp.Regexp) ([]recovery.FailedExecution, error) {
+	all, err := j.findMatchingWorkflow(ctx, s, s.GetWorkflow(), pattern)
 	if err == nil && len(all) == 0 && s.GetWorkflow() != "" {
-		return j.matchingOf(ctx, s, ofTask+s.GetWorkflow(), pattern)
+		return j.findMatchingWorkflow(ctx, s, generatedPrefix+s.GetWorkflow(), pattern)
 	}
 	return all, err
 }
 
-// ofTask begins the names of workflows that run one task; lists show them by the task's name.
-const ofTask = ".flytegen."
+// generatedPrefix begins the names of workflows that are generated to run one task; lists show them by the task's name.
+const generatedPrefix = ".flytegen."
 
-func (j *Jobs) matchingOf(ctx context.Context, s *aloftv1.RecoverySelection, workflow string, pattern *regexp.Regexp) ([]recovery.Failed, error) {
+func (j *Jobs) findMatchingWorkflow(ctx context.Context, s *aloftv1.RecoverySelection, workflow string, pattern *regexp.Regexp) ([]recovery.FailedExecution, error) {
 	phases := []string{core.WorkflowExecution_FAILED.String()}
 	if len(s.GetPhases()) > 0 {
 		phases = nil
@@ -153,7 +155,7 @@ func (j *Jobs) matchingOf(ctx context.Context, s *aloftv1.RecoverySelection, wor
 	if s.GetSince() != nil { // the last change of an execution that has ended is its end
 		q.Filters = append(q.Filters, store.Filter{Field: "updated_at", Function: "gte", Values: []string{s.GetSince().AsTime().Format(time.RFC3339Nano)}})
 	}
-	var all []recovery.Failed
+	var all []recovery.FailedExecution
 	for {
 		page, err := j.Store.ListExecutions(ctx, q)
 		if err != nil {
@@ -161,10 +163,10 @@ func (j *Jobs) matchingOf(ctx context.Context, s *aloftv1.RecoverySelection, wor
 		}
 		for _, e := range page {
 			if err := ctx.Err(); err != nil {
-				return nil, err // the store has its answer, and nobody waits for ours
+				return nil, err // the client has gone: matching further pages would be in vain
 			}
-			if pattern.MatchString(matched(e.Error)) {
-				all = append(all, recovery.Failed{ID: e.ID, Error: e.Error})
+			if pattern.MatchString(matchedText(e.Error)) {
+				all = append(all, recovery.FailedExecution{ID: e.ID, Error: e.Error})
 			}
 		}
 		if len(all) > aloft.MaxRecoveryItems {
@@ -173,27 +175,27 @@ func (j *Jobs) matchingOf(ctx context.Context, s *aloftv1.RecoverySelection, wor
 		if len(page) < q.Limit {
 			return all, nil
 		}
-		q.After = store.PositionOf(page[len(page)-1]) // executions come and go meanwhile: a number of rows would miss some
+		q.After = store.PositionOf(page[len(page)-1]) // a number of rows would miss executions when others come and go meanwhile
 	}
 }
 
-// Plan says what a job for the selection would do. With nodes it also looks whether the results are there that are to be
-// reused; for a selection of thousands of runs, whose nodes are only counted, that would cost too much.
+// Plan says what a job for the selection would do. With nodes, it lists the nodes and checks that the results to be reused are there.
+// Without, nodes are only counted, because that check would cost too much for a selection of thousands of executions.
 func (j *Jobs) Plan(ctx context.Context, s *aloftv1.RecoverySelection, nodes bool) (*aloftv1.PlanRecoveryResponse, error) {
-	all, err := j.selected(ctx, s)
+	all, err := j.selectExecutions(ctx, s)
 	if err != nil {
 		return nil, err
 	}
 	answer := &aloftv1.PlanRecoveryResponse{}
 	var items []*aloftv1.RecoveryItem
 	answer.Causes, items = recovery.Group(all)
-	facts, err := j.facts(ctx, items)
+	histories, err := j.histories(ctx, items)
 	if err != nil {
 		return nil, err
 	}
-	graphs := map[aloft.Key]*core.CompiledWorkflowClosure{} // those of one batch are few
+	graphs := map[aloft.Key]*core.CompiledWorkflowClosure{} // by workflow; the executions of a selection run few workflows
 	for k, i := range items {
-		planned := &aloftv1.PlannedRecovery{Execution: i.GetExecution(), Cause: i.GetCause(), Skipped: facts[k].Skip()}
+		planned := &aloftv1.PlannedRecovery{Execution: i.GetExecution(), Cause: i.GetCause(), Skipped: histories[k].Skip()}
 		answer.Executions = append(answer.Executions, planned)
 		if planned.GetSkipped() != "" {
 			continue
@@ -243,10 +245,11 @@ func (j *Jobs) plan(ctx context.Context, id aloft.ExecutionID, graphs map[aloft.
 	return recovery.NewPlan(recovery.NewRun(nodes), graphs[key], lost), nil
 }
 
-// valuesPerRead is how many nodes' outputs are read at once, 64 KiB each.
+// valuesPerRead is how many nodes' outputs one query reads, each up to 64 KiB.
 const valuesPerRead = 256
 
-// lost says of which finished nodes the results are not all there any more, as the engine will when it is their turn.
+// lost finds the finished nodes whose results are not all there any more, with a text about what is lost. The engine will make the
+// same check before it takes a node over.
 func (j *Jobs) lost(ctx context.Context, id aloft.ExecutionID, nodes []*store.Node) (map[aloft.NodeID]string, error) {
 	var finished []aloft.NodeID
 	for _, n := range nodes {
@@ -277,7 +280,7 @@ func (j *Jobs) lost(ctx context.Context, id aloft.ExecutionID, nodes []*store.No
 	return lost, nil
 }
 
-// Create selects and commits a job, which begins at once. ErrExists if its name is taken, ErrPrecondition if nothing is
+// Create commits a job for a selection, which begins at once. ErrExists if its name is taken, ErrPrecondition if no execution is
 // selected.
 func (j *Jobs) Create(ctx context.Context, r *aloftv1.CreateRecoveryJobRequest) (*aloftv1.RecoveryJob, error) {
 	if rate := r.GetRate(); rate < 0 || math.IsNaN(rate) || math.IsInf(rate, 0) || rate > 0 && rate < 1e-6 {
@@ -286,7 +289,7 @@ func (j *Jobs) Create(ctx context.Context, r *aloftv1.CreateRecoveryJobRequest) 
 	if len(r.GetName()) > aloft.MaxExecutionName {
 		return nil, fmt.Errorf("invalid value for name: it has %d characters, the limit is %d: %w", len(r.GetName()), aloft.MaxExecutionName, aloft.ErrInvalid)
 	}
-	all, err := j.selected(ctx, r.GetSelection())
+	all, err := j.selectExecutions(ctx, r.GetSelection())
 	if err != nil {
 		return nil, err
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// failed makes so many executions with one error.
-func (w *world) failed(n int, message string) *job.Jobs {
+// newFailed creates n failed executions with one error.
+func (w *endedStore) newFailed(n int, message string) *job.Jobs {
 	w.Helper()
 	for i := range n {
 		e := &store.Execution{
@@ -35,10 +35,10 @@ func selecting(pattern string) *aloftv1.CreateRecoveryJobRequest {
 	return &aloftv1.CreateRecoveryJobRequest{Selection: &aloftv1.RecoverySelection{Project: "flytesnacks", Domain: "development", Error: pattern}}
 }
 
-// TestAPatternIsBoundedByItsProgram: a text of 362 bytes kept a processor busy for more than 35 s with one error of 20 KB.
+// TestAPatternIsBoundedByItsProgram: a pattern of 362 bytes kept a processor busy for more than 35 s with one error of 20 KB.
 func TestAPatternIsBoundedByItsProgram(t *testing.T) {
 	t.Parallel()
-	jobs := newWorld(t).failed(1, strings.Repeat("a", 20<<10))
+	jobs := newEndedStore(t).newFailed(1, strings.Repeat("a", 20<<10))
 	for _, pattern := range []string{strings.Repeat("(?:a?){1000}", 30) + "Z%", strings.Repeat("((a{9}){9}){9}", 3), "[a-z]{1000}[a-z]{1000}"} {
 		begin := time.Now()
 		_, err := jobs.Create(t.Context(), selecting(pattern))
@@ -53,7 +53,7 @@ func TestAPatternIsBoundedByItsProgram(t *testing.T) {
 
 func TestOfALongErrorTheBeginningAndTheEndAreMatched(t *testing.T) {
 	t.Parallel()
-	jobs := newWorld(t).failed(1, "Trace: "+strings.Repeat("frame ", 3000)+"middle "+strings.Repeat("frame ", 3000)+"ValueError: the end")
+	jobs := newEndedStore(t).newFailed(1, "Trace: "+strings.Repeat("frame ", 3000)+"middle "+strings.Repeat("frame ", 3000)+"ValueError: the end")
 	for pattern, found := range map[string]bool{"^USER:E: Trace": true, "ValueError: the end$": true, "middle": false} {
 		_, err := jobs.Create(t.Context(), selecting(pattern))
 		if found && err != nil || !found && !errors.Is(err, aloft.ErrPrecondition) {
@@ -62,10 +62,10 @@ func TestOfALongErrorTheBeginningAndTheEndAreMatched(t *testing.T) {
 	}
 }
 
-// TestNothingIsMatchedForACallerWhoHasGone measures the dearest pattern: no more than one error is matched after the end.
+// TestNothingIsMatchedForACallerWhoHasGone uses the most expensive pattern: when the client has gone, at most one more error is matched.
 func TestNothingIsMatchedForACallerWhoHasGone(t *testing.T) {
 	t.Parallel()
-	jobs := newWorld(t).failed(400, strings.Repeat("a", 20<<10))
+	jobs := newEndedStore(t).newFailed(400, strings.Repeat("a", 20<<10))
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	begin := time.Now()
