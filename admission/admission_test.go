@@ -90,7 +90,7 @@ func TestChoicesNeverExceedTheRoomAndEverybodyIsAnswered(t *testing.T) {
 		}).Draw(t, "elapsed")))
 		free, seen := capacity, map[int]bool{}
 		for _, i := range choice.Start {
-			free = free.less(waiting[i].Asks.within(capacity))
+			free = free.minus(waiting[i].Asks.cappedAt(capacity))
 			seen[i] = true
 		}
 		if free.MilliCPU < 0 || free.Memory < 0 || free.Slots < 0 {
@@ -107,12 +107,12 @@ func TestChoicesNeverExceedTheRoomAndEverybodyIsAnswered(t *testing.T) {
 	})
 }
 
-// naive is the same rule said without a queue: each time, of all that is left, the one whose turn it is.
+// naive follows the rule of Choose without queues: it looks for the next candidate among all that are left, each time.
 func naive(waiting, running []Candidate, capacity Room, now time.Time) []int {
 	free := capacity
 	projects, executions := map[string]int{}, map[string]int{}
 	for _, r := range running {
-		free = free.less(r.Asks.within(capacity))
+		free = free.minus(r.Asks.cappedAt(capacity))
 		projects[r.Project]++
 		executions[r.Execution]++
 	}
@@ -134,13 +134,13 @@ func naive(waiting, running []Candidate, capacity Room, now time.Time) []int {
 		}
 		done[best] = true
 		w := waiting[best]
-		if !free.fits(w.Asks.within(capacity)) {
+		if !free.fits(w.Asks.cappedAt(capacity)) {
 			if now.Sub(w.CreatedAt) >= Patience {
 				return start
 			}
 			continue
 		}
-		free = free.less(w.Asks.within(capacity))
+		free = free.minus(w.Asks.cappedAt(capacity))
 		projects[w.Project]++
 		executions[w.Execution]++
 		start = append(start, best)
