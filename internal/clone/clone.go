@@ -1,9 +1,9 @@
 // Package clone gives a file's content to a second file as cheaply as the file system can: blob/folder makes private copies
 // of stored objects with it, and bundle those of code.
 //
-// A clone shares its blocks with the original until one of the two is written to (XFS, Btrfs; both files on one file
-// system). It costs the same for any size. Where there are none, content is copied by the kernel and holes stay holes. It
-// is never a hard link: two names of one file are one file, and under one user id either can be written through.
+// A clone shares its blocks with the original until one of the two files is written to (XFS, Btrfs; both files on one file
+// system). It costs the same for any size. On other file systems the kernel copies the content, and holes stay holes. A hard
+// link is never made: it would be a second name of the original, through which a task could change a stored object.
 package clone
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/aloft-dev/aloft/internal/hang"
 )
 
-// How a content was given.
+// How is the way in which File gave the content.
 type How int
 
 const (
@@ -22,11 +22,11 @@ const (
 	Shared     // blocks are shared until one of the files is written to
 )
 
-// chunk is copied between two looks at the context.
+// chunk is how many bytes are copied between two looks at the context.
 const chunk = 64 << 20
 
-// File gives the content of src to dst, which is new and empty. Sharing is not tried if copied is set: for a small file, and
-// where it was seen to be impossible, a call less is a good part of the cost.
+// File gives the content of src to dst, which is new and empty. If copied is set, a clone is not tried: for a small file, or on a file
+// system that was seen to have no clones, the vain call would be a good part of the cost.
 func File(ctx context.Context, dst, src *os.File, copied bool) (How, error) {
 	if !copied && share(dst, src) {
 		return Shared, nil
@@ -38,7 +38,7 @@ func File(ctx context.Context, dst, src *os.File, copied bool) (How, error) {
 	return Copied, sparse(ctx, dst, src, info.Size())
 }
 
-// sparse copies what is not a hole. The size is set first, so that a hole at the end is one, too.
+// sparse copies all data of src but its holes. The size of dst is set first, so that a hole at the end stays a hole, too.
 func sparse(ctx context.Context, dst, src *os.File, size int64) error {
 	if err := dst.Truncate(size); err != nil {
 		return err
@@ -59,7 +59,7 @@ func sparse(ctx context.Context, dst, src *os.File, size int64) error {
 				}
 			}
 			n, err := io.CopyN(dst, src, min(chunk, end-at))
-			if err != nil { // io.EOF: it became shorter meanwhile, which no stored file does
+			if err != nil { // io.EOF: src became shorter meanwhile, which no stored object does
 				return err
 			}
 			at += n

@@ -1,6 +1,6 @@
-// Package field checks the fields of requests that several stations have to check: identifiers, labels, notifications. It
-// is used by api, registry and launch before they do anything, relies on nothing, and reports all mistakes at once in the
-// words that Flyte's clients know ("missing project", "invalid value for name").
+// Package field checks the fields of requests that several packages have to check: identifiers, labels, notifications. Packages
+// api, registry and launch call it before anything else. It relies on nothing, and reports all mistakes at once in the words
+// that Flyte's clients know ("missing project", "invalid value for name").
 package field
 
 import (
@@ -21,10 +21,10 @@ import (
 	"github.com/aloft-dev/aloft/internal/legible"
 )
 
-// Problems are all mistakes of one request. The zero value is none.
+// Problems collects all mistakes of one request. The zero value has none.
 type Problems struct {
 	errs []error
-	away error // the first check that could not be made
+	away error // of the first check that could not be made, such as without the store
 }
 
 // Add notes a mistake.
@@ -32,8 +32,8 @@ func (p *Problems) Add(format string, args ...any) {
 	p.errs = append(p.errs, errors.New(aloft.Messagef(format, args...)))
 }
 
-// Include notes an error that another check returned, with what it wraps; nil is no mistake. One that wraps
-// aloft.ErrUnavailable or aloft.ErrUnreadable says nothing about the request: the check could not be made.
+// Include notes an error of another check, with the errors that it wraps; nil is no mistake. An error that wraps
+// aloft.ErrUnavailable or aloft.ErrUnreadable is no mistake of the request: the check could not be made.
 func (p *Problems) Include(err error) {
 	switch {
 	case err == nil:
@@ -59,8 +59,8 @@ func (p *Problems) Need(field, value string) {
 // Any says whether there is a mistake already.
 func (p *Problems) Any() bool { return len(p.errs) > 0 || p.away != nil }
 
-// Err is nil when nothing is wrong, and otherwise wraps aloft.ErrInvalid and all that was included. When a check could not
-// be made it is that error alone: a client that is told of a mistake does not try again.
+// Err is nil if there is no mistake, and otherwise wraps aloft.ErrInvalid and all included errors. If a check could not be made, Err
+// is the error of that check alone: a client that is told of a mistake would not try again.
 func (p *Problems) Err() error {
 	if p.away != nil {
 		return p.away
@@ -81,7 +81,8 @@ func (p problems) Error() string {
 	return strings.Join(texts, "; ")
 }
 
-// Unwrap gives what was included first: a launch plan that is not found decides the code even if a label is wrong, too.
+// Unwrap returns the included errors before aloft.ErrInvalid: if a launch plan is not found and a label is wrong, the code is that of
+// the launch plan.
 func (p problems) Unwrap() []error { return append(slices.Clone(p), aloft.ErrInvalid) }
 
 // Text checks a required text of an identifier.
@@ -95,7 +96,7 @@ func (p *Problems) Text(field, value string) {
 	}
 }
 
-// TextUpTo checks a required text that may have so many bytes.
+// TextUpTo checks a required text of at most limit bytes.
 func (p *Problems) TextUpTo(limit int, field, value string) {
 	switch {
 	case value == "":
@@ -107,15 +108,15 @@ func (p *Problems) TextUpTo(limit int, field, value string) {
 	}
 }
 
-// Characters checks that a text, which may be empty, has at most so many characters.
+// Characters checks that a text, which may be empty, has at most limit characters.
 func (p *Problems) Characters(limit int, field, value string) {
 	if n := utf8.RuneCountInString(value); n > limit {
 		p.Add("invalid value for %s: it has %d characters, the limit is %d", field, n, limit)
 	}
 }
 
-// Identifier checks a complete identifier of the given kind. An unspecified kind is taken for the one that is meant where
-// implied is true; it is not written into id.
+// Identifier checks a complete identifier of the given resource type. If implied is true, an unspecified type is no mistake; it is
+// not written into id.
 func (p *Problems) Identifier(where string, id *core.Identifier, kind core.ResourceType, implied bool) {
 	if id == nil {
 		p.Missing(where)
@@ -141,7 +142,7 @@ func (p *Problems) Execution(id *core.WorkflowExecutionIdentifier) {
 	p.Text("name", id.GetName())
 }
 
-// Labels checks that labels could be those of a Kubernetes object, as Flyte does.
+// Labels checks that labels are valid for a Kubernetes object, as Flyte does.
 func (p *Problems) Labels(labels *admin.Labels) {
 	values := labels.GetValues()
 	if len(values) > aloft.MaxLabels {
@@ -162,7 +163,7 @@ func (p *Problems) Labels(labels *admin.Labels) {
 	}
 }
 
-// AtMost checks that there are not more than so many of something, and says whether that is so.
+// AtMost checks that n is not above the limit, and says whether that is so.
 func (p *Problems) AtMost(limit int, field string, n int) bool {
 	if n > limit {
 		p.Add("invalid value for %s: there are %d, the limit is %d", field, n, limit)
@@ -170,8 +171,8 @@ func (p *Problems) AtMost(limit int, field string, n int) bool {
 	return n <= limit
 }
 
-// Spec checks that what describes an execution or a launch plan is not larger than lists can repeat, and has not more of
-// anything than can be looked at one by one. What is given as inputs is no part of that.
+// Spec checks that a spec without its inputs is not larger than lists can repeat, and that no list in it has more elements than can be
+// checked one by one.
 func (p *Problems) Spec(where string, spec Described) {
 	p.AtMost(aloft.MaxAnnotations, where+".annotations", len(spec.GetAnnotations().GetValues()))
 	p.AtMost(aloft.MaxEnvironment, where+".envs", len(spec.GetEnvs().GetValues()))
@@ -181,8 +182,8 @@ func (p *Problems) Spec(where string, spec Described) {
 	}
 }
 
-// Legible checks that clients can read what is registered or created, wherever an answer has it: of one that they cannot, a
-// whole list would break. NaN and the like are no mistake, because flytekit sends them: lists give them another form.
+// Legible checks that all clients can read a message that is registered or created: otherwise a list that contains it would fail as a
+// whole. NaN and other values without a form in JSON are no mistake, because flytekit sends them; lists give them another form.
 func (p *Problems) Legible(where string, m proto.Message) {
 	data, err := proto.Marshal(m)
 	if err != nil {
@@ -205,7 +206,7 @@ type Described interface {
 	GetEnvs() *admin.Envs
 }
 
-// Tags checks the tags of an execution, which is found by them.
+// Tags checks the tags of an execution.
 func (p *Problems) Tags(tags []string) {
 	if !p.AtMost(aloft.MaxTags, "tags", len(tags)) {
 		return
@@ -259,8 +260,8 @@ func DNSLabel(s string) bool {
 	return true
 }
 
-// RawOutput checks the prefix below which tasks write files. The folders of this machine are not for it: what a task writes
-// there would neither be synced nor found from anywhere else.
+// RawOutput checks the prefix below which tasks write files. A folder of this machine is refused: files there would neither be synced to
+// disk nor found from other machines.
 func (p *Problems) RawOutput(where string, config *admin.RawOutputDataConfig) {
 	prefix := config.GetOutputLocationPrefix()
 	if prefix == "" {
@@ -274,7 +275,7 @@ func (p *Problems) RawOutput(where string, config *admin.RawOutputDataConfig) {
 	}
 }
 
-// Notifications checks that each says whom to tell, and of which last phases.
+// Notifications checks that each notification has recipients and terminal phases.
 func (p *Problems) Notifications(notifications []*admin.Notification) {
 	if !p.AtMost(aloft.MaxNotification, "notifications", len(notifications)) {
 		return

@@ -74,7 +74,7 @@ func TestLabelsAreThoseOfKubernetes(t *testing.T) {
 	}
 }
 
-// A store that is away for a moment must not look like a mistake of the client's, who would give up.
+// A store that is away for a moment must not look like a mistake of the client, which would give up.
 func TestACheckThatCouldNotBeMadeIsNoMistake(t *testing.T) {
 	t.Parallel()
 	var p Problems
@@ -90,7 +90,7 @@ func TestACheckThatCouldNotBeMadeIsNoMistake(t *testing.T) {
 	}
 }
 
-// TestWhatListsRepeatIsBounded is attack 13: specs of 30 MB and 500,000 tags, all that is wrong said at once.
+// TestWhatListsRepeatIsBounded is attack 13: a spec of 30 MB with 500,000 tags. All mistakes are reported at once.
 func TestWhatListsRepeatIsBounded(t *testing.T) {
 	t.Parallel()
 	spec := &admin.ExecutionSpec{

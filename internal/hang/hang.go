@@ -1,4 +1,4 @@
-// Package hang lets callers go that wait for a disk which does not answer.
+// Package hang ends the waiting of callers for a disk that does not answer.
 //
 // A call of the file system has no deadline: on a frozen disk, or a network file system whose server is gone, it waits in the
 // kernel until the disk answers again, and cannot be ended. So such a call runs on a goroutine of its own, and its caller waits
@@ -9,12 +9,12 @@
 //	           ├──(silent for the limit)──▶ caller: aloft.ErrUnavailable     call: left, its result is dropped
 //	           └──(the caller's ctx ends)─▶ caller: the error of ctx         call: likewise
 //
-// While a call that was left is silent, the disk counts as hung: the calls that come then are given a second instead of the
-// limit, and of those at most a few wait in the kernel beside it. So a disk that hangs for an hour costs a bounded number of
-// goroutines. Nothing is to be repaired when it answers: the calls that were left return, and all is as before.
+// A call is left when its caller stops waiting for it. While a left call is silent, the disk counts as hung: further calls get a
+// second instead of the limit, and at most Guard.Most of them are left in the kernel, so that a disk that hangs for an hour costs a
+// bounded number of goroutines. When the disk answers, the left calls return, and the disk counts as well again without any repair.
 //
-// Package sqlstore and blob/folder use it for what their callers wait for, health for its probes. It relies on a call leaving
-// alone what belongs to its caller once it was left.
+// Packages sqlstore and blob/folder use it for the calls that their callers wait for, package health for its probes. It relies on a
+// left call not touching anything that belongs to its caller.
 package hang
 
 import (
@@ -31,25 +31,24 @@ import (
 )
 
 const (
-	// Limit is for how long a call may show no progress, unless its guard says otherwise: longer than a disk takes that is
-	// only busy.
+	// Limit is how long a call may show no progress, if Guard.Limit is 0. It is longer than a disk takes that is only busy.
 	Limit = 30 * time.Second
 
-	// brief is what a call gets while the disk counts as hung, and what a call gets to return after its ctx has ended.
+	// brief is the limit of a call while the disk counts as hung, and the time that a call has to return after its ctx has ended.
 	brief = time.Second
 
-	// mostLeft is how many calls may be left at once, unless the guard says otherwise.
+	// mostLeft is how many calls may be left at once, if Guard.Most is 0.
 	mostLeft = 32
 
-	// leastRate is how many bytes a second a disk writes at least.
+	// leastRate is the lowest rate, in bytes a second, at which a healthy disk writes.
 	leastRate = 10 << 20
 )
 
-// Guard is for the calls of one disk, or of one service. The zero value is ready once it has a name.
+// Guard guards the calls of one disk, or of one service. The zero value is ready once it has a name.
 type Guard struct {
-	Name  string        // as errors name what does not answer: "the disk of /data"
-	Limit time.Duration // 0: Limit
-	Most  int           // of calls that were left: more are refused at once; 0: mostLeft
+	Name  string        // of the disk or service in errors: "the disk of /data"
+	Limit time.Duration // how long a call may show no progress; 0: Limit
+	Most  int           // how many calls may be left at once: while so many are, further calls are refused; 0: mostLeft
 
 	mu   sync.Mutex
 	left map[*call]struct{}
@@ -58,25 +57,26 @@ type Guard struct {
 // call is one call under a guard.
 type call struct {
 	began   time.Time
-	moved   atomic.Int64 // signs of life
-	allowed atomic.Int64 // until when it may be silent beyond the limit, in nanoseconds since it began
-	silent  atomic.Bool  // it has shown no progress for the limit
+	moved   atomic.Int64 // calls of Progress, Syncing and Outside
+	allowed atomic.Int64 // until when the call may be silent although the limit has passed, in nanoseconds since it began
+	silent  atomic.Bool  // the call was left and has shown no progress for the limit
 
 	// Guarded by Guard.mu.
-	over  bool // it has returned
-	alone bool // its caller has gone
+	over  bool // the call has returned
+	alone bool // the call was left
 }
 
 type callKey struct{}
 
-// Progress says that the call of this ctx gets on.
+// Progress says that the call of this ctx has made progress.
 func Progress(ctx context.Context) {
 	if c, ok := ctx.Value(callKey{}).(*call); ok {
 		c.moved.Add(1)
 	}
 }
 
-// Syncing says that the call of this ctx begins to make so many bytes durable, which may take its time without a sign of life.
+// Syncing says that the call of this ctx begins to sync a number of bytes to disk, which takes time without progress: the call may be
+// silent for as long as that takes at leastRate.
 func Syncing(ctx context.Context, bytes int64) {
 	c, ok := ctx.Value(callKey{}).(*call)
 	if !ok {
@@ -84,12 +84,12 @@ func Syncing(ctx context.Context, bytes int64) {
 	}
 	c.moved.Add(1)
 	until := int64(time.Since(c.began)) + bytes/leastRate*int64(time.Second)
-	for was := c.allowed.Load(); was < until && !c.allowed.CompareAndSwap(was, until); { // of several at once the longest counts
+	for was := c.allowed.Load(); was < until && !c.allowed.CompareAndSwap(was, until); { // if several goroutines of the call sync, the longest time counts
 		was = c.allowed.Load()
 	}
 }
 
-// Outside runs what the call of this ctx does meanwhile without the disk, such as reading from a client. It may take any time.
+// Outside runs a part of the call of this ctx that does not use the disk, such as reading from a client. It may take any time.
 func Outside(ctx context.Context, do func()) {
 	c, ok := ctx.Value(callKey{}).(*call)
 	if !ok {
@@ -102,7 +102,7 @@ func Outside(ctx context.Context, do func()) {
 	c.allowed.Store(0)
 }
 
-// Err says since when the disk does not answer; nil: as far as is known it does.
+// Err is the error of a disk that counts as hung, with the time since when it has not answered; nil: it does not count as hung.
 func (g *Guard) Err() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -134,10 +134,10 @@ func (g *Guard) limit() time.Duration {
 	return Limit
 }
 
-// Do makes a call and returns what it returns. When the call shows no progress for the limit the error is
-// aloft.ErrUnavailable, when ctx ends and the call does not return soon it is that of ctx: then the call was left, its ctx
-// has ended, and what it returns in the end, also with an error, is handed to drop if there is one. A panic of the call is one
-// of its caller, unless that has gone.
+// Do makes a call and returns its result. If the call shows no progress for the limit, the error is aloft.ErrUnavailable; if ctx ends
+// and the call does not return soon, it is that of ctx. In both cases the call was left and its ctx ended: when it returns in the end,
+// its value, also with an error, is handed to drop if drop is not nil. A panic of the call becomes a panic of Do, unless the call was
+// left.
 func Do[T any](ctx context.Context, g *Guard, do func(ctx context.Context) (T, error), drop func(T)) (value T, err error) {
 	type result struct {
 		value    T
@@ -212,7 +212,7 @@ func Do[T any](ctx context.Context, g *Guard, do func(ctx context.Context) (T, e
 			timer.Reset(limit)
 			continue
 		}
-		if !g.leave(c, early) { // it has just returned
+		if !g.leave(c, early) { // the call has just returned
 			return answer(<-done)
 		}
 		if early {
@@ -222,8 +222,8 @@ func Do[T any](ctx context.Context, g *Guard, do func(ctx context.Context) (T, e
 	}
 }
 
-// leave lets the caller of a call go, unless the call has returned meanwhile. One that was left before its limit counts as
-// silent when that is over.
+// leave marks a call as left, unless it has returned meanwhile. A call that was left early, before its limit, counts as silent only when
+// the limit has passed.
 func (g *Guard) leave(c *call, early bool) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

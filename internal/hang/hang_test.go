@@ -37,7 +37,7 @@ func TestACallerDoesNotWaitForADiskThatDoesNotAnswer(t *testing.T) {
 		if err := g.Err(); !errors.Is(err, aloft.ErrUnavailable) {
 			t.Errorf("the disk counts as well: %v", err)
 		}
-		// Now that it is known, no caller waits long, and no more than a few calls go to the disk.
+		// While the disk counts as hung, no caller waits long, and only a few calls go to the disk.
 		for n := range 2 {
 			began = time.Now()
 			if _, err := Do(t.Context(), g, stuck(thaw), drop); !errors.Is(err, aloft.ErrUnavailable) || time.Since(began) != brief {
@@ -62,7 +62,7 @@ func TestACallerDoesNotWaitForADiskThatDoesNotAnswer(t *testing.T) {
 	})
 }
 
-// What still answers does so while other calls hang.
+// A call that returns while others hang gives its result.
 func TestACallThatReturnsIsBelievedWhileOthersHang(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -122,7 +122,7 @@ func TestACallIsLeftWhenItsProgressEnds(t *testing.T) {
 	})
 }
 
-// The caller who goes says nothing of the disk: only one that is silent for the limit does.
+// That a caller goes does not make the disk count as hung: only a call that is silent for the limit does.
 func TestACallerWhoGoesIsLetGo(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -1,10 +1,10 @@
 // Package leftover reads files that a task left behind: outputs.pb, error.pb, logs, exit codes. The task's code may have put
-// anything into a file's place, and it must neither block nor deceive the program that reads: a named pipe has no end, a
-// device does things when it is opened, a link leads to the files of others, a sparse file claims more than any memory
-// holds, and a file without permissions can be read by root alone.
+// anything in the place of a file, and that must neither block nor deceive the program that reads: a named pipe has no end, opening
+// a device may have an effect, a link leads to the files of others, a sparse file claims more bytes than any memory holds, and a
+// file without permissions can be read by root alone.
 //
-// So [Open] takes nothing but a regular file at the very path, never waits, and says of all else what it is, as a
-// [NotFileError]: that is a fact about the task. Every other error is one of the disk: reading again later may help.
+// So [Open] opens only a regular file at the very path and never waits. For anything else the error is a [NotFileError], which is
+// the task's fault. Every other error comes from the disk: reading again later may help.
 package leftover
 
 import (
@@ -17,7 +17,7 @@ import (
 	"syscall"
 )
 
-// NotFileError says that what is at a file's place is not a file, or one that we are not allowed to read.
+// NotFileError says that there is something else in the place of a file, or a file that the server may not read.
 type NotFileError struct {
 	Name string // last part of the path
 	What string // "a named pipe", "a symbolic link"
@@ -35,9 +35,9 @@ func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("%s has more than %d bytes", e.Name, e.Limit)
 }
 
-// Open opens a regular file for reading. Where nothing is, the error is fs.ErrNotExist.
+// Open opens a regular file for reading. fs.ErrNotExist if there is nothing at the path.
 func Open(path string) (*os.File, fs.FileInfo, error) {
-	// Looked at before: opening alone makes some devices do something. Looked at again after: it may have been replaced.
+	// The kind is checked before, because opening a device may have an effect, and again after, because the file may have been replaced.
 	info, err := os.Lstat(path)
 	if err == nil {
 		err = onlyFile(path, info)
@@ -66,7 +66,7 @@ func onlyFile(path string, info fs.FileInfo) error {
 	return &NotFileError{filepath.Base(path), Kind(info.Mode())}
 }
 
-// Kind names what a path leads to, for a sentence.
+// Kind names the kind of a file for messages: "a named pipe".
 func Kind(mode fs.FileMode) string {
 	switch mode.Type() {
 	case 0:
@@ -86,8 +86,8 @@ func Kind(mode fs.FileMode) string {
 	}
 }
 
-// Explain makes an error of the file system that follows from what a task made of its files a NotFileError, and leaves
-// every other one as it is.
+// Explain turns an error of the file system that a task has caused by changing its files into a NotFileError. It returns any other
+// error as it is.
 func Explain(path string, err error) error {
 	name := filepath.Base(path)
 	switch {
@@ -105,7 +105,7 @@ func Explain(path string, err error) error {
 	return err
 }
 
-// Read returns the content of a file of at most limit bytes, or a TooLargeError without having read a longer one.
+// Read returns the content of a file of at most limit bytes. A longer file is not read: the error is a TooLargeError.
 func Read(path string, limit int64) ([]byte, error) {
 	f, info, err := Open(path)
 	if err != nil {
@@ -119,7 +119,7 @@ func Read(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if int64(len(content)) > limit { // it grows
+	if int64(len(content)) > limit { // the file has grown meanwhile
 		return nil, &TooLargeError{filepath.Base(path), limit}
 	}
 	return content, nil

@@ -13,7 +13,7 @@ import (
 	"github.com/aloft-dev/aloft/internal/leftover"
 )
 
-// Attack 5: each of these once blocked, or deceived, what read the files of a task.
+// Attack 5: each of these blocked or deceived the programs that read the files of a task.
 func TestOnlyAFileIsRead(t *testing.T) {
 	t.Parallel()
 	dir, err := os.MkdirTemp("", "left") //nolint:usetesting // a socket needs a path that is short
@@ -72,7 +72,7 @@ func TestOnlyAFileIsRead(t *testing.T) {
 
 func TestAFileWithoutPermissionsIsTheTasksDoing(t *testing.T) {
 	t.Parallel()
-	// Root reads every file: what an ordinary user gets is made here from the system's errors.
+	// Root can read every file, so the errors that an ordinary user gets are made by hand here.
 	for _, errno := range []syscall.Errno{syscall.EACCES, syscall.ENOTCONN, syscall.ENXIO} {
 		var not *leftover.NotFileError
 		if err := leftover.Explain("outputs.pb", &fs.PathError{Op: "open", Err: errno}); !errors.As(err, &not) {

@@ -1,11 +1,11 @@
-// Package legible knows what keeps a client from reading a message that is well formed. One such row would take a whole
-// list from everybody who may see it, so what is registered and created is looked at when it comes (Look, by package field),
-// lists are when they go, and what has no form in JSON is given one (JSON, by packages api and cli).
+// Package legible finds and mends messages that are well formed but that some clients cannot read. A list with one such row would fail
+// as a whole for these clients. So package field refuses such messages when they are registered or created (Look), package api
+// checks each row of a list, and packages api and cli write JSON with replacements for values that have no form in JSON (JSON).
 //
 //   - Python's protobuf reads messages that are nested up to 100 levels below the one that is read; protobuf-go, which reads
 //     10,000, takes more.
 //   - JSON has no form for a time or a duration out of its range, nor for a google.protobuf.Value that holds NaN, an infinity
-//     or nothing, nor for an Any of an unknown type. Python makes JSON of the Values that a task has.
+//     or nothing, nor for an Any of an unknown type. flytekit turns the Values in a task's custom part into JSON.
 package legible
 
 import (
@@ -21,29 +21,29 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// MaxDepth is how many levels of messages Python reads below the message that it was sent.
+// MaxDepth is how many levels of messages Python reads below the outermost message.
 const MaxDepth = 100
 
-// Sight is what was seen of a message.
+// Sight is the result of Look.
 type Sight struct {
-	Depth  int    // levels of messages below it, entries of maps and unknown groups among them, as Python's protobuf counts them
+	Depth  int    // levels of messages below the message; Python counts entries of maps and unknown groups, too
 	Time   string // path of the first time or duration out of its range; empty: there is none
 	Formed bool   // all values have a form in JSON
 }
 
-// Look walks a message in its binary form, of which it sees unknown fields, too. What is deeper than MaxDepth is not looked at.
+// Look walks a message in its binary form, which has the unknown fields, too. It does not go deeper than MaxDepth.
 func Look(desc protoreflect.MessageDescriptor, data []byte) Sight {
-	l := look{Sight: Sight{Formed: true}}
+	l := sightWalk{Sight: Sight{Formed: true}}
 	l.message(desc, data, 0)
 	return l.Sight
 }
 
-type look struct {
+type sightWalk struct {
 	Sight
-	path [MaxDepth + 1]protoreflect.FieldDescriptor // of the fields that lead to where the walk is; nil: of none that is known
+	path [MaxDepth + 1]protoreflect.FieldDescriptor // the fields that lead to the present message; nil: an unknown field
 }
 
-func (l *look) message(desc protoreflect.MessageDescriptor, data []byte, depth int) {
+func (l *sightWalk) message(desc protoreflect.MessageDescriptor, data []byte, depth int) {
 	l.Depth = max(l.Depth, depth)
 	if depth > MaxDepth {
 		return
@@ -58,10 +58,10 @@ func (l *look) message(desc protoreflect.MessageDescriptor, data []byte, depth i
 	case "google.protobuf.Value":
 		l.Formed = l.Formed && formed(data)
 	case "google.protobuf.Any":
-		l.Formed = false // its content is not walked: the JSON writer finds out
+		l.Formed = false // perhaps wrongly, because the content is not walked: the JSON writer finds out
 	}
 	fields := desc.Fields()
-	groups := 0 // unknown ones that are open
+	groups := 0 // unknown groups that have begun and not ended
 	for len(data) > 0 {
 		number, kind, n := protowire.ConsumeTag(data)
 		if n < 0 {
@@ -98,7 +98,7 @@ func (l *look) message(desc protoreflect.MessageDescriptor, data []byte, depth i
 	}
 }
 
-func (l *look) time(err error, depth int) {
+func (l *sightWalk) time(err error, depth int) {
 	if err == nil {
 		return
 	}
@@ -139,7 +139,7 @@ func span(data []byte) (seconds int64, nanos int32) {
 	return seconds, nanos
 }
 
-// formed says whether a Value holds something, and no number that JSON does not know.
+// formed says whether a Value has a form in JSON: it is not empty, and it is no number such as NaN.
 func formed(data []byte) bool {
 	kinds := [...]protowire.Type{ // by number, from null_value to list_value
 		1: protowire.VarintType, 2: protowire.Fixed64Type, 3: protowire.BytesType, 4: protowire.VarintType, 5: protowire.BytesType, 6: protowire.BytesType,
@@ -168,7 +168,7 @@ func formed(data []byte) bool {
 	return held
 }
 
-// Known takes out of a message what is unknown in it, in place.
+// Known removes all unknown fields from a message, in place.
 func Known(m proto.Message) {
 	walk(m.ProtoReflect(), func(m protoreflect.Message) bool {
 		if len(m.GetUnknown()) > 0 {
@@ -178,27 +178,27 @@ func Known(m proto.Message) {
 	})
 }
 
-// JSON is what write makes of a message or, where it cannot, of one in which all values have a form in JSON.
+// JSON is the result of write for a message, or, if write fails, for a copy that was mended.
 func JSON(m proto.Message, write func(proto.Message) ([]byte, error)) ([]byte, error) {
 	text, err := write(m)
 	if err == nil {
 		return text, nil
 	}
-	m = proto.Clone(m) // of which others may have parts
+	m = proto.Clone(m) // parts of m may belong to a record in a cache
 	Mend(m)
 	return write(m)
 }
 
-// Mend gives all values in a message a form in JSON, in place: NaN and the infinities are texts, as which numbers outside of
-// Values are written, too; nothing is null; a time or duration is the nearest one in range; an Any of an unknown type, or of
-// another content, is empty.
+// Mend gives all values in a message a form in JSON, in place: NaN and the infinities become texts, as they are in JSON outside of
+// Values; an empty Value becomes null; a time or duration becomes the nearest one in range; an Any of an unknown type, or whose
+// content does not fit its type, becomes empty.
 func Mend(m proto.Message) { walk(m.ProtoReflect(), mend) }
 
-// mend mends a message but for those in it, which it says whether there can be.
+// mend mends one message without the messages in it, and says whether there can be any.
 func mend(m protoreflect.Message) bool {
 	switch v := m.Interface().(type) {
 	case *timestamppb.Timestamp:
-		const first, last = -62135596800, 253402300799 // of the years 1 and 9999
+		const first, last = -62135596800, 253402300799 // seconds of the years 1 and 9999
 		v.Seconds, v.Nanos = min(max(v.GetSeconds(), first), last), min(max(v.GetNanos(), 0), 999_999_999)
 	case *durationpb.Duration:
 		const most = 315_576_000_000 // seconds of 10,000 years
@@ -230,7 +230,7 @@ func mend(m protoreflect.Message) bool {
 	return true
 }
 
-// walk visits a message, and those in it where visit says so.
+// walk visits a message, and, if visit returns true, the messages in it.
 func walk(m protoreflect.Message, visit func(protoreflect.Message) bool) {
 	if !visit(m) {
 		return
@@ -253,7 +253,7 @@ func walk(m protoreflect.Message, visit func(protoreflect.Message) bool) {
 	})
 }
 
-// unwritten is the text of a number that JSON does not know; empty for all others.
+// unwritten is the text of a number that has no form in JSON; empty for all other numbers.
 func unwritten(f float64) string {
 	switch {
 	case math.IsNaN(f):

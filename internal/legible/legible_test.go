@@ -26,7 +26,7 @@ func sightOf(t *testing.T, m proto.Message) Sight {
 	return Look(m.ProtoReflect().Descriptor(), data)
 }
 
-// lists is a Value in so many lists, dicts one in so many dicts.
+// lists is a Value within n lists, dicts a Value within n dicts.
 func lists(n int) *structpb.Value {
 	v := structpb.NewBoolValue(true)
 	for range n {
@@ -54,8 +54,8 @@ func unknownGroups(n int) []byte {
 	return b
 }
 
-// TestDepthIsCountedAsPythonDoes has the numbers of protobuf 7.36.2 (upb), which reads a Value in 50 lists, one in 33 dicts and
-// 100 unknown groups, and refuses one more of each.
+// TestDepthIsCountedAsPythonDoes has the numbers of protobuf 7.36.2 (upb), which reads a Value in 50 lists, a Value in 33 dicts and
+// 100 unknown groups, and refuses one more level of each.
 func TestDepthIsCountedAsPythonDoes(t *testing.T) {
 	t.Parallel()
 	grouped := func(n int) proto.Message {
@@ -150,7 +150,7 @@ func TestWhatIsWellIsLeftAsItIs(t *testing.T) {
 	}
 }
 
-// FuzzLook: what Look calls formed protojson takes, and it takes everything that was mended.
+// FuzzLook: protojson writes each message that Look calls formed, and each message that was mended.
 func FuzzLook(f *testing.F) {
 	f.Add(unknownGroups(3))
 	f.Add([]byte{0x0a, 0xff})

@@ -1,12 +1,12 @@
-// Package lru keeps what was used last of what never changes: compiled workflows, literals, templates of tasks, records.
-// It is beside the flow: the registry, the engine and executors each keep what they would read again.
+// Package lru is a cache for values that never change: compiled workflows, literals, templates of tasks, records. When it is full it
+// drops the value that was not used for longest. It stands beside the flow: the registry, the engine and executors use it.
 //
-// A cache is bounded by the sum of the weights of what it keeps, in bytes as far as these can be told (weight.Decoded):
+// A cache is bounded by the sum of the weights of its values, which are estimates of bytes (weight.Decoded):
 //
 //	weight of all but the heavy value ≤ limit
 //
-// A value that alone is heavier than the limit is not refused, or each of its uses would read it again: the one of these
-// that was used last is kept beside the others, until another such value comes.
+// A value that alone is heavier than the limit is kept, too, because otherwise each use would read it again: the last of these values
+// is kept beside all others, until another one comes.
 package lru
 
 import (
@@ -21,8 +21,8 @@ type Cache[K comparable, V any] struct {
 	mu     sync.Mutex
 	weight int64 // of recent
 	byKey  map[K]*list.Element
-	recent *list.List   // of entry, the one that was used last in front, without heavy
-	heavy  *entry[K, V] // heavier than the limit; nil: none
+	recent *list.List   // of entry, without heavy; the one that was used last in front
+	heavy  *entry[K, V] // the last entry that is heavier than the limit; nil: none
 }
 
 type entry[K comparable, V any] struct {
@@ -36,7 +36,7 @@ func New[K comparable, V any](limit int64) *Cache[K, V] {
 	return &Cache[K, V]{limit: limit, byKey: make(map[K]*list.Element), recent: list.New()}
 }
 
-// Get returns the value of a key, which counts as its use.
+// Get returns the value of a key. The value counts as used.
 func (c *Cache[K, V]) Get(key K) (value V, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -51,7 +51,7 @@ func (c *Cache[K, V]) Get(key K) (value V, ok bool) {
 	return e.Value.(entry[K, V]).value, true //nolint:forcetypeassert // the list holds nothing else
 }
 
-// Put keeps the value of a key, in place of the one that was there, and gives up what was not used for longest.
+// Put stores the value of a key, in place of an older one, and drops the values that were not used for longest until the limit holds.
 func (c *Cache[K, V]) Put(key K, value V, weight int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -1,11 +1,11 @@
-// Package near finds the name that was meant by one that does not exist.
+// Package near finds the name that a user probably meant by a word that is no name.
 //
-// Words and names come from outside, so how much of them is compared is bounded:
+// Words and names come from outside, so the work is bounded:
 //
 //	bytes of the word, and of each name that is compared ≤ longest
 //	bytes of all names that are compared ≤ most
 //
-// It needs no memory beside a few hundred bytes, and at most longest × most steps, which are some ten milliseconds.
+// It takes a few hundred bytes of memory, and at most longest × most steps, which are some ten milliseconds.
 package near
 
 import "strings"
@@ -15,8 +15,8 @@ const (
 	most    = 64 << 10
 )
 
-// Name is the one of names that word was most probably meant to be, and "" if none is near: a third of its letters may be
-// wrong, or it begins with word. Capitals do not count. The first names are compared, those that are too long are not.
+// Name is the name that is nearest to word, or "" if none is near. A name is near if at most a third of the letters of word are wrong, or
+// if the name begins with word. Case does not count. Names that are too long, and those after the bound on all names, are not compared.
 func Name(word string, names []string) string {
 	if len(word) > longest {
 		return ""
@@ -35,7 +35,7 @@ func Name(word string, names []string) string {
 			begins = name
 		}
 		if max(len(lower)-len(other), len(other)-len(lower)) >= max(least, 1) {
-			continue // so many letters are too many or too few
+			continue // the lengths alone differ by too much
 		}
 		if d := distance(lower, other); d < least && d > 0 || d == 0 && name != word {
 			best, least = name, d
@@ -47,9 +47,9 @@ func Name(word string, names []string) string {
 	return best
 }
 
-// distance is how many letters have to be put in, left out, replaced or exchanged with their neighbour to make b of a.
+// distance is how many letters of a have to be inserted, deleted, replaced or swapped with their neighbour to get b.
 func distance(a, b string) int {
-	var rows [3][3*longest + 1]int // ToLower puts three bytes in the place of one that is no text
+	var rows [3][3*longest + 1]int // ToLower replaces a byte that is no UTF-8 by three bytes
 	before, last, row := rows[0][:len(b)+1], rows[1][:len(b)+1], rows[2][:len(b)+1]
 	for j := range row {
 		row[j] = j

@@ -31,8 +31,8 @@ func TestTheNameThatWasMeantIsFound(t *testing.T) {
 	}
 }
 
-// What came from outside may be of any size and number: it takes no memory and little time.
-func TestWhatIsComparedIsBounded(t *testing.T) { //nolint:paralleltest // it counts allocations
+// Words and names may be of any size and number: comparing them takes no memory and little time.
+func TestWhatIsComparedIsBounded(t *testing.T) { //nolint:paralleltest // the test counts allocations
 	names := make([]string, 200_000)
 	for i := range names {
 		names[i] = fmt.Sprintf("%099d", i)

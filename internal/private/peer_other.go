@@ -4,5 +4,5 @@ package private
 
 import "os"
 
-// peerUser trusts the modes of socket and folder, which let nobody else in.
+// peerUser is the user of this process: the system cannot tell the peer's, and the modes of socket and folder keep other users out.
 func peerUser(int) (int, error) { return os.Geteuid(), nil }

@@ -18,7 +18,7 @@ import (
 	"github.com/aloft-dev/aloft/internal/private"
 )
 
-// The test binary is also the process that is made private, and another user who connects.
+// The test binary is also the process that is made private, and the process of another user that connects.
 func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) == 2 && os.Args[1] == "be-private":

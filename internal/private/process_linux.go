@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Process makes this process one that others of the same user cannot look into: no trace, no memory, no environment by way
-// of /proc, no core. What the environment holds (the password of a database) is erased from where /proc shows it, also to root;
-// the program goes on having it. Children that execute a program are as they were.
+// Process keeps other processes of the same user from looking into this process: they cannot trace it, read its memory or, in /proc, its
+// environment, and it writes no core. The environment (with the password of a database) is also erased from the memory that /proc
+// shows, even to root; the program keeps its own copy. It has no effect on children once they have executed a program.
 //
-// The kernel gives the files of /proc/PID to root then, so this process opens its own /proc/self/mem, environ and maps only as root.
-// A child between fork and exec is like this process: its user namespace cannot be mapped from outside.
+// From then on the files of /proc/PID belong to root, so this process can open its own /proc/self/mem, environ and maps only as root.
+// The same holds for a child between fork and exec: its user namespace cannot be mapped from outside.
 func Process() error {
 	return errors.Join(eraseEnvironment(), dumpable(0))
 }
@@ -28,7 +28,7 @@ func dumpable(value uintptr) error {
 	return nil
 }
 
-// eraseEnvironment overwrites the environment as the kernel handed it over. Go has copied it when the process began.
+// eraseEnvironment overwrites the environment in the memory in which the kernel passed it. Go has copied it when the process began.
 func eraseEnvironment() error {
 	begin, end, err := environment()
 	if err != nil {
@@ -45,7 +45,7 @@ func eraseEnvironment() error {
 	return nil
 }
 
-// environment is where the kernel has put it: fields 50 and 51 of /proc/self/stat.
+// environment is the range of addresses at which the kernel has put the environment: fields 50 and 51 of /proc/self/stat.
 func environment() (begin, end uint64, err error) {
 	content, err := os.ReadFile("/proc/self/stat")
 	if err != nil {

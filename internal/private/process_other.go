@@ -2,5 +2,5 @@
 
 package private
 
-// Process does nothing here: other systems show an environment and memory to root, and to debuggers of the same user.
+// Process does nothing on this system: it shows environment and memory only to root and to debuggers of the same user.
 func Process() error { return nil }

@@ -23,10 +23,10 @@ const maxStacked = 1000
 // tree is a folder that is being removed.
 type tree struct {
 	path    string
-	entries int      // that may still be removed
+	entries int      // how many entries may still be removed
 	top     *os.File // the folder itself; nil: it is not open yet
-	changed int      // entries that were removed or moved to the top
-	stays   error    // why the first entry that cannot be removed cannot
+	changed int      // how many entries were removed or moved to the top
+	stays   error    // the error of the first entry that cannot be removed; nil: none
 }
 
 func remove(path string, entries int) error {
@@ -46,11 +46,11 @@ func remove(path string, entries int) error {
 	return nil
 }
 
-// entry removes one entry of a folder. Its error ends the removal; what merely cannot be removed is noted in stays.
+// entry removes one entry of a folder. Its error ends the removal; an entry that cannot be removed is noted in stays instead.
 func (t *tree) entry(parent *os.File, name string, depth int) error {
 	err := unlink(parent, name, 0)
 	if errors.Is(err, unix.EISDIR) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EBUSY) {
-		// A folder; or a file that something is mounted on.
+		// The entry is a folder, or a file on which something is mounted.
 		if depth < maxDepth {
 			var more bool
 			if more, err = t.folder(parent, name, depth); more {
@@ -74,7 +74,7 @@ func (t *tree) entry(parent *os.File, name string, depth int) error {
 	return nil
 }
 
-// folder removes a folder with all that it holds.
+// folder removes a folder with its entries.
 func (t *tree) folder(parent *os.File, name string, depth int) (more bool, err error) {
 	f, err := open(parent, name)
 	if errors.Is(err, unix.ENOTDIR) {
@@ -104,7 +104,7 @@ func (t *tree) folder(parent *os.File, name string, depth int) (more bool, err e
 			}
 		}
 		err := unlink(parent, name, unix.AT_REMOVEDIR)
-		// What is found in it now was moved up meanwhile, or the file system had skipped it while others were removed.
+		// Entries that are there now were moved up meanwhile, or the file system skipped them while others were removed.
 		if !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) || t.changed == before {
 			return false, err
 		}
@@ -114,7 +114,7 @@ func (t *tree) folder(parent *os.File, name string, depth int) (more bool, err e
 	}
 }
 
-// moveUp makes a folder that is too deep one of the top's own.
+// moveUp moves a folder that is too deep to the top of the tree.
 func (t *tree) moveUp(parent *os.File, name string) error {
 	move := func() error {
 		return unix.Renameat(int(parent.Fd()), name, int(t.top.Fd()), "deep-"+rand.Text())
@@ -125,7 +125,7 @@ func (t *tree) moveUp(parent *os.File, name string) error {
 	}
 	f, opened := open(parent, name) // detaches what is mounted there and gives permissions back, both of which a move needs
 	if opened != nil {
-		if errors.Is(opened, unix.ENOTDIR) { // a file, which was not to be moved
+		if errors.Is(opened, unix.ENOTDIR) { // the entry is a file, which need not be moved
 			return err
 		}
 		return opened
@@ -137,7 +137,7 @@ func (t *tree) moveUp(parent *os.File, name string) error {
 	return move()
 }
 
-// unlink removes a file, or with AT_REMOVEDIR an empty folder, also where the folder that holds it lacks its permissions.
+// unlink removes a file, or with AT_REMOVEDIR an empty folder, and restores the permissions of its parent if they are missing.
 func unlink(parent *os.File, name string, flags int) error {
 	err := ignoringInterrupts(func() error { return unix.Unlinkat(int(parent.Fd()), name, flags) })
 	if errors.Is(err, unix.EACCES) && parent.Chmod(0o700) == nil {
@@ -149,10 +149,10 @@ func unlink(parent *os.File, name string, flags int) error {
 	return err
 }
 
-// errMount says why a folder is not removed.
+// errMount is the error of a folder that cannot be removed because of a mount.
 var errMount = errors.New("something is mounted there, which this user cannot detach")
 
-// open opens a folder to list and change it. It detaches what is mounted there, and never opens that.
+// open opens a folder to list and change it. A mount on the folder is detached and never opened.
 func open(parent *os.File, name string) (*os.File, error) {
 	f, err := openHere(parent, name)
 	if errors.Is(err, unix.EXDEV) {
@@ -161,7 +161,7 @@ func open(parent *os.File, name string) (*os.File, error) {
 		}
 		f, err = openHere(parent, name)
 	}
-	if errors.Is(err, unix.EACCES) && giveBack(parent, name) == nil {
+	if errors.Is(err, unix.EACCES) && restorePermissions(parent, name) == nil {
 		f, err = openHere(parent, name)
 	}
 	return f, err
@@ -169,7 +169,7 @@ func open(parent *os.File, name string) (*os.File, error) {
 
 const openFolder = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC | unix.O_NONBLOCK
 
-// openHere opens a folder of the same mount as its parent. EXDEV: it is another's.
+// openHere opens a folder of the same mount as its parent. EXDEV if it is of another mount.
 func openHere(parent *os.File, name string) (*os.File, error) {
 	fd, err := openat2(parent, name, openFolder)
 	if err != nil {
@@ -178,8 +178,9 @@ func openHere(parent *os.File, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// openat2 asks the kernel itself not to leave the mount, so that no mount can come between a question and an answer. Kernels
-// before 5.6 and some filters of calls do not know it: there the mount of what was opened is compared before it is used.
+// openat2 opens an entry with the condition, which the kernel checks, that it is of the same mount as its parent. A check by this process
+// could be overtaken by a new mount. Where the call is missing (kernels before 5.6) or filtered, the mount of the opened file is
+// compared before the file is used.
 func openat2(parent *os.File, name string, flags int) (fd int, err error) {
 	err = ignoringInterrupts(func() error {
 		fd, err = unix.Openat2(int(parent.Fd()), name, &unix.OpenHow{Flags: uint64(flags), Resolve: unix.RESOLVE_NO_XDEV})
@@ -203,7 +204,7 @@ func openat2(parent *os.File, name string, flags int) (fd int, err error) {
 	return fd, nil
 }
 
-// mountOf is the number of the mount that an open file is of.
+// mountOf is the number of the mount to which an open file belongs.
 func mountOf(fd int) (string, bool) {
 	b, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
 	if err != nil {
@@ -214,8 +215,8 @@ func mountOf(fd int) (string, bool) {
 	return string(bytes.TrimSpace(id)), ok
 }
 
-// detach takes away all that is mounted on an entry of a folder. What is mounted below that goes with it, here alone: a mount
-// that a task made of a whole file system shares its mounts with the original, from which they would vanish too.
+// detach unmounts everything that is mounted on an entry of a folder, with the mounts below it. It first makes the mount private: a bind
+// mount of a whole file system shares the mounts below it with the original, and they would vanish there, too.
 func detach(parent *os.File, name string) error {
 	for range maxStacked {
 		fd, err := unix.Openat(int(parent.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -241,8 +242,8 @@ func detach(parent *os.File, name string) error {
 	return errMount
 }
 
-// giveBack lets us use a folder whose permissions were taken away.
-func giveBack(parent *os.File, name string) error {
+// restorePermissions gives the owner of a folder its permissions back, which a task has removed.
+func restorePermissions(parent *os.File, name string) error {
 	fd, err := openat2(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC)
 	if err != nil && errors.Is(err, unix.EACCES) && parent.Chmod(0o700) == nil {
 		fd, err = openat2(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC)

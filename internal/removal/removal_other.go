@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 )
 
-// remove trusts the tree: elsewhere than on Linux an ordinary user mounts nothing, and os.RemoveAll stops at what is busy.
+// remove trusts the tree: on other systems than Linux an ordinary user cannot mount, and os.RemoveAll stops at a busy folder.
 func remove(path string, _ int) error {
 	if err := os.RemoveAll(path); err == nil {
 		return nil

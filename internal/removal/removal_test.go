@@ -66,7 +66,7 @@ func TestEverythingBelowAPathIsRemoved(t *testing.T) {
 	}
 }
 
-// A removal of one level per descriptor would need more than a process may have.
+// A removal that held a descriptor for each level would need more descriptors than a process may have.
 func TestATreeOfAnyDepthIsRemoved(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -148,7 +148,7 @@ func TestWhatIsMountedInATreeStays(t *testing.T) {
 	}
 }
 
-// To detach a mount that shares what is mounted below it with its original takes nothing from that.
+// Detaching a mount that shares the mounts below it with its original does not unmount those of the original.
 func TestADetachedMountTakesNothingFromItsOriginal(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -173,7 +173,7 @@ func TestADetachedMountTakesNothingFromItsOriginal(t *testing.T) {
 	}
 }
 
-// What cannot be removed is named, and stays alone.
+// An entry that cannot be removed is named, and all others are removed.
 func TestWhatCannotBeRemovedStaysAlone(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "tree")

@@ -1,18 +1,23 @@
-// Package room bounds how many bytes requests hold together: what is being received, decoded, read for an answer, encoded
+// Package room bounds how many bytes requests hold together, for messages that are received, decoded, read for an answer, encoded
 // and sent. Package api makes a Claim for each request and puts it into the request's context; store/sqlstore and api take
-// room for what they read. Work that has no claim in its context, such as the engine's, is not counted.
+// room for the rows that they read. Work without a claim in its context, such as the engine's, is not counted.
 //
-// A Pool has two parts. The first bytes of each claim (Allowance) come from a part of their own, so that small requests
-// never wait behind large ones; all that is above comes from the other. In each part
+// A Pool has two parts. The first bytes of each claim, up to Allowance, come from the small part, so that small requests never
+// wait behind large ones; all further bytes come from the large part. In each part
 //
 //	0 ≤ taken ≤ size
 //
-// and claims that wait are served in the order in which they came: a large one is not overtaken for ever by small ones. A
-// claim waits at most Patience in all, however often it waits; then the request is refused with aloft.ErrExhausted and gives back
-// what it has. Only a Part, a turn of a call that lasts, has a Patience of its own.
+// and waiting claims are served in the order in which they came, so that small claims do not overtake a large one for ever. A
+// claim waits at most Patience in all, however often it waits; then its request is refused with aloft.ErrExhausted and gives back
+// all of its room. A call that lasts, such as WatchExecution, does its work in Parts: each Part may wait for Patience anew.
 //
-// What holds something that others need, such as a connection to the database, must not wait for room while it holds it: it
-// takes with TryTake, gives the connection back when there is no room, and Again begins anew when there is.
+// A goroutine that holds something that others need, such as a connection to the database, must not wait for room meanwhile, or
+// the two could wait for each other. It takes room with TryTake and, if there is none, returns a *Shortage and gives the connection
+// back; Again, which called it, waits for the room and calls it again.
+//
+// For example, a list reads rows of 3 MiB while other requests hold all of the large part. The store's TryTake fails with a Shortage,
+// and the store frees its connection. Again reserves the bytes when another request ends, and runs the query once more, which
+// takes the reserved room without waiting.
 package room
 
 import (
@@ -27,32 +32,32 @@ import (
 )
 
 const (
-	// Allowance is how many bytes of a claim come from the part for small requests.
+	// Allowance is how many bytes of a claim come from the small part.
 	Allowance = 64 << 10
 	// Patience is how long a claim waits in all.
 	Patience = 5 * time.Second
 
-	smallShare = 8 // one part in so many is for allowances
+	smallShare = 8 // the small part is 1/smallShare of the pool
 )
 
-// Pool is the room of one process. The zero value has none.
+// Pool is the room for all requests of a process. The zero value has no room.
 type Pool struct {
 	size         int64
 	patience     time.Duration
 	small, large part
 }
 
-// NewPool returns a pool of so many bytes.
+// NewPool returns a pool of size bytes.
 func NewPool(size int64) *Pool { return NewPatientPool(size, Patience) }
 
-// NewPatientPool returns a pool whose claims wait for another time than Patience.
+// NewPatientPool returns a pool with another patience than Patience.
 func NewPatientPool(size int64, patience time.Duration) *Pool {
 	p := &Pool{size: size, patience: patience}
 	p.small.size, p.large.size = size/smallShare, size-size/smallShare
 	return p
 }
 
-// Largest is how much one claim can have.
+// Largest is how many bytes of the large part one claim can have.
 func (p *Pool) Largest() int64 { return p.large.size }
 
 // Taken is how many bytes are taken now.
@@ -91,7 +96,7 @@ func (p *part) takeFree(n int64) bool {
 	return true
 }
 
-// take waits until there is room, the context ends or the patience is over: then it is false.
+// take waits until there is room. False if the context or the patience ends before.
 func (p *part) take(ctx context.Context, n int64, patience time.Duration) bool {
 	p.mu.Lock()
 	if p.takeFree(n) {
@@ -112,12 +117,12 @@ func (p *part) take(ctx context.Context, n int64, patience time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	select {
-	case <-w.ready: // served in this moment
+	case <-w.ready: // served just now
 		return true
 	default:
 	}
 	p.waiters.Remove(element)
-	p.serve() // those behind it may need less
+	p.serve() // waiters behind this one may need less
 	return false
 }
 
@@ -146,24 +151,24 @@ type Claim struct {
 	pool         *Pool
 	mu           sync.Mutex
 	small, large int64         // taken from the parts; small ≤ Allowance
-	used         int64         // 0 ≤ used ≤ small + large; the rest was reserved by Again
-	left         time.Duration // how long it may wait from now on
+	used         int64         // 0 ≤ used ≤ small + large; the rest is reserved by Again for the next takes
+	left         time.Duration // how long the claim may still wait
 }
 
 // Claim returns a claim that has nothing yet.
 func (p *Pool) Claim() *Claim { return &Claim{pool: p, left: p.patience} }
 
-// tooLarge says that a request can never have what it asks for.
+// tooLarge is the error of a request that needs more than the large part has at all.
 func (c *Claim) tooLarge(n int64) error {
 	return fmt.Errorf("%w: the request needs %d MiB of memory, and a request may have %d MiB: ask for less at once, or raise request-memory of the server",
 		aloft.ErrExhausted, n>>20, c.pool.Largest()>>20)
 }
 
-// Shortage says that there is no room now.
+// Shortage is the error of a claim for which there is no room now.
 type Shortage struct {
-	Need   int64 // of the whole request
-	waits  time.Duration
-	waited bool // the claim has waited, and waits no more
+	Need   int64         // bytes that the whole claim needs
+	waits  time.Duration // patience of the pool, for the message
+	waited bool          // the claim has waited in vain; otherwise it was TryTake
 }
 
 func (s *Shortage) Error() string {
@@ -174,7 +179,7 @@ func (s *Shortage) Error() string {
 // Unwrap is aloft.ErrExhausted.
 func (s *Shortage) Unwrap() error { return aloft.ErrExhausted }
 
-// split says how many of n further bytes come from which part.
+// split divides n further bytes between the two parts. Reserved bytes are used first.
 func (c *Claim) split(n int64) (small, large int64) {
 	if spare := c.small + c.large - c.used; spare > 0 {
 		n -= min(n, spare)
@@ -183,14 +188,14 @@ func (c *Claim) split(n int64) (small, large int64) {
 	return small, n - small
 }
 
-// Take waits for n bytes. ErrExhausted when the claim has waited for Patience, or the error of ctx.
+// Take takes n bytes and waits for them if need be. ErrExhausted if the patience of the claim ends, or the error of ctx.
 func (c *Claim) Take(ctx context.Context, n int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.take(ctx, n, c.left)
 }
 
-// TryTake takes n bytes if that is possible without waiting; otherwise the error is a *Shortage.
+// TryTake takes n bytes if there is room now. Otherwise the error is a *Shortage.
 func (c *Claim) TryTake(n int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -240,8 +245,8 @@ func (c *Claim) short(ctx context.Context, n int64) error {
 	return &Shortage{Need: c.used + n, waits: c.pool.patience, waited: ctx != nil}
 }
 
-// Enter waits for one of the places of a channel, within the same patience: false, without an error, when there was none. What
-// has a place must not wait for room, or those that have room and wait for a place would wait for each other.
+// Enter waits for one of the places of a channel, within the patience of the claim: false, without an error, if that ends. A request
+// that has a place must not wait for room, or it would wait for requests that have room and wait for a place.
 func (c *Claim) Enter(ctx context.Context, places chan<- struct{}) (entered bool, err error) {
 	select {
 	case places <- struct{}{}:
@@ -267,7 +272,7 @@ func (c *Claim) Enter(ctx context.Context, places chan<- struct{}) (entered bool
 	}
 }
 
-// Give gives n bytes back that are not held any more.
+// Give gives n bytes back that the request does not hold any more.
 func (c *Claim) Give(n int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -288,14 +293,14 @@ func (c *Claim) give(small, large int64) {
 	}
 }
 
-// Release gives everything back.
+// Release gives all bytes of the claim back.
 func (c *Claim) Release() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.back(0)
 }
 
-// back gives back what was taken since so many bytes were used, and what was reserved. The caller holds mu.
+// back gives back all but the first used bytes of the claim, reserved ones included. The caller holds mu.
 func (c *Claim) back(used int64) {
 	n := c.small + c.large - used
 	c.used = used
@@ -324,8 +329,8 @@ func Take(ctx context.Context, n int64) error {
 	return nil
 }
 
-// Part begins a part of a call, such as one turn of a call that lasts: release gives back all that the claim of ctx took since.
-// A part may be within another, and within Again, which reserves room in the same claim. It may wait for Patience anew.
+// Part begins a part of a call that lasts, such as one look of WatchExecution. The claim of ctx may wait for Patience anew, and release
+// gives back the bytes that it has taken since. A part may be within another one, and within Again.
 func Part(ctx context.Context) (release func()) {
 	c := Of(ctx)
 	if c == nil {
@@ -342,8 +347,8 @@ func Part(ctx context.Context) (release func()) {
 	}
 }
 
-// Again runs a read, which takes room without waiting for it. If there was none it waits, with nothing in its hands, and
-// runs the read once more, which finds the room reserved. The read must have no effect but its result.
+// Again runs a read that takes room with TryTake. If the read fails with a Shortage, Again waits for the room, which it reserves in the
+// claim of ctx, and runs the read once more. The read must have no effect but its result.
 func Again(ctx context.Context, read func() error) error {
 	c := Of(ctx)
 	if c == nil {
@@ -352,7 +357,7 @@ func Again(ctx context.Context, read func() error) error {
 	c.mu.Lock()
 	before := c.used
 	c.mu.Unlock()
-	var until time.Time // from the first shortage on, so that what needs more each time ends, too
+	var until time.Time // end of the patience since the first shortage, so that a read that needs more each time ends, too
 	for {
 		err := read()
 		var s *Shortage
@@ -368,7 +373,7 @@ func Again(ctx context.Context, read func() error) error {
 	}
 }
 
-// reserve gives back what was taken since used was before, and then waits for n bytes that the next ones to take will find.
+// reserve gives back all but the first before bytes of the claim, and then waits for n bytes, which the next takes will use.
 func (c *Claim) reserve(ctx context.Context, before, n int64, patience time.Duration) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

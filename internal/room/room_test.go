@@ -117,8 +117,8 @@ func TestAReadBeginsAgainWhenThereIsRoom(t *testing.T) {
 	})
 }
 
-// TestAReadWithPartsFindsTheRoomThatIsReservedForIt: it was reserved in a claim that its parts did not see, so with room for one
-// and a half of it such a read was begun anew without a pause, and refused at the end.
+// TestAReadWithPartsFindsTheRoomThatIsReservedForIt: the room was reserved in a claim that the parts of the read did not use, so with room
+// for one and a half of such reads it was run again without a pause, and refused at the end.
 func TestAReadWithPartsFindsTheRoomThatIsReservedForIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -190,12 +190,12 @@ func TestAPartGivesBackWhatWasTakenInIt(t *testing.T) {
 	}
 }
 
-// TestAClaimWaitsForPatienceInAll: each Take waited for Patience, and one that takes from both parts for twice as long.
+// TestAClaimWaitsForPatienceInAll: each Take waited for Patience, and a Take from both parts for twice as long.
 func TestAClaimWaitsForPatienceInAll(t *testing.T) {
 	t.Parallel()
 	for name, wait := range map[string]func(t *testing.T, pool *room.Pool, claim *room.Claim) error{
 		"for the small part and then for the large one": func(t *testing.T, pool *room.Pool, claim *room.Claim) error {
-			for range 8*mib/room.Allowance - 1 { // stays has one
+			for range 8*mib/room.Allowance - 1 { // the claim called stays has the last one
 				other := pool.Claim()
 				if err := other.TryTake(room.Allowance); err != nil {
 					t.Fatal(err)

@@ -12,8 +12,8 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// TestCompiledWorkflowsTakeAboutWhatTheirSizeSays: the bounds of caches, in bytes, are as good as that.
-func TestCompiledWorkflowsTakeAboutWhatTheirSizeSays(t *testing.T) { //nolint:paralleltest // it measures the heap
+// TestCompiledWorkflowsTakeAboutWhatTheirSizeSays: the bounds of caches, in bytes, are only as good as this estimate.
+func TestCompiledWorkflowsTakeAboutWhatTheirSizeSays(t *testing.T) { //nolint:paralleltest // the test measures the heap
 	files, err := filepath.Glob("../../compiler/testdata/*.CompiledWorkflowClosure.textproto")
 	if err != nil || len(files) < 10 {
 		t.Fatalf("there are %d compiled workflows of flytekit's, %v", len(files), err)

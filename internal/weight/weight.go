@@ -1,5 +1,5 @@
-// Package weight estimates what a message will take of memory once it is decoded, from its bytes, before it is: 28 MiB of
-// empty literals are 4 GB of Go structs. What comes from clients and what tasks leave is weighed alike.
+// Package weight estimates how much memory a message will take when it is decoded, from its encoding: 28 MiB of empty literals are
+// 4 GB of Go structs. Messages from clients and files from tasks are weighed before they are decoded.
 //
 //	weight ≈ Σ over values (Go struct or header + content),  refused above aloft.MaxDecodedBytes
 package weight
@@ -17,30 +17,29 @@ import (
 	"github.com/aloft-dev/aloft"
 )
 
-// Protobuf walks the fields of a message at all depths, as far as the schema goes, and adds up what the Go values
-// for them take. It looks at each byte at most once and stops above the limit. What is no message weighs what was read of
-// it: the decoder refuses it. ErrExhausted above the limit.
+// Protobuf walks the fields of a message at all depths, as far as the schema goes, and adds up the sizes of their Go values. It looks
+// at each byte at most once and stops above the limit: ErrExhausted. Of bytes that are no message, the part before the mistake is
+// weighed: the decoder will refuse them.
 func Protobuf(desc protoreflect.MessageDescriptor, data []byte) (int64, error) {
 	s := scale{limit: aloft.MaxDecodedBytes}
 	s.message(desc, data, 0)
 	return s.result("messages and fields")
 }
 
-// yieldEvery is after how many elements, or bytes of a text, about a third of a millisecond, others may run: small requests
-// shall not wait for the end of a time slice.
+// After so much work, about a third of a millisecond, other goroutines may run: small requests must not wait for the end of a time slice.
 const (
-	yieldEvery      = 16 << 10
-	yieldEveryBytes = 128 << 10
+	yieldEvery      = 16 << 10  // elements
+	yieldEveryBytes = 128 << 10 // bytes of a text
 )
 
-// scale adds up a weight.
+// scale adds up the weight of a message.
 type scale struct {
 	weight, elements, limit int64
 }
 
 func (s *scale) add(bytes int64) { s.weight += bytes }
 
-// element counts a field or a value, also one that weighs nothing, and lets others run now and then.
+// element counts a field or a value, also one that weighs nothing, and lets other goroutines run now and then.
 func (s *scale) element() {
 	if s.elements++; s.elements%yieldEvery == 0 {
 		runtime.Gosched()
@@ -57,13 +56,13 @@ func (s *scale) result(of string) (int64, error) {
 	return s.weight, nil
 }
 
-// What Go values take besides their content.
+// Bytes that Go values take besides their content.
 const (
-	textHeader  = 24 // of a string or bytes, allocated by itself
-	listPlace   = 16 // of a pointer in a slice that doubles as it grows
-	mapPlace    = 72 // of a key and a value in a map that grows so
+	textHeader  = 24 // a string or bytes, allocated by itself
+	listPlace   = 16 // a pointer in a slice that doubles as it grows
+	mapPlace    = 72 // a key and a value in a map that doubles as it grows
 	oneofBox    = 16
-	mostNesting = 10_000 // where the decoder gives up
+	mostNesting = 10_000 // levels, after which the decoder refuses a message
 )
 
 func (s *scale) message(desc protoreflect.MessageDescriptor, data []byte, depth int) {
@@ -89,7 +88,7 @@ func (s *scale) message(desc protoreflect.MessageDescriptor, data []byte, depth 
 		s.element()
 		f := fields.ByNumber(number)
 		switch {
-		case f == nil || kind != protowire.BytesType && !numeric(f): // kept as it came
+		case f == nil || kind != protowire.BytesType && !numeric(f): // an unknown field, which is kept as it came
 			s.add(int64(2 * n))
 		case kind != protowire.BytesType:
 			s.scalar(f)
@@ -109,13 +108,13 @@ func (s *scale) message(desc protoreflect.MessageDescriptor, data []byte, depth 
 			if f.IsList() {
 				s.add(2 * listPlace)
 			}
-		default: // packed: a byte of it may be a number of eight
+		default: // packed numbers: each byte may become a number of 8 bytes, in a slice that doubles
 			s.add(int64(len(value)) * listPlace)
 		}
 	}
 }
 
-// numeric says whether values of a field are numbers: what comes in its place in another form is an unknown field.
+// numeric says whether the values of a field are numbers. A value of another wire type than the field's is an unknown field.
 func numeric(f protoreflect.FieldDescriptor) bool {
 	switch f.Kind() {
 	case protoreflect.MessageKind, protoreflect.GroupKind, protoreflect.StringKind, protoreflect.BytesKind:
@@ -124,8 +123,8 @@ func numeric(f protoreflect.FieldDescriptor) bool {
 	return true
 }
 
-// Deeper says whether messages are nested in a message deeper than a limit, the message itself and entries of maps counted, as
-// the decoder counts. Where that is in a map, key is the text it has there; of maps in each other the outermost counts.
+// Deeper says whether a message is nested deeper than limit levels. As in the decoder, the message itself and entries of maps count. If
+// the deepest part is in a map, key is its key there; if several maps are in each other, that of the outermost.
 func Deeper(desc protoreflect.MessageDescriptor, data []byte, limit int) (key string, deeper bool) {
 	if limit == 0 {
 		return "", true
@@ -173,9 +172,9 @@ func (s *scale) scalar(f protoreflect.FieldDescriptor) {
 	}
 }
 
-var structSizes sync.Map // of messages' Go types, by full name
+var structSizes sync.Map // results of structSize, by full name
 
-// structSize is what an empty message takes.
+// structSize is the size of an empty message.
 func structSize(desc protoreflect.MessageDescriptor) int64 {
 	if size, ok := structSizes.Load(desc.FullName()); ok {
 		return size.(int64) //nolint:forcetypeassert // nothing else is put there
@@ -190,11 +189,11 @@ func structSize(desc protoreflect.MessageDescriptor) int64 {
 	return size
 }
 
-// jsonToken is what one value, name or bracket of JSON takes at most when it becomes a message: Value, Struct and Literal
-// are the largest of what can be many.
+// jsonToken is how much a value, name or bracket of JSON takes at most when it becomes a message. The largest messages that can come
+// in great number are Value, Struct and Literal.
 const jsonToken = 100
 
-// JSON counts the tokens of a text and adds the text itself.
+// JSON estimates the weight of a message in JSON: its tokens, and the text itself. ErrExhausted above the limit.
 func JSON(data []byte) (int64, error) {
 	s := scale{weight: int64(len(data)), limit: aloft.MaxDecodedBytes}
 	quoted, yields := false, 0

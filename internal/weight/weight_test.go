@@ -15,11 +15,11 @@ import (
 	"github.com/aloft-dev/aloft/internal/weight/weighttest"
 )
 
-// manyLiterals is an execution whose input is a collection of so many empty literals.
+// manyLiterals is an execution whose input is a collection of n empty literals.
 func manyLiterals(n int) []byte { return weighttest.Within(5, weighttest.LiteralMap("x", n)) }
 
-// TestAWeightIsAboutWhatAMessageTakes, so that room which was taken for it is enough and not far too much.
-func TestAWeightIsAboutWhatAMessageTakes(t *testing.T) { //nolint:paralleltest // it measures the heap
+// TestAWeightIsAboutWhatAMessageTakes: the room that is taken for a message must be enough and not far too much.
+func TestAWeightIsAboutWhatAMessageTakes(t *testing.T) { //nolint:paralleltest // the test measures the heap
 	texts := make([]string, 20_000)
 	for i := range texts {
 		texts[i] = strings.Repeat("t", 20)
@@ -111,7 +111,7 @@ func FuzzWeight(f *testing.F) {
 	})
 }
 
-// Fields that weigh nothing are looked at too, and others run meanwhile.
+// Fields that weigh nothing are counted as elements, so that other goroutines run now and then.
 func TestFieldsThatWeighNothingAreCounted(t *testing.T) {
 	t.Parallel()
 	desc := (&core.RetryStrategy{}).ProtoReflect().Descriptor() // 5: retries
@@ -122,7 +122,7 @@ func TestFieldsThatWeighNothingAreCounted(t *testing.T) {
 	}
 }
 
-// A field in another form than its own is kept as it came.
+// A value of another wire type than the field's is kept as it came.
 func TestAFieldOfAnotherKindIsUnknown(t *testing.T) {
 	t.Parallel()
 	data := []byte(strings.Repeat("\x0a\x00", 1)) // LiteralMap.literals as it is
@@ -140,7 +140,7 @@ func TestAFieldOfAnotherKindIsUnknown(t *testing.T) {
 	}
 }
 
-// TestNestingIsCountedAsTheDecoderCounts, in lists and in maps.
+// TestNestingIsCountedAsTheDecoderCounts compares Deeper with the decoder, for lists and for maps.
 func TestNestingIsCountedAsTheDecoderCounts(t *testing.T) {
 	t.Parallel()
 	for name, wrap := range map[string]func(*core.Literal) *core.Literal{
