@@ -21,19 +21,19 @@ import (
 
 const module = "github.com/aloft-dev/aloft"
 
-// A station is a package's row in the table: what it may import of this module. The root, idl and internal/* are not
-// named, everybody may import them. A package that has no row of its own has that of the nearest folder above it, and
-// may import that folder.
+// station is a package's row in the table: which packages of this module it may import. The root, idl and internal/* have no
+// rows: all packages may import them. A package without a row has the row of the nearest folder above it, and may import that
+// folder.
 type station struct {
 	name string
 	may  []string
-	// everything frees a package that puts the others together from the table.
+	// everything: the package may import all others, because it puts them together.
 	everything bool
-	// pure packages decide. They and what they import of this module reach no disk, network, process, clock, log or random source.
+	// pure packages decide. They and the packages of this module that they import use no disk, network, process, clock, log or random source.
 	pure bool
 }
 
-// The table, in the order of the flow. Packages that stand side by side meet in the store and do not import each other.
+// table has the stations in the order of the flow. Packages that stand side by side meet in the store and do not import each other.
 // A new package gets a row here before its first import; a row for a package that does not exist yet does no harm.
 var table = []station{
 	{name: "cmd/aloft", may: []string{"config", "server", "cli", "worker"}},
@@ -53,7 +53,7 @@ var table = []station{
 	{name: "store/sqlstore", may: []string{"store"}},
 	{name: "store/storetest", may: []string{"store"}},
 
-	// recovery: what a dry run promises of a node and what the engine then does with it is one decision.
+	// recovery: a dry run and the engine decide about a node by the same function.
 	{name: "engine", may: []string{"engine/machine", "store", "blob", "catalog", "literal", "recovery"}},
 	{name: "engine/machine", may: []string{"literal"}, pure: true},
 	{name: "catalog", may: []string{"literal", "store", "blob"}},
@@ -78,7 +78,7 @@ var table = []station{
 	{name: "test", everything: true},
 }
 
-// Heavy modules live at the leaves: each is known to the packages named here and to no other.
+// heavy are modules that may be imported only by the packages named here, which are leaves.
 var heavy = map[string][]string{
 	"modernc.org/sqlite":                     {"store/sqlstore"},
 	"zombiezen.com/go/sqlite":                {"store/sqlstore"},
@@ -87,7 +87,7 @@ var heavy = map[string][]string{
 	"github.com/pressly/goose":               {"store/sqlstore"},
 	"database/sql":                           {"store/sqlstore"},
 	"k8s.io":                                 {"executor/kube"},
-	"gocloud.dev":                            {"blob"}, // a backend's folder below it
+	"gocloud.dev":                            {"blob"}, // by a folder of a backend below it
 	"github.com/aws":                         {"blob"},
 	"connectrpc.com":                         {"api", "server", "cli", "console", "sdk", "bench", "test"},
 	"github.com/grpc-ecosystem/grpc-gateway": {"api", "server"},
@@ -95,13 +95,13 @@ var heavy = map[string][]string{
 	"github.com/spf13/cobra":                 {"cli", "cmd/aloft"},
 }
 
-// What a pure package may not import, with everything below it.
+// impure are the packages, with those below them, that a pure package may not import.
 var impure = []string{
 	"os", "net", "syscall", "database/sql", "log", "io/ioutil", "path/filepath", "plugin",
 	"crypto/rand", "math/rand", "golang.org/x/sys", "golang.org/x/net", "google.golang.org/grpc", "connectrpc.com",
 }
 
-// What a pure package may not call although it may import time: it needs its types.
+// clock are the functions of package time that a pure package may not call. It may import time for its types.
 var clock = []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "Tick", "NewTicker", "NewTimer"}
 
 func TestImportsFollowTheTable(t *testing.T) {
@@ -129,7 +129,7 @@ func TestHeavyModulesStayAtTheLeaves(t *testing.T) {
 	t.Parallel()
 	for _, p := range packages(t) {
 		if within(p.name, "idl") {
-			continue // generated: it has the protocol's own modules
+			continue // generated code imports modules of the protocol
 		}
 		for imported, file := range p.imports {
 			for prefix, homes := range heavy {
@@ -187,7 +187,7 @@ func TestEveryPackageHasADoc(t *testing.T) {
 	}
 }
 
-// The table is only worth something if it refuses.
+// The table is of use only if it refuses imports that it does not name.
 func TestTheTableRefusesWhatItDoesNotName(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -235,8 +235,8 @@ func rowOf(name string) (station, bool) {
 	return station{}, false
 }
 
-// isFoundation says whether a package is one of those everybody may import. They know little themselves: the root
-// knows idl, internal/* the root and idl, idl nothing.
+// isFoundation says whether all packages may import a package. Such packages import little themselves: the root imports idl,
+// internal/* the root and idl, idl nothing.
 func isFoundation(name string) bool {
 	return name == "aloft" || within(name, "idl") || within(name, "internal")
 }
@@ -254,7 +254,7 @@ func mayImport(row station, importer, imported string) bool {
 	case isFoundation(imported), slices.Contains(row.may, imported):
 		return true
 	}
-	// The folder above, for a package that has its row.
+	// A package without a row may import the folder above whose row it has.
 	return row.name == imported && row.name != importer
 }
 
@@ -266,12 +266,12 @@ func inModule(imported string) (string, bool) {
 	return strings.CutPrefix(imported, module+"/")
 }
 
-// within says whether a package is another one or below it.
+// within says whether name is the package parent or below it.
 func within(name, parent string) bool {
 	return name == parent || strings.HasPrefix(name, parent+"/")
 }
 
-// reach returns the packages of this module that one imports, directly or not, each with the importer it was met in.
+// reach returns the packages of this module that a package imports, directly or not, each with the package that imports it.
 // It stops at idl, whose messages are pure although its services are not.
 func reach(byName map[string]pkg, name string) map[string]string {
 	reached := map[string]string{name: name}
@@ -290,14 +290,14 @@ func reach(byName map[string]pkg, name string) map[string]string {
 	return reached
 }
 
-// pkg is what the sources of a package say, its tests left out: they may import what they test with.
+// pkg is what the sources of a package say, without its tests, which may import other packages.
 type pkg struct {
 	name      string            // the folder, or aloft for the root
 	clause    string            // after the word package
-	doc       string            // empty: there is none
-	imports   map[string]string // import path to a file that has it
-	clock     []string          // where it reads the clock or waits
-	generated bool              // all of it
+	doc       string            // empty: the package has none
+	imports   map[string]string // a file that imports it, by import path
+	clock     []string          // places at which the package reads the clock or waits
+	generated bool              // all files are generated
 }
 
 func packages(t *testing.T) []pkg {
@@ -312,7 +312,7 @@ func packages(t *testing.T) []pkg {
 	return found
 }
 
-// Sources are parsed rather than asked of the go command, which would show the files of one platform only.
+// readPackages parses all sources of the module. The go command would show the files of one platform only.
 var readPackages = sync.OnceValues(func() ([]pkg, error) {
 	byFolder := map[string]*pkg{}
 	err := filepath.WalkDir(".", func(file string, entry fs.DirEntry, err error) error {
@@ -392,7 +392,7 @@ func (p *pkg) add(file string) error {
 	return nil
 }
 
-// linked is a function or a type named in ARCHITECTURE.md together with the file that it is said to be in.
+// linked matches a function or a type that ARCHITECTURE.md names together with its file.
 var linked = regexp.MustCompile("\\[`(\\w+)`\\]\\(([\\w/.]+\\.go)\\)")
 
 func TestArchitectureNamesWhatIsThere(t *testing.T) {
@@ -429,7 +429,7 @@ func TestArchitectureNamesWhatIsThere(t *testing.T) {
 	}
 }
 
-// TestEveryFuzzTargetBeginsWithACorpus: one that begins with nothing finds nothing in the time that it gets.
+// TestEveryFuzzTargetBeginsWithACorpus: a target without a corpus finds nothing in the time that it gets.
 func TestEveryFuzzTargetBeginsWithACorpus(t *testing.T) {
 	t.Parallel()
 	targets := 0

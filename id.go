@@ -20,12 +20,12 @@ type ExecutionID struct {
 	Name    string // 1 to MaxExecutionName characters, a letter first
 }
 
-// ExecutionIDOf takes the id out of its protocol message; a nil message gives the zero id.
+// ExecutionIDOf is the id in a protocol message; the zero id for nil.
 func ExecutionIDOf(id *core.WorkflowExecutionIdentifier) ExecutionID {
 	return ExecutionID{Project: id.GetProject(), Domain: id.GetDomain(), Name: id.GetName()}
 }
 
-// Proto gives the id as the protocol has it.
+// Proto is the id as a protocol message.
 func (e ExecutionID) Proto() *core.WorkflowExecutionIdentifier {
 	return &core.WorkflowExecutionIdentifier{Project: e.Project, Domain: e.Domain, Name: e.Name}
 }
@@ -36,17 +36,17 @@ func (e ExecutionID) String() string { return e.Project + "/" + e.Domain + "/" +
 // NodeID is the unique id of a node execution within its execution ("n0", "n0-0-dn1"): see UniqueNodeID.
 type NodeID string
 
-// The two nodes that every workflow has besides the user's own.
+// The two nodes that every workflow has besides its user's nodes.
 const (
 	StartNode = "start-node"
 	EndNode   = "end-node"
 )
 
-// maxNodeID is the length from which Flyte replaces a node id by a hash (event version 2).
+// maxNodeID is the length above which Flyte replaces a node id by a hash (event version 2).
 const maxNodeID = 20
 
-// UniqueNodeID is the id of a node execution: that of a top-level node is its id in the template, that of a nested one
-// is built from its parent's unique id and the parent's attempt. Flyte's rule: reference flyte-execution, identities.
+// UniqueNodeID is the id of a node execution. For a top-level node it is the id in the template, for a nested node it is built from
+// the parent's unique id, the parent's attempt and the id in the template. This is Flyte's rule: reference flyte-execution, identities.
 func UniqueNodeID(parent NodeID, parentAttempt uint32, node string) NodeID {
 	if parent == "" {
 		return NodeID(fit(maxNodeID, node))
@@ -54,7 +54,7 @@ func UniqueNodeID(parent NodeID, parentAttempt uint32, node string) NodeID {
 	return NodeID(fit(maxNodeID, string(parent)+"-"+strconv.FormatUint(uint64(parentAttempt), 10)+"-"+node))
 }
 
-// AttemptID names one numbered try of a node. Attempt counts from 0.
+// AttemptID names one attempt of a node. Attempt counts from 0.
 type AttemptID struct {
 	Execution ExecutionID
 	Node      NodeID
@@ -66,11 +66,11 @@ func (a AttemptID) String() string {
 	return a.Execution.String() + "/" + string(a.Node) + "/" + strconv.FormatUint(uint64(a.Attempt), 10)
 }
 
-// maxGeneratedName is what a Kubernetes pod name may hold besides its own additions.
+// maxGeneratedName is the length that Kubernetes' additions leave for the name of a pod.
 const maxGeneratedName = 50
 
-// GeneratedName is Flyte's name for what runs an attempt (its pod). It is for people: attempts of executions of one name in
-// two projects or domains share it, and a long one is a hash of 32 bits.
+// GeneratedName is Flyte's name for the pod of an attempt. It is not unique and only for display: attempts of executions with one name
+// in two projects or domains share it, and a long name is replaced by a hash of 32 bits.
 func (a AttemptID) GeneratedName() string {
 	return fit(maxGeneratedName, fmt.Sprintf("%s-%s-%d", a.Execution.Name, a.Node, a.Attempt))
 }
@@ -83,8 +83,8 @@ func (a AttemptID) UniqueName() string {
 
 const shardAlphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
 
-// RawOutputKey is the key below which an attempt writes its raw data: two characters that spread load, as Flyte has them,
-// then the unique name, where Flyte has the generated one.
+// RawOutputKey is the key below which an attempt writes its raw data: two characters that spread load, as in Flyte, and then the unique
+// name, in place of Flyte's generated name.
 func (a AttemptID) RawOutputKey() string {
 	h := fnv.New32a()
 	h.Write([]byte(a.GeneratedName()))
@@ -98,8 +98,8 @@ func (a AttemptID) RunKey() string {
 	return "run/" + a.String()
 }
 
-// segment is a name as one part of a path: itself, or a hash of one that would be several parts or lead elsewhere. New
-// workflows have no such ids of nodes (package compiler).
+// segment is a name as one part of a path: the name itself, or a hash of a name that would be several parts or lead to another folder.
+// Only workflows of earlier releases have such ids of nodes (package compiler).
 func segment(name string) string {
 	if name != "." && name != ".." && !strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r == '\\' || unicode.IsControl(r) }) {
 		return name
@@ -108,10 +108,10 @@ func segment(name string) string {
 	return "f" + nodeEncoding.EncodeToString(sum[:16])
 }
 
-// nodeEncoding is Flyte's alphabet for hashed ids: no digit that could be read as a letter.
+// nodeEncoding has Flyte's alphabet for hashed ids, without digits that look like letters.
 var nodeEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz123456").WithPadding(base32.NoPadding)
 
-// fit keeps a name that is short enough and replaces a longer one by a letter and its hash.
+// fit returns a name of at most limit bytes as it is, and replaces a longer one by a letter and its hash.
 func fit(limit int, name string) string {
 	if len(name) <= limit {
 		return name
@@ -123,7 +123,7 @@ func fit(limit int, name string) string {
 	return "f" + nodeEncoding.EncodeToString(sum[:])
 }
 
-// Kind is the noun that users know a resource type by, for messages.
+// Kind is the noun for a resource type in messages.
 func Kind(t core.ResourceType) string {
 	return strings.ToLower(strings.ReplaceAll(t.String(), "_", " "))
 }

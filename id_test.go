@@ -37,10 +37,10 @@ func TestRawOutputKeysBeginAsFlytes(t *testing.T) {
 	}
 }
 
-// Attempts whose ids differ in one part alone have no key in common, and no key leads out of the folder that it is for.
+// Attempts whose ids differ in one part alone have no key in common, and no key leads out of the attempt's folder.
 func TestNoTwoAttemptsShareAKey(t *testing.T) {
 	t.Parallel()
-	// With the node and the attempt, their FNV hashes of 32 bits are equal.
+	// The FNV hashes of 32 bits of the two names, with node and attempt, are equal.
 	const long, other = "a9cpjkczkxjpzjjqwhlf2fz4qqrxsq95lcskcsjqq67dnxnfsz7nb2v9hrxflp", "adgb5ml5pt7w6dqxhq6xglk2ppgmbwl6t28h6g8cwsqh9t29psgbnht4wkm4vm"
 	keys := map[string]AttemptID{}
 	for _, a := range []AttemptID{

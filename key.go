@@ -3,10 +3,10 @@ package aloft
 import "github.com/aloft-dev/aloft/idl/flyteidl/core"
 
 // Key is the identifier of one version of a task, workflow or launch plan in a form that can be compared: the key of
-// every map and cache of versions. Names and versions may hold any character, so a text that joins them is ambiguous
-// (workflow "etl/load" version "v1" and workflow "etl" version "load/v1") and is for people alone.
+// every map and cache of versions. Names and versions may have any characters, so a text that joins them is ambiguous
+// (workflow "etl/load" version "v1" and workflow "etl" version "load/v1") and only for messages.
 //
-// Kind is zero where the map says what kind of thing it holds, because references do not always state it. The
+// Kind is zero in a map that holds versions of one kind only, because references do not always state their kind. The
 // organisation is never compared.
 type Key struct {
 	Kind                           core.ResourceType
@@ -18,7 +18,7 @@ func KeyOf(id *core.Identifier) Key {
 	return Key{Project: id.GetProject(), Domain: id.GetDomain(), Name: id.GetName(), Version: id.GetVersion()}
 }
 
-// Of is the key with a kind, for maps that hold several.
+// Of is the key with a kind, for maps that hold versions of several kinds.
 func (k Key) Of(kind core.ResourceType) Key {
 	k.Kind = kind
 	return k

@@ -44,7 +44,7 @@ func TestTheDocumentedLimitsAreThoseOfTheCode(t *testing.T) {
 	}
 }
 
-// written is a limit as people read it.
+// written is a limit in the form of docs/limits.md.
 func written(n int64) string {
 	unit := ""
 	switch {

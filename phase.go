@@ -2,7 +2,7 @@ package aloft
 
 import "github.com/aloft-dev/aloft/idl/flyteidl/core"
 
-// Terminal says whether a phase of an execution, a node or a task is the last one: nothing follows it.
+// Terminal says whether a phase of an execution, a node or a task is a last one: no phase follows it.
 func Terminal[P core.WorkflowExecution_Phase | core.NodeExecution_Phase | core.TaskExecution_Phase](phase P) bool {
 	switch p := any(phase).(type) {
 	case core.WorkflowExecution_Phase:

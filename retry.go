@@ -11,20 +11,20 @@ import (
 	"time"
 )
 
-// RetryPolicy is what the people who run a server want of retries of tasks that they do not change: pauses between attempts
-// and more memory after a death for want of it. It changes no budget: how often a task is retried stays its author's to say.
+// RetryPolicy is a setting of a server for the retries of tasks: pauses between attempts, and more memory after an attempt that died of
+// too little memory. It does not change how often a task is retried, which its author states.
 type RetryPolicy struct {
-	Task      string        // pattern for the name of the task, as path.Match has it; empty: every task
+	Task      string        // pattern of path.Match for the name of the task; empty: every task
 	Error     string        // pattern for the code of the error, or USER or SYSTEM for its kind; empty: every error
-	Backoff   time.Duration // before the first retry; 0: the policy says nothing of pauses
-	Factor    float64       // by which each further pause is longer
-	Max       time.Duration // no pause is longer
-	Jitter    float64       // the part of a pause, from 0 to 1, that is left to chance
-	Memory    float64       // times the memory that was not enough; 0: the policy says nothing of memory
-	MaxMemory int64         // bytes; 0: no ceiling
+	Backoff   time.Duration // pause before the first retry; 0: the policy is not about pauses
+	Factor    float64       // each further pause is so many times as long
+	Max       time.Duration // the longest pause; 0: any
+	Jitter    float64       // the part of a pause, from 0 to 1, that is random
+	Memory    float64       // the next attempt gets so many times the memory that was not enough; 0: the policy is not about memory
+	MaxMemory int64         // bytes that an attempt gets at most; 0: any number
 }
 
-// Matches says whether the policy is about such a failure of such a task.
+// Matches says whether the policy applies to a failure of a task, by the failure's kind and code.
 func (p RetryPolicy) Matches(task, kind, code string) bool {
 	if p.Task != "" {
 		if ok, _ := path.Match(p.Task, task); !ok {
@@ -48,7 +48,7 @@ func (p RetryPolicy) Pause(retry uint32, chance float64) time.Duration {
 	return time.Duration(pause * (1 - p.Jitter*chance))
 }
 
-// More is the memory for the attempt after one that died with so many bytes; the same number: it gets no more.
+// More is the memory in bytes for the attempt after one that died with bytes of memory. If the two are equal, it gets no more.
 func (p RetryPolicy) More(bytes int64) int64 {
 	more := math.Ceil(float64(bytes) * p.Memory)
 	if p.MaxMemory > 0 {
@@ -57,7 +57,7 @@ func (p RetryPolicy) More(bytes int64) int64 {
 	return max(bytes, int64(min(more, 1<<62)))
 }
 
-// ParseRetryPolicy reads a policy as the configuration has it: words of the form name=value with blanks between them, as in
+// ParseRetryPolicy reads a policy of the configuration: words of the form name=value with blanks between them, as in
 // "task=etl.* error=SYSTEM backoff=10s factor=2 max=10m jitter=0.5" or "error=OOMKilled memory=2 max-memory=64Gi".
 // quantity reads amounts of memory. All mistakes are reported at once.
 func ParseRetryPolicy(text string, quantity func(string) (int64, error)) (RetryPolicy, error) {
@@ -118,11 +118,12 @@ func ParseRetryPolicy(text string, quantity func(string) (int64, error)) (RetryP
 	return p, nil
 }
 
-// SystemRetries is what becomes of attempts that failed through no fault of the user's, where no policy for retries says more.
+// SystemRetries is the setting for retries of attempts that failed by the system's fault. Where a RetryPolicy is about pauses, that
+// counts for the pauses.
 type SystemRetries struct {
-	Max        uint32        // how many of a node are replaced; 0: 3, as in Flyte
-	Backoff    time.Duration // before the first; each further one is twice as long, and half of each is left to chance; 0: none
-	MaxBackoff time.Duration // no pause is longer; 0: any
+	Max        uint32        // how many attempts of a node are replaced; 0: 3, as in Flyte
+	Backoff    time.Duration // pause before the first retry; each further pause is twice as long, and half of it is random; 0: none
+	MaxBackoff time.Duration // the longest pause; 0: any
 }
 
 // Pause is how long to wait before a retry, which is numbered from 1; chance is from 0 to 1.
@@ -130,11 +131,12 @@ func (r SystemRetries) Pause(retry uint32, chance float64) time.Duration {
 	return RetryPolicy{Backoff: r.Backoff, Factor: 2, Max: r.MaxBackoff, Jitter: 0.5}.Pause(retry, chance)
 }
 
-// maxSystemRetries bounds Max: a node counts them in few bits, and more would be another word for ever.
+// maxSystemRetries bounds Max: the engine counts the system failures of a node in one byte, and a node that
+// fails a hundred times will go on failing.
 const maxSystemRetries = 100
 
-// ParseSystemRetries reads what the configuration has: words of the form name=value with blanks between them, as in
-// "max=3 backoff=1s max-backoff=5m". What is left out is 3, none and any. All mistakes are reported at once.
+// ParseSystemRetries reads the setting in the configuration: words of the form name=value with blanks between them, as in
+// "max=3 backoff=1s max-backoff=5m". The defaults are 3 retries, no pause, and any length of pauses. All mistakes are reported at once.
 func ParseSystemRetries(text string) (SystemRetries, error) {
 	var r SystemRetries
 	var wrong mistakes
@@ -166,12 +168,12 @@ func ParseSystemRetries(text string) (SystemRetries, error) {
 	return r, nil
 }
 
-// mistakes are all that is wrong with a text of the configuration.
+// mistakes are all mistakes in one setting of the configuration.
 type mistakes []error
 
 func (m *mistakes) add(format string, args ...any) { *m = append(*m, fmt.Errorf(format, args...)) }
 
-// words reads words of the form name=value with blanks between them. A name that is there twice is a mistake.
+// words reads words of the form name=value with blanks between them. It is a mistake if a name occurs twice.
 func (m *mistakes) words(text string) iter.Seq2[string, string] {
 	return func(yield func(name, value string) bool) {
 		seen := map[string]bool{}

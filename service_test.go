@@ -8,7 +8,7 @@ import (
 	"github.com/aloft-dev/aloft"
 )
 
-func TestBlameNamesWhoeverIsNearestToTheFault(t *testing.T) {
+func TestBlameNamesTheServiceNearestToTheFault(t *testing.T) {
 	t.Parallel()
 	full := fmt.Errorf("write object x: no space: %w", aloft.ErrUnavailable)
 	blamed := fmt.Errorf("keep outputs: %w", aloft.Blame(aloft.ServiceBlob, full))

@@ -8,5 +8,5 @@ import (
 //go:embed VERSION
 var version string
 
-// Version is that of the last release, such as v0.1.0: what this is, or what it comes after.
+// Version is the version of the last release, such as v0.1.0: the source is that release or comes after it.
 func Version() string { return "v" + strings.TrimSpace(version) }
