@@ -22,38 +22,38 @@ func dial(addr string) (*grpc.ClientConn, error) {
 	return grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 }
 
-// loaded is what many clients at once saw.
-type loaded struct {
+// loadResult is the result of createMany.
+type loadResult struct {
 	created, failed, completed int
 	perSecond                  float64       // creations acknowledged
-	first                      error         // why the first of the failed ones failed
+	first                      error         // error of the first call that failed
 	creating, completing       time.Duration // from the first creation to the last acknowledgement, and to the last end
 }
 
 // createMany has clients, each with a connection of its own, create executions of one node until there are n.
-func createMany(ctx context.Context, addr string, clients, n int) (loaded, error) {
+func createMany(ctx context.Context, addr string, clients, n int) (loadResult, error) {
 	conn, err := dial(addr)
 	if err != nil {
-		return loaded{}, err
+		return loadResult{}, err
 	}
 	defer func() { _ = conn.Close() }()
 	api := service.NewAdminServiceClient(conn)
 	plan, err := registerSleep(ctx, api, 0)
 	if err != nil {
-		return loaded{}, err
+		return loadResult{}, err
 	}
 	var (
 		next, failed atomic.Int64
 		first        atomic.Pointer[error]
 		all          sync.WaitGroup
-		result       loaded
+		result       loadResult
 	)
 	began := time.Now()
 	prefix := fmt.Sprintf("l%x", began.UnixNano())
 	for range clients {
 		own, err := dial(addr)
 		if err != nil {
-			return loaded{}, err
+			return loadResult{}, err
 		}
 		defer func() { _ = own.Close() }()
 		client := service.NewAdminServiceClient(own)
@@ -87,7 +87,7 @@ func createMany(ctx context.Context, addr string, clients, n int) (loaded, error
 			e, err := api.GetExecution(ctx, &admin.WorkflowExecutionGetRequest{Id: &core.WorkflowExecutionIdentifier{
 				Project: "flytesnacks", Domain: "development", Name: fmt.Sprintf("%s-%d", prefix, i)}})
 			if err != nil {
-				break // it was not created
+				break // the execution was not created
 			}
 			if phase := e.GetClosure().GetPhase(); aloft.Terminal(phase) {
 				if phase == core.WorkflowExecution_SUCCEEDED {
@@ -140,7 +140,7 @@ func registerSleep(ctx context.Context, api service.AdminServiceClient, d time.D
 	return plan, nil
 }
 
-// freeAddress is an address that nobody listens on.
+// freeAddress is an address on which no program listens.
 func freeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -1,9 +1,9 @@
-// Command bench measures aloft and prints a table of medians beside the goals and the yardstick: what Flyte 1 needs for the
-// same on the same kind of machine.
+// Command bench measures aloft and prints a table of medians beside the goals and the yardstick, which is the figure of Flyte 1 on
+// the same kind of machine.
 //
-// It stands outside of the flow: it builds the program, starts it on fresh data folders, and asks it through the public
-// API only, as any client would. It relies on Go and, for what a Python client measures, on a Python with flytekit; without
-// one those rows are missing and it says so. See README.md beside it.
+// It stands outside of the flow: it builds the program, starts it on fresh data folders, and calls it through the public API, as
+// any client would. It relies on Go and, for the measurements of a Python client, on a Python with flytekit; without one their rows
+// are missing, which the command says. See README.md beside it.
 package main
 
 import (
@@ -44,7 +44,7 @@ func main() {
 // bench is one run of the command.
 type bench struct {
 	python string
-	dir    string // everything it makes
+	dir    string // folder for all files that the run makes
 	binary string
 	quick  bool
 	table  []row
@@ -54,7 +54,7 @@ type bench struct {
 type row struct {
 	what, got, goal string
 	met             bool
-	yardstick       string // the other's figure and the ratio
+	yardstick       string // Flyte 1's figure and the ratio
 	load            string
 }
 
@@ -136,7 +136,7 @@ func (b *bench) print() {
 	}
 }
 
-// load is the load average of the last minute: wall times grow with it, processor times hardly.
+// load is the load average of the last minute: wall times grow with the load, processor times hardly.
 func load() string {
 	content, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -188,7 +188,7 @@ func (b *bench) serve(ctx context.Context, data string, args ...string) (*server
 			return nil, err
 		}
 		call, cancel := context.WithTimeout(ctx, time.Second)
-		// A connection of its own for each try: gRPC waits longer and longer between tries on one.
+		// Each try has a connection of its own: on one connection gRPC waits longer and longer between tries.
 		_, err = service.NewAdminServiceClient(conn).GetVersion(call, &admin.GetVersionRequest{}, grpc.WaitForReady(false))
 		cancel()
 		_ = conn.Close()
@@ -282,7 +282,7 @@ func results[T any](out []byte) (all []T, err error) {
 	return all, nil
 }
 
-// api measures through Flyte's API, with the client that measured the others.
+// api measures through Flyte's API, with the client that measured Flyte 1.
 func (b *bench) api(ctx context.Context) error {
 	if b.python == "" {
 		return nil
@@ -330,7 +330,7 @@ func (b *bench) addCPU(what string, s shape, flyte float64) {
 	b.add(what, fmt.Sprintf("%.2f ms", ms), "≤ 0.3 ms", ms <= 0.3, fmt.Sprintf("Flyte 1: %.0f ms, %.0f×", flyte, flyte/ms))
 }
 
-// engine runs the benchmarks of the engine and of commits, on SQLite and, where there is one, on PostgreSQL: no API, no client.
+// engine runs the benchmarks of the engine and of commits, without API and client, on SQLite and, if it is installed, on PostgreSQL.
 func (b *bench) engine(ctx context.Context) error {
 	database := ""
 	if url, stop, err := b.postgres(ctx); err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/service"
 )
 
-// recover measures how soon a recovery starts what failed: 37 of 10,000 nodes.
+// recover measures how soon a recovery starts the nodes that failed: 37 of 10,000.
 func (b *bench) recover(ctx context.Context) error {
 	const nodes, failures = 10_000, 37
 	s, err := b.serve(ctx, b.data("recover"))
@@ -98,8 +98,8 @@ func text(s string) *core.Literal {
 	return &core.Literal{Value: &core.Literal_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Primitive{Primitive: &core.Primitive{Value: &core.Primitive_StringValue{StringValue: s}}}}}}
 }
 
-// registerFragile registers a workflow of n nodes, of which some are processes that fail until a file is there and the
-// others are run by the engine itself.
+// registerFragile registers a workflow of n nodes. Some of them, failures in number, are processes that fail until a file exists; the
+// engine itself runs the others.
 func registerFragile(ctx context.Context, api service.AdminServiceClient, n, failures int, file string) (*core.Identifier, error) {
 	version := fmt.Sprintf("%x", time.Now().UnixNano())
 	id := func(kind core.ResourceType, name string) *core.Identifier {
@@ -122,7 +122,7 @@ func registerFragile(ctx context.Context, api service.AdminServiceClient, n, fai
 	bound := []*core.Binding{{Var: "x", Binding: &core.BindingData{Value: &core.BindingData_Promise{Promise: &core.OutputReference{Var: "x"}}}}}
 	for i := range n {
 		task, inputs := echo.GetId(), bound
-		if i%(n/failures) == 0 && i/(n/failures) < failures { // all over the graph
+		if i%(n/failures) == 0 && i/(n/failures) < failures { // spread over the graph
 			task, inputs = fragile.GetId(), nil
 		}
 		name := fmt.Sprintf("n%d", i)
@@ -174,7 +174,7 @@ func (s *server) watch(ctx context.Context, api service.AdminServiceClient, id *
 	return stream.Msg().GetNodes(), nil
 }
 
-// processorTime is what the server has used so far.
+// processorTime is the processor time that the server has used so far.
 func (s *server) processorTime() (time.Duration, error) {
 	content, err := os.ReadFile("/proc/" + s.pid() + "/stat")
 	if err != nil {

@@ -33,14 +33,15 @@ func (b *bench) postgres(ctx context.Context) (url string, stop func(), err erro
 	return strings.TrimSpace(string(out)), func() { _, _ = script(context.WithoutCancel(ctx), "stop") }, nil
 }
 
-// The lease of a server, and how long the executions of the takeover last: all of them are due before a lease has run out.
+// The length of a server's lease, and how long the tasks of the executions last: all of them end before the lease of the killed server
+// has run out.
 const (
 	leaseTime = 10 * time.Second
 	taskTime  = 7 * time.Second
 )
 
-// takeover kills one of two servers on one database that have 1,000 sleeping executions each. The tasks of all of them end
-// while nobody has the dead one's executions; they have ended when those go on at the other server.
+// takeover kills one of two servers on one database that have 1,000 sleeping executions each. All tasks end while the executions of the
+// killed server have no owner; these executions end as soon as the other server takes them over.
 func (b *bench) takeover(ctx context.Context) error {
 	url, stopDatabase, err := b.postgres(ctx)
 	if err != nil {
@@ -69,7 +70,7 @@ func (b *bench) takeover(ctx context.Context) error {
 			return fmt.Errorf("%w\n%s\n%s", err, servers[0].stderr, servers[1].stderr)
 		}
 		worst, counts = max(worst, took), append(counts, n)
-		// The dead one comes again, on its data folder, and gets its share.
+		// The killed server is started again on its data folder, and gets its share of the executions.
 		again, err := b.serve(ctx, b.data("takeover0"), "--database", url)
 		if err != nil {
 			return err
@@ -82,10 +83,10 @@ func (b *bench) takeover(ctx context.Context) error {
 	return nil
 }
 
-// takeOver kills the first server. It says how many executions it had and after how long all of them had gone on.
+// takeOver kills the first server. It returns how many executions that server had, and after how long all of them had gone on.
 func (b *bench) takeOver(ctx context.Context, servers []*server) (n int, took time.Duration, err error) {
 	const each = 1000
-	// Both have their share of the shards: a renewal of the first, and one of the second.
+	// After a renewal of leases by the first server and one by the second, both have their share of the shards.
 	time.Sleep(leaseTime/3 + leaseTime/10)
 	conn, err := dial(servers[1].addr)
 	if err != nil {
@@ -128,7 +129,7 @@ func (b *bench) takeOver(ctx context.Context, servers []*server) (n int, took ti
 		})
 		return len(answer.GetExecutions()), err
 	}
-	for running := 0; running < 2*each; { // all have begun
+	for running := 0; running < 2*each; { // until all executions have begun
 		if running, err = list("eq(phase,RUNNING)", 2*each); err != nil {
 			return 0, 0, err
 		}
@@ -141,7 +142,7 @@ func (b *bench) takeOver(ctx context.Context, servers []*server) (n int, took ti
 		return 0, 0, err
 	}
 	_ = servers[0].process.Wait()
-	// What the other one had has ended by itself.
+	// Until then the executions of the other server have ended by themselves.
 	for time.Since(killed) < taskTime+500*time.Millisecond {
 		time.Sleep(10 * time.Millisecond)
 	}

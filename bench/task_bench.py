@@ -48,7 +48,7 @@ def server_round(n):
         eid, wall, _ = run("trivial.one")
         nodes = s.ListNodeExecutions(node_execution_pb2.NodeExecutionListRequest(workflow_execution_id=eid, limit=10)).node_executions
         c = next(x.closure for x in nodes if x.id.node_id == "n0")
-        # The record is updated for the last time when its outputs are committed.
+        # The last update of the record is the commit of its outputs.
         out.append((seconds(c.updated_at) - seconds(c.created_at), wall))
     return out
 
