@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 def pytest_sessionfinish(session):
-    """In CI a hostile test is skipped for a listed reason, or the run has failed."""
+    """In CI, a hostile test that is skipped for another than a listed reason fails the run."""
     listed = (HERE / "hostile" / "README.md").read_text().split("## Skipped without")[1]
     for report in session.config.pluginmanager.get_plugin("terminalreporter").stats.get("skipped", []):
         reason = report.longrepr[2].removeprefix("Skipped: ")
@@ -77,7 +77,7 @@ class Server:
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """As if the power of this process alone went off."""
+        """Kill the server process alone, as if its power went off."""
         self.process.kill()
         self.process.wait()
 
@@ -92,7 +92,7 @@ class Server:
             raise AssertionError(f"the server does not end when it is asked to:\n{self.log.read_text()}")
 
     def end(self) -> None:
-        """Stop the server and what runs its tasks."""
+        """Stop the server and the supervisor of its tasks."""
         try:
             self.stop()
         finally:
@@ -139,7 +139,7 @@ class Server:
 
 
 def worker_ends(data: pathlib.Path) -> None:
-    """Kill whatever still runs for this data folder: the supervisor and its tasks."""
+    """Kill all processes that still run for this data folder: the supervisor and its tasks."""
     for entry in pathlib.Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -163,7 +163,7 @@ def execution_name(output: str) -> str:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
-    """One server that all tests share which do nothing to it."""
+    """One server, shared by all tests that do not kill, move or fill it."""
     s = Server(tmp_path_factory.mktemp("shared") / "data").start()
     yield s
     try:
@@ -173,7 +173,7 @@ def server(tmp_path_factory):
 
 
 def leaves_nothing_behind(s: Server) -> None:
-    """After whatever the tests did: nothing went wrong on our side, nothing is stuck, no attempt's folder is left."""
+    """After all tests: the server has logged no error of its own, no execution is stuck, no attempt's folder is left."""
     deadline = time.monotonic() + 30
     while left := [f.name for f in (s.data / "attempts").glob("*")]:
         assert time.monotonic() < deadline, f"left of attempts: {left}"

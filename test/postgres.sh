@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# A throw-away PostgreSQL server for the tests, known below .cache/postgres or ALOFT_POSTGRES_DIR, with its socket only: no
-# port, no password.
+# A throw-away PostgreSQL server for the tests, below .cache/postgres or ALOFT_POSTGRES_DIR, with a socket only: no port, no
+# password.
 #   install         make sure that there is a PostgreSQL to run (Debian's package, as root or with sudo)
-#   start [durable] make the cluster anew, start it and print its URL; it syncs nothing unless it is to be durable
+#   start [durable] make the cluster anew, start it and print its URL; without durable it does not sync to disk
 #   stop            stop it and remove it
-# Root may not run PostgreSQL: there it runs as nobody.
+# PostgreSQL does not run as root: for root it runs as the user nobody.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dir=${ALOFT_POSTGRES_DIR:-$PWD/.cache/postgres}
@@ -24,7 +24,7 @@ unprivileged() {
 	fi
 }
 
-# home prints the folder of the cluster. Sockets have short paths, and nobody must be able to get there.
+# home prints the folder of the cluster. Sockets have short paths, and the user nobody must be able to get there.
 home() {
 	cat "$dir/home" 2>/dev/null || true
 }

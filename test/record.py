@@ -3,9 +3,9 @@
     python test/record.py FOLDER                 with the binary that ALOFT_TEST_BINARY names
     python test/record.py FOLDER postgres://…    records in this database (empty) instead of SQLite
 
-First everything happens that can happen to a run, and ends. Then some runs are left in flight, a recovery job is paused, and the
-server, its supervisor and its tasks are killed. Go tests take it from there, and say how: engine/recorded_journal_test.go,
-server/recorded_folder_test.go. Takes about a minute. FOLDER and the interpreter are best at neutral places: they are recorded, too.
+First it makes runs that end in all ways in which a run can end. Then some runs are left in flight, a recovery job is paused, and the
+server, its supervisor and its tasks are killed. The Go tests that use the records say how to pack them: engine/recorded_journal_test.go,
+server/recorded_folder_test.go. Takes about a minute. FOLDER and the interpreter should have neutral paths, which are recorded, too.
 """
 
 import os
@@ -114,7 +114,7 @@ def everything(r: Recording) -> None:
     r.ends(r.recover("saved", "recovered-saved"), SUCCEEDED)
     r.run("slept", register_sleeps(r.client, 0.2, 3))
 
-    # A result that another run computes.
+    # A run waits for a result that another run computes.
     folder = r.told("reservation")
     r.create("owner", "reserved_later", {"folder": str(folder)})
     until("it runs", (folder / "runs").exists)
@@ -134,7 +134,7 @@ def everything(r: Recording) -> None:
         r.client.call("TerminateExecution", execution_pb2.ExecutionTerminateRequest(id=execution_id(name), cause="not needed any more"))
         r.ends(name, ABORTED)
 
-    # Lost once, and until there is no other attempt.
+    # One attempt is lost; and two, after which there is only one more.
     r.create("lost", "lasts", {"attempts": 1})
     r.create("lost-twice", "lasts", {"attempts": 2})
     for attempt in range(2):
@@ -164,11 +164,11 @@ def everything(r: Recording) -> None:
     r.ends("outage", SUCCEEDED)
     r.ends("outage-begun", SUCCEEDED)
 
-    # It is away when attempts are to be started: one failure is charged, the others are not.
+    # The blob store is away when attempts are to be started: one failure is charged, the others are not.
     names = [r.create(f"outage-start-{i}", "read_later", {"x": i}) for i in range(2)]
     for name in names:
         r.says(name, "not_before")
-    server.process.send_signal(signal.SIGSTOP)  # until all of them are due: they are taken together
+    server.process.send_signal(signal.SIGSTOP)  # until all attempts are due, so that the server takes them together
     time.sleep(5)
     blobs.rename(server.data / "away")
     blobs.touch()
@@ -219,7 +219,7 @@ def main() -> None:
         server.start()
         server.pyflyte("register", "--version", VERSION, "released.py")
         everything(Recording(server, folder))
-        # What runs when it is recorded has no limits that could have passed when it goes on.
+        # A run that is recorded in flight has no time limits, which would have passed when it goes on.
         server.stop()
         server.flags = [*common, "--task-timeout", FOR_EVER, "--slots", "2"]
         server.start()

@@ -1,4 +1,4 @@
-"""Results that are used again, with the real client: who computed what is counted by the tasks themselves."""
+"""Results that are used again, with the real client: the tasks themselves count how often they are computed."""
 
 import pathlib
 
@@ -12,7 +12,7 @@ def ran(log: pathlib.Path) -> list[str]:
 
 
 def node(server, name: str, node_id: str):
-    """A node of an execution, once that has ended well."""
+    """A node of an execution that has succeeded."""
     execution = server.ended(name)
     assert execution.closure.phase == 4, execution.error
     return execution.node_executions[node_id]
@@ -33,7 +33,7 @@ def test_a_result_is_used_again_across_executions_workflows_and_versions(server,
     assert sorted(ran(log)) == ["double 21", "remember 21"]
     assert {status(server, first, n) for n in ("n0", "n1")} == {POPULATED}
 
-    # A second time, and from another workflow under another version: nothing runs, a task without outputs neither.
+    # A second time, and from another workflow under another version: no task runs, not even one without outputs.
     again = server.run("cached.py", "one", "--x", "21", "--log", str(log))
     assert server.outputs(again)["o0"] == 42
     assert {status(server, again, n) for n in ("n0", "n1")} == {HIT}

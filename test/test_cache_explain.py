@@ -7,7 +7,7 @@ import textwrap
 import pytest
 from flytekit.models.project import Project
 
-# What a pipeline is made of; each test has files of its own, so that the nearest earlier result is its own, too.
+# The files of a pipeline. Each test has files of its own, so that the nearest earlier result is that of the same test, too.
 WORK = """
     from flytekit import task, workflow
 
@@ -83,13 +83,13 @@ class Pipeline:
     def explain(self, execution: str, node: str = "n0") -> dict:
         answer = json.loads(self.server.aloft("cache", "explain", execution, node, "-o", "json").stdout)
         said = self.server.aloft("cache", "explain", execution, node).stdout
-        assert answer["summary"] in said  # what people read
+        assert answer["summary"] in said  # the output without -o json
         return answer
 
 
 @pytest.fixture
 def pipeline(server, tmp_path, request):
-    """Named after the test, as results are shared by name."""
+    """A pipeline whose tasks are named after the test, because tests would share results of tasks with one name."""
     name = "".join(c if c.isalnum() else "_" for c in request.node.name).strip("_")
 
     def make(text: str) -> Pipeline:
@@ -208,7 +208,7 @@ def test_a_result_that_was_removed_is_named_with_the_reason(pipeline):
 
 
 def saved(server, text: str) -> pathlib.Path:
-    """The object with this content, where the server keeps it."""
+    """The file of the stored object with this content."""
     [path] = [f for f in (server.data / "blob").rglob("*") if f.is_file() and f.read_bytes() == text.encode()]
     return path
 
@@ -222,7 +222,7 @@ def test_a_result_whose_object_is_gone_is_computed_again_and_the_reason_kept(own
     if harm == "deleted":
         path.unlink()
     else:
-        path.write_text(f"saved by saves_{harm} for 6")  # as long as it was
+        path.write_text(f"saved by saves_{harm} for 6")  # with the same length
     answer = p.explain(p.run())
     is_miss(answer, ("GONE", ""))
     assert f"{short(first)}/n0" in answer["summary"], answer
@@ -248,7 +248,7 @@ def test_a_pinned_result_says_so_and_mistakes_have_a_way_out(pipeline):
     assert "pinned" in p.server.aloft("cache", "ls", "--task", f"{p.name}.work").stdout
     assert "unpinned 1 result" in p.server.aloft("cache", "unpin", result["id"]).stdout
     for args, said in {
-        ("cache", "explain", execution, "n7"): "n0",  # names those that there are
+        ("cache", "explain", execution, "n7"): "n0",  # the message names the nodes that exist
         ("cache", "explain", "nosuchexecution", "n0"): "nosuchexecution",
         ("cache", "rm", "nosuchresult"): "aloft cache ls",
         ("cache", "pin", "nosuchresult"): "aloft cache ls",

@@ -43,7 +43,7 @@ def test_logs_are_followed_live(server, tmp_path):
     name = server.run("basics.py", "talking", "--folder", str(tmp_path))
     with subprocess.Popen([BINARY, "logs", name, "--follow", "--server", server.address], stdout=subprocess.PIPE, text=True) as logs:
         assert logs.stdout.readline() == "n0 | so far so good\n"
-        (tmp_path / "heard").touch()  # the task goes on only now
+        (tmp_path / "heard").touch()  # only now does the task go on
         assert logs.stdout.read() == "n0 | goodbye\n"
     assert logs.returncode == 0
 
@@ -76,7 +76,7 @@ def test_doctor_finds_nothing_to_do(server):
 
 
 def test_the_demo_ends_with_the_score(tmp_path):
-    """Without a terminal it does not stay."""
+    """Without a terminal, `aloft demo` ends its server at once."""
     command = [BINARY, "demo", "--python", sys.executable, "--data-dir", str(tmp_path / "data")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, cwd=tmp_path, stdin=subprocess.DEVNULL, env={k: v for k, v in os.environ.items() if not k.startswith("FLYTE")})
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Power goes off under the server, its worker and its tasks: nothing acknowledged is lost, nothing finished runs again.
+"""Power goes off under the server, its worker and its tasks: no acknowledged execution is lost, no finished node runs again.
 
 ALOFT_TEST_KILLS=200 kills the server 200 times; the seed is printed and can be given by ALOFT_TEST_SEED.
 """
@@ -82,7 +82,7 @@ def register_sleeps(client: Client, seconds: float, nodes: int) -> identifier_pb
 
 
 def create(client: Client, plan: identifier_pb2.Identifier, inputs: dict | None = None) -> str:
-    """Returns once the server has acknowledged the execution; a name of ours makes repeating harmless."""
+    """Returns once the server has acknowledged the execution. The client chooses its name, so repeating the call is harmless."""
     name = "k" + uuid.uuid4().hex[:18]
     spec = execution_pb2.ExecutionSpec(launch_plan=plan, metadata=execution_pb2.ExecutionMetadata())
     client.call("CreateExecution", execution_pb2.ExecutionCreateRequest(project="flytesnacks", domain="development", name=name, spec=spec, inputs=literals_pb2.LiteralMap(literals=inputs or {})), may_exist=True)
@@ -114,7 +114,7 @@ def task_of(folder: pathlib.Path) -> int:
 
 
 def until_gone(pid: int, zombie: bool = False, seconds: float = 30) -> None:
-    """zombie: nobody is there to reap it."""
+    """zombie: a zombie counts as gone, because there is no process to reap it."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -134,7 +134,7 @@ def marks(folder: pathlib.Path) -> collections.Counter:
 
 
 class Load:
-    """Keeps executions in flight: three quarters are chains of the engine's own sleeps, the others are Python tasks."""
+    """Keeps executions in flight: three quarters are chains of sleeps that the engine runs, the others are Python tasks."""
 
     def __init__(self, server: Server, folder: pathlib.Path, plans: dict[str, identifier_pb2.Identifier]):
         self.server, self.folder, self.plans = server, folder, plans
@@ -201,8 +201,8 @@ def load(own_server, tmp_path):
 
 
 def counts(server: Server) -> dict[str, str]:
-    """What the server says of its executions; a count that is 0 is not there."""
-    return json.loads(server.aloft("doctor", "-o", "json", check=False).stdout)["counts"]  # something may be away
+    """The server's counts of its executions; a count of 0 is missing."""
+    return json.loads(server.aloft("doctor", "-o", "json", check=False).stdout)["counts"]  # the command fails if a service is away
 
 
 def no_run_is_stuck(server: Server) -> None:
@@ -210,7 +210,7 @@ def no_run_is_stuck(server: Server) -> None:
 
 
 def ends_as_if_undisturbed(load: Load, most_attempts: int = 1) -> None:
-    """Every execution that was acknowledged has succeeded, with every node once; nothing began more often than it has attempts."""
+    """Every acknowledged execution has succeeded, with every node once; no task began more often than it has attempts."""
     client, replaced = Client(load.server), 0
     for name in load.created:
         execution = wait_for(client, name)
@@ -245,7 +245,7 @@ def test_kill_9_of_the_server_loses_nothing_and_repeats_nothing(load):
             time.sleep(chance.uniform(0.2, 2))
             in_flight.append(load.in_flight())
             server.kill()
-            if chance.random() < 0.1:  # another one, while it starts
+            if chance.random() < 0.1:  # kill the next server, too, while it starts
                 server.launch()
                 time.sleep(chance.uniform(0, 0.2))
                 server.kill()
@@ -286,7 +286,7 @@ def supervisors(data: pathlib.Path) -> list[int]:
 
 
 def warm_workers(data: pathlib.Path) -> list[int]:
-    """The supervisor's children; theirs are tasks."""
+    """The supervisor's children, whose children are the tasks."""
     return [pid for pid, parent in processes(data, b"/worker/zygote-").items() if parent in supervisors(data)]
 
 
@@ -420,7 +420,7 @@ def test_random_kills_of_all_parts_under_load_lose_nothing(load):
             part = chance.choice(("supervisor", "warm worker", "supervisor and server"))
             pids = warm_workers(server.data) if part == "warm worker" else supervisors(server.data)
             if not pids:
-                continue  # a better one just takes its place
+                continue  # the supervisor is just replacing this process
             kill_9(pids)
             killed[part] += 1
             if part == "supervisor and server":

@@ -1,4 +1,4 @@
-"""What a task does with the files that it is given reaches nothing else, and what is lost is computed again."""
+"""A task that changes its input files changes no other file, and outputs that are lost are computed again."""
 
 import os
 import pathlib
@@ -19,7 +19,7 @@ NOBODY = 65534
 
 
 class UnprivilegedServer(Server):
-    """A server of a user that may do nothing special."""
+    """A server of a user without privileges."""
 
     def command(self) -> list[str]:
         return ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", *super().command()]
@@ -31,7 +31,7 @@ def as_nobody(*command: str) -> bool:
 
 
 def python_for_nobody(folder: pathlib.Path) -> str | None:
-    """A Python with flytekit that another user can run: this one may lie in a folder of root's."""
+    """A Python with flytekit that another user can run: the interpreter of the tests may lie in a folder of root's."""
     if as_nobody(sys.executable, "-c", "import flytekit"):
         return sys.executable
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -78,8 +78,8 @@ def check(server: Server, marks: pathlib.Path) -> None:
     assert failed.closure.phase == FAILED and "it is not fixed yet" in failed.closure.error.message, failed.closure.error
 
     (marks / "fixed").touch()
-    recovered = server.remote().client.recover_execution(failed.id).name  # what finished is as it was
-    again = server.run(*arguments)  # so is what is cached, and the same upload
+    recovered = server.remote().client.recover_execution(failed.id).name  # the outputs of finished nodes are as they were
+    again = server.run(*arguments)  # so are cached results and the uploaded file
     for name in (recovered, again):
         execution = server.ended(name)
         assert execution.closure.phase == SUCCEEDED, execution.closure.error
@@ -126,7 +126,7 @@ def wait_for(condition) -> None:
 
 @pytest.mark.parametrize("damage", [False, True])
 def test_what_is_lost_is_computed_again_by_a_recovery(own_server, tmp_path, damage):
-    """An input that is gone, or is not what was stored, is not the user's error; a recovery makes it again."""
+    """A lost or changed input is no error of the user's; a recovery computes it again."""
     name = own_server.run("private.py", "loses", "--marks", str(tmp_path))
     wait_for((tmp_path / "ready").exists)
     for path in (own_server.data / "blob" / "raw").rglob("lost.txt"):

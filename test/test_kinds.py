@@ -1,4 +1,4 @@
-"""Every kind of value and of task goes through a run as flytekit means it; what cannot run yet says so."""
+"""Every kind of value and of task goes through a run as flytekit means it; a kind that this release cannot run is refused."""
 
 import datetime
 
@@ -62,7 +62,7 @@ def test_what_is_not_built_yet_is_refused_at_registration(server, name):
 
 
 def test_a_dynamic_task_is_refused_when_it_runs(server):
-    """Nothing tells it from another task before."""
+    """Until it runs, the task looks like any other."""
     remote = server.remote()
     execution = remote.execute(ship(remote, "grown"), inputs={}, wait=True)
     assert execution.closure.phase == 6

@@ -1,4 +1,4 @@
-"""What aloft exists for, as its users live it: finished work is not done again, and a run stays on what it began with."""
+"""The promises to users: finished work is not done again, and a run stays on the versions with which it began."""
 
 import pathlib
 import time
@@ -9,13 +9,13 @@ HIT, POPULATED = 2, 3
 
 
 class Author:
-    """Somebody who changes a pipeline between two runs of it."""
+    """A user who changes a pipeline between two runs of it."""
 
     def __init__(self, server: Server, folder: pathlib.Path):
         self.server, self.folder = server, folder
 
     def run(self, c: str, b1: str = "") -> tuple[object, list[str], dict[str, int]]:
-        """Run what it is now: the execution, the tasks that began (in order), and what the catalog said of each node."""
+        """Run the present pipeline. Returns the execution, the tasks that began (in order), and each node's cache status."""
         text = (PIPELINES / "abcd_template.py.txt").read_text().replace("@C@", c).replace("@B1@", b1)
         (self.folder / "flow.py").write_text(text)
         name = self.server.run("flow.py", "abcd", "--x", "1", "--folder", str(self.folder), cwd=self.folder)
@@ -31,7 +31,7 @@ class Author:
 
 def test_finished_work_is_not_done_again_when_the_pipeline_changes(server, tmp_path):
     author = Author(server, tmp_path)
-    # C is broken, and so it stays through its retry.
+    # C is broken, and fails again in its retry.
     execution, began, _ = author.run(c="return broken(x)")
     assert execution.closure.phase == 6 and execution.error.code.startswith("RetriesExhausted|"), execution.error
     assert began == ["a", "b", "c", "c"]
@@ -40,12 +40,12 @@ def test_finished_work_is_not_done_again_when_the_pipeline_changes(server, tmp_p
     assert execution.closure.phase == 4 and execution.outputs.get("o0", int) == 25
     assert began == ["c", "d"]
     assert (said["n0"], said["n1"], said["n2"], said["n3"]) == (HIT, HIT, POPULATED, POPULATED)
-    # B1 comes between B and C, in another graph: A and B are still not done again, what follows B1 is.
+    # B1 is added between B and C: A and B are still not done again, B1 and the nodes after it are.
     execution, began, said = author.run(c="return x + 2", b1="ready = b1(x=ready, folder=folder)")
     assert execution.closure.phase == 4 and execution.outputs.get("o0", int) == 125
     assert began == ["b1", "c", "d"]
     assert (said["n0"], said["n1"]) == (HIT, HIT)
-    # Back to the graph before: nothing at all is done.
+    # Back to the graph before: no task runs.
     execution, began, _ = author.run(c="return x + 2")
     assert execution.closure.phase == 4 and execution.outputs.get("o0", int) == 25
     assert began == []

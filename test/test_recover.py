@@ -154,19 +154,19 @@ def test_hundreds_of_failures_are_recovered_in_one_batch_although_the_server_is_
     assert sorted(c["executions"] for c in planned["causes"]) == [EACH] * 3, planned["causes"]
     assert all((e["reused"], e["runs"]) == (1, 1) for e in planned["executions"])
 
-    # The canary is of all three causes, of which two are not fixed: the job pauses and the others are left alone.
+    # The canary has all three causes, of which two are not fixed: the job pauses, and the other executions wait.
     paused = own_server.aloft("recover", "--phase", "failed", "--canary", "3", check=False)
     assert paused.returncode == 3 and "2 of 3 in the canary failed" in paused.stdout, paused.stdout
     assert sum(recoveries(client).values()) == 3
 
     begun = own_server.aloft("recover", "--error", "disk is broken", "--canary", "5", "--rate", "100/s", "--detach", "-o", "json")
     name = json.loads(begun.stdout)["name"]
-    for succeeded in (20, 90):  # killed twice, somewhere in it
+    for succeeded in (20, 90):  # the server is killed twice, somewhere in the job
         until(own_server, name, lambda j: int(j["job"]["counts"].get("succeeded", 0)) >= succeeded)
         own_server.kill()
         own_server.start()
     done = until(own_server, name, lambda j: j["job"]["phase"] == "ENDED")["job"]["counts"]
-    # The canary of the first job has recovered one.
+    # The canary of the first job has recovered one execution.
     assert (int(done.get("succeeded", 0)), int(done.get("failed", 0)), int(done.get("skipped", 0))) == (EACH - 1, 0, 1)
 
     twice = {of: n for of, n in recoveries(client).items() if n > 1}
@@ -178,7 +178,7 @@ def test_hundreds_of_failures_are_recovered_in_one_batch_although_the_server_is_
             assert seen[str(number), "brittle"] == 2, number
     assert sum(seen[str(n), "brittle"] - 1 for n in range(3 * EACH) if n % 3) == 2
 
-    again = own_server.aloft("recover", "--error", "disk is broken")  # all of it is done
+    again = own_server.aloft("recover", "--error", "disk is broken")  # all executions of this cause are recovered
     assert f"0 failed, {EACH} skipped" in again.stdout, again.stdout
 
 

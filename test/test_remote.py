@@ -94,7 +94,7 @@ def test_files_folders_and_frames_come_down(registered, tmp_path):
 
 
 def test_frames_and_files_go_up(registered, tmp_path):
-    """What one execution gave is what the next one takes, and so is what lies on the author's disk."""
+    """Outputs of an execution are inputs of the next one, and so are files on the author's disk."""
     first = run(registered, "basics.files", text="a")
     task = registered.fetch_task(name="basics.read_files", version="r1")
     local = tmp_path / "local"
@@ -149,7 +149,7 @@ def test_wrong_inputs_are_refused_when_the_execution_is_created(registered, inpu
 
 
 def test_a_workflow_is_executed_by_object(server):
-    """Its code is in the environment, so none is shipped."""
+    """The code of the task is in its environment, so no code is shipped."""
     execution = server.remote().execute(importable.ninefold, inputs={"x": 5}, version="by-object", wait=True)
     assert execution.outputs.get("o0", int) == 45
 
@@ -227,7 +227,7 @@ def test_who_follows_many_executions_is_answered_at_once(registered, tmp_path):
         assert registered.wait(execution, poll_interval=datetime.timedelta(milliseconds=100)).closure.phase == 4
 
 
-# Counts its looks in a process of its own: gRPC shares one connection between all clients in a process.
+# Counts flytekit's calls, in a process of its own, because gRPC shares one connection between all clients in a process.
 FOLLOW_ONE = """
 import sys
 from flytekit.configuration import Config, PlatformConfig

@@ -29,7 +29,7 @@ def test_a_workflow_runs_by_file_and_says_where(server):
 
 
 def test_a_workflow_runs_by_module(server):
-    """A module of a package, which imports another one of it."""
+    """A module of a package that imports another module of the package."""
     name = server.run("shop/flow.py", "checkout", "--article", "umbrella")
     execution = server.ended(name)
     assert execution.spec.launch_plan.name == "shop.flow.checkout"
@@ -37,7 +37,7 @@ def test_a_workflow_runs_by_module(server):
 
 
 def test_wait_returns_soon_after_the_end(server):
-    """flytekit sleeps 30 s between its looks: it must not have to look twice."""
+    """flytekit sleeps 30 s between two calls: its first call must get the end of the execution."""
     begin = time.monotonic()
     done = server.pyflyte("run", "--remote", "--wait", "basics.py", "sleepy", "--seconds", "3")
     took = time.monotonic() - begin
@@ -74,7 +74,7 @@ def test_environment_variables_are_given_to_a_run(server):
 
 def test_files_go_where_the_user_wants_them(server):
     name = server.run("--raw-output-data-prefix", "memory://bucket/files/", "basics.py", "files", "--text", "x")
-    node = server.ended(name).node_executions["n0"]  # the next one fails: no other process sees this one's memory
+    node = server.ended(name).node_executions["n0"]  # the next node fails: no other process sees the memory of this one
     for output in ("o0", "o1"):
         assert node.outputs.literals[output].scalar.blob.uri.startswith("memory://bucket/files/")
 

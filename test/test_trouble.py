@@ -1,4 +1,4 @@
-"""What is wrong around aloft: each run that it concerns says it in a sentence, and nothing else suffers."""
+"""Trouble around aloft: each run that it concerns reports it in a sentence, and no other run suffers."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def mount(folder: pathlib.Path, size: str):
 
 
 def fill(folder: pathlib.Path) -> pathlib.Path:
-    """Takes all the room there is."""
+    """Takes all free space of a disk."""
     ballast = folder / "ballast"
     with open(ballast, "wb", buffering=0) as file:
         for size in (1 << 20, 1 << 12, 1):
@@ -122,7 +122,7 @@ def small_blobs(tmp_path):
 
 
 def charged(server: Server, name: str) -> list[str]:
-    """The budgets that failures of attempts were charged to."""
+    """The budgets that were charged with failures of attempts."""
     attempts = [a for n in status(server, name)["nodes"] for a in n.get("attempts", [])]
     return [a["charge"].get("budget", "NONE") for a in attempts if "charge" in a]
 
@@ -140,7 +140,7 @@ def test_what_starts_while_the_blobs_are_full_waits_and_goes_on(small_blobs, tmp
     for name in names:
         waits_for(server, name, "the blob store")
     assert "is away since" in server.aloft("doctor", check=False).stdout
-    late = launch(server, folders[0], "late")  # while it is known
+    late = launch(server, folders[0], "late")  # while the outage is known
     waits_for(server, late, "the blob store")
     ballast.unlink()
     for i, name in enumerate(names + [late]):
@@ -216,7 +216,7 @@ def test_what_lies_unread_goes_before_a_deadline_that_passed_meanwhile(own_serve
         folder.mkdir()
         name = execution_name(server.pyflyte("run", "--remote", "trouble.py", "fails_late", "--folder", str(folder)).stdout)
         if until(server, "it does not run", lambda: known(name)) == "RUNNING":
-            break  # on a machine that is very busy its time may be over by now
+            break  # on a very busy machine the time of the task may be over by now
     server.kill()
     (folder / "go").touch()
     time.sleep(11)

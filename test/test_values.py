@@ -1,4 +1,4 @@
-"""Values, files and names at the edge between a client, the server and a task."""
+"""Values, files and names as they pass between a client, the server and a task."""
 
 
 import pytest

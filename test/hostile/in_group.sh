@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# in_group.sh COMMAND … runs a command that is hostile in a memory group of its own, below the group that we are in, so that
-# it can take 6 GiB and not the machine. Where no group can be made, the command runs without one, and that is said.
-# The group goes with the command, and with it what still runs there.
+# in_group.sh COMMAND … runs a hostile command in a memory group of its own, below the group of this script, so that it can
+# take 6 GiB and not all memory of the machine. If no group can be made, the command runs without one, with a message.
+# The group is removed when the command ends, and processes that still run in it are killed.
 set -uo pipefail
 limit=$((6 << 30))
 
-# own CONTROLLER KIND prints the folder of our group: of a controller of version 1, or with "" of version 2.
+# own CONTROLLER KIND prints the folder of this script's group: of a controller of version 1, or with "" of version 2.
 own() {
 	local group root mount
 	group=$(awk -F: -v c="$1" '{ n = split($2, of, ","); if (n == 0 && c == "") print $3; for (i = 1; i <= n; i++) if (of[i] == c) print $3 }' /proc/self/cgroup 2>/dev/null | head -n 1)
@@ -14,7 +14,7 @@ own() {
 		if ($(i + 1) == kind && (c == "" || index("," $(i + 3) ",", "," c ","))) { print $4, $5; exit }
 	}' /proc/self/mountinfo 2>/dev/null)
 	[ -n "$group" ] && [ -n "${mount:-}" ] || return 1
-	# A container may see its part of the hierarchy alone.
+	# A container may see only its part of the hierarchy.
 	[ "$root" = / ] || group=/${group#"$root"}
 	[ -d "$mount$group" ] || group=
 	printf '%s\n' "$mount$group"
@@ -50,7 +50,7 @@ if [ -z "$group" ]; then
 fi
 echo "in_group.sh: at most $((limit >> 30)) GiB, in $group" >&2
 
-# clean goes back to where we were and removes the group with all that the tests left in it.
+# clean goes back to the group before and removes the made group with all processes that the tests left in it.
 clean() {
 	echo $$ >"$home/cgroup.procs"
 	local try left below

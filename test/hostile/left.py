@@ -1,4 +1,4 @@
-"""Tasks that leave something else than files where files are read, and processes where none may be left."""
+"""Tasks that leave pipes, links and devices where the executor reads files, and processes that outlive their attempt."""
 
 import multiprocessing
 import os
@@ -41,7 +41,7 @@ def put(what: str, path: str) -> None:
 def leave(what: str, name: str, code: int) -> int:
     put(what, os.path.join(folder(), name))
     os._exit(code)
-    return 0  # flytekit wants one
+    return 0  # flytekit wants an output
 
 
 @workflow
@@ -74,7 +74,7 @@ def daemons(marker: str) -> None:
     while subprocess.run(["pgrep", "-fc", f"^/bin/sleep {marker}$"], capture_output=True, text=True).stdout.strip() != "4":
         time.sleep(0.01)
     with open(os.path.join(folder(), marker), "w"):
-        pass  # told to the test, which finds it below the run's folder
+        pass  # the test finds it below the run's folder
 
 
 def lingering(marker: str, end: str) -> int:

@@ -1,4 +1,4 @@
-"""The disk is full, in ways that are not bytes; it does not answer; it takes no writes."""
+"""The disk has no inodes left; it does not answer; it takes no writes."""
 
 import json
 import os

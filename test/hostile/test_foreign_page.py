@@ -27,8 +27,8 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None and not os.environ.get("CI"), r
 
 
 class Elsewhere:
-    """The page's own server. What it does not know it relays to the server under attack, as a name that is bound to its address
-    from one moment to the next would: for the browser all that is one origin."""
+    """The server of the attacking page. It relays all other paths to the server under attack, as if its name had been rebound to
+    the address of that server: for the browser both are one origin."""
 
     def __init__(self, attacked: int):
         self.reports = queue.Queue()
@@ -109,7 +109,7 @@ def browser(address: str):
 
 
 def attack(server, elsewhere, page_host: str, target: str, mark: str) -> dict[str, str | None]:
-    """What a page could read that tries everything; what it could do is looked up by the caller."""
+    """What a page could read that tries all requests; the caller looks up what the page could do."""
     query = urllib.parse.urlencode({"target": target, "mark": mark})
     with browser(f"http://{page_host}:{elsewhere.port}/page.html?{query}"):
         results = elsewhere.reports.get(timeout=120)
@@ -149,7 +149,7 @@ def test_a_page_that_gives_this_machine_its_own_name_gets_nothing(server, elsewh
     target = f"http://evil.example:{elsewhere.port}"
     results = attack(server, elsewhere, "evil.example", target, "rebound")
     read = {name: text for name, text in results.items() if text is not None}
-    # To the browser it is one origin, so the page reads the refusals: they must be that.
+    # For the browser it is one origin, so the page can read the answers, which must be refusals.
     served = {name: text for name, text in read.items() if not str(text).startswith(("421 ", "403 ")) or "not known as a name" not in str(text)}
     assert {name: text for name, text in served.items() if name.startswith(("fetch", "Connect ", "XML"))} == {}
     assert {name: text for name, text in read.items() if "flytesnacks" in str(text)} == {}

@@ -1,4 +1,4 @@
-"""What held when it was attacked, and has no test closer to where it is made. One server for nearly all of it."""
+"""Attacks that failed, and that have no test closer to the code that they attack. One server for nearly all of them."""
 
 import concurrent.futures
 import http.client
@@ -28,7 +28,7 @@ SUCCEEDED, FAILED = 4, 6
 
 
 def register_shell(client: Client, name: str, script: str) -> identifier_pb2.Identifier:
-    """A task that is a script, and what runs it."""
+    """A task that is a script, and a workflow that runs it."""
     task = ident(identifier_pb2.TASK, name)
     container = tasks_pb2.Container(command=["/bin/sh", "-c", script], image="none")
     template = tasks_pb2.TaskTemplate(id=task, type="raw-container", metadata=tasks_pb2.TaskMetadata(), interface=interface_pb2.TypedInterface(), container=container)
@@ -75,7 +75,7 @@ for path in glob.glob("{data}/worker/sock*"):
         s.close()
 '""",
 }
-# A task that kills itself has failed; what became of the folders decides about the others.
+# A task that kills itself has failed; the other attacks have failed if the folders are as they were.
 ENDS_WELL = {"kills its supervisor", "writes a lot", "forges messages"}
 
 
@@ -110,7 +110,7 @@ def test_places_elsewhere_are_never_read(held):
                 except grpc.RpcError as e:
                     assert e.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNIMPLEMENTED), e
                     continue
-                # A link may be made of a name that is legal; nothing is behind it.
+                # A link may be made of a legal name; there is no object behind it.
                 with pytest.raises(urllib.error.HTTPError) as refused:
                     urllib.request.urlopen(answer.signed_url, timeout=30)
                 if refused.value.code not in (403, 404):
@@ -218,7 +218,8 @@ class Frugal(Server):
 
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="there is no prlimit")
 def test_a_server_goes_on_without_what_can_be_made_again(tmp_path):
-    """What is a cache may go, or be garbage; what is not is refused with a sentence that says where. In a poor place, too."""
+    """Caches of the data folder may be deleted or damaged; other damaged files are refused with a sentence that names them. The
+    same with few resources."""
     server = Frugal(tmp_path / "data").start()
     client = Client(server)
     try:

@@ -1,4 +1,4 @@
-"""Attack 5: what a task leaves in the place of a file keeps nothing from ending."""
+"""Attack 5: pipes, links and the like that a task leaves in the place of a file keep no execution from ending."""
 
 import datetime
 import pathlib
@@ -7,7 +7,7 @@ from conftest import Server
 
 HERE = pathlib.Path(__file__).parent
 
-# What, where, the exit code, and the code of the failure.
+# The kind of file, its place, the exit code of the task, and the code of the failure.
 LEFT = [
     ("pipe", "outputs.pb", 0, "OutputsUnreadable"),
     ("pipe", "error.pb", 0, "ErrorFileBadFormat"),
@@ -43,4 +43,4 @@ def test_whatever_a_task_leaves_it_ends_and_so_does_the_server(own_server: Serve
     for execution, what, name, _ in begun:
         if name in ("stdout", "stderr") and what == "pipe":
             own_server.aloft("logs", execution.id.name)
-    own_server.stop()  # within 20 s, or it says so
+    own_server.stop()  # which fails if it takes more than 20 s

@@ -28,7 +28,7 @@ LONG = "ALOFT_TEST_HOSTILE_SECONDS" in os.environ
 
 
 def peak(server: Server) -> int:
-    """What the server has had of memory at most, in MiB."""
+    """The peak memory of the server, in MiB."""
     with open(f"/proc/{server.process.pid}/status") as status:
         return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) >> 10
 
@@ -46,7 +46,7 @@ def test_hostile_clients_stop_nobody_and_fill_nothing(own_server: Server):
     while time.monotonic() < end:
         for name in runs[-5:]:
             began = time.monotonic()
-            # Below the 50 s from which on the answer may be held until the run ends.
+            # Below 50 s: with a longer deadline the answer may be held until the run ends.
             client.stub.GetExecution(execution_pb2.WorkflowExecutionGetRequest(id=execution_id(name)), timeout=40)
             took.append(time.monotonic() - began)
             time.sleep(0.01)

@@ -120,7 +120,7 @@ def test_a_task_does_not_see_the_variables_of_the_server(open_server):
         try:
             environ = pathlib.Path(f"/proc/{pid}/environ").read_bytes()
         except PermissionError:
-            continue  # so it is where the server is not root's
+            continue  # /proc shows it so if the server does not run as root
         assert b"geheim-vom-server" not in environ and b"PATH=" not in environ
         assert pathlib.Path(f"/proc/{pid}/mem").stat().st_uid == 0
 

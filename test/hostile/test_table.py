@@ -19,7 +19,7 @@ def rows(heading: str) -> list[list[str]]:
 
 
 def there(place: str, name: str) -> bool:
-    """Whether there is such a test: in a file of Python, or in a folder of Go."""
+    """Whether a test exists: in a Python file, or in the folder of a Go package."""
     path = ROOT / place
     if place.endswith(".py"):
         return path.is_file() and any(isinstance(node, ast.FunctionDef) and node.name == name for node in ast.parse(path.read_text()).body)

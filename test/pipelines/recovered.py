@@ -1,4 +1,4 @@
-"""Tasks that fail until somebody fixes their cause, and leave a mark each time they begin."""
+"""Tasks that fail until the test fixes their cause, and leave a mark each time they begin."""
 
 import os
 import pathlib
