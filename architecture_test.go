@@ -29,7 +29,8 @@ type station struct {
 	may  []string
 	// everything: the package may import all others, because it puts them together.
 	everything bool
-	// pure packages decide. They and the packages of this module that they import use no disk, network, process, clock, log or random source.
+	// pure packages decide. They and the packages of this module that they import use no disk, network, process, clock, log or
+	// random source.
 	pure bool
 }
 

@@ -29,8 +29,8 @@ const (
 	maxListed  = 2 << 10 // of an argument of Messagef, which may be a list of names
 )
 
-// Excerpt is the part of a text from a request that a message quotes: all of it, or the first maxExcerpt bytes. A text may be as large
-// as a request, and the message about it must not take a multiple of that.
+// Excerpt is the part of a text from a request that a message quotes: all of it, or the first maxExcerpt bytes. A text may be
+// as large as a request, and the message about it must not take a multiple of that.
 func Excerpt(text string) string { return beginning(text, maxExcerpt) }
 
 // Messagef is fmt.Sprintf for messages about requests: of a long text among the arguments it takes the first maxListed bytes.

@@ -45,8 +45,9 @@ const (
 // maxNodeID is the length above which Flyte replaces a node id by a hash (event version 2).
 const maxNodeID = 20
 
-// UniqueNodeID is the id of a node execution. For a top-level node it is the id in the template, for a nested node it is built from
-// the parent's unique id, the parent's attempt and the id in the template. This is Flyte's rule: reference flyte-execution, identities.
+// UniqueNodeID is the id of a node execution. For a top-level node it is the id in the template, for a nested node it is built
+// from the parent's unique id, the parent's attempt and the id in the template. This is Flyte's rule: reference
+// flyte-execution, identities.
 func UniqueNodeID(parent NodeID, parentAttempt uint32, node string) NodeID {
 	if parent == "" {
 		return NodeID(fit(maxNodeID, node))
@@ -69,8 +70,8 @@ func (a AttemptID) String() string {
 // maxGeneratedName is the length that Kubernetes' additions leave for the name of a pod.
 const maxGeneratedName = 50
 
-// GeneratedName is Flyte's name for the pod of an attempt. It is not unique and only for display: attempts of executions with one name
-// in two projects or domains share it, and a long name is replaced by a hash of 32 bits.
+// GeneratedName is Flyte's name for the pod of an attempt. It is not unique and only for display: attempts of executions with
+// one name in two projects or domains share it, and a long name is replaced by a hash of 32 bits.
 func (a AttemptID) GeneratedName() string {
 	return fit(maxGeneratedName, fmt.Sprintf("%s-%s-%d", a.Execution.Name, a.Node, a.Attempt))
 }
@@ -83,8 +84,8 @@ func (a AttemptID) UniqueName() string {
 
 const shardAlphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
 
-// RawOutputKey is the key below which an attempt writes its raw data: two characters that spread load, as in Flyte, and then the unique
-// name, in place of Flyte's generated name.
+// RawOutputKey is the key below which an attempt writes its raw data: two characters that spread load, as in Flyte, and then
+// the unique name, in place of Flyte's generated name.
 func (a AttemptID) RawOutputKey() string {
 	h := fnv.New32a()
 	h.Write([]byte(a.GeneratedName()))
@@ -98,8 +99,8 @@ func (a AttemptID) RunKey() string {
 	return "run/" + a.String()
 }
 
-// segment is a name as one part of a path: the name itself, or a hash of a name that would be several parts or lead to another folder.
-// Only workflows of earlier releases have such ids of nodes (package compiler).
+// segment is a name as one part of a path: the name itself, or a hash of a name that would be several parts or lead to another
+// folder. Only workflows of earlier releases have such ids of nodes (package compiler).
 func segment(name string) string {
 	if name != "." && name != ".." && !strings.ContainsFunc(name, func(r rune) bool { return r == '/' || r == '\\' || unicode.IsControl(r) }) {
 		return name

@@ -1,8 +1,8 @@
 package aloft
 
-// Limits, each stated once, named in the message of its refusal, and listed in docs/limits.md. They are generous: a pipeline needs a
-// small part of them. Without them one request could fill what all requests share: a page of a list, the transaction of the one
-// writer, the memory.
+// Limits, each stated once, named in the message of its refusal, and listed in docs/limits.md. They are generous: a pipeline
+// needs a small part of them. Without them one request could fill what all requests share: a page of a list, the transaction of
+// the one writer, the memory.
 const (
 	// Names.
 	MaxName          = 255  // bytes of a project, domain, name or version

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// RetryPolicy is a setting of a server for the retries of tasks: pauses between attempts, and more memory after an attempt that died of
-// too little memory. It does not change how often a task is retried, which its author states.
+// RetryPolicy is a setting of a server for the retries of tasks: pauses between attempts, and more memory after an attempt that
+// died of too little memory. It does not change how often a task is retried, which its author states.
 type RetryPolicy struct {
 	Task      string        // pattern of path.Match for the name of the task; empty: every task
 	Error     string        // pattern for the code of the error, or USER or SYSTEM for its kind; empty: every error
@@ -136,7 +136,8 @@ func (r SystemRetries) Pause(retry uint32, chance float64) time.Duration {
 const maxSystemRetries = 100
 
 // ParseSystemRetries reads the setting in the configuration: words of the form name=value with blanks between them, as in
-// "max=3 backoff=1s max-backoff=5m". The defaults are 3 retries, no pause, and any length of pauses. All mistakes are reported at once.
+// "max=3 backoff=1s max-backoff=5m". The defaults are 3 retries, no pause, and any length of pauses. All mistakes are reported
+// at once.
 func ParseSystemRetries(text string) (SystemRetries, error) {
 	var r SystemRetries
 	var wrong mistakes

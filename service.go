@@ -27,8 +27,8 @@ type ServiceError struct {
 func (e *ServiceError) Error() string   { return e.Service + ": " + e.Err.Error() }
 func (e *ServiceError) Unwrap() []error { return []error{e.Err, ErrUnavailable} }
 
-// Blame marks an error that wraps ErrUnavailable as one of a service. An error that names a service already, which was nearer to the
-// fault, stays as it is, and so do all other errors and nil.
+// Blame marks an error that wraps ErrUnavailable as one of a service. An error that names a service already, which was nearer
+// to the fault, stays as it is, and so do all other errors and nil.
 func Blame(service string, err error) error {
 	var known *ServiceError
 	if err == nil || !errors.Is(err, ErrUnavailable) || errors.As(err, &known) {

@@ -64,7 +64,8 @@ func Choose(waiting, running []Candidate, capacity Room, now time.Time) Choice {
 		left = append(left, i)
 		least = least.smallest(w.Asks.cappedAt(capacity))
 	}
-	// full gives all remaining attempts their reason when no attempt fits any more. Most choices end here, so that a long queue costs little.
+	// full gives all remaining attempts their reason when no attempt fits any more. Most choices end here, so that a long queue
+	// costs little.
 	full := func(rest []int) Choice {
 		var asks Room
 		var why string
@@ -177,8 +178,8 @@ func newQueues(waiting []Candidate, indexes []int, running []Candidate) queues {
 	return q
 }
 
-// next takes the next candidate out of its queue and calls starts, which says whether it starts. If it does it counts as running in the
-// order of those that follow.
+// next takes the next candidate out of its queue and calls starts, which says whether it starts. If it does it counts as
+// running in the order of those that follow.
 func (q *queues) next(starts func(index int) bool) {
 	p := (*q)[0]
 	l := p.executions[0]

@@ -24,9 +24,9 @@ func callerOf(ctx context.Context) caller {
 	return c
 }
 
-// withCaller puts the caller into the context of a request. Without public-url, links begin with the host that the client used, because
-// the client can reach the server by it. A host that the gate does not know may belong to another server: then links begin with the
-// address of the connection.
+// withCaller puts the caller into the context of a request. Without public-url, links begin with the host that the client used,
+// because the client can reach the server by it. A host that the gate does not know may belong to another server: then links
+// begin with the address of the connection.
 func (a *API) withCaller(r *http.Request, knownHost bool) *http.Request {
 	c := caller{base: a.PublicURL, userAgent: r.UserAgent(), local: isLocal(r), statusRoom: statusRoom(r)}
 	c.connection, _ = r.Context().Value(connectionKey{}).(*connection)

@@ -37,9 +37,9 @@
 // and skip the rest: their handler streams them, and only their time on the wire is bounded.
 //
 // For example, a CreateExecution with 1 MiB of gzip that is 4 MiB of inputs: the intake grows a buffer to 1 MiB as bytes come,
-// waits for a slot, decompresses into a second buffer that grows likewise, and gives back the room of the first. It weighs the message,
-// 30 MiB once it is decoded, and takes room for that and for two copies of 4 MiB. The codec decodes it, the guard gives back the
-// slot and calls Launcher.Create. The answer is a few bytes; when it is written, all of the room is free again.
+// waits for a slot, decompresses into a second buffer that grows likewise, and gives back the room of the first. It weighs the
+// message, 30 MiB once it is decoded, and takes room for that and for two copies of 4 MiB. The codec decodes it, the guard
+// gives back the slot and calls Launcher.Create. The answer is a few bytes; when it is written, all of the room is free again.
 //
 // # What it relies on
 //

@@ -7,9 +7,10 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/service/serviceconnect"
 )
 
-// readOnly says of each unary call whether it has no effect but its answer. Such a call is run again (room.Again) when there was no
-// room for what it read. A call that is missing here counts as one with an effect. Streams are not listed, since a stream that has
-// sent a part of its answer cannot be run again: WatchExecution, GetLogs and WatchRecoveryJob call room.Again for each of their reads.
+// readOnly says of each unary call whether it has no effect but its answer. Such a call is run again (room.Again) when there
+// was no room for what it read. A call that is missing here counts as one with an effect. Streams are not listed, since a
+// stream that has sent a part of its answer cannot be run again: WatchExecution, GetLogs and WatchRecoveryJob call room.Again
+// for each of their reads.
 var readOnly = map[string]bool{
 	serviceconnect.AdminServiceCreateTaskProcedure:                    false,
 	serviceconnect.AdminServiceGetTaskProcedure:                       true,

@@ -132,8 +132,8 @@ func (s *adminService) UpdateExecution(ctx context.Context, r *admin.ExecutionUp
 	return &admin.ExecutionUpdateResponse{}, nil
 }
 
-// TerminateExecution puts the request into the inbox of the execution. When it returns, the execution is sure to end as ABORTED; the
-// phase changes when the engine has read the inbox.
+// TerminateExecution puts the request into the inbox of the execution. When it returns, the execution is sure to end as
+// ABORTED; the phase changes when the engine has read the inbox.
 func (s *adminService) TerminateExecution(ctx context.Context, r *admin.ExecutionTerminateRequest) (*admin.ExecutionTerminateResponse, error) {
 	if err := checkExecution(r.GetId()); err != nil {
 		return nil, err

@@ -32,7 +32,8 @@ func (k *keptResults) ListResults(_ context.Context, q store.ResultQuery) (found
 	return found, nil
 }
 
-// cachedNode is a node that computes a task's result for x and was created at a given second, and its result, created a second later.
+// cachedNode is a node that computes a task's result for x and was created at a given second, and its result, created a second
+// later.
 func cachedNode(execution, task string, node, second, x int) (*store.Node, *store.Result) {
 	key := &aloftv1.CacheKey{Project: "p", Domain: "d", Task: task, CacheVersion: "1", InputsHash: strings.Repeat("i", 11), OutputsHash: strings.Repeat("o", 11), Tag: fmt.Sprint("tag", x),
 		Inputs: []*aloftv1.CacheInput{{Name: "x", Hash: fmt.Sprint(x), Preview: fmt.Sprint(x)}}}

@@ -121,8 +121,8 @@ func parseList(problems *field.Problems, r listRequest, filters string, needLimi
 	return q
 }
 
-// parseChildren reads a request for a list of nodes or attempts, by default in order of creation: a client that states no order shows
-// the rows as the course of the execution. flytectl takes one page and sorts it by a time that several nodes share.
+// parseChildren reads a request for a list of nodes or attempts, by default in order of creation: a client that states no order
+// shows the rows as the course of the execution. flytectl takes one page and sorts it by a time that several nodes share.
 func parseChildren(problems *field.Problems, r listRequest, filters string) store.Query {
 	q := parseList(problems, r, filters, true)
 	if q.SortBy == "" {

@@ -15,8 +15,8 @@ import (
 	"github.com/aloft-dev/aloft/blob"
 )
 
-// A gate decides which requests enter the port at all, before a handler sees them. There is no login yet, so a request that reaches a
-// handler may do anything, and a browser lets every page that its user opens send requests to this machine.
+// A gate decides which requests enter the port at all, before a handler sees them. There is no login yet, so a request that
+// reaches a handler may do anything, and a browser lets every page that its user opens send requests to this machine.
 //
 // Programs pass. They send neither Origin nor Sec-Fetch headers, and flytekit, flytectl and curl are such programs. A page
 // gives itself away by these headers, which a browser sets and a page cannot:
@@ -117,8 +117,8 @@ func (g *gate) decide(e entry) verdict {
 // anyOrigin stands for every origin in the setting origins.
 const anyOrigin = "*"
 
-// allows says whether pages of an origin may call by the setting origins. The origin "null" is never allowed, since it stands for all
-// pages without an origin. Requests without the header, such as those of images, are allowed where any page may call.
+// allows says whether pages of an origin may call by the setting origins. The origin "null" is never allowed, since it stands
+// for all pages without an origin. Requests without the header, such as those of images, are allowed where any page may call.
 func (g *gate) allows(origin string) bool {
 	return origin != "null" && slices.Contains(g.origins, anyOrigin) || origin != "" && slices.Contains(g.origins, strings.ToLower(origin))
 }
@@ -204,7 +204,8 @@ func printable(text string) string {
 	}, text)
 }
 
-// withGate puts the gate before next: it refuses requests or passes them on with their caller, and sets the headers that browsers read.
+// withGate puts the gate before next: it refuses requests or passes them on with their caller, and sets the headers that
+// browsers read.
 func (a *API) withGate(next http.Handler) http.Handler {
 	g := newGate(a.Config)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

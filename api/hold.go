@@ -11,9 +11,9 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// flytekit waits for an execution by calling GetExecution, sleeping 30 s, and calling again, so that a user waits half a minute for
-// an execution of a second. A held call is a call of GetExecution that is answered when the execution has ended, instead of at once.
-// Holding must not slow other uses of the call, so a call is held only if all of this is true:
+// flytekit waits for an execution by calling GetExecution, sleeping 30 s, and calling again, so that a user waits half a minute
+// for an execution of a second. A held call is a call of GetExecution that is answered when the execution has ended, instead of
+// at once. Holding must not slow other uses of the call, so a call is held only if all of this is true:
 //
 //   - The client is Python's gRPC, and the call has a deadline above minHoldDeadline: flytekit gives one of 60 s to the calls of
 //     `wait` and `sync`, and none to the call after a create, whose answer prints the link to the console.

@@ -70,9 +70,10 @@ const (
 	rowMargin  = 8       // for a row's tag and length
 )
 
-// makeListable returns a message that all clients can read in a list, because a row that a client cannot read takes the whole list
-// from it. A message that is nested too deep, which an earlier release may have accepted, loses its content. A value without a form in
-// JSON is replaced, because flytekit turns the custom part of tasks into JSON. buffer is reused for one message after the other.
+// makeListable returns a message that all clients can read in a list, because a row that a client cannot read takes the whole
+// list from it. A message that is nested too deep, which an earlier release may have accepted, loses its content. A value
+// without a form in JSON is replaced, because flytekit turns the custom part of tasks into JSON. buffer is reused for one
+// message after the other.
 func makeListable[M proto.Message](ctx context.Context, buffer *[]byte, m M, slim func(m M, note string)) (M, error) {
 	if size := proto.Size(m); size > cap(*buffer) {
 		if err := room.Take(ctx, int64(size)); err != nil {
@@ -101,8 +102,8 @@ func makeListable[M proto.Message](ctx context.Context, buffer *[]byte, m M, sli
 	return m, err
 }
 
-// tokenBehind is the token of the page behind the first n rows: a position if the rows are executions in order of creation, else the
-// number of rows before it.
+// tokenBehind is the token of the page behind the first n rows: a position if the rows are executions in order of creation,
+// else the number of rows before it.
 func tokenBehind[R any](q store.Query, rows []R, n int) string {
 	if e, ok := any(rows[n-1]).(*store.Execution); ok && sortedByCreation(q) {
 		return positionToken(store.PositionOf(e))

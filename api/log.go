@@ -107,8 +107,8 @@ func (l *logReader) look(ctx context.Context) (over bool, attempts []*store.Atte
 	return over, attempts, err
 }
 
-// attempts lists the attempts that the client wants, in order of creation. While following, an attempt that does not exist yet is no
-// error.
+// attempts lists the attempts that the client wants, in order of creation. While following, an attempt that does not exist yet
+// is no error.
 func (l *logReader) attempts(ctx context.Context, over bool) ([]*store.Attempt, error) {
 	all, err := l.Store.ListAttempts(ctx, l.id, aloft.NodeID(l.node), store.Query{Ascending: true})
 	if err != nil {

@@ -69,9 +69,9 @@ func (r *Runs) WatchExecution(ctx context.Context, request *aloftv1.WatchExecuti
 //   - a node can have changed only if it was open when it was last sent: a node that has ended, with all its attempts, never changes.
 //     A look compares the fingerprint of each open node with the one that was sent.
 //
-// For example: last = 2 and open = {n1}. A look reads the open nodes (n1, and n3, which is new), the nodes with a number above 2 (n3,
-// and n4, which has begun and ended since), and sends n3, n4, and n1 if its fingerprint differs. If a look fails, the call ends with
-// the error; a new call of the client begins with the whole tree.
+// For example: last = 2 and open = {n1}. A look reads the open nodes (n1, and n3, which is new), the nodes with a number above
+// 2 (n3, and n4, which has begun and ended since), and sends n3, n4, and n1 if its fingerprint differs. If a look fails, the
+// call ends with the error; a new call of the client begins with the whole tree.
 type watch struct {
 	*Runs
 	id    aloft.ExecutionID
@@ -147,8 +147,9 @@ func openPhases(phases map[int32]string, terminal func(int32) bool) (names []str
 // nodesAtOnce is how many nodes a query names at most.
 const nodesAtOnce = 500
 
-// look finds the nodes that are new or differ from what was sent. It reads the open nodes first: a node of w.open that is not among
-// them has ended, and is read by its id. A node that ends after that first read is still open here, and the next look finds its end.
+// look finds the nodes that are new or differ from what was sent. It reads the open nodes first: a node of w.open that is not
+// among them has ended, and is read by its id. A node that ends after that first read is still open here, and the next look
+// finds its end.
 func (w *watch) look(ctx context.Context) (treeChanges, error) {
 	found := treeChanges{last: w.last, open: map[aloft.NodeID]string{}}
 	var nodes []*store.Node
@@ -240,8 +241,8 @@ func (w *watch) attempts(ctx context.Context, node aloft.NodeID, filters []store
 	return of, nil
 }
 
-// fingerprint is all that may change of a node and of its attempts that run. The end of an attempt changes it, too: the attempt is no
-// longer among those that run.
+// fingerprint is all that may change of a node and of its attempts that run. The end of an attempt changes it, too: the attempt
+// is no longer among those that run.
 func fingerprint(n *store.Node, running []*store.Attempt) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d %d %q", n.Phase, n.UpdatedAt.UnixNano(), n.Waiting)

@@ -13,8 +13,8 @@ import (
 	"github.com/aloft-dev/aloft/store/sqlstore"
 )
 
-// TestAWatcherMissesNothingWhateverTheTimesOfTheRecords: while the cursor was the time of the last change, a change that was decided
-// before another one and committed after it was never sent, and neither was the waiting reason of an older attempt.
+// TestAWatcherMissesNothingWhateverTheTimesOfTheRecords: while the cursor was the time of the last change, a change that was
+// decided before another one and committed after it was never sent, and neither was the waiting reason of an older attempt.
 func TestAWatcherMissesNothingWhateverTheTimesOfTheRecords(t *testing.T) {
 	t.Parallel()
 	s, err := sqlstore.Open(t.Context(), sqlstore.Options{Path: t.TempDir() + "/aloft.db"})

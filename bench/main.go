@@ -330,7 +330,8 @@ func (b *bench) addCPU(what string, s shape, flyte float64) {
 	b.add(what, fmt.Sprintf("%.2f ms", ms), "≤ 0.3 ms", ms <= 0.3, fmt.Sprintf("Flyte 1: %.0f ms, %.0f×", flyte, flyte/ms))
 }
 
-// engine runs the benchmarks of the engine and of commits, without API and client, on SQLite and, if it is installed, on PostgreSQL.
+// engine runs the benchmarks of the engine and of commits, without API and client, on SQLite and, if it is installed, on
+// PostgreSQL.
 func (b *bench) engine(ctx context.Context) error {
 	database := ""
 	if url, stop, err := b.postgres(ctx); err != nil {

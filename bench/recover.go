@@ -98,8 +98,8 @@ func text(s string) *core.Literal {
 	return &core.Literal{Value: &core.Literal_Scalar{Scalar: &core.Scalar{Value: &core.Scalar_Primitive{Primitive: &core.Primitive{Value: &core.Primitive_StringValue{StringValue: s}}}}}}
 }
 
-// registerFragile registers a workflow of n nodes. Some of them, failures in number, are processes that fail until a file exists; the
-// engine itself runs the others.
+// registerFragile registers a workflow of n nodes. Some of them, failures in number, are processes that fail until a file
+// exists; the engine itself runs the others.
 func registerFragile(ctx context.Context, api service.AdminServiceClient, n, failures int, file string) (*core.Identifier, error) {
 	version := fmt.Sprintf("%x", time.Now().UnixNano())
 	id := func(kind core.ResourceType, name string) *core.Identifier {

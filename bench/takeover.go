@@ -33,15 +33,15 @@ func (b *bench) postgres(ctx context.Context) (url string, stop func(), err erro
 	return strings.TrimSpace(string(out)), func() { _, _ = script(context.WithoutCancel(ctx), "stop") }, nil
 }
 
-// The length of a server's lease, and how long the tasks of the executions last: all of them end before the lease of the killed server
-// has run out.
+// The length of a server's lease, and how long the tasks of the executions last: all of them end before the lease of the killed
+// server has run out.
 const (
 	leaseTime = 10 * time.Second
 	taskTime  = 7 * time.Second
 )
 
-// takeover kills one of two servers on one database that have 1,000 sleeping executions each. All tasks end while the executions of the
-// killed server have no owner; these executions end as soon as the other server takes them over.
+// takeover kills one of two servers on one database that have 1,000 sleeping executions each. All tasks end while the
+// executions of the killed server have no owner; these executions end as soon as the other server takes them over.
 func (b *bench) takeover(ctx context.Context) error {
 	url, stopDatabase, err := b.postgres(ctx)
 	if err != nil {

@@ -204,7 +204,8 @@ type backgroundWork struct {
 // interruptedCode is the exit code that shells have for a program that Ctrl-C ended.
 const interruptedCode = 130
 
-// interruptible ends a context at Ctrl-C, so that the command can say what goes on (backgroundWork). A second Ctrl-C ends the program.
+// interruptible ends a context at Ctrl-C, so that the command can say what goes on (backgroundWork). A second Ctrl-C ends the
+// program.
 func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	context.AfterFunc(ctx, stop)

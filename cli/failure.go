@@ -131,9 +131,9 @@ var (
 	ofAttempt  = regexp.MustCompile(`(File ")/[^"]*/attempts/[^/"]+/`)
 )
 
-// readable makes an error readable for users: without the count of attempts, and a Python error without the frames of flytekit and with
-// paths that begin at the code. A trace of which nothing would remain stays as it is, unless the message wraps another error: then the
-// message alone is shown.
+// readable makes an error readable for users: without the count of attempts, and a Python error without the frames of flytekit
+// and with paths that begin at the code. A trace of which nothing would remain stays as it is, unless the message wraps another
+// error: then the message alone is shown.
 func readable(message string) string {
 	message = withoutRetryCount(message)
 	if !strings.Contains(message, "Traceback (most recent call last)") {

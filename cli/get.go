@@ -320,8 +320,8 @@ type nameQuery struct {
 	name string
 }
 
-// printList prints rows and whether there are more, or says that there are none in this project and domain. If the project, the domain
-// or the name does not exist, that is an error with a suggestion.
+// printList prints rows and whether there are more, or says that there are none in this project and domain. If the project, the
+// domain or the name does not exist, that is an error with a suggestion.
 func (c *client) printList(command *cobra.Command, what string, rows [][]string, more bool, of nameQuery) error {
 	if len(rows) > 1 {
 		if err := table(command.OutOrStdout(), rows); err != nil {
@@ -378,8 +378,8 @@ func (c *client) checkName(ctx context.Context, of nameQuery) error {
 	return &ExitError{Code: 1, Message: message}
 }
 
-// nearestName is the registered name that is nearest to a name, if one is near enough. known: something is registered under the name
-// itself, or that cannot be told.
+// nearestName is the registered name that is nearest to a name, if one is near enough. known: something is registered under the
+// name itself, or that cannot be told.
 func (c *client) nearestName(ctx context.Context, of nameQuery) (found string, known bool, err error) {
 	list, err := c.admin.ListNamedEntities(ctx, &admin.NamedEntityListRequest{ResourceType: of.kind, Project: c.project, Domain: c.domain, Limit: 1000})
 	if err != nil {

@@ -126,8 +126,8 @@ func elapsed(start, end *timestamppb.Timestamp, now time.Time) string {
 	return took(end.AsTime().Sub(start.AsTime()))
 }
 
-// executionTime is how long an execution has run, the same in all lists: since its start, or, as long as it has not started, since its
-// creation.
+// executionTime is how long an execution has run, the same in all lists: since its start, or, as long as it has not started,
+// since its creation.
 func executionTime(created, started, ended *timestamppb.Timestamp, now time.Time) string {
 	if started == nil {
 		started = created
@@ -141,7 +141,8 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// takesEscapes says whether the output is a terminal that takes escapes that move the cursor and erase; with TERM=dumb it shows them.
+// takesEscapes says whether the output is a terminal that takes escapes that move the cursor and erase; with TERM=dumb it shows
+// them.
 func takesEscapes(w io.Writer) bool { return isTerminal(w) && os.Getenv("TERM") != "dumb" } //nolint:forbidigo // by convention the kind of a terminal is in this variable
 
 // wantsColours says whether colours are wanted (https://no-color.org).

@@ -13,8 +13,8 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
-// printable makes a text safe for a terminal: characters that would move the cursor, or colour, hide or reorder the text after them,
-// are written in Go's notation (\x1b, \u202e). Newlines and tabs stay.
+// printable makes a text safe for a terminal: characters that would move the cursor, or colour, hide or reorder the text after
+// them, are written in Go's notation (\x1b, \u202e). Newlines and tabs stay.
 func printable(text string) string {
 	if strings.IndexFunc(text, movesCursor) < 0 {
 		return text
@@ -37,9 +37,9 @@ func movesCursor(r rune) bool {
 	return r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r))
 }
 
-// printableAnswers is an interceptor that makes every text in answers of the server printable, because names, errors and causes come
-// from tasks and other clients. Logs are bytes and stay as they are. Literals are made printable by printLiterals, after they were
-// written as text. With -o json, active is false: JSON has its own escapes.
+// printableAnswers is an interceptor that makes every text in answers of the server printable, because names, errors and causes
+// come from tasks and other clients. Logs are bytes and stay as they are. Literals are made printable by printLiterals, after
+// they were written as text. With -o json, active is false: JSON has its own escapes.
 type printableAnswers struct{ active func() bool }
 
 func (p printableAnswers) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {

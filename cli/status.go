@@ -181,8 +181,8 @@ type screen struct {
 	drawn int
 }
 
-// draw replaces the lines that were drawn before. Unless these lines are the last, they are clipped to the terminal's width, because a
-// line that wraps could not be replaced.
+// draw replaces the lines that were drawn before. Unless these lines are the last, they are clipped to the terminal's width,
+// because a line that wraps could not be replaced.
 func (s *screen) draw(lines []string, last bool) {
 	width, _ := terminalSize(s.w)
 	var b strings.Builder
@@ -316,7 +316,8 @@ func (t *tree) fitTo(height int, now time.Time) []string {
 	return lines
 }
 
-// mostUrgent are the n most urgent rows, in the order of rows. Among rows of one urgency the first are taken, among ended nodes the last.
+// mostUrgent are the n most urgent rows, in the order of rows. Among rows of one urgency the first are taken, among ended nodes
+// the last.
 func mostUrgent(rows []row, n int) []row {
 	byUrgency := make([]int, len(rows))
 	for i := range byUrgency {

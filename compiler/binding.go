@@ -80,8 +80,8 @@ func (c bindingCheck) add(code Code, format string, args ...any) {
 	c.errs.add(code, c.node.GetId(), format, args...)
 }
 
-// binding checks a binding against the declared type. It returns false if the binding refers to nothing, so that the input counts as
-// not bound. A value of the wrong type is reported, and the input counts as bound.
+// binding checks a binding against the declared type. It returns false if the binding refers to nothing, so that the input
+// counts as not bound. A value of the wrong type is reported, and the input counts as bound.
 func (c bindingCheck) binding(data *core.BindingData, declared *core.LiteralType, depth int) bool {
 	if depth > literal.MaxDepth {
 		c.add(InvalidValue, "The binding of '%s' is nested deeper than %d levels.", c.input, literal.MaxDepth)

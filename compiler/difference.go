@@ -17,9 +17,9 @@ const (
 	maxDifferenceValue = 200 // bytes of one value
 )
 
-// Difference lists the places in which two messages differ, a line each: the path in their JSON form, the value before and the value
-// now. Elements of a list that have ids are compared by id, others by position. It is empty for equal messages, and stops after
-// maxDifferences lines.
+// Difference lists the places in which two messages differ, a line each: the path in their JSON form, the value before and the
+// value now. Elements of a list that have ids are compared by id, others by position. It is empty for equal messages, and stops
+// after maxDifferences lines.
 func Difference(before, after proto.Message) string {
 	d := &difference{}
 	d.compare("", jsonValue(before), jsonValue(after))

@@ -38,8 +38,9 @@ func yieldProducers(data *core.BindingData, yield func(string) bool, depth int) 
 	return true
 }
 
-// connect adds the edges: stated ones, one for each promise in a binding, and, for every node without an upstream or downstream edge,
-// one from the start node or to the end node. The failure node gets upstream edges only, because it runs only when the execution has failed.
+// connect adds the edges: stated ones, one for each promise in a binding, and, for every node without an upstream or downstream
+// edge, one from the start node or to the end node. The failure node gets upstream edges only, because it runs only when the
+// execution has failed.
 func (g *graph) connect() {
 	edge := func(from, to *node) {
 		to.upstream = append(to.upstream, from.GetId())
@@ -127,8 +128,8 @@ func (g *graph) connections() *core.ConnectionSet {
 	return set
 }
 
-// checkReachability checks that the graph has no cycle and that the start node leads to every node. It walks depth first, in the order of
-// ids, with a stack of its own, because a chain may have as many nodes as a workflow.
+// checkReachability checks that the graph has no cycle and that the start node leads to every node. It walks depth first, in
+// the order of ids, with a stack of its own, because a chain may have as many nodes as a workflow.
 func (g *graph) checkReachability() {
 	type step struct {
 		node  *node
@@ -185,8 +186,9 @@ func (g *graph) checkReachability() {
 		shorten(lost, ","), shorten(g.findCycle(g.nodes[lost[0]], func(n *node) bool { return state[n] == 0 }), ">"))
 }
 
-// findCycle finds nodes that wait for each other. It goes upstream from a node n that cannot be reached (lost), through lost nodes only.
-// This always ends in a cycle: a lost node has a lost upstream node, because a node without upstream has an edge from the start node.
+// findCycle finds nodes that wait for each other. It goes upstream from a node n that cannot be reached (lost), through lost
+// nodes only. This always ends in a cycle: a lost node has a lost upstream node, because a node without upstream has an edge
+// from the start node.
 func (g *graph) findCycle(n *node, lost func(*node) bool) []string {
 	seen := make(map[*node]int)
 	var path []string

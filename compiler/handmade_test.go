@@ -105,7 +105,8 @@ func bind(kv ...any) (out []*core.Binding) {
 	return out
 }
 
-// handmadeTasks are the tasks of the hand-made graphs: t1 and t2 have no inputs and outputs, one takes an integer a and gives an integer o.
+// handmadeTasks are the tasks of the hand-made graphs: t1 and t2 have no inputs and outputs, one takes an integer a and gives
+// an integer o.
 func handmadeTasks() []*core.CompiledTask {
 	return []*core.CompiledTask{
 		task("t1", nil, nil), task("t2", nil, nil),

@@ -15,9 +15,9 @@ import (
 	"github.com/aloft-dev/aloft/literal"
 )
 
-// CompileLaunchPlan checks a launch plan against the interface of its workflow and computes its expected inputs: every input that is
-// not fixed, with the launch plan's default, or required if it has none. It writes them into the closure and, as Flyte does, into the
-// spec's default inputs. The result has no id; its state is INACTIVE.
+// CompileLaunchPlan checks a launch plan against the interface of its workflow and computes its expected inputs: every input
+// that is not fixed, with the launch plan's default, or required if it has none. It writes them into the closure and, as Flyte
+// does, into the spec's default inputs. The result has no id; its state is INACTIVE.
 //
 // The error is a literal.Mistakes. The caller has to know that the workflow exists.
 func CompileLaunchPlan(spec *admin.LaunchPlanSpec, workflow *core.TypedInterface) (*admin.LaunchPlan, error) {

@@ -248,8 +248,8 @@ func (g *graph) addUserNodes() {
 
 var nodeID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
-// checkNodeID limits the id of a node to characters that can be part of a path and of a name in a cluster. The ids that flytekit makes
-// have even fewer: flytekit replaces other characters.
+// checkNodeID limits the id of a node to characters that can be part of a path and of a name in a cluster. The ids that
+// flytekit makes have even fewer: flytekit replaces other characters.
 func checkNodeID(errs *Errors, id string) {
 	if id != "" && !nodeID.MatchString(id) {
 		errs.add(InvalidValue, id, "Invalid value for id: the id of node [%q] has other characters than letters, digits, '-', '_' and '.', or does not begin with a letter or digit.", aloft.Excerpt(id))

@@ -91,8 +91,9 @@ func flyteServer(environ []string) string {
 	return "https://" + server
 }
 
-// Load reads the configuration. For each setting the first of these counts: a flag that was given (changed says so), a variable, the
-// file, for the setting server also flyteServer, the default. All mistakes are reported at once. flags may be nil.
+// Load reads the configuration. For each setting the first of these counts: a flag that was given (changed says so), a
+// variable, the file, for the setting server also flyteServer, the default. All mistakes are reported at once. flags may be
+// nil.
 func Load(defaults Config, flags *Flags, changed func(flag string) bool, environ []string) (Config, error) {
 	c := defaults
 	if server := flyteServer(environ); server != "" {
@@ -159,8 +160,8 @@ func Load(defaults Config, flags *Flags, changed func(flag string) bool, environ
 	return c, nil
 }
 
-// Meant suggests a setting for a name that is no setting: one with a similar name, or one that other programs call so; "" if there is
-// none.
+// Meant suggests a setting for a name that is no setting: one with a similar name, or one that other programs call so; "" if
+// there is none.
 func Meant(key string, keys []string) string {
 	switch key {
 	case "port", "host", "address", "addr", "bind":

@@ -2,7 +2,7 @@
 //
 // It comes after api and registry, before store. A launch has these steps:
 //
-//	check the request ─▶ find the launch plan ─▶ resolve inputs ─▶ check what tasks need ─▶ write objects ─▶ commit row and inbox
+//	check request ─▶ find launch plan ─▶ resolve inputs ─▶ check tasks' needs ─▶ write objects ─▶ commit row and inbox
 //
 // All mistakes of a request are found before the first write and reported at once. The commit is one transaction with the
 // execution's row and the first message of its inbox; from then on the execution exists and the engine runs it. If the store

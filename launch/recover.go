@@ -62,8 +62,8 @@ func (l *Launcher) recoverable(ctx context.Context, project, domain string, refe
 	return old, nil
 }
 
-// checkSameRun refuses a recovery with another workflow version or other inputs than the old execution, whose results would be wrong
-// in the new one.
+// checkSameRun refuses a recovery with another workflow version or other inputs than the old execution, whose results would be
+// wrong in the new one.
 func (l *Launcher) checkSameRun(ctx context.Context, old *store.Execution, plan *store.LaunchPlan, inputs *core.LiteralMap) error {
 	var problems field.Problems
 	if was, is := old.Workflow, plan.Spec.GetWorkflowId(); !proto.Equal(withoutKind(was), withoutKind(is)) {

@@ -87,9 +87,9 @@ type Lookup func(nodeID, variable string) (*core.Literal, error)
 // declared are the inputs of the node's interface (for an end node the outputs of its workflow). An input that declared does not
 // have, or has without a type, is bound without conversion.
 //
-// A binding can refer to one value many times, and a binding of the next node can do the same with the result, so that sizes would
-// grow exponentially. So the bytes of all bound values are added up: above aloft.MaxMessageBytes the binding is unresolved, and so is
-// one that is nested deeper than MaxDepth.
+// A binding can refer to one value many times, and a binding of the next node can do the same with the result, so that sizes
+// would grow exponentially. So the bytes of all bound values are added up: above aloft.MaxMessageBytes the binding is
+// unresolved, and so is one that is nested deeper than MaxDepth.
 //
 // If bindings have no value, the error is an UnresolvedInputs with all of them. Any other error is lookup's. A value that is bound
 // to a union is not wrapped into a union literal: Flyte's engine does not do so either, and clients take both.
@@ -213,9 +213,9 @@ func (r *resolver) promise(p *core.OutputReference, declared *core.LiteralType) 
 // Attribute follows an attribute path into a literal: list elements by index, map entries by key, fields of structs.
 // A union is the value in it. A list inside a struct becomes a collection, a map stays a struct, everything else is a primitive.
 //
-// A scalar inside a msgpack struct becomes a primitive only if flytekit packs values of the declared type as they are. A date, a
-// duration or a type with a transformer of its own is packed as a string or a number that only its transformer can read. Such a value
-// stays msgpack, as all values do in Flyte. If declared is nil, the kind of the scalar decides.
+// A scalar inside a msgpack struct becomes a primitive only if flytekit packs values of the declared type as they are. A date,
+// a duration or a type with a transformer of its own is packed as a string or a number that only its transformer can read. Such
+// a value stays msgpack, as all values do in Flyte. If declared is nil, the kind of the scalar decides.
 func Attribute(l *core.Literal, path []*core.PromiseAttribute, declared *core.LiteralType) (*core.Literal, error) {
 	for len(path) > 0 {
 		step := path[0]

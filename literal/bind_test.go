@@ -178,8 +178,8 @@ func TestResolveTellsAllUnresolvedInputsButPassesLookupsErrorOn(t *testing.T) {
 	}
 }
 
-// A list that refers to a value many times, a list that refers to that list many times, and so on, would exceed the memory after a few
-// nodes.
+// A list that refers to a value many times, a list that refers to that list many times, and so on, would exceed the memory
+// after a few nodes.
 func TestWhatIsBoundIsBounded(t *testing.T) {
 	t.Parallel()
 	several := func(n int) *core.BindingData {

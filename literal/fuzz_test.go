@@ -75,8 +75,8 @@ func FuzzLiteral(f *testing.F) {
 	})
 }
 
-// inferredDepthOK says whether the inferred type is not too deep. It may be: an offloaded literal states any type, which Validate does
-// not check.
+// inferredDepthOK says whether the inferred type is not too deep. It may be: an offloaded literal states any type, which
+// Validate does not check.
 func inferredDepthOK(l *core.Literal) bool {
 	ok := true
 	literal.Walk(l, func(*string) {})

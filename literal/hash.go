@@ -358,7 +358,8 @@ func hashField(fd protoreflect.FieldDescriptor, v protoreflect.Value) Hash {
 	case protoreflect.Uint32Kind, protoreflect.Fixed32Kind:
 		return hashNumber(float64(v.Uint()))
 	case protoreflect.FloatKind:
-		// JSON has the shortest text for the 32 bits; read as a float of 64 bits, that text is another number than the converted one.
+		// JSON has the shortest text for the 32 bits; read as a float of 64 bits, that text is another number than the
+		// converted one.
 		f, err := strconv.ParseFloat(strconv.FormatFloat(v.Float(), 'g', -1, 32), 64)
 		if err != nil {
 			f = v.Float()

@@ -78,7 +78,8 @@ func validate(mistakes *Mistakes, where string, l *core.Literal, depth int) {
 	}
 }
 
-// alwaysValid says whether a literal is of a kind that is always valid. In long lists of such values no paths need be made for messages.
+// alwaysValid says whether a literal is of a kind that is always valid. In long lists of such values no paths need be made for
+// messages.
 func alwaysValid(l *core.Literal) bool {
 	switch l.GetScalar().GetPrimitive().GetValue().(type) {
 	case *core.Primitive_Integer, *core.Primitive_FloatValue, *core.Primitive_StringValue, *core.Primitive_Boolean:

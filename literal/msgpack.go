@@ -12,8 +12,8 @@ import (
 	"github.com/vmihailenco/msgpack/v5/msgpcode"
 )
 
-// packedReader reads one MessagePack value in place, so that a part of it can be cut out as it was written: integers keep their width
-// and maps their order, both of which would be lost by decoding and encoding.
+// packedReader reads one MessagePack value in place, so that a part of it can be cut out as it was written: integers keep their
+// width and maps their order, both of which would be lost by decoding and encoding.
 type packedReader struct {
 	data []byte
 	r    *bytes.Reader

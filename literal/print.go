@@ -227,9 +227,9 @@ func (p *printer) scalar(s *core.Scalar, depth int) {
 	}
 }
 
-// Text renders a literal for the command line of a task ("{{ .inputs.x }}"). Strings, numbers and lists have Flyte's form, except
-// that floats below 1e21 have no exponent and durations are seconds ("90.5s"). Structs and maps are JSON, where Flyte refuses them or
-// writes Go's notation. A value without a text, such as none, is an error.
+// Text renders a literal for the command line of a task ("{{ .inputs.x }}"). Strings, numbers and lists have Flyte's form,
+// except that floats below 1e21 have no exponent and durations are seconds ("90.5s"). Structs and maps are JSON, where Flyte
+// refuses them or writes Go's notation. A value without a text, such as none, is an error.
 //
 // A text of more than limit bytes is not made, and the error is ErrExhausted: each level of maps in lists in maps about doubles the
 // text. The limit does not apply to a literal that is a string; 0 means no limit.

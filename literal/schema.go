@@ -8,8 +8,9 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
-// schemaWithin says whether every value of the JSON schema up is a value of the JSON schema down, by their types, properties, items,
-// enumerations and alternatives. Other parts of schemas are ignored, as in Flyte. If one of the two is empty, the answer is yes.
+// schemaWithin says whether every value of the JSON schema up is a value of the JSON schema down, by their types, properties,
+// items, enumerations and alternatives. Other parts of schemas are ignored, as in Flyte. If one of the two is empty, the answer
+// is yes.
 func schemaWithin(up, down *structpb.Struct) bool {
 	if len(up.GetFields()) == 0 || len(down.GetFields()) == 0 || proto.Equal(up, down) {
 		return true

@@ -153,9 +153,9 @@ func scalarsOf(l *core.Literal, visit func(*core.Scalar), depth int) {
 	}
 }
 
-// RewriteURIs replaces every URI of the map, in place, by the result of render. It does the same with texts, because a dataclass has
-// the location of its file as a text, and a program may pass the location of an upload on as a string. So render must return a text
-// that is no known location as it is. A text for which render returns an error stays as it is.
+// RewriteURIs replaces every URI of the map, in place, by the result of render. It does the same with texts, because a
+// dataclass has the location of its file as a text, and a program may pass the location of an upload on as a string. So render
+// must return a text that is no known location as it is. A text for which render returns an error stays as it is.
 //
 // The error names all URIs that render refused and all structs that cannot be read. These stay as they are, all others are
 // rewritten.

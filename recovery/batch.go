@@ -21,8 +21,8 @@ type FailedExecution struct {
 	Error *core.ExecutionError // nil: the execution was aborted
 }
 
-// Batch is a recovery job with all of its items, and its state machine. Its methods take facts and change the items and the job. Package
-// recovery/job saves what has changed before it acts on it.
+// Batch is a recovery job with all of its items, and its state machine. Its methods take facts and change the items and the
+// job. Package recovery/job saves what has changed before it acts on it.
 //
 //	item: waiting ──▶ starting ──▶ started ──▶ succeeded │ failed
 //	         └─▶ skipped     └─▶ failed (the recovery cannot be created)
@@ -83,8 +83,8 @@ func NewBatch(job *aloftv1.RecoveryJob, all []FailedExecution, now time.Time) *B
 	return b
 }
 
-// RecoveryName is the name of the execution with which a batch recovers another one. It is the same for all jobs, so that two jobs, or
-// two servers, never recover an execution twice.
+// RecoveryName is the name of the execution with which a batch recovers another one. It is the same for all jobs, so that two
+// jobs, or two servers, never recover an execution twice.
 func RecoveryName(of aloft.ExecutionID) string {
 	const alphabet = "bcdfghjklmnpqrstvwxz2456789"
 	digest := sha256.Sum256([]byte("recovery of " + of.String()))
@@ -95,8 +95,8 @@ func RecoveryName(of aloft.ExecutionID) string {
 	return string(name)
 }
 
-// Pass returns the waiting items that may begin now, in order and at most limit, and the time from which on the rate lets more begin
-// (zero: more may begin only after an item has ended).
+// Pass returns the waiting items that may begin now, in order and at most limit, and the time from which on the rate lets more
+// begin (zero: more may begin only after an item has ended).
 func (b *Batch) Pass(now time.Time, limit int) (begin []*aloftv1.RecoveryItem, again time.Time) {
 	switch b.Job.GetPhase() {
 	case aloftv1.RecoveryJob_CANARY:
@@ -169,8 +169,8 @@ func (f History) Skip() string {
 	return ""
 }
 
-// Begin moves a waiting item to starting, with the name of its recovery, or to skipped. The recovery must not be created before that is
-// saved.
+// Begin moves a waiting item to starting, with the name of its recovery, or to skipped. The recovery must not be created before
+// that is saved.
 func (b *Batch) Begin(i *aloftv1.RecoveryItem, history History, now time.Time) {
 	if reason := history.Skip(); reason != "" {
 		i.Phase, i.Reason = aloftv1.RecoveryItem_SKIPPED, reason
@@ -184,7 +184,8 @@ func (b *Batch) Begin(i *aloftv1.RecoveryItem, history History, now time.Time) {
 	}
 }
 
-// Started moves a starting item to started, because its recovery exists, or to failed: then refused says why there will never be one.
+// Started moves a starting item to started, because its recovery exists, or to failed: then refused says why there will never
+// be one.
 func (b *Batch) Started(i *aloftv1.RecoveryItem, refused string) {
 	i.Phase, i.Reason = aloftv1.RecoveryItem_STARTED, refused
 	if refused != "" {
@@ -209,8 +210,8 @@ func (b *Batch) Observe(i *aloftv1.RecoveryItem, phase core.WorkflowExecution_Ph
 	return true
 }
 
-// Advance counts the items by phase and moves the job: when all items of the canary have ended, the job runs or pauses; when all items
-// have ended, the job ends.
+// Advance counts the items by phase and moves the job: when all items of the canary have ended, the job runs or pauses; when
+// all items have ended, the job ends.
 func (b *Batch) Advance(now time.Time) {
 	job := b.Job
 	job.Counts = &aloftv1.RecoveryCounts{}

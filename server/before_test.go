@@ -80,8 +80,8 @@ func releaseCommit(ctx context.Context) (string, error) {
 	return commit, nil
 }
 
-// Releases may run side by side on one database (P7): each creates executions and finishes those that the other has begun, while the
-// servers of both are killed in turn.
+// Releases may run side by side on one database (P7): each creates executions and finishes those that the other has begun,
+// while the servers of both are killed in turn.
 func TestThisReleaseAndTheOneBeforeShareADatabase(t *testing.T) {
 	t.Parallel()
 	postgrestest.Server(t)

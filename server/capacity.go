@@ -94,8 +94,8 @@ func (s *Server) queue() (running, waiting int64) {
 	return int64(len(s.executor.Running())), int64(len(attempts))
 }
 
-// python is the interpreter that tasks will get, or the problem of the configured interpreter; both empty: there is none yet, and an
-// environment may be made when a task needs one.
+// python is the interpreter that tasks will get, or the problem of the configured interpreter; both empty: there is none yet,
+// and an environment may be made when a task needs one.
 func (s *Server) python(ctx context.Context) (interpreter, problem string) {
 	e, err := s.resolver.Present(ctx)
 	switch {

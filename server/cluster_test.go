@@ -314,8 +314,8 @@ func (c *cluster) shards(of *clusterServer) (n int) {
 	return n
 }
 
-// compare looks at every execution that has ended since the last call: no acknowledged execution is lost, all have succeeded, no node
-// ran twice, each node has succeeded by the attempt that the journal names, and no execution is stuck.
+// compare looks at every execution that has ended since the last call: no acknowledged execution is lost, all have succeeded,
+// no node ran twice, each node has succeeded by the attempt that the journal names, and no execution is stuck.
 func (c *cluster) compare() {
 	c.Helper()
 	c.mu.Lock()

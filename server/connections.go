@@ -8,9 +8,10 @@ import (
 	"syscall"
 )
 
-// connections bounds how many connections clients have at once. Otherwise clients could take all file descriptors of the process, and
-// the store, uploads and the start of tasks would find none. If there are too many, the connection that has been without a request for
-// longest is closed: its client opens a new one for its next request. If all connections have requests, the new one is closed.
+// connections bounds how many connections clients have at once. Otherwise clients could take all file descriptors of the
+// process, and the store, uploads and the start of tasks would find none. If there are too many, the connection that has been
+// without a request for longest is closed: its client opens a new one for its next request. If all connections have requests,
+// the new one is closed.
 type connections struct {
 	limit int
 
@@ -24,8 +25,8 @@ func newConnections(limit int) *connections {
 	return &connections{limit: limit, quiet: list.New(), place: map[net.Conn]*list.Element{}}
 }
 
-// maxConnections is half of the file descriptors that this process may have, because a request may need a file, too, less those that
-// the server always has open.
+// maxConnections is half of the file descriptors that this process may have, because a request may need a file, too, less those
+// that the server always has open.
 func maxConnections() int {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil || files.Cur > 1<<20 {

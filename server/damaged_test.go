@@ -17,8 +17,8 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Rows of each kind are damaged between two starts of a server: calls about them say so, with the way out, and calls about other rows
-// work as before.
+// Rows of each kind are damaged between two starts of a server: calls about them say so, with the way out, and calls about
+// other rows work as before.
 func TestDamagedRowsCostThemselvesAlone(t *testing.T) {
 	t.Parallel()
 	c := testConfig(t.TempDir())

@@ -29,8 +29,9 @@ import (
 //   - the sign of a server: an object with its nonce, which each server that shares a database leaves in the blob store. A copy of the
 //     blob store lacks the signs that the other servers have left since.
 //
-// For example, a data folder is copied, and the copy started while the original runs on the same PostgreSQL database. The copy has the
-// identity of the original and another place. So it waits for maxSilence, sees a heartbeat of the original, and ends with twinError.
+// For example, a data folder is copied, and the copy started while the original runs on the same PostgreSQL database. The copy
+// has the identity of the original and another place. So it waits for maxSilence, sees a heartbeat of the original, and ends
+// with twinError.
 
 // identify returns the identity of the server of this data folder, which is made on first use. It moves with the folder, so
 // that the next server on the folder finds the attempts of the server before.
@@ -54,7 +55,8 @@ func identify(dir string) (string, error) {
 	return name, nil
 }
 
-// maxSilence is how long a server waits for a heartbeat of another process with its identity before it takes that process for ended.
+// maxSilence is how long a server waits for a heartbeat of another process with its identity before it takes that process for
+// ended.
 const maxSilence = 15 * time.Second
 
 // predecessor returns the nonce of the process that had this identity before; empty: there was none, or it was of release 0.1.0.
@@ -123,10 +125,10 @@ func sleep(ctx context.Context, d time.Duration) error {
 // blobStoreKey is the object with the id of a blob store. It is written once.
 const blobStoreKey blob.Key = "installation.id"
 
-// belongTogether refuses a blob store and a database with different ids. If neither has an id, because the installation is new or of
-// release 0.1.0, it writes one, in three steps that may be repeated: the id into the database, the id into the blob store, and into
-// the database that both have it (sealed). A start that was interrupted in between has an id in the database that is not
-// sealed, and the next start goes on. Any other difference is a mistake of the user's.
+// belongTogether refuses a blob store and a database with different ids. If neither has an id, because the installation is new
+// or of release 0.1.0, it writes one, in three steps that may be repeated: the id into the database, the id into the blob
+// store, and into the database that both have it (sealed). A start that was interrupted in between has an id in the database
+// that is not sealed, and the next start goes on. Any other difference is a mistake of the user's.
 func (s *Server) belongTogether(ctx context.Context, blobs blob.Store) error {
 	for try := 1; ; try++ {
 		there, err := smallObject(ctx, blobs, blobStoreKey)
@@ -159,7 +161,8 @@ func (s *Server) belongTogether(ctx context.Context, blobs blob.Store) error {
 	}
 }
 
-// strangersError says that the ids of database and blob store differ, how to correct that, and how to go on if the user wants it so.
+// strangersError says that the ids of database and blob store differ, how to correct that, and how to go on if the user wants
+// it so.
 func (s *Server) strangersError(database, blobs string) error {
 	folder := filepath.Join(s.config.DataDir, "blob")
 	file := filepath.Join(folder, string(blobStoreKey))
@@ -210,8 +213,8 @@ func (s *Server) shareBlobs(ctx context.Context, blobs blob.Store, identity, non
 	return nil
 }
 
-// sharesWith looks for the sign of another server. If its current sign is missing, the server has ended, or it uses another blob store:
-// a heartbeat within maxSilence tells that it lives, and is an error.
+// sharesWith looks for the sign of another server. If its current sign is missing, the server has ended, or it uses another
+// blob store: a heartbeat within maxSilence tells that it lives, and is an error.
 func (s *Server) sharesWith(ctx context.Context, blobs blob.Store, other store.Instance) error {
 	seen := other.SeenAt
 	for deadline := time.Now().Add(cmp.Or(s.options.maxSilence, maxSilence)); ; {

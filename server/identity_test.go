@@ -121,8 +121,8 @@ func TestAServerThatStoodStillWhileItsPlaceWasTakenIsFenced(t *testing.T) {
 	if !errors.Is(err, aloft.ErrConflict) || !strings.Contains(err.Error(), "another process") {
 		t.Errorf("the first takes an attempt: %v", err)
 	}
-	// The two processes are different owners of leases: the leases of the first run out, or it gives up those above its share, as soon as
-	// the second one asks for leases.
+	// The two processes are different owners of leases: the leases of the first run out, or it gives up those above its share,
+	// as soon as the second one asks for leases.
 	for deadline := time.After(time.Minute); ; {
 		leases, err := first.store.AcquireShards(t.Context(), leaseOwner(identity, before.Nonce), time.Now(), time.Second)
 		if err != nil {

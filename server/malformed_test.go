@@ -177,9 +177,9 @@ func TestBrokenFramesAndForeignContentTypesAreRefused(t *testing.T) {
 	s.checkIntact()
 }
 
-// TestWhatIsRefusedCostsNoMultipleOfItsSize: refusals of a name of 60 MB quoted the name, which took several times as much memory and a
-// quarter of a second. The test makes each text of each request large, once in a request that is right but for that and once in an empty
-// request, and compares what the refusal allocates with the cheapest refusal of the same call.
+// TestWhatIsRefusedCostsNoMultipleOfItsSize: refusals of a name of 60 MB quoted the name, which took several times as much
+// memory and a quarter of a second. The test makes each text of each request large, once in a request that is right but for
+// that and once in an empty request, and compares what the refusal allocates with the cheapest refusal of the same call.
 func TestWhatIsRefusedCostsNoMultipleOfItsSize(t *testing.T) { //nolint:paralleltest // allocations of other tests would be counted
 	if testing.Short() {
 		t.Skip("under the race detector other buffers are used again")

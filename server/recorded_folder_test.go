@@ -28,8 +28,8 @@ import (
 // killed: tar -czf 0.1.0.sqlite.tar.gz --exclude=aloft.db-shm data. The folder of a server on PostgreSQL has one more file,
 // database.sql, which is pg_dump --inserts --no-owner --no-privileges URL without the lines that only psql understands.
 
-// TestDataFoldersOfEveryReleaseGoOn: an execution that was in any phase when the server of an earlier release was killed comes to its
-// right end here. The processes of its tasks are gone, and so is the machine that they ran on.
+// TestDataFoldersOfEveryReleaseGoOn: an execution that was in any phase when the server of an earlier release was killed comes
+// to its right end here. The processes of its tasks are gone, and so is the machine that they ran on.
 func TestDataFoldersOfEveryReleaseGoOn(t *testing.T) {
 	t.Parallel()
 	python := os.Getenv("ALOFT_TEST_PYTHON")

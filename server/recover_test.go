@@ -149,7 +149,8 @@ func TestARecoveryRunsOnlyWhatFailed(t *testing.T) {
 	}
 }
 
-// If a node failed because of a lost input (InputLost), its recovery must find the input lost, too, or each recovery would fail likewise.
+// If a node failed because of a lost input (InputLost), its recovery must find the input lost, too, or each recovery would fail
+// likewise.
 func TestARecoveryComputesAFolderAgainThatLostFiles(t *testing.T) {
 	t.Parallel()
 	for name, lost := range map[string][]string{"one file": {"a"}, "all files": {"a", "b"}} {

@@ -237,8 +237,8 @@ func TestMistakesOfASelectionAreSaidAtOnce(t *testing.T) {
 	}
 }
 
-// An execution that a job has started is terminated just as it succeeds: if the termination was acknowledged it ends as ABORTED, and the
-// job says so.
+// An execution that a job has started is terminated just as it succeeds: if the termination was acknowledged it ends as
+// ABORTED, and the job says so.
 func TestAnAcknowledgedTerminationOfARecoveryEndsInAborted(t *testing.T) {
 	t.Parallel()
 	g := newGated(startRunning(t, testConfig(t.TempDir())), t.TempDir())

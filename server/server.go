@@ -249,7 +249,8 @@ func Start(ctx context.Context, c config.Config, o Options) (_ *Server, err erro
 	s.http = s.api.Server()
 	s.http.ConnState = newConnections(maxConnections()).state
 
-	// The executor registers before the engine starts, which looks for executors that are gone. The rest starts in the order of the flow.
+	// The executor registers before the engine starts, which looks for executors that are gone. The rest starts in the order of
+	// the flow.
 	err = s.executor.Register(ctx)
 	if errors.Is(err, aloft.ErrFenced) {
 		err = s.twinError(identity)
@@ -505,8 +506,8 @@ func lockDataDir(dir, address string) (*os.File, error) {
 // dataFolderParts are the files and folders of a data folder, as patterns.
 var dataFolderParts = []string{"aloft.db*", "attempts", "blob", "bundle", "environment*", "server.*", "signing.key", "worker"}
 
-// tighten takes the permissions of other users from a data folder that an earlier release, or a user by hand, made too open. If that
-// fails, the server uses the folder as it is and warns: its owner may want it so.
+// tighten takes the permissions of other users from a data folder that an earlier release, or a user by hand, made too open. If
+// that fails, the server uses the folder as it is and warns: its owner may want it so.
 func (s *Server) tighten() {
 	changed, err := private.Tighten(s.config.DataDir, dataFolderParts...)
 	if len(changed) > 0 {
@@ -558,7 +559,8 @@ func (s *Server) listenAddress() string {
 	return net.JoinHostPort(host, port)
 }
 
-// refusal says why this server cannot run a task with the resources that a node wants; empty: it can, as a process or in the engine.
+// refusal says why this server cannot run a task with the resources that a node wants; empty: it can, as a process or in the
+// engine.
 func (s *Server) refusal(task *core.TaskTemplate, node *core.TaskNode) string {
 	switch task.GetType() {
 	case machine.TaskSleep, machine.TaskEcho:

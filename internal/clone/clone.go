@@ -25,8 +25,8 @@ const (
 // chunk is how many bytes are copied between two looks at the context.
 const chunk = 64 << 20
 
-// File gives the content of src to dst, which is new and empty. If copied is set, a clone is not tried: for a small file, or on a file
-// system that was seen to have no clones, the vain call would be a good part of the cost.
+// File gives the content of src to dst, which is new and empty. If copied is set, a clone is not tried: for a small file, or on
+// a file system that was seen to have no clones, the vain call would be a good part of the cost.
 func File(ctx context.Context, dst, src *os.File, copied bool) (How, error) {
 	if !copied && share(dst, src) {
 		return Shared, nil

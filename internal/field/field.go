@@ -59,8 +59,8 @@ func (p *Problems) Need(field, value string) {
 // Any says whether there is a mistake already.
 func (p *Problems) Any() bool { return len(p.errs) > 0 || p.away != nil }
 
-// Err is nil if there is no mistake, and otherwise wraps aloft.ErrInvalid and all included errors. If a check could not be made, Err
-// is the error of that check alone: a client that is told of a mistake would not try again.
+// Err is nil if there is no mistake, and otherwise wraps aloft.ErrInvalid and all included errors. If a check could not be
+// made, Err is the error of that check alone: a client that is told of a mistake would not try again.
 func (p *Problems) Err() error {
 	if p.away != nil {
 		return p.away
@@ -81,8 +81,8 @@ func (p problems) Error() string {
 	return strings.Join(texts, "; ")
 }
 
-// Unwrap returns the included errors before aloft.ErrInvalid: if a launch plan is not found and a label is wrong, the code is that of
-// the launch plan.
+// Unwrap returns the included errors before aloft.ErrInvalid: if a launch plan is not found and a label is wrong, the code is
+// that of the launch plan.
 func (p problems) Unwrap() []error { return append(slices.Clone(p), aloft.ErrInvalid) }
 
 // Text checks a required text of an identifier.
@@ -171,8 +171,8 @@ func (p *Problems) AtMost(limit int, field string, n int) bool {
 	return n <= limit
 }
 
-// Spec checks that a spec without its inputs is not larger than lists can repeat, and that no list in it has more elements than can be
-// checked one by one.
+// Spec checks that a spec without its inputs is not larger than lists can repeat, and that no list in it has more elements than
+// can be checked one by one.
 func (p *Problems) Spec(where string, spec Described) {
 	p.AtMost(aloft.MaxAnnotations, where+".annotations", len(spec.GetAnnotations().GetValues()))
 	p.AtMost(aloft.MaxEnvironment, where+".envs", len(spec.GetEnvs().GetValues()))
@@ -182,8 +182,9 @@ func (p *Problems) Spec(where string, spec Described) {
 	}
 }
 
-// Legible checks that all clients can read a message that is registered or created: otherwise a list that contains it would fail as a
-// whole. NaN and other values without a form in JSON are no mistake, because flytekit sends them; lists give them another form.
+// Legible checks that all clients can read a message that is registered or created: otherwise a list that contains it would
+// fail as a whole. NaN and other values without a form in JSON are no mistake, because flytekit sends them; lists give them
+// another form.
 func (p *Problems) Legible(where string, m proto.Message) {
 	data, err := proto.Marshal(m)
 	if err != nil {
@@ -260,8 +261,8 @@ func DNSLabel(s string) bool {
 	return true
 }
 
-// RawOutput checks the prefix below which tasks write files. A folder of this machine is refused: files there would neither be synced to
-// disk nor found from other machines.
+// RawOutput checks the prefix below which tasks write files. A folder of this machine is refused: files there would neither be
+// synced to disk nor found from other machines.
 func (p *Problems) RawOutput(where string, config *admin.RawOutputDataConfig) {
 	prefix := config.GetOutputLocationPrefix()
 	if prefix == "" {

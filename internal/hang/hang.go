@@ -75,8 +75,8 @@ func Progress(ctx context.Context) {
 	}
 }
 
-// Syncing says that the call of this ctx begins to sync a number of bytes to disk, which takes time without progress: the call may be
-// silent for as long as that takes at leastRate.
+// Syncing says that the call of this ctx begins to sync a number of bytes to disk, which takes time without progress: the call
+// may be silent for as long as that takes at leastRate.
 func Syncing(ctx context.Context, bytes int64) {
 	c, ok := ctx.Value(callKey{}).(*call)
 	if !ok {
@@ -134,10 +134,10 @@ func (g *Guard) limit() time.Duration {
 	return Limit
 }
 
-// Do makes a call and returns its result. If the call shows no progress for the limit, the error is aloft.ErrUnavailable; if ctx ends
-// and the call does not return soon, it is that of ctx. In both cases the call was left and its ctx ended: when it returns in the end,
-// its value, also with an error, is handed to drop if drop is not nil. A panic of the call becomes a panic of Do, unless the call was
-// left.
+// Do makes a call and returns its result. If the call shows no progress for the limit, the error is aloft.ErrUnavailable; if
+// ctx ends and the call does not return soon, it is that of ctx. In both cases the call was left and its ctx ended: when it
+// returns in the end, its value, also with an error, is handed to drop if drop is not nil. A panic of the call becomes a panic
+// of Do, unless the call was left.
 func Do[T any](ctx context.Context, g *Guard, do func(ctx context.Context) (T, error), drop func(T)) (value T, err error) {
 	type result struct {
 		value    T
@@ -222,8 +222,8 @@ func Do[T any](ctx context.Context, g *Guard, do func(ctx context.Context) (T, e
 	}
 }
 
-// leave marks a call as left, unless it has returned meanwhile. A call that was left early, before its limit, counts as silent only when
-// the limit has passed.
+// leave marks a call as left, unless it has returned meanwhile. A call that was left early, before its limit, counts as silent
+// only when the limit has passed.
 func (g *Guard) leave(c *call, early bool) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()

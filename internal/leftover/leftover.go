@@ -37,7 +37,8 @@ func (e *TooLargeError) Error() string {
 
 // Open opens a regular file for reading. fs.ErrNotExist if there is nothing at the path.
 func Open(path string) (*os.File, fs.FileInfo, error) {
-	// The kind is checked before, because opening a device may have an effect, and again after, because the file may have been replaced.
+	// The kind is checked before, because opening a device may have an effect, and again after, because the file may have been
+	// replaced.
 	info, err := os.Lstat(path)
 	if err == nil {
 		err = onlyFile(path, info)

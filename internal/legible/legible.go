@@ -1,6 +1,7 @@
-// Package legible finds and mends messages that are well formed but that some clients cannot read. A list with one such row would fail
-// as a whole for these clients. So package field refuses such messages when they are registered or created (Look), package api
-// checks each row of a list, and packages api and cli write JSON with replacements for values that have no form in JSON (JSON).
+// Package legible finds and mends messages that are well formed but that some clients cannot read. A list with one such row
+// would fail as a whole for these clients. So package field refuses such messages when they are registered or created (Look),
+// package api checks each row of a list, and packages api and cli write JSON with replacements for values that have no form in
+// JSON (JSON).
 //
 //   - Python's protobuf reads messages that are nested up to 100 levels below the one that is read; protobuf-go, which reads
 //     10,000, takes more.

@@ -1,12 +1,13 @@
-// Package lru is a cache for values that never change: compiled workflows, literals, templates of tasks, records. When it is full it
-// drops the value that was not used for longest. It stands beside the flow: the registry, the engine and executors use it.
+// Package lru is a cache for values that never change: compiled workflows, literals, templates of tasks, records. When it is
+// full it drops the value that was not used for longest. It stands beside the flow: the registry, the engine and executors use
+// it.
 //
 // A cache is bounded by the sum of the weights of its values, which are estimates of bytes (weight.Decoded):
 //
 //	weight of all but the heavy value ≤ limit
 //
-// A value that alone is heavier than the limit is kept, too, because otherwise each use would read it again: the last of these values
-// is kept beside all others, until another one comes.
+// A value that alone is heavier than the limit is kept, too, because otherwise each use would read it again: the last of these
+// values is kept beside all others, until another one comes.
 package lru
 
 import (
@@ -51,7 +52,8 @@ func (c *Cache[K, V]) Get(key K) (value V, ok bool) {
 	return e.Value.(entry[K, V]).value, true //nolint:forcetypeassert // the list holds nothing else
 }
 
-// Put stores the value of a key, in place of an older one, and drops the values that were not used for longest until the limit holds.
+// Put stores the value of a key, in place of an older one, and drops the values that were not used for longest until the limit
+// holds.
 func (c *Cache[K, V]) Put(key K, value V, weight int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -15,8 +15,9 @@ const (
 	most    = 64 << 10
 )
 
-// Name is the name that is nearest to word, or "" if none is near. A name is near if at most a third of the letters of word are wrong, or
-// if the name begins with word. Case does not count. Names that are too long, and those after the bound on all names, are not compared.
+// Name is the name that is nearest to word, or "" if none is near. A name is near if at most a third of the letters of word are
+// wrong, or if the name begins with word. Case does not count. Names that are too long, and those after the bound on all names,
+// are not compared.
 func Name(word string, names []string) string {
 	if len(word) > longest {
 		return ""

@@ -6,8 +6,8 @@ import (
 	"os"
 )
 
-// Peer checks that the process at the other end of a Unix socket has the user id of this process. That holds for root, too: a server of
-// root that trusted the supervisor of another user would do what that user wants.
+// Peer checks that the process at the other end of a Unix socket has the user id of this process. That holds for root, too: a
+// server of root that trusted the supervisor of another user would do what that user wants.
 func Peer(conn net.Conn) error {
 	socket, ok := conn.(*net.UnixConn)
 	if !ok {

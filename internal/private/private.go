@@ -1,11 +1,11 @@
-// Package private keeps other users of this machine away from the data of the server, and tasks as far as that is possible under one
-// user id. It checks and sets modes of files and folders, and the owner of a folder (Folder, Tighten), checks the user at the other end
-// of a socket (Peer), and closes the process to inspection by others (Process).
+// Package private keeps other users of this machine away from the data of the server, and tasks as far as that is possible
+// under one user id. It checks and sets modes of files and folders, and the owner of a folder (Folder, Tighten), checks the
+// user at the other end of a socket (Peer), and closes the process to inspection by others (Process).
 //
-// Packages server and worker call it before they use a folder or a socket. It relies on the operating system alone. Systems other than
-// Linux and macOS do not tell the user at the other end of a socket: there the modes of folder and socket are the only protection. It
-// does not help against root, nor against processes of the same user, which may send signals to the server, open its files and connect
-// to it.
+// Packages server and worker call it before they use a folder or a socket. It relies on the operating system alone. Systems
+// other than Linux and macOS do not tell the user at the other end of a socket: there the modes of folder and socket are the
+// only protection. It does not help against root, nor against processes of the same user, which may send signals to the server,
+// open its files and connect to it.
 package private
 
 import (
@@ -18,8 +18,8 @@ import (
 	"syscall"
 )
 
-// Folder checks that a folder belongs to the user of this process and that no other user can enter it: another user who made the folder
-// first could put a socket or a file of his own in it.
+// Folder checks that a folder belongs to the user of this process and that no other user can enter it: another user who made
+// the folder first could put a socket or a file of his own in it.
 func Folder(path string) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -42,9 +42,9 @@ func owner(info fs.FileInfo) int {
 	return -1
 }
 
-// Tighten removes the permissions of other users from a folder and from its entries with one of the names, which may be patterns.
-// Entries of these are out of their reach then. It returns the paths that it has changed. A path that belongs to another user, and a
-// folder that all users share (such as /tmp), stays as it is and is reported as an error.
+// Tighten removes the permissions of other users from a folder and from its entries with one of the names, which may be
+// patterns. Entries of these are out of their reach then. It returns the paths that it has changed. A path that belongs to
+// another user, and a folder that all users share (such as /tmp), stays as it is and is reported as an error.
 func Tighten(dir string, names ...string) (changed []string, err error) {
 	paths := []string{dir}
 	for _, name := range names {

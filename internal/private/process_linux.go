@@ -11,12 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Process keeps other processes of the same user from looking into this process: they cannot trace it, read its memory or, in /proc, its
-// environment, and it writes no core. The environment (with the password of a database) is also erased from the memory that /proc
-// shows, even to root; the program keeps its own copy. It has no effect on children once they have executed a program.
+// Process keeps other processes of the same user from looking into this process: they cannot trace it, read its memory or, in
+// /proc, its environment, and it writes no core. The environment (with the password of a database) is also erased from the
+// memory that /proc shows, even to root; the program keeps its own copy. It has no effect on children once they have executed a
+// program.
 //
-// From then on the files of /proc/PID belong to root, so this process can open its own /proc/self/mem, environ and maps only as root.
-// The same holds for a child between fork and exec: its user namespace cannot be mapped from outside.
+// From then on the files of /proc/PID belong to root, so this process can open its own /proc/self/mem, environ and maps only as
+// root. The same holds for a child between fork and exec: its user namespace cannot be mapped from outside.
 func Process() error {
 	return errors.Join(eraseEnvironment(), dumpable(0))
 }

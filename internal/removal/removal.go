@@ -1,5 +1,5 @@
-// Package removal removes folders that a task could write to. os.RemoveAll trusts the tree that it removes, but a task may have left
-// anything in it:
+// Package removal removes folders that a task could write to. os.RemoveAll trusts the tree that it removes, but a task may have
+// left anything in it:
 //
 //   - A mount, behind which are files that do not belong to the task, such as the home of a user. A mount is detached before the
 //     folder that it covers is removed, and the removal never enters it. A mount that cannot be detached stays, and so do the
@@ -22,8 +22,8 @@ import (
 // slice is how many entries [All] removes between two looks at its context.
 const slice = 1000
 
-// All removes a file or a folder with all that is in it. If the path does not exist, there is nothing to do. When ctx ends, All returns
-// its error.
+// All removes a file or a folder with all that is in it. If the path does not exist, there is nothing to do. When ctx ends, All
+// returns its error.
 func All(ctx context.Context, path string) error {
 	for {
 		if err := ctx.Err(); err != nil {
@@ -35,8 +35,8 @@ func All(ctx context.Context, path string) error {
 	}
 }
 
-// Some does the same, but removes at most about entries entries. done is false if there are more. The error names the first entry that
-// cannot be removed; it is returned only when nothing else is left.
+// Some does the same, but removes at most about entries entries. done is false if there are more. The error names the first
+// entry that cannot be removed; it is returned only when nothing else is left.
 func Some(path string, entries int) (done bool, err error) {
 	err = remove(path, entries)
 	if errors.Is(err, errMore) {

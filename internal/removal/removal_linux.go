@@ -178,9 +178,9 @@ func openHere(parent *os.File, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// openat2 opens an entry with the condition, which the kernel checks, that it is of the same mount as its parent. A check by this process
-// could be overtaken by a new mount. Where the call is missing (kernels before 5.6) or filtered, the mount of the opened file is
-// compared before the file is used.
+// openat2 opens an entry with the condition, which the kernel checks, that it is of the same mount as its parent. A check by
+// this process could be overtaken by a new mount. Where the call is missing (kernels before 5.6) or filtered, the mount of the
+// opened file is compared before the file is used.
 func openat2(parent *os.File, name string, flags int) (fd int, err error) {
 	err = ignoringInterrupts(func() error {
 		fd, err = unix.Openat2(int(parent.Fd()), name, &unix.OpenHow{Flags: uint64(flags), Resolve: unix.RESOLVE_NO_XDEV})
@@ -215,8 +215,8 @@ func mountOf(fd int) (string, bool) {
 	return string(bytes.TrimSpace(id)), ok
 }
 
-// detach unmounts everything that is mounted on an entry of a folder, with the mounts below it. It first makes the mount private: a bind
-// mount of a whole file system shares the mounts below it with the original, and they would vanish there, too.
+// detach unmounts everything that is mounted on an entry of a folder, with the mounts below it. It first makes the mount
+// private: a bind mount of a whole file system shares the mounts below it with the original, and they would vanish there, too.
 func detach(parent *os.File, name string) error {
 	for range maxStacked {
 		fd, err := unix.Openat(int(parent.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)

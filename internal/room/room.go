@@ -15,9 +15,9 @@
 // the two could wait for each other. It takes room with TryTake and, if there is none, returns a *Shortage and gives the connection
 // back; Again, which called it, waits for the room and calls it again.
 //
-// For example, a list reads rows of 3 MiB while other requests hold all of the large part. The store's TryTake fails with a Shortage,
-// and the store frees its connection. Again reserves the bytes when another request ends, and runs the query once more, which
-// takes the reserved room without waiting.
+// For example, a list reads rows of 3 MiB while other requests hold all of the large part. The store's TryTake fails with a
+// Shortage, and the store frees its connection. Again reserves the bytes when another request ends, and runs the query once
+// more, which takes the reserved room without waiting.
 package room
 
 import (
@@ -245,8 +245,8 @@ func (c *Claim) short(ctx context.Context, n int64) error {
 	return &Shortage{Need: c.used + n, waits: c.pool.patience, waited: ctx != nil}
 }
 
-// Enter waits for one of the places of a channel, within the patience of the claim: false, without an error, if that ends. A request
-// that has a place must not wait for room, or it would wait for requests that have room and wait for a place.
+// Enter waits for one of the places of a channel, within the patience of the claim: false, without an error, if that ends. A
+// request that has a place must not wait for room, or it would wait for requests that have room and wait for a place.
 func (c *Claim) Enter(ctx context.Context, places chan<- struct{}) (entered bool, err error) {
 	select {
 	case places <- struct{}{}:
@@ -329,8 +329,8 @@ func Take(ctx context.Context, n int64) error {
 	return nil
 }
 
-// Part begins a part of a call that lasts, such as one look of WatchExecution. The claim of ctx may wait for Patience anew, and release
-// gives back the bytes that it has taken since. A part may be within another one, and within Again.
+// Part begins a part of a call that lasts, such as one look of WatchExecution. The claim of ctx may wait for Patience anew, and
+// release gives back the bytes that it has taken since. A part may be within another one, and within Again.
 func Part(ctx context.Context) (release func()) {
 	c := Of(ctx)
 	if c == nil {
@@ -347,8 +347,8 @@ func Part(ctx context.Context) (release func()) {
 	}
 }
 
-// Again runs a read that takes room with TryTake. If the read fails with a Shortage, Again waits for the room, which it reserves in the
-// claim of ctx, and runs the read once more. The read must have no effect but its result.
+// Again runs a read that takes room with TryTake. If the read fails with a Shortage, Again waits for the room, which it
+// reserves in the claim of ctx, and runs the read once more. The read must have no effect but its result.
 func Again(ctx context.Context, read func() error) error {
 	c := Of(ctx)
 	if c == nil {

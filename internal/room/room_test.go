@@ -117,8 +117,8 @@ func TestAReadBeginsAgainWhenThereIsRoom(t *testing.T) {
 	})
 }
 
-// TestAReadWithPartsFindsTheRoomThatIsReservedForIt: the room was reserved in a claim that the parts of the read did not use, so with room
-// for one and a half of such reads it was run again without a pause, and refused at the end.
+// TestAReadWithPartsFindsTheRoomThatIsReservedForIt: the room was reserved in a claim that the parts of the read did not use,
+// so with room for one and a half of such reads it was run again without a pause, and refused at the end.
 func TestAReadWithPartsFindsTheRoomThatIsReservedForIt(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestAnEscapedQuoteEndsNoText: otherwise an escaped quote would make the scanner take the values behind it for a text, which weighs next
-// to nothing.
+// TestAnEscapedQuoteEndsNoText: otherwise an escaped quote would make the scanner take the values behind it for a text, which
+// weighs next to nothing.
 func TestAnEscapedQuoteEndsNoText(t *testing.T) {
 	t.Parallel()
 	behind := `","b":[` + strings.Repeat("{},", 1000) + `{}]}`

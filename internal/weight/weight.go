@@ -17,16 +17,17 @@ import (
 	"github.com/aloft-dev/aloft"
 )
 
-// Protobuf walks the fields of a message at all depths, as far as the schema goes, and adds up the sizes of their Go values. It looks
-// at each byte at most once and stops above the limit: ErrExhausted. Of bytes that are no message, the part before the mistake is
-// weighed: the decoder will refuse them.
+// Protobuf walks the fields of a message at all depths, as far as the schema goes, and adds up the sizes of their Go values. It
+// looks at each byte at most once and stops above the limit: ErrExhausted. Of bytes that are no message, the part before the
+// mistake is weighed: the decoder will refuse them.
 func Protobuf(desc protoreflect.MessageDescriptor, data []byte) (int64, error) {
 	s := scale{limit: aloft.MaxDecodedBytes}
 	s.message(desc, data, 0)
 	return s.result("messages and fields")
 }
 
-// After so much work, about a third of a millisecond, other goroutines may run: small requests must not wait for the end of a time slice.
+// After so much work, about a third of a millisecond, other goroutines may run: small requests must not wait for the end of a
+// time slice.
 const (
 	yieldEvery      = 16 << 10  // elements
 	yieldEveryBytes = 128 << 10 // bytes of a text
@@ -123,8 +124,8 @@ func numeric(f protoreflect.FieldDescriptor) bool {
 	return true
 }
 
-// Deeper says whether a message is nested deeper than limit levels. As in the decoder, the message itself and entries of maps count. If
-// the deepest part is in a map, key is its key there; if several maps are in each other, that of the outermost.
+// Deeper says whether a message is nested deeper than limit levels. As in the decoder, the message itself and entries of maps
+// count. If the deepest part is in a map, key is its key there; if several maps are in each other, that of the outermost.
 func Deeper(desc protoreflect.MessageDescriptor, data []byte, limit int) (key string, deeper bool) {
 	if limit == 0 {
 		return "", true
@@ -189,8 +190,8 @@ func structSize(desc protoreflect.MessageDescriptor) int64 {
 	return size
 }
 
-// jsonToken is how much a value, name or bracket of JSON takes at most when it becomes a message. The largest messages that can come
-// in great number are Value, Struct and Literal.
+// jsonToken is how much a value, name or bracket of JSON takes at most when it becomes a message. The largest messages that can
+// come in great number are Value, Struct and Literal.
 const jsonToken = 100
 
 // JSON estimates the weight of a message in JSON: its tokens, and the text itself. ErrExhausted above the limit.

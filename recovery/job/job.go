@@ -5,9 +5,9 @@
 //
 //	selection ─▶ job with its items (one transaction) ─▶ pass: observe · decide · save · create executions ─▶ pass …
 //
-// A server may die at any point. A decision is saved before it is carried out. The name of a recovering execution follows from the
-// execution that it recovers, so that a second try, by any server and for any job, finds the first. A job has one owner at a time, by
-// a lease. If the owner of an expired lease saves a job, the store refuses that by the job's version.
+// A server may die at any point. A decision is saved before it is carried out. The name of a recovering execution follows from
+// the execution that it recovers, so that a second try, by any server and for any job, finds the first. A job has one owner at
+// a time, by a lease. If the owner of an expired lease saves a job, the store refuses that by the job's version.
 package job
 
 import (
@@ -148,8 +148,8 @@ func isAway(ctx context.Context, err error) bool {
 	return errors.Is(err, aloft.ErrUnavailable) || ctx.Err() != nil
 }
 
-// moveJob is one pass over one job. It creates the recoveries of starting items, reads the phases of started ones, decides which items
-// begin, and saves the job.
+// moveJob is one pass over one job. It creates the recoveries of starting items, reads the phases of started ones, decides
+// which items begin, and saves the job.
 func (j *Jobs) moveJob(ctx context.Context, job *aloftv1.RecoveryJob) (again time.Duration, err error) {
 	items, err := j.items(ctx, job)
 	if err != nil {
@@ -272,8 +272,8 @@ type itemHistory struct {
 	err error
 }
 
-// historyOfEach reads the histories of all items at once. If that fails it reads each by itself, so that an item whose history cannot be
-// read does not stop the others.
+// historyOfEach reads the histories of all items at once. If that fails it reads each by itself, so that an item whose history
+// cannot be read does not stop the others.
 func (j *Jobs) historyOfEach(ctx context.Context, items []*aloftv1.RecoveryItem) []itemHistory {
 	each := make([]itemHistory, len(items))
 	all, err := j.histories(ctx, items)
@@ -345,8 +345,8 @@ func (j *Jobs) Resume(ctx context.Context, name string) (*aloftv1.RecoveryJob, e
 	return j.change(ctx, name, recovery.Resume)
 }
 
-// latestRecoveries replaces each execution whose recoveries have all failed by the latest of these recoveries, and does the same with
-// that. Each execution is in the result once.
+// latestRecoveries replaces each execution whose recoveries have all failed by the latest of these recoveries, and does the
+// same with that. Each execution is in the result once.
 func (j *Jobs) latestRecoveries(ctx context.Context, selected []recovery.FailedExecution) ([]recovery.FailedExecution, error) {
 	ask := make([]int, len(selected))
 	for k := range ask {

@@ -84,8 +84,8 @@ func (w *endedStore) Recover(ctx context.Context, of aloft.ExecutionID, name str
 	return id(name), err
 }
 
-// mortalServer is the store and the launcher of a server that is killed at its n-th call: before the call has an effect, or after, but
-// before the server gets its answer.
+// mortalServer is the store and the launcher of a server that is killed at its n-th call: before the call has an effect, or
+// after, but before the server gets its answer.
 type mortalServer struct {
 	*endedStore
 	calls, killed int
@@ -285,8 +285,8 @@ func (l *faultyLauncher) Recover(ctx context.Context, of aloft.ExecutionID, name
 	return l.endedStore.Recover(ctx, of, name, parent)
 }
 
-// TestAnItemThatCannotBeRecoveredStopsNoOther: damaged inputs of an execution are an ErrConflict of digests, which is no conflict of
-// the job.
+// TestAnItemThatCannotBeRecoveredStopsNoOther: damaged inputs of an execution are an ErrConflict of digests, which is no
+// conflict of the job.
 func TestAnItemThatCannotBeRecoveredStopsNoOther(t *testing.T) {
 	t.Parallel()
 	w := newEndedStore(t)

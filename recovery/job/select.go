@@ -124,8 +124,8 @@ func (j *Jobs) readNamed(ctx context.Context, ids []*core.WorkflowExecutionIdent
 	return all, errors.Join(errs...)
 }
 
-// findMatching reads the executions that a selection describes, in order of creation, without archived ones. If none runs a workflow of
-// the name, the name is taken for that of a task.
+// findMatching reads the executions that a selection describes, in order of creation, without archived ones. If none runs a
+// workflow of the name, the name is taken for that of a task.
 func (j *Jobs) findMatching(ctx context.Context, s *aloftv1.RecoverySelection, pattern *regexp.Regexp) ([]recovery.FailedExecution, error) {
 	all, err := j.findMatchingWorkflow(ctx, s, s.GetWorkflow(), pattern)
 	if err == nil && len(all) == 0 && s.GetWorkflow() != "" {
@@ -179,8 +179,8 @@ func (j *Jobs) findMatchingWorkflow(ctx context.Context, s *aloftv1.RecoverySele
 	}
 }
 
-// Plan says what a job for the selection would do. With nodes, it lists the nodes and checks that the results to be reused are there.
-// Without, nodes are only counted, because that check would cost too much for a selection of thousands of executions.
+// Plan says what a job for the selection would do. With nodes, it lists the nodes and checks that the results to be reused are
+// there. Without, nodes are only counted, because that check would cost too much for a selection of thousands of executions.
 func (j *Jobs) Plan(ctx context.Context, s *aloftv1.RecoverySelection, nodes bool) (*aloftv1.PlanRecoveryResponse, error) {
 	all, err := j.selectExecutions(ctx, s)
 	if err != nil {

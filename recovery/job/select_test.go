@@ -62,7 +62,8 @@ func TestOfALongErrorTheBeginningAndTheEndAreMatched(t *testing.T) {
 	}
 }
 
-// TestNothingIsMatchedForACallerWhoHasGone uses the most expensive pattern: when the client has gone, at most one more error is matched.
+// TestNothingIsMatchedForACallerWhoHasGone uses the most expensive pattern: when the client has gone, at most one more error is
+// matched.
 func TestNothingIsMatchedForACallerWhoHasGone(t *testing.T) {
 	t.Parallel()
 	jobs := newEndedStore(t).newFailed(400, strings.Repeat("a", 20<<10))
