@@ -29,7 +29,7 @@ import (
 	"github.com/aloft-dev/aloft/store"
 )
 
-// Config is what the handlers work with.
+// Config has the parts of the server and the settings that the handlers use.
 type Config struct {
 	Store    Store
 	Registry *registry.Registry
@@ -41,10 +41,10 @@ type Config struct {
 	Signer   *blob.Signer
 
 	Version   Version
-	PublicURL string   // URL under which clients reach us; empty: the one that a client used
-	Origins   []string // origins of web pages that may call us; "*": any
-	Hosts     []string // names under which clients may reach us, besides localhost, addresses and PublicURL's host
-	// LocalPaths answers callers on this machine with paths where links do not work: folders and tables.
+	PublicURL string   // URL under which clients reach the server; empty: the one that a client used
+	Origins   []string // origins of web pages that may call; "*": any
+	Hosts     []string // names under which clients may reach the server, besides localhost, addresses and PublicURL's host
+	// LocalPaths: clients on this machine get paths in place of links where links do not work, for folders and tables.
 	LocalPaths bool
 	Now        func() time.Time // nil: time.Now
 	Logger     *slog.Logger
@@ -58,7 +58,7 @@ type Config struct {
 // DefaultRoom is how many bytes requests hold together where Config.Room is nil.
 const DefaultRoom = 512 << 20
 
-// Store is what the handlers need of the store: to look, to append to inboxes, and to be woken.
+// Store is the part of the store that the handlers need: to read records, to append to inboxes, and to subscribe to wakes.
 type Store interface {
 	store.Queries
 	store.Wakes
@@ -67,14 +67,14 @@ type Store interface {
 	Append(ctx context.Context, id aloft.ExecutionID, message store.Message) error
 }
 
-// Version says what is running.
+// Version is the version of the server.
 type Version struct {
 	Version   string // v1.2.3
 	Build     string // commit
 	BuildTime string // RFC 3339
 }
 
-// API answers all calls.
+// API has the methods of all services, and the handler of the port (New).
 type API struct {
 	Config
 	handler http.Handler
@@ -180,10 +180,10 @@ func New(config Config) (*API, error) {
 	return a, nil
 }
 
-// Handler serves everything.
+// Handler serves all paths of the port.
 func (a *API) Handler() http.Handler { return a.handler }
 
-// Close answers the calls that are held, so that a server can end without waiting for them.
+// Close answers the held calls, so that a server can end without waiting for them.
 func (a *API) Close() { a.close.Do(func() { close(a.closing) }) }
 
 // Server speaks HTTP/1 and HTTP/2 on one port. HTTP/2 without TLS is what gRPC clients speak to a local
@@ -203,7 +203,7 @@ func (a *API) Server() *http.Server {
 		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
 			return context.WithValue(ctx, connectionKey{}, new(connection))
 		},
-		ErrorLog: slog.NewLogLogger(a.Logger.Handler(), slog.LevelDebug), // what clients do wrong on the wire
+		ErrorLog: slog.NewLogLogger(a.Logger.Handler(), slog.LevelDebug), // mistakes of clients on the wire
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 
 // caller is what handlers know about the client of a request besides its message.
 type caller struct {
-	base       string // URL under which the client reached us, without a trailing slash: links that we give out begin with it
+	base       string // URL under which the client reaches the server, without a trailing slash: links in answers begin with it
 	userAgent  string
 	local      bool        // the client runs on this machine
 	statusRoom int         // bytes that the status of an answer may take in its headers; 0: maxStatusBytes

@@ -19,7 +19,7 @@ import (
 	"github.com/aloft-dev/aloft"
 )
 
-// errorCodes is the one table from our errors to the protocol's. The first match counts.
+// errorCodes is the one table from the sentinel errors of package aloft to the codes of the protocol. The first match counts.
 var errorCodes = []struct {
 	err  error
 	code connect.Code
@@ -54,7 +54,7 @@ func statusRoom(r *http.Request) int {
 	return safeStatusBytes
 }
 
-// detailedError adds a message that programs read to an error that people read.
+// detailedError is an error with a detail, which is a message for programs beside the error's text for users.
 type detailedError struct {
 	error
 	detail proto.Message

@@ -21,16 +21,16 @@ import (
 // Programs pass. They send neither Origin nor Sec-Fetch headers, and flytekit, flytectl and curl are such programs. A page
 // gives itself away by these headers, which a browser sets and a page cannot:
 //
-//   - A page of ours passes (Sec-Fetch-Site: same-origin, or an Origin that is the host it asks).
+//   - A page of this server passes (Sec-Fetch-Site: same-origin, or an Origin that is the host of the request).
 //   - A page of an origin in the setting origins passes, and is told that it may read the answer.
 //   - Any other page is refused every request, also on another port of this machine, also without an origin
-//     ("null": a file, a sandboxed frame). Only a link may lead here: GET as a navigation of the whole tab, whose answer the
-//     page that has the link cannot read, and which changes nothing.
+//     ("null": a file, a sandboxed frame). It may only contain a link to this server: GET as a navigation of the whole tab,
+//     whose answer the page cannot read, and which changes nothing.
 //
-// A page can also get here under a name of its own that it makes resolve to this machine (DNS rebinding), and is then a page
-// of ours by all these headers. So a Host must be known to us: a name of this machine for itself, an address, the host of
-// public-url, the name we listen on, or one in the setting hosts. Native gRPC is exempt, since no page can send it over
-// HTTP/2 in cleartext, and since flytekit would take the refusal of a host (HTTP 421) for "log in".
+// A page can also reach the server under a host name of its own that it makes resolve to this machine (DNS rebinding). By all
+// these headers it is then a page of this server. So the Host of a request must be known: a name of this machine for itself, an
+// address, the host of public-url, the host of the setting listen, or one in the setting hosts. Native gRPC is exempt, since no
+// page can send it over HTTP/2 in cleartext, and since flytekit would take the refusal of a host (HTTP 421) for "log in".
 //
 // Finally, the body of a REST call must be of a type that a page cannot send without asking the server first (a preflight).
 type gate struct {

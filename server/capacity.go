@@ -39,7 +39,7 @@ func capacity(c config.Config) (admission.Room, error) {
 	return all, nil
 }
 
-// ownMemory is what the server takes at most beside requests: what runs, caches, and the garbage of both.
+// ownMemory is the memory that the server takes at most besides requests: running executions, caches, and garbage.
 const ownMemory = 256 << 20
 
 // requestRoom is the room of all requests together. It also sets the memory limit of the Go runtime to that plus ownMemory, unless
