@@ -105,13 +105,13 @@ func (g *graph) branchInputs(n *node) {
 	n.inputs = make(map[string]*core.Variable, len(n.GetInputs()))
 	for _, b := range n.GetInputs() {
 		var quiet Errors // what is wrong with the binding is told where it is checked
-		c := check{graph: g, node: n, input: b.GetVar(), errs: &quiet, limit: maxErrorsOfInput}
+		c := bindingCheck{graph: g, node: n, input: b.GetVar(), errs: &quiet, limit: maxErrorsOfInput}
 		n.inputs[b.GetVar()] = &core.Variable{Type: c.typeOf(b.GetBinding())}
 	}
 }
 
 // typeOf is the type of what is bound; nil: it is not known.
-func (c check) typeOf(data *core.BindingData) *core.LiteralType {
+func (c bindingCheck) typeOf(data *core.BindingData) *core.LiteralType {
 	switch v := data.GetValue().(type) {
 	case *core.BindingData_Scalar:
 		t, err := literal.TypeOf(&core.Literal{Value: &core.Literal_Scalar{Scalar: v.Scalar}})
