@@ -26,6 +26,7 @@ type Runs struct {
 		store.Queries
 		store.Wakes
 		store.Catalog
+		GetWorkflow(ctx context.Context, id *core.Identifier) (*store.Workflow, error)
 	}
 	Blobs blob.Store
 	Away  func() []store.Service // services that are away; nil: none ever
@@ -79,6 +80,8 @@ type watch struct {
 	sent  bool                    // the whole tree has been sent
 	open  map[aloft.NodeID]string // fingerprints of the nodes that had not ended, or had attempts that had not ended, when they were sent
 	notes cacheNotes
+
+	branches map[aloft.Key]map[string]*core.BranchNode // of each workflow of the execution, by spec node id; nil: not read yet
 }
 
 // sendChanged sends the nodes that have changed since the last call. It gives back the room that it took.
@@ -108,8 +111,12 @@ func (w *watch) sendChanged(ctx context.Context, stream *connect.ServerStream[al
 			}
 			n.Cache.Key = nil // the keys of many nodes are large, and ExplainCache has them
 		}
+		skipped, err := w.skippedArms(ctx, execution, seen.nodes)
+		if err != nil {
+			return err
+		}
 		phase = execution.Phase
-		response = &aloftv1.WatchExecutionResponse{Execution: w.status(execution), Nodes: seen.changed}
+		response = &aloftv1.WatchExecutionResponse{Execution: w.status(execution), Nodes: append(seen.changed, skipped...)}
 		return nil
 	}); err != nil {
 		return phase, err

@@ -177,3 +177,30 @@ func TestAPlanTakesFinishedSubWorkflowsAsAWholeAndEntersTheOthers(t *testing.T) 
 		}
 	}
 }
+
+func TestAPlanEntersTheArmThatHadRun(t *testing.T) {
+	t.Parallel()
+	branch := func(id string, arms ...*core.Node) *core.Node {
+		return &core.Node{Id: id, Metadata: &core.NodeMetadata{Name: id}, Target: &core.Node_BranchNode{BranchNode: &core.BranchNode{IfElse: &core.IfElseBlock{
+			Case: &core.IfBlock{ThenNode: arms[0]}, Default: &core.IfElseBlock_ElseNode{ElseNode: arms[1]},
+		}}}}
+	}
+	target := &core.CompiledWorkflowClosure{Primary: &core.CompiledWorkflow{Template: &core.WorkflowTemplate{Nodes: []*core.Node{
+		branch("b", taskNode("b-n0", "v1"), branch("b-n1", taskNode("b-n1-n0", "v1"), taskNode("b-n1-n1", "v1"))),
+		branch("c", taskNode("c-n0", "v1"), taskNode("c-n1", "v1")), branch("d", taskNode("d-n0", "v1"), taskNode("d-n1", "v1")),
+	}}}}
+	node := func(id, parent, spec string, phase core.NodeExecution_Phase) *store.Node {
+		return &store.Node{ID: aloft.NodeID(id), Parent: aloft.NodeID(parent), SpecNodeID: spec, RetryGroup: "0", Phase: phase}
+	}
+	run := recovery.NewRun([]*store.Node{
+		node("b", "", "b", core.NodeExecution_FAILED), node("b-0-b-n1", "b", "b-n1", core.NodeExecution_FAILED), node("x", "b-0-b-n1", "b-n1-n1", core.NodeExecution_SUCCEEDED),
+		node("c", "", "c", core.NodeExecution_SUCCEEDED), node("c-0-c-n1", "c", "c-n1", core.NodeExecution_SUCCEEDED),
+	})
+	var got []string
+	for _, s := range recovery.NewPlan(run, target, nil).Steps {
+		got = append(got, fmt.Sprintf("%s %t", s.Path, s.Take))
+	}
+	if s := strings.Join(got, ", "); s != "b/b-n1/b-n1-n1 true, c true, d false" {
+		t.Errorf("the plan is %s", s)
+	}
+}

@@ -84,6 +84,23 @@ def test_a_run_that_ran_out_of_retries_is_recovered_from_what_failed(server, rec
     assert f"recovers {again}: 2 recovered" in status
 
 
+def test_a_failed_branch_is_entered_by_its_recovery(server, recovered, tmp_path):
+    """The branch that had succeeded is taken over as a whole; of the other one's arm only what failed runs again."""
+    name = create(recovered, plan("branched"), inputs(tmp_path, 1, "disk"))
+    ended(recovered, name, FAILED)
+    before = {("1", "first"): 2, ("7", "first"): 1, ("1", "fragile"): 2}
+    assert marks(tmp_path) == before
+    fix(tmp_path, "disk")
+    remote = server.remote()
+    again = remote.client.recover_execution(remote.fetch_execution(name=name).id).name
+    ended(recovered, again, SUCCEEDED)
+    assert marks(tmp_path) == {**before, ("1", "fragile"): 3}
+    top = phases(recovered, again)
+    assert sorted(top.values()) == [3, 10, 10], top  # the task and the first branch are recovered, the second has run
+    entered = next(node for node, phase in top.items() if phase == 3)
+    assert list(phases(recovered, again, entered).values()) == [3]
+
+
 def test_a_task_goes_on_from_the_checkpoint_of_the_run_that_is_recovered(server, recovered, tmp_path):
     name = create(recovered, plan("saving"), {"folder": literal(str(tmp_path))})
     for n in range(2):

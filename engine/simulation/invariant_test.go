@@ -58,6 +58,7 @@ var invariants = []struct {
 	{"P4: a task fails when its budget is spent and not before, and has the memory that it needs", (*world).checkBudgets},
 	{"nobody runs more tasks at once than was asked for", checkParallelism},
 	{"P4: what had succeeded is taken over, and nothing else", (*world).checkRecovered},
+	{"P4: a branch takes the first arm whose condition holds", (*world).checkArms},
 	{"P6: what runs is the version that was launched", (*world).checkVersion},
 	{"P7: nobody touches an execution of a later release", func(w *world, s *snapshot) error {
 		if s.run.planned.newer && w.memory.Entries(s.record.Key) > 0 {

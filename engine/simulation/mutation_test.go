@@ -104,6 +104,22 @@ var mutations = []mutation{
 		old: "if end, there := node.End(); there {", new: "if end, there := node.End(); there && end.Index() > 1<<31 {",
 	},
 	{
+		name: "an arm begins before its producer has succeeded", promise: "P2", file: "engine/machine/branch.go",
+		old: "\t\tdefault:\n\t\t\tarm.missing++", new: "\t\tdefault:",
+	},
+	{
+		name: "an arm is not told that its producer has succeeded", promise: "P5", file: "engine/machine/node.go",
+		old: "if arm, ok := s.waitingArm(c, path); ok {\n\t\t\tif s.node(arm)", new: "if arm, ok := s.waitingArm(c, path); ok && len(path.arms) > 1 {\n\t\t\tif s.node(arm)",
+	},
+	{
+		name: "the arm of a producer that was skipped runs", promise: "P2", file: "engine/machine/node.go",
+		old: "\t\t\ts.node(arm).skip = true\n\t\t\ts.skipLater(arm)", new: "\t\t\ts.node(arm).skip = false",
+	},
+	{
+		name: "a branch takes its else where its first condition holds", promise: "P4", file: "engine/fact.go",
+		old: "return uint32(i), nil, nil", new: "return uint32(len(cases)), nil, nil",
+	},
+	{
 		name: "nodes are given back before they are projected", promise: "P2", file: "engine/step.go",
 		old: "if err := project(f, decision.Events, step); err != nil {", new: "r.state.GiveBack()\n\tif err := project(f, decision.Events, step); err != nil {",
 	},

@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from flytekit import current_context, task, workflow
+from flytekit import conditional, current_context, task, workflow
 from flytekit.exceptions.user import FlyteRecoverableException
 
 
@@ -70,3 +70,11 @@ def counting(folder: str) -> int:
 @workflow
 def saving(folder: str) -> int:
     return counting(folder=folder)
+
+
+@workflow
+def branched(number: int, folder: str, cause: str) -> (int, int):
+    """The first branch has succeeded when the arm of the second fails, which is a sub-workflow."""
+    x = first(number=number, folder=folder)
+    whole = conditional("whole").if_(x > 0).then(first(number=7, folder=folder)).else_().then(first(number=8, folder=folder))
+    return whole, conditional("part").if_(x < 0).then(first(number=9, folder=folder)).else_().then(inner(number=number, folder=folder, cause=cause))
