@@ -114,6 +114,8 @@ def everything(r: Recording) -> None:
     r.ends(r.recover("saved", "recovered-saved"), SUCCEEDED)
     r.run("slept", register_sleeps(r.client, 0.2, 3))
 
+    branches(r)
+
     # A run waits for a result that another run computes.
     folder = r.told("reservation")
     r.create("owner", "reserved_later", {"folder": str(folder)})
@@ -181,6 +183,15 @@ def everything(r: Recording) -> None:
         (server.data / "away").rename(blobs)
     for name in names:
         r.ends(name, SUCCEEDED)
+
+
+def branches(r: Recording) -> None:
+    r.run("chosen", "chosen")
+    r.run("chosen-less", "chosen", x=-5)
+    r.run("chosen-none", "chosen", FAILED, x=-1)
+    r.run("broken-chosen", "chosen", FAILED, x=2, cause="once")
+    r.ends(r.recover("broken-chosen", "recovered-chosen"), SUCCEEDED)
+    r.run("chosen-after-all", "chosen_after_all", FAILED)
 
 
 def in_flight(r: Recording) -> None:

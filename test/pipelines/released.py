@@ -7,7 +7,7 @@ server wait in their first attempt alone.
 import os
 import time
 
-from flytekit import Deck, HashMethod, Resources, WorkflowFailurePolicy, current_context, task, workflow
+from flytekit import Deck, HashMethod, Resources, WorkflowFailurePolicy, conditional, current_context, task, workflow
 from flytekit.exceptions.user import FlyteRecoverableException
 from flytekit.types.file import FlyteFile
 from typing_extensions import Annotated
@@ -280,3 +280,26 @@ def together(x: int = 3) -> tuple[int, int]:
 @workflow
 def wide() -> list[int]:
     return [plus_one(x=i) for i in range(12)]
+
+
+@workflow
+def chosen(x: int = 1, cause: str = "none") -> int:
+    """One branch has an arm that waits for what its conditions do not need, an arm of the other is a branch with a sub-workflow."""
+    slow = plus_one(x=doubled(x=x))
+    first = conditional("waits").if_(x > 100).then(plus_one(x=x)).else_().then(plus_one(x=slow))
+    return (
+        conditional("outer")
+        .if_((first < 0) | (first == 1))
+        .then(plus_one(x=x))
+        .elif_((first > 1000) & (first != 2000))
+        .then(plus_one(x=0))
+        .else_()
+        .then(conditional("within").if_(first > 2).then(inner(x=first, cause=cause)).else_().fail("too small"))
+    )
+
+
+@workflow(failure_policy=WorkflowFailurePolicy.FAIL_AFTER_EXECUTABLE_NODES_COMPLETE)
+def chosen_after_all(x: int = 1) -> int:
+    """The arm that is taken waits for what fails."""
+    failed = broken(x=x, cause="hopeless")
+    return conditional("skipped").if_(x == 1).then(plus_one(x=failed)).else_().then(plus_one(x=x))
