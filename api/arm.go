@@ -56,7 +56,7 @@ func (w *watch) branch(ctx context.Context, workflow *core.Identifier, n *store.
 	if w.branches == nil {
 		found, err := w.Store.GetWorkflow(ctx, workflow)
 		if errors.Is(err, aloft.ErrNotFound) || errors.Is(err, aloft.ErrUnreadable) {
-			return nil, nil //nolint:nilerr // the nodes that have run are shown all the same
+			return nil, nil // the nodes that have run are shown all the same
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read workflow %s: %w", workflow.GetName(), err)

@@ -183,7 +183,7 @@ func (f *facts) Arm(node machine.NodeRef) (uint32, *aloftv1.Failure, error) {
 	for i, c := range cases {
 		holds, err := literal.Holds(c.GetCondition(), inputs)
 		if err != nil {
-			return 0, newFailure("MalformedBranchUserError", core.ExecutionError_USER, //nolint:nilerr // it is a result
+			return 0, newFailure("MalformedBranchUserError", core.ExecutionError_USER,
 				fmt.Sprintf("condition %d of branch %s has no value: %v", i+1, node.SpecID(), err)), nil
 		}
 		if holds {

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"fmt"
+	"slices"
 
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
@@ -55,9 +56,9 @@ func (s *State) armTaken(at int64, e *aloftv1.ArmTaken) error {
 	c := s.scopes[n.child]
 	arm, around := &c.nodes[0], s.around(c)
 	for _, p := range body.producers {
-		switch phase := core.NodeExecution_Phase(around.nodes[p].phase); {
-		case phase == core.NodeExecution_SUCCEEDED || phase == core.NodeExecution_RECOVERED:
-		case phase == core.NodeExecution_FAILED || phase == core.NodeExecution_SKIPPED:
+		switch core.NodeExecution_Phase(around.nodes[p].phase) {
+		case core.NodeExecution_SUCCEEDED, core.NodeExecution_RECOVERED:
+		case core.NodeExecution_FAILED, core.NodeExecution_SKIPPED:
 			arm.skip = true
 			arm.missing++
 		default:
@@ -117,7 +118,7 @@ func (b *builder) armEdges(w *body, c *core.ConnectionSet, spec *nodeSpec, path 
 		if inside == nil {
 			continue
 		}
-		here := armPath{branch: path.branch, arms: append(path.arms[:len(path.arms):len(path.arms)], uint32(arm))}
+		here := armPath{branch: path.branch, arms: append(slices.Clip(path.arms), uint32(arm))}
 		inner := &inside.nodes[0]
 		known := map[uint32]bool{}
 		b.producersOf(w, c, inner.node, func(from uint32) {

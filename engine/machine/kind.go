@@ -57,10 +57,9 @@ func (s *State) expect(e *aloftv1.Event) error {
 		return errors.New("the scope of the node is over")
 	}
 	kind := s.spec(number.Node).kind
-	can, expected := kind.can(), false
+	can, expected := kind.can(), true
 	switch e.GetKind().(type) {
 	case *aloftv1.Event_NodeSucceeded:
-		expected = true
 	case *aloftv1.Event_NodeQueued, *aloftv1.Event_NodeFailed, *aloftv1.Event_NodeSkipped:
 		expected = can.queue
 	case *aloftv1.Event_NodeRunning, *aloftv1.Event_NodeAborted:
