@@ -88,7 +88,7 @@ func (l *partialSession) insertMerged(m *bulkInsert, args []driver.Value, want i
 }
 
 // readStatesUnfenced reads the stored states of executions without their leases.
-var readStatesUnfenced = newInQuery(readStates.sizes, `SELECT e.number, e.shard, e.ended, e.due_at, e.waiting, 0, 0, 0,
+var readStatesUnfenced = newInQuery(readStates.sizes, `SELECT e.number, e.shard, e.ended, e.due_at, e.waiting, e.waits, 0, 0, 0,
 	COALESCE((SELECT j.seq FROM journal j WHERE j.execution = e.number ORDER BY j.seq DESC LIMIT 1), 0) FROM executions e WHERE e.number IN `, "")
 
 // query answers readStates with the lease and the last entry that the commit expects.
@@ -102,11 +102,11 @@ func (l *partialSession) query(query string, args []driver.Value, columns int, g
 	}
 	return l.session.query(query, args, columns, func(row []driver.Value) error {
 		if l.fence {
-			row[5], row[6] = "engine", int64(1)
+			row[6], row[7] = "engine", int64(1)
 		}
 		if l.journal {
 			execution := row[0].(int64)
-			row[8] = l.last[execution]
+			row[9] = l.last[execution]
 			l.last[execution]++
 		}
 		return got(row)

@@ -125,6 +125,18 @@ func (f *Faulty) FindResult(ctx context.Context, id store.ResultID) (*store.Resu
 	return try(f.Faults, "FindResult", func() (*store.Result, error) { return f.Store.FindResult(ctx, id) })
 }
 
+func (f *Faulty) FindResults(ctx context.Context, ids []store.ResultID) ([]*store.Result, error) {
+	return try(f.Faults, "FindResults", func() ([]*store.Result, error) { return f.Store.FindResults(ctx, ids) })
+}
+
+func (f *Faulty) RemoveResults(ctx context.Context, ids []string, reason string, now time.Time) (int, error) {
+	return try(f.Faults, "RemoveResults", func() (int, error) { return f.Store.RemoveResults(ctx, ids, reason, now) })
+}
+
+func (f *Faulty) UsedResults(ctx context.Context, ids []string, now time.Time) error {
+	return f.Faults.Do("UsedResults", func() error { return f.Store.UsedResults(ctx, ids, now) })
+}
+
 func (f *Faulty) ListResults(ctx context.Context, q store.ResultQuery) ([]*store.Result, error) {
 	return try(f.Faults, "ListResults", func() ([]*store.Result, error) { return f.Store.ListResults(ctx, q) })
 }
