@@ -62,8 +62,7 @@ func (w *watch) branch(ctx context.Context, workflow *core.Identifier, n *store.
 			return nil, fmt.Errorf("read workflow %s: %w", workflow.GetName(), err)
 		}
 		w.branches = map[aloft.Key]map[string]*core.BranchNode{}
-		closure := found.Compiled
-		for _, c := range append([]*core.CompiledWorkflow{closure.GetPrimary()}, closure.GetSubWorkflows()...) {
+		for _, c := range nodes.Workflows(found.Compiled) {
 			of := map[string]*core.BranchNode{}
 			for n := range nodes.All(c.GetTemplate()) {
 				if b := n.GetBranchNode(); b != nil {

@@ -25,7 +25,7 @@ func (g *graph) branch(n *node, target *core.BranchNode) {
 	if block.GetDefault() == nil {
 		g.errs.add(BranchNodeHasNoDefault, n.GetId(), "Branch node [%s] has neither an else nor an else_fail.", n.GetId())
 	}
-	for i, c := range append([]*core.IfBlock{block.GetCase()}, block.GetOther()...) {
+	for i, c := range nodes.Cases(target) {
 		if c.GetCondition().GetExpr() == nil {
 			g.errs.add(BranchNodeHasNoCondition, n.GetId(), "Arm %d of branch node [%s] has no condition.", i+1, n.GetId())
 		}
@@ -140,8 +140,7 @@ func (c bindingCheck) typeOf(data *core.BindingData) *core.LiteralType {
 
 // checkConditions checks what the conditions of a branch node compare.
 func (g *graph) checkConditions(n *node) {
-	block := n.GetBranchNode().GetIfElse()
-	for _, c := range append([]*core.IfBlock{block.GetCase()}, block.GetOther()...) {
+	for _, c := range nodes.Cases(n.GetBranchNode()) {
 		if c.GetCondition().GetExpr() != nil && !n.unknown {
 			g.condition(n, c.GetCondition(), 0)
 		}

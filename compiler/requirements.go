@@ -7,6 +7,7 @@ import (
 	"github.com/aloft-dev/aloft"
 	"github.com/aloft-dev/aloft/idl/flyteidl/admin"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/nodes"
 	"github.com/aloft-dev/aloft/literal"
 )
 
@@ -58,12 +59,9 @@ func (s *referenceScan) node(n *core.Node, depth int) {
 	case *core.Node_ArrayNode:
 		s.node(target.ArrayNode.GetNode(), depth+1)
 	case *core.Node_BranchNode:
-		block := target.BranchNode.GetIfElse()
-		s.node(block.GetCase().GetThenNode(), depth+1)
-		for _, other := range block.GetOther() {
-			s.node(other.GetThenNode(), depth+1)
+		for _, arm := range nodes.Arms(target.BranchNode) {
+			s.node(arm, depth+1)
 		}
-		s.node(block.GetElseNode(), depth+1)
 	}
 }
 

@@ -267,7 +267,7 @@ func (f *facts) mayReserve() bool {
 			return true
 		}
 	}
-	for _, w := range append([]*core.CompiledWorkflow{closure.GetPrimary()}, closure.GetSubWorkflows()...) {
+	for _, w := range nodes.Workflows(closure) {
 		for n := range nodes.All(w.GetTemplate()) {
 			if catalog.Serialized(nil, n.GetMetadata()) {
 				return true

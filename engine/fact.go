@@ -16,6 +16,7 @@ import (
 	"github.com/aloft-dev/aloft/engine/machine"
 	aloftv1 "github.com/aloft-dev/aloft/idl/aloft/v1"
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
+	"github.com/aloft-dev/aloft/internal/nodes"
 	"github.com/aloft-dev/aloft/internal/weight"
 	"github.com/aloft-dev/aloft/literal"
 	"github.com/aloft-dev/aloft/store"
@@ -178,8 +179,8 @@ func (f *facts) Arm(node machine.NodeRef) (uint32, *aloftv1.Failure, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	block := node.Template().GetBranchNode().GetIfElse()
-	cases := append([]*core.IfBlock{block.GetCase()}, block.GetOther()...)
+	branch := node.Template().GetBranchNode()
+	cases := nodes.Cases(branch)
 	for i, c := range cases {
 		holds, err := literal.Holds(c.GetCondition(), inputs)
 		if err != nil {
@@ -190,8 +191,8 @@ func (f *facts) Arm(node machine.NodeRef) (uint32, *aloftv1.Failure, error) {
 			return uint32(i), nil, nil
 		}
 	}
-	if block.GetElseNode() == nil {
-		return 0, newFailure("UserProvidedError", core.ExecutionError_USER, block.GetError().GetMessage()), nil
+	if branch.GetIfElse().GetElseNode() == nil {
+		return 0, newFailure("UserProvidedError", core.ExecutionError_USER, branch.GetIfElse().GetError().GetMessage()), nil
 	}
 	return uint32(len(cases)), nil, nil
 }

@@ -96,7 +96,7 @@ func (l *Launcher) needs(ctx context.Context, workflow *core.Identifier) (taskNe
 // journalVersion is the version of the journal that executions of a workflow need: no later one, so that the release before runs those
 // that it can.
 func journalVersion(c *core.CompiledWorkflowClosure) int {
-	for _, w := range append([]*core.CompiledWorkflow{c.GetPrimary()}, c.GetSubWorkflows()...) {
+	for _, w := range nodes.Workflows(c) {
 		for n := range nodes.All(w.GetTemplate()) {
 			if n.GetBranchNode() != nil {
 				return store.JournalVersion
@@ -109,7 +109,7 @@ func journalVersion(c *core.CompiledWorkflowClosure) int {
 // taskNodes are the nodes of a workflow and of its sub-workflows that run tasks.
 func taskNodes(c *core.CompiledWorkflowClosure) iter.Seq[*core.TaskNode] {
 	return func(yield func(*core.TaskNode) bool) {
-		for _, w := range append([]*core.CompiledWorkflow{c.GetPrimary()}, c.GetSubWorkflows()...) {
+		for _, w := range nodes.Workflows(c) {
 			for n := range nodes.All(w.GetTemplate()) {
 				if task := n.GetTaskNode(); task != nil && !yield(task) {
 					return

@@ -77,7 +77,7 @@ func (s *State) armTaken(at int64, e *aloftv1.ArmTaken) error {
 // around is the scope that the promises of a scope's nodes refer to: the scope itself, or for that of an arm the next one outwards
 // that is a workflow's.
 func (s *State) around(c *scope) *scope {
-	for c.body.producers != nil {
+	for c.body.isArm() {
 		c = s.scopeOf(c.node)
 	}
 	return c

@@ -26,7 +26,7 @@ func (s *State) Check() error {
 				misses[s.scopeOf(uint32(i)).first+d]++
 			}
 		}
-		if c := s.scopeOf(uint32(i)); c.body.producers != nil {
+		if c := s.scopeOf(uint32(i)); c.body.isArm() {
 			for _, p := range c.body.producers {
 				if !aloft.Succeeded(core.NodeExecution_Phase(s.around(c).nodes[p].phase)) {
 					misses[i]++

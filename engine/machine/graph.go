@@ -38,6 +38,9 @@ type body struct {
 	producers []uint32 // of an arm: the nodes of the workflow's body that its node waits for; nil: the body is a workflow's
 }
 
+// isArm says whether the body is that of an arm: its node's promises refer to the nodes around the branch.
+func (b *body) isArm() bool { return b.producers != nil }
+
 // nodeSpec is what is known of a node before anything runs.
 type nodeSpec struct {
 	node       *core.Node

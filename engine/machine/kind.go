@@ -44,19 +44,18 @@ var kinds = [...]abilities{
 // can is what nodes of the kind can do.
 func (k Kind) can() *abilities { return &kinds[k] }
 
-// expect refuses an event of a node that does not exist, or whose kind cannot have it.
-func (s *State) expect(e *aloftv1.Event) error {
-	subject, number := subjectOf(e)
+// expect refuses an event of a node that does not exist, or whose kind cannot have it. What the event is about is handed in.
+func (s *State) expect(e *aloftv1.Event, subject subject, i uint32) error {
 	if subject != aNode && subject != anAttempt {
 		return nil
 	}
-	if uint64(number.Node) >= uint64(len(s.homes)) {
+	if uint64(i) >= uint64(len(s.homes)) {
 		return fmt.Errorf("there are %d nodes", len(s.homes))
 	}
-	if s.scopeOf(number.Node).done {
+	if s.scopeOf(i).done {
 		return errors.New("the scope of the node is over")
 	}
-	kind := s.spec(number.Node).kind
+	kind := s.spec(i).kind
 	can, expected := kind.can(), true
 	switch e.GetKind().(type) {
 	case *aloftv1.Event_NodeSucceeded:

@@ -42,7 +42,7 @@ type budgets struct {
 	replaced uint32 // by the system's
 }
 
-// failed is an attempt that failed, or of which nobody knows how it ended.
+// failed is an attempt that failed, or that is lost: how it ended is unknown.
 type failed struct {
 	number      uint32
 	cause       *core.ExecutionError

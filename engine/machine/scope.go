@@ -172,7 +172,7 @@ func (s *State) openScope(w *body, parent, attempt uint32) {
 			s.renamed[c.first+uint32(i)] = id
 		}
 	}
-	if w.producers != nil {
+	if w.isArm() {
 		return // armTaken counts what the node of an arm waits for
 	}
 	for i := range w.nodes {

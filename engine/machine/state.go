@@ -94,16 +94,17 @@ func (s *State) Fold(seq int64, entry *aloftv1.JournalEntry) error {
 // Apply folds one event. It refuses what cannot have happened, and leaves the state unusable then. The state keeps the
 // event's Create and errors, nothing else of it: they are not to be changed afterwards.
 func (s *State) Apply(e *aloftv1.Event) error {
+	subject, r := subjectOf(e)
 	var c *scope
 	bytes := 0
 	if len(s.scopes) > 0 {
 		c = s.scopes[0]
-		if _, r := subjectOf(e); uint64(r.Node) < uint64(len(s.homes)) {
+		if uint64(r.Node) < uint64(len(s.homes)) {
 			c = s.scopeOf(r.Node)
 		}
 		bytes = c.block.bytes()
 	}
-	if err := s.apply(e); err != nil {
+	if err := s.apply(e, subject, r.Node); err != nil {
 		return fmt.Errorf("apply %s: %w", describe(e), err)
 	}
 	n := texts(e)
@@ -116,7 +117,7 @@ func (s *State) Apply(e *aloftv1.Event) error {
 	return nil
 }
 
-func (s *State) apply(e *aloftv1.Event) error {
+func (s *State) apply(e *aloftv1.Event, subject subject, i uint32) error {
 	at := e.GetAt()
 	switch {
 	case at <= 0:
@@ -139,7 +140,7 @@ func (s *State) apply(e *aloftv1.Event) error {
 	if s.create == nil {
 		return errors.New("the execution has not started")
 	}
-	if err := s.expect(e); err != nil {
+	if err := s.expect(e, subject, i); err != nil {
 		return err
 	}
 	switch k := e.GetKind().(type) {

@@ -7,6 +7,11 @@ import (
 	"github.com/aloft-dev/aloft/idl/flyteidl/core"
 )
 
+// Workflows are the workflows of a closure: the primary one, then those inside it.
+func Workflows(c *core.CompiledWorkflowClosure) []*core.CompiledWorkflow {
+	return append([]*core.CompiledWorkflow{c.GetPrimary()}, c.GetSubWorkflows()...)
+}
+
 // All are the nodes of a template: its own, its failure node, and those in the arms of branches, each after the branch.
 func All(t *core.WorkflowTemplate) iter.Seq[*core.Node] {
 	return func(yield func(*core.Node) bool) {
@@ -40,9 +45,15 @@ func Arms(b *core.BranchNode) []*core.Node {
 	if block == nil {
 		return nil
 	}
-	arms := []*core.Node{block.GetCase().GetThenNode()}
-	for _, other := range block.GetOther() {
-		arms = append(arms, other.GetThenNode())
+	var arms []*core.Node
+	for _, c := range Cases(b) {
+		arms = append(arms, c.GetThenNode())
 	}
 	return append(arms, block.GetElseNode())
+}
+
+// Cases are the arms of a branch that have a condition, in the order in which these are evaluated: if, elif …. One that the branch
+// lacks is nil.
+func Cases(b *core.BranchNode) []*core.IfBlock {
+	return append([]*core.IfBlock{b.GetIfElse().GetCase()}, b.GetIfElse().GetOther()...)
 }
